@@ -1,0 +1,161 @@
+"""Every exception of cxrprep, each with its exit code and a hint that says what to do next.
+
+Exit codes (documented for cron jobs): 0 done, 1 a bug, 2 usage, 3 some items failed, 4 integrity, 5 access,
+6 source unreachable, 7 local storage, 8 the selection matched nothing, 75 another run holds the folder,
+130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ExitCode(enum.IntEnum):
+    """What a finished process says to the shell, and what a cron job should do about it."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    PARTIAL = 3
+    INTEGRITY = 4
+    ACCESS = 5
+    UNREACHABLE = 6
+    STORAGE = 7
+    NOTHING_SELECTED = 8
+    BUSY = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+# A person must act on the first of these; the rest mend themselves when the command is run again.
+_PRECEDENCE = (
+    ExitCode.USAGE,
+    ExitCode.ACCESS,
+    ExitCode.STORAGE,
+    ExitCode.INTEGRITY,
+    ExitCode.UNREACHABLE,
+    ExitCode.PARTIAL,
+)
+
+
+def most_pressing(codes: Iterable[ExitCode]) -> ExitCode:
+    """The one exit code that stands for several: the one that a person must act on. ``DONE`` for none."""
+    present = set(codes)
+    for code in _PRECEDENCE:
+        if code in present:
+            return code
+    present.discard(ExitCode.DONE)
+    return min(present, default=ExitCode.DONE)
+
+
+class CxrprepError(Exception):
+    """Base of all errors that cxrprep raises on purpose. Do not raise it itself; choose the class that fits.
+
+    ``message`` names the file or option, ``hint`` the next step. Neither ever holds a credential, a signed query
+    string or report text.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Remember what happened and what to do about it."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """What happened; the hint is shown apart."""
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the hint when the error crosses a process boundary."""
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[CxrprepError], message: str, hint: str) -> CxrprepError:
+    return kind(message, hint=hint)
+
+
+class UsageError(CxrprepError):
+    """Raise when an option, a job file, a recipe or a name is wrong. Do not raise for bad data in a dataset."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """Raise when a TOML file is invalid; the message gives file and line. Do not raise for command-line options."""
+
+
+class SomeFailedError(CxrprepError):
+    """Raise when some items failed and the others are done. Do not raise when nothing could be tried."""
+
+    exit_code = ExitCode.PARTIAL
+
+
+class IntegrityError(CxrprepError):
+    """Raise when bytes, sizes or published facts do not hold. Do not raise for a file that is not there yet."""
+
+    exit_code = ExitCode.INTEGRITY
+
+
+class TableError(IntegrityError):
+    """Raise when a label table cannot be read as what it claims to be; name file, line and column."""
+
+
+class ArchiveError(IntegrityError):
+    """Raise when an archive is damaged, a bomb, or has a member that would leave the root."""
+
+
+class UnsafePathError(IntegrityError):
+    """Raise when a name from outside (listing, archive, plan, lock) would leave the root."""
+
+
+class ImageError(IntegrityError):
+    """Raise when an image cannot be decoded as what it claims to be, or goes past a limit; name the file."""
+
+
+class AccessError(CxrprepError):
+    """Raise when credentials are missing or rejected, an agreement is unsigned, a URL expired, a project unbilled.
+
+    Do not raise for a server that is down (``SourceUnreachableError``).
+    """
+
+    exit_code = ExitCode.ACCESS
+
+
+class SourceUnreachableError(CxrprepError):
+    """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class NotInSourceError(CxrprepError):
+    """Raise when a source answers that a file does not exist (404, missing object, missing path)."""
+
+    exit_code = ExitCode.PARTIAL
+
+
+class StorageError(CxrprepError):
+    """Raise when the local disk is full, read-only, vanished or not writable; name the path."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class NothingSelectedError(CxrprepError):
+    """Raise when a selection matches no file. Do not raise when everything selected is already here."""
+
+    exit_code = ExitCode.NOTHING_SELECTED
+
+
+class BusyError(CxrprepError):
+    """Raise when another run holds the folder; say which host and process."""
+
+    exit_code = ExitCode.BUSY
+
+
+class MissingExtraError(UsageError):
+    """Raise when an optional package is needed; the hint is the command that installs it."""

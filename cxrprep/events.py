@@ -1,0 +1,102 @@
+"""What happened, as frozen dataclasses. The library emits events; a sink renders, records or ignores them.
+
+An event never holds a credential, a signed query string or report text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events. ``stage`` is the verb at work: download, verify, extract-labels, convert, manifest."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted(Event):
+    """A stage begins. ``items`` and ``size`` (bytes) are totals, ``None`` while they are still being counted."""
+
+    items: int | None = None
+    size: int | None = None
+    unit: str = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished(Event):
+    """A stage ended. ``done``, ``kept`` and ``failed`` count items; ``size`` is bytes moved; ``seconds`` wall time."""
+
+    done: int = 0
+    kept: int = 0
+    failed: int = 0
+    size: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStarted(Event):
+    """Work on one item begins. ``offset`` bytes of ``size`` were here already (a resumed download)."""
+
+    key: str
+    size: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced(Event):
+    """``size`` more bytes of ``key`` are done (or ``items`` more items where bytes are not counted).
+
+    Coalesced by the emitter: at most some ten a second and item, never one a chunk.
+    """
+
+    key: str = ""
+    size: int = 0
+    items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFinished(Event):
+    """One item ended. ``status`` is ok, notneeded, impossible or error; ``size`` is bytes moved for it."""
+
+    key: str
+    status: str = "ok"
+    size: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """An attempt failed and another follows after ``wait`` seconds; ``cause`` says why in one line."""
+
+    key: str
+    cause: str
+    attempt: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled(Event):
+    """No byte arrived for ``seconds``; ``cause`` names the host and what is being waited for."""
+
+    key: str
+    seconds: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """Something a person should read once. ``level`` is info, warning or problem; ``subject`` is a file or a table."""
+
+    message: str
+    level: str = "info"
+    subject: str = ""
+
+
+Sink = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The sink of callers that asked for none."""

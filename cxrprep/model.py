@@ -1,0 +1,231 @@
+"""The nouns that every room speaks: digests, remote files, image identities, selections.
+
+Frozen, without I/O, standard library only. An unknown value is ``None``, never 0 and never ``""``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+_HEX_LENGTHS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "crc32": 8, "crc32c": 8}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A checksum with its algorithm; ``str()`` is ``"sha256:ab..."``, its only spelling anywhere.
+
+    ``algorithm`` is md5, sha1, sha256, crc32 or crc32c; ``value`` is lower-case hexadecimal. Raises ``ValueError``
+    for an unknown algorithm and for a value of the wrong length.
+    """
+
+    algorithm: str
+    value: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could never equal a computed digest."""
+        length = _HEX_LENGTHS.get(self.algorithm)
+        if length is None:
+            message = f"unknown digest algorithm {self.algorithm!r}; known: {', '.join(_HEX_LENGTHS)}"
+            raise ValueError(message)
+        if len(self.value) != length or self.value.strip("0123456789abcdef"):
+            message = f"{self.value!r} is not a {self.algorithm} digest: expected {length} lower-case hex digits"
+            raise ValueError(message)
+
+    def __str__(self) -> str:
+        """The spelling that files, logs and tables use."""
+        return f"{self.algorithm}:{self.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The digest that ``"sha256:ab..."`` spells; upper-case hexadecimal is accepted. Raises ``ValueError``."""
+        algorithm, colon, value = text.partition(":")
+        if not colon:
+            message = f"{text!r} has no algorithm; write it as sha256:{text[:8]}..."
+            raise ValueError(message)
+        return cls(algorithm.lower(), value.strip().lower())
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as a source lists it.
+
+    ``key`` is its name within the source, ``/``-separated and relative. ``size`` is in bytes. ``digest`` is what the
+    publisher states of the content. ``validator`` (an ETag, a generation, ``mtime-size``) changes with the content.
+    """
+
+    key: str
+    size: int | None = None
+    digest: Digest | None = None
+    validator: str | None = None
+    modified: datetime | None = None
+
+
+class Projection(enum.StrEnum):
+    """Which way the beam went, as far as training needs to know."""
+
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+    OTHER = "other"
+
+
+class View(enum.StrEnum):
+    """A radiographic view, normalised over the three collections."""
+
+    PA = "PA"
+    AP = "AP"
+    LATERAL = "LATERAL"
+    LL = "LL"
+    RL = "RL"
+    AP_AXIAL = "AP_AXIAL"
+    AP_LLD = "AP_LLD"
+    AP_RLD = "AP_RLD"
+    PA_LLD = "PA_LLD"
+    PA_RLD = "PA_RLD"
+    XTABLE_LATERAL = "XTABLE_LATERAL"
+    LAO = "LAO"
+    RAO = "RAO"
+    LPO = "LPO"
+    RPO = "RPO"
+    SWIMMERS = "SWIMMERS"
+    L5_S1 = "L5_S1"
+
+    @property
+    def projection(self) -> Projection:
+        """Frontal for PA and AP, lateral for LATERAL, LL and RL, other for decubitus, oblique and the rest."""
+        if self in (View.PA, View.AP):
+            return Projection.FRONTAL
+        if self in (View.LATERAL, View.LL, View.RL):
+            return Projection.LATERAL
+        return Projection.OTHER
+
+
+class Split(enum.StrEnum):
+    """A part of a release meant for one purpose. NIH's ``train_val`` is never divided silently."""
+
+    TRAIN = "train"
+    VALIDATE = "validate"
+    TEST = "test"
+    TRAIN_VAL = "train_val"
+
+    @classmethod
+    def parse(cls, text: str) -> Split:
+        """The split that ``text`` names, in any case; ``valid`` and ``val`` are understood. Raises ``ValueError``."""
+        name = text.strip().lower().replace("-", "_")
+        return cls({"valid": "validate", "val": "validate", "validation": "validate"}.get(name, name))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageId:
+    """What a path says of an image; a label table may know more (the view, mostly).
+
+    ``patient``, ``study`` and ``image`` are ids as the manifest spells them; ``view`` is ``None`` where it is silent.
+    """
+
+    patient: str
+    study: str
+    image: str
+    view: View | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTest:
+    """A condition on one observation: ``value`` is 1, 0, -1, or ``None`` for "not mentioned"."""
+
+    observation: str
+    value: int | None = 1
+
+    def __str__(self) -> str:
+        """The command-line spelling, ``Cardiomegaly=1``."""
+        return f"{self.observation}={'null' if self.value is None else self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files of a release are wanted; the default wants all. A value: it is recorded in the lock.
+
+    ``include`` and ``exclude`` are gitignore-style globs on release paths. ``views`` holds view names or projections.
+    Repeated ``labels`` mean any of them. ``limit`` counts images after everything else; ``sample`` draws that many
+    images by a hash of ``seed`` and image id, so a draw does not depend on the listing's order.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    patients: frozenset[str] = frozenset()
+    studies: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
+    splits: frozenset[Split] = frozenset()
+    views: frozenset[str] = frozenset()
+    labels: tuple[LabelTest, ...] = ()
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether paths alone cannot answer it: splits, views and labels stand in the release's tables."""
+        return bool(self.splits or self.views or self.labels)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self == Selection(seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count``; counts from 1, as in ``--shard 3/16``. Membership is by a hash of the key."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        """Refuse shards that would silently hold nothing."""
+        if not 1 <= self.index <= self.count:
+            message = f"shard {self.index}/{self.count} does not exist; shards count from 1 to {self.count}"
+            raise ValueError(message)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shard that ``"3/16"`` names. Raises ``ValueError``."""
+        index, slash, count = text.partition("/")
+        if not slash or not index.strip().isdecimal() or not count.strip().isdecimal():
+            message = f"{text!r} is not a shard; write it as 3/16"
+            raise ValueError(message)
+        return cls(int(index), int(count))
+
+    def __str__(self) -> str:
+        """The command-line spelling."""
+        return f"{self.index}/{self.count}"
+
+    def holds(self, key: str) -> bool:
+        """Whether ``key`` belongs to this part: stable over runs, hosts and Python versions."""
+        import zlib
+
+        return zlib.crc32(key.encode()) % self.count == self.index - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle around a finding, in pixels of the image it belongs to; ``x``, ``y`` is its top left edge corner."""
+
+    label: str
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a number or a table comes from: a name, a digest, and a citation or an address."""
+
+    name: str
+    digest: Digest | None = None
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
