@@ -128,9 +128,13 @@ class AccessError(CxrprepError):
 
 
 class SourceUnreachableError(CxrprepError):
-    """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404."""
+    """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404.
+
+    ``retry_after`` is the number of seconds that the server asked for, ``None`` when it asked for nothing.
+    """
 
     exit_code = ExitCode.UNREACHABLE
+    retry_after: float | None = None
 
 
 class NotInSourceError(CxrprepError):

@@ -1,0 +1,44 @@
+"""Where bytes come from: one module a service, imported when its first source is made.
+
+A mirror is a string; ``open_source`` is the one place that turns it into a source.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cxrprep.sources.base import Source, SourceOptions
+
+# scheme -> "module:class"; a class takes (url, options).
+SOURCES: Final[Mapping[str, str]] = {
+    "http": "cxrprep.sources.http:HttpSource",
+    "https": "cxrprep.sources.http:HttpSource",
+    "file": "cxrprep.sources.local:LocalSource",
+    "url": "cxrprep.sources.url:SignedUrlSource",
+    "physionet": "cxrprep.sources.physionet:PhysioNetSource",
+    "gs": "cxrprep.sources.gcs:GcsSource",
+    "kaggle": "cxrprep.sources.kaggle:KaggleSource",
+    "box": "cxrprep.sources.box:BoxSource",
+}
+
+
+def open_source(url: str, options: SourceOptions) -> Source:
+    """The source that ``url`` names: ``physionet://mimic-cxr/2.1.0``, ``gs://bucket/prefix``, ``https://...``, a folder.
+
+    Raises ``UsageError`` for a scheme that no source has.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        scheme = "file"
+    target = SOURCES.get(scheme.lower())
+    if target is None:
+        raise UsageError(f"no source understands {scheme}://", hint=f"known schemes: {', '.join(SOURCES)}")
+    module, _, name = target.partition(":")
+    source: Source = getattr(importlib.import_module(module), name)(url, options)
+    return source

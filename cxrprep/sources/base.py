@@ -1,0 +1,140 @@
+"""What a source is: it lists files, and opens them at an offset. Nothing else.
+
+Resume, retry, digests, limits, progress and atomic publishing are written once, in ``transfer``; a source says only
+what its service answers. All sources end in an HTTP GET with Range, or in a local file.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from cxrprep.credentials import Credentials
+    from cxrprep.model import Digest, RemoteFile
+
+
+class AccessState(enum.StrEnum):
+    """How far the user's access to a source goes."""
+
+    GRANTED = "granted"
+    OPEN = "open"
+    MISSING = "missing"
+    REJECTED = "rejected"
+    UNSIGNED = "unsigned"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a source says of the user's access, without any secret in it.
+
+    ``advice`` is the next step in one sentence; ``costs`` says who pays and about how much, where someone does.
+    """
+
+    state: AccessState
+    account: str = ""
+    advice: str = ""
+    costs: str = ""
+
+
+@runtime_checkable
+class ByteStream(Protocol):
+    """An open body. ``offset`` is where the server really began: a 200 in answer to a Range request is 0.
+
+    ``validator`` identifies the content that is being sent; ``length`` is the number of bytes of the whole file, not of
+    this body; ``digest`` is one that came with the answer (``x-goog-hash``, ``Content-MD5``), of the whole file.
+    Iteration and ``readinto`` raise ``SourceUnreachableError`` when the connection breaks or stalls.
+    """
+
+    offset: int
+    length: int | None
+    validator: str | None
+    digest: Digest | None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` from the start; the number of bytes written, 0 at the end of the body."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back, or drop it when the body was not read to its end."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The stream itself."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Politeness:
+    """What a service can bear: ``connections`` at once a host; ``ranges`` of one file at once (1 forbids splitting)."""
+
+    connections: int = 8
+    ranges: int = 1
+
+
+class Source(Protocol):
+    """Where bytes come from. Thread-safe: ``open`` is called from many threads at once.
+
+    ``address`` is the mirror as the user may see it: no credential, no signed query string.
+    """
+
+    address: str
+    politeness: Politeness
+
+    def list(self, prefix: str = "") -> Iterator[RemoteFile]:
+        """The files below ``prefix``, streamed.
+
+        Raises ``AccessError``, ``SourceUnreachableError``, ``NotInSourceError``.
+        """
+        ...
+
+    def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
+        """The bytes of ``file`` from ``offset`` up to but without ``end``.
+
+        When the service cannot serve a range the stream begins at 0 and says so. Raises ``AccessError`` (401, 403,
+        a login page under 200, an expired URL), ``NotInSourceError`` (404), ``SourceUnreachableError`` (connection,
+        time-out, 429 and 5xx; its ``retry_after`` attribute holds the seconds that the server asked for).
+        """
+        ...
+
+    def access(self) -> Access:
+        """What the service says of the user's access, asked as cheaply as possible.
+
+        Raises nothing but ``SourceUnreachableError``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drop connections. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What the user chose about how to reach sources; every source takes what concerns it.
+
+    ``timeout`` is seconds without a byte. ``known`` is what the dataset's catalog knows of the mirror's files, for
+    services that have no listing (NIH's Box links). ``extra`` holds a mirror's own settings from the catalog.
+    """
+
+    credentials: Credentials | None = None
+    timeout: float = 60.0
+    user_agent: str | None = None
+    cookie_file: str | None = None
+    billing_project: str | None = None
+    connections: int | None = None
+    known: tuple[RemoteFile, ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
