@@ -29,7 +29,7 @@ SOURCES: Final[Mapping[str, str]] = {
 
 
 def open_source(url: str, options: SourceOptions) -> Source:
-    """The source that ``url`` names: ``physionet://mimic-cxr/2.1.0``, ``gs://bucket/prefix``, ``https://...``, a folder.
+    """The source that ``url`` names: ``physionet://mimic-cxr/2.1.0``, ``gs://bucket``, ``https://...``, a folder.
 
     Raises ``UsageError`` for a scheme that no source has.
     """
