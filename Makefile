@@ -1,0 +1,62 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets itself up; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help install npm demo test test-fast lint format docs docs-check bench soak fuzz build check-wheel clean ci
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cxrprep needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,s3,gcs,codecs,keyring,docs]'
+	@touch $@
+
+install: $(VENV)/installed  ## make the virtual environment, cxrprep and all extras in it
+
+npm:  # the parts of the tests that npm has: Azurite and axe-core; without npm those tests say so and are skipped
+	@if command -v npm >/dev/null; then \
+	  if [ tests/npm/package.json -nt tests/npm/node_modules/.package-lock.json ]; then \
+	    npm install --prefix tests/npm --no-audit --no-fund --loglevel=error || echo "npm install failed; the tests that need it are skipped" >&2; \
+	  fi; \
+	fi
+
+demo: install  ## generate a phantom NIH collection, serve it, and run download, verify, extract-labels, convert, manifest
+	$(BIN)/python tools/demo.py
+
+test: install npm  ## run the tests; a test whose real part is absent is skipped with the command that installs it
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-fast: install  ## the tests that need no server, browser or cluster
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not part"
+
+lint: install  ## ruff, mypy --strict, and the import contracts of docs/explanation/architecture.md
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## let ruff order imports and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install  ## build the documentation, warnings as errors
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: install  ## run every benchmark with its peers and print one table
+	$(BIN)/python benchmarks/all.py
+
+build: install  ## build the wheel and the source distribution
+	$(BIN)/python -m build
+
+clean:  ## drop what can be made again
+	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+
+ci: lint test docs demo  ## what .ci/run calls after it installed the real parts
