@@ -1,0 +1,298 @@
+"""The Arrow schemas of everything that is written as Parquet, and the one way in which it is written.
+
+Every field carries a description in its metadata. The schemas are version 1: a later version may add columns, and
+neither renames one nor changes what a value means. Written files carry one more key, ``cxrprep``: a JSON object with
+the schema's name and version, the tool's version, and what the table was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrprep import __version__
+from cxrprep.durable import replace_file
+from cxrprep.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+SCHEMA_VERSION: Final = 1
+FOOTER_KEY: Final = b"cxrprep"
+_ROWS: Final = 1 << 17
+
+# A handful of distinct values: queries and data frames are faster, and files smaller, than with plain text.
+CATEGORY: Final = pa.dictionary(pa.int8(), pa.string())
+# Text of a source table, which repeats as often as the table's authors pleased.
+TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+
+BOX: Final = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("x", pa.float32()),
+        pa.field("y", pa.float32()),
+        pa.field("w", pa.float32()),
+        pa.field("h", pa.float32()),
+    ]
+)
+
+# The unified observations: stem of the column, and what a 1 in it says.
+OBSERVATIONS: Final[Mapping[str, str]] = {
+    "no_finding": "nothing else was found; what that covers differs by release, see the vocabulary",
+    "enlarged_cardiomediastinum": "the heart or the mediastinum is widened",
+    "cardiomegaly": "the heart is enlarged",
+    "lung_opacity": "any opacity in the lungs",
+    "lung_lesion": "a nodule or a mass",
+    "edema": "pulmonary oedema",
+    "consolidation": "consolidation of lung tissue",
+    "pneumonia": "pneumonia",
+    "atelectasis": "atelectasis",
+    "pneumothorax": "pneumothorax",
+    "pleural_effusion": "pleural effusion",
+    "pleural_other": "a pleural abnormality other than effusion",
+    "fracture": "a fracture",
+    "support_devices": "tubes, lines, pacemakers and other devices",
+    "infiltration": "infiltration; NIH only, not the same as lung opacity",
+    "mass": "a mass; NIH only",
+    "nodule": "a nodule; NIH only",
+    "emphysema": "emphysema; NIH only",
+    "fibrosis": "pulmonary fibrosis; NIH only",
+    "hernia": "hernia; NIH only",
+    "pleural_thickening": "pleural thickening; NIH only",
+}
+
+
+def describe(name: str, kind: pa.DataType, description: str, *, required: bool = False) -> pa.Field:
+    """A field whose metadata says what it holds; ``required`` fields have no nulls."""
+    return pa.field(name, kind, nullable=not required, metadata={"description": description})
+
+
+def label_fields() -> list[pa.Field]:
+    """The ``label_*`` fields: int8; 1 positive, 0 negative, -1 uncertain, null not mentioned or not known."""
+    return [
+        describe(f"label_{stem}", pa.int8(), f"1 if {meaning}; 0 no, -1 uncertain, null not mentioned or not known")
+        for stem, meaning in OBSERVATIONS.items()
+    ]
+
+
+_DATASET = describe("dataset", CATEGORY, "name of the dataset in the catalog, such as chexpert", required=True)
+_RELEASE = describe("release", CATEGORY, "release of the dataset, such as v1.0-small", required=True)
+_PATIENT = describe("patient_id", pa.string(), "patient, as the release spells it (NIH: 8 digits)", required=True)
+_STUDY = describe("study_id", pa.string(), "study, unique in the dataset; NIH has none: the image id", required=True)
+_SPLIT = describe("split", CATEGORY, "train, validate, test or train_val, as the release says; null: not stated")
+_VIEWS = (
+    describe("view", CATEGORY, "normalised view such as PA, AP, LATERAL, LL; null: not stated"),
+    describe("projection", CATEGORY, "frontal, lateral or other; null: not known"),
+    describe("view_raw", CATEGORY, "the view as the release's table spells it"),
+)
+_PERSON = (
+    describe("sex", CATEGORY, "M or F; null: unknown"),
+    describe("age_years", pa.float32(), "age at the time of the image, in years"),
+    describe("age_flag", CATEGORY, "capped (90 means 90 or over) or implausible (the published age was dropped)"),
+    describe("study_datetime", pa.timestamp("ms"), "MIMIC: date and time of the study, shifted per patient"),
+    describe("study_order", pa.int16(), "MIMIC: place of the study among the patient's studies by time, from 1"),
+    describe("prior_study_id", pa.string(), "MIMIC: the patient's study before this one"),
+    describe("follow_up", pa.int16(), "NIH: follow-up number of the label table, from 0"),
+)
+_ORIGINAL = (
+    describe("orig_width", pa.int32(), "width of the radiograph before the release scaled it, in pixels"),
+    describe("orig_height", pa.int32(), "height of the radiograph before the release scaled it, in pixels"),
+    describe("pixel_spacing_mm", pa.float32(), "spacing of the original pixels in mm, the same on both axes"),
+)
+_LABEL_ORIGIN = (
+    describe(
+        "label_source", CATEGORY, "who labelled: chexpert-labeler, chexbert, negbio, radiologist, nih-textmined ..."
+    ),
+    describe("table_name", CATEGORY, "file name of the table that the labels come from"),
+    describe("table_digest", CATEGORY, "digest of that table, as sha256:..."),
+)
+_LABELS_RAW = describe("labels_raw", pa.list_(pa.string()), "findings as the release words them, where it lists words")
+_BOXES = describe("boxes", pa.list_(BOX), "rectangles around findings, in pixels of the image; null: none were drawn")
+_REPORT = describe("report_path", pa.string(), "release path of the study's report")
+_PATH_RAW = describe("path_raw", pa.string(), "path or file name of the image as the release's table spells it")
+_PROVIDERS = (
+    describe("ordering_provider_id", pa.string(), "MIMIC: who ordered the study"),
+    describe("attending_provider_id", pa.string(), "MIMIC: attending radiologist"),
+    describe("resident_provider_id", pa.string(), "MIMIC: resident radiologist"),
+)
+_REPORT_TEXT = describe("report_text", pa.large_string(), "text of the report, on request only")
+
+LABELS: Final = pa.schema(
+    [
+        _DATASET,
+        _RELEASE,
+        describe("image_id", pa.string(), "image, unique in the dataset; null where a table names studies only"),
+        _PATIENT,
+        _STUDY,
+        _SPLIT,
+        *_VIEWS,
+        *_LABEL_ORIGIN,
+        *_PERSON,
+        *_ORIGINAL,
+        *label_fields(),
+        _LABELS_RAW,
+        _BOXES,
+        _PATH_RAW,
+        _REPORT,
+        *_PROVIDERS,
+    ]
+)
+"""``labels.parquet``, a row per image and label source; ``raw_`` columns follow, see ``labels_schema``."""
+
+IMAGES: Final = pa.schema(
+    [
+        _DATASET,
+        _RELEASE,
+        describe("image_id", pa.string(), "image, unique in the dataset", required=True),
+        _PATIENT,
+        _STUDY,
+        _SPLIT,
+        describe("path", pa.string(), "path of the file relative to the folder, with /", required=True),
+        _PATH_RAW,
+        describe("bytes", pa.int64(), "size of the file in bytes"),
+        describe("digest", pa.string(), "digest of the file, as sha256:..., where it is known"),
+        describe("width", pa.int32(), "width of the file's image in pixels"),
+        describe("height", pa.int32(), "height of the file's image in pixels"),
+        describe("source_mode", CATEGORY, "pixel form of the file: L, RGBA, I;16, MONOCHROME1, MONOCHROME2, ..."),
+        *_ORIGINAL,
+        describe("spacing_x_mm", pa.float32(), "spacing of the file's own pixels along x in mm"),
+        describe("spacing_y_mm", pa.float32(), "spacing of the file's own pixels along y in mm"),
+        *_VIEWS,
+        *_PERSON,
+        *_LABEL_ORIGIN,
+        *label_fields(),
+        _LABELS_RAW,
+        _BOXES,
+        _REPORT,
+    ]
+)
+"""``images.parquet``, THE manifest: a row per image that is here, with the labels of one source."""
+
+DERIVED_FIELDS: Final = (
+    describe("source_path", pa.string(), "path of the image that this one was made from, relative to the dataset"),
+    describe("source_digest", pa.string(), "digest of the image that this one was made from"),
+    describe("recipe", CATEGORY, "name of the recipe"),
+    describe("recipe_fingerprint", CATEGORY, "fingerprint of the recipe's steps"),
+)
+DERIVED: Final = pa.schema([*IMAGES, *DERIVED_FIELDS])
+"""``derived/RECIPE/manifests/images.parquet``: as ``images.parquet``, and where each image comes from."""
+
+STUDIES: Final = pa.schema(
+    [
+        _DATASET,
+        _RELEASE,
+        _STUDY,
+        _PATIENT,
+        _SPLIT,
+        describe("n_images", pa.int16(), "images of the study that are here", required=True),
+        describe("n_frontal", pa.int16(), "frontal images of the study that are here", required=True),
+        describe("n_lateral", pa.int16(), "lateral images of the study that are here", required=True),
+        describe("views", pa.list_(pa.string()), "views of those images, in the order of their ids"),
+        *_PERSON,
+        *_LABEL_ORIGIN,
+        *label_fields(),
+        _REPORT,
+        *_PROVIDERS,
+    ]
+)
+"""``studies.parquet``, a row per study that has an image here; labels rank 1 over -1 over 0 over null."""
+
+FAILURES: Final = pa.schema(
+    [
+        describe("path", pa.string(), "the file that failed", required=True),
+        describe("stage", CATEGORY, "the verb at work: download, convert, ...", required=True),
+        describe("error", CATEGORY, "class of the error", required=True),
+        describe("message", pa.string(), "what happened", required=True),
+        describe("hint", pa.string(), "what to do about it"),
+    ]
+)
+"""``failures.parquet``: a row per item that failed in the last run."""
+
+VERIFY: Final = pa.schema(
+    [
+        describe("path", pa.string(), "file, or empty for a finding about the whole dataset", required=True),
+        describe("finding", CATEGORY, "what was found: ok, missing, altered, truncated, ...", required=True),
+        describe("level", CATEGORY, "ok, note, warning or error", required=True),
+        describe("expected", pa.string(), "what should have been"),
+        describe("found", pa.string(), "what is"),
+        describe("detail", pa.string(), "what is known about it"),
+    ]
+)
+"""``verify.parquet``: a row per file or fact that was checked."""
+
+RAW_PREFIX: Final = "raw_"
+
+
+def labels_schema(raw: Iterable[str], *, plain: Iterable[str] = (), report_text: bool = False) -> pa.Schema:
+    """The schema of a ``labels.parquet`` whose source tables have the columns ``raw``, in their order.
+
+    Source columns become ``raw_<column>``, as text; those in ``plain`` (nearly all values differ) are not
+    dictionary-encoded. With ``report_text`` a column of that name ends the table.
+    """
+    unencoded = frozenset(plain)
+    fields = [
+        describe(
+            f"{RAW_PREFIX}{name}",
+            pa.string() if name in unencoded else TEXT,
+            f"source column {name}, as text; null where the cell is blank",
+        )
+        for name in raw
+    ]
+    last = [_REPORT_TEXT] if report_text else []
+    return pa.schema([*LABELS, *fields, *last])
+
+
+def studies_schema(*, report_text: bool = False) -> pa.Schema:
+    """The schema of ``studies.parquet``; with ``report_text`` a column of that name ends the table."""
+    return pa.schema([*STUDIES, *([_REPORT_TEXT] if report_text else [])])
+
+
+def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa.Table:
+    """A table of ``schema`` with the given columns, cast to its types; columns that are not given are null.
+
+    Raises ``KeyError`` for a column that the schema does not know.
+    """
+    unknown = set(columns) - set(schema.names)
+    if unknown:
+        raise KeyError(f"not in the schema: {', '.join(sorted(unknown))}")
+    arrays = []
+    for field in schema:
+        value = columns.get(field.name)
+        if value is None:
+            arrays.append(pa.nulls(rows, field.type))
+        else:
+            arrays.append(value if value.type == field.type else value.cast(field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None) -> None:
+    """Write ``table`` as Parquet, atomically: the final name is either complete or what it was before.
+
+    ``name`` is the schema's name in the footer, ``made_from`` its provenance: JSON values without times, so that the
+    same input gives the same bytes. Raises ``StorageError`` that names the path.
+    """
+    footer = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **(made_from or {})}
+    text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), FOOTER_KEY: text.encode()})
+    replace_file(
+        path,
+        lambda part: pq.write_table(table, part, compression="zstd", compression_level=1, row_group_size=_ROWS),
+    )
+
+
+def read_footer(path: Path) -> dict[str, Any]:
+    """The ``cxrprep`` object of a Parquet footer. Raises ``TableError`` for a file that cxrprep did not write."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        footer = json.loads(metadata[FOOTER_KEY])
+    except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
+        raise TableError(
+            f"{path} is not a table that cxrprep wrote: {error}", hint="run the command that makes it again"
+        ) from error
+    if not isinstance(footer, dict):
+        raise TableError(f"{path}: its footer is not an object", hint="run the command that makes it again")
+    return footer
