@@ -1,0 +1,135 @@
+"""Writes that survive ``kill -9`` and a power cut: whole-file replacement, and journals of JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from cxrprep.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+_SYNC_SECONDS: Final = 1.0
+
+
+def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
+    """The error for a disk that refused: names the path, the reason, and what to do about it."""
+    return StorageError(
+        f"cannot {doing} {path}: {error.strerror or error}",
+        hint="free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR",
+    )
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    Whoever opens ``path`` sees the old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, "write", error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Windows and some network mounts refuse to open a folder; the rename is then as durable as the system makes it.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+class Journal:
+    """An append-only file of JSON lines with one writer; opened at the first line.
+
+    A line is one ``write`` at the end of the file, so a killed process leaves at most its last line torn, and
+    ``read_journal`` passes over that. The disk is made to keep the lines once a second and at ``close``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+        self._synced = 0.0
+
+    def append(self, item: Mapping[str, Any]) -> None:
+        """Add one line. Raises ``StorageError`` when the disk refuses; a half-written line is cut off first."""
+        line = json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            if self._handle is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
+            written = os.write(self._handle, line)
+            if written != len(line):
+                os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+                raise OSError(28, os.strerror(28))
+            now = time.monotonic()
+            if now - self._synced > _SYNC_SECONDS:
+                os.fsync(self._handle)
+                self._synced = now
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+
+    def close(self) -> None:
+        """Make the disk keep what was written, and let go of the file; a later ``append`` opens it again."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                raise storage_error(self.path, "write", error) from error
+            finally:
+                os.close(handle)
+
+    def __enter__(self) -> Self:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """The items of a journal from byte ``offset`` on, each with the offset behind it.
+
+    A torn last line is left for later, damaged lines (zeros after a power cut) are passed over, and a journal that
+    another process has just removed is empty. Raises ``StorageError`` when the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                try:
+                    item = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(item, dict):
+                    yield item, offset
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(path, "read", error) from error

@@ -1,0 +1,385 @@
+"""The record as an object: look files up, add them from any thread, save.
+
+Between two saves, what was added stands in journals under ``.cxrprep/journal/``, one for each writer, so a killed run
+loses nothing and the shards of a job array may write side by side. ``save`` folds every journal into the table, whose
+metadata remembers how far each was read: a line counts once, whoever saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Self
+
+from cxrprep.durable import Journal, read_journal, replace_file, storage_error
+from cxrprep.errors import BusyError, IntegrityError, UsageError
+from cxrprep.lock import table as files
+from cxrprep.lock.entry import FileEntry
+from cxrprep.lock.header import MEND, Header, dump_header, load_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cxrprep.model import Selection
+
+LOCK_NAME: Final = "cxrprep.lock"
+FILES_NAME: Final = "cxrprep.files.parquet"
+CACHE_NAME: Final = ".cxrprep"
+
+# Entries held as objects before they are folded into columns.
+_PENDING_ROWS: Final = 10_000
+_SAVE_PATIENCE: Final = 30.0
+_STALE_SECONDS: Final = 120.0
+
+
+class Record:
+    """What a folder holds: a header, and an entry for each file. Threads may share it; processes open one each.
+
+    ``root`` is the folder; ``home`` is where the record lies, which is ``root`` unless a state folder was named (then
+    ``root`` is never written to).
+    """
+
+    def __init__(self, root: Path, home: Path, header: Header, table: pa.Table, read_to: dict[str, int]) -> None:
+        """Wrap what ``open`` has read."""
+        self.root = root
+        self.home = home
+        self.header = header
+        self._table = table
+        self._read_to = read_to
+        self._pending: dict[str, FileEntry | None] = {}
+        self._mutex = threading.RLock()
+        self._journal = self._new_journal()
+        self._dirty = False
+
+    @classmethod
+    def open(cls, root: Path, state: Path | None = None) -> Self:
+        """The record of ``root``, empty when it has none; nothing is written.
+
+        ``state`` is the folder that keeps it for a read-only ``root``. Raises ``IntegrityError`` for a damaged record,
+        ``UnsafePathError`` for one that names a path outside, ``ConfigError`` for a file that is not ours.
+        """
+        home = state or root
+        header, table, read_to = _load(home)
+        record = cls(root, home, header, table, read_to)
+        record._replay()
+        return record
+
+    # ---- what it says ----
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was recorded. Without a record, files can be called neither proven nor missing."""
+        return bool(self.header.dataset) or len(self.entries) > 0
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what can be computed again."""
+        return self.home / CACHE_NAME
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What the downloads into this folder asked for, oldest first; together they say what should be here."""
+        return self.header.selections
+
+    @property
+    def entries(self) -> Mapping[str, FileEntry]:
+        """Every recorded file by path, sorted, as a live view."""
+        return _Entries(self)
+
+    def get(self, path: str) -> FileEntry | None:
+        """The entry of ``path``, or ``None``."""
+        with self._mutex:
+            if path in self._pending:
+                return self._pending[path]
+            return files.find(self._table, path)
+
+    def table(self) -> pa.Table:
+        """All entries as columns sorted by path (see ``cxrprep.lock.table.schema``); a snapshot."""
+        with self._mutex:
+            self._fold()
+            return self._table
+
+    # ---- what changes it ----
+
+    def describe(self, *, dataset: str, release: str, mirror: str = "", tool: str = "") -> None:
+        """Say what the folder holds, and write that down at once.
+
+        Raises ``UsageError`` when it already holds another dataset or release: two of them never share a folder.
+        """
+
+        def change(held: Header) -> Header:
+            if held.dataset and (held.dataset, held.release) != (dataset, release):
+                raise UsageError(
+                    f"{self.root} holds {held.dataset} {held.release}, not {dataset} {release}",
+                    hint="name another folder, or leave --dataset and --release out",
+                )
+            return dataclasses.replace(
+                held, dataset=dataset, release=release, mirror=mirror or held.mirror, tool=tool or held.tool
+            )
+
+        self._update(change)
+
+    def select(self, selection: Selection) -> None:
+        """Add what a download asks for, once, and write that down at once."""
+
+        def change(held: Header) -> Header:
+            if selection in held.selections:
+                return held
+            return dataclasses.replace(held, selections=(*held.selections, selection))
+
+        self._update(change)
+
+    def add(self, entry: FileEntry) -> None:
+        """Record a file that is complete under its final name; kept even if the process is killed right after."""
+        with self._mutex:
+            self._journal.append(entry.as_row())
+            self._change(entry.path, entry)
+
+    def forget(self, path: str) -> None:
+        """Take a file out of the record; no error when it is not there."""
+        with self._mutex:
+            if self.get(path) is not None:
+                self._journal.append({"forget": path})
+                self._change(path, None)
+
+    def save(self) -> None:
+        """Fold what every writer has added into the file table, and put it and the header in place.
+
+        Raises ``StorageError`` when the disk refuses, ``BusyError`` when another process holds the record for long.
+        """
+        with self._mutex:
+            if not self._dirty and not any(self._journals()):
+                return
+            self._journal.close()
+            with _saving(self.cache):
+                self._table, self._pending = files.empty(), {}
+                stored, self._table, self._read_to = _load(self.home)
+                self._replay()
+                self._fold()
+                self._write(stored)
+                self._dirty = False
+                for path in self._journals():
+                    if path.name == self._journal.path.name or _writer_is_dead(path.name):
+                        path.unlink(missing_ok=True)
+            # What follows goes to a fresh journal: the old one's length is in the table's metadata.
+            self._journal = self._new_journal()
+
+    def close(self) -> None:
+        """Save, and let go of the journal."""
+        self.save()
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        """The record itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Save, whatever happened: what was fetched before an error is still fetched."""
+        self.close()
+
+    # ---- inside ----
+
+    def _new_journal(self) -> Journal:
+        # Named by time first: a later run's word about a file goes over an earlier run's, in order of name.
+        name = f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        return Journal(self.cache / "journal" / name)
+
+    def _change(self, path: str, entry: FileEntry | None) -> None:
+        self._pending[path] = entry
+        self._dirty = True
+        if len(self._pending) >= _PENDING_ROWS:
+            self._fold()
+
+    def _fold(self) -> None:
+        if self._pending:
+            self._table = files.merge(self._table, self._pending)
+            self._pending = {}
+
+    def _journals(self) -> list[Path]:
+        try:
+            return sorted((self.cache / "journal").glob("*.jsonl"))
+        except OSError as error:
+            raise storage_error(self.cache, "read", error) from error
+
+    def _replay(self) -> None:
+        """Apply what journals say beyond the table, and remember how far each was read."""
+        read_to = {}
+        for path in self._journals():
+            offset = self._read_to.get(path.name, 0)
+            for item, end in read_journal(path, offset):
+                offset = end
+                gone = item.get("forget")
+                try:
+                    entry = None if gone is not None else FileEntry.from_row(item)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                self._change(str(gone) if entry is None else entry.path, entry)
+            read_to[path.name] = offset
+        self._read_to = read_to
+
+    def _write(self, stored: Header) -> None:
+        import pyarrow.compute as pc
+
+        generation = stored.generation + 1
+        state = {"generation": generation, "journals": self._read_to}
+        digest = files.write(self._table, self.home / FILES_NAME, state)
+        size = pc.sum(self._table["size"]).as_py() or 0
+        self._write_header(
+            dataclasses.replace(stored, generation=generation, files=self._table.num_rows, size=size, table=digest)
+        )
+
+    def _update(self, change: Callable[[Header], Header]) -> None:
+        """Apply ``change`` to the header on the disk, which another process may have changed since ``open``."""
+        with self._mutex:
+            if change(self.header) == self.header:
+                return
+            with _saving(self.cache):
+                stored, _, _ = _load(self.home)
+                self._write_header(change(stored))
+
+    def _write_header(self, header: Header) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        header = dataclasses.replace(header, created=header.created or now, updated=now)
+        replace_file(self.home / LOCK_NAME, lambda part: part.write_text(dump_header(header), encoding="utf-8"))
+        self.header = header
+
+
+class _Entries(Mapping[str, FileEntry]):
+    """The entries of a record, read from its columns as they are asked for."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __getitem__(self, path: str) -> FileEntry:
+        entry = self._record.get(path)
+        if entry is None:
+            raise KeyError(path)
+        return entry
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._record.get(path) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._record.table().select(["path"]).to_batches(max_chunksize=4096):
+            yield from batch.column(0).to_pylist()
+
+    def __len__(self) -> int:
+        return int(self._record.table().num_rows)
+
+    def values(self) -> ValuesView[FileEntry]:
+        """Each entry, in order of path, without looking any up."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[str, FileEntry]:
+        """Each path with its entry, in order of path, without looking any up."""
+        return _Items(self)
+
+    def in_order(self) -> Iterator[FileEntry]:
+        """The entries of a snapshot, some thousands in memory at a time."""
+        for batch in self._record.table().to_batches(max_chunksize=4096):
+            yield from map(FileEntry.from_row, batch.to_pylist())
+
+
+class _Values(ValuesView[FileEntry]):
+    _mapping: _Entries
+
+    def __iter__(self) -> Iterator[FileEntry]:
+        return self._mapping.in_order()
+
+
+class _Items(ItemsView[str, FileEntry]):
+    _mapping: _Entries
+
+    def __iter__(self) -> Iterator[tuple[str, FileEntry]]:
+        return ((entry.path, entry) for entry in self._mapping.in_order())
+
+
+def _load(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
+    lock, listing = home / LOCK_NAME, home / FILES_NAME
+    try:
+        header = load_header(lock) if lock.exists() else Header()
+        if not listing.exists():
+            if header.table is not None:
+                raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
+            return header, files.empty(), {}
+    except OSError as error:
+        raise storage_error(lock, "read", error) from error
+    table, state = files.read(listing)
+    generation, read_to = state.get("generation"), state.get("journals")
+    if not isinstance(generation, int) or not isinstance(read_to, dict):
+        raise IntegrityError(f"{listing} is damaged: its metadata has no generation", hint=MEND)
+    # One generation ahead: a run was killed between putting the table and the header in place.
+    if lock.exists() and generation not in (header.generation, header.generation + 1):
+        raise IntegrityError(f"{listing} and {lock.name} do not belong together", hint=MEND)
+    digest = files.digest_of(listing)
+    if generation == header.generation and digest != header.table:
+        raise IntegrityError(f"{listing} was altered since {lock.name} was written", hint=MEND)
+    header = dataclasses.replace(header, generation=generation, files=table.num_rows, table=digest)
+    return header, table, {str(name): int(offset) for name, offset in read_to.items()}
+
+
+@contextlib.contextmanager
+def _saving(cache: Path) -> Iterator[None]:
+    """Hold the one place in line for saving. A holder that died is passed over after two minutes."""
+    path = cache / "saving"
+    patience = time.monotonic() + _SAVE_PATIENCE
+    while True:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+                    continue
+            if time.monotonic() > patience:
+                raise BusyError(
+                    f"another process is saving the record: {path}",
+                    hint="run again; if no other cxrprep is running, remove that file",
+                ) from None
+            time.sleep(0.05)
+        except FileNotFoundError:
+            _make_folder(cache)
+        except OSError as error:
+            raise storage_error(path, "write", error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, "make", error) from error
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+def _writer_is_dead(name: str) -> bool:
+    """Whether the journal's writer ran on this host and is gone; of other hosts nothing is known."""
+    parts = name.split("-")
+    # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has saved.
+    if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
+        return False
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
