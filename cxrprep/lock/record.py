@@ -57,6 +57,8 @@ class Record:
         self.header = header
         self._table = table
         self._read_to = read_to
+        # The save that the columns in memory are of; the header may be a newer one's, when another process saved.
+        self._generation = header.generation
         self._pending: dict[str, FileEntry | None] = {}
         self._mutex = threading.RLock()
         self._journal = self._new_journal()
@@ -163,8 +165,14 @@ class Record:
                 return
             self._journal.close()
             with _saving(self.cache):
-                self._table, self._pending = files.empty(), {}
-                stored, self._table, self._read_to = _load(self.home)
+                stored = _stored_header(self.home)
+                if stored.generation == self._generation:
+                    # Nobody else has saved: all that this writer's journal says is in memory already.
+                    with contextlib.suppress(FileNotFoundError):
+                        self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
+                else:
+                    self._table, self._pending = files.empty(), {}
+                    stored, self._table, self._read_to = _load(self.home)
                 self._replay()
                 self._fold()
                 self._write(stored)
@@ -235,6 +243,7 @@ class Record:
         state = {"generation": generation, "journals": self._read_to}
         digest = files.write(self._table, self.home / FILES_NAME, state)
         size = pc.sum(self._table["size"]).as_py() or 0
+        self._generation = generation
         self._write_header(
             dataclasses.replace(stored, generation=generation, files=self._table.num_rows, size=size, table=digest)
         )
@@ -245,7 +254,7 @@ class Record:
             if change(self.header) == self.header:
                 return
             with _saving(self.cache):
-                stored, _, _ = _load(self.home)
+                stored = _stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
                 self._write_header(change(stored))
 
     def _write_header(self, header: Header) -> None:
@@ -305,16 +314,21 @@ class _Items(ItemsView[str, FileEntry]):
         return ((entry.path, entry) for entry in self._mapping.in_order())
 
 
+def _stored_header(home: Path) -> Header:
+    path = home / LOCK_NAME
+    try:
+        return load_header(path) if path.exists() else Header()
+    except OSError as error:
+        raise storage_error(path, "read", error) from error
+
+
 def _load(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
-    try:
-        header = load_header(lock) if lock.exists() else Header()
-        if not listing.exists():
-            if header.table is not None:
-                raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
-            return header, files.empty(), {}
-    except OSError as error:
-        raise storage_error(lock, "read", error) from error
+    header = _stored_header(home)
+    if not listing.exists():
+        if header.table is not None:
+            raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
+        return header, files.empty(), {}
     table, state = files.read(listing)
     generation, read_to = state.get("generation"), state.get("journals")
     if not isinstance(generation, int) or not isinstance(read_to, dict):
