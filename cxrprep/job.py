@@ -1,0 +1,287 @@
+"""What a person can choose, as frozen dataclasses: the schema of job files, of ``cxrprep.toml`` and of the options.
+
+Every field carries its help text, so that ``--help``, the configuration reference and ``cxrprep config show`` say the
+same. Paths are text as the user wrote it; they are relative to the folder where the command is started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.model import LabelTest, Selection, Shard, Split, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+STEPS: Final = ("download", "verify", "extract-labels", "convert", "manifest")
+UNCERTAIN: Final = ("keep", "ones", "zeros", "ignore")
+BLANK: Final = ("null", "zeros")
+PROJECTIONS: Final = ("frontal", "lateral", "other")
+
+_UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?(?:b|b/s|/s)?", re.IGNORECASE)
+
+
+def parse_rate(text: str) -> int:
+    """Bytes a second that ``"20M"``, ``"500 kB/s"`` or ``"1.5Gi"`` means. Raises ``ValueError``."""
+    found = _RATE.fullmatch(text.strip())
+    value = float(found[1]) * _UNITS[(found[2] or "").lower()] if found else 0
+    if value < 1:
+        raise ValueError(f"{text!r} is not a rate; write bytes a second, such as 500k, 20M or 1G")
+    return int(value)
+
+
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """Two or three fractions that sum to 1, from ``"0.8,0.1,0.1"``. Raises ``ValueError``."""
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (2, 3) or any(not 0 < v < 1 for v in values) or abs(sum(values) - 1) > 1e-6:
+        raise ValueError(f"{text!r} are not fractions; write two or three that sum to 1, such as 0.8,0.1,0.1")
+    return values
+
+
+def parse_label(text: str) -> LabelTest:
+    """The condition that ``"Cardiomegaly"`` or ``"Edema=-1"`` states; the value is 1, 0, -1 or null."""
+    name, equals, value = text.partition("=")
+    values = {"1": 1, "0": 0, "-1": -1, "null": None}
+    if not name.strip() or (equals and value.strip().lower() not in values):
+        raise ValueError(f"{text!r} is not a label condition; write NAME, NAME=1, NAME=0, NAME=-1 or NAME=null")
+    return LabelTest(name.strip(), values[value.strip().lower()] if equals else 1)
+
+
+def parse_view(text: str) -> str:
+    """The view or projection that ``text`` names, in any case. Raises ``ValueError``."""
+    name = text.strip()
+    if name.lower() in PROJECTIONS:
+        return name.lower()
+    try:
+        return View(name.upper().replace("-", "_").replace(" ", "_")).value
+    except ValueError:
+        known = ", ".join((*PROJECTIONS, *(v.value for v in View)))
+        raise ValueError(f"{text!r} is not a view; known: {known}") from None
+
+
+def parse_split(text: str) -> Split:
+    """The split that ``text`` names; ``valid`` and ``val`` are understood. Raises ``ValueError``."""
+    try:
+        return Split.parse(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a split; known: {', '.join(Split)}") from None
+
+
+FORMS: Final[Mapping[str, Callable[[str], object]]] = {
+    "rate": parse_rate,
+    "fractions": parse_fractions,
+    "label": parse_label,
+    "view": parse_view,
+    "split": parse_split,
+    "shard": Shard.parse,
+}
+
+
+def _about(text: str, choices: tuple[str, ...] = (), form: str = "", low: float | None = None) -> dict[str, Any]:
+    # ``form`` names a parser of FORMS, or "path"; ``low`` is the smallest number allowed.
+    return {"help": text, "choices": choices, "form": form, "low": low}
+
+
+def _set(default: Any, text: str, *, choices: tuple[str, ...] = (), form: str = "", low: float | None = None) -> Any:
+    return field(default=default, metadata=_about(text, choices, form, low))
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionSettings:
+    """Which part of a release is wanted; empty means all of it."""
+
+    include: tuple[str, ...] = _set((), "only files that match this gitignore-style glob")
+    exclude: tuple[str, ...] = _set((), "no files that match this glob")
+    patients: tuple[str, ...] = _set((), "patient ids, or a file with one id a line")
+    studies: tuple[str, ...] = _set((), "study ids, or a file with one id a line")
+    ids: str = _set("", "a CSV, Parquet or text file with patient_id, study_id or image_id columns", form="path")
+    split: tuple[str, ...] = _set((), "train, validate, test or train_val, as the release divides it", form="split")
+    view: tuple[str, ...] = _set((), "frontal, lateral, PA, AP, ...", form="view")
+    label: tuple[str, ...] = _set((), "an observation: NAME, or NAME=1|0|-1|null; repeated means any", form="label")
+    limit: int | None = _set(None, "at most this many images, after everything else", low=1)
+    sample: int | None = _set(None, "draw this many images, the same ones for the same seed", low=1)
+    seed: int = _set(0, "seed of --sample")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """Where the files come from and how."""
+
+    source: str = _set(
+        "", "a mirror (physionet, kaggle, gcs, box, portal), a URL or a folder; default: the dataset's own"
+    )
+    connections: int | None = _set(None, "connections at once; default: what the mirror bears", low=1)
+    limit_rate: str = _set("", "bytes a second in all, such as 20M", form="rate")
+    timeout: float = _set(60.0, "seconds without a byte before a connection is given up", low=1)
+    user_agent: str = _set("", "user agent to send; PhysioNet refuses those that it does not know")
+    cookie_file: str = _set("", "a browser's session in Netscape format", form="path")
+    billing_project: str = _set("", "Google Cloud project that pays for requester-pays buckets")
+    url_file: str = _set("", "file that holds a signed URL (CheXpert's portal); - reads standard input", form="path")
+    keep_archives: bool = _set(False, "keep archives after they are unpacked")
+    link: str = _set("copy", "how files of a local folder are taken over", choices=("copy", "reflink", "hardlink"))
+    then: str = _set("", "convert each image by this recipe as it arrives")
+    discard_raw: bool = _set(False, "with --then: keep the converted image only")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    """How deep the proof goes."""
+
+    images: bool = _set(False, "decode every image as well")
+    sample: int | None = _set(None, "with --images: decode only this many, drawn at random", low=1)
+    quick: bool = _set(False, "trust size and time recorded at the last full check")
+    duplicates: bool = _set(False, "look for images with the same pixels")
+    complete: bool = _set(False, "fail unless the whole release is here")
+    strict: bool = _set(False, "known quirks and files without a published sum fail too")
+    repair: bool = _set(False, "fetch again what is wrong, and nothing else")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """Which labels go into the manifest and what uncertain ones become."""
+
+    source: str = _set("", "whose labels go into images.parquet; default: the release's own")
+    uncertain: str = _set("keep", "what -1 becomes on export and load", choices=UNCERTAIN)
+    blank: str = _set("null", "what null (not mentioned) becomes on export and load", choices=BLANK)
+    uncertain_by: dict[str, str] = field(
+        default_factory=dict, metadata=_about('the same for single observations: Edema = "ones"', UNCERTAIN)
+    )
+    blank_by: dict[str, str] = field(
+        default_factory=dict, metadata=_about('the same for single observations: Edema = "zeros"', BLANK)
+    )
+    reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
+    evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
+    report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
+    policy: str = _set("", "how mentions add up to a study's label; default: positive wins")
+    vocabulary: str = _set("", "your own observations and phrases, a TOML file", form="path")
+    demographics: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")
+    derive: bool = _set(False, "fill in what the hierarchy of observations implies")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """A split of your own beside the released one; never through a patient."""
+
+    by: str = _set("", "what is kept together", choices=("", "patient"))
+    fractions: str = _set("", "train,validate,test, such as 0.8,0.1,0.1", form="fractions")
+    seed: int = _set(0, "seed of the split")
+    stratify: str = _set("", "balance this observation (then it is not stable when patients are added)")
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSettings:
+    """Which images are made, and where."""
+
+    recipe: str = _set("", "a named recipe, or the path of your own TOML")
+    out: str = _set("", "where the images go; default: ROOT/derived/RECIPE", form="path")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where work runs."""
+
+    name: str = _set("local", "processes here, or an existing Dask cluster", choices=("local", "dask"))
+    scheduler: str = _set("", "address of the Dask scheduler, such as tcp://host:8786")
+    jobs: int | None = _set(None, "processes here; default: one a core", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """What is said, and how."""
+
+    format: str = _set(
+        "human", "results for people, for machines, or nothing on success", choices=("human", "json", "quiet")
+    )
+    events: str = _set("", "progress as JSON lines on standard error", choices=("", "jsonl"))
+    color: str = _set("auto", "colours on a terminal", choices=("auto", "always", "never"))
+    log_file: str = _set("", "where this run's log goes; default: ROOT/.cxrprep/logs", form="path")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job: a dataset, a folder, and what to do with them."""
+
+    dataset: str = _set("", "nih-chestxray14, chexpert, mimic-cxr, mimic-cxr-jpg")
+    root: str = _set("", "the folder of the dataset; default: ./DATASET", form="path")
+    release: str = _set("", "which release, where there are several; default: what the mirror has, else the newest")
+    state: str = _set("", "keep the record, cache and manifests here, beside a ROOT that is read-only", form="path")
+    tables: str = _set("", "folder with label tables that ROOT lacks (MIMIC-CXR's stand in MIMIC-CXR-JPG)", form="path")
+    steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=STEPS)
+    shard: str = _set("", "work on part I of N, such as 3/16; counts from 1", form="shard")
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    download: DownloadSettings = field(default_factory=DownloadSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    convert: ConvertSettings = field(default_factory=ConvertSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "selection": SelectionSettings,
+    "download": DownloadSettings,
+    "verify": VerifySettings,
+    "labels": LabelSettings,
+    "split": SplitSettings,
+    "convert": ConvertSettings,
+    "engine": EngineSettings,
+    "output": OutputSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its dotted name, type, default and the words that explain it."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    form: str
+    low: float | None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "CXRPREP_" + self.name.upper().replace(".", "_")
+
+
+def _keys() -> dict[str, Key]:
+    found = {}
+    for section, owner in (("", Job), *SECTIONS.items()):
+        for item in dataclasses.fields(owner):
+            if "help" not in item.metadata:
+                continue
+            name = f"{section}.{item.name}" if section else item.name
+            default = {} if item.default is dataclasses.MISSING else item.default
+            found[name] = Key(name, str(item.type), default, **item.metadata)
+    return found
+
+
+KEYS: Final[Mapping[str, Key]] = _keys()
+
+
+def selection_of(settings: SelectionSettings, images: frozenset[str] = frozenset()) -> Selection:
+    """The selection that the settings describe; id files are already read. Raises ``ValueError``."""
+    return Selection(
+        include=settings.include,
+        exclude=settings.exclude,
+        patients=frozenset(settings.patients),
+        studies=frozenset(settings.studies),
+        images=images,
+        splits=frozenset(parse_split(text) for text in settings.split),
+        views=frozenset(parse_view(text) for text in settings.view),
+        labels=tuple(parse_label(text) for text in settings.label),
+        limit=settings.limit,
+        sample=settings.sample,
+        seed=settings.seed,
+    )
