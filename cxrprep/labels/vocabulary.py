@@ -97,7 +97,7 @@ NIH: Final = Vocabulary(
         Term("Pneumothorax", "pneumothorax"),
         Term("No Finding", "no_finding", "its meaning differs between the releases"),
     ),
-    "1 when none of the 14 findings was mined from the report; other abnormalities, fractures and devices may be there.",
+    "1 when none of the 14 findings was mined from the report; other abnormalities, and devices, may be there.",
 )
 
 GOOGLE_FOUR: Final = Vocabulary(

@@ -1,0 +1,210 @@
+"""``extract-labels``: a release's tables become ``labels.parquet``, a row per image and label source."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import UsageError
+from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.labels.find import STAGE, find_tables
+from cxrprep.labels.rows import Gathered, Options, TableUse
+from cxrprep.labels.vocabulary import published_name
+from cxrprep.schemas import OBSERVATIONS, write_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+
+LABELS_NAME: Final = "labels.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How often one observation has each value, in rows of one label source."""
+
+    observation: str
+    positive: int
+    negative: int
+    uncertain: int
+    null: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """What one label source says: rows, distinct images, patients and studies, images per split, labels."""
+
+    label_source: str
+    rows: int
+    images: int
+    patients: int
+    studies: int
+    splits: tuple[tuple[str, int], ...]
+    labels: tuple[LabelCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsResult:
+    """What ``extract_labels`` did. ``boxes`` are on ``boxed_images`` images; ``tables`` account for every row read."""
+
+    dataset: str
+    release: str
+    path: Path
+    rows: int
+    images: int
+    patients: int
+    studies: int
+    splits: tuple[tuple[str, int], ...]
+    boxes: int
+    boxed_images: int
+    sources: tuple[SourceCounts, ...]
+    tables: tuple[TableUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """All that a release's tables say, in memory: an Arrow table of the ``labels`` schema, and the tables used."""
+
+    release: str
+    table: pa.Table
+    tables: tuple[TableUse, ...]
+
+
+def read_labels(
+    spec: DatasetSpec,
+    root: Path,
+    *,
+    release: str | None = None,
+    tables: Path | None = None,
+    options: Options | None = None,
+    on_event: Sink = ignore,
+) -> Labels:
+    """Everything that the tables in ``tables`` or ``root`` say, without writing anything.
+
+    ``release`` of ``None`` takes the newest table that is there. Raises ``UsageError`` for a folder or release that
+    does not exist, ``TableError`` with file, line and column for a table that is not what it should be.
+    """
+    found = find_tables(spec, root, release, tables=tables, on_event=on_event)
+    gathered = Gathered(spec.name, found.release, on_event, options or Options())
+    try:
+        reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"no reader for the tables of {spec.name}", hint=f"a dataset's tables are read by labels/{spec.module}.py"
+        ) from error
+    reader.read(found, gathered)
+    return Labels(found.release, gathered.table(), tuple(gathered.uses))
+
+
+def extract_labels(
+    spec: DatasetSpec,
+    root: Path,
+    *,
+    out: Path | None = None,
+    release: str | None = None,
+    tables: Path | None = None,
+    options: Options | None = None,
+    on_event: Sink = ignore,
+) -> LabelsResult:
+    """What was written to ``labels.parquet`` in ``out`` (default ``ROOT/manifests``), counted.
+
+    The same tables give the same bytes. Raises as ``read_labels`` does, and ``StorageError`` when the disk refuses.
+    """
+    on_event(StageStarted(STAGE, unit="rows"))
+    labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
+    path = (out or root / "manifests") / LABELS_NAME
+    write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
+    result = count_labels(spec.name, labels, path)
+    on_event(StageFinished(STAGE, done=result.rows))
+    return result
+
+
+def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:
+    """What the footer says: dataset, release, and every table with its digest and what became of its rows."""
+    return {
+        "dataset": spec.name,
+        "release": labels.release,
+        "tables": [
+            {
+                "name": use.name,
+                "role": use.role,
+                "digest": str(use.digest),
+                "rows": use.rows,
+                "used": use.used,
+                "label_source": use.label_source or None,
+            }
+            for use in labels.tables
+        ],
+    }
+
+
+def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
+    counted = pc.value_counts(table.column("split").cast(pa.string())).to_pylist()
+    return tuple(sorted((c["values"] or "", c["counts"]) for c in counted))
+
+
+def _distinct(table: pa.Table, name: str) -> int:
+    return int(pc.count_distinct(table.column(name)).as_py())
+
+
+def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
+    counts = []
+    for stem in OBSERVATIONS:
+        column = table.column(f"label_{stem}")
+        if column.null_count == len(column):
+            continue
+        by = {c["values"]: c["counts"] for c in pc.value_counts(column).to_pylist()}
+        counts.append(LabelCount(published_name(stem), by.get(1, 0), by.get(0, 0), by.get(-1, 0), by.get(None, 0)))
+    return tuple(counts)
+
+
+def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
+    """The counts of a labels table: in all, and of each label source."""
+    table = labels.table
+    names = [n for n in pc.unique(table.column("label_source").cast(pa.string())).to_pylist() if n is not None]
+    sources = []
+    for name in sorted(names):
+        rows = table.filter(pc.equal(table.column("label_source").cast(pa.string()), name)) if len(names) > 1 else table
+        sources.append(
+            SourceCounts(
+                name,
+                rows.num_rows,
+                _distinct(rows, "image_id"),
+                _distinct(rows, "patient_id"),
+                _distinct(rows, "study_id"),
+                _splits(rows),
+                _label_counts(rows),
+            )
+        )
+    images = table
+    if len(names) > 1:
+        ids = table.column("image_id").combine_chunks()
+        first = pc.is_valid(ids) if not len(ids) else _first_of_each(ids)
+        images = table.filter(first)
+    boxes = table.column("boxes")
+    return LabelsResult(
+        dataset=dataset,
+        release=labels.release,
+        path=path,
+        rows=table.num_rows,
+        images=_distinct(table, "image_id"),
+        patients=_distinct(table, "patient_id"),
+        studies=_distinct(table, "study_id"),
+        splits=_splits(images),
+        boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
+        boxed_images=len(boxes) - boxes.null_count,
+        sources=tuple(sources),
+        tables=labels.tables,
+    )
+
+
+def _first_of_each(ids: pa.Array) -> pa.Array:
+    """Which rows are the first of their image; rows are in order, so equal ids are neighbours."""
+    new = pc.fill_null(pc.not_equal(ids[1:], ids[:-1]), fill_value=True)
+    return pc.and_(pc.is_valid(ids), pa.concat_arrays([pa.array([True]), new]))

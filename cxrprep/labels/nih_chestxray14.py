@@ -1,0 +1,292 @@
+"""Reads the tables of NIH ChestX-ray14: findings (of 2017, or corrected in 2020), boxes, split lists, Google's labels.
+
+Absence of a finding means "not mined from the report" and is 0, as the release means it. The two findings tables differ
+on purpose: every row says which one it comes from. Rows are joined on the image's name alone, since v2020 renumbered
+24,106 follow-ups and Google's tables agree with neither in ages and follow-ups.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError
+from cxrprep.labels.tables import Form, TextTable, first_true, read_names, read_table
+from cxrprep.labels.values import categories, constant, count_true, positions, projection_of, sex
+from cxrprep.labels.vocabulary import GOOGLE_FOUR, NIH
+from cxrprep.schemas import BOX, CATEGORY
+
+if TYPE_CHECKING:
+    from cxrprep.labels.find import Tables
+    from cxrprep.labels.rows import Gathered
+
+_NAMES: Final = (
+    "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Sex", "View Position",
+)  # fmt: skip
+# The published header has unquoted commas in two names; this is how every CSV reader sees them.
+_SIZES: Final = ("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]")
+_IMAGE: Final = r"^\d{8}_\d{3}\.png$"
+_IMAGE_FORM: Final = "expected an image name such as 00000001_000.png"
+_OLDEST: Final = 100
+_READERS: Final = {"YES": 1, "NO": 0, "HEDGE": -1, "Yes": 1, "No": 0, "Hedge": -1, "1": 1, "0": 0}
+# How all_findings_expert_labels may spell its columns; its header was never published verbatim.
+_GOOGLE_IMAGE: Final = ("Image Index", "Image ID", "image_id", "Image_ID", "image id")
+
+
+def _findings_header(names: list[str]) -> list[str]:
+    """Names bind by position after the first seven, whatever a mirror made of the commas in them."""
+    names = ["Patient Sex" if name == "Patient Gender" else name for name in names]
+    split: list[str] = []
+    for name in names:
+        if re.match(r"OriginalImage\[Width,\s*Height\]$", name):
+            split += _SIZES[:2]
+        elif re.match(r"OriginalImagePixelSpacing\[x,\s*y\]$", name):
+            split += _SIZES[2:]
+        else:
+            split.append(name)
+    if tuple(split[:7]) == _NAMES and len(split) >= 11 and split[7].startswith("OriginalImage"):
+        split[7:11] = _SIZES
+    return split
+
+
+def _boxes_header(names: list[str]) -> list[str]:
+    if len(names) > 2 and names[2].startswith("Bbox"):
+        return [*names[:2], "x", "y", "w", "h"]
+    return names
+
+
+_FINDINGS: Final = Form((*_NAMES, *_SIZES), plain=("Image Index",), header=_findings_header)
+_BOXES: Final = Form(("Image Index", "Finding Label", "x", "y", "w", "h"), header=_boxes_header)
+_FOUR: Final = Form(
+    ("Image Index", *GOOGLE_FOUR.names),
+    optional=(*_NAMES, *_SIZES, "Set Id", "Patient ID"),
+    plain=("Image Index",),
+    header=_findings_header,
+)
+
+
+def read(tables: Tables, gathered: Gathered) -> None:
+    """Add the rows that these tables give: one per image, and one more per image that Google's readers saw."""
+    (entry, path), *_ = tables.of_role("labels")
+    if entry.label_source != "nih-textmined":
+        raise TableError(
+            f"{path.parent} holds no findings table of NIH ChestX-ray14",
+            hint="download Data_Entry_2017_v2020.csv, or name its folder with --tables DIR",
+        )
+    table = read_table(path, _FINDINGS)
+    columns = _images(table, tables.release)
+    names = table.text("Image Index")
+    columns["split"] = _splits(tables, names, gathered)
+    attributes = dict(columns)
+    columns["boxes"] = _boxes(tables, names, gathered)
+    columns |= _findings(table)
+    columns |= _origin("nih-textmined", table)
+    gathered.use(table, "labels", used=table.rows, source="nih-textmined")
+    raw = {name: table.column(name) for name in (*_NAMES, *_SIZES)}
+    gathered.add(table.rows, columns, raw, plain=("Image Index",))
+    for other, where in tables.of_role("labels")[1:]:
+        if other.label_source.startswith("google"):
+            google = read_table(where, _FOUR) if other.label_source == "google-adjudicated" else _all_findings(where)
+            _add_google(google, other.label_source, names, attributes, gathered)
+
+
+def _origin(source: str, table: TextTable) -> dict[str, pa.Array]:
+    return {
+        "label_source": constant(source, table.rows),
+        "table_name": constant(table.path.name, table.rows),
+        "table_digest": constant(str(table.digest), table.rows),
+    }
+
+
+def _images(table: TextTable, release: str) -> dict[str, pa.Array]:
+    """What the table says of each image, findings apart."""
+    for name in _NAMES[1:]:
+        table.require(name)
+    table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
+    table.require_unique("Image Index")
+    names = table.text("Image Index")
+    image = pc.utf8_slice_codeunits(names, 0, 12)
+    patient = pc.utf8_slice_codeunits(names, 0, 8)
+    stated = table.translated("Patient ID", lambda text: f"{int(text):08d}", pa.string(), "expected a patient number")
+    if not pc.all(pc.equal(stated, patient)).as_py():
+        row = first_true(pc.invert(pc.equal(stated, patient)))
+        raise table.error(row, "Patient ID", f"the image {names[row]} belongs to patient {patient[row]}")
+    views = table.mapped("View Position", {"PA": "PA", "AP": "AP"}, CATEGORY, "expected PA or AP")
+    whole = {"kind": pa.int32(), "what": "expected a whole number of pixels"}
+    return {
+        "image_id": image,
+        "patient_id": patient,
+        "study_id": image,
+        "path_raw": names,
+        "view": views,
+        "projection": projection_of(views),
+        "view_raw": categories(table.column("View Position")),
+        "sex": sex(table, "Patient Sex"),
+        **_ages(table, release),
+        "follow_up": table.translated("Follow-up #", int, pa.int16(), "expected a follow-up number"),
+        "orig_width": table.translated(_SIZES[0], int, **whole),
+        "orig_height": table.translated(_SIZES[1], int, **whole),
+        "pixel_spacing_mm": table.translated(_SIZES[2], _positive, pa.float32(), "expected a spacing in mm"),
+    }
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _years_2017(text: str) -> float:
+    number, unit = int(text[:-1]), text[-1]
+    return number / {"Y": 1, "M": 12, "D": 365}[unit]
+
+
+def _ages(table: TextTable, release: str) -> dict[str, pa.Array]:
+    """Years, and a flag where the published age cannot be one. 2017 writes 058Y, 018M, 001D; v2020 whole years."""
+    column = table.column("Patient Age")
+    of_2017 = [bool(re.fullmatch(r"\d+[YMD]", text)) for text in column.dictionary.to_pylist()]
+    if any(of_2017) and release != "2017":
+        row = first_true(pa.array(of_2017).take(column.indices))
+        raise table.error(
+            row, "Patient Age", f"this is the table of release 2017, not of {release}", "use --release 2017"
+        )
+    what = "expected an age such as 058Y" if release == "2017" else "expected an age in years"
+    reader: Any = _years_2017 if release == "2017" else lambda text: float(int(text))
+    years = table.translated("Patient Age", reader, pa.float32(), what)
+    too_old = pc.greater(years, _OLDEST)
+    return {
+        "age_years": pc.if_else(too_old, None, years),
+        "age_flag": pc.if_else(too_old, "implausible", None),
+    }
+
+
+def _findings(table: TextTable) -> dict[str, pa.Array]:
+    """One int8 column per finding, 1 or 0, and the words themselves."""
+    known = {term.name: term.column for term in NIH.terms}
+
+    def words(text: str) -> list[str]:
+        found = text.split("|")
+        if any(word not in known for word in found) or ("No Finding" in found and len(found) > 1):
+            raise ValueError(text)
+        return found
+
+    what = f"expected findings joined by |, of: {', '.join(NIH.names)}; No Finding stands alone"
+    raw = table.translated("Finding Labels", words, pa.list_(pa.string()), what)
+    column = table.column("Finding Labels")
+    cells = [set(text.split("|")) for text in column.dictionary.to_pylist()]
+    columns = {
+        known[name]: pa.array([int(name in cell) for cell in cells], pa.int8()).take(column.indices) for name in known
+    }
+    return {**columns, "labels_raw": raw}
+
+
+def _splits(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
+    """The released lists as a column. An image in two lists is an error; one in none has no split, and is counted."""
+    lists = tables.of_role("split")
+    if not lists:
+        gathered.note(
+            "no split lists are here (train_val_list.txt, test_list.txt): the split is not stated", "", "warning"
+        )
+        return pa.nulls(len(names), CATEGORY)
+    split = pa.nulls(len(names), pa.string())
+    listed_in: dict[str, pa.Array] = {}
+    for entry, path in lists:
+        listed, digest = read_names(path)
+        for other, earlier in listed_in.items():
+            both = pc.is_in(listed, value_set=earlier)
+            if count_true(both):
+                first = first_true(both)
+                raise TableError(
+                    f"{path}, line {first + 1}, column 1: {listed[first]} stands in {other} as well",
+                    hint="an image belongs to one split: fetch both lists again",
+                )
+        listed_in[path.name] = listed
+        here = pc.is_in(listed, value_set=names)
+        used = count_true(here)
+        gathered.use_file(
+            path,
+            digest,
+            "split",
+            rows=len(listed),
+            used=used,
+            name_images_that_the_findings_table_lacks=len(listed) - used,
+        )
+        split = pc.if_else(pc.is_in(names, value_set=listed), entry.settings["split"], split)
+    if split.null_count:
+        gathered.note(f"{split.null_count:,} images stand in no split list: their split is null", "", "warning")
+    return categories(split)
+
+
+def _boxes(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
+    """Each image's boxes in the order of the table; null for an image that nobody drew on."""
+    found = tables.of_role("boxes")
+    if not found:
+        return pa.nulls(len(names), pa.list_(BOX))
+    table = read_table(found[0][1], _BOXES)
+    table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
+    known = {**{name: name for name in NIH.names if name != "No Finding"}, "Infiltrate": "Infiltration"}
+    table.require("Finding Label")
+    word = table.mapped("Finding Label", known, pa.string(), "expected one of the findings")
+    numbers = []
+    for name in "xywh":
+        table.require(name)
+        numbers.append(table.translated(name, _finite, pa.float32(), "expected a number of pixels"))
+    place = positions(table.text("Image Index"), names)
+    kept = pc.is_valid(place)
+    order = pc.sort_indices(pa.table({"place": place.filter(kept), "row": pa.array(range(count_true(kept)))}),
+                            sort_keys=[("place", "ascending"), ("row", "ascending")])  # fmt: skip
+    rectangles = pa.StructArray.from_arrays([word, *numbers], fields=list(BOX)).filter(kept).take(order)
+    places = place.filter(kept).take(order)
+    counted = pc.value_counts(places)
+    counts = dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True))
+    offsets: list[int | None] = []
+    total = 0
+    for row in range(len(names)):
+        count = counts.get(row)
+        offsets.append(total if count else None)
+        total += count or 0
+    gathered.use(table, "boxes", used=total, are_on_images_that_the_findings_table_lacks=table.rows - total)
+    return pa.ListArray.from_arrays(pa.array([*offsets, total], pa.int32()), rectangles)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _all_findings(path: Any) -> TextTable:
+    """The table of 14 findings, whose header is not published word for word: what is not known stays raw text."""
+
+    def header(names: list[str]) -> list[str]:
+        return ["Image Index" if name in _GOOGLE_IMAGE else name for name in _findings_header(names)]
+
+    return read_table(path, Form(("Image Index",), plain=("Image Index",), header=header, open=True))
+
+
+def _add_google(
+    table: TextTable, source: str, names: pa.Array, attributes: dict[str, pa.Array], gathered: Gathered
+) -> None:
+    table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
+    table.require_unique("Image Index")
+    place = positions(table.text("Image Index"), names)
+    kept = pc.is_valid(place)
+    used = count_true(kept)
+    gathered.use(table, "labels", used=used, source=source, name_images_that_the_findings_table_lacks=table.rows - used)
+    columns = {name: values.take(place.filter(kept)) for name, values in attributes.items()}
+    columns |= {name: values.filter(kept) for name, values in _origin(source, table).items()}
+    terms = GOOGLE_FOUR.terms if source == "google-adjudicated" else (*NIH.terms, *GOOGLE_FOUR.terms)
+    spelled = {name.replace("_", " ").lower(): name for name in table.names}
+    for term in terms:
+        name = spelled.get(term.name.replace("_", " ").lower())
+        if name is not None and term.column not in columns:
+            cells = table.mapped(name, _READERS, pa.int8(), "expected YES, NO or HEDGE")
+            columns[term.column] = cells.filter(kept)
+    raw = {name: table.column(name).filter(kept) for name in table.names}
+    gathered.add(used, columns, raw, plain=("Image Index",))

@@ -1,0 +1,220 @@
+"""What uncertain and blank labels become, on export and load. ``labels.parquet`` itself never changes.
+
+The policies are those of the CheXpert paper (Irvin et al., AAAI 2019, section 3.1): U-Ones, U-Zeros, U-Ignore, and
+``keep`` for models with a class of its own for "uncertain". The paper counts a blank as negative; here a blank stays
+null unless ``blank`` says otherwise. ``ignore`` makes an uncertain label null, and a mask tells it apart from one that
+was never mentioned.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import UsageError
+from cxrprep.labels.vocabulary import published_name, stem_of
+from cxrprep.schemas import OBSERVATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+
+class Uncertain(enum.StrEnum):
+    """What an uncertain label (-1) becomes."""
+
+    KEEP = "keep"
+    """stays -1"""
+    ONES = "ones"
+    """becomes 1 (U-Ones)"""
+    ZEROS = "zeros"
+    """becomes 0 (U-Zeros)"""
+    IGNORE = "ignore"
+    """becomes null, and 0 in the mask of what a loss should count (U-Ignore)"""
+
+
+class Blank(enum.StrEnum):
+    """What a label that was not mentioned (null) becomes."""
+
+    NULL = "null"
+    """stays null"""
+    ZEROS = "zeros"
+    """becomes 0; only where the label source can say something about the observation"""
+
+
+# Which observations a positive one implies, by the paper's hierarchy and the vocabulary's "lies under".
+_IMPLIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "enlarged_cardiomediastinum": ("cardiomegaly",),
+    "consolidation": ("pneumonia",),
+    "lung_lesion": ("mass", "nodule"),
+    "lung_opacity": (
+        "edema", "consolidation", "pneumonia", "lung_lesion", "atelectasis", "infiltration", "mass", "nodule",
+    ),
+    "pleural_other": ("pleural_thickening",),
+}  # fmt: skip
+
+# A parent that is nothing but its children.
+_EXACT: Final = frozenset({"lung_lesion"})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What labels become on the way out. ``per`` names observations that are treated otherwise.
+
+    ``derive`` fills parents from children before the rest: a positive child makes its parent positive where the parent
+    is null.
+    """
+
+    uncertain: Uncertain = Uncertain.KEEP
+    blank: Blank = Blank.NULL
+    per: tuple[tuple[str, Uncertain, Blank], ...] = field(default=())
+    derive: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        uncertain: str = "keep",
+        blank: str = "null",
+        derive: bool = False,
+        per: Mapping[str, Mapping[str, str] | str] | None = None,
+    ) -> Self:
+        """The policy that words name. ``per`` maps an observation, by any of its names, to ``"ones"`` or to
+        ``{uncertain = "ones", blank = "zeros"}``. Raises ``UsageError`` that lists the words.
+        """  # noqa: D205  # the summary needs both lines
+        rules = []
+        for name, words in (per or {}).items():
+            both = {"uncertain": words} if isinstance(words, str) else dict(words)
+            unknown = set(both) - {"uncertain", "blank"}
+            if unknown:
+                raise UsageError(f"policy of {name}: unknown key {min(unknown)!r}", hint="known: uncertain, blank")
+            rules.append(
+                (
+                    stem_of(name),
+                    _word(Uncertain, both.get("uncertain", uncertain)),
+                    _word(Blank, both.get("blank", blank)),
+                )
+            )
+        return cls(_word(Uncertain, uncertain), _word(Blank, blank), tuple(sorted(rules)), derive)
+
+    def of(self, stem: str) -> tuple[Uncertain, Blank]:
+        """What holds for one observation."""
+        for name, uncertain, blank in self.per:
+            if name == stem:
+                return uncertain, blank
+        return self.uncertain, self.blank
+
+    def describe(self) -> dict[str, Any]:
+        """The policy as JSON values, for footers and cards."""
+        return {
+            "uncertain": str(self.uncertain),
+            "blank": str(self.blank),
+            "derive": self.derive,
+            "per": {published_name(stem): {"uncertain": str(u), "blank": str(b)} for stem, u, b in self.per},
+        }
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """``table`` with its ``label_*`` columns changed accordingly; nothing else is touched."""
+        if self.derive:
+            table = derive(table)
+        for stem in OBSERVATIONS:
+            name = f"label_{stem}"
+            index = table.schema.get_field_index(name)
+            if index >= 0:
+                uncertain, blank = self.of(stem)
+                values = _changed(table.column(index), uncertain, blank, known=_knows(table, stem))
+                table = table.set_column(index, table.schema.field(index), values)
+        return table
+
+    def mask(self, table: pa.Table, stem: str) -> pa.ChunkedArray:
+        """1 where a loss should count the label after ``apply``, else 0: not null, and not an ignored -1.
+
+        ``table`` is as it was before ``apply``.
+        """
+        uncertain, blank = self.of(stem)
+        source = derive(table) if self.derive else table
+        values = _changed(source.column(f"label_{stem}"), uncertain, blank, known=_knows(source, stem))
+        return pc.is_valid(values).cast(pa.int8())
+
+
+KEEP: Final = Policy()
+
+
+def _word(kind: type[Any], word: str) -> Any:
+    try:
+        return kind(word)
+    except ValueError as error:
+        known = ", ".join(str(member) for member in kind)
+        raise UsageError(
+            f"unknown policy {word!r} for {kind.__name__.lower()} labels", hint=f"known: {known}"
+        ) from error
+
+
+def _knows(table: pa.Table, stem: str) -> Any:
+    """Where the label source has a word for the observation at all: there a blank means "not mentioned".
+
+    A source whose rows are null throughout for an observation does not know it, and null stays null.
+    """
+    column = table.column(f"label_{stem}")
+    if "label_source" not in table.column_names:
+        return pa.scalar(column.null_count < len(column))
+    source = table.column("label_source").cast(pa.string())
+    knowing = pc.unique(source.filter(pc.is_valid(column)))
+    return pc.is_in(source, value_set=knowing)
+
+
+def _changed(values: pa.ChunkedArray, uncertain: Uncertain, blank: Blank, *, known: Any) -> pa.ChunkedArray:
+    null = pa.scalar(None, pa.int8())
+    was_blank = pc.is_null(values)
+    if uncertain is not Uncertain.KEEP:
+        instead = {Uncertain.ONES: pa.scalar(1, pa.int8()), Uncertain.ZEROS: pa.scalar(0, pa.int8())}.get(
+            uncertain, null
+        )
+        values = pc.if_else(pc.fill_null(pc.equal(values, -1), fill_value=False), instead, values)
+    if blank is Blank.ZEROS:
+        values = pc.if_else(pc.and_(was_blank, known), pa.scalar(0, pa.int8()), values)
+    return values
+
+
+def derive(table: pa.Table) -> pa.Table:
+    """``table`` with null parents filled from their children: 1 if any is 1, else -1 if any is -1.
+
+    0 is inferred for Lung Lesion alone, where Mass and Nodule are both 0: it is nothing but the two.
+
+    Cardiomegaly implies an enlarged cardiomediastinum; pneumonia implies consolidation; oedema, consolidation,
+    pneumonia, lesion, atelectasis and infiltration imply a lung opacity; mass and nodule imply a lung lesion; pleural
+    thickening implies Pleural Other. A stated parent, 0 included, is never overruled.
+    """
+    for stem in ("enlarged_cardiomediastinum", "consolidation", "lung_lesion", "lung_opacity", "pleural_other"):
+        children = [table.column(f"label_{child}") for child in _IMPLIES[stem]]
+        positive = _any_equal(children, 1)
+        uncertain = _any_equal(children, -1)
+        name = f"label_{stem}"
+        index = table.schema.get_field_index(name)
+        otherwise = pa.scalar(None, pa.int8())
+        if stem in _EXACT:
+            otherwise = pc.if_else(_all_zero(children), pa.scalar(0, pa.int8()), otherwise)
+        implied = pc.if_else(
+            positive, pa.scalar(1, pa.int8()), pc.if_else(uncertain, pa.scalar(-1, pa.int8()), otherwise)
+        )
+        filled = pc.coalesce(table.column(index), implied)
+        table = table.set_column(index, table.schema.field(index), filled)
+    return table
+
+
+def _any_equal(columns: list[pa.ChunkedArray], value: int) -> Any:
+    found = pc.fill_null(pc.equal(columns[0], value), fill_value=False)
+    for column in columns[1:]:
+        found = pc.or_(found, pc.fill_null(pc.equal(column, value), fill_value=False))
+    return found
+
+
+def _all_zero(columns: list[pa.ChunkedArray]) -> Any:
+    found = pc.fill_null(pc.equal(columns[0], 0), fill_value=False)
+    for column in columns[1:]:
+        found = pc.and_(found, pc.fill_null(pc.equal(column, 0), fill_value=False))
+    return found

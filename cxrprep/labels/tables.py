@@ -1,0 +1,325 @@
+"""Reads a published CSV table as text, column by column, with errors that name file, line and column.
+
+Nothing is interpreted here: a blank cell is null, every other cell the text that stands there. Names bind columns,
+never positions; what a release does wrong in its header a ``header`` function of the dataset's own module puts right.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from cxrprep.errors import TableError
+from cxrprep.model import Digest
+from cxrprep.schemas import TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+_LIMIT: Final = 2 << 30
+_BLOCK: Final = 256 << 20
+_AGAIN: Final = "fetch the table again, or correct that line by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a table must look like.
+
+    ``required`` columns must be there, ``optional`` ones may; any other is an error unless ``open`` (then it is kept as
+    text). ``plain`` columns hold mostly different values. ``drop`` columns are recognised and not read. ``header``
+    turns the header's fields, as a CSV reader sees them, into column names. ``multiline`` cells may hold line breaks.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    header: Callable[[list[str]], list[str]] | None = None
+    multiline: bool = False
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table as text. ``columns`` are dictionary-encoded but for the plain ones; ``label`` is its name for people."""
+
+    path: Path
+    digest: Digest
+    columns: pa.Table
+    names: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of data rows."""
+        return int(self.columns.num_rows)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the table has a column of that name."""
+        return name in self.columns.column_names
+
+    def column(self, name: str) -> pa.Array:
+        """One column as a single array."""
+        return self.columns.column(name).combine_chunks()
+
+    def text(self, name: str) -> pa.Array:
+        """One column as plain strings."""
+        return self.column(name).cast(pa.string())
+
+    def error(self, row: int, column: str, what: str, hint: str = _AGAIN) -> TableError:
+        """The error for data row ``row`` (from 0): names file, line and column, and shows the cell."""
+        value = self.columns.column(column)[row].as_py() if column in self else None
+        shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
+        line = _line_of(_read(self.path)[0], row)
+        return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
+
+    def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
+        """A column with each text replaced by its value in ``values``; blank stays null.
+
+        Raises ``TableError`` at the first cell that ``values`` does not know; ``what`` says what was expected.
+        """
+        return self.translated(name, values.__getitem__, kind, what)
+
+    def translated(self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str) -> pa.Array:
+        """A column with each distinct text replaced by ``value_of`` it; blank stays null.
+
+        ``value_of`` raises ``KeyError`` or ``ValueError`` for what it does not know; that becomes a ``TableError`` at
+        the first such cell.
+        """
+        column = self.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        found = []
+        for code, text in enumerate(column.dictionary.to_pylist()):
+            try:
+                found.append(value_of(text))
+            except (KeyError, ValueError) as error:
+                row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
+                if row < 0:
+                    found.append(None)  # a word of the dictionary that no row uses
+                    continue
+                raise self.error(row, name, what) from error
+        return pa.array(found, kind).take(column.indices)
+
+    def require(self, name: str) -> None:
+        """Raise ``TableError`` at the first blank cell of a column that must not have one."""
+        column = self.column(name)
+        if column.null_count:
+            row = first_true(pc.is_null(column))
+            raise self.error(row, name, "this cell must not be blank")
+
+    def require_match(self, name: str, pattern: str, what: str, hint: str = _AGAIN) -> None:
+        """Raise ``TableError`` at the first cell that ``pattern`` (RE2) does not match; blank does not match."""
+        self.require(name)
+        matches = pc.match_substring_regex(self.text(name), pattern)
+        row = first_true(pc.invert(matches))
+        if row >= 0:
+            raise self.error(row, name, what, hint)
+
+    def require_unique(self, name: str) -> None:
+        """Raise ``TableError`` when a key stands in two rows; the message names both lines."""
+        column = self.text(name)
+        if pc.count_distinct(column).as_py() == len(column):
+            return
+        seen: dict[str, int] = {}
+        data = _read(self.path)[0]
+        for row, key in enumerate(column.to_pylist()):
+            if key in seen:
+                raise TableError(
+                    f"{self.path}, line {_line_of(data, row)}, column {name!r}: {key!r} stands in line "
+                    f"{_line_of(data, seen[key])} already",
+                    hint="a key must be unique: remove one of the rows, or fetch the table again",
+                )
+            seen[key] = row
+
+
+def first_true(mask: Any) -> int:
+    """The first row where ``mask`` is true, or -1."""
+    return int(pc.index(mask, pa.scalar(True)).as_py())
+
+
+def _read(path: Path) -> tuple[bytes, Digest]:
+    """The table's bytes, unpacked if its name ends in .gz, and the digest of the file itself."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TableError(f"{path} is not there", hint="download the tables first, or name their folder") from error
+    except OSError as error:
+        raise TableError(
+            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
+        ) from error
+    digest = Digest("sha256", hashlib.sha256(data).hexdigest())
+    if path.suffix == ".gz":
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(_LIMIT + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TableError(
+                f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
+            ) from error
+    if len(data) > _LIMIT:
+        raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
+    return data, digest
+
+
+def _records(data: bytes, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
+    """Each record of a CSV with the line it begins on, from 1; blank lines are passed over as the fast reader does."""
+    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
+    reader = csv.reader(text)
+    begins = 1
+    for fields in reader:
+        if fields or not skip_blank:
+            yield begins, fields
+        begins = reader.line_num + 1
+
+
+def _line_of(data: bytes, row: int) -> int:
+    for index, (line, _) in enumerate(_records(data)):
+        if index == row + 1:
+            return line
+    return row + 2
+
+
+def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
+    """The fields of the header and of the first data row."""
+    again = "fetch the table again"
+    if not data.strip():
+        raise TableError(f"{path} is empty", hint=again)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")
+    if data.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise TableError(
+            f"{path}, line 1: this is a web page, not a table", hint=f"sign in at the source, then {again}"
+        )
+    records = iter(_records(data[: 1 << 20]))
+    try:
+        header = next(records)[1]
+        first = next(records, (0, []))[1]
+    except csv.Error as error:
+        raise TableError(f"{path}, line 1: {error}", hint=again) from error
+    if not first:
+        raise TableError(f"{path} has a header and no rows", hint=again)
+    return header, first
+
+
+def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[str]:
+    names = [name.strip() for name in header]
+    if form.header is not None:
+        names = form.header(names)
+    while len(names) > len(first) and not names[-1]:
+        names.pop()  # the header ends in a comma that the rows do not have
+    missing = [name for name in form.required if name not in names]
+    if missing:
+        shown = ", ".join(header[:6]) + (", ..." if len(header) > 6 else "")
+        other = "the fields are separated by semicolons; " if ";" in header[0] else ""
+        raise TableError(
+            f"{path}, line 1: column {missing[0]!r} is missing; the header begins with {shown}",
+            hint=f"{other}is this the right table, of the right release? It needs: {', '.join(form.required)}",
+        )
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise TableError(f"{path}, line 1: column {twice[0]!r} stands there twice", hint=_AGAIN)
+    if not form.open:
+        known = {*form.required, *form.optional, *form.drop, ""}
+        unknown = [name for name in names if name not in known and not name.startswith("Unnamed: ")]
+        if unknown:
+            raise TableError(
+                f"{path}, line 1: unknown column {unknown[0]!r}",
+                hint=f"use the released table, or remove the column; known: {', '.join(sorted(known - {''}))}",
+            )
+    return names
+
+
+def read_table(path: Path, form: Form) -> TextTable:
+    """The table in ``path``. ``.gz`` is unpacked; BOM, CRLF, mixed line ends and a missing last one are understood.
+
+    Raises ``TableError``, with file, line and column, for a file that cannot be read, is no CSV, has rows of another
+    width, lacks a column or has one that the release does not have.
+    """
+    data, digest = _read(path)
+    header, first = _head(data, path)
+    names = _names(header, first, form, path)
+    wrong: list[tuple[int, int, int]] = []
+
+    def note_wrong(row: Any) -> str:
+        wrong.append((len(wrong), row.expected_columns, row.actual_columns))
+        return "error"
+
+    # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
+    read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
+    plain = frozenset(form.plain)
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(data),
+            read_options=pacsv.ReadOptions(
+                use_threads=False, block_size=min(len(data) + 1, _BLOCK), column_names=_distinct(names), skip_rows=1
+            ),
+            parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline, invalid_row_handler=note_wrong),
+            convert_options=pacsv.ConvertOptions(
+                include_columns=read,
+                column_types={name: pa.string() if name in plain else TEXT for name in read},
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _explain(path, data, len(names), error) from error
+    table = table.unify_dictionaries().combine_chunks()
+    found = TextTable(path, digest, table, tuple(read))
+    if b'"' in data and not form.multiline:
+        _refuse_line_breaks(found)
+    return found
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
+
+
+def _explain(path: Path, data: bytes, width: int, error: Exception) -> TableError:
+    """The exact place of what the fast reader refused."""
+    try:
+        for line, fields in _records(data):
+            if line > 1 and len(fields) != width:
+                return TableError(
+                    f"{path}, line {line}, column {min(len(fields), width) + 1}: "
+                    f"the line has {len(fields)} fields where the header has {width}",
+                    hint="the file may be cut short: fetch it again",
+                )
+    except csv.Error as problem:
+        return TableError(f"{path}: {problem}", hint=_AGAIN)
+    for line, raw in enumerate(data.splitlines(), 1):
+        try:
+            raw.decode("utf-8-sig")
+        except UnicodeDecodeError as problem:
+            column = raw[: problem.start].count(b",") + 1
+            return TableError(f"{path}, line {line}, column {column}: not UTF-8 text", hint=_AGAIN)
+    return TableError(f"{path} cannot be read as CSV: {error}", hint=_AGAIN)
+
+
+def _refuse_line_breaks(table: TextTable) -> None:
+    for name in table.names:
+        column = table.column(name)
+        words = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if pc.any(pc.match_substring(words, "\n")).as_py():
+            row = first_true(pc.match_substring(table.text(name), "\n"))
+            raise table.error(row, name, "a quotation mark opens here and is not closed on its line")
+
+
+def read_names(path: Path) -> tuple[pa.Array, Digest]:
+    """The lines of a list without a header (split lists), blank ones left out, and the file's digest."""
+    data, digest = _read(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise TableError(f"{path}, line {line}: not UTF-8 text", hint=_AGAIN) from error
+    return pa.array([line.strip() for line in text.splitlines() if line.strip()], pa.string()), digest

@@ -1,0 +1,218 @@
+"""``images.parquet`` and ``studies.parquet``: the label tables joined with the files that are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import TableError
+from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.policy import KEEP
+from cxrprep.labels.values import constant, count_true, positions
+from cxrprep.manifest.files import ImageFiles, image_files
+from cxrprep.manifest.sizes import add_sizes
+from cxrprep.manifest.studies import studies_of
+from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.labels.policy import Policy
+    from cxrprep.labels.splits import SplitRule
+    from cxrprep.manifest.sizes import Measure
+
+STAGE: Final = "manifest"
+IMAGES_NAME: Final = "images.parquet"
+STUDIES_NAME: Final = "studies.parquet"
+
+_ORIGIN: Final = ("label_source", "table_name", "table_digest", "labels_raw")
+_LABELS: Final = tuple(name for name in LABELS.names if name.startswith("label_") and name != "label_source")
+_ABOUT: Final = tuple(
+    name for name in IMAGES.names if name in LABELS.names and name not in {*_ORIGIN, *_LABELS, "boxes"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestResult:
+    """What ``build_manifest`` wrote, and what it could not join.
+
+    ``images`` files are in the manifest, ``labelled`` of them with labels. ``without_row`` have no row in the tables
+    (their labels are null), ``not_here`` images of the tables have no file, ``second_copies`` are files of an image
+    that another file shows, ``foreign`` are image files that do not belong to the release.
+    """
+
+    images_path: Path
+    studies_path: Path
+    images: int
+    studies: int
+    patients: int
+    labelled: int
+    without_row: int
+    not_here: int
+    second_copies: int
+    foreign: int
+    disagreeing_studies: int
+    sources: tuple[tuple[str, int], ...] = field(default=())
+
+
+def build_manifest(
+    spec: DatasetSpec,
+    root: Path,
+    *,
+    manifests: Path | None = None,
+    files: pa.Table | None = None,
+    measure: Measure | None = None,
+    label_source: str | None = None,
+    lock: str | None = None,
+    release: str | None = None,
+    policy: Policy = KEEP,
+    split: SplitRule | None = None,
+    on_event: Sink = ignore,
+) -> ManifestResult:
+    """What was written to ``images.parquet`` and ``studies.parquet`` in ``manifests`` (default ``ROOT/manifests``).
+
+    ``files`` is the record's table (path, size, digest, state); without one the folder is listed. ``measure`` gives
+    width, height and mode of image files; what an earlier manifest says of an unchanged file is not measured again.
+    ``label_source`` names the source of the labels, several with commas as an order of preference. ``lock`` is the
+    record's digest for the footer. ``policy`` and ``split`` change labels and split as they do on export.
+
+    Nothing is lost: every image file is a row or counted, every row of the tables is joined or counted. Raises
+    ``TableError`` when ``labels.parquet`` is damaged, ``StorageError`` when the disk refuses.
+    """
+    on_event(StageStarted(STAGE, unit="images"))
+    folder = manifests or root / "manifests"
+    labels, made_from = _read_labels(folder / LABELS_NAME, on_event)
+    chosen_release = made_from.get("release") or release or spec.default_release
+    found = image_files(spec, root, files, release=chosen_release, on_event=on_event)
+    wanted = tuple(s.strip() for s in (label_source or spec.default_label_source).split(",") if s.strip())
+    columns, joined = _join(found, labels, wanted)
+    columns["dataset"] = constant(spec.name, found.rows)
+    columns["release"] = constant(chosen_release, found.rows)
+    columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
+    images = null_columns(IMAGES, found.rows, columns)
+    images = images.sort_by([(name, "ascending") for name in ("patient_id", "study_id", "image_id")]).combine_chunks()
+    images = add_sizes(spec, images, root=root, earlier=folder / IMAGES_NAME, measure=measure, on_event=on_event)
+    # The footer's provenance has no times and no absolute paths, so that the same folder gives the same bytes anywhere.
+    origin: dict[str, Any] = {
+        "dataset": spec.name,
+        "release": chosen_release,
+        "label_source": ",".join(wanted),
+        "tables": made_from.get("tables", []),
+        "lock": lock,
+    }
+    if split is not None:
+        images = split.apply(images, on_event)
+        origin["split"] = split.describe()
+    if policy != KEEP:
+        images = policy.apply(images)
+        origin["policy"] = policy.describe()
+    studies, disagreeing = studies_of(images, labels)
+    if disagreeing:
+        on_event(
+            Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")
+        )
+    write_table(images, folder / IMAGES_NAME, name="images", made_from=origin)
+    write_table(studies, folder / STUDIES_NAME, name="studies", made_from=origin)
+    result = ManifestResult(
+        images_path=folder / IMAGES_NAME,
+        studies_path=folder / STUDIES_NAME,
+        images=images.num_rows,
+        studies=studies.num_rows,
+        patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
+        second_copies=found.second_copies,
+        foreign=found.foreign,
+        disagreeing_studies=disagreeing,
+        sources=_sources(images),
+        **joined,
+    )
+    _say(result, labels is not None, on_event)
+    on_event(StageFinished(STAGE, done=result.images))
+    return result
+
+
+def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str, Any]]:
+    if not path.exists():
+        on_event(Note(STAGE, "no labels yet; cxrprep extract-labels reads the tables", "info", str(path)))
+        return None, {}
+    made_from = read_footer(path)
+    extra = ["report_text"] if "report_text" in pq.read_schema(path).names else []
+    try:
+        return pq.read_table(path, columns=[*LABELS.names, *extra]).combine_chunks(), made_from
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
+
+
+def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Each distinct key of ``keys`` with its first row of ``rows``."""
+    table = pa.table({"key": keys, "row": rows}).group_by("key", use_threads=False).aggregate([("row", "min")])
+    return table.column("key").combine_chunks(), table.column("row_min").combine_chunks()
+
+
+def _rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.Array:
+    """For each key the first row of the table that has it (and whose ``mask`` is true); null where there is none."""
+    rows = pa.array(range(len(table_keys)), pa.int64()) if mask is None else pc.indices_nonzero(mask).cast(pa.int64())
+    held = table_keys if mask is None else table_keys.filter(mask)
+    valid = pc.is_valid(held)
+    distinct, first = _first_rows(held.filter(valid), rows.filter(valid))
+    return first.take(positions(keys, distinct))
+
+
+def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, int]]:
+    """The columns that the label tables give to the files, and how the join went."""
+    about: dict[str, Any] = {
+        "image_id": found.image,
+        "patient_id": found.patient,
+        "study_id": found.study,
+        "view": found.view,
+        "projection": found.projection,
+    }
+    if labels is None:
+        return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
+    image_keys = labels.column("image_id").combine_chunks()
+    study_keys = labels.column("study_id").combine_chunks()
+    source = labels.column("label_source").combine_chunks().cast(pa.string())
+    base = _rows_for(found.image, image_keys, None)
+    chosen = pa.nulls(found.rows, pa.int64())
+    for name in wanted:
+        of_source = pc.equal(source, name)
+        chosen = pc.coalesce(chosen, _rows_for(found.image, image_keys, of_source))
+        # A table of studies carries its labels to all images of the study.
+        of_studies = pc.and_(of_source, pc.is_null(image_keys))
+        if count_true(of_studies):
+            chosen = pc.coalesce(chosen, _rows_for(found.study, study_keys, of_studies))
+    base = pc.coalesce(base, chosen)
+    for name in _ABOUT:
+        told = labels.column(name).combine_chunks().take(base)
+        known = about.get(name)
+        about[name] = told if known is None else pc.if_else(pc.is_valid(base), told.cast(known.type), known)
+    about["image_id"] = found.image
+    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*_ORIGIN, *_LABELS)}
+    boxed = _rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
+    columns["boxes"] = labels.column("boxes").combine_chunks().take(boxed)
+    here = pc.is_in(pc.unique(image_keys.drop_null()), value_set=found.image)
+    return {**about, **columns}, {
+        "labelled": len(chosen) - chosen.null_count,
+        "without_row": base.null_count,
+        "not_here": len(here) - count_true(here),
+    }
+
+
+def _sources(images: pa.Table) -> tuple[tuple[str, int], ...]:
+    counted = pc.value_counts(images.column("label_source").cast(pa.string())).to_pylist()
+    return tuple(sorted((c["values"], c["counts"]) for c in counted if c["values"] is not None))
+
+
+def _say(result: ManifestResult, labelled: bool, on_event: Sink) -> None:
+    if labelled and result.without_row:
+        message = f"{result.without_row:,} images have no row in the label tables: they are listed with null labels"
+        on_event(Note(STAGE, message, "warning", IMAGES_NAME))
+    if result.not_here:
+        message = f"{result.not_here:,} images of the label tables are not here: they stand in {LABELS_NAME} only"
+        on_event(Note(STAGE, message, "info", IMAGES_NAME))

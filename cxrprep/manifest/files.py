@@ -1,0 +1,140 @@
+"""Which image files a folder holds: from the record, or from a listing of the folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import StorageError, UsageError
+from cxrprep.events import Note
+from cxrprep.labels.values import projection_of
+from cxrprep.schemas import CATEGORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+
+# What cxrprep itself puts beside a release.
+_OURS: Final = frozenset({".cxrprep", "manifests", "derived"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """The image files of a release that are here: one per image, with the ids that its path states.
+
+    ``second_copies`` counts further files of the same image, ``foreign`` image files that are not of the release.
+    """
+
+    path: pa.Array
+    size: pa.Array
+    digest: pa.Array
+    image: pa.Array
+    study: pa.Array
+    patient: pa.Array
+    view: pa.Array
+    projection: pa.Array
+    second_copies: int = 0
+    foreign: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The number of images."""
+        return len(self.path)
+
+
+def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
+    paths, sizes = [], []
+    try:
+        for path, size in _walk(str(root), ""):
+            if path.lower().endswith(suffixes):
+                paths.append(path)
+                sizes.append(size)
+    except OSError as error:
+        raise StorageError(
+            f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
+        ) from error
+    table = {"path": pa.array(paths, pa.string()), "size": pa.array(sizes, pa.int64())}
+    return pa.table({**table, "digest": pa.nulls(len(paths), pa.string())})
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if prefix or entry.name not in _OURS:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
+
+
+def _recorded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
+    here = pc.equal(files.column("state").cast(pa.string()), "here")
+    lowered = pc.utf8_lower(files.column("path"))
+    named = pa.nulls(len(here), pa.bool_()).fill_null(fill_value=False)
+    for suffix in suffixes:
+        named = pc.or_(named, pc.ends_with(lowered, suffix))
+    return files.select(["path", "size", "digest"]).filter(pc.and_(here, named))
+
+
+def image_files(spec: DatasetSpec, root: Path, files: pa.Table | None, *, release: str, on_event: Sink) -> ImageFiles:
+    """The image files of the record ``files``, or of the folder where there is no record.
+
+    An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
+    """
+    if files is None and not root.is_dir():
+        raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
+    suffixes = spec.images.suffixes
+    table = _listed(root, suffixes) if files is None else _recorded(files, suffixes)
+    table = table.sort_by("path")
+    layout = spec.layout(release)
+    rank = {suffix: index for index, suffix in enumerate(suffixes)}
+    best: dict[str, tuple[int, int]] = {}
+    ids: list[Any] = []
+    foreign: list[str] = []
+    second: list[str] = []
+    paths = table.column("path").to_pylist()
+    for row, path in enumerate(paths):
+        identity = layout.parse(path)
+        ids.append(identity)
+        if identity is None:
+            foreign.append(path)
+            continue
+        order = rank.get(path[path.rfind(".") :].lower(), len(rank))
+        held = best.get(identity.image)
+        if held is not None:
+            second.append(path if held[0] <= order else paths[held[1]])
+        if held is None or order < held[0]:
+            best[identity.image] = (order, row)
+    for found, what in (
+        (second, "show images that another file shows already"),
+        (foreign, "are no images of the release"),
+    ):
+        if found:
+            on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))
+    rows = [row for _, row in best.values()]
+    kept = [ids[row] for row in rows]
+    view = (
+        pa.array([None if i.view is None else str(i.view) for i in kept], pa.string())
+        .dictionary_encode()
+        .cast(CATEGORY)
+    )
+    taken = table.take(pa.array(rows, pa.int64()))
+    return ImageFiles(
+        path=taken.column("path").combine_chunks(),
+        size=taken.column("size").combine_chunks(),
+        digest=taken.column("digest").combine_chunks(),
+        image=pa.array([i.image for i in kept], pa.string()),
+        study=pa.array([i.study for i in kept], pa.string()),
+        patient=pa.array([i.patient for i in kept], pa.string()),
+        view=view,
+        projection=projection_of(view),
+        second_copies=len(second),
+        foreign=len(foreign),
+    )
