@@ -1,0 +1,1 @@
+"""The verbs, wired: the one place that joins rooms which do not know each other."""
