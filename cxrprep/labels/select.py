@@ -1,0 +1,142 @@
+"""Answers a selection by split, view, label, patient or study from the tables alone, before any image is here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.events import ignore
+from cxrprep.labels.extract import read_labels
+from cxrprep.labels.rows import Options
+from cxrprep.labels.vocabulary import column_of
+from cxrprep.model import Projection, Selection, Split, View
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedImages:
+    """The images that a selection names: ``ids`` as paths state them, of ``total`` that the tables know.
+
+    ``studies`` and ``patients`` are those of the images; ``release`` is the one whose tables answered.
+    """
+
+    ids: frozenset[str]
+    studies: frozenset[str]
+    patients: frozenset[str]
+    total: int
+    release: str
+
+
+def select_images(
+    spec: DatasetSpec,
+    root: Path,
+    selection: Selection,
+    *,
+    release: str | None = None,
+    tables: Path | None = None,
+    label_source: str | None = None,
+    on_event: Sink = ignore,
+) -> SelectedImages:
+    """The images that ``selection``'s patients, studies, images, splits, views and labels leave over.
+
+    Globs, ``limit`` and ``sample`` are the plan's to apply. Labels are those of ``label_source``, by default the
+    release's own. Raises ``UsageError`` for a view or observation that does not exist, ``TableError`` for tables that
+    cannot say what was asked.
+    """
+    labels = read_labels(spec, root, release=release, tables=tables, options=Options(), on_event=on_event)
+    table = labels.table
+    keep = pc.is_valid(table.column("image_id"))
+    total = int(pc.count_distinct(table.column("image_id")).as_py())
+    if not total:
+        raise TableError(
+            f"the tables of {spec.name} that are here name studies, not images",
+            hint="add the table that lists images (metadata, split or record list), or name its folder with --tables",
+        )
+    for name, wanted in (
+        ("patient_id", selection.patients),
+        ("study_id", selection.studies),
+        ("image_id", selection.images),
+    ):
+        if wanted:
+            keep = pc.and_(keep, pc.is_in(table.column(name), value_set=pa.array(sorted(wanted), pa.string())))
+    if selection.splits:
+        keep = pc.and_(keep, _of_splits(table, selection.splits, spec.name))
+    if selection.views:
+        keep = pc.and_(keep, _of_views(table, selection.views))
+    if selection.labels:
+        keep = pc.and_(keep, _of_labels(table, selection, label_source or spec.default_label_source))
+    found = table.filter(pc.fill_null(keep, fill_value=False))
+    return SelectedImages(
+        ids=_distinct(found, "image_id"),
+        studies=_distinct(found, "study_id"),
+        patients=_distinct(found, "patient_id"),
+        total=total,
+        release=labels.release,
+    )
+
+
+def _distinct(table: pa.Table, name: str) -> frozenset[str]:
+    return frozenset(pc.unique(table.column(name)).to_pylist())
+
+
+def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str) -> Any:
+    splits = table.column("split").cast(pa.string())
+    known = {word for word in pc.unique(splits).to_pylist() if word is not None}
+    if not known:
+        raise TableError(
+            f"the tables of {dataset} that are here do not state a split",
+            hint="add the split table, or select otherwise",
+        )
+    missing = sorted(str(split) for split in wanted if str(split) not in known)
+    if missing:
+        raise UsageError(f"{dataset} has no split {missing[0]!r} here", hint=f"its splits: {', '.join(sorted(known))}")
+    return pc.is_in(splits, value_set=pa.array([str(split) for split in wanted]))
+
+
+def _of_views(table: pa.Table, wanted: frozenset[str]) -> Any:
+    views, projections = [], []
+    for name in wanted:
+        word = name.strip().upper().replace(" ", "_").replace("-", "_")
+        if word.lower() in set(Projection) and word != "LATERAL":
+            projections.append(word.lower())
+        elif word == "LATERAL":
+            # The view LATERAL and the projection share a name; who asks for it wants LL and RL too.
+            projections.append("lateral")
+        elif word in set(View):
+            views.append(word)
+        else:
+            known = [*(str(p) for p in Projection), *(str(v) for v in View if v is not View.LATERAL)]
+            near = difflib.get_close_matches(word, [k.upper() for k in known], n=1, cutoff=0.6)
+            suggestion = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"unknown view {name!r}", hint=f"{suggestion}known: {', '.join(known)}")
+    by_view = pc.is_in(table.column("view").cast(pa.string()), value_set=pa.array(views, pa.string()))
+    by_projection = pc.is_in(table.column("projection").cast(pa.string()), value_set=pa.array(projections, pa.string()))
+    return pc.or_(by_view, by_projection)
+
+
+def _of_labels(table: pa.Table, selection: Selection, sources: str) -> Any:
+    names = [name.strip() for name in sources.split(",")]
+    source = table.column("label_source").cast(pa.string())
+    known = {word for word in pc.unique(source).to_pylist() if word is not None}
+    if not known & set(names):
+        raise UsageError(
+            f"no labels of {sources} are here", hint=f"label sources here: {', '.join(sorted(known)) or 'none'}"
+        )
+    found: Any = pa.scalar(False)
+    for test in selection.labels:
+        column = table.column(column_of(test.observation))
+        equal = (
+            pc.is_null(column) if test.value is None else pc.fill_null(pc.equal(column, test.value), fill_value=False)
+        )
+        found = pc.or_(found, equal)
+    return pc.and_(found, pc.is_in(source, value_set=pa.array(names)))
