@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,16 @@ MASK: Final = "********"
 
 # No credential is longer; a larger file was named by mistake.
 _LIMIT: Final = 65_536
+
+# A query string may be a signature, and what stands before the @ of an address is a login.
+_QUERY: Final = re.compile(r"(\bhttps?://[^\s?\"'<>]*)\?[^\s\"'<>)]*", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
+
+
+def mask_urls(text: str) -> str:
+    """``text`` without the query strings and logins of the addresses in it; for logs and messages of others."""
+    return _USERINFO.sub(rf"\1{MASK}@", _QUERY.sub(rf"\1?{MASK}", text))
+
 
 # service -> how a person gets access, in one sentence; shown as a hint and by `cxrprep doctor`.
 ADVICE: Final[Mapping[str, str]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.credentials import ADVICE, Credentials, Login, Secret, Token
+from cxrprep.credentials import ADVICE, Credentials, Login, Secret, Token, mask_urls
 from cxrprep.errors import AccessError
 
 MARK = "hunter2-do-not-show"
@@ -316,3 +316,13 @@ def test_the_keyring_is_asked_between_environment_and_netrc(home: Path, monkeypa
 def test_every_service_has_advice() -> None:
     assert set(ADVICE) == {"physionet", "kaggle", "google", "box", "chexpert"}
     assert all(len(text) < 250 and text == text.strip() for text in ADVICE.values())
+
+
+def test_addresses_lose_their_signatures_and_logins() -> None:
+    masked = mask_urls(
+        f'GET "https://me:{MARK}@a.example/x/y.zip?sv=1&sig={MARK}" and HTTP://b.example?k={MARK}, then c?d'
+    )
+    assert MARK not in masked
+    assert "a.example/x/y.zip?" in masked
+    assert masked.endswith("then c?d")
+    assert mask_urls("https://physionet.org/files/") == "https://physionet.org/files/"

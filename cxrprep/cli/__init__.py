@@ -1,0 +1,1 @@
+"""The command line: options in, one verb of ``api``, results out."""

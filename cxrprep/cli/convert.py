@@ -1,0 +1,59 @@
+"""``cxrprep convert``: training images by a named recipe, here or on a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "convert",
+    examples=(
+        ("cxrprep convert /data/nih --recipe square-224", "224 x 224 PNG into /data/nih/derived/square-224"),
+        ("cxrprep convert /data/mimic --recipe mimic-cxr-jpg --jobs 8", "as MIMIC-CXR-JPG was made"),
+        ("cxrprep convert /data/mimic --recipe shortest-512 --preview 12", "look before a million files are made"),
+        (
+            "cxrprep convert /data/mimic --recipe shortest-512 --engine dask --scheduler tcp://head:8786",
+            "on a Dask cluster",
+        ),
+        ("cxrprep convert /hospital/dicom --recipe square-512 --out /data/ours", "a plain folder of DICOM files"),
+    ),
+)
+@options.folder
+@setting("convert.recipe", "--recipe", metavar="NAME|FILE", shell_complete=options.complete_recipe)
+@setting("convert.out", "--out", metavar="DIR")
+@options.tables
+@click.option(
+    "--preview", type=click.IntRange(min=1), metavar="N", help="write a contact sheet of N images, and no more"
+)
+@click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
+@options.selection
+@options.engine
+def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int:
+    """Make training images of ROOT by a recipe; boxes follow the pixels, and a manifest lies beside them.
+
+    Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
+    """
+    from cxrprep import api
+    from cxrprep.cli.arguments import convert_arguments
+
+    arguments = convert_arguments(invocation, needs_recipe=not check_phi)
+    with invocation.events() as sink:
+        if preview:
+            return invocation.out.result(
+                "Preview", api.preview(**arguments, count=preview, on_event=sink), command="convert"
+            )
+        if check_phi:
+            return invocation.out.result(
+                "Tags that look like identity", api.check_phi(**arguments, on_event=sink), command="convert"
+            )
+        result = api.convert(**arguments, on_event=sink)
+    return invocation.out.result(f"Converted {invocation.root}", result, command="convert")

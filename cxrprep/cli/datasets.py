@@ -1,0 +1,148 @@
+"""``cxrprep datasets``: what there is, where it lives, and how to get access."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.output import decimal, human_bytes
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+    from cxrprep.datasets.spec import DatasetSpec
+
+_ACCESS = {
+    "open": "open to all",
+    "account": "an account",
+    "agreement": "a signed agreement",
+    "payer": "you pay the egress",
+}
+
+
+@verb(
+    "datasets",
+    examples=(
+        ("cxrprep datasets", "all of them"),
+        ("cxrprep datasets show mimic-cxr", "one, with each place and how to get access to it"),
+        ("cxrprep datasets show chexpert --bibtex", "the citation"),
+    ),
+)
+@click.argument("what", required=False, type=click.Choice(["show"]), metavar="[show]")
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
+@click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
+def command(invocation: Invocation, what: str | None, name: str | None, bibtex: bool) -> None:
+    """The datasets: size, images, where they live, access, licence and citation."""
+    from cxrprep.datasets.spec import catalog, find_dataset
+    from cxrprep.errors import UsageError
+
+    out = invocation.out
+    if name is None:
+        if what or bibtex:
+            raise UsageError("which dataset?", hint=f"cxrprep datasets show NAME; known: {', '.join(catalog())}")
+        out.table(
+            [_row(spec) for spec in catalog().values()],
+            {
+                "name": "Name",
+                "images": "Images",
+                "patients": "Patients",
+                "size": "Size",
+                "places": "From",
+                "licence": "Licence",
+            },
+            data=[_facts(spec) for spec in catalog().values()],
+        )
+        out.note("\nPlaces, access and citation of one: cxrprep datasets show NAME")
+        return
+    spec = find_dataset(name)
+    if bibtex:
+        out.text(spec.bibtex.strip(), {"name": spec.name, "bibtex": spec.bibtex.strip()})
+        return
+    out.text(_page(invocation, spec), _facts(spec))
+
+
+def _row(spec: DatasetSpec) -> dict[str, Any]:
+    size = spec.counts.get("bytes")
+    return {
+        "name": spec.name,
+        "images": spec.counts.get("images"),
+        "patients": spec.counts.get("patients"),
+        "size": human_bytes(size) if size else None,
+        "places": [mirror.name for mirror in spec.mirror],
+        "licence": spec.licence.name,
+    }
+
+
+def _facts(spec: DatasetSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "summary": spec.summary,
+        "aliases": list(spec.aliases),
+        "releases": list(spec.releases),
+        "default_release": spec.default_release,
+        "counts": dict(spec.counts),
+        "licence": {"name": spec.licence.name, "url": spec.licence.url, "agreement": spec.licence.agreement},
+        "homepage": spec.homepage,
+        "citation": spec.citation,
+        "bibtex": spec.bibtex.strip(),
+        "places": [
+            {
+                "name": m.name,
+                "release": m.release,
+                "access": m.access,
+                "how": m.how,
+                "costs": m.costs,
+                "agreement": m.agreement,
+                "bytes": m.size,
+                "url": m.url,
+                "default": m.name == spec.default_mirror,
+            }
+            for m in spec.mirror
+        ],
+    }
+
+
+def _page(invocation: Invocation, spec: DatasetSpec) -> str:
+    import textwrap
+
+    out = invocation.out
+    room = max(min(out.width, 100) - 4, 40)
+
+    def heading(text: str) -> str:
+        return out.styled(text, out.stdout, bold=True)
+
+    def prose(text: str, indent: str = "  ") -> str:
+        return textwrap.fill(
+            text, room, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+
+    counts = ", ".join(
+        human_bytes(count) if unit == "bytes" else f"{decimal(count)} {unit}" for unit, count in spec.counts.items()
+    )
+    lines = [
+        heading(f"{spec.title} ({spec.name})"),
+        prose(spec.summary),
+        prose(counts),
+        prose(f"releases: {', '.join(spec.releases)}"),
+    ]
+    for mirror in spec.mirror:
+        default = ", the default" if mirror.name == spec.default_mirror else ""
+        lines += [
+            "",
+            heading(f"--source {mirror.name}{default}"),
+            prose(f"release {mirror.release}; needs {_ACCESS.get(mirror.access, mirror.access)}"),
+        ]
+        lines += [prose(text) for text in (mirror.how, mirror.costs) if text]
+        if mirror.agreement:
+            lines.append(prose(f"agreement: {mirror.agreement}"))
+    licence = ": ".join(part for part in (spec.licence.name, spec.licence.agreement) if part)
+    lines += (
+        ["", heading("Licence"), prose(licence), prose(spec.licence.url)]
+        if spec.licence.url
+        else ["", heading("Licence"), prose(licence)]
+    )
+    lines += ["", heading("Citation"), prose(spec.citation), prose(spec.homepage)]
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""``cxrprep download``: plan, check the disk, fetch, and say what is next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "download",
+    examples=(
+        ("cxrprep download nih-chestxray14 /data/nih", "all of NIH ChestX-ray14, from NIH's own links; no account"),
+        ("cxrprep download chexpert --source kaggle --dry-run", "what a download would do, and whether it fits"),
+        (
+            "cxrprep download mimic-cxr-jpg /data/mimic --split test --view frontal",
+            "a part of MIMIC-CXR-JPG: frontal views of the test split",
+        ),
+        ("cxrprep download nih-chestxray14 /data/nih --source /mnt/lab/nih --link hardlink", "a copy that the lab has"),
+        ("cxrprep download mimic-cxr /scratch/mimic --shard 3/16", "the third of sixteen jobs of an array"),
+    ),
+)
+@options.dataset_argument
+@options.root
+@setting("download.source", "--source", metavar="MIRROR")
+@options.release
+@options.tables
+@options.state
+@click.option("--dry-run", "-n", is_flag=True, help="print the plan and fetch nothing")
+@click.option(
+    "--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="keep the plan in a file; fetch nothing"
+)
+@click.option(
+    "--from-plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="do what a saved plan says, here or on another host",
+)
+@options.shard
+@setting("download.link", "--link")
+@setting("download.keep_archives", "--keep-archives")
+@setting("download.then", "--then", metavar="RECIPE", shell_complete=options.complete_recipe)
+@setting("download.discard_raw", "--discard-raw")
+@options.selection
+@options.network
+def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_plan: Path | None) -> int:
+    """Fetch DATASET, or the part of it that is selected, into ROOT (./DATASET when it is not named).
+
+    Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
+    name only when it is whole and checked.
+    """
+    from cxrprep import api
+    from cxrprep.cli.arguments import download_arguments
+
+    arguments = download_arguments(invocation)
+    with invocation.events() as sink:
+        if from_plan is not None:
+            plan = api.read_plan(from_plan, **arguments, on_event=sink)
+        elif dry_run or save_plan:
+            plan = api.plan(**arguments, on_event=sink)
+        else:
+            plan = None
+        if dry_run or save_plan:
+            return _planned(invocation, plan, save_plan)
+        result = api.download(**arguments, plan=plan, on_event=sink)
+    root = invocation.root
+    return invocation.out.result(
+        f"Downloaded {invocation.job.dataset} into {root}",
+        result,
+        command="download",
+        following=(f"cxrprep verify {root}", f"cxrprep extract-labels {root}"),
+    )
+
+
+def _planned(invocation: Invocation, plan: Any, file: Path | None) -> int:
+    headline = f"Plan for {invocation.root}: nothing was fetched"
+    if file is not None:
+        plan.value.save(file)
+        headline = f"Plan saved in {file}: nothing was fetched"
+    return invocation.out.result(headline, plan, command="download")

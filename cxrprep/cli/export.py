@@ -1,0 +1,46 @@
+"""``cxrprep export``: the manifest in the forms that other tools open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+FORMATS = ("csv", "coco", "webdataset", "hf", "original")
+
+
+@verb(
+    "export",
+    examples=(
+        ("cxrprep export /data/chexpert --format csv --uncertain ones", "plain CSV with U-Ones"),
+        ("cxrprep export /data/nih --format coco --out boxes.json", "NIH's boxes for a detector"),
+        ("cxrprep export /data/nih/derived/square-224 --format hf --out /data/nih-hf", "a folder for load_dataset"),
+    ),
+)
+@options.folder
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    required=True,
+    metavar="NAME",
+    help="csv, coco (boxes), webdataset (tar shards), hf (for load_dataset) or original (the release's own CSV)",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="where it goes; default: ROOT/export")
+@options.label_policy
+@options.selection
+def command(invocation: Invocation, form: str, out: Path | None) -> int:
+    """Hand the manifest of ROOT over, with the label policy applied."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import export_arguments
+
+    with invocation.events() as sink:
+        result = api.export(**export_arguments(invocation), form=form, out=out, on_event=sink)
+    return invocation.out.result(f"Exported {invocation.root}", result, command="export")

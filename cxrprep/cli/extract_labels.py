@@ -1,0 +1,83 @@
+"""``cxrprep extract-labels``: tables and reports into one vocabulary, nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "extract-labels",
+    examples=(
+        ("cxrprep extract-labels /data/nih", "the release's own tables"),
+        ("cxrprep extract-labels /data/mimic --tables /data/mimic-jpg", "with tables that another folder holds"),
+        ("cxrprep extract-labels /data/mimic --reports mimic-cxr-reports.zip --evidence", "label free-text reports"),
+        ("cxrprep extract-labels /data/chexpert --label-source chexbert --uncertain ones", "another labeler, U-Ones"),
+        ("cxrprep extract-labels --compare ours.csv theirs.csv", "how far two label tables agree"),
+    ),
+)
+@options.folder
+@options.tables
+@options.release
+@setting("labels.demographics", "--demographics", metavar="FILE")
+@setting("labels.derive", "--derive")
+@options.label_policy
+@setting(
+    "labels.reports",
+    "--reports",
+    section="Reports",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="auto",
+    text="label radiology reports: a zip, folder, CSV, Parquet or Open-i XML; alone, those in ROOT",
+)
+@setting("labels.evidence", "--evidence", section="Reports")
+@setting("labels.report_text", "--report-text", section="Reports")
+@setting("labels.policy", "--policy", section="Reports", metavar="NAME")
+@setting(
+    "labels.policy",
+    "--compat",
+    section="Reports",
+    type=click.Choice(["chexpert-labeler"]),
+    text="add mentions up as the reference labeler does, quirks and all",
+)
+@setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")
+@click.option(
+    "--compare",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="A B",
+    help="compare two label tables, and do nothing else",
+)
+@options.split
+@options.engine
+def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
+    """Read the label tables of ROOT (and its reports, if asked) into manifests/labels.parquet.
+
+    Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text.
+    """
+    from cxrprep import api
+    from cxrprep.cli.arguments import label_arguments
+
+    if compare:
+        return invocation.out.result(
+            f"{compare[0]} beside {compare[1]}", api.compare_labels(*compare), command="extract-labels"
+        )
+    with invocation.events() as sink:
+        result = api.extract_labels(**label_arguments(invocation), on_event=sink)
+    root = invocation.root
+    return invocation.out.result(
+        f"Labels of {root}",
+        result,
+        command="extract-labels",
+        following=(f"cxrprep convert {root} --recipe square-224",),
+    )

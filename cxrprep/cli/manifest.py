@@ -1,0 +1,37 @@
+"""``cxrprep manifest``: build ``images.parquet`` and ``studies.parquet`` again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "manifest",
+    examples=(
+        ("cxrprep manifest /data/nih", "a row for each image that is here"),
+        ("cxrprep manifest /data/chexpert --label-source visualchexbert", "with the labels of another labeler"),
+        ("cxrprep manifest /data/nih --split-by patient --fractions 0.8,0.1,0.1", "with a split of your own"),
+    ),
+)
+@options.folder
+@options.tables
+@setting("labels.derive", "--derive")
+@options.label_policy
+@options.split
+def command(invocation: Invocation) -> int:
+    """Build the manifest of ROOT again; every other verb leaves it current, so this is for other labels or splits."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import manifest_arguments
+
+    with invocation.events() as sink:
+        result = api.build_manifest(**manifest_arguments(invocation), on_event=sink)
+    return invocation.out.result(
+        f"Manifest of {invocation.root}", result, command="manifest", following=(f"cxrprep report {invocation.root}",)
+    )

@@ -1,0 +1,232 @@
+"""Options, bound to settings: an option says which setting it sets, and the settings know its type and its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from cxrprep.cli.invocation import Invocation
+from cxrprep.job import KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.shell_completion import CompletionItem
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+# Globs may hold commas; every other list may be written with them.
+_UNDIVIDED: Final = frozenset({"selection.include", "selection.exclude"})
+
+
+class Setting(click.Option):
+    """An option that sets one setting. ``section`` is the heading under which ``--help`` shows it."""
+
+    def __init__(self, *declarations: Any, key: str, section: str, **attributes: Any) -> None:
+        self.key = key
+        self.section = section
+        super().__init__(*declarations, callback=self._take, expose_value=False, **attributes)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The row of ``--help``; the ``--no-`` form of a switch is understood and not shown."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        return record[0].partition(" / ")[0], record[1]
+
+    def _take(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if parameter.name and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            if isinstance(value, tuple) and self.key not in _UNDIVIDED:
+                value = tuple(word.strip() for text in value for word in text.split(",") if word.strip())
+            ctx.ensure_object(_Unstarted).flags[self.key] = (value, self.opts[0])
+        return value
+
+
+class _Unstarted(Invocation):
+    """What a command gets that is called without the group around it, as documentation tools do."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+
+def setting(
+    key: str,
+    *declarations: str,
+    section: str = "Options",
+    metavar: str | None = None,
+    text: str = "",
+    **more: Any,
+) -> Callable[[F], F]:
+    """A decorator: the option ``declarations`` sets ``key``; type, choices and help come from the setting."""
+    about = KEYS[key]
+    kind = about.kind.partition(" ")[0]
+    attributes: dict[str, Any] = {"help": text or about.help, "default": None, "metavar": metavar, **more}
+    if kind == "bool":
+        switch = declarations[-1]
+        declarations = (*declarations[:-1], f"{switch}/--no-{switch.removeprefix('--')}")
+    elif kind in ("int", "float"):
+        attributes["type"] = int if kind == "int" else float
+    elif about.choices and "type" not in more:
+        choices = [choice for choice in about.choices if choice]
+        attributes["type"] = click.Choice(choices)
+        attributes["metavar"] = metavar or "|".join(choices)
+    attributes["multiple"] = kind.startswith("tuple")
+    attributes["metavar"] = attributes["metavar"] or {"int": "N", "float": "SECONDS"}.get(kind)
+    return click.option(*declarations, cls=Setting, key=key, section=section, **attributes)
+
+
+def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Decorators as one, in reading order."""
+
+    def decorate(command: F) -> F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def complete_dataset(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of datasets that begin like ``incomplete``, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.datasets.spec import catalog
+
+    del ctx, parameter
+    return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
+
+
+def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The named recipes that begin like ``incomplete``, for the shell."""
+    import importlib.resources
+
+    from click.shell_completion import CompletionItem
+
+    del ctx, parameter
+    folder = importlib.resources.files("cxrprep.images") / "recipes"
+    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def take(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        del parameter
+        if value is not None:
+            ctx.ensure_object(_Unstarted).flags[key] = (str(value), name)
+        return value
+
+    return take
+
+
+def _keep_config(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    del parameter
+    if value is not None:
+        ctx.ensure_object(_Unstarted).config = value
+    return value
+
+
+root = click.argument(
+    "root", required=False, type=click.Path(), expose_value=False, callback=_keep("root", "ROOT"), metavar="[ROOT]"
+)
+dataset_argument = click.argument(
+    "dataset",
+    required=False,
+    expose_value=False,
+    callback=_keep("dataset", "DATASET"),
+    metavar="DATASET",
+    shell_complete=complete_dataset,
+)
+dataset = setting(
+    "dataset",
+    "--dataset",
+    metavar="NAME",
+    shell_complete=complete_dataset,
+    text="what ROOT holds, for a folder that cxrprep did not make",
+)
+state = setting("state", "--state", metavar="DIR")
+tables = setting("tables", "--tables", metavar="DIR")
+release = setting("release", "--release", metavar="NAME")
+shard = setting("shard", "--shard", metavar="I/N")
+jobs = setting("engine.jobs", "--jobs", "-j")
+
+folder = several(root, dataset, state)
+
+selection = several(
+    setting("selection.split", "--split", section="Selection", metavar="NAME"),
+    setting("selection.view", "--view", section="Selection", metavar="NAME"),
+    setting("selection.label", "--label", section="Selection", metavar="NAME[=V]"),
+    setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE"),
+    setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE"),
+    setting("selection.ids", "--ids", section="Selection", metavar="FILE"),
+    setting("selection.include", "--include", section="Selection", metavar="GLOB"),
+    setting("selection.exclude", "--exclude", section="Selection", metavar="GLOB"),
+    setting("selection.limit", "--limit", section="Selection"),
+    setting("selection.sample", "--sample", section="Selection"),
+    setting("selection.seed", "--seed", section="Selection"),
+)
+
+network = several(
+    setting("download.connections", "--connections", section="Network"),
+    setting("download.limit_rate", "--limit-rate", section="Network", metavar="RATE"),
+    setting("download.timeout", "--timeout", section="Network"),
+    setting("download.user_agent", "--user-agent", section="Network", metavar="TEXT"),
+    setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE"),
+    setting("download.billing_project", "--billing-project", section="Network", metavar="PROJECT"),
+    setting("download.url_file", "--url-file", section="Network", metavar="FILE"),
+)
+
+label_policy = several(
+    setting("labels.source", "--label-source", section="Labels", metavar="NAME"),
+    setting("labels.uncertain", "--uncertain", section="Labels"),
+    setting("labels.blank", "--blank", section="Labels"),
+)
+
+split = several(
+    setting("split.by", "--split-by", section="Split"),
+    setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
+    setting("split.seed", "--split-seed", section="Split"),
+    setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
+)
+
+engine = several(
+    setting("engine.name", "--engine", section="Engine"),
+    setting("engine.scheduler", "--scheduler", section="Engine", metavar="ADDRESS"),
+    setting("engine.jobs", "--jobs", "-j", section="Engine"),
+    setting("shard", "--shard", section="Engine", metavar="I/N"),
+)
+
+output = several(
+    setting(
+        "output.format",
+        "--json",
+        section="Output",
+        type=str,
+        is_flag=True,
+        flag_value="json",
+        text="results as one JSON document",
+    ),
+    setting(
+        "output.format",
+        "--quiet",
+        "-q",
+        section="Output",
+        type=str,
+        is_flag=True,
+        flag_value="quiet",
+        text="say nothing on success",
+    ),
+    setting("output.events", "--events", section="Output", type=click.Choice(["jsonl"]), metavar="jsonl"),
+    setting("output.color", "--color", section="Output"),
+    setting("output.log_file", "--log-file", section="Output", metavar="FILE"),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_keep_config,
+        metavar="FILE",
+        help="a job file; options win over what it says",
+    ),
+)

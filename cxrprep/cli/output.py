@@ -1,0 +1,288 @@
+"""The one place that prints: results to standard output, everything else to standard error.
+
+Three forms: ``human`` (colours on a terminal, plain aligned text in a pipe), ``json`` (one document), and ``quiet``
+(nothing on success).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+import click
+
+from cxrprep.credentials import mask_urls
+from cxrprep.errors import ExitCode
+
+if TYPE_CHECKING:
+    from cxrprep.errors import CxrprepError
+
+Row = Mapping[str, Any]
+
+
+class Result(Protocol):
+    """What every verb of ``api`` returns, as far as printing goes."""
+
+    @property
+    def exit_code(self) -> int:
+        """What the process says to the shell."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, ready for JSON."""
+        ...
+
+    def summary_rows(self) -> Sequence[tuple[str, Any]]:
+        """Label and value pairs for people."""
+        ...
+
+
+def decimal(count: float) -> str:
+    """A count with thin groups: ``112,120``."""
+    return f"{count:,}" if isinstance(count, int) else f"{count:,.1f}"
+
+
+def human_bytes(size: float) -> str:
+    """``45.1 GB``: decimal units, as providers and disks state them."""
+    value, units = float(size), ("B", "kB", "MB", "GB", "TB", "PB")
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def human_seconds(seconds: float) -> str:
+    """``8 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 2 h``: two units at most."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it in a table: unknown is ``-``, never 0."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return decimal(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(cell(item) for item in value) or "-"
+    return str(value)
+
+
+_SYMBOLS: Final = {
+    "ok": ("✓", "ok:"),
+    "warning": ("!", "warning:"),
+    "problem": ("✗", "problem:"),
+    "next": ("→", "next:"),
+}
+_COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "next": "cyan"}
+
+
+class Output:
+    """Prints results, tables, notes and errors in the form that the user chose."""
+
+    def __init__(
+        self,
+        form: str = "human",
+        *,
+        color: str = "auto",
+        events: str = "",
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.form = form
+        self.events = events
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.color = color
+
+    # ---- what streams can show ----
+
+    def colors(self, stream: TextIO) -> bool:
+        """Whether ``stream`` shows colours: a terminal, unless NO_COLOR or the user says otherwise."""
+        if self.color != "auto":
+            return self.color == "always"
+        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        import shutil
+
+        return shutil.get_terminal_size().columns
+
+    def symbol(self, kind: str, stream: TextIO) -> str:
+        """The mark of ok, warning, problem or next; a word where the console's encoding lacks the mark."""
+        mark, word = _SYMBOLS[kind]
+        try:
+            mark.encode(stream.encoding or "ascii")
+        except (UnicodeEncodeError, LookupError):
+            mark = word
+        return self.styled(mark, stream, fg=_COLORS[kind], bold=True)
+
+    def styled(self, text: str, stream: TextIO, **style: Any) -> str:
+        """``text`` in colour where ``stream`` shows it."""
+        return click.style(text, **style) if self.colors(stream) else text
+
+    def _say(self, text: str, stream: TextIO) -> None:
+        stream.write(text + "\n")
+        stream.flush()
+
+    # ---- results ----
+
+    def document(self, data: Any) -> None:
+        """One JSON document on standard output."""
+        self._say(json.dumps(data, indent=2, ensure_ascii=False, default=str), self.stdout)
+
+    def text(self, text: str, data: Any) -> None:
+        """A result that is text for people and ``data`` for machines."""
+        if self.form == "json":
+            self.document(data)
+        elif self.form == "human":
+            self._say(text, self.stdout)
+
+    def result(self, headline: str, result: Result, *, command: str = "", following: Sequence[str] = ()) -> int:
+        """Print what a verb achieved; its exit code. ``following`` are commands that make sense next."""
+        code = int(result.exit_code)
+        if self.form == "json":
+            self.document({"command": command, "exit_code": code, **result.to_dict()})
+        elif self.form == "human":
+            self._summary(headline, result, code, following, self.stdout)
+        elif code:
+            self._summary(headline, result, code, (), self.stderr)
+        return code
+
+    def _summary(self, headline: str, result: Result, code: int, following: Sequence[str], stream: TextIO) -> None:
+        kind = "ok" if code == ExitCode.DONE else "problem"
+        lines = [f"{self.symbol(kind, stream)} {self.styled(headline, stream, bold=True)}"]
+        lines += self._pairs(result.summary_rows(), stream)
+        if code:
+            lines.append(f"  {self.styled(f'exit code {code}: {MEANINGS[code]}', stream, fg='red')}")
+        lines += [f"  {self.symbol('next', stream)} {command}" for command in following if not code]
+        self._say("\n".join(lines), stream)
+
+    def _pairs(self, pairs: Sequence[tuple[str, Any]], stream: TextIO) -> list[str]:
+        import textwrap
+
+        width = max((len(label) for label, _ in pairs), default=0)
+        lines = []
+        for label, value in pairs:
+            head = f"  {label:<{width}}  "
+            room = max(self.width - len(head), 30)
+            words = cell(value).splitlines() or [""]
+            # A path stays whole, so that it can be copied; only prose is folded.
+            folded = [
+                part
+                for word in words
+                for part in (textwrap.wrap(word, room, break_long_words=False, break_on_hyphens=False) or [""])
+            ]
+            lines.append(self.styled(f"  {label:<{width}}", stream, dim=True) + f"  {folded[0]}")
+            lines += [" " * len(head) + part for part in folded[1:]]
+        return lines
+
+    def table(self, rows: Sequence[Row], columns: Mapping[str, str], *, title: str = "", data: Any = None) -> None:
+        """Print rows below the headings of ``columns``; JSON prints ``data`` or the rows, quiet the first column."""
+        if self.form == "json":
+            self.document(list(rows) if data is None else data)
+        elif self.form == "quiet":
+            first = next(iter(columns))
+            for row in rows:
+                self._say(cell(row.get(first)), self.stdout)
+        elif self.stdout.isatty():
+            self._rich_table(rows, columns, title)
+        else:
+            self._plain_table(rows, columns, title)
+
+    def _plain_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
+        lines = [tuple(columns.values()), *(tuple(cell(row.get(key)) for key in columns) for row in rows)]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+        numbers = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in columns]
+        if title:
+            self._say(title, self.stdout)
+        for line in lines:
+            cells = (f"{t:>{w}}" if n else f"{t:<{w}}" for t, w, n in zip(line, widths, numbers, strict=True))
+            self._say("  ".join(cells).rstrip(), self.stdout)
+
+    def _rich_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=title or None,
+            title_justify="left",
+            pad_edge=False,
+            header_style="bold",
+            show_edge=False,
+        )
+        for key, heading in columns.items():
+            number = all(isinstance(row.get(key), int | float | None) for row in rows)
+            table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        for row in rows:
+            table.add_row(*(cell(row.get(key)) for key in columns))
+        console = Console(
+            file=self.stdout, no_color=not self.colors(self.stdout), highlight=False, emoji=False, markup=False
+        )
+        console.print(table)
+
+    # ---- everything else ----
+
+    def note(self, message: str, *, level: str = "info", subject: str = "") -> None:
+        """Something to read once, on standard error; only problems are said in quiet and JSON form."""
+        if self.form != "human" and level != "problem":
+            return
+        if self.events == "jsonl":
+            self._say(
+                json.dumps({"event": "Note", "level": level, "subject": subject, "message": message}), self.stderr
+            )
+            return
+        head = "" if level == "info" else self.symbol(level, self.stderr) + " "
+        about = f"{subject}: " if subject else ""
+        self._say(f"{head}{about}{message}", self.stderr)
+
+    def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
+        """Say on standard error what went wrong and what to do next; JSON gets the same as a document."""
+        message, hint = mask_urls(message), mask_urls(hint)
+        about = {"type": kind, "message": message, "hint": hint, "exit_code": int(code)}
+        if self.form == "json":
+            self.document({"exit_code": int(code), "error": about})
+        if self.events == "jsonl":
+            self._say(json.dumps({"event": "Error", **about}), self.stderr)
+            return
+        self._say(f"{self.styled('Error:', self.stderr, fg='red', bold=True)} {message}", self.stderr)
+        if hint:
+            self._say(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)} {hint}", self.stderr)
+
+    def raised(self, error: CxrprepError) -> int:
+        """Say what an error of ours says; its exit code."""
+        self.error(error.message, hint=error.hint, code=error.exit_code, kind=type(error).__name__)
+        return int(error.exit_code)
+
+
+# exit code -> what it means and what to do, in one line; the reference page is made from it.
+MEANINGS: Final[Mapping[int, str]] = {
+    ExitCode.DONE: "done, or nothing to do",
+    ExitCode.BUG: "a bug in cxrprep; please report it",
+    ExitCode.USAGE: "an option, a name or a file is wrong; fix it",
+    ExitCode.PARTIAL: "some items failed, the others are done; run the same command again",
+    ExitCode.INTEGRITY: "a digest, a size or a published fact does not hold; look at it",
+    ExitCode.ACCESS: "credentials, an agreement or a billing project are missing; fix it once",
+    ExitCode.UNREACHABLE: "the source is unreachable or overloaded; run the same command again later",
+    ExitCode.STORAGE: "the local disk is full or not writable; fix it",
+    ExitCode.NOTHING_SELECTED: "the selection matched nothing; change it",
+    ExitCode.BUSY: "another run holds this folder; nothing to do",
+    ExitCode.INTERRUPTED: "interrupted, partial files are kept; run the same command again",
+    ExitCode.TERMINATED: "terminated, partial files are kept; run the same command again",
+}

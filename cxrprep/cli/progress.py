@@ -1,0 +1,270 @@
+"""Progress as it happens: a live display on a terminal, plain timestamped lines without one, or JSON lines.
+
+All of it goes to standard error, and every sink takes events from many threads at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from cxrprep.cli.output import decimal, human_bytes, human_seconds
+from cxrprep.cli.tally import Tally
+from cxrprep.credentials import mask_urls
+from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cxrprep.cli.output import Output
+
+_EVERY_SECONDS: Final = 30.0
+_EVERY_FRACTION: Final = 0.05
+# Lines of one kind within _EVERY_SECONDS before the rest is only counted.
+_CROWD: Final = 5
+# Steps of 5 % in a stage of a few seconds are noise.
+_CALM: Final = 2.0
+# The format of one line of ``--events jsonl``; raised when a field changes its meaning.
+EVENT_VERSION: Final = 1
+
+
+class Progress(Protocol):
+    """A sink that is open for the time of a command."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+def summary(event: StageFinished) -> str:
+    """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``."""
+    words = [f"{decimal(event.done)} done"]
+    if event.kept:
+        words.append(f"{decimal(event.kept)} kept")
+    if event.failed:
+        words.append(f"{decimal(event.failed)} failed")
+    if event.size:
+        words.append(human_bytes(event.size))
+    text = ", ".join(words) + f" in {human_seconds(event.seconds)}"
+    if event.size and event.seconds >= 1:
+        text += f" ({human_bytes(event.size / event.seconds)}/s)"
+    return text
+
+
+def total(event: StageStarted) -> str:
+    """What a stage is about to do: ``1,204 files, 3.2 GB``."""
+    words = [] if event.items is None else [f"{decimal(event.items)} {event.unit}"]
+    if event.size:
+        words.append(human_bytes(event.size))
+    return ", ".join(words) or "counting"
+
+
+def retry_line(event: Retrying) -> str:
+    """Why an item is tried again, and when."""
+    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {human_seconds(event.wait)}"
+
+
+def stall_line(event: Stalled) -> str:
+    """What an item is waiting for."""
+    return f"{event.key}: no byte for {human_seconds(event.seconds)}; {event.cause}"
+
+
+def standing(tally: Tally) -> str:
+    """Where a stage stands, in one line: ``45 %, 540 of 1,204 files, 1.4 of 3.2 GB, 26 MB/s, 1 min 8 s left``."""
+    words = []
+    if tally.fraction is not None:
+        # Rounded down: 100 % is for what is finished.
+        words.append(f"{int(tally.fraction * 100)} %")
+    of = "" if tally.items is None else f" of {decimal(tally.items)}"
+    words.append(f"{decimal(tally.finished)}{of} {tally.unit}")
+    if tally.failed:
+        words.append(f"{decimal(tally.failed)} failed")
+    if tally.size:
+        words.append(f"{human_bytes(tally.bytes_here)} of {human_bytes(tally.size)}")
+    elif tally.moved:
+        words.append(human_bytes(tally.moved))
+    if tally.rate:
+        words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
+    if tally.left is not None:
+        words.append(f"{human_seconds(tally.left)} left")
+    return ", ".join(words)
+
+
+class Silent:
+    """Draws nothing, but says problems: quiet and JSON output."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def __call__(self, event: Event) -> None:
+        """Pass problems on, drop the rest."""
+        if isinstance(event, Note):
+            self._out.note(mask_urls(event.message), level=event.level, subject=event.subject)
+
+
+class JsonLines:
+    """One JSON object a line: ``v``, ``time``, ``event`` and the event's own fields."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def __call__(self, event: Event) -> None:
+        """Write one line."""
+        line = json.dumps(event_record(event), ensure_ascii=False)
+        with self._guard:
+            self._out.stderr.write(line + "\n")
+            self._out.stderr.flush()
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event as plain values, the form of a line of ``--events jsonl``."""
+    fields = {key: mask_urls(v) if isinstance(v, str) else v for key, v in dataclasses.asdict(event).items()}
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"v": EVENT_VERSION, "time": moment, "event": type(event).__name__, **fields}
+
+
+class PlainLines:
+    """Timestamped lines for a log without a terminal: a line every 30 s or 5 %, problems at once, crowds counted."""
+
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._tally: Tally | None = None
+        self._said_at = 0.0
+        self._said_fraction = 0.0
+        self._crowd_since = 0.0
+        self._crowd: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say what was only counted."""
+        with self._guard:
+            self._disperse()
+
+    def __call__(self, event: Event) -> None:
+        """Count the event, and say what is due."""
+        with self._guard:
+            if isinstance(event, StageStarted):
+                self._start(event)
+            elif isinstance(event, StageFinished):
+                self._disperse()
+                self._line(event.stage, summary(event))
+                self._tally = None
+            elif isinstance(event, Note):
+                about = f"{event.subject}: " if event.subject else ""
+                self._line(event.stage, about + event.message, event.level)
+            else:
+                self._count(event)
+
+    def _start(self, event: StageStarted) -> None:
+        if self._tally is None or self._tally.stage != event.stage:
+            self._tally = Tally(event.stage, clock=self._clock)
+            self._said_at, self._said_fraction = self._clock(), 0.0
+            self._line(event.stage, total(event))
+        self._tally.add(event)
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
+            self._crowded(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
+        elif isinstance(event, Retrying):
+            self._crowded(event.stage, "tried again", retry_line(event))
+        elif isinstance(event, Stalled):
+            self._crowded(event.stage, "stalled", stall_line(event))
+        if self._tally is None:
+            return
+        self._tally.add(event)
+        now, fraction = self._clock(), self._tally.fraction or 0.0
+        step = fraction - self._said_fraction >= _EVERY_FRACTION and now - self._said_at >= _CALM
+        if step or now - self._said_at >= _EVERY_SECONDS:
+            self._disperse()
+            self._said_at, self._said_fraction = now, fraction
+            self._line(self._tally.stage, standing(self._tally))
+
+    def _crowded(self, stage: str, kind: str, text: str) -> None:
+        now = self._clock()
+        if now - self._crowd_since >= _EVERY_SECONDS:
+            self._disperse()
+            self._crowd_since = now
+        self._crowd[kind] = self._crowd.get(kind, 0) + 1
+        if self._crowd[kind] <= _CROWD:
+            self._line(stage, text, "warning")
+
+    def _disperse(self) -> None:
+        stage = self._tally.stage if self._tally else ""
+        for kind, count in self._crowd.items():
+            if count > _CROWD:
+                self._line(stage, f"{decimal(count - _CROWD)} more {kind}; the log file names them", "warning")
+        self._crowd.clear()
+
+    def _line(self, stage: str, text: str, level: str = "info") -> None:
+        moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        mark = "" if level == "info" else f"{level}: "
+        self._out.stderr.write(f"{moment} {stage}: {mark}{mask_urls(text)}\n")
+        self._out.stderr.flush()
+
+
+class Both:
+    """Hands every event to several sinks."""
+
+    def __init__(self, sinks: Sequence[Progress]) -> None:
+        self._sinks = sinks
+
+    def __enter__(self) -> Self:
+        """Open them in order."""
+        for sink in self._sinks:
+            sink.__enter__()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        """Close them in the opposite order."""
+        for sink in reversed(self._sinks):
+            sink.__exit__(*problem)
+
+    def __call__(self, event: Event) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink(event)
+
+
+def choose(out: Output) -> Progress:
+    """The sink that fits: JSON lines when asked for, silence in quiet and JSON form, else by the terminal."""
+    if out.events == "jsonl":
+        return JsonLines(out)
+    if out.form != "human":
+        return Silent(out)
+    if out.stderr.isatty():
+        from cxrprep.cli.live import Live
+
+        return Live(out)
+    return PlainLines(out)

@@ -1,0 +1,155 @@
+"""How far a stage is, counted from its events: done, kept, failed, bytes, rate and time left.
+
+Pure but for the clock, which tests replace; the sinks of ``progress`` only draw what is counted here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.events import Advanced, ItemFinished, ItemStarted, StageStarted, Stalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.events import Event
+
+# The rate is averaged over this many seconds: long enough that small files do not make it jump.
+_WINDOW: Final = 15.0
+# A rate over less time than this says nothing.
+_SETTLED: Final = 2.0
+
+
+@dataclass(slots=True)
+class Active:
+    """An item at work; ``done`` and ``size`` in bytes. ``stalled`` says what it is waiting for, if anything."""
+
+    key: str
+    size: int | None
+    done: int
+    stalled: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of one stage. ``add`` takes every event of the stage, in any thread's order."""
+
+    stage: str
+    items: int | None = None
+    size: int | None = None
+    unit: str = "files"
+    clock: Callable[[], float] = time.monotonic
+    done: int = 0
+    kept: int = 0
+    failed: int = 0
+    moved: int = 0
+    settled: int = 0
+    active: dict[str, Active] = field(default_factory=dict)
+    began: float = 0.0
+    _samples: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self.began = self.clock()
+
+    @property
+    def finished(self) -> int:
+        """Items that need no more work: done, kept or failed."""
+        return self.done + self.kept + self.failed
+
+    @property
+    def bytes_here(self) -> int:
+        """Bytes done, those of a resumed part too."""
+        # A copy, since the display reads while the threads at work go on adding.
+        return self.settled + sum(item.done for item in list(self.active.values()))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began."""
+        return self.clock() - self.began
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1, by bytes where they are known, else by items; ``None`` while totals are being counted."""
+        if self.size:
+            return min(self.bytes_here / self.size, 1.0)
+        if self.items:
+            return min(self.finished / self.items, 1.0)
+        return None
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes (or items, where no bytes are counted) a second over the last seconds; ``None`` before it settles."""
+        if len(self._samples) < 2:
+            return None
+        (first, low), (_, high) = self._samples[0], self._samples[-1]
+        now = self.clock()
+        if now - self.began < _SETTLED or now <= first:
+            return None
+        return (high - low) / (now - first)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that remain at the present rate; ``None`` when that is not known."""
+        rate, fraction = self.rate, self.fraction
+        if not rate or fraction is None:
+            return None
+        if self.size:
+            return max(self.size - self.bytes_here, 0) / rate
+        return max((self.items or 0) - self.finished, 0) / rate
+
+    def add(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, StageStarted):
+            # Sent again when a total becomes known or grows.
+            self.items, self.size, self.unit = event.items, event.size, event.unit
+        elif isinstance(event, ItemStarted):
+            self.active[event.key] = Active(event.key, event.size, event.offset)
+        elif isinstance(event, Advanced):
+            self._advance(event)
+        elif isinstance(event, ItemFinished):
+            self._finish(event)
+        elif isinstance(event, Stalled) and event.key in self.active:
+            self.active[event.key].stalled = event.cause
+        self._sample()
+
+    def _advance(self, event: Advanced) -> None:
+        self.done += event.items
+        self.moved += event.size
+        item = self.active.get(event.key)
+        if item is None:
+            self.settled += event.size
+        else:
+            item.done += event.size
+            item.stalled = ""
+
+    def _finish(self, event: ItemFinished) -> None:
+        if event.status == "ok":
+            self.done += 1
+        elif event.status == "notneeded":
+            self.kept += 1
+        else:
+            self.failed += 1
+        item = self.active.pop(event.key, None)
+        if item is None:
+            self.settled += event.size
+            self.moved += event.size
+        elif event.status == "ok" and item.size is not None:
+            # Small files come in one piece, without an ``Advanced`` of their own.
+            self.moved += max(min(event.size, item.size - item.done), 0)
+            self.settled += item.size
+        else:
+            self.settled += item.done
+
+    def _sample(self) -> None:
+        now = self.clock()
+        count = float(self.moved if self.size else self.finished)
+        if self._samples and now - self._samples[-1][0] < 0.2:
+            self._samples[-1] = (self._samples[-1][0], count)
+        else:
+            self._samples.append((now, count))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()

@@ -1,0 +1,51 @@
+"""``cxrprep verify``: is what I have complete, unaltered, and what the paper describes?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "verify",
+    examples=(
+        ("cxrprep verify /data/nih", "every file against the best published sum, and the published facts"),
+        ("cxrprep verify /data/nih --images", "decode every image as well"),
+        ("cxrprep verify /data/nih --quick", "in a second: size and time as at the last full check"),
+        ("cxrprep verify /mnt/lab/nih --dataset nih-chestxray14 --state ~/nih", "a read-only copy that others made"),
+        ("cxrprep verify /data/nih --repair", "fetch again what is wrong"),
+    ),
+)
+@options.folder
+@options.tables
+@setting("verify.images", "--images")
+@setting("verify.sample", "--sample")
+@setting("verify.quick", "--quick")
+@setting("verify.duplicates", "--duplicates")
+@setting("verify.complete", "--complete")
+@setting("verify.strict", "--strict")
+@setting("verify.repair", "--repair")
+@setting("download.source", "--source", metavar="MIRROR", text="with --repair: the mirror to fetch from")
+@options.jobs
+@options.shard
+@options.network
+def command(invocation: Invocation) -> int:
+    """Prove the bytes of ROOT, and that it is the dataset which the paper describes.
+
+    A part of a release is normal: what the record names must be here, the rest is counted as n of N.
+    """
+    from cxrprep import api
+    from cxrprep.cli.arguments import verify_arguments
+
+    with invocation.events() as sink:
+        result = api.verify(**verify_arguments(invocation), on_event=sink)
+    root = invocation.root
+    return invocation.out.result(
+        f"Verified {root}", result, command="verify", following=(f"cxrprep extract-labels {root}",)
+    )

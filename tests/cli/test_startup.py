@@ -1,0 +1,67 @@
+"""``--help`` loads the standard library and click, nothing else; it touches no disk and asks nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxrprep.cli.app import COMMANDS
+
+NAMES = [name for commands in COMMANDS.values() for name in commands]
+
+_PROBE = """
+import json, sys
+before = set(sys.modules)
+from cxrprep.cli.app import run
+sys.stdout = open(sys.argv[1], "w")
+code = run(json.loads(sys.argv[2]))
+sys.stdout.close()
+sys.stdout = sys.__stdout__
+print(json.dumps({"code": code, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def loaded(tmp_path: Path, *words: str) -> set[str]:
+    """The top names of the modules that a call of the command loads."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, str(tmp_path / "out"), json.dumps(words)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    answer = json.loads(done.stdout)
+    assert answer["code"] == 0
+    assert (tmp_path / "out").read_text().startswith("Usage: cxrprep")
+    return {name.partition(".")[0] for name in answer["modules"]}
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), *((name, "--help") for name in NAMES)], ids="-".join)
+def test_help_loads_click_and_the_standard_library_only(tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert loaded(tmp_path, *words) - set(sys.stdlib_module_names) <= {"click", "cxrprep", "__mp_main__"}
+
+
+def test_help_loads_no_command_and_no_configuration(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, str(tmp_path / "out"), '["--help"]'], capture_output=True, text=True, check=True
+    )
+    ours = {name for name in json.loads(done.stdout)["modules"] if name.startswith("cxrprep")}
+    commands = {f"cxrprep.cli.{module}" for table in COMMANDS.values() for module, _ in table.values()}
+    assert not ours & commands
+    assert "tomllib" not in json.loads(done.stdout)["modules"]
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = "import sys; import cxrprep; print(sorted(m for m in sys.modules if m.startswith('cxrprep.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "cxrprep", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cxrprep ")

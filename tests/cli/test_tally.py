@@ -1,0 +1,126 @@
+"""What progress counts: bytes of resumed and small files, rates over a window, time left that can be believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrprep.cli.tally import Tally
+from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, StageStarted, Stalled
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def tally(clock: Clock, items: int | None = 10, size: int | None = 1000) -> Tally:
+    counted = Tally("download", clock=clock)
+    counted.add(StageStarted("download", items=items, size=size))
+    return counted
+
+
+def test_a_resumed_file_counts_what_it_has_but_not_as_speed(clock: Clock) -> None:
+    counted = tally(clock)
+    counted.add(ItemStarted("download", "a", size=500, offset=300))
+    clock.now += 4
+    counted.add(Advanced("download", "a", size=100))
+    assert counted.bytes_here == 400
+    assert counted.fraction == 0.4
+    assert counted.rate == pytest.approx(25)
+    assert counted.left == pytest.approx(24)
+
+
+def test_a_small_file_that_comes_in_one_piece_is_counted_once(clock: Clock) -> None:
+    counted = tally(clock)
+    counted.add(ItemStarted("download", "a", size=200))
+    counted.add(ItemFinished("download", "a", size=200))
+    counted.add(ItemStarted("download", "b", size=300))
+    counted.add(Advanced("download", "b", size=300))
+    counted.add(ItemFinished("download", "b", size=300))
+    assert (counted.bytes_here, counted.moved, counted.done) == (500, 500, 2)
+
+
+def test_kept_and_failed_files_are_finished_too(clock: Clock) -> None:
+    counted = tally(clock, items=3, size=None)
+    counted.add(ItemFinished("download", "a", status="notneeded"))
+    counted.add(ItemFinished("download", "b", status="error"))
+    assert (counted.kept, counted.failed, counted.finished) == (1, 1, 2)
+    assert counted.fraction == pytest.approx(2 / 3)
+
+
+def test_totals_that_are_not_known_give_no_fraction_and_no_time_left(clock: Clock) -> None:
+    counted = tally(clock, items=None, size=None)
+    clock.now += 5
+    counted.add(ItemFinished("download", "a"))
+    assert counted.fraction is None
+    assert counted.left is None
+
+
+def test_no_rate_is_said_before_it_settles(clock: Clock) -> None:
+    counted = tally(clock)
+    counted.add(ItemStarted("download", "a", size=1000))
+    clock.now += 0.5
+    counted.add(Advanced("download", "a", size=100))
+    assert counted.rate is None
+
+
+def test_the_rate_falls_while_nothing_comes(clock: Clock) -> None:
+    counted = tally(clock)
+    counted.add(ItemStarted("download", "a", size=1000))
+    for _ in range(10):
+        clock.now += 1
+        counted.add(Advanced("download", "a", size=50))
+    before = counted.rate
+    clock.now += 60
+    assert before == pytest.approx(50)
+    assert counted.rate is not None
+    assert counted.rate < 10
+
+
+def test_items_are_counted_where_bytes_are_not(clock: Clock) -> None:
+    counted = tally(clock, items=100, size=None)
+    for _ in range(10):
+        clock.now += 1
+        counted.add(Advanced("convert", items=5))
+    assert counted.fraction == 0.5
+    assert counted.rate == pytest.approx(5)
+    assert counted.left == pytest.approx(10)
+
+
+def test_a_stall_is_over_when_bytes_come(clock: Clock) -> None:
+    counted = tally(clock)
+    counted.add(ItemStarted("download", "a", size=1000))
+    counted.add(Stalled("download", "a", seconds=30, cause="waiting for physionet.org"))
+    assert counted.active["a"].stalled
+    counted.add(Advanced("download", "a", size=1))
+    assert not counted.active["a"].stalled
+
+
+_KEYS = st.sampled_from("abc")
+_EVENTS = st.one_of(
+    st.builds(ItemStarted, st.just("x"), _KEYS, st.none() | st.integers(0, 10**6), st.integers(0, 10**6)),
+    st.builds(Advanced, st.just("x"), _KEYS, st.integers(0, 10**6), st.integers(0, 3)),
+    st.builds(ItemFinished, st.just("x"), _KEYS, st.sampled_from(["ok", "notneeded", "error"]), st.integers(0, 10**6)),
+)
+
+
+@given(st.lists(_EVENTS, max_size=40), st.none() | st.integers(0, 10**6), st.none() | st.integers(0, 100))
+def test_any_order_of_events_gives_sane_numbers(events: list[Event], size: int | None, items: int | None) -> None:
+    clock = Clock()
+    counted = tally(clock, items=items, size=size)
+    for event in events:
+        clock.now += 0.7
+        counted.add(event)
+        assert counted.fraction is None or 0 <= counted.fraction <= 1
+        assert counted.rate is None or counted.rate >= 0
+        assert counted.left is None or counted.left >= 0
