@@ -13,6 +13,7 @@ from cxrprep.errors import UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.labels.find import STAGE, find_tables
 from cxrprep.labels.rows import Gathered, Options, TableUse
+from cxrprep.labels.values import count_true
 from cxrprep.labels.vocabulary import published_name
 from cxrprep.schemas import OBSERVATIONS, write_table
 
@@ -91,7 +92,7 @@ def read_labels(
     does not exist, ``TableError`` with file, line and column for a table that is not what it should be.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
-    gathered = Gathered(spec.name, found.release, on_event, options or Options())
+    gathered = Gathered(spec.name, found.release, release is not None, on_event, options or Options())
     try:
         reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
     except ModuleNotFoundError as error:
@@ -99,7 +100,7 @@ def read_labels(
             f"no reader for the tables of {spec.name}", hint=f"a dataset's tables are read by labels/{spec.module}.py"
         ) from error
     reader.read(found, gathered)
-    return Labels(found.release, gathered.table(), tuple(gathered.uses))
+    return Labels(gathered.release, gathered.table(), tuple(gathered.uses))
 
 
 def extract_labels(
@@ -149,8 +150,18 @@ def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((c["values"] or "", c["counts"]) for c in counted))
 
 
-def _distinct(table: pa.Table, name: str) -> int:
-    return int(pc.count_distinct(table.column(name)).as_py())
+def _distinct(table: pa.Table, *names: str) -> int:
+    """How many distinct values the columns have together; rows are in their order, so equal ones are neighbours."""
+    if not table.num_rows:
+        return 0
+    columns = [table.column(name).combine_chunks() for name in names]
+    changes: Any = None
+    for column in columns:
+        change = pc.not_equal(column[1:], column[:-1])
+        changes = change if changes is None else pc.or_(changes, change)
+    # A comparison with null is null: a step from or to "no image" begins nothing that is counted here.
+    found = count_true(changes) + 1
+    return found if not columns[-1].null_count else int(pc.count_distinct(columns[-1]).as_py())
 
 
 def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
@@ -167,40 +178,37 @@ def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
 def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     """The counts of a labels table: in all, and of each label source."""
     table = labels.table
-    names = [n for n in pc.unique(table.column("label_source").cast(pa.string())).to_pylist() if n is not None]
-    sources = []
-    for name in sorted(names):
-        rows = table.filter(pc.equal(table.column("label_source").cast(pa.string()), name)) if len(names) > 1 else table
-        sources.append(
-            SourceCounts(
-                name,
-                rows.num_rows,
-                _distinct(rows, "image_id"),
-                _distinct(rows, "patient_id"),
-                _distinct(rows, "study_id"),
-                _splits(rows),
-                _label_counts(rows),
-            )
-        )
-    images = table
-    if len(names) > 1:
-        ids = table.column("image_id").combine_chunks()
-        first = pc.is_valid(ids) if not len(ids) else _first_of_each(ids)
-        images = table.filter(first)
+    source = table.column("label_source").cast(pa.string())
+    names = sorted(name for name in pc.unique(source).to_pylist() if name is not None)
+    sources = tuple(_of_source(table if len(names) == 1 else table.filter(pc.equal(source, n)), n) for n in names)
+    whole = sources[0] if len(names) == 1 else _of_source(table, "")
+    images = table if len(names) == 1 else table.filter(_first_of_each(table.column("image_id").combine_chunks()))
     boxes = table.column("boxes")
     return LabelsResult(
         dataset=dataset,
         release=labels.release,
         path=path,
         rows=table.num_rows,
-        images=_distinct(table, "image_id"),
-        patients=_distinct(table, "patient_id"),
-        studies=_distinct(table, "study_id"),
+        images=whole.images,
+        patients=whole.patients,
+        studies=whole.studies,
         splits=_splits(images),
         boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
         boxed_images=len(boxes) - boxes.null_count,
-        sources=tuple(sources),
+        sources=sources,
         tables=labels.tables,
+    )
+
+
+def _of_source(rows: pa.Table, name: str) -> SourceCounts:
+    return SourceCounts(
+        label_source=name,
+        rows=rows.num_rows,
+        images=_distinct(rows, "patient_id", "study_id", "image_id"),
+        patients=_distinct(rows, "patient_id"),
+        studies=_distinct(rows, "patient_id", "study_id"),
+        splits=_splits(rows),
+        labels=_label_counts(rows),
     )
 
 

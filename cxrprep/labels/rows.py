@@ -62,6 +62,7 @@ class Gathered:
 
     dataset: str
     release: str
+    release_stated: bool = True
     on_event: Sink = ignore
     options: Options = field(default_factory=Options)
     blocks: list[pa.Table] = field(default_factory=list)

@@ -192,7 +192,7 @@ def _line_of(data: bytes, row: int) -> int:
 def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
     again = "fetch the table again"
-    if not data.strip():
+    if not data[: 1 << 20].strip():
         raise TableError(f"{path} is empty", hint=again)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")

@@ -1,0 +1,230 @@
+"""Reads the tables of CheXpert: train, valid and test, CheXbert's and VisualCheXbert's, demographics on request.
+
+The ``Path`` column says which image a row is about, whatever folder it begins with: the part from ``patientNNNNN/`` on.
+Its tables are the same in the full and the small release, so either serves for both. CheXpert Plus is read by
+``chexpert_plus``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import MissingExtraError, TableError
+from cxrprep.labels import chexpert_plus
+from cxrprep.labels.tables import Form, TextTable, first_true, read_table
+from cxrprep.labels.values import categories, constant, count_true, labels, positions, projection_of, sex
+from cxrprep.labels.vocabulary import CHEXPERT
+from cxrprep.schemas import CATEGORY, TEXT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.labels.find import Tables
+    from cxrprep.labels.rows import Gathered
+
+_PERSON: Final = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+_FORMS: Final = {
+    "full": Form(("Path", *_PERSON, *CHEXPERT.names), plain=("Path",)),
+    "labels": Form(("Path", *CHEXPERT.names), optional=_PERSON, plain=("Path",)),
+    "studies": Form(("Study", *CHEXPERT.names), plain=("Study",)),
+}
+_IMAGE: Final = r"(?:^|/)(?P<image>(?P<study>(?P<patient>patient\d{5})/study\d+)/view\d+_(?P<side>frontal|lateral))\.(?:jpe?g|png|dcm)$"
+_IMAGE_FORM: Final = "expected a path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
+_STUDY: Final = r"(?:^|/)(?P<study>(?P<patient>patient\d{5})/study\d+)/?$"
+_STUDY_FORM: Final = "expected a study such as CheXpert-v1.0/test/patient64741/study1"
+_OLDEST: Final = 90  # the release writes 90 for everyone of 90 or over
+_SPLITS: Final = (("train", 1, 64540), ("validate", 64541, 64740), ("test", 64741, 99999))
+
+
+def read(tables: Tables, gathered: Gathered) -> None:
+    """Add the rows that these tables give: one per image and label source."""
+    demographics = _demographics(tables, gathered)
+    for entry, path in tables.of_role("labels"):
+        form = _FORMS[entry.settings["form"]]
+        table = read_table(path, form)
+        if not gathered.release_stated and entry.settings["form"] == "full":
+            gathered.release = _release(table, gathered.release)
+        columns = study_ids(table, "Study") if "Study" in table else image_ids(table, "Path")
+        columns |= _about(table, columns, gathered)
+        for term in CHEXPERT.terms:
+            columns[term.column] = labels(table, term.name)
+        columns |= {
+            "label_source": constant(entry.label_source, table.rows),
+            "table_name": constant(path.name, table.rows),
+            "table_digest": constant(str(table.digest), table.rows),
+        }
+        raw = {name: table.column(name) for name in table.names}
+        for name, values in demographics.items():
+            if name != "PATIENT":
+                raw[name] = values.take(positions(columns["patient_id"], demographics["PATIENT"]))
+        columns.pop("side", None)
+        gathered.use(table, "labels", used=table.rows, source=entry.label_source)
+        gathered.add(table.rows, columns, raw, plain=("Path", "Study"))
+    chexpert_plus.read(tables, gathered)
+
+
+def _release(table: TextTable, otherwise: str) -> str:
+    first = table.text("Path")[0].as_py() or ""
+    if first.startswith("CheXpert-v1.0-small/"):
+        return "v1.0-small"
+    return "v1.0" if first.startswith("CheXpert-v1.0/") else otherwise
+
+
+def image_ids(table: TextTable, column: str) -> dict[str, Any]:
+    """Ids, split and side (frontal or lateral) that a column of paths states. Raises ``TableError``."""
+    table.require(column)
+    paths = table.text(column)
+    start = (paths[0].as_py() or "").find("patient")
+    # All rows but a handful of hand-made tables share one prefix: slices are then a third of the price of a regex.
+    uniform = rf"^.{{{start}}}patient\d{{5}}/study\d+/view\d_(?:frontal|lateral)\.jpg$"
+    ids: dict[str, Any]
+    if start >= 0 and pc.all(pc.match_substring_regex(paths, uniform)).as_py():
+        image = pc.utf8_slice_codeunits(paths, start, -4)
+        ids = {
+            "image_id": image,
+            "study_id": pc.utf8_slice_codeunits(image, 0, -14),
+            "patient_id": pc.utf8_slice_codeunits(image, 0, 12),
+            "side": categories(pc.utf8_slice_codeunits(image, -7)),
+        }
+    else:
+        table.require_match(column, _IMAGE, _IMAGE_FORM)
+        found = pc.extract_regex(paths, _IMAGE)
+        ids = {f"{name}_id": pc.struct_field(found, name) for name in ("image", "study", "patient")}
+        ids["side"] = categories(pc.struct_field(found, "side"))
+    if pc.count_distinct(ids["image_id"]).as_py() < table.rows:
+        table.require_unique(column)
+        seen: set[str] = set()
+        row = next(i for i, key in enumerate(ids["image_id"].to_pylist()) if key in seen or seen.add(key))
+        raise table.error(row, column, "an earlier row is about the same image", "remove one of the two rows")
+    return {**ids, "path_raw": paths, "split": split_of(ids["patient_id"])}
+
+
+def study_ids(table: TextTable, column: str) -> dict[str, Any]:
+    """Ids and split that a column of studies states. Raises ``TableError``."""
+    table.require_match(column, _STUDY, _STUDY_FORM)
+    table.require_unique(column)
+    found = pc.extract_regex(table.text(column), _STUDY)
+    patient = pc.struct_field(found, "patient")
+    return {"study_id": pc.struct_field(found, "study"), "patient_id": patient, "split": split_of(patient)}
+
+
+def split_of(patient: pa.Array) -> pa.Array:
+    """The split that a patient's number is in; the release numbers them so, and nobody is in two."""
+    number = pc.utf8_slice_codeunits(patient, 7).cast(pa.int32())
+    split: Any = pa.scalar(None, pa.string())
+    for name, first, last in _SPLITS:
+        split = pc.if_else(pc.and_(pc.greater_equal(number, first), pc.less_equal(number, last)), name, split)
+    return categories(split)
+
+
+def _about(table: TextTable, ids: dict[str, Any], gathered: Gathered) -> dict[str, Any]:
+    """Sex, age and view; what the table does not have stays null, but for the side that the file name states."""
+    if "side" not in ids:
+        return {}
+    side = ids["side"].cast(pa.string())
+    if "Frontal/Lateral" not in table:
+        view = categories(pc.if_else(pc.equal(side, "lateral"), "LATERAL", pa.scalar(None, pa.string())))
+        return {"view": view, "projection": categories(side)}
+    stated = table.mapped(
+        "Frontal/Lateral", {"Frontal": "frontal", "Lateral": "lateral"}, CATEGORY, "expected Frontal or Lateral"
+    )
+    table.require("Frontal/Lateral")
+    differs = first_true(pc.not_equal(stated.cast(pa.string()), side))
+    if differs >= 0:
+        raise table.error(differs, "Frontal/Lateral", f"the file name says {side[differs]}")
+    beam = table.mapped(
+        "AP/PA", {w: w for w in ("AP", "PA", "LL", "RL")}, pa.string(), "expected AP, PA, LL, RL or blank"
+    )
+    lateral = pc.equal(side, "lateral")
+    view = categories(pc.if_else(pc.and_(lateral, pc.is_null(beam)), "LATERAL", beam))
+    projection = projection_of(view)
+    misfiled = pc.and_(pc.invert(lateral), pc.equal(projection.cast(pa.string()), "lateral"))
+    count = count_true(misfiled)
+    if count:
+        what = "frontal, as the table says" if gathered.options.strict_source else "lateral"
+        gathered.note(f"{count} rows say Frontal and have view LL or RL: taken as {what}", str(table.path), "warning")
+    # Without AP or PA the file name still says which way the beam went.
+    projection = categories(pc.coalesce(projection.cast(pa.string()), side))
+    if gathered.options.strict_source:
+        projection = categories(side)
+    return {
+        "view": view,
+        "projection": projection,
+        "view_raw": categories(pc.coalesce(table.text("AP/PA"), table.text("Frontal/Lateral"))),
+        "sex": sex(table, "Sex"),
+        **_ages(table),
+    }
+
+
+def _ages(table: TextTable) -> dict[str, Any]:
+    """Years; 0 means unknown in this release (nobody is under 18), and 90 is everyone of 90 or over."""
+
+    def age(text: str) -> float:
+        value = int(text)
+        if not 0 <= value <= 120:
+            raise ValueError(text)
+        return float(value)
+
+    years = table.translated("Age", age, pa.float32(), "expected an age in years")
+    unknown = pc.equal(years, 0)
+    flag = pc.if_else(unknown, "implausible", pc.if_else(pc.equal(years, _OLDEST), "capped", None))
+    return {"age_years": pc.if_else(unknown, None, years), "age_flag": flag}
+
+
+def _demographics(tables: Tables, gathered: Gathered) -> dict[str, pa.Array]:
+    """The columns of the demographics sheet as text, by patient; nothing unless asked for."""
+    if not gathered.options.demographics:
+        return {}
+    found = tables.of_role("demographics")
+    if not found:
+        raise TableError(
+            "CHEXPERT DEMO.xlsx is not here",
+            hint="download it, name its folder with --tables DIR, or do not ask for it",
+        )
+    path = found[0][1]
+    rows = _sheet(path)
+    header = [str(name).strip() if name is not None else "" for name in rows[0]]
+    if "PATIENT" not in header:
+        raise TableError(
+            f"{path}, line 1: column 'PATIENT' is missing", hint=f"it has: {', '.join(filter(None, header))}"
+        )
+    columns: dict[str, pa.Array] = {}
+    for index, name in enumerate(header):
+        cells = [None if row[index] is None else str(row[index]).strip() for row in rows[1:]]
+        if name == "PATIENT":
+            for line, cell in enumerate(cells, 2):
+                if cell is None or not re.fullmatch(r"patient\d{5}", cell):
+                    raise TableError(f"{path}, line {line}, column 'PATIENT': expected patient00001 ({cell!r})")
+            columns[name] = pa.array(cells, pa.string())
+        elif name:
+            columns[name] = pa.array(cells, pa.string()).dictionary_encode().cast(TEXT)
+    if pc.count_distinct(columns["PATIENT"]).as_py() < len(rows) - 1:
+        raise TableError(f"{path}, column 'PATIENT': a patient stands there twice", hint="fetch the sheet again")
+    gathered.use_file(path, chexpert_plus.digest_of(path), "demographics", rows=len(rows) - 1, used=len(rows) - 1)
+    return columns
+
+
+def _sheet(path: Path) -> list[tuple[Any, ...]]:
+    try:
+        import openpyxl
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("reading CHEXPERT DEMO.xlsx needs openpyxl", hint="pip install openpyxl") from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
+    except (OSError, KeyError, ValueError, openpyxl.utils.exceptions.InvalidFileException, _bad_zip()) as error:
+        raise TableError(f"{path} cannot be read as a workbook: {error}", hint="fetch it again") from error
+    if len(rows) < 2:
+        raise TableError(f"{path} has no rows", hint="fetch it again")
+    return rows
+
+
+def _bad_zip() -> type[Exception]:
+    import zipfile
+
+    return zipfile.BadZipFile
