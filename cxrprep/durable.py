@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -108,6 +111,30 @@ class Journal:
 
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+def journal_name() -> str:
+    """A name for a new journal that no other writer has; names sort by the time at which their writers began."""
+    return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+
+
+def writer_is_gone(name: str) -> bool:
+    """Whether the journal's writer ran on this host and has ended; of other hosts nothing is known."""
+    parts = name.split("-")
+    # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has finished.
+    if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
+        return False
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
 def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
-import secrets
-import socket
 import threading
 import time
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
-from cxrprep.durable import Journal, read_journal, replace_file, storage_error
+from cxrprep.durable import Journal, journal_name, read_journal, replace_file, storage_error, writer_is_gone
 from cxrprep.errors import BusyError, IntegrityError, UsageError
 from cxrprep.lock import table as files
 from cxrprep.lock.entry import FileEntry
@@ -178,7 +175,7 @@ class Record:
                 self._write(stored)
                 self._dirty = False
                 for path in self._journals():
-                    if path.name == self._journal.path.name or _writer_is_dead(path.name):
+                    if path.name == self._journal.path.name or writer_is_gone(path.name):
                         path.unlink(missing_ok=True)
             # What follows goes to a fresh journal: the old one's length is in the table's metadata.
             self._journal = self._new_journal()
@@ -199,9 +196,8 @@ class Record:
     # ---- inside ----
 
     def _new_journal(self) -> Journal:
-        # Named by time first: a later run's word about a file goes over an earlier run's, in order of name.
-        name = f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        return Journal(self.cache / "journal" / name)
+        # Names sort by time: a later run's word about a file goes over an earlier run's.
+        return Journal(self.cache / "journal" / journal_name())
 
     def _change(self, path: str, entry: FileEntry | None) -> None:
         self._pending[path] = entry
@@ -378,22 +374,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, "make", error) from error
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
-
-
-def _writer_is_dead(name: str) -> bool:
-    """Whether the journal's writer ran on this host and is gone; of other hosts nothing is known."""
-    parts = name.split("-")
-    # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has saved.
-    if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
-        return False
-    try:
-        os.kill(int(parts[2]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
