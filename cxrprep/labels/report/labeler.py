@@ -1,0 +1,129 @@
+"""``label_report``: the labels of one report, with the mentions behind them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from cxrprep.labels.report.aggregate import Aggregator, Policy, Precedence, mask_of, policy_named, settle
+from cxrprep.labels.report.phrases import WORDS
+from cxrprep.labels.report.results import Mention, ReportLabels, ReportStatus
+from cxrprep.labels.report.rules import Rules, read_rules, shipped_rules
+from cxrprep.labels.report.scope import Found, is_word, read_sentence
+from cxrprep.labels.report.sections import Section, chosen_sections
+from cxrprep.labels.report.sentences import Sentence, normalised, split_sentences
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_REMEMBERED_SENTENCES = 50_000
+_REMEMBERED_LENGTH = 400
+
+
+class Labeler:
+    """Labels reports under one rule set and one policy, remembering the sentences that it has read.
+
+    Radiology repeats itself: most sentences of a collection are among a few thousand. The memory is bounded.
+    """
+
+    def __init__(self, rules: Rules | None = None, policy: Policy | None = None) -> None:
+        self.rules = rules or shipped_rules()
+        self.policy = policy or Policy()
+        self._aggregator = Aggregator(self.rules, self.policy)
+        self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}
+
+    def label(self, text: str, *, study: str = "", mimic: bool | None = None, evidence: bool = True) -> ReportLabels:
+        """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out."""
+        if not text.strip():
+            return self._without_labels(ReportStatus.EMPTY)
+        sections = chosen_sections(text, self.policy.sections, study=study, mimic=mimic)
+        sections = [section for section in sections if text[section.start : section.end].strip()]
+        if not sections:
+            return self._without_labels(ReportStatus.NO_SECTION)
+        mask = 0
+        words = 0
+        mentions: list[Mention] = []
+        for section in sections:
+            body = text[section.start : section.end]
+            for number, sentence in enumerate(split_sentences(body)):
+                words += 1
+                bits, found = self._read(sentence.text)
+                mask |= bits
+                if evidence and found:
+                    mentions += self._located(body, section, number, sentence, found)
+        if not words:
+            return self._without_labels(ReportStatus.EMPTY)
+        name = "+".join(section.name for section in sections)
+        labels = self._aggregator.labels(mask)
+        return ReportLabels(labels, tuple(mentions), ReportStatus.LABELED, name, sections[0].start, sections[-1].end)
+
+    def _without_labels(self, status: ReportStatus) -> ReportLabels:
+        labels: dict[str, int | None] = dict.fromkeys(self.rules.reported)
+        if self.policy.empty_is_normal:
+            labels = self._aggregator.labels(0)
+        return ReportLabels(labels, (), status, "")
+
+    def _read(self, sentence: str) -> tuple[int, tuple[Found, ...]]:
+        known = self._memory.get(sentence)
+        if known is None:
+            found = read_sentence(sentence, self.rules)
+            known = (self._mask(found), found)
+            if len(self._memory) >= _REMEMBERED_SENTENCES:
+                self._memory.clear()
+            if len(sentence) <= _REMEMBERED_LENGTH:
+                self._memory[sentence] = known
+        return known
+
+    def _mask(self, found: tuple[Found, ...]) -> int:
+        return mask_of((mention.observation, mention.status) for mention in found)
+
+    def _located(
+        self, body: str, section: Section, number: int, sentence: Sentence, found: tuple[Found, ...]
+    ) -> list[Mention]:
+        flat = normalised(body[sentence.start : sentence.end])
+        places = [word.span() for word in WORDS.finditer(flat) if is_word(word[0])]
+        offset = section.start + sentence.start
+        located: list[Mention] = []
+        for mention in found:
+            name = self.rules.observations[mention.observation]
+            if name in self.rules.hidden:
+                continue
+            start, end = places[mention.first][0], places[mention.last - 1][1]
+            cue_start = cue_end = -1
+            cue = ""
+            if mention.cue_first >= 0:
+                cue_start, cue_end = places[mention.cue_first][0], places[mention.cue_last - 1][1]
+                cue = body[sentence.start + cue_start : sentence.start + cue_end]
+                cue_start, cue_end = cue_start + offset, cue_end + offset
+            phrase = body[sentence.start + start : sentence.start + end]
+            located.append(
+                Mention(
+                    name, mention.status, section.name, number, start + offset, end + offset, phrase,
+                    mention.rule, cue, cue_start, cue_end,
+                )
+            )  # fmt: skip
+        return located
+
+
+@functools.cache
+def _labeler(rules: Path | None, policy: Policy) -> Labeler:
+    return Labeler(read_rules(rules) if rules is not None else None, policy)
+
+
+def label_report(
+    text: str, *, rules: Path | Rules | None = None, policy: Policy | str = "default", study: str = ""
+) -> ReportLabels:
+    """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
+
+    ``text`` is a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
+    without headings, which is read whole. ``rules`` adds a vocabulary (a TOML file, or a rule set built from one) to
+    the shipped one. ``policy`` is a :class:`Policy` or the name of one. Never raises for the text: an empty report has
+    the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
+    unknown policy.
+    """
+    chosen = policy_named(policy) if isinstance(policy, str) else policy
+    labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, chosen)
+    return labeler.label(text, study=study)
+
+
+__all__ = ["Labeler", "Precedence", "label_report", "settle"]

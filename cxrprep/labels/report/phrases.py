@@ -1,0 +1,169 @@
+"""Phrase tables: a small language for radiology wording, compiled to a trie over words.
+
+A phrase is words separated by blanks: ``a|b`` (either), ``word?`` (may be missing), ``word(s)`` (with or without the
+ending), ``word*`` (any word that begins so), ``@class`` (a word of a named class), ``@class{0,3}`` (none to three). Matching takes the longest phrase
+that starts at a word and never looks further than the longest phrase, so time is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cxrprep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+WORDS = re.compile(r"[a-z0-9]+(?:\.[0-9]+)?|[^\sa-z0-9]")
+"""Words, numbers and single punctuation marks of a normalised sentence (lower case, ASCII)."""
+
+_REPEAT = re.compile(r"(.+)\{(\d),(\d)\}")
+_ENDING = re.compile(r"(.+)\((\w+)\)")
+_MAX_FORMS = 4096
+_MAX_REMEMBERED = 200_000
+
+T = TypeVar("T")
+
+
+def expand(phrase: str) -> list[tuple[str, ...]]:
+    """All word sequences that ``phrase`` stands for; classes and prefixes stay as symbols (``@adv``, ``opaci*``).
+
+    Raises ``ConfigError`` for an empty phrase, one that may match nothing, and one that stands for too many.
+    """
+    choices: list[list[tuple[str, ...]]] = []
+    for term in phrase.split():
+        repeat = _REPEAT.fullmatch(term)
+        if repeat:
+            word, low, high = repeat[1], int(repeat[2]), int(repeat[3])
+            choices.append([(word,) * n for n in range(low, high + 1)])
+            continue
+        optional = len(term) > 1 and term.endswith("?")
+        body = term[:-1] if optional else term
+        options = [form for word in body.split("|") for form in _forms(word)]
+        choices.append([*options, ()] if optional else options)
+    forms = 1
+    for options in choices:
+        forms *= len(options)
+    if forms > _MAX_FORMS:
+        raise ConfigError(f"the phrase {phrase!r} stands for {forms} wordings; split it")
+    found = [tuple(itertools.chain.from_iterable(form)) for form in itertools.product(*choices)]
+    if not found or () in found:
+        raise ConfigError(f"the phrase {phrase!r} would match nothing at all; give it a word that must be there")
+    return found
+
+
+def _forms(word: str) -> list[tuple[str, ...]]:
+    if word.startswith("@") or (len(word) > 1 and word.endswith("*")):
+        return [(word,)]
+    ending = _ENDING.fullmatch(word)
+    spelled = [ending[1], ending[1] + ending[2]] if ending else [word]
+    return [tuple(WORDS.findall(each)) for each in spelled]
+
+
+@dataclass(slots=True)
+class _Node(Generic[T]):
+    children: dict[str, _Node[T]] = field(default_factory=dict)
+    value: T | None = None
+
+
+class Lexicon(Generic[T]):
+    """Phrases with a value each; finds the longest phrase at every word, left to right, without overlap."""
+
+    def __init__(self, classes: Mapping[str, Iterable[str]]) -> None:
+        self._root: _Node[T] = _Node()
+        self._classes: dict[str, tuple[str, ...]] = {}
+        for name, members in classes.items():
+            for member in members:
+                self._classes[member] = (*self._classes.get(member, ()), "@" + name)
+        self._names = {"@" + name for name in classes}
+        self._literals: set[str] = set()
+        self._prefixes: set[str] = set()
+        self._lengths: tuple[int, ...] = ()
+        self._symbols: dict[str, tuple[str, ...]] = {}
+
+    def add(self, phrase: str, value: T) -> None:
+        """Make ``phrase`` stand for ``value``; a value given before is replaced. Raises ``ConfigError``."""
+        for form in expand(phrase):
+            self.node(form).value = value
+
+    def node(self, form: Sequence[str]) -> _Node[T]:
+        """The place of one word sequence in the trie, made where it is missing."""
+        node = self._root
+        for symbol in form:
+            if symbol.startswith("@"):
+                if symbol not in self._names:
+                    raise ConfigError(f"unknown word class {symbol}; known: {', '.join(sorted(self._names))}")
+            elif symbol.endswith("*") and len(symbol) > 1:
+                self._prefixes.add(symbol[:-1])
+            else:
+                self._literals.add(symbol)
+            node = node.children.setdefault(symbol, _Node())
+        self._lengths = tuple(sorted({len(prefix) for prefix in self._prefixes}, reverse=True))
+        self._symbols.clear()
+        return node
+
+    def symbols(self, word: str) -> tuple[str, ...]:
+        """What ``word`` is in the phrases: itself, prefixes that fit, classes that hold it. Empty for most words."""
+        known = self._symbols.get(word)
+        if known is None:
+            found = [word] if word in self._literals else []
+            found += [word[:n] + "*" for n in self._lengths if len(word) >= n and word[:n] in self._prefixes]
+            found += self._classes.get(word, ())
+            known = tuple(found)
+            if len(self._symbols) >= _MAX_REMEMBERED:
+                self._symbols.clear()
+            self._symbols[word] = known
+        return known
+
+    def scan(self, words: Sequence[str]) -> list[tuple[int, int, T]]:
+        """``(start, end, value)`` of the phrases in ``words``, in order; ``end`` is exclusive."""
+        found: list[tuple[int, int, T]] = []
+        known = self._symbols
+        keyed = [known.get(word) for word in words]
+        if None in keyed:
+            keyed = [self.symbols(word) for word in words]
+        top = self._root.children
+        position, count = 0, len(words)
+        while position < count:
+            best_end, best = 0, None
+            here = keyed[position]
+            if here:
+                for symbol in here:
+                    node = top.get(symbol)
+                    if node is None:
+                        continue
+                    if node.value is not None and position + 1 > best_end:
+                        best_end, best = position + 1, node.value
+                    if node.children and position + 1 < count:
+                        end, value = _longest(node, keyed, position + 1, count)
+                        if end > best_end:
+                            best_end, best = end, value
+            if best is not None:
+                found.append((position, best_end, best))
+                position = best_end
+            else:
+                position += 1
+        return found
+
+
+def _longest(
+    node: _Node[T], keyed: Sequence[tuple[str, ...] | None], position: int, count: int
+) -> tuple[int, T | None]:
+    """The furthest end of a phrase that continues from ``node`` at ``position``, with its value; 0 for none."""
+    best_end: int = 0
+    best: T | None = None
+    children = node.children
+    for symbol in keyed[position] or ():
+        child = children.get(symbol)
+        if child is None:
+            continue
+        if child.value is not None and position + 1 > best_end:
+            best_end, best = position + 1, child.value
+        if child.children and position + 1 < count:
+            end, value = _longest(child, keyed, position + 1, count)
+            if end > best_end:
+                best_end, best = end, value
+    return best_end, best

@@ -1,0 +1,90 @@
+"""Text to sentences: a normal form that keeps every character's place, and where sentences end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Every character outside printable ASCII is a blank, so that a place in the normal form is a place in the text.
+_ASCII = {code: " " for code in (*range(32), 127)}
+_LOOKALIKES = str.maketrans(
+    {
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u2012": "-",
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2212": "-",
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u00a0": " ",
+        "\u2022": ";",
+    }
+)
+_NON_ASCII = re.compile(r"[^ -~]")
+_DASH = re.compile(r"(?<= )-{1,3}(?= )")
+# A sentence ends at . ! or ? before a blank or a letter ("clear.No"), at a number that opens a list item, and at an
+# empty line. A single new line is only a wrapped line.
+_END = re.compile(
+    r"[.!?]+(?=[\s)\]\"']|$)"
+    r"|[.](?=[a-z]{2})"
+    r"|(?<![\w.])\d{1,2}[.)](?=\s*[a-z])"
+    r"|\n[ \t]*\n"
+)
+_ABBREVIATIONS = frozenset(
+    ("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st", "no")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """``text`` in normal form (lower case, single blanks) and ``start``, ``end`` of the original characters."""
+
+    text: str
+    start: int
+    end: int
+
+
+def normalised(text: str) -> str:
+    """``text`` in lower-case ASCII, character for character: places in it are places in ``text``.
+
+    Line ends stay (empty lines end sentences); hyphens become blanks, a dash between blanks a semicolon.
+    """
+    if not text.isascii():
+        text = _NON_ASCII.sub(_replacement, text)
+    lowered = text.lower().replace("\t", " ").replace("\r", " ")
+    if " -" in lowered:
+        lowered = _DASH.sub(lambda found: ";" * len(found[0]), lowered)
+    return lowered.replace("-", " ").replace("_", " ")
+
+
+def _replacement(found: re.Match[str]) -> str:
+    char = found[0]
+    return char if char == "\n" else char.translate(_LOOKALIKES) if ord(char) in _LOOKALIKES else " "
+
+
+def split_sentences(text: str) -> list[Sentence]:
+    """The sentences of ``text``, in order; those without a letter are left out."""
+    flat = normalised(text)
+    found: list[Sentence] = []
+    start = 0
+    for end in _END.finditer(flat):
+        stop = end.start()
+        if flat[stop] == "." and _abbreviated(flat, stop):
+            continue
+        _append(found, flat, start, stop)
+        start = end.end()
+    _append(found, flat, start, len(flat))
+    return found
+
+
+def _abbreviated(flat: str, dot: int) -> bool:
+    begin = max(flat.rfind(" ", max(0, dot - 8), dot), flat.rfind("\n", max(0, dot - 8), dot)) + 1
+    word = flat[begin:dot]
+    return word in _ABBREVIATIONS and word != "no"
+
+
+def _append(found: list[Sentence], flat: str, start: int, end: int) -> None:
+    words = flat[start:end].split()
+    if words:
+        found.append(Sentence(" ".join(words), start, end))
