@@ -1,0 +1,152 @@
+"""What an HTTP answer means: errors with a next step, Retry-After, validators, digests, pages that are no data."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email.utils
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
+from cxrprep.model import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+_PAGE: Final = re.compile(
+    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
+_PAGES: Final = (".html", ".htm", ".xhtml")
+_LONGEST_WAIT: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and headers of an answer; header names are in lower case, repeated ones joined by commas.
+
+    ``url`` is the address that answered in the end, without its query.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    url: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks to wait, from either form of the header (RFC 9110, 10.2.3)."""
+        text = self.headers.get("retry-after", "").strip()
+        if not text:
+            return None
+        if text.isdecimal():
+            return min(float(text), _LONGEST_WAIT)
+        try:
+            when = email.utils.parsedate_to_datetime(text).timestamp()
+        except ValueError:
+            return None
+        return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+
+    @property
+    def content_range(self) -> tuple[int | None, int | None]:
+        """First byte and size of the whole, as a 206 or 416 states them; ``None`` for what it does not say."""
+        found = _CONTENT_RANGE.match(self.headers.get("content-range", ""))
+        if found is None:
+            return None, None
+        first, _, total = found.groups()
+        return (None if first is None else int(first)), (None if total == "*" else int(total))
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of this body, when stated."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it says that it is a web page."""
+        return self.headers.get("content-type", "").lower().startswith(("text/html", "application/xhtml"))
+
+    def validator(self, size: int | None) -> str | None:
+        """What identifies the content byte for byte: a strong ETag, else time and size; ``None`` without either.
+
+        A weak ETag promises equal meaning, not equal bytes (RFC 9110, 8.8.1), so nothing may be continued on it.
+        """
+        tag = self.headers.get("etag", "")
+        if tag and not tag.startswith("W/"):
+            return tag
+        modified = self.headers.get("last-modified")
+        return f"{modified}; {size}" if modified and size is not None else None
+
+    def digest(self) -> Digest | None:
+        """What the service states of the whole content, in any of the spellings that services use."""
+        for part in self.headers.get("x-goog-hash", "").split(","):
+            name, _, value = part.strip().partition("=")
+            if name == "md5":
+                return _from_base64("md5", value)
+        for part in self.headers.get("x-goog-hash", "").split(","):
+            name, _, value = part.strip().partition("=")
+            if name == "crc32c":
+                return _from_base64("crc32c", value)
+        blob = self.headers.get("x-ms-blob-content-md5")
+        if blob:
+            return _from_base64("md5", blob)
+        whole = self.headers.get("content-md5")
+        # Of a partial answer Content-MD5 describes the part.
+        if whole and self.status == 200:
+            return _from_base64("md5", whole)
+        return None
+
+
+def _from_base64(algorithm: str, text: str) -> Digest | None:
+    try:
+        return Digest(algorithm, base64.b64decode(text, validate=True).hex())
+    except (binascii.Error, ValueError):
+        return None
+
+
+def looks_like_page(start: bytes) -> bool:
+    """Whether the first bytes of a body are those of a web page."""
+    return _PAGE.match(start) is not None
+
+
+def expects_page(key: str) -> bool:
+    """Whether a file of this name may well be a web page."""
+    return key.lower().endswith(_PAGES)
+
+
+def page_instead(key: str, answer: Answer) -> AccessError:
+    """The error for a web page, mostly a login form, that came under status 200 where data was asked for."""
+    return AccessError(
+        f"{key}: {answer.url} sent a web page instead of the file, as sites do when a login is needed or has expired",
+        hint="open that address in a browser; sign in or accept the terms there, then run again "
+        "(--cookie-file FILE passes a browser's session on)",
+    )
+
+
+def refusal(answer: Answer, key: str) -> CxrprepError:
+    """The error that an answer of status 400 and above means, with the next step."""
+    status, url = answer.status, answer.url
+    if status == 401:
+        return AccessError(
+            f"{key}: {url} wants a login (401)",
+            hint="put user name and password into ~/.netrc: machine HOST login USER password PASSWORD",
+        )
+    if status == 403:
+        return AccessError(
+            f"{key}: {url} refuses access (403)",
+            hint="open that address in a browser: an agreement, an expired link or the user agent may be the reason",
+        )
+    if status == 407:
+        return AccessError(f"{key}: the proxy wants a login (407)", hint="write it into HTTPS_PROXY and HTTP_PROXY")
+    if status in (404, 410):
+        return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
+    error = SourceUnreachableError(
+        f"{key}: {url} answered {status}",
+        hint="run again later" if status in _TRANSIENT else "check the address",
+    )
+    error.retry_after = answer.retry_after
+    return error
