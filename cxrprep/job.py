@@ -159,9 +159,11 @@ class LabelSettings:
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
-    policy: str = _set("", "how mentions add up to a study's label; default: positive wins")
+    policy: str = _set("default", "how mentions add up to a study's label: default, chexpert-labeler or derived")
     vocabulary: str = _set("", "your own observations and phrases, a TOML file", form="path")
-    demographics: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")
+    demographics: bool = _set(False, "join CheXpert's CHEXPERT DEMO.xlsx, which lies in ROOT")
+    mimic_iv: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")
+    strict_source: bool = _set(False, "keep what a table says even where it is known to be wrong")
     derive: bool = _set(False, "fill in what the hierarchy of observations implies")
 
 
@@ -172,6 +174,7 @@ class SplitSettings:
     by: str = _set("", "what is kept together", choices=("", "patient"))
     fractions: str = _set("", "train,validate,test, such as 0.8,0.1,0.1", form="fractions")
     seed: int = _set(0, "seed of the split")
+    within: str = _set("", "divide this released split only, such as NIH's train_val", form="split")
     stratify: str = _set("", "balance this observation (then it is not stable when patients are added)")
 
 

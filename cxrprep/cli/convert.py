@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -43,17 +44,23 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     """
     from cxrprep import api
+    from cxrprep.cli.arguments import convert_arguments, source_arguments
+
+    out = invocation.out
+    with invocation.events() as sink:
+        if check_phi:
+            found = api.check_phi(**source_arguments(invocation), on_event=sink)
+            return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
+        if preview:
+            sheet = api.preview(**convert_arguments(invocation), count=preview, on_event=sink)
+            return out.result(f"Preview of {invocation.job.convert.recipe}", sheet, command="convert")
+        result = perform(invocation, sink)
+    return out.result(f"Converted {invocation.root}", result, command="convert")
+
+
+def perform(invocation: Invocation, sink: Sink) -> Any:
+    """The verb itself, with the settings of this call."""
+    from cxrprep import api
     from cxrprep.cli.arguments import convert_arguments
 
-    arguments = convert_arguments(invocation, needs_recipe=not check_phi)
-    with invocation.events() as sink:
-        if preview:
-            return invocation.out.result(
-                "Preview", api.preview(**arguments, count=preview, on_event=sink), command="convert"
-            )
-        if check_phi:
-            return invocation.out.result(
-                "Tags that look like identity", api.check_phi(**arguments, on_event=sink), command="convert"
-            )
-        result = api.convert(**arguments, on_event=sink)
-    return invocation.out.result(f"Converted {invocation.root}", result, command="convert")
+    return api.convert(**convert_arguments(invocation), on_event=sink)

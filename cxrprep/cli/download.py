@@ -13,6 +13,7 @@ from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -57,20 +58,16 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
-    from cxrprep import api
-    from cxrprep.cli.arguments import download_arguments
-
-    arguments = download_arguments(invocation)
     with invocation.events() as sink:
         if from_plan is not None:
-            plan = api.read_plan(from_plan, **arguments, on_event=sink)
+            planned = read_plan(invocation, from_plan, sink)
         elif dry_run or save_plan:
-            plan = api.plan(**arguments, on_event=sink)
+            planned = plan(invocation, sink)
         else:
-            plan = None
-        if dry_run or save_plan:
-            return _planned(invocation, plan, save_plan)
-        result = api.download(**arguments, plan=plan, on_event=sink)
+            planned = None
+        if planned is not None and (dry_run or save_plan):
+            return _said(invocation, planned, save_plan)
+        result = perform(invocation, sink, planned)
     root = invocation.root
     return invocation.out.result(
         f"Downloaded {invocation.job.dataset} into {root}",
@@ -80,9 +77,33 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     )
 
 
-def _planned(invocation: Invocation, plan: Any, file: Path | None) -> int:
+def perform(invocation: Invocation, sink: Sink, planned: Any = None) -> Any:
+    """The verb itself, with the settings of this call."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import download_arguments
+
+    return api.download(**download_arguments(invocation), plan=planned and planned.value, on_event=sink)
+
+
+def plan(invocation: Invocation, sink: Sink) -> Any:
+    """What a download would do."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import download_arguments
+
+    return api.plan(**download_arguments(invocation), on_event=sink)
+
+
+def read_plan(invocation: Invocation, file: Path, sink: Sink) -> Any:
+    """A saved plan, brought up to what is here now."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import download_arguments
+
+    return api.read_plan(file, **download_arguments(invocation), on_event=sink)
+
+
+def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:
     headline = f"Plan for {invocation.root}: nothing was fetched"
     if file is not None:
-        plan.value.save(file)
+        planned.value.save(file)
         headline = f"Plan saved in {file}: nothing was fetched"
-    return invocation.out.result(headline, plan, command="download")
+    return invocation.out.result(headline, planned, command="download")

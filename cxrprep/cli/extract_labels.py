@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 @options.folder
 @options.tables
 @options.release
-@setting("labels.demographics", "--demographics", metavar="FILE")
+@setting("labels.mimic_iv", "--mimic-iv", metavar="FILE")
+@setting("labels.demographics", "--demographics")
+@setting("labels.strict_source", "--strict-source")
 @setting("labels.derive", "--derive")
 @options.label_policy
 @setting(
@@ -65,15 +68,14 @@ def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
 
     Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text.
     """
-    from cxrprep import api
-    from cxrprep.cli.arguments import label_arguments
-
     if compare:
+        from cxrprep import api
+
         return invocation.out.result(
             f"{compare[0]} beside {compare[1]}", api.compare_labels(*compare), command="extract-labels"
         )
     with invocation.events() as sink:
-        result = api.extract_labels(**label_arguments(invocation), on_event=sink)
+        result = perform(invocation, sink)
     root = invocation.root
     return invocation.out.result(
         f"Labels of {root}",
@@ -81,3 +83,11 @@ def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
         command="extract-labels",
         following=(f"cxrprep convert {root} --recipe square-224",),
     )
+
+
+def perform(invocation: Invocation, sink: Sink) -> Any:
+    """The verb itself, with the settings of this call."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import label_arguments
+
+    return api.extract_labels(**label_arguments(invocation), on_event=sink)

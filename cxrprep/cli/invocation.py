@@ -123,8 +123,8 @@ class Invocation:
 
         return expand(text) if text else None
 
-    def credentials(self) -> Credentials:
-        """Credentials, with a person to ask where one sits at the terminal."""
+    def credentials(self, *, asks: bool = True) -> Credentials:
+        """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""
         from cxrprep.credentials import Credentials
 
         files, values = {}, {}
@@ -133,7 +133,9 @@ class Invocation:
             values["chexpert"] = _from_stdin()
         elif named:
             files["chexpert"] = self.path(named) or Path(named)
-        asks = self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        asks = (
+            asks and self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        )
         return Credentials(files=files, values=values, prompt=_ask if asks else None)
 
 

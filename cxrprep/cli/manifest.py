@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
 from cxrprep.cli.help import verb
@@ -10,6 +10,7 @@ from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 @options.split
 def command(invocation: Invocation) -> int:
     """Build the manifest of ROOT again; every other verb leaves it current, so this is for other labels or splits."""
-    from cxrprep import api
-    from cxrprep.cli.arguments import manifest_arguments
-
     with invocation.events() as sink:
-        result = api.build_manifest(**manifest_arguments(invocation), on_event=sink)
+        result = perform(invocation, sink)
     return invocation.out.result(
         f"Manifest of {invocation.root}", result, command="manifest", following=(f"cxrprep report {invocation.root}",)
     )
+
+
+def perform(invocation: Invocation, sink: Sink) -> Any:
+    """The verb itself, with the settings of this call."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import manifest_arguments
+
+    return api.build_manifest(**manifest_arguments(invocation), on_event=sink)

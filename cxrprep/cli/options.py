@@ -99,16 +99,20 @@ def complete_dataset(ctx: click.Context, parameter: click.Parameter, incomplete:
     return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
 
 
-def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The named recipes that begin like ``incomplete``, for the shell."""
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
     import importlib.resources
 
+    folder = importlib.resources.files("cxrprep.images") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The named recipes that begin like ``incomplete``, for the shell."""
     from click.shell_completion import CompletionItem
 
     del ctx, parameter
-    folder = importlib.resources.files("cxrprep.images") / "recipes"
-    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
 
 
 def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -188,6 +192,7 @@ split = several(
     setting("split.by", "--split-by", section="Split"),
     setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
     setting("split.seed", "--split-seed", section="Split"),
+    setting("split.within", "--split-within", section="Split", metavar="NAME"),
     setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
 )
 

@@ -69,7 +69,7 @@ def human_seconds(seconds: float) -> str:
 
 def cell(value: Any) -> str:
     """A value as a person reads it in a table: unknown is ``-``, never 0."""
-    if value is None or value == "":
+    if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -236,6 +236,18 @@ class Output:
             file=self.stdout, no_color=not self.colors(self.stdout), highlight=False, emoji=False, markup=False
         )
         console.print(table)
+
+    def check(self, state: str, name: str, found: str, hint: str = "") -> None:
+        """One line of an examination, with its next step below it."""
+        import textwrap
+
+        room = max(min(self.width, 120) - 4, 30)
+        mark = self.symbol(state, self.stdout)
+        text = f"{name}: {found}"
+        folded = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        if hint:
+            folded += textwrap.wrap(f"-> {hint}", room, break_long_words=False, break_on_hyphens=False)
+        self._say("\n".join([f"{mark} {folded[0]}", *(f"    {line}" for line in folded[1:])]), self.stdout)
 
     # ---- everything else ----
 

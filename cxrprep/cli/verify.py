@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
 from cxrprep.cli.help import verb
@@ -10,6 +10,7 @@ from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -40,12 +41,17 @@ def command(invocation: Invocation) -> int:
 
     A part of a release is normal: what the record names must be here, the rest is counted as n of N.
     """
-    from cxrprep import api
-    from cxrprep.cli.arguments import verify_arguments
-
     with invocation.events() as sink:
-        result = api.verify(**verify_arguments(invocation), on_event=sink)
+        result = perform(invocation, sink)
     root = invocation.root
     return invocation.out.result(
         f"Verified {root}", result, command="verify", following=(f"cxrprep extract-labels {root}",)
     )
+
+
+def perform(invocation: Invocation, sink: Sink) -> Any:
+    """The verb itself, with the settings of this call."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import verify_arguments
+
+    return api.verify(**verify_arguments(invocation), on_event=sink)

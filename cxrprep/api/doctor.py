@@ -1,0 +1,329 @@
+"""What stands between this machine and the data: checks, each with the next step; no secret in any of them."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.credentials import ADVICE
+from cxrprep.datasets.spec import catalog, find_dataset
+from cxrprep.errors import CxrprepError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cxrprep.credentials import Credentials
+    from cxrprep.datasets.spec import DatasetSpec, Mirror
+
+
+class State(enum.StrEnum):
+    """How a check came out. A problem stops some job; a warning may slow it down or concern a part of it."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the examination: what was looked at, how it stands, and what to do about it."""
+
+    group: str
+    name: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All checks. Problems of access alone give exit code 5, of the disk 7, of the network 6, others 2."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing is a problem; warnings do not count."""
+        groups = {check.group for check in self.checks if check.state is State.PROBLEM}
+        for group, code in _CODES.items():
+            if group in groups:
+                return int(code)
+        return int(ExitCode.DONE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The checks as plain values, ready for JSON."""
+        return {
+            "checks": [
+                {"group": c.group, "name": c.name, "state": str(c.state), "found": c.found, "hint": c.hint}
+                for c in self.checks
+            ]
+        }
+
+    def summary_rows(self) -> Sequence[tuple[str, Any]]:
+        """How many checks came out how."""
+        return [(str(state), sum(c.state is state for c in self.checks)) for state in State]
+
+
+_CODES: Final[Mapping[str, ExitCode]] = {
+    "machine": ExitCode.USAGE,
+    "engine": ExitCode.USAGE,
+    "access": ExitCode.ACCESS,
+    "disk": ExitCode.STORAGE,
+    "network": ExitCode.UNREACHABLE,
+}
+
+_CODECS: Final = (
+    ("cv2", "PNG and JPEG", "", State.PROBLEM),
+    ("pydicom", "DICOM headers, uncompressed and RLE pixels", "", State.PROBLEM),
+    ("imagecodecs", "compressed DICOM (JPEG, JPEG-LS, JPEG 2000), JPEG XL", "codecs", State.WARNING),
+)
+_EXTRAS: Final = (
+    ("distributed", "an existing Dask cluster", "dask"),
+    ("s3fs", "S3 as input and output", "s3"),
+    ("gcsfs", "Google Cloud Storage as output", "gcs"),
+    ("keyring", "credentials in the system's keyring", "keyring"),
+)
+# host -> what it serves; asked with HEAD, which moves no data.
+_HOSTS: Final = {
+    "https://physionet.org/": "MIMIC-CXR",
+    "https://nihcc.app.box.com/v/ChestXray-NIHCC": "NIH ChestX-ray14",
+    "https://www.kaggle.com/": "CheXpert small, NIH ChestX-ray14",
+    "https://storage.googleapis.com/": "Google's mirrors",
+    "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert",
+}
+_SKEW: Final = 300.0
+
+
+def examine(
+    *,
+    root: Path,
+    credentials: Credentials,
+    dataset: str | None = None,
+    billing_project: str | None = None,
+    scheduler: str | None = None,
+    offline: bool = False,
+    timeout: float = 10.0,
+    hosts: Mapping[str, str] = _HOSTS,
+) -> Iterator[Check]:
+    """The checks one by one, those that ask the network last; ``offline`` asks nobody.
+
+    ``dataset`` limits the questions of access to one. Nothing is written, nothing is raised.
+    """
+    yield from _machine()
+    yield from _disk(root)
+    yield from _netrc()
+    specs = [find_dataset(dataset)] if dataset else list(catalog().values())
+    for service in dict.fromkeys(_service(mirror) for spec in specs for mirror in spec.mirror):
+        if service:
+            yield _present(credentials, service)
+    if scheduler:
+        yield _reachable_scheduler(scheduler, timeout)
+    if not offline:
+        yield from _network(hosts, timeout)
+        for spec in specs:
+            for mirror in spec.mirror:
+                check = _accepted(spec, mirror, credentials, billing_project, timeout)
+                if check is not None:
+                    yield check
+
+
+def _machine() -> Iterator[Check]:
+    import platform
+
+    from cxrprep import __version__
+
+    yield Check(
+        "machine", "cxrprep", State.OK, f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Check("machine", "cores", State.OK, str(cores))
+    for module, what, extra, missing in _CODECS:
+        there = importlib.util.find_spec(module) is not None
+        install = f"pip install 'cxrprep[{extra}]'" if extra else "pip install --force-reinstall cxrprep"
+        state = State.OK if there else missing
+        yield Check(
+            "machine", f"codec {module}", state, what if there else f"missing: {what}", "" if there else install
+        )
+    for module, what, extra in _EXTRAS:
+        there = importlib.util.find_spec(module) is not None
+        found = what if there else f"not installed: {what}"
+        yield Check("machine", f"extra {extra}", State.OK, found, "" if there else f"pip install 'cxrprep[{extra}]'")
+    if sys.version_info < (3, 11):
+        yield Check("machine", "Python", State.PROBLEM, platform.python_version(), "install Python 3.11 or newer")
+
+
+def _disk(root: Path) -> Iterator[Check]:
+    place = root.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        usage = shutil.disk_usage(place)
+    except OSError as error:
+        yield Check("disk", str(place), State.PROBLEM, error.strerror or "cannot be asked", "check the mount")
+        return
+    free = usage.free / 1e9
+    needs = ", ".join(f"{name} {size / 1e9:,.0f} GB" for name, size in _sizes())
+    state = State.OK if free >= 60 else State.WARNING
+    hint = (
+        ""
+        if state is State.OK
+        else f"the collections need: {needs}; a part of one needs less (--limit, --view, --split)"
+    )
+    yield Check("disk", f"free at {place}", state, f"{free:,.0f} GB of {usage.total / 1e9:,.0f} GB", hint)
+    if not os.access(place, os.W_OK):
+        hint = "name a folder of your own, or keep the record elsewhere with --state DIR"
+        yield Check("disk", f"writable {place}", State.WARNING, "no", hint)
+    handle_limit = _open_files()
+    if handle_limit is not None and handle_limit < 256:
+        yield Check("disk", "open files", State.WARNING, str(handle_limit), "ulimit -n 4096")
+
+
+def _sizes() -> list[tuple[str, int]]:
+    sizes = [
+        (spec.name, max([spec.counts.get("bytes", 0), *(m.size or 0 for m in spec.mirror)]))
+        for spec in catalog().values()
+    ]
+    return [(name, size) for name, size in sizes if size]
+
+
+def _open_files() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _netrc() -> Iterator[Check]:
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
+        yield Check("access", str(path), State.WARNING, "others can read it", f"chmod 600 {path}")
+
+
+def _service(mirror: Mirror) -> str:
+    scheme, _, rest = mirror.url.partition("://")
+    return {"physionet": "physionet", "kaggle": "kaggle", "gs": "google", "url": rest.partition("/")[0]}.get(scheme, "")
+
+
+def _present(credentials: Credentials, service: str) -> Check:
+    try:
+        found = credentials.found(service)
+    except CxrprepError as error:
+        return Check("access", f"login {service}", State.PROBLEM, error.message, error.hint)
+    if found is None:
+        return Check("access", f"login {service}", State.WARNING, "none", ADVICE[service])
+    who = f"{found.account}, from {found.origin}" if found.account else f"from {found.origin}"
+    return Check("access", f"login {service}", State.OK, who)
+
+
+def _accepted(
+    spec: DatasetSpec, mirror: Mirror, credentials: Credentials, project: str | None, timeout: float
+) -> Check | None:
+    """How far access goes at one mirror; ``None`` where a login is missing, which was said before."""
+    from cxrprep.sources import open_source
+    from cxrprep.sources.base import AccessState, SourceOptions
+
+    name = f"{spec.name} from {mirror.name}"
+    options = SourceOptions(
+        credentials=credentials,
+        timeout=timeout,
+        billing_project=project or credentials.google_project(),
+        extra=dict(mirror.settings),
+    )
+    try:
+        source = open_source(mirror.url, options)
+        try:
+            access = source.access()
+        finally:
+            source.close()
+    except CxrprepError as error:
+        group = "network" if error.exit_code is ExitCode.UNREACHABLE else "access"
+        return Check(group, name, State.WARNING, error.message, error.hint)
+    if access.state is AccessState.MISSING:
+        return None
+    good = access.state in (AccessState.GRANTED, AccessState.OPEN)
+    state = State.OK if good else State.WARNING if access.state is AccessState.UNKNOWN else State.PROBLEM
+    who = f" as {access.account}" if access.account else ""
+    costs = f"; {access.costs}" if access.costs else ""
+    return Check("access", name, state, f"{access.state}{who}{costs}", "" if good else access.advice or mirror.how)
+
+
+def _network(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    skews = []
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        for (url, what), answer in zip(hosts.items(), pool.map(lambda u: _head(u, timeout), hosts), strict=True):
+            host = url.split("/")[2]
+            if isinstance(answer, str):
+                hint = f"needed for {what}; behind a proxy set HTTPS_PROXY, and ask whether {host} is allowed"
+                yield Check("network", host, State.WARNING, answer, hint)
+                continue
+            seconds, skew = answer
+            yield Check("network", host, State.OK, f"answers in {seconds * 1000:.0f} ms ({what})")
+            if skew is not None:
+                skews.append(skew)
+    if skews:
+        skew = sorted(skews)[len(skews) // 2]
+        bad = abs(skew) > _SKEW
+        hint = "set the clock (NTP): signed links and TLS certificates depend on it" if bad else ""
+        state = State.PROBLEM if bad else State.OK
+        yield Check(
+            "machine",
+            "clock",
+            state,
+            f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if bad else "right",
+            hint,
+        )
+
+
+def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
+    """Seconds until the server answered and how far our clock is ahead of its; or why it did not answer."""
+    import email.utils
+    import urllib.error
+    import urllib.request
+
+    begun = time.monotonic()
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the addresses are constants of this module
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310  # likewise
+            date = answer.headers.get("Date")
+    except urllib.error.HTTPError as error:
+        # Any status is an answer: reach is all that is asked here.
+        with error:
+            date = error.headers.get("Date")
+    except (OSError, ValueError) as error:
+        return f"no answer: {getattr(error, 'reason', None) or error}"
+    seconds = time.monotonic() - begun
+    try:
+        there = email.utils.parsedate_to_datetime(date).timestamp() if date else None
+    except ValueError:
+        there = None
+    return seconds, None if there is None else time.time() - there
+
+
+def _reachable_scheduler(address: str, timeout: float) -> Check:
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        return Check("engine", address, State.PROBLEM, "not an address", "write it as tcp://host:8786")
+    try:
+        socket.create_connection((host, port), timeout=timeout).close()
+    except OSError as error:
+        return Check(
+            "engine", address, State.PROBLEM, f"no answer: {error.strerror or error}", "is the scheduler running?"
+        )
+    return Check("engine", address, State.OK, "answers")

@@ -1,0 +1,152 @@
+"""``cxrprep config``: check job files, show every value and who set it, or begin a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.job import KEYS
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+    from cxrprep.job import Key
+
+
+@click.group("config")
+def command() -> None:
+    """Check, show or begin a configuration.
+
+    Values come from, the later the stronger: the defaults, your own file, ./cxrprep.toml, the file of --config,
+    CXRPREP_ variables, options.
+    """
+
+
+@verb(
+    "check",
+    examples=(("cxrprep config check configs/*.toml", "every ready-made job file"),),
+)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
+def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
+    """Read job files and say what is wrong with them: syntax, keys, values, names. Asks no server."""
+    from cxrprep.cli.checking import check_job
+    from cxrprep.errors import ExitCode, UsageError
+
+    if not files:
+        raise UsageError("which file?", hint="cxrprep config check FILE...")
+    out = invocation.out
+    results = [{"file": str(file), **check_job(file)} for file in files]
+    if out.form == "json":
+        out.document(results)
+    for result in results:
+        if result["error"]:
+            hint = f"\n  {result['hint']}" if result["hint"] else ""
+            out.note(f"{result['error']}{hint}", level="problem")
+        elif out.form == "human":
+            out.text(f"{out.symbol('ok', out.stdout)} {result['file']}: {result['summary']}", result)
+    return ExitCode.USAGE if any(result["error"] for result in results) else ExitCode.DONE
+
+
+@verb(
+    "show",
+    examples=(
+        ("cxrprep config show", "every value, who set it, and what it means"),
+        ("cxrprep config show --changed --config configs/cluster-cron.toml", "only what is not the default"),
+    ),
+)
+@click.option("--changed", is_flag=True, help="only values that somebody set")
+def show(invocation: Invocation, changed: bool) -> None:
+    """Show every value and who set it, in a form that is itself a job file."""
+    settings = invocation.settings
+    shown = [
+        {"name": key.name, "value": settings.value(key.name), "set_by": settings.origins[key.name], "help": key.help}
+        for key in KEYS.values()
+        if not changed or settings.origins[key.name] != "default"
+    ]
+    invocation.out.text(_as_toml(shown) if shown else "# everything is at its default", shown)
+
+
+@verb(
+    "init",
+    examples=(
+        ("cxrprep config init nih.toml --dataset nih-chestxray14", "a job file to fill in"),
+        ("cxrprep config init", "./cxrprep.toml, read by every command that is started beside it"),
+    ),
+)
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@options.dataset
+@click.option("--force", is_flag=True, help="write over a file that is there")
+def init(invocation: Invocation, file: Path | None, force: bool) -> None:
+    """Write a job file with every key at its default, each with what it means."""
+    from cxrprep.datasets.spec import find_dataset
+    from cxrprep.errors import UsageError
+
+    path = file or Path("cxrprep.toml")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", hint="name another file, or --force")
+    dataset = find_dataset(invocation.job.dataset).name if invocation.job.dataset else ""
+    path.write_text(template(dataset), encoding="utf-8")
+    invocation.out.text(
+        f"Wrote {path}. Fill it in, then: cxrprep config check {path} && cxrprep run {path}", {"file": str(path)}
+    )
+
+
+for _part in (check, show, init):
+    command.add_command(_part)
+
+
+def template(dataset: str = "") -> str:
+    """A job file with every key: those that are off at their default are comments."""
+    lines = ["# A job of cxrprep. Check it with `cxrprep config check FILE`, run it with `cxrprep run FILE`.", ""]
+    section = ""
+    for key in KEYS.values():
+        owner, _, name = key.name.rpartition(".")
+        if owner != section:
+            section = owner
+            lines += ["", f"[{owner}]"]
+        lines.append(f"# {_sentence(key)}")
+        value = dataset or key.default if key.name == "dataset" else key.default
+        comment = "" if key.name == "dataset" and dataset else "# "
+        lines.append(f"{comment}{name} = {toml_value('' if value is None else value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(key: Key) -> str:
+    known = [choice for choice in key.choices if choice]
+    return f"{key.help} ({', '.join(known)})" if known else key.help
+
+
+def toml_value(value: Any) -> str:
+    """``value`` as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items()) + " }" if value else "{}"
+        )
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for the character that JSON leaves bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return str(value)
+
+
+_UNSET: Final = "# not set: "
+
+
+def _as_toml(shown: list[dict[str, Any]]) -> str:
+    lines: list[str] = []
+    section = ""
+    for item in shown:
+        owner, _, name = item["name"].rpartition(".")
+        if owner != section:
+            section = owner
+            lines += ["", f"[{owner}]"]
+        lines.append(f"# {item['help']}; set by: {item['set_by']}")
+        lines.append(f"{_UNSET}{name}" if item["value"] is None else f"{name} = {toml_value(item['value'])}")
+    return "\n".join(lines).lstrip("\n")

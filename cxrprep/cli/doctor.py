@@ -1,0 +1,60 @@
+"""``cxrprep doctor``: what stands between this machine and the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.invocation import Invocation
+
+
+@verb(
+    "doctor",
+    examples=(
+        ("cxrprep doctor", "everything"),
+        ("cxrprep doctor --dataset mimic-cxr", "what MIMIC-CXR needs: login, agreement, reach"),
+        ("cxrprep doctor --offline", "ask no server"),
+    ),
+)
+@options.root
+@options.dataset
+@setting("engine.scheduler", "--scheduler", metavar="ADDRESS")
+@options.network
+@click.option("--offline", is_flag=True, help="ask no server")
+def command(invocation: Invocation, offline: bool) -> int:
+    """Check Python, codecs, disk, clock, logins, agreements, network and cluster; each with the next step.
+
+    Logins are used, and never printed. ROOT is where the data shall go (here, when it is not named).
+    """
+    from cxrprep.api.doctor import Examination, State, examine
+
+    out, job = invocation.out, invocation.job
+    checks = []
+    for check in examine(
+        root=invocation.path(job.root) or Path(),
+        credentials=invocation.credentials(asks=False),
+        dataset=job.dataset or None,
+        billing_project=job.download.billing_project or None,
+        scheduler=job.engine.scheduler or None,
+        offline=offline,
+        timeout=min(job.download.timeout, 10.0),
+    ):
+        checks.append(check)
+        if out.form == "human":
+            # Said as it is known: the network may take its time.
+            out.check(str(check.state), check.name, check.found, check.hint)
+    examination = Examination(tuple(checks))
+    if out.form == "json":
+        out.document({"command": "doctor", "exit_code": examination.exit_code, **examination.to_dict()})
+    elif out.form == "quiet":
+        for check in checks:
+            if check.state is State.PROBLEM:
+                out.note(f"{check.found}. {check.hint}", level="problem", subject=check.name)
+    return examination.exit_code

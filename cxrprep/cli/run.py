@@ -1,0 +1,155 @@
+"""``cxrprep run``: all steps of a job file as one job, with one summary and one exit code."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
+from cxrprep.errors import CxrprepError, ExitCode, most_pressing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cxrprep.cli.invocation import Invocation
+    from cxrprep.events import Sink
+
+# After these the next step still makes sense: what failed is missing, and nothing that is here is wrong.
+_GO_ON = frozenset({ExitCode.DONE, ExitCode.PARTIAL})
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step of a job came to; ``result`` is its verb's own, ``message`` says why there is none."""
+
+    step: str
+    exit_code: ExitCode
+    seconds: float
+    facts: Mapping[str, Any]
+    rows: Sequence[tuple[str, Any]]
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a job came to: a line for each step, and the exit code on which a person must act first."""
+
+    steps: tuple[StepResult, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """The most pressing of the steps'."""
+        return int(most_pressing(step.exit_code for step in self.steps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The steps with their own results, ready for JSON."""
+        steps = [
+            {
+                "step": s.step,
+                "exit_code": int(s.exit_code),
+                "seconds": round(s.seconds, 3),
+                "message": s.message,
+                "hint": s.hint,
+                "result": dict(s.facts),
+            }
+            for s in self.steps
+        ]
+        return {"steps": steps, "not_reached": list(self.skipped)}
+
+    def summary_rows(self) -> Sequence[tuple[str, Any]]:
+        """One line a step, with the first facts of its result."""
+        from cxrprep.cli.output import cell, human_seconds
+
+        rows = []
+        for step in self.steps:
+            facts = ", ".join(f"{label} {cell(value)}" for label, value in list(step.rows)[:3])
+            text = step.message or facts
+            code = f" (exit code {int(step.exit_code)})" if step.exit_code else ""
+            rows.append((step.step, f"{text}{code}, {human_seconds(step.seconds)}"))
+            if step.hint:
+                rows.append(("", step.hint))
+        rows += [(step, "not reached") for step in self.skipped]
+        return rows
+
+
+@verb(
+    "run",
+    examples=(
+        ("cxrprep run configs/nih-chestxray14.toml", "download, verify, label, convert, hand over"),
+        ("cxrprep run configs/cluster-cron.toml --quiet", "as a nightly cron job: silent unless something is wrong"),
+        ("cxrprep run configs/mimic-cxr.toml --dry-run", "what it would do"),
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--dry-run", "-n", is_flag=True, help="print the steps and the download's plan, and do nothing")
+@setting("steps", "--steps", metavar="NAME,...", type=str)
+@setting("root", "--root", metavar="DIR")
+@options.shard
+@options.jobs
+def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
+    """Do the steps of a job file in their order; what is done already is kept, so it may be run as often as you like.
+
+    The job stops at the first step that needs a person. Items that failed alone do not stop it: the next run tries
+    them again.
+    """
+    from cxrprep.cli.checking import check_names, summary
+
+    invocation.config = file
+    job = invocation.job
+    check_names(job, str(file))
+    steps = [step for step in job.steps if step != "convert" or job.convert.recipe]
+    with invocation.events() as sink:
+        if dry_run:
+            return _plan(invocation, steps, sink)
+        result = run_steps(invocation, steps, sink)
+    return invocation.out.result(summary(job), result, command="run")
+
+
+def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobResult:
+    """Do the steps until one needs a person; an error of ours is that step's result."""
+    done: list[StepResult] = []
+    for index, step in enumerate(steps):
+        begun = time.monotonic()
+        try:
+            result = _performers()[step](invocation, sink)
+        except CxrprepError as error:
+            code, facts, rows = error.exit_code, {}, ()
+            message, hint = error.message, error.hint
+        else:
+            code, facts, rows = ExitCode(result.exit_code), result.to_dict(), tuple(result.summary_rows())
+            message = hint = ""
+        done.append(StepResult(step, code, time.monotonic() - begun, facts, rows, message, hint))
+        if code not in _GO_ON:
+            return JobResult(tuple(done), tuple(steps[index + 1 :]))
+    return JobResult(tuple(done), ())
+
+
+def _performers() -> dict[str, Callable[[Invocation, Sink], Any]]:
+    from cxrprep.cli import convert, download, extract_labels, manifest, verify
+
+    return {
+        "download": download.perform,
+        "verify": verify.perform,
+        "extract-labels": extract_labels.perform,
+        "convert": convert.perform,
+        "manifest": manifest.perform,
+    }
+
+
+def _plan(invocation: Invocation, steps: Sequence[str], sink: Sink) -> int:
+    from cxrprep.cli import download
+
+    if "download" in steps:
+        return invocation.out.result(
+            f"Would do: {', '.join(steps)}. The download:", download.plan(invocation, sink), command="run"
+        )
+    invocation.out.text(f"Would do: {', '.join(steps)}", {"steps": list(steps)})
+    return int(ExitCode.DONE)
