@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import operator
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -46,6 +47,7 @@ class Role(enum.StrEnum):
 
     FINDING = "finding"
     STRUCTURE = "structure"
+    SIGN = "sign"
     SUSPECT = "suspect"
     IGNORED = "ignored"
 
@@ -68,11 +70,13 @@ class Cue(enum.IntFlag):
     WITH = enum.auto()
     OPENER = enum.auto()
     VERB = enum.auto()
+    COPULA = enum.auto()
     COMMA = enum.auto()
     AND = enum.auto()
     OR = enum.auto()
     VERSUS = enum.auto()
     SKIP = enum.auto()
+    LIST = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Rules:
 
 
 _TABLES = ("observations.toml", "cues.toml")
-_ROLES = {"findings": Role.FINDING, "structures": Role.STRUCTURE, "suspects": Role.SUSPECT, "ignored": Role.IGNORED}
+_ROLES = {"findings": Role.FINDING, "structures": Role.STRUCTURE, "signs": Role.SIGN, "suspects": Role.SUSPECT, "ignored": Role.IGNORED}
 
 
 @functools.cache
@@ -145,8 +149,15 @@ def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
         _collect(entries, phrases, Entry(((names.index(label), _ROLES[role]),)), name)
     for cue, phrases, name in cues:
         _collect(entries, phrases, Entry((), int(cue)), name)
+    prefixes = [form[0][:-1] for form in entries if len(form) == 1 and form[0].endswith("*")]
     for form, entry in entries.items():
-        lexicon.node(form).value = _without_ignored(entry)
+        meaning = entry
+        if len(form) == 1:
+            # A word that is listed itself also means what a prefix of it means: "enlarged" and "enlarge*".
+            for prefix in prefixes:
+                if form[0].startswith(prefix) and form[0] != prefix + "*":
+                    meaning = meaning.joined(entries[(prefix + "*",)])
+        lexicon.node(form).value = _without_ignored(meaning)
     return Rules(names, frozenset(hidden), lexicon, f"sha256:{digest.hexdigest()}")
 
 
@@ -181,10 +192,10 @@ def _name(block: dict[str, Any], name: str) -> str:
 
 
 def _cue(block: dict[str, Any], name: str) -> Cue:
-    kind = str(block.get("kind", ""))
+    kind = block.get("kind", "")
     try:
-        return Cue[kind.upper()]
-    except KeyError:
+        return functools.reduce(operator.or_, (Cue[each.upper()] for each in ([kind] if isinstance(kind, str) else kind)))
+    except (KeyError, AttributeError, TypeError):
         known = ", ".join(cue.name.lower() for cue in Cue if cue.name)
         raise ConfigError(f"{name}: {kind!r} is no kind of cue; known: {known}") from None
 

@@ -69,12 +69,14 @@ _BORDERLINE = int(Cue.BORDERLINE)
 _STOP = int(Cue.STOP)
 _WITH = int(Cue.WITH)
 _OPENER = int(Cue.OPENER)
-_VERB = int(Cue.VERB)
+_COPULA = int(Cue.COPULA)
+_VERB = int(Cue.VERB) | _COPULA
 _COMMA = int(Cue.COMMA)
 _AND = int(Cue.AND)
 _OR = int(Cue.OR)
 _VERSUS = int(Cue.VERSUS)
 _SKIP = int(Cue.SKIP)
+_LIST = int(Cue.LIST)
 _FORWARD = _NEG | _UNC | _DOUBT
 _AFTER = _NEG_AFTER | _UNC_AFTER | _DOUBT_AFTER
 _SEPARATOR = _COMMA | _AND | _OR | _VERSUS
@@ -89,7 +91,7 @@ _OR_GAP = 5
 class Item:
     """A phrase in the sentence, with what is decided about it so far."""
 
-    __slots__ = ("by", "cue", "first", "last", "mentions", "rule", "status", "structure")
+    __slots__ = ("by", "cue", "first", "last", "mentions", "rule", "sign", "status", "structure")
 
     def __init__(self, first: int, last: int, entry: Entry) -> None:
         """Take the phrase at word places ``first`` to ``last``."""
@@ -100,7 +102,8 @@ class Item:
         self.status = Status.POSITIVE
         self.rule = Rule.NAMED
         self.by: Item | None = None
-        self.structure = any(role is Role.STRUCTURE for _, role in entry.mentions)
+        self.sign = any(role is Role.SIGN for _, role in entry.mentions)
+        self.structure = self.sign or any(role is Role.STRUCTURE for _, role in entry.mentions)
 
     def decide(self, status: Status, rule: Rule, by: Item | None) -> None:
         """Record a status with its reason."""
@@ -134,6 +137,7 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
 def _forward(items: list[Item]) -> None:
     """Let negations and uncertainties reach over what follows them."""
     governor: Item | None = None
+    reached = False
     skipping = False
     count = len(items)
     for index, item in enumerate(items):
@@ -143,6 +147,7 @@ def _forward(items: list[Item]) -> None:
                 item.decide(Status.UNCERTAIN, Rule.UNCERTAIN, governor)
             elif governor is not None:
                 _apply_forward(item, governor)
+                reached = True
             if not cue & _FORWARD:
                 continue
         if cue & _STOP:
@@ -159,12 +164,12 @@ def _forward(items: list[Item]) -> None:
                     and False
                 ):
                     continue
-                governor = item
+                governor, reached = item, False
         elif cue & _SKIP:
             governor = item
         elif cue & _WITH:
             governor = None
-        elif cue & (_COMMA | _AND) and governor is not None and not _goes_on(items, index, count):
+        elif cue & (_COMMA | _AND) and reached and governor is not None and not _goes_on(items, index, count, bool(governor.cue & _LIST)):
             governor = None
 
 
@@ -191,7 +196,7 @@ def _points_forward(items: Sequence[Item], index: int) -> bool:
     return False
 
 
-def _goes_on(items: Sequence[Item], index: int, count: int) -> bool:
+def _goes_on(items: Sequence[Item], index: int, count: int, listing: bool) -> bool:
     """Whether a list goes on after the comma or "and" at ``index``."""
     place = index
     conjoined = False
@@ -209,7 +214,7 @@ def _goes_on(items: Sequence[Item], index: int, count: int) -> bool:
         return False
     seen_mention = False
     later_or = False
-    opened = bool(following.cue & _OPENER)
+    opened = bool(following.cue & _OPENER) and not listing
     for later in items[place:]:
         if later.cue & _STOP:
             break
@@ -236,7 +241,7 @@ def _backward(items: list[Item]) -> None:
         for place in range(index - 1, -1, -1):
             earlier = items[place]
             if earlier.mentions:
-                if seen and not joined:
+                if seen and not joined and items[place + 1].first - earlier.last > 1:
                     break
                 _apply_backward(earlier, item)
                 seen, joined = True, False
@@ -349,11 +354,22 @@ def _structures(items: list[Item]) -> None:
                 predicated = True
         elif item.mentions and any(role is Role.FINDING for _, role in item.mentions) and not item.cue:
             open_group = False
-        elif item.cue & _STOP and item.last - item.first == 1:
-            pass
-    for item in items:
+    before: Item | None = None
+    for index, item in enumerate(items):
         if item.structure:
+            # "Normal heart size, mediastinal contours": the second has the first one's state.
+            if not states[id(item)] and before is not None and _listed(items, index):
+                states[id(item)] = states[id(before)]
             _settle(item, states[id(item)])
+            before = item
+
+
+def _listed(items: Sequence[Item], index: int) -> bool:
+    """Whether the structure at ``index`` stands in a list right after another one."""
+    place = index - 1
+    while place > 0 and items[place].cue & (_COMMA | _AND) and not items[place].mentions:
+        place -= 1
+    return place < index - 1 and items[place].structure
 
 
 def _predicative(items: Sequence[Item], index: int) -> bool:
@@ -361,7 +377,7 @@ def _predicative(items: Sequence[Item], index: int) -> bool:
     place = index - 1
     while place >= 0 and items[place].cue & (_STATE | _OPENER) and not items[place].mentions:
         place -= 1
-    return place >= 0 and bool(items[place].cue & _VERB) and not items[place].cue & _STOP
+    return place >= 0 and bool(items[place].cue & _COPULA) and not items[place].cue & _STOP
 
 
 def _structures_ahead(items: Sequence[Item], index: int) -> list[Item]:
@@ -373,7 +389,7 @@ def _structures_ahead(items: Sequence[Item], index: int) -> list[Item]:
             break
         if item.structure:
             ahead.append(item)
-        elif item.cue & (_STOP | _VERB | _COMMA | _WITH) or (item.cue & (_AND | _OR) and not ahead and False):
+        elif item.cue & (_STOP | _VERB | _COMMA | _WITH) :
             break
         elif item.mentions and not item.cue:
             break
@@ -404,6 +420,8 @@ def _settle(item: Item, states: Sequence[Item]) -> None:
             item.decide(Status.POSITIVE, Rule.ABNORMAL, abnormal)
     elif normal is not None:
         item.decide(Status.NEGATIVE, Rule.NORMAL, normal)
+    elif item.sign:
+        return
     elif _STABLE in first:
         item.decide(Status.UNCERTAIN, Rule.STABLE, first[_STABLE])
     else:
