@@ -1,0 +1,219 @@
+"""Any HTTP(S) mirror: a folder that a web server shows, a list of checksums, or a single file."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import posixpath
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
+from cxrprep.model import RemoteFile
+from cxrprep.sources import sums
+from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.client import HttpClient
+from cxrprep.sources.connection import split_url, without_query
+from cxrprep.sources.http_listing import Entry, read_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cxrprep.sources.base import ByteStream, SourceOptions
+
+_FILE_SUFFIXES: Final = (
+    ".gz",
+    ".tgz",
+    ".tar",
+    ".zip",
+    ".csv",
+    ".txt",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".dcm",
+    ".pdf",
+    ".json",
+)
+# Up to this many files, sizes that no listing states are asked for one by one.
+_ASKED_SINGLY: Final = 256
+
+
+class HttpSource:
+    """A mirror at an http or https address. The address of one file is a mirror of that file."""
+
+    def __init__(self, url: str, options: SourceOptions) -> None:
+        """Nothing is requested yet. Raises ``UsageError`` for an address that carries a login."""
+        split_url(url)
+        parts = urllib.parse.urlsplit(url)
+        self._query = parts.query
+        path = parts.path or "/"
+        self._single = posixpath.basename(path) if path.lower().endswith(_FILE_SUFFIXES) else ""
+        folder = path[: len(path) - len(self._single)] if self._single else path.rstrip("/") + "/"
+        self._base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, folder, "", ""))
+        self.address = without_query(url)
+        ranges = int(options.extra.get("ranges", "4"))
+        self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
+        self._known = options.known
+        self._client = HttpClient(options)
+
+    def list(self, prefix: str = "") -> Iterator[RemoteFile]:
+        """The files below ``prefix``: from a list of checksums where there is one, and from folder pages.
+
+        A mirror that shows neither is asked for the files that the catalog knows. Raises ``AccessError``,
+        ``SourceUnreachableError``, and ``NotInSourceError`` when nothing is found at all.
+        """
+        if self._single:
+            yield from self._with_sizes(iter([RemoteFile(urllib.parse.unquote(self._single))]))
+            return
+        files = (file for file in self._everything(prefix) if file.key.startswith(prefix))
+        yield from self._with_sizes(files)
+
+    def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
+        """See ``Source.open``."""
+        return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
+
+    def access(self) -> Access:
+        """Whether the address answers, and to whom."""
+        try:
+            self._client.head(self._url(urllib.parse.unquote(self._single)) if self._single else self._base)
+        except AccessError as error:
+            missing = "401" in error.message and "rejects" not in error.message
+            return Access(AccessState.MISSING if missing else AccessState.REJECTED, advice=error.hint)
+        except NotInSourceError:
+            return Access(AccessState.UNKNOWN, advice=f"{self.address} does not exist; check the address")
+        return Access(AccessState.OPEN)
+
+    def close(self) -> None:
+        """Drop connections."""
+        self._client.close()
+
+    # ---- listing ----
+
+    def _url(self, key: str) -> str:
+        address = self._base + urllib.parse.quote(key)
+        return f"{address}?{self._query}" if self._query else address
+
+    def _everything(self, prefix: str) -> Iterator[RemoteFile]:
+        top = self._page("")
+        names = {entry.name: entry for entry in top or ()}
+        listed: set[str] = set()
+        found = False
+        # With a folder page at hand only what it shows is asked for.
+        for name in (n for n in sums.NAMES if top is None or n in names):
+            for file in self._sums(name):
+                found = True
+                head = file.key.partition("/")[0]
+                listed.add(head)
+                entry = names.get(file.key)
+                yield file if entry is None else dataclasses.replace(file, size=entry.size)
+            if found:
+                break
+        if top is not None:
+            rest = [entry for entry in top if entry.name not in listed]
+            yield from (RemoteFile(e.name, e.size) for e in rest if not e.folder)
+            yield from self._walk([e.name + "/" for e in rest if e.folder], prefix)
+        elif not found:
+            yield from self._known_ones()
+
+    def _sums(self, name: str) -> Iterator[RemoteFile]:
+        try:
+            stream = self._client.open(self._url(name), key=name)
+        except NotInSourceError:
+            return
+        except AccessError:
+            # Some sites answer 403, or their home page, for what does not exist.
+            return
+        with io.TextIOWrapper(io.BufferedReader(_Reader(stream), 1 << 20), "utf-8", errors="replace") as text:
+            yield from sums.parse(text)
+
+    def _page(self, folder: str) -> Sequence[Entry] | None:
+        try:
+            answer, body = self._client.read(self._url(folder), key=folder or self.address)
+        except NotInSourceError:
+            return None
+        except AccessError:
+            # A folder that may not be shown (403) may still hold files that may be fetched.
+            if folder or not self._known:
+                raise
+            return None
+        return read_page(body, answer.headers.get("content-type", ""), self._url(folder))
+
+    def _walk(self, folders: Sequence[str], prefix: str) -> Iterator[RemoteFile]:
+        """The files below ``folders``, level by level, several pages at a time."""
+        with ThreadPoolExecutor(self.politeness.connections, thread_name_prefix="listing") as pool:
+            while folders:
+                # Folders off the way to the prefix hold nothing that is asked for.
+                folders = [f for f in folders if f.startswith(prefix) or prefix.startswith(f)]
+                below = []
+                for folder, entries in zip(folders, pool.map(self._page, folders), strict=True):
+                    for entry in entries or ():
+                        if entry.folder:
+                            below.append(f"{folder}{entry.name}/")
+                        else:
+                            yield RemoteFile(folder + entry.name, entry.size)
+                folders = below
+
+    def _known_ones(self) -> Iterator[RemoteFile]:
+        if not self._known:
+            raise NotInSourceError(
+                f"{self.address} shows neither a folder page nor a list of checksums",
+                hint="check the address; it should show the files of the release in a browser",
+            )
+        found = False
+        for file in self._known:
+            sized = self._asked(file)
+            if sized is not None:
+                found = True
+                yield sized
+        if not found:
+            raise NotInSourceError(f"{self.address} has none of the release's files", hint="check the address")
+
+    def _with_sizes(self, files: Iterable[RemoteFile]) -> Iterator[RemoteFile]:
+        """The same files; when they are few, with the sizes that the listing does not state."""
+        rest = iter(files)
+        first = list(itertools.islice(rest, _ASKED_SINGLY + 1))
+        if len(first) > _ASKED_SINGLY:
+            yield from first
+            yield from rest
+            return
+        with ThreadPoolExecutor(self.politeness.connections, thread_name_prefix="sizes") as pool:
+            for file, sized in zip(first, pool.map(self._sized, first), strict=True):
+                yield sized or file
+
+    def _sized(self, file: RemoteFile) -> RemoteFile | None:
+        return file if file.size is not None else self._asked(file)
+
+    def _asked(self, file: RemoteFile) -> RemoteFile | None:
+        """``file`` as the server describes it without sending it; ``None`` where it says nothing."""
+        try:
+            answer = self._client.head(self._url(file.key), key=file.key)
+        except SourceUnreachableError:
+            raise
+        except CxrprepError:
+            return None
+        if answer.is_page or "content-encoding" in answer.headers:
+            return file
+        size = answer.content_length
+        return dataclasses.replace(
+            file, size=size, digest=file.digest or answer.digest(), validator=answer.validator(size)
+        )
+
+
+class _Reader(io.RawIOBase):
+    """A ``ByteStream`` as a file object, for readers of text."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        return self._stream.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

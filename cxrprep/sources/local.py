@@ -1,0 +1,177 @@
+"""A folder on this machine: a lab's copy, an unpacked download, a mounted disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.model import RemoteFile
+from cxrprep.sources import sums
+from cxrprep.sources.base import Access, AccessState, Politeness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from cxrprep.model import Digest
+    from cxrprep.sources.base import ByteStream, SourceOptions
+
+# In a folder that cxrprep made, these hold what it made of the release; they are no part of it.
+_OWN: Final = frozenset({".cxrprep", "manifests", "derived", "cxrprep.lock", "cxrprep.files.parquet"})
+_LINKS: Final = 40
+
+
+def folder_of(url: str) -> Path:
+    """The path that a ``file://`` address or a plain path names. Raises ``UsageError`` for another host's."""
+    if "://" not in url:
+        return Path(url).expanduser()
+    parts = urllib.parse.urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{url}: a file address names no host", hint="write file:///path, with three slashes")
+    return Path(urllib.request.url2pathname(parts.path))
+
+
+class LocalSource:
+    """A folder, or a single file, on a file system that is mounted here."""
+
+    def __init__(self, url: str, options: SourceOptions) -> None:
+        """Raises ``UsageError`` when there is nothing at that path."""
+        path = folder_of(url)
+        if not path.exists():
+            raise UsageError(f"there is no folder {path}", hint="check the path given with --source")
+        self._single = path.name if path.is_file() else ""
+        self._root = path.parent if self._single else path
+        self.address = str(path)
+        self.politeness = Politeness(connections=options.connections or 4)
+
+    def list(self, prefix: str = "") -> Iterator[RemoteFile]:
+        """The files below ``prefix``, folder by folder in order of name, links followed.
+
+        A list of checksums in the folder itself lends its digests. Raises ``AccessError`` for a folder that may not
+        be read.
+        """
+        if self._single:
+            yield self._describe(self._single, os.stat(self._root / self._single))  # noqa: PTH116  # same call as below
+            return
+        digests = self._digests()
+        own = _OWN if (self._root / "cxrprep.lock").exists() or (self._root / ".cxrprep").exists() else frozenset()
+        queue = [("", 0)]
+        while queue:
+            folder, links = queue.pop()
+            below = []
+            for entry in self._scan(folder):
+                key = folder + entry.name
+                if not folder and entry.name in own:
+                    continue
+                try:
+                    if entry.is_dir():
+                        deeper = links + entry.is_symlink()
+                        if deeper <= _LINKS and (key.startswith(prefix) or prefix.startswith(key)):
+                            below.append((key + "/", deeper))
+                    elif key.startswith(prefix) and entry.is_file():
+                        file = self._describe(key, entry.stat())
+                        yield dataclasses.replace(file, digest=digests[key]) if key in digests else file
+                except FileNotFoundError:
+                    # Deleted since the folder was read, or a link to nowhere.
+                    continue
+            queue.extend(reversed(below))
+
+    def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
+        """See ``Source.open``."""
+        return LocalBody(self.path_of(file), file.key, offset, end)
+
+    def path_of(self, file: RemoteFile) -> Path:
+        """Where ``file`` lies: what links and clones are made of."""
+        return self._root / file.key
+
+    def access(self) -> Access:
+        """Open, when the folder can be read."""
+        readable = os.access(self._root, os.R_OK | os.X_OK)
+        return Access(AccessState.OPEN if readable else AccessState.REJECTED)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _scan(self, folder: str) -> Sequence[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._root / folder) as entries:
+                return sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            raise _refused(self._root / folder, error) from error
+
+    def _describe(self, key: str, stat: os.stat_result) -> RemoteFile:
+        return RemoteFile(key, stat.st_size, validator=_validator(stat))
+
+    def _digests(self) -> dict[str, Digest]:
+        for name in sums.NAMES:
+            path = self._root / name
+            if path.is_file():
+                with path.open(encoding="utf-8", errors="replace") as lines:
+                    return {file.key: file.digest for file in sums.parse(lines) if file.digest is not None}
+        return {}
+
+
+class LocalBody:
+    """An open file as a ``ByteStream``; its validator is time and size."""
+
+    __slots__ = ("_file", "_key", "_left", "_path", "digest", "length", "offset", "validator")
+
+    def __init__(self, path: Path, key: str, offset: int, end: int | None) -> None:
+        """Raises ``NotInSourceError`` and ``AccessError``."""
+        self._path, self._key = path, key
+        try:
+            self._file = path.open("rb", buffering=0)
+            stat = os.fstat(self._file.fileno())
+            self._file.seek(offset)
+        except OSError as error:
+            raise _refused(path, error) from error
+        self.offset = offset
+        self.length: int | None = stat.st_size
+        self.validator: str | None = _validator(stat)
+        self.digest: Digest | None = None
+        self._left = (stat.st_size if end is None else min(end, stat.st_size)) - offset
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer``; 0 at the end. Raises ``SourceUnreachableError`` when the file shrinks or the disk fails."""
+        if self._left <= 0:
+            return 0
+        try:
+            count = self._file.readinto(buffer[: self._left]) or 0
+        except OSError as error:
+            raise _refused(self._path, error) from error
+        if count == 0:
+            raise SourceUnreachableError(f"{self._path} became shorter while it was read", hint="run again")
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _validator(stat: os.stat_result) -> str:
+    return f"{stat.st_mtime_ns}-{stat.st_size}"
+
+
+def _refused(path: Path, error: OSError) -> CxrprepError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotInSourceError(f"{path} is no longer there")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return AccessError(f"{path} may not be read", hint="check its permissions, or ask whoever owns it")
+    return SourceUnreachableError(f"{path} cannot be read: {error.strerror}", hint="check the disk or the mount")
