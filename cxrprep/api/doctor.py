@@ -6,7 +6,6 @@ import enum
 import importlib.util
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,24 +138,19 @@ def _machine() -> Iterator[Check]:
 
     from cxrprep import __version__
 
-    yield Check(
-        "machine", "cxrprep", State.OK, f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
-    )
+    about = f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield Check("machine", "cxrprep", State.OK, about)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Check("machine", "cores", State.OK, str(cores))
     for module, what, extra, missing in _CODECS:
         there = importlib.util.find_spec(module) is not None
         install = f"pip install 'cxrprep[{extra}]'" if extra else "pip install --force-reinstall cxrprep"
-        state = State.OK if there else missing
-        yield Check(
-            "machine", f"codec {module}", state, what if there else f"missing: {what}", "" if there else install
-        )
+        state, found, hint = (State.OK, what, "") if there else (missing, f"missing: {what}", install)
+        yield Check("machine", f"codec {module}", state, found, hint)
     for module, what, extra in _EXTRAS:
         there = importlib.util.find_spec(module) is not None
         found = what if there else f"not installed: {what}"
         yield Check("machine", f"extra {extra}", State.OK, found, "" if there else f"pip install 'cxrprep[{extra}]'")
-    if sys.version_info < (3, 11):
-        yield Check("machine", "Python", State.PROBLEM, platform.python_version(), "install Python 3.11 or newer")
 
 
 def _disk(root: Path) -> Iterator[Check]:
@@ -171,11 +165,7 @@ def _disk(root: Path) -> Iterator[Check]:
     free = usage.free / 1e9
     needs = ", ".join(f"{name} {size / 1e9:,.0f} GB" for name, size in _sizes())
     state = State.OK if free >= 60 else State.WARNING
-    hint = (
-        ""
-        if state is State.OK
-        else f"the collections need: {needs}; a part of one needs less (--limit, --view, --split)"
-    )
+    hint = "" if state is State.OK else f"the collections take: {needs}; choose a part: --limit, --view, --split"
     yield Check("disk", f"free at {place}", state, f"{free:,.0f} GB of {usage.total / 1e9:,.0f} GB", hint)
     if not os.access(place, os.W_OK):
         hint = "name a folder of your own, or keep the record elsewhere with --state DIR"
@@ -274,14 +264,8 @@ def _network(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
         skew = sorted(skews)[len(skews) // 2]
         bad = abs(skew) > _SKEW
         hint = "set the clock (NTP): signed links and TLS certificates depend on it" if bad else ""
-        state = State.PROBLEM if bad else State.OK
-        yield Check(
-            "machine",
-            "clock",
-            state,
-            f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if bad else "right",
-            hint,
-        )
+        found = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if bad else "right"
+        yield Check("machine", "clock", State.PROBLEM if bad else State.OK, found, hint)
 
 
 def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
@@ -323,7 +307,6 @@ def _reachable_scheduler(address: str, timeout: float) -> Check:
     try:
         socket.create_connection((host, port), timeout=timeout).close()
     except OSError as error:
-        return Check(
-            "engine", address, State.PROBLEM, f"no answer: {error.strerror or error}", "is the scheduler running?"
-        )
+        found = f"no answer: {error.strerror or error}"
+        return Check("engine", address, State.PROBLEM, found, "start the scheduler, or name another: --scheduler")
     return Check("engine", address, State.OK, "answers")

@@ -133,10 +133,8 @@ class Invocation:
             values["chexpert"] = _from_stdin()
         elif named:
             files["chexpert"] = self.path(named) or Path(named)
-        asks = (
-            asks and self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-        )
-        return Credentials(files=files, values=values, prompt=_ask if asks else None)
+        person = self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        return Credentials(files=files, values=values, prompt=_ask if asks and person else None)
 
 
 def _from_stdin() -> Secret:

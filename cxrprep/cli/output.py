@@ -241,13 +241,17 @@ class Output:
         """One line of an examination, with its next step below it."""
         import textwrap
 
-        room = max(min(self.width, 120) - 4, 30)
-        mark = self.symbol(state, self.stdout)
-        text = f"{name}: {found}"
-        folded = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        room = max(min(self.width, 120) - 6, 30)
+
+        def fold(text: str) -> list[str]:
+            return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+        first, *rest = fold(f"{name}: {found}")
+        lines = [f"{self.symbol(state, self.stdout)} {first}", *(f"  {line}" for line in rest)]
         if hint:
-            folded += textwrap.wrap(f"-> {hint}", room, break_long_words=False, break_on_hyphens=False)
-        self._say("\n".join([f"{mark} {folded[0]}", *(f"    {line}" for line in folded[1:])]), self.stdout)
+            first, *rest = fold(hint)
+            lines += [f"  {self.symbol('next', self.stdout)} {first}", *(f"    {line}" for line in rest)]
+        self._say("\n".join(lines), self.stdout)
 
     # ---- everything else ----
 
