@@ -29,6 +29,7 @@ _ROWS: Final = 1 << 17
 CATEGORY: Final = pa.dictionary(pa.int8(), pa.string())
 # Text of a source table, which repeats as often as the table's authors pleased.
 TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+REPORT_TEXT: Final = pa.dictionary(pa.int32(), pa.large_string())
 
 BOX: Final = pa.struct(
     [
@@ -119,7 +120,7 @@ _PROVIDERS = (
     describe("attending_provider_id", pa.string(), "MIMIC: attending radiologist"),
     describe("resident_provider_id", pa.string(), "MIMIC: resident radiologist"),
 )
-_REPORT_TEXT = describe("report_text", pa.large_string(), "text of the report, on request only")
+_REPORT_WORDS: Final = "text of the report, on request only"
 
 LABELS: Final = pa.schema(
     [
@@ -242,13 +243,15 @@ def labels_schema(raw: Iterable[str], *, plain: Iterable[str] = (), report_text:
         )
         for name in raw
     ]
-    last = [_REPORT_TEXT] if report_text else []
+    # All images and sources of a study share its text.
+    last = [describe("report_text", REPORT_TEXT, _REPORT_WORDS)] if report_text else []
     return pa.schema([*LABELS, *fields, *last])
 
 
 def studies_schema(*, report_text: bool = False) -> pa.Schema:
     """The schema of ``studies.parquet``; with ``report_text`` a column of that name ends the table."""
-    return pa.schema([*STUDIES, *([_REPORT_TEXT] if report_text else [])])
+    last = [describe("report_text", pa.large_string(), _REPORT_WORDS)] if report_text else []
+    return pa.schema([*STUDIES, *last])
 
 
 def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels import chexpert_plus
-from cxrprep.labels.tables import Form, TextTable, first_true, read_table
+from cxrprep.labels.tables import Form, TextTable, digest_of, first_true, read_table
 from cxrprep.labels.values import categories, constant, count_true, labels, positions, projection_of, sex
 from cxrprep.labels.vocabulary import CHEXPERT
 from cxrprep.schemas import CATEGORY, TEXT
@@ -32,7 +32,10 @@ _FORMS: Final = {
     "labels": Form(("Path", *CHEXPERT.names), optional=_PERSON, plain=("Path",)),
     "studies": Form(("Study", *CHEXPERT.names), plain=("Study",)),
 }
-_IMAGE: Final = r"(?:^|/)(?P<image>(?P<study>(?P<patient>patient\d{5})/study\d+)/view\d+_(?P<side>frontal|lateral))\.(?:jpe?g|png|dcm)$"
+_IMAGE: Final = (
+    r"(?:^|/)(?P<image>(?P<study>(?P<patient>patient\d{5})/study\d+)/view\d+_(?P<side>frontal|lateral))"
+    r"\.(?:jpe?g|png|dcm)$"
+)
 _IMAGE_FORM: Final = "expected a path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
 _STUDY: Final = r"(?:^|/)(?P<study>(?P<patient>patient\d{5})/study\d+)/?$"
 _STUDY_FORM: Final = "expected a study such as CheXpert-v1.0/test/patient64741/study1"
@@ -98,8 +101,10 @@ def image_ids(table: TextTable, column: str) -> dict[str, Any]:
     if pc.count_distinct(ids["image_id"]).as_py() < table.rows:
         table.require_unique(column)
         seen: set[str] = set()
-        row = next(i for i, key in enumerate(ids["image_id"].to_pylist()) if key in seen or seen.add(key))
-        raise table.error(row, column, "an earlier row is about the same image", "remove one of the two rows")
+        for row, key in enumerate(ids["image_id"].to_pylist()):
+            if key in seen:
+                raise table.error(row, column, "an earlier row is about the same image", "remove one of the two rows")
+            seen.add(key)
     return {**ids, "path_raw": paths, "split": split_of(ids["patient_id"])}
 
 
@@ -204,7 +209,7 @@ def _demographics(tables: Tables, gathered: Gathered) -> dict[str, pa.Array]:
             columns[name] = pa.array(cells, pa.string()).dictionary_encode().cast(TEXT)
     if pc.count_distinct(columns["PATIENT"]).as_py() < len(rows) - 1:
         raise TableError(f"{path}, column 'PATIENT': a patient stands there twice", hint="fetch the sheet again")
-    gathered.use_file(path, chexpert_plus.digest_of(path), "demographics", rows=len(rows) - 1, used=len(rows) - 1)
+    gathered.use_file(path, digest_of(path), "demographics", rows=len(rows) - 1, used=len(rows) - 1)
     return columns
 
 

@@ -5,7 +5,6 @@ Labels may differ between the images of one study there, since the reports were 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.tables import Form, read_table
+from cxrprep.labels.tables import Form, digest_of, read_table
 from cxrprep.labels.values import categories, constant, count_true, positions
 from cxrprep.labels.vocabulary import CHEXPERT
-from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY, TEXT
 
 if TYPE_CHECKING:
@@ -47,17 +45,6 @@ _IMAGE: Final = (
 )
 _VALUES: Final = {1: "1.0", 0: "0.0", -1: "-1.0"}
 _KEPT: Final = ("view", "projection", "view_raw", "sex", "age_years", "age_flag", "split")
-
-
-def digest_of(path: Path) -> Digest:
-    """The SHA-256 of a file. Raises ``TableError`` when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise TableError(
-            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
-        ) from error
 
 
 def read(tables: Tables, gathered: Gathered) -> None:
@@ -158,7 +145,7 @@ def _add_reports(tables: Tables, gathered: Gathered) -> None:
     used = 0
     for index, block in enumerate(gathered.blocks):
         place = positions(block.column("image_id"), image)
-        texts = table.column("report").take(place.combine_chunks() if isinstance(place, pa.ChunkedArray) else place)
-        gathered.blocks[index] = block.append_column("report_text", texts.cast(pa.large_string()))
+        texts = pa.DictionaryArray.from_arrays(place.combine_chunks(), table.column("report").cast(pa.large_string()))
+        gathered.blocks[index] = block.append_column("report_text", texts)
         used = max(used, count_true(pc.is_in(image, value_set=block.column("image_id"))))
     gathered.use(table, "reports", used=used, name_images_that_no_label_table_has=table.rows - used)

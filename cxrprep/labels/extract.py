@@ -181,18 +181,18 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     source = table.column("label_source").cast(pa.string())
     names = sorted(name for name in pc.unique(source).to_pylist() if name is not None)
     sources = tuple(_of_source(table if len(names) == 1 else table.filter(pc.equal(source, n)), n) for n in names)
-    whole = sources[0] if len(names) == 1 else _of_source(table, "")
-    images = table if len(names) == 1 else table.filter(_first_of_each(table.column("image_id").combine_chunks()))
+    first = table if len(names) == 1 else table.filter(_first_of_each(table))
+    whole = sources[0] if len(names) == 1 else None
     boxes = table.column("boxes")
     return LabelsResult(
         dataset=dataset,
         release=labels.release,
         path=path,
         rows=table.num_rows,
-        images=whole.images,
-        patients=whole.patients,
-        studies=whole.studies,
-        splits=_splits(images),
+        images=whole.images if whole else first.num_rows,
+        patients=whole.patients if whole else int(pc.count_distinct(table.column("patient_id")).as_py()),
+        studies=whole.studies if whole else int(pc.count_distinct(table.column("study_id")).as_py()),
+        splits=_splits(first),
         boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
         boxed_images=len(boxes) - boxes.null_count,
         sources=sources,
@@ -212,7 +212,13 @@ def _of_source(rows: pa.Table, name: str) -> SourceCounts:
     )
 
 
-def _first_of_each(ids: pa.Array) -> pa.Array:
-    """Which rows are the first of their image; rows are in order, so equal ids are neighbours."""
-    new = pc.fill_null(pc.not_equal(ids[1:], ids[:-1]), fill_value=True)
+def _first_of_each(table: pa.Table) -> pa.Array:
+    """Which rows are the first that name their image, over all label sources."""
+    ids = table.column("image_id").combine_chunks()
+    if not len(ids):
+        return pa.array([], pa.bool_())
+    first = pc.index_in(ids, value_set=pc.unique(ids))
+    # ``unique`` keeps the order of first sight: a row is new when its number among them was not reached before.
+    highest = pc.cumulative_max(first)
+    new = pc.fill_null(pc.greater(highest[1:], highest[:-1]), fill_value=True)
     return pc.and_(pc.is_valid(ids), pa.concat_arrays([pa.array([True]), new]))

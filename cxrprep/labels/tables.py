@@ -171,6 +171,17 @@ def _read(path: Path) -> tuple[bytes, Digest]:
     return data, digest
 
 
+def digest_of(path: Path) -> Digest:
+    """The SHA-256 of a file that is not read as a table. Raises ``TableError`` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise TableError(
+            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
+        ) from error
+
+
 def _records(data: bytes, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
     """Each record of a CSV with the line it begins on, from 1; blank lines are passed over as the fast reader does."""
     text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")

@@ -1,0 +1,238 @@
+"""Reads the tables of MIMIC-CXR and MIMIC-CXR-JPG: labels by study, carried to the images that the other tables list.
+
+The labelers' tables have no row for studies without usable text, so their images get a row of nulls; the radiologist's
+table is about a part of the test studies, and only their images get a row of that source. Columns that repeat an id
+word for word are not kept a second time as ``raw_``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError
+from cxrprep.labels.mimic_images import Images, list_images
+from cxrprep.labels.mimic_reports import report_paths, report_texts
+from cxrprep.labels.tables import Form, TextTable, read_table
+from cxrprep.labels.values import LABEL_CELLS, constant, count_true, labels, positions
+from cxrprep.labels.vocabulary import CHEXPERT
+from cxrprep.schemas import CATEGORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.labels.find import Tables
+    from cxrprep.labels.rows import Gathered
+
+STUDY: Final = r"^5\d{7}$"
+PATIENT: Final = r"^1\d{7}$"
+_NAMES: Final = CHEXPERT.names
+_LABELERS: Final = Form(("subject_id", "study_id", *_NAMES))
+_PROVIDER_IDS: Final = ("ordering_provider_id", "attending_provider_id", "resident_provider_id")
+_CELLS: Final = {**LABEL_CELLS, "_": None}
+_CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
+
+
+def _radiologist_header(names: list[str]) -> list[str]:
+    """The released table may say Airspace Opacity where all others say Lung Opacity."""
+    return ["Lung Opacity" if name.lower() == "airspace opacity" else name for name in names]
+
+
+_RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)
+_PROVIDERS: Final = Form(("study_id",), optional=("subject_id", *_PROVIDER_IDS), plain=("study_id",), open=True)
+_PATIENTS: Final = Form(("subject_id", "gender", "anchor_age", "anchor_year"), plain=("subject_id",), open=True)
+
+
+def read(tables: Tables, gathered: Gathered) -> None:
+    """Add the rows that these tables give: one per image and label source, or per study where no table lists images."""
+    images = list_images(tables, gathered)
+    paths = report_paths(tables, gathered)
+    by_study = _providers(tables, gathered)
+    if paths is not None:
+        by_study["report_path"] = paths
+    texts = report_texts(tables, gathered) if gathered.options.report_text else None
+    people = _People.read(gathered.options.patients, gathered) if gathered.options.patients is not None else None
+    sources = tables.of_role("labels")
+    read_tables = [
+        (entry.label_source, read_table(path, _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS))
+        for entry, path in sources
+    ]
+    owners = _owners(images, [table for _, table in read_tables if "subject_id" in table])
+    context = _Context(by_study, texts, people)
+    everything = _Rows.all_images(images)
+    for source, table in read_tables:
+        table.require_match("study_id", STUDY, "expected a study such as 50414267")
+        table.require_unique("study_id")
+        rows = _Rows.of(everything, table, owners, whole=source != "radiologist")
+        columns, raw = rows.labels(table, source)
+        gathered.use(table, "labels", used=table.rows, source=source)
+        if rows.without_images:
+            gathered.note(
+                f"{rows.without_images:,} studies have no image in the tables here", str(table.path), "warning"
+            )
+        context.add(rows, columns, raw, gathered)
+    if not read_tables and images.rows:
+        context.add(everything, {}, {}, gathered)
+    if not gathered.blocks:
+        raise TableError(
+            "no table here lists images or labels of MIMIC-CXR",
+            hint="download mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG, or name their folder with --tables DIR",
+        )
+
+
+class _Rows:
+    """Which image and study each row of a block is about; ``whole`` when it is every image in order."""
+
+    def __init__(
+        self,
+        images: Images,
+        image: pa.Array,
+        study: pa.Array,
+        patient: pa.Array,
+        *,
+        extra: int = 0,
+        whole: bool = False,
+    ) -> None:
+        self.images = images
+        self.image = image  # row of ``images``; null for a study without one
+        self.study = study
+        self.patient = patient
+        self.without_images = extra
+        self.whole = whole
+
+    @classmethod
+    def all_images(cls, images: Images) -> _Rows:
+        """A row for each image."""
+        return cls(images, pa.array(range(images.rows), pa.int32()), images.study, images.patient, whole=True)
+
+    @classmethod
+    def of(cls, everything: _Rows, table: TextTable, owners: tuple[pa.Array, pa.Array], *, whole: bool) -> _Rows:
+        """A row for each image (``whole``) or each image of a labelled study, and one for each study without image."""
+        images, labelled = everything.images, table.text("study_id")
+        alone = labelled.filter(pc.invert(pc.is_in(labelled, value_set=images.study)))
+        if whole and not len(alone):
+            return everything
+        patient = owners[1].take(positions(alone, owners[0]))
+        if patient.null_count:
+            study = alone.filter(pc.is_null(patient))[0].as_py()
+            row = pc.index(labelled, study).as_py()
+            raise table.error(
+                row, "study_id", "no table here says whose study this is", "add the split, metadata or study list"
+            )
+        kept = everything.image
+        if not whole:
+            kept = kept.filter(pc.is_in(images.study, value_set=labelled))
+        study = pa.concat_arrays([images.study.take(kept), alone])
+        owner = pa.concat_arrays([images.patient.take(kept), patient])
+        image = pa.concat_arrays([kept, pa.nulls(len(alone), kept.type)])
+        return cls(images, image, study, owner, extra=len(alone))
+
+    def of_images(self, values: pa.Array) -> pa.Array:
+        """A column of the images as a column of these rows."""
+        return values if self.whole else values.take(self.image)
+
+    def __len__(self) -> int:
+        return len(self.study)
+
+    def labels(self, table: TextTable, source: str) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+        """The label columns and source cells of each row, by its study; null where the table has no row for it."""
+        place = positions(self.study, table.text("study_id"))
+        columns: dict[str, Any] = {term.column: labels(table, term.name, _CELLS).take(place) for term in CHEXPERT.terms}
+        columns |= {
+            "label_source": constant(source, len(self)),
+            "table_name": constant(table.path.name, len(self)),
+            "table_digest": constant(str(table.digest), len(self)),
+        }
+        return columns, {name: table.column(name).take(place) for name in _NAMES}
+
+
+def _owners(images: Images, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
+    """Every study with its patient, from all tables that say so; ``TableError`` where two disagree."""
+    studies, patients = [images.study], [images.patient]
+    for table in labelled:
+        table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
+        known = images.patient.take(positions(table.text("study_id"), images.study))
+        wrong = pc.fill_null(pc.not_equal(known, table.text("subject_id")), fill_value=False)
+        if count_true(wrong):
+            row = pc.index(wrong, pa.scalar(value=True)).as_py()
+            raise table.error(row, "subject_id", f"other tables say that this study is of patient {known[row]}")
+        studies.append(table.text("study_id"))
+        patients.append(table.text("subject_id"))
+    whole = pa.table({"study": pa.concat_arrays(studies), "patient": pa.concat_arrays(patients)})
+    one = whole.group_by("study", use_threads=False).aggregate([("patient", "min")])
+    return one.column("study").combine_chunks(), one.column("patient_min").combine_chunks()
+
+
+@dataclass(slots=True)
+class _Context:
+    """What is known of studies and patients beside their labels, as pairs of keys and values."""
+
+    by_study: dict[str, tuple[pa.Array, pa.Array]]
+    texts: tuple[pa.Array, pa.Array] | None
+    people: _People | None
+    # What was last made, and for which rows: the labelers' tables are about the same ones.
+    made: tuple[_Rows, dict[str, Any]] | None = None
+
+    def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], gathered: Gathered) -> None:
+        """Add a block of these rows with their labels."""
+        if self.made is None or self.made[0] is not rows:
+            self.made = (rows, self._about(rows))
+        cells = {name: rows.of_images(values) for name, values in rows.images.raw.items()}
+        gathered.add(len(rows), {**self.made[1], **columns}, {**cells, **raw})
+        if self.texts is not None:
+            study, text = self.texts
+            column = pa.DictionaryArray.from_arrays(positions(rows.study, study), text)
+            gathered.blocks[-1] = gathered.blocks[-1].append_column("report_text", column)
+
+    def _about(self, rows: _Rows) -> dict[str, Any]:
+        about = {name: rows.of_images(values) for name, values in rows.images.columns.items()}
+        about |= {"image_id": rows.of_images(rows.images.image), "study_id": rows.study, "patient_id": rows.patient}
+        for name, (study, values) in self.by_study.items():
+            about[name] = values.take(positions(rows.study, study))
+        if self.people is not None:
+            about |= self.people.of(rows.patient, about.get("study_datetime"))
+        return about
+
+
+def _providers(tables: Tables, gathered: Gathered) -> dict[str, tuple[pa.Array, pa.Array]]:
+    found = tables.of_role("providers")
+    if not found:
+        return {}
+    table = read_table(found[0][1], _PROVIDERS)
+    table.require_match("study_id", STUDY, "expected a study such as 50414267")
+    table.require_unique("study_id")
+    gathered.use(table, "providers", used=table.rows)
+    return {name: (table.text("study_id"), table.text(name)) for name in _PROVIDER_IDS if name in table}
+
+
+class _People:
+    """Sex, and age by year, of the patients that MIMIC-IV knows."""
+
+    def __init__(self, subject: pa.Array, sex: pa.Array, age: pa.Array, year: pa.Array) -> None:
+        self.subject, self.sex, self.age, self.year = subject, sex, age, year
+
+    @classmethod
+    def read(cls, path: Path, gathered: Gathered) -> _People:
+        """From MIMIC-IV's ``patients.csv.gz``. Raises ``TableError``."""
+        table = read_table(path, _PATIENTS)
+        table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
+        table.require_unique("subject_id")
+        sex = table.mapped("gender", {"M": "M", "F": "F"}, CATEGORY, "expected M or F")
+        age = table.translated("anchor_age", int, pa.int32(), "expected an age in years")
+        year = table.translated("anchor_year", int, pa.int32(), "expected a year")
+        gathered.use(table, "patients", used=table.rows)
+        return cls(table.text("subject_id"), sex, age, year)
+
+    def of(self, patient: pa.Array, when: pa.Array | None) -> dict[str, Any]:
+        """Sex and age at the study: the anchor age and the years since the anchor year, which are shifted alike."""
+        place = positions(patient, self.subject)
+        columns: dict[str, Any] = {"sex": self.sex.take(place)}
+        if when is not None:
+            anchor = self.age.take(place)
+            years = pc.subtract(pc.year(when).cast(pa.int32()), self.year.take(place))
+            columns["age_years"] = pc.add(anchor, years).cast(pa.float32())
+            columns["age_flag"] = pc.if_else(pc.greater_equal(anchor, _CAPPED), "capped", None)
+        return columns

@@ -1,0 +1,282 @@
+"""The images of MIMIC-CXR, from the four tables that list them: metadata, split, record list, file names.
+
+Any of them will do. Where several are here, an image's study and patient must be the same in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError
+from cxrprep.labels.tables import Form, TextTable, first_true, read_names, read_table
+from cxrprep.labels.values import categories, count_true, positions, projection_of
+from cxrprep.model import View
+from cxrprep.schemas import CATEGORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.labels.find import Tables
+    from cxrprep.labels.rows import Gathered
+
+_IDS: Final = ("dicom_id", "subject_id", "study_id")
+_DICOM: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
+_METADATA_RAW: Final = (
+    "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
+)  # fmt: skip
+_FORMS: Final = {
+    "metadata": Form(
+        (*_IDS, "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime"),
+        optional=(*_METADATA_RAW, "AcquisitionDeviceProcessingDescription"),
+        plain=(*_IDS, "StudyTime"),
+    ),
+    "split": Form((*_IDS, "split"), plain=_IDS),
+    "records": Form((*_IDS, "path"), plain=(*_IDS, "path")),
+}
+_PATH: Final = (
+    r"^(?:files/)?p\d\d/p(?P<subject_id>1\d{7})/s(?P<study_id>5\d{7})"
+    r"/(?P<dicom_id>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.\w+$"
+)
+_WORDS: Final = {"postero-anterior": View.PA, "antero-posterior": View.AP, "lateral": View.LATERAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """All images that the tables list. ``columns`` are named as in ``labels.parquet``, ``raw`` as in the tables."""
+
+    image: pa.Array
+    study: pa.Array
+    patient: pa.Array
+    columns: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, pa.Array] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """The number of images."""
+        return len(self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One table's images: ids by row, the table itself, and a way to name a row in an error."""
+
+    path: Path
+    ids: dict[str, pa.Array]
+    table: TextTable | None = None
+
+    def wrong(self, row: int, column: str, what: str) -> TableError:
+        """The error for one row."""
+        if self.table is not None:
+            return self.table.error(row, column, what)
+        return TableError(f"{self.path}, line {row + 1}, column 1: {what}", hint="fetch the list again")
+
+    def require_unique(self) -> None:
+        """Raise ``TableError`` when an image stands in two rows."""
+        if self.table is not None:
+            self.table.require_unique("dicom_id")
+        elif pc.count_distinct(self.ids["dicom_id"]).as_py() < len(self.ids["dicom_id"]):
+            raise TableError(f"{self.path}, column 1: an image stands there twice", hint="fetch the list again")
+
+
+def list_images(tables: Tables, gathered: Gathered) -> Images:
+    """The images of all tables here; the first table's order, then those that only later ones know."""
+    listings = []
+    for entry, path in tables.of_role("images"):
+        form = entry.settings["form"]
+        listing = _from_names(path, gathered) if form == "filenames" else _from_table(path, _FORMS[form], gathered)
+        listings.append((form, listing))
+    if not listings:
+        empty = pa.array([], pa.string())
+        return Images(empty, empty, empty)
+    listings[0][1].require_unique()
+    image = listings[0][1].ids["dicom_id"]
+    places = [pa.array(range(len(image)), pa.int32())]
+    for _, listing in listings[1:]:
+        more = listing.ids["dicom_id"]
+        if more.equals(image):
+            places.append(places[0])
+            continue
+        place = positions(image, more)
+        matched = len(place) - place.null_count
+        if matched < len(more):
+            # Some rows are about other images, or about one image twice.
+            listing.require_unique()
+            unknown = pc.invert(pc.is_in(more, value_set=image))
+            message = f"{len(more) - matched:,} images stand here and not in {listings[0][1].path.name}"
+            gathered.note(message, str(listing.path), "warning")
+            image = pa.concat_arrays([image, more.filter(unknown)])
+            place = positions(image, more)
+        places.append(place)
+    owner: dict[str, pa.Array] = {}
+    columns: dict[str, Any] = {}
+    raw: dict[str, pa.Array] = {}
+    for (form, listing), known in zip(listings, places, strict=True):
+        place = pa.concat_arrays([known, pa.nulls(len(image) - len(known), known.type)])
+        for name in ("study_id", "subject_id"):
+            stated = listing.ids[name].take(place)
+            held = owner.get(name)
+            if held is not None:
+                differs = first_true(pc.fill_null(pc.not_equal(held, stated), fill_value=False))
+                if differs >= 0:
+                    what = f"{listings[0][1].path.name} says {held[differs]} for image {image[differs]}"
+                    raise listing.wrong(place[differs].as_py(), name, what)
+            owner[name] = stated if held is None else pc.coalesce(held, stated)
+        if listing.table is not None:
+            _tell(form, listing.table, place, columns, raw)
+    _one_patient_a_study(owner, listings[0][1])
+    if "study_datetime" in columns:
+        columns |= _order(owner["study_id"], owner["subject_id"], columns["study_datetime"])
+    return _sorted(Images(image, owner["study_id"], owner["subject_id"], columns, raw))
+
+
+def _sorted(images: Images) -> Images:
+    """The images by patient, study and id, so that every block of rows is in the order of the output already."""
+    keys = pa.table({"patient": images.patient, "study": images.study, "image": images.image})
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
+    return Images(
+        images.image.take(order),
+        images.study.take(order),
+        images.patient.take(order),
+        {name: values.take(order) for name, values in images.columns.items()},
+        {name: values.take(order) for name, values in images.raw.items()},
+    )
+
+
+def _from_table(path: Path, form: Form, gathered: Gathered) -> _Listing:
+    table = read_table(path, form)
+    table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
+    table.require_match("study_id", r"^5\d{7}$", "expected a study such as 50414267")
+    table.require_match("subject_id", r"^1\d{7}$", "expected a patient such as 10000032")
+    gathered.use(table, "images", used=table.rows)
+    if "ViewPosition" in table:
+        _note_unknown_views(table, gathered)
+    return _Listing(path, {name: table.text(name) for name in _IDS}, table)
+
+
+def _from_names(path: Path, gathered: Gathered) -> _Listing:
+    names, digest = read_names(path)
+    found = pc.extract_regex(names, _PATH)
+    row = first_true(pc.is_null(found))
+    if row >= 0:
+        raise TableError(
+            f"{path}, line {row + 1}, column 1: expected a path such as files/p10/p10000032/s50414267/<image>.jpg "
+            f"({names[row].as_py()[:80]!r})",
+            hint="fetch the list again",
+        )
+    ids = {name: pc.struct_field(found, name) for name in _IDS}
+    gathered.use_file(path, digest, "images", rows=len(names), used=len(names))
+    return _Listing(path, ids)
+
+
+def _one_patient_a_study(owner: dict[str, pa.Array], listing: _Listing) -> None:
+    pairs = pa.table({"study": owner["study_id"], "patient": owner["subject_id"]})
+    by = pairs.group_by("study", use_threads=False).aggregate([("patient", "min"), ("patient", "max")])
+    differs = first_true(pc.not_equal(by.column("patient_min"), by.column("patient_max")).combine_chunks())
+    if differs >= 0:
+        study = by.column("study")[differs].as_py()
+        row = pc.index(listing.ids["study_id"], study).as_py()
+        raise listing.wrong(max(row, 0), "study_id", f"study {study} has images of two patients")
+
+
+def _view(text: str) -> str | None:
+    word = text.strip()
+    if word.lower() in _WORDS:
+        return str(_WORDS[word.lower()])
+    name = word.upper().replace(" ", "_").replace("-", "_")
+    return name if name in set(View) else None
+
+
+def _note_unknown_views(table: TextTable, gathered: Gathered) -> None:
+    """A view that we do not know is no reason to refuse 377,110 rows: it stays in ``view_raw``, and is said."""
+    column = table.column("ViewPosition")
+    for code, word in enumerate(column.dictionary.to_pylist()):
+        if word is not None and _view(word) is None:
+            rows = pc.equal(column.indices, code)
+            where = table.error(first_true(rows), "ViewPosition", "a view that cxrprep does not know").message
+            gathered.note(
+                f"{where}: {count_true(rows):,} rows have view null and view_raw {word!r}", str(table.path), "warning"
+            )
+
+
+def _tell(form: str, table: TextTable, place: pa.Array, columns: dict[str, Any], raw: dict[str, pa.Array]) -> None:
+    """Add what one table says of the images; ``place`` is each image's row in it."""
+    if form == "split":
+        words = {name: name for name in ("train", "validate", "test")}
+        table.require("split")
+        columns["split"] = table.mapped("split", words, CATEGORY, "expected train, validate or test").take(place)
+        raw["split"] = table.column("split").take(place)
+    elif form == "records":
+        columns["path_raw"] = table.text("path").take(place)
+    else:
+        view = table.translated("ViewPosition", _view, CATEGORY, "expected a view").take(place)
+        columns |= {
+            "view": view,
+            "projection": projection_of(view),
+            "view_raw": categories(table.column("ViewPosition")).take(place),
+            "orig_height": table.translated("Rows", int, pa.int32(), "expected a number of pixels").take(place),
+            "orig_width": table.translated("Columns", int, pa.int32(), "expected a number of pixels").take(place),
+            "study_datetime": _datetime(table).take(place),
+        }
+        raw |= {name: table.column(name).take(place) for name in table.names if name not in _IDS}
+
+
+def _datetime(table: TextTable) -> pa.Array:
+    """Date and time of the study. The date is yyyymmdd; the time hhmmss.fff, a number whose leading zeros are lost."""
+
+    def day(text: str) -> int:
+        if len(text) != 8:
+            raise ValueError(text)
+        date = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "D")
+        return int(date.astype("datetime64[ms]").astype(np.int64))
+
+    days = table.translated("StudyDate", day, pa.int64(), "expected a date such as 21800506")
+    text = table.text("StudyTime")
+    wrong = first_true(pc.invert(pc.match_substring_regex(text, r"^\d{1,6}(\.\d*)?$")))
+    if wrong >= 0:
+        raise table.error(wrong, "StudyTime", "expected a time such as 80556.875")
+    clock = text.cast(pa.float64())
+    thousandths = pc.round(pc.multiply(clock, 1000.0)).cast(pa.int64())
+    seconds = pc.divide(thousandths, 1000)
+    hours, minutes = (
+        pc.divide(seconds, 10000),
+        pc.subtract(pc.divide(seconds, 100), pc.multiply(pc.divide(seconds, 10000), 100)),
+    )
+    rest = pc.subtract(thousandths, pc.multiply(pc.divide(seconds, 100), 100_000))
+    late = first_true(pc.or_(pc.greater(hours, 23), pc.or_(pc.greater(minutes, 59), pc.greater_equal(rest, 61_000))))
+    if late >= 0:
+        raise table.error(late, "StudyTime", "no time of day")
+    passed = pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60_000), rest)
+    return pc.add(days, passed).cast(pa.timestamp("ms"))
+
+
+def _order(study: pa.Array, patient: pa.Array, when: pa.Array) -> dict[str, Any]:
+    """Each image's place of its study in time, from 1, and the study before it; studies of one moment share a place."""
+    known = pc.is_valid(when)
+    table = pa.table({"study": study, "patient": patient, "when": when.cast(pa.int64())}).filter(known)
+    one = table.group_by("study", use_threads=False).aggregate([("patient", "min"), ("when", "min")])
+    keys = [("patient_min", "ascending"), ("when_min", "ascending"), ("study", "ascending")]
+    one = one.sort_by(keys).combine_chunks()
+    if not one.num_rows:
+        return {}
+    owner, moment = one.column("patient_min").combine_chunks(), one.column("when_min").combine_chunks().to_numpy()
+    new_patient = np.append([True], pc.not_equal(owner[1:], owner[:-1]).to_numpy(zero_copy_only=False))
+    later = np.append([True], moment[1:] != moment[:-1]) | new_patient
+    moments = np.cumsum(later)
+    first_of_patient = np.maximum.accumulate(np.where(new_patient, np.arange(len(later)), 0))
+    order = moments - moments[first_of_patient] + 1
+    # The study just before the first one of this moment, unless that is another patient's.
+    first_of_moment = np.maximum.accumulate(np.where(later, np.arange(len(later)), 0))
+    prior = pa.array(first_of_moment - 1, mask=order == 1)
+    studies = one.column("study").combine_chunks()
+    place = positions(study, studies)
+    place = pc.if_else(known, place, pa.scalar(None, place.type))
+    return {
+        "study_order": pa.array(order.astype(np.int16)).take(place),
+        "prior_study_id": studies.take(prior).take(place),
+    }
