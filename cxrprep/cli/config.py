@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -136,9 +136,6 @@ def toml_value(value: Any) -> str:
     return str(value)
 
 
-_UNSET: Final = "# not set: "
-
-
 def _as_toml(shown: list[dict[str, Any]]) -> str:
     lines: list[str] = []
     section = ""
@@ -147,6 +144,6 @@ def _as_toml(shown: list[dict[str, Any]]) -> str:
         if owner != section:
             section = owner
             lines += ["", f"[{owner}]"]
-        lines.append(f"# {item['help']}; set by: {item['set_by']}")
-        lines.append(f"{_UNSET}{name}" if item["value"] is None else f"{name} = {toml_value(item['value'])}")
+        value = f"# {name} is not set" if item["value"] is None else f"{name} = {toml_value(item['value'])}"
+        lines += [f"# {item['help']}", f"{value:<40}  # {item['set_by']}"]
     return "\n".join(lines).lstrip("\n")
