@@ -77,6 +77,7 @@ _OR = int(Cue.OR)
 _VERSUS = int(Cue.VERSUS)
 _SKIP = int(Cue.SKIP)
 _LIST = int(Cue.LIST)
+_WEAK = int(Cue.WEAK)
 _FORWARD = _NEG | _UNC | _DOUBT
 _AFTER = _NEG_AFTER | _UNC_AFTER | _DOUBT_AFTER
 _SEPARATOR = _COMMA | _AND | _OR | _VERSUS
@@ -128,7 +129,7 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
         return ()
     items = [Item(first, last, entry) for first, last, entry in hits]
     _forward(items)
-    _backward(items)
+    _backward(items, len(words))
     _alternatives(items)
     _structures(items)
     return tuple(_results(items))
@@ -154,7 +155,7 @@ def _forward(items: list[Item]) -> None:
             governor, skipping = None, False
         elif cue & _FORWARD and (not cue & _AFTER or _points_forward(items, index)):
             if governor is None or not (governor.cue & _DOUBT) or cue & _DOUBT:
-                if governor is not None and governor.cue & _NEG and cue & _UNC and not _after_separator(items, index):
+                if governor is not None and governor.cue & _NEG and cue & _UNC and (cue & _WEAK or not _after_separator(items, index)):
                     continue
                 if (
                     governor is not None
@@ -229,7 +230,7 @@ def _goes_on(items: Sequence[Item], index: int, count: int, listing: bool) -> bo
     return later_or or not opened
 
 
-def _backward(items: list[Item]) -> None:
+def _backward(items: list[Item], length: int) -> None:
     """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
     for index, item in enumerate(items):
         if not item.cue & _AFTER:
@@ -253,18 +254,14 @@ def _backward(items: list[Item]) -> None:
                     break
             elif earlier.cue & (_STOP | _WITH | _AFTER):
                 break
-            elif earlier.cue & _VERB and seen:
+            elif earlier.cue & _VERB:
                 break
-    for index, item in enumerate(items):
-        if item.cue & _UNC and not item.cue & _AFTER and index and _ends(items, index):
-            before = items[index - 1]
-            if before.mentions and before.last == item.first and before.status is Status.POSITIVE:
-                before.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, item)
-
-
-def _ends(items: Sequence[Item], index: int) -> bool:
-    """Whether nothing that an adjective could govern follows the one at ``index``."""
-    return not _points_forward(items, index)
+    last = items[-1]
+    if last.cue & _UNC and not last.cue & _AFTER and last.last == length and len(items) > 1:
+        # "Pneumonia?", "infiltrate, questionable": nothing follows that the cue could speak of.
+        before = items[-2]
+        if before.mentions and before.status is Status.POSITIVE:
+            before.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, last)
 
 
 def _apply_backward(item: Item, cue: Item) -> None:

@@ -114,8 +114,8 @@ def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bo
             found = plain_sections(text) or found
     else:
         found = plain_sections(text) or [Section("report", 0, len(text))]
-        if not any(section.name in _READ for section in found):
-            # Titles such as "HISTORY:" alone: what stands before them may be the report itself.
+        if not any(section.name in ("impression", "findings", "report") for section in found):
+            # Titles such as "COMPARISON:" alone: what stands around them may be the report itself.
             return [Section("report", 0, len(text))]
     return _choice(found, sections)
 
