@@ -1,0 +1,155 @@
+"""Archives from outside: their members by name and as streams, safe against traversal, links and bombs."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
+
+from cxrprep.errors import ArchiveError, UnsafePathError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SUFFIXES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
+
+_UNSAFE: Final = re.compile(r"^[A-Za-z]:|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)|[\ud800-\udfff]")
+_NOT_READABLE: Final = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+
+
+def safe_path(name: str) -> str:
+    """``name`` itself when it is relative, ``/``-separated and stays below its root. Raises ``UnsafePathError``."""
+    if _UNSAFE.search(name):
+        raise UnsafePathError(
+            f"{name!r} is not a path inside the folder",
+            hint="whatever named it (a listing, an archive, a plan) is damaged or not to be trusted",
+        )
+    return name
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name holds other files (``table.csv.gz`` does not)."""
+    return name.lower().endswith(SUFFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no archive of a dataset comes near to: the border between large and malicious.
+
+    ``ratio`` compares unpacked with packed bytes, and counts only beyond ``free`` bytes: zeros shrink a thousandfold.
+    """
+
+    members: int = 5_000_000
+    member_size: int = 8 * 1024**3
+    ratio: float = 100.0
+    free: int = 256 * 1024**2
+
+
+class Member(NamedTuple):
+    """A file inside an archive. ``open`` gives its bytes, once, before the next member is asked for."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # frozen
+    """The files in the archive at ``path``, in the order they lie in, folders left out.
+
+    Names are checked before they are handed out. Raises ``ArchiveError`` for damage, links, devices and bombs,
+    ``UnsafePathError`` for a name that would leave the root.
+    """
+    try:
+        packed = path.stat().st_size
+        found = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
+        total = 0
+        for count, member in enumerate(found, 1):
+            total += member.size
+            if (
+                count > limits.members
+                or member.size > limits.member_size
+                or (total > limits.free and total > packed * limits.ratio)
+            ):
+                raise ArchiveError(
+                    f"{path.name}: unpacks to far more than a dataset's archive does (at {member.name!r})",
+                    hint="it was made to fill the disk, or is damaged; do not trust where it came from",
+                )
+            safe_path(member.name)
+            yield member
+    except _NOT_READABLE as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: BaseException) -> ArchiveError:
+    """The error for an archive that cannot be read to its end."""
+    return ArchiveError(
+        f"{path.name} is damaged: {str(error) or type(error).__name__}", hint="remove it and run the download again"
+    )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the archive readers raise while a member is read into ``ArchiveError``."""
+    try:
+        yield
+    except _NOT_READABLE as error:
+        raise damaged(path, error) from error
+
+
+def _tar(path: Path) -> Iterator[Member]:
+    # A stream: members come as they are read, and nothing before them is kept in memory.
+    with tarfile.open(path, mode="r|*") as tar:
+        for entry in tar:
+            tar.members = []  # type: ignore[attr-defined]  # the library would remember all of them
+            if entry.isdir():
+                continue
+            if not entry.isreg():
+                raise ArchiveError(
+                    f"{path.name}: {entry.name!r} is a link or a device, which no dataset's archive holds",
+                    hint="do not trust where it came from",
+                )
+            yield Member(entry.name.removeprefix("./"), entry.size, _opener(tar, entry))
+
+
+def _opener(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        file = tar.extractfile(entry)
+        if file is None:
+            raise tarfile.ReadError(f"{entry.name} cannot be read")
+        return file
+
+    return opened
+
+
+def _zip(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir():
+                continue
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise ArchiveError(
+                    f"{path.name}: {entry.filename!r} is a link or a device, which no dataset's archive holds",
+                    hint="do not trust where it came from",
+                )
+            if entry.flag_bits & 0x1:
+                raise ArchiveError(f"{path.name}: {entry.filename!r} is encrypted", hint="unpack it with its password")
+            yield Member(entry.filename, entry.file_size, lambda e=entry: archive.open(e))  # type: ignore[misc]

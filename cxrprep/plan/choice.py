@@ -1,0 +1,107 @@
+"""Which files a selection wants: a pure predicate over release paths and the ids in them."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cxrprep.model import ImageId, Selection
+
+_STUDY_TEXT: Final = re.compile(r"(?:^|/)p(\d{8})/s(\d{8})\.txt$")
+_WORD: Final = re.compile(r"[A-Za-z]+")
+
+
+def _plain(identifier: str) -> str:
+    """An id without the decoration that people add or drop: ``p10000032``, ``patient00001``, ``1`` for ``00000001``."""
+    text = identifier.strip()
+    if "/" in text:
+        return "/".join(_plain(part) for part in text.split("/"))
+    word = _WORD.match(text)
+    digits = text[word.end() :] if word else text
+    return digits.lstrip("0") or "0" if digits.isdecimal() else text.lower()
+
+
+def draw(
+    images: Iterable[str], *, sample: int | None = None, limit: int | None = None, seed: int = 0
+) -> frozenset[str]:
+    """The image ids that ``--sample`` and ``--limit`` leave of ``images``.
+
+    A draw takes the ids with the smallest hashes, so it depends on the seed and the ids alone, not on their order nor
+    on which others there are; a limit takes the first ids in alphabetical order.
+    """
+    chosen = set(images)
+    if sample is not None:
+        chosen = set(heapq.nsmallest(sample, chosen, key=lambda image: _lot(image, seed)))
+    if limit is not None:
+        chosen = set(heapq.nsmallest(limit, chosen))
+    return frozenset(chosen)
+
+
+def _lot(image: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
+
+
+class Choice:
+    """A selection made ready to be asked 400,000 times.
+
+    ``images`` is the label tables' answer to its splits, views and labels. ``limit`` and ``sample`` are not asked here:
+    they need all images at once (see ``draw``).
+    """
+
+    def __init__(self, selection: Selection, images: frozenset[str] | None = None) -> None:
+        """Raises nothing; globs that match nothing show in the plan."""
+        self._include = _globs(selection.include)
+        self._exclude = _globs(selection.exclude)
+        self._patients = frozenset(map(_plain, selection.patients))
+        self._studies = frozenset(map(_plain, selection.studies))
+        wanted = images
+        if selection.images:
+            wanted = selection.images if wanted is None else wanted & selection.images
+        self._images = wanted
+        self.by_image = bool(self._patients or self._studies or wanted is not None)
+        """Whether ids decide; then a report is wanted when its study is."""
+
+    def wants_path(self, path: str) -> bool:
+        """Whether the globs want the file at this release path."""
+        if self._include is not None and not self._include(path):
+            return False
+        return self._exclude is None or not self._exclude(path)
+
+    def wants_image(self, image: ImageId) -> bool:
+        """Whether the ids want this image."""
+        if self._images is not None and image.image not in self._images:
+            return False
+        return self.wants_study(image.patient, image.study)
+
+    def wants_study(self, patient: str, study: str) -> bool:
+        """Whether the patients and studies want this study; NIH's image ids stand for their studies."""
+        if self._patients and _plain(patient) not in self._patients:
+            return False
+        if not self._studies:
+            return True
+        plain = _plain(study)
+        return plain in self._studies or f"{_plain(patient)}/{plain}" in self._studies
+
+    def wants(self, path: str, image: ImageId | None) -> bool:
+        """Whether the file at ``path``, which shows ``image``, is wanted; tables are subject to globs alone."""
+        return self.wants_path(path) and (image is None or not self.by_image or self.wants_image(image))
+
+
+def report_of(path: str) -> tuple[str, str] | None:
+    """Patient and study of a report beside its study's folder (MIMIC-CXR); ``None`` for any other file."""
+    found = _STUDY_TEXT.search(path)
+    return (found[1], found[2]) if found else None
+
+
+def _globs(patterns: tuple[str, ...]) -> Callable[[str], bool] | None:
+    if not patterns:
+        return None
+    import pathspec
+
+    spec = pathspec.GitIgnoreSpec.from_lines(patterns)
+    return spec.match_file
