@@ -247,6 +247,8 @@ def _convert(hint: Any, value: Any, where: str, text: str) -> Any:
         return {str(k): _convert(inner_hint, v, where, text) for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast("type[Any]", hint), value, where.rsplit(": ", 1)[0], text)
+    if hint is Any:
+        return value
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value
