@@ -1,0 +1,144 @@
+"""Pictures to bytes, each output carrying a mark: the recipe's fingerprint and the digest of the source.
+
+The mark lies where each format keeps text: a PNG ``tEXt`` chunk, a JPEG comment, a WebP ``XMP`` chunk, a JPEG XL
+``xml`` box. It holds nothing of the source's header.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from cxrprep.errors import ImageError, MissingExtraError
+from cxrprep.images.picture import Frame
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.images.picture import Picture
+    from cxrprep.images.recipe import OutputForm
+
+_KEY: Final = b"cxrprep"
+# A mark has some hundred bytes; notes make it longer.
+_HEAD: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an output says of itself: by which recipe and from which bytes it was made, and what became of them.
+
+    ``source`` is the digest of the source file; the other fields are the picture's, so that a second run needs no
+    pixel to describe an output that is done.
+    """
+
+    recipe: str
+    fingerprint: str
+    source: str
+    mode: str
+    bits: int
+    voi: str
+    frame: Frame
+    spacing_mm: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def dump(self) -> bytes:
+        """The mark as it is written."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, held: dict[str, Any]) -> Mark:
+        """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        frame, spacing = dict(held["frame"]), held["spacing_mm"]
+        frame["visible"] = tuple(float(v) for v in frame["visible"])
+        return cls(
+            recipe=str(held["recipe"]),
+            fingerprint=str(held["fingerprint"]),
+            source=str(held["source"]),
+            mode=str(held["mode"]),
+            bits=int(held["bits"]),
+            voi=str(held["voi"]),
+            frame=Frame(**frame),
+            spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+            notes=tuple(str(note) for note in held["notes"]),
+        )
+
+
+def encode(picture: Picture, form: OutputForm, mark: Mark) -> bytes:
+    """The bytes of the output file. Raises ``ImageError`` when the form cannot hold the picture's bits."""
+    pixels = picture.pixels
+    if form.format in ("jpeg", "webp") and pixels.dtype != np.uint8:
+        raise ImageError(f"{form.format} holds 8 bits", hint="add a step bits with to = 8, or choose png")
+    if form.format == "png":
+        data = _opencv(".png", pixels, [])
+        chunk = b"tEXt" + _KEY + b"\0" + mark.dump()
+        return data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    if form.format == "jpeg":
+        data = _opencv(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, form.quality])
+        comment = _KEY + b":" + mark.dump()
+        return data[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + data[2:]
+    if form.format == "webp":
+        return _webp(
+            _opencv(".webp", cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR), [cv2.IMWRITE_WEBP_QUALITY, 101]), picture, mark
+        )
+    return _jxl(picture, mark)
+
+
+def _opencv(suffix: str, pixels: object, options: list[int]) -> bytes:
+    done, data = cv2.imencode(suffix, pixels, options)  # type: ignore[call-overload]  # its stubs know no unions
+    if not done:
+        raise ImageError(f"the image cannot be written as {suffix}")
+    return bytes(data.tobytes())
+
+
+def _webp(data: bytes, picture: Picture, mark: Mark) -> bytes:
+    # The simple form holds no metadata: the extended one (VP8X, RFC 9649 section 2.7) with the XMP flag does.
+    xmp = _KEY + b":" + mark.dump()
+    size = (picture.width - 1).to_bytes(3, "little") + (picture.height - 1).to_bytes(3, "little")
+    body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes([0x04, 0, 0, 0]) + size + data[12:]
+    body += b"XMP " + struct.pack("<I", len(xmp)) + xmp + b"\0" * (len(xmp) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _jxl(picture: Picture, mark: Mark) -> bytes:
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise MissingExtraError(
+            "JPEG XL needs the imagecodecs package", hint="pip install 'cxrprep[codecs]', or choose png"
+        ) from error
+    codestream = imagecodecs.jpegxl_encode(picture.pixels, lossless=True, effort=1, usecontainer=False)
+    text = _KEY + b":" + mark.dump()
+    boxes = (
+        (b"JXL ", b"\r\n\x87\n"),
+        (b"ftyp", b"jxl \0\0\0\0jxl "),
+        (b"xml ", text),
+        (b"jxlc", bytes(codestream)),
+    )
+    return b"".join(struct.pack(">I", len(content) + 8) + kind + content for kind, content in boxes)
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark of an output of ours; ``None`` for any other file. Reads the head of the file (WebP: its tail) only."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+                file.seek(max(0, file.seek(0, 2) - _HEAD))
+                head = file.read()
+    except OSError:
+        return None
+    start = head.find(_KEY)
+    if start < 0:
+        return None
+    try:
+        held, _ = json.JSONDecoder().raw_decode(head[start + len(_KEY) + 1 :].decode("latin-1"))
+        return Mark.parse(held)
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,119 @@
+"""An image on its way through a recipe: pixels, the rules to read them by, boxes, and spacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.model import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from cxrprep.images.grey import GreyRules
+
+    # Unsigned words or display values, uint8 or uint16, (rows, columns).
+    Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a decoder may be asked to allocate: ``pixels`` an image, ``size`` bytes a file. Larger ones are refused."""
+
+    pixels: int = 200_000_000
+    size: int = 1_000_000_000
+
+
+DEFAULT_LIMITS = Limits()
+
+
+# A box of which less than this is left by a crop is dropped: it no longer shows the finding.
+_LEFT_OF_BOX = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the pixels of the source lie in a picture: ``x' = x * scale_x + left``, ``y' = y * scale_y + top``.
+
+    Edge coordinates: pixel ``i`` covers ``[i, i + 1)``. ``visible`` (x0, y0, x1, y1) is the part of the picture that
+    shows the source; around it is padding. Enough to carry any point there and back.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+    visible: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> Frame:
+        """The frame of a picture that is its own source."""
+        return cls(1.0, 1.0, 0.0, 0.0, (0.0, 0.0, float(width), float(height)))
+
+    def scaled(self, fx: float, fy: float) -> Frame:
+        """The frame after a resize by these factors."""
+        x0, y0, x1, y1 = self.visible
+        return Frame(
+            self.scale_x * fx, self.scale_y * fy, self.left * fx, self.top * fy, (x0 * fx, y0 * fy, x1 * fx, y1 * fy)
+        )
+
+    def moved(self, dx: float, dy: float) -> Frame:
+        """The frame after the picture's content moved (padding on the left and the top)."""
+        x0, y0, x1, y1 = self.visible
+        return Frame(self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy))
+
+    def cut(self, left: int, top: int, width: int, height: int) -> Frame:
+        """The frame of the part that begins at ``left``, ``top``."""
+        frame = self.moved(-left, -top)
+        x0, y0, x1, y1 = frame.visible
+        return replace(frame, visible=(max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)))
+
+    def boxes(self, boxes: Iterable[Box]) -> tuple[Box, ...]:
+        """Boxes of the source in the picture's pixels, clipped to what is visible; those cropped away are left out."""
+        x0, y0, x1, y1 = self.visible
+        kept = []
+        for box in boxes:
+            left, top = box.x * self.scale_x + self.left, box.y * self.scale_y + self.top
+            width, height = box.w * self.scale_x, box.h * self.scale_y
+            a, b, c, d = max(left, x0), max(top, y0), min(left + width, x1), min(top + height, y1)
+            part = max(0.0, c - a) * max(0.0, d - b)
+            if width * height > 0 and part / (width * height) >= _LEFT_OF_BOX:
+                kept.append(Box(box.label, a, b, c - a, d - b))
+        return tuple(kept)
+
+
+@dataclass(slots=True)
+class Picture:
+    """One image in memory.
+
+    ``pixels`` is (rows, columns). Until a step of the grey scale ran, they are the words of the file, and ``rules``
+    says how to read them; afterwards they are display values 0 to ``2**bits - 1`` and ``rules`` is ``None``. ``mode``
+    is how the file stores them. ``spacing_mm`` is (row, column) in mm for the pixels as they are now. ``voi`` names the
+    rule that made the grey scale; ``notes`` are things that a person should know of the file.
+    """
+
+    pixels: Pixels
+    bits: int
+    mode: str
+    frame: Frame
+    rules: GreyRules | None = None
+    spacing_mm: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+    voi: str = ""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[0])
+
+
+def picture_of(pixels: Pixels, bits: int, mode: str, rules: GreyRules, notes: list[str]) -> Picture:
+    """A picture as it comes from its file."""
+    return Picture(pixels, bits, mode, Frame.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)

@@ -1,0 +1,139 @@
+"""PNG and JPEG files as pictures: one channel, orientation as stored, damage refused.
+
+Grey comes from one channel where all are equal, else from luma (ITU-R BT.601); gamma chunks are ignored. EXIF
+orientation is ignored on purpose: labels and boxes refer to the pixels as released.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from cxrprep.errors import ImageError
+from cxrprep.images.grey import GreyRules
+from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture, picture_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
+_PNG_MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+_HINT: Final = "fetch the file again: cxrprep verify ROOT --repair"
+
+
+def png_header(data: bytes) -> tuple[int, int, str] | None:
+    """Width, height and mode from the first 33 bytes of a PNG (PNG specification, IHDR); ``None`` for anything else."""
+    if len(data) < 26 or data[:8] != PNG_MAGIC or data[12:16] != b"IHDR":
+        return None
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    mode = _PNG_MODES.get(colour)
+    if mode is None or not width or not height:
+        return None
+    if depth == 16:
+        mode = "I;16" if mode == "L" else f"{mode};16"
+    elif depth < 8 and mode == "L":
+        mode = f"L;{depth}"
+    return width, height, mode
+
+
+def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Width, height and mode from a JPEG's frame header (ITU-T T.81 B.2.2); ``None`` when there is none in ``data``."""
+    if data[:2] != JPEG_MAGIC[:2]:
+        return None
+    at = 2
+    while at + 9 < len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in (0x01, *range(0xD0, 0xD9)):
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            channels = data[at + 9]
+            return (
+                (width, height, {1: "L", 3: "RGB", 4: "CMYK"}.get(channels, f"{channels} channels")) if width else None
+            )
+        at += 2 + length
+    return None
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Walk the chunks: a decoder may give a partial image for a file cut short; this does not."""
+    at, ended = 8, False
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind = data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
+            raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=_HINT)
+        at = end
+        if kind == b"IEND":
+            ended = True
+            break
+    if not ended:
+        raise ImageError(f"{name}: PNG cut short after {len(data):,} bytes", hint=_HINT)
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    if b"\xff\xd9" not in data[-4096:]:
+        raise ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=_HINT)
+
+
+def decode_raster(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """The picture in a PNG or JPEG file. Raises ``ImageError`` for damage, other formats and images past ``limits``."""
+    if data[:8] == PNG_MAGIC:
+        header, kind = png_header(data), "PNG"
+        _check_png(data, name)
+    else:
+        header, kind = jpeg_header(data), "JPEG"
+        if header is not None:
+            _check_jpeg(data, name)
+    if header is None:
+        raise ImageError(f"{name} is neither PNG nor JPEG", hint="check what the file is; its name may be wrong")
+    width, height, mode = header
+    if width * height > limits.pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels are more than the limit of {limits.pixels:,}",
+            hint="raise it with --max-pixels when the file is genuine",
+        )
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise ImageError(f"{name}: the {kind} data cannot be decoded", hint=_HINT)
+    notes: list[str] = []
+    pixels = _one_channel(decoded, notes)
+    if pixels.shape != (height, width):
+        raise ImageError(
+            f"{name}: decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}"
+        )
+    bits = 16 if pixels.dtype == np.uint16 else 8
+    return picture_of(pixels, bits, mode, GreyRules(bits, bits - 1), notes)
+
+
+def _one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    if decoded.ndim == 2:
+        return decoded
+    if decoded.shape[2] in (2, 4):
+        alpha = decoded[:, :, -1]
+        if alpha.min() != np.iinfo(decoded.dtype).max:
+            notes.append("transparency was ignored")
+    colours = decoded[:, :, : min(3, decoded.shape[2])]
+    if colours.shape[2] < 3:
+        return np.ascontiguousarray(colours[:, :, 0])
+    first = np.ascontiguousarray(colours[:, :, 0])
+    if np.array_equal(first, colours[:, :, 1]) and np.array_equal(first, colours[:, :, 2]):
+        return first
+    notes.append("colour was reduced to luma")
+    grey: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_BGR2GRAY)
+    return grey

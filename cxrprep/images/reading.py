@@ -1,0 +1,65 @@
+"""Bytes to pictures, whatever the format; and what headers alone say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.errors import ImageError, StorageError
+from cxrprep.images import dicom, raster
+from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_HEAD = 65_536
+
+
+def decode(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``."""
+    if not data:
+        raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
+    if data[:8] == raster.PNG_MAGIC or data[:3] == raster.JPEG_MAGIC:
+        return raster.decode_raster(data, name, limits)
+    if dicom.is_dicom(data) or name.lower().endswith((".dcm", ".dicom")):
+        return dicom.decode_dicom(data, name, limits)
+    raise ImageError(f"{name} is neither PNG, JPEG nor DICOM", hint="check what the file is; its name may be wrong")
+
+
+def read_bytes(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file. Raises ``ImageError`` for one past ``limits`` or gone, ``StorageError`` when unreadable."""
+    try:
+        size = path.stat().st_size
+        if size > limits.size:
+            raise ImageError(f"{path}: {size:,} bytes are more than the limit of {limits.size:,}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+
+
+def header(path: Path) -> tuple[int, int, str] | None:
+    """Width, height and mode (photometric interpretation) of an image file; ``None`` when its header cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            if head[:8] == raster.PNG_MAGIC:
+                return raster.png_header(head)
+            head += file.read(_HEAD)
+            if head[:2] == raster.JPEG_MAGIC[:2]:
+                return raster.jpeg_header(head) or raster.jpeg_header(head + file.read())
+            if dicom.is_dicom(head) or path.suffix.lower() in (".dcm", ".dicom"):
+                file.seek(0)
+                dataset, _ = dicom.read_header(head, str(path))
+                if "Columns" not in dataset:
+                    dataset, _ = dicom.read_header(file.read(), str(path))
+                return dicom.dicom_header(dataset, str(path))
+    except (OSError, ImageError):
+        return None
+    return None
+
+
+def measure(paths: Sequence[Path]) -> Iterator[tuple[int, int, str] | None]:
+    """``header`` of each file, in order."""
+    return (header(path) for path in paths)

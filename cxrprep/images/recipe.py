@@ -1,0 +1,134 @@
+"""Recipes: ordered steps and an output form, read from TOML, with a fingerprint that travels in every output."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.resources
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import ConfigError, UsageError
+from cxrprep.images.steps import STEPS, Step, make_step
+
+if TYPE_CHECKING:
+    from cxrprep.images.picture import Picture
+
+# Part of every fingerprint: raised when a step starts to give other pixels than before.
+GENERATION: Final = 1
+_FORMATS: Final = {"png": (8, 16), "jpeg": (8,), "webp": (8,), "jxl": (8, 16)}
+_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "jxl": ".jxl"}
+
+
+@dataclass(frozen=True, slots=True)
+class OutputForm:
+    """How outputs are written: ``format`` png, jpeg, webp (lossless) or jxl (lossless); ``quality`` is JPEG's."""
+
+    format: str = "png"
+    quality: int = 95
+
+    @property
+    def suffix(self) -> str:
+        """The file name suffix, with its dot."""
+        return _SUFFIXES[self.format]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What happens to every image. ``exact`` is false for variants that trade a stated error for speed."""
+
+    name: str
+    summary: str
+    steps: tuple[Step, ...]
+    output: OutputForm
+    exact: bool = True
+
+    def __call__(self, picture: Picture) -> Picture:
+        """The picture after all steps."""
+        for step in self.steps:
+            picture = step(picture)
+        return picture
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as JSON values: what the fingerprint is taken of."""
+        return {
+            "generation": GENERATION,
+            "steps": [
+                {"do": _NAMES[type(step)], **dataclasses.asdict(step)}  # type: ignore[call-overload]  # steps are dataclasses
+                for step in self.steps
+            ],
+            "output": dataclasses.asdict(self.output),
+        }
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when the outputs could."""
+        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_NAMES: Final = {kind: name for name, kind in STEPS.items()}
+
+
+def named_recipes() -> tuple[str, ...]:
+    """The recipes inside the package."""
+    folder = importlib.resources.files("cxrprep.images") / "recipes"
+    return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe called ``name``, or the one in the TOML file at that path.
+
+    Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a file that is wrong.
+    """
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name).expanduser()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}: the recipe cannot be read: {error}", hint="check the path") from error
+        return parse_recipe(text, str(path), path.stem)
+    known = named_recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        suggestion = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown recipe {name!r}", hint=f"{suggestion}recipes: {', '.join(known)}; or a .toml file")
+    text = (importlib.resources.files("cxrprep.images") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_recipe(text, f"{name}.toml", name)
+
+
+def parse_recipe(text: str, where: str, name: str) -> Recipe:
+    """The recipe that a TOML text describes. Raises ``ConfigError`` that begins with ``where``."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}", hint="mend the TOML syntax there") from error
+    unknown = set(data) - {"summary", "exact", "step", "output"}
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {min(unknown)!r}", hint="known: summary, exact, step, output")
+    listed = data.get("step")
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise ConfigError(f"{where}: a recipe needs steps", hint='[[step]] with do = "voi", and so on')
+    steps = []
+    for number, item in enumerate(listed, 1):
+        options = dict(item)
+        do = options.pop("do", None)
+        if not isinstance(do, str):
+            raise ConfigError(f"{where}, step {number}: what does it do?", hint=f"do = one of {', '.join(STEPS)}")
+        steps.append(make_step(do, options, f"{where}, step {number}"))
+    output = _output(data.get("output", {}), where)
+    return Recipe(name, str(data.get("summary", "")), tuple(steps), output, bool(data.get("exact", True)))
+
+
+def _output(data: Any, where: str) -> OutputForm:
+    if not isinstance(data, dict) or set(data) - {"format", "quality"}:
+        raise ConfigError(f"{where}: [output] takes format and quality")
+    form = OutputForm(**data)
+    if form.format not in _FORMATS:
+        raise ConfigError(f"{where}: output format {form.format!r}", hint=f"one of: {', '.join(_FORMATS)}")
+    if type(form.quality) is not int or not 1 <= form.quality <= 100:
+        raise ConfigError(f"{where}: quality {form.quality!r}", hint="a whole number from 1 to 100")
+    return form

@@ -1,0 +1,316 @@
+"""The steps of a recipe: each a function from picture to picture, with its options checked when the recipe is read.
+
+Steps of the grey scale (``voi``, ``stretch``, ``polarity``) come first; geometry and 8-bit steps follow. The
+picture's frame and spacing follow every change of geometry, and boxes follow the frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from cxrprep.errors import ConfigError, ImageError
+from cxrprep.images import grey
+
+if TYPE_CHECKING:
+    from cxrprep.images.picture import Picture
+
+Step = Callable[["Picture"], "Picture"]
+
+_FILTERS: Final = {
+    "area": cv2.INTER_AREA,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+    "nearest": cv2.INTER_NEAREST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Voi:
+    """Stored values to display values, as DICOM says: modality, VOI LUT or window, polarity, rounded half to even.
+
+    ``source`` is auto, lut, window, range or minmax; ``window`` counts from 1. PNG and JPEG are display values already
+    and only change their number of bits.
+    """
+
+    source: str = "auto"
+    window: int = 1
+    bits: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Apply the table that the header gives."""
+        rules = _rules(picture, "voi")
+        if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == grey.GreyRules(8, 7):
+            return dataclasses.replace(picture, rules=None, bits=8, voi="none")
+        table, used = grey.display_table(picture.pixels, rules, source=self.source, window=self.window, bits=self.bits)
+        pixels = grey.apply_table(picture.pixels, table)
+        return dataclasses.replace(picture, pixels=pixels, rules=None, bits=self.bits, voi=used)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Stored values to 8 bits without any LUT or window of the header.
+
+    ``rule`` min-max: (v - min) / (max - min); max: v / max. ``rounding`` truncate or nearest (half to even). Polarity
+    is a step of its own. A constant image becomes 0.
+    """
+
+    rule: str = "min-max"
+    rounding: str = "truncate"
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Apply the table that the extremes of the stored values give."""
+        rules = _rules(picture, "stretch")
+        low, high = grey.occurring(picture.pixels, rules, without_padding=False)
+        if self.rule == "max":
+            low = 0
+        stored = np.clip(rules.stored(grey.words_of(picture.pixels)), low, high) - low
+        span = high - low
+        if span <= 0:
+            picture.notes.append("all pixels have one value")
+            table = np.zeros(len(stored), np.uint8)
+        elif self.rounding == "truncate":
+            table = (stored * 255 // span).astype(np.uint8)
+        else:
+            table = np.rint(stored * (255.0 / span)).astype(np.uint8)
+        pixels = grey.apply_table(picture.pixels, table)
+        kept = grey.GreyRules(8, 7, inverted=rules.inverted)
+        return dataclasses.replace(picture, pixels=pixels, bits=8, rules=kept, voi=f"stretch {self.rule}")
+
+
+@dataclass(frozen=True, slots=True)
+class Polarity:
+    """White bone: MONOCHROME1 is inverted (PS3.3 C.7.6.3.1.2); everything else is left alone."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Invert the display values when the header says that low values are white."""
+        rules = picture.rules
+        if rules is None or not rules.inverted:
+            return picture
+        pixels = cv2.bitwise_not(picture.pixels)
+        return dataclasses.replace(picture, pixels=pixels, rules=dataclasses.replace(rules, inverted=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Invert:
+    """Black becomes white, whatever the header says."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Take every display value from the largest."""
+        return dataclasses.replace(picture, pixels=cv2.bitwise_not(picture.pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class Equalize:
+    """OpenCV's ``equalizeHist`` on 8 bits: the darkest occupied value becomes 0, the others follow the counts."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Equalise the histogram of the whole picture."""
+        return dataclasses.replace(picture, pixels=cv2.equalizeHist(_eight(picture, "equalize")))
+
+
+@dataclass(frozen=True, slots=True)
+class Clahe:
+    """Contrast-limited adaptive equalisation on ``tiles`` x ``tiles`` tiles, as OpenCV defines ``clip``."""
+
+    clip: float = 2.0
+    tiles: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Equalise each tile's histogram."""
+        made = cv2.createCLAHE(clipLimit=self.clip, tileGridSize=(self.tiles, self.tiles))
+        return dataclasses.replace(picture, pixels=made.apply(picture.pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """To ``width`` x ``height``, or so that the ``shortest`` or the ``longest`` side has that many pixels.
+
+    Shrinking takes ``filter`` (area: the exact area average); enlarging takes linear where area is named, since area
+    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    shortest: int | None = None
+    longest: int | None = None
+    filter: str = "area"
+    enlarge: bool = True
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the step."""
+        if self.width and self.height:
+            return self.width, self.height
+        side = min(width, height) if self.shortest else max(width, height)
+        goal = self.shortest or self.longest or side
+        if goal > side and not self.enlarge:
+            return width, height
+        return max(1, round(width * goal / side)), max(1, round(height * goal / side))
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Resample; boxes and spacing scale with the real sizes."""
+        width, height = self.target(picture.width, picture.height)
+        if (width, height) == (picture.width, picture.height):
+            return picture
+        enlarging = width > picture.width or height > picture.height
+        method = "linear" if enlarging and self.filter == "area" else self.filter
+        fx, fy = width / picture.width, height / picture.height
+        pixels = cv2.resize(picture.pixels, (width, height), interpolation=_FILTERS[method])
+        spacing = picture.spacing_mm and (picture.spacing_mm[0] / fy, picture.spacing_mm[1] / fx)
+        return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing)
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Pixels of ``value`` around the picture until it has ``width`` x ``height``; nothing is ever cut off."""
+
+    width: int
+    height: int
+    value: int = 0
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Centre the picture; an odd pixel goes to the right and the bottom."""
+        across, down = max(0, self.width - picture.width), max(0, self.height - picture.height)
+        if not across and not down:
+            return picture
+        left, top = across // 2, down // 2
+        pixels = cv2.copyMakeBorder(
+            picture.pixels, top, down - top, left, across - left, cv2.BORDER_CONSTANT, value=self.value
+        )
+        return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.moved(left, top))
+
+
+@dataclass(frozen=True, slots=True)
+class CenterCrop:
+    """The middle ``width`` x ``height``; the middle square of the shorter side when neither is given."""
+
+    width: int | None = None
+    height: int | None = None
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it."""
+        side = min(picture.width, picture.height)
+        width, height = min(self.width or side, picture.width), min(self.height or side, picture.height)
+        left, top = picture.width // 2 - width // 2, picture.height // 2 - height // 2
+        return _cut(picture, left, top, width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class CropBorder:
+    """Cut rows and columns at the edges whose values all are within ``tolerance`` of the edge's own corner value."""
+
+    tolerance: int = 0
+    largest: float = 0.4
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Cut uniform borders, at most ``largest`` of a side from each edge."""
+        pixels = picture.pixels.astype(np.int32)
+        rows = (pixels.max(axis=1) - pixels.min(axis=1)) > self.tolerance
+        columns = (pixels.max(axis=0) - pixels.min(axis=0)) > self.tolerance
+        if not rows.any() or not columns.any():
+            return picture
+        top, bottom = _ends(rows, self.largest)
+        left, right = _ends(columns, self.largest)
+        return _cut(picture, left, top, right - left, bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Display values in ``to`` bits, 8 or 16: the whole range is kept, rounded half to even."""
+
+    to: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Rescale from 0..2**bits - 1."""
+        if picture.bits == self.to:
+            return picture
+        words = grey.words_of(picture.pixels).astype(np.float64)
+        table = np.rint(np.clip(words / ((1 << picture.bits) - 1), 0, 1) * ((1 << self.to) - 1))
+        pixels = grey.apply_table(picture.pixels, table.astype(np.uint8 if self.to == 8 else np.uint16))
+        return dataclasses.replace(picture, pixels=pixels, bits=self.to)
+
+
+def _rules(picture: Picture, step: str) -> grey.GreyRules:
+    if picture.rules is None:
+        raise ImageError(f"the step {step!r} needs the values of the file", hint=f"put {step} first in the recipe")
+    return picture.rules
+
+
+def _eight(picture: Picture, step: str) -> Any:
+    if picture.pixels.dtype != np.uint8:
+        raise ImageError(
+            f"the step {step!r} works on 8 bits", hint="put a step bits = 8, or voi with bits = 8, before it"
+        )
+    return picture.pixels
+
+
+def _ends(busy: Any, largest: float) -> tuple[int, int]:
+    limit = int(len(busy) * largest)
+    first = min(int(np.argmax(busy)), limit)
+    last = max(len(busy) - int(np.argmax(busy[::-1])), len(busy) - limit)
+    return first, last
+
+
+def _cut(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+    if (left, top, width, height) == (0, 0, picture.width, picture.height):
+        return picture
+    pixels = np.ascontiguousarray(picture.pixels[top : top + height, left : left + width])
+    return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.cut(left, top, width, height))
+
+
+STEPS: Final[Mapping[str, type[Any]]] = {
+    "voi": Voi,
+    "stretch": Stretch,
+    "polarity": Polarity,
+    "invert": Invert,
+    "equalize": Equalize,
+    "clahe": Clahe,
+    "resize": Resize,
+    "pad": Pad,
+    "center-crop": CenterCrop,
+    "crop-border": CropBorder,
+    "bits": Bits,
+}
+
+_CHOICES: Final = {
+    ("voi", "source"): ("auto", "lut", "window", "range", "minmax"),
+    ("stretch", "rule"): ("min-max", "max"),
+    ("stretch", "rounding"): ("truncate", "nearest"),
+    ("resize", "filter"): tuple(_FILTERS),
+}
+_SIZES: Final = frozenset({"width", "height", "shortest", "longest", "window", "tiles"})
+
+
+def make_step(name: str, options: Mapping[str, Any], where: str) -> Step:
+    """The step ``name`` with ``options``. Raises ``ConfigError``, beginning with ``where``, for anything unknown."""
+    kind = STEPS.get(name)
+    if kind is None:
+        raise ConfigError(f"{where}: unknown step {name!r}", hint=f"steps: {', '.join(STEPS)}")
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(
+                f"{where}: step {name} has no option {key!r}", hint=f"its options: {', '.join(known) or '-'}"
+            )
+        choices = _CHOICES.get((name, key))
+        if choices and value not in choices:
+            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint=f"one of: {', '.join(choices)}")
+        if key in ("bits", "to") and value not in (8, 16):
+            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint="8 or 16")
+        if key in _SIZES and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 20_000):
+            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint="a whole number from 1 to 20000")
+    if name == "resize":
+        ways = [bool(options.get("width") and options.get("height")), "shortest" in options, "longest" in options]
+        if sum(ways) != 1 or ("width" in options) != ("height" in options):
+            raise ConfigError(f"{where}: resize takes width and height, or shortest, or longest")
+    try:
+        step: Step = kind(**options)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {name}: {error}") from error
+    return step
