@@ -72,7 +72,7 @@ class Comparison:
 
 
 def read_label_table(path: Path, *, key: str | None = None) -> LabelTable:
-    """The labels in ``path``: our Parquet, or a CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio or MIMIC-CXR-JPG.
+    """The labels in ``path``: our Parquet, or a CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio or MIMIC.
 
     Columns are known by their names in any order and spelling ("Airspace Opacity", ``label_pleural_effusion``). ``key``
     names the id column; without it the first known one is taken. Raises ``TableError`` and ``UsageError``.
@@ -162,9 +162,10 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
 
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        # Text that is no UTF-8 shows only now.
+        columns = [column.to_pylist() for column in table.columns]
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}") from error
-    columns = [column.to_pylist() for column in table.columns]
     return table.column_names, (list(row) for row in zip(*columns, strict=True))
 
 

@@ -46,7 +46,7 @@ class Answer:
             return min(float(text), _LONGEST_WAIT)
         try:
             when = email.utils.parsedate_to_datetime(text).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
 

@@ -11,6 +11,7 @@ import base64
 import http.client
 import http.cookiejar
 import threading
+import warnings
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,13 @@ class Logins:
         self._has_cookies = False
         if cookie_file:
             try:
-                self._jar.load(cookie_file, ignore_discard=True, ignore_expires=True)
-            except OSError as error:
-                # LoadError is an OSError too, without a reason of the system's.
-                reason = error.strerror or "it is not one"
+                with warnings.catch_warnings():
+                    # For a line that is no cookie the library prints a traceback, beside the error that it raises.
+                    warnings.simplefilter("ignore")
+                    self._jar.load(cookie_file, ignore_discard=True, ignore_expires=True)
+            except (OSError, ValueError) as error:
+                # LoadError is an OSError without a reason of the system's; a ValueError means bytes that are no text.
+                reason = getattr(error, "strerror", None) or "it is not one"
                 raise AccessError(
                     f"{cookie_file} cannot be read as a cookie file: {reason}",
                     hint="export it from the browser in Netscape format (cookies.txt)",

@@ -47,11 +47,12 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _examples(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for example in table.get("examples", []):
-        yield example, ""
-    for block in table.get("observation", []):
-        for example in block.get("examples", []):
-            yield example, block["name"]
+    for block in (table, *table.get("observation", [])):
+        examples = block.get("examples", [])
+        if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
+            raise ConfigError('examples are a list of texts, each written as "text => label"')
+        for example in examples:
+            yield example, "" if block is table else block["name"]
 
 
 def failures(labeler: Labeler, example: str, default: str = "") -> Iterator[str]:

@@ -286,8 +286,17 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
     columns = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
     _needs_text(path, [name.strip().lower() for name in columns])
     number = 0
-    for batch in file.iter_batches(batch_size=4096, columns=columns):
-        for row in batch.to_pylist():
+    batches = file.iter_batches(batch_size=4096, columns=columns)
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise TableError(
+                f"{path}, row {number}: no readable Parquet from here: {error}", hint="write it again"
+            ) from error
+        for row in rows:
             yield _row_report(number, {name.strip().lower(): value for name, value in row.items()})
             number += 1
 
