@@ -11,8 +11,8 @@ import base64
 import http.client
 import http.cookiejar
 import threading
-import warnings
 import urllib.request
+import warnings
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import AccessError
