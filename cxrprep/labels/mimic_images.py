@@ -19,6 +19,7 @@ from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cxrprep.labels.find import Tables
@@ -128,7 +129,9 @@ def list_images(tables: Tables, gathered: Gathered) -> Images:
                     raise listing.wrong(place[differs].as_py(), name, what)
             owner[name] = stated if held is None else pc.coalesce(held, stated)
         if listing.table is not None:
-            _tell(form, listing.table, place, columns, raw)
+            told, cells = _tell(form, listing.table, gathered)
+            columns |= {name: values.take(place) for name, values in told.items()}
+            raw |= {name: values.take(place) for name, values in cells.items()}
     _one_patient_a_study(owner, listings[0][1])
     if "study_datetime" in columns:
         columns |= _order(owner["study_id"], owner["subject_id"], columns["study_datetime"])
@@ -154,8 +157,6 @@ def _from_table(path: Path, form: Form, gathered: Gathered) -> _Listing:
     table.require_match("study_id", r"^5\d{7}$", "expected a study such as 50414267")
     table.require_match("subject_id", r"^1\d{7}$", "expected a patient such as 10000032")
     gathered.use(table, "images", used=table.rows)
-    if "ViewPosition" in table:
-        _note_unknown_views(table, gathered)
     return _Listing(path, {name: table.text(name) for name in _IDS}, table)
 
 
@@ -184,74 +185,65 @@ def _one_patient_a_study(owner: dict[str, pa.Array], listing: _Listing) -> None:
         raise listing.wrong(max(row, 0), "study_id", f"study {study} has images of two patients")
 
 
-def _view(text: str) -> str | None:
+def _view(text: str) -> str:
     word = text.strip()
     if word.lower() in _WORDS:
         return str(_WORDS[word.lower()])
     name = word.upper().replace(" ", "_").replace("-", "_")
-    return name if name in set(View) else None
+    return str(View(name))
 
 
-def _note_unknown_views(table: TextTable, gathered: Gathered) -> None:
-    """A view that we do not know is no reason to refuse 377,110 rows: it stays in ``view_raw``, and is said."""
-    column = table.column("ViewPosition")
-    for code, word in enumerate(column.dictionary.to_pylist()):
-        if word is not None and _view(word) is None:
-            rows = pc.equal(column.indices, code)
-            where = table.error(first_true(rows), "ViewPosition", "a view that cxrprep does not know").message
-            gathered.note(
-                f"{where}: {count_true(rows):,} rows have view null and view_raw {word!r}", str(table.path), "warning"
-            )
-
-
-def _tell(form: str, table: TextTable, place: pa.Array, columns: dict[str, Any], raw: dict[str, pa.Array]) -> None:
-    """Add what one table says of the images; ``place`` is each image's row in it."""
+def _tell(form: str, table: TextTable, gathered: Gathered) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+    """What one table says of its images, and its cells."""
     if form == "split":
         words = {name: name for name in ("train", "validate", "test")}
         table.require("split")
-        columns["split"] = table.mapped("split", words, CATEGORY, "expected train, validate or test").take(place)
-        raw["split"] = table.column("split").take(place)
-    elif form == "records":
-        columns["path_raw"] = table.text("path").take(place)
-    else:
-        view = table.translated("ViewPosition", _view, CATEGORY, "expected a view").take(place)
-        columns |= {
-            "view": view,
-            "projection": projection_of(view),
-            "view_raw": categories(table.column("ViewPosition")).take(place),
-            "orig_height": table.translated("Rows", int, pa.int32(), "expected a number of pixels").take(place),
-            "orig_width": table.translated("Columns", int, pa.int32(), "expected a number of pixels").take(place),
-            "study_datetime": _datetime(table).take(place),
-        }
-        raw |= {name: table.column(name).take(place) for name in table.names if name not in _IDS}
+        split = table.mapped("split", words, CATEGORY, "expected train, validate or test")
+        return {"split": split}, {"split": table.column("split")}
+    if form == "records":
+        return {"path_raw": table.text("path")}, {}
+
+    def note(message: str) -> None:
+        gathered.note(message, str(table.path), "warning")
+
+    view = table.lenient("ViewPosition", _view, CATEGORY, note)
+    told = {
+        "view": view,
+        "projection": projection_of(view),
+        "view_raw": categories(table.column("ViewPosition")),
+        "orig_height": table.lenient("Rows", int, pa.int32(), note),
+        "orig_width": table.lenient("Columns", int, pa.int32(), note),
+        "study_datetime": _datetime(table, note),
+    }
+    return told, {name: table.column(name) for name in table.names if name not in _IDS}
 
 
-def _datetime(table: TextTable) -> pa.Array:
-    """Date and time of the study. The date is yyyymmdd; the time hhmmss.fff, a number whose leading zeros are lost."""
+def _day(text: str) -> int:
+    """Milliseconds from 1970 to a date written as yyyymmdd."""
+    if len(text) != 8 or not text.isdecimal():
+        raise ValueError(text)
+    day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "D")
+    return int(day.astype("datetime64[ms]").astype(np.int64))
 
-    def day(text: str) -> int:
-        if len(text) != 8:
-            raise ValueError(text)
-        date = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "D")
-        return int(date.astype("datetime64[ms]").astype(np.int64))
 
-    days = table.translated("StudyDate", day, pa.int64(), "expected a date such as 21800506")
+def _datetime(table: TextTable, note: Callable[[str], object]) -> pa.Array:
+    """Date and time of the study. The time is hhmmss.fff, a number whose leading zeros are lost."""
+    days = table.lenient("StudyDate", _day, pa.int64(), note)
     text = table.text("StudyTime")
-    wrong = first_true(pc.invert(pc.match_substring_regex(text, r"^\d{1,6}(\.\d*)?$")))
-    if wrong >= 0:
-        raise table.error(wrong, "StudyTime", "expected a time such as 80556.875")
-    clock = text.cast(pa.float64())
-    thousandths = pc.round(pc.multiply(clock, 1000.0)).cast(pa.int64())
-    seconds = pc.divide(thousandths, 1000)
-    hours, minutes = (
-        pc.divide(seconds, 10000),
-        pc.subtract(pc.divide(seconds, 100), pc.multiply(pc.divide(seconds, 10000), 100)),
-    )
-    rest = pc.subtract(thousandths, pc.multiply(pc.divide(seconds, 100), 100_000))
-    late = first_true(pc.or_(pc.greater(hours, 23), pc.or_(pc.greater(minutes, 59), pc.greater_equal(rest, 61_000))))
-    if late >= 0:
-        raise table.error(late, "StudyTime", "no time of day")
+    number = pc.if_else(pc.match_substring_regex(text, r"^\d{1,6}(\.\d*)?$"), text, None).cast(pa.float64())
+    thousandths = pc.round(pc.multiply(number, 1000.0)).cast(pa.int64())
+    whole_minutes = pc.divide(thousandths, 100_000)
+    hours = pc.divide(whole_minutes, 100)
+    minutes = pc.subtract(whole_minutes, pc.multiply(hours, 100))
+    rest = pc.subtract(thousandths, pc.multiply(whole_minutes, 100_000))
+    possible = pc.and_(pc.less(hours, 24), pc.and_(pc.less(minutes, 60), pc.less(rest, 60_000)))
     passed = pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60_000), rest)
+    passed = pc.if_else(possible, passed, pa.scalar(None, pa.int64()))
+    refused = pc.and_(pc.is_null(passed), pc.is_valid(text))
+    row = first_true(refused)
+    if row >= 0:
+        where = table.error(row, "StudyTime", "no time of day").message
+        note(f"{where}: null in {count_true(refused):,} rows, raw text kept")
     return pc.add(days, passed).cast(pa.timestamp("ms"))
 
 

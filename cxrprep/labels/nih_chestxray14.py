@@ -90,7 +90,9 @@ def read(tables: Tables, gathered: Gathered) -> None:
     gathered.add(table.rows, columns, raw, plain=("Image Index",))
     for other, where in tables.of_role("labels")[1:]:
         if other.label_source.startswith("google"):
-            google = read_table(where, _FOUR) if other.label_source == "google-adjudicated" else _all_findings(where)
+            google = (
+                _all_findings(where) if other.label_source == "google-adjudicated-all" else read_table(where, _FOUR)
+            )
             _add_google(google, other.label_source, names, attributes, gathered)
 
 
@@ -281,7 +283,7 @@ def _add_google(
     gathered.use(table, "labels", used=used, source=source, name_images_that_the_findings_table_lacks=table.rows - used)
     columns = {name: values.take(place.filter(kept)) for name, values in attributes.items()}
     columns |= {name: values.filter(kept) for name, values in _origin(source, table).items()}
-    terms = GOOGLE_FOUR.terms if source == "google-adjudicated" else (*NIH.terms, *GOOGLE_FOUR.terms)
+    terms = (*NIH.terms, *GOOGLE_FOUR.terms) if source == "google-adjudicated-all" else GOOGLE_FOUR.terms
     spelled = {name.replace("_", " ").lower(): name for name in table.names}
     for term in terms:
         name = spelled.get(term.name.replace("_", " ").lower())

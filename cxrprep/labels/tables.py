@@ -110,6 +110,28 @@ class TextTable:
                 raise self.error(row, name, what) from error
         return pa.array(found, kind).take(column.indices)
 
+    def lenient(
+        self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, note: Callable[[str], object]
+    ) -> pa.Array:
+        """The same, with null for what ``value_of`` does not know; ``note`` gets a line about each such word.
+
+        For what a table says beside its labels: one odd cell is no reason to refuse all the others.
+        """
+
+        def value_or_none(text: str) -> Any:
+            try:
+                return value_of(text)
+            except (KeyError, ValueError):
+                return None
+
+        values = self.translated(name, value_or_none, kind, "")
+        refused = pc.and_(pc.is_null(values), pc.is_valid(self.column(name)))
+        row = first_true(refused)
+        if row >= 0:
+            count = int(pc.sum(refused).as_py())
+            note(f"{self.error(row, name, 'not understood').message}: null in {count:,} rows, raw text kept")
+        return values
+
     def require(self, name: str) -> None:
         """Raise ``TableError`` at the first blank cell of a column that must not have one."""
         column = self.column(name)
@@ -259,12 +281,6 @@ def read_table(path: Path, form: Form) -> TextTable:
     data, digest = _read(path)
     header, first = _head(data, path)
     names = _names(header, first, form, path)
-    wrong: list[tuple[int, int, int]] = []
-
-    def note_wrong(row: Any) -> str:
-        wrong.append((len(wrong), row.expected_columns, row.actual_columns))
-        return "error"
-
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
     plain = frozenset(form.plain)
@@ -274,7 +290,7 @@ def read_table(path: Path, form: Form) -> TextTable:
             read_options=pacsv.ReadOptions(
                 use_threads=False, block_size=min(len(data) + 1, _BLOCK), column_names=_distinct(names), skip_rows=1
             ),
-            parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline, invalid_row_handler=note_wrong),
+            parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline),
             convert_options=pacsv.ConvertOptions(
                 include_columns=read,
                 column_types={name: pa.string() if name in plain else TEXT for name in read},

@@ -1,0 +1,114 @@
+"""What every dataset of the catalog must have: a generator, a layout that knows its own paths, tables that read."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.datasets.spec import catalog
+from cxrprep.labels.extract import extract_labels
+from cxrprep.manifest.build import build_manifest
+from cxrprep.schemas import IMAGES, LABELS, STUDIES
+
+NAMES = sorted(catalog())
+
+
+def generator(name: str):
+    return importlib.import_module(f"tests.datasets.{name.replace('-', '_')}")
+
+
+@pytest.fixture(params=NAMES)
+def dataset(request, tmp_path):
+    spec = catalog()[request.param]
+    root = tmp_path / "release"
+    return spec, root, generator(request.param).write(root)
+
+
+def test_paths_lead_to_ids_and_back(dataset):
+    spec, _, released = dataset
+    layout = spec.layout(released.release)
+    for path in released.images:
+        identity = layout.parse(path)
+        assert identity is not None
+        assert layout.key(identity, release=released.release) == path
+        assert layout.place(path, release=released.release) == path
+        assert layout.place(f"some/mirror/{path}", release=released.release) == path
+
+
+def test_tables_have_a_place_of_their_own(dataset):
+    spec, root, released = dataset
+    layout = spec.layout(released.release)
+    for path in root.rglob("*"):
+        if path.is_file():
+            key = path.relative_to(root).as_posix()
+            assert layout.place(key, release=released.release) == key
+    assert layout.place("index.html", release=released.release) is None
+    assert layout.place(released.images[0] + "_.gstmp", release=released.release) is None
+    assert layout.parse("README.md") is None
+
+
+def test_the_folder_is_recognised_as_this_dataset_and_no_other(dataset):
+    spec, root, _ = dataset
+    names = frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    scores = {name: other.layout().recognise(names) for name, other in catalog().items()}
+    assert max(scores, key=lambda name: scores[name]) == spec.name
+    assert scores[spec.name] >= 0.9
+    assert spec.layout().recognise(frozenset({"notes.txt", "photo.png"})) < 0.5
+
+
+def test_tables_and_files_become_the_manifest(dataset, tmp_path):
+    spec, root, released = dataset
+    result = extract_labels(spec, root, out=tmp_path / "m")
+    assert (result.release, result.images, result.patients, result.studies) == (
+        released.release,
+        len(released.images),
+        released.patients,
+        released.studies,
+    )
+    assert dict(result.splits) == released.splits
+    assert {source.label_source: source.rows for source in result.sources} == released.labels
+    for use in result.tables:
+        assert use.rows == use.used + sum(count for _, count in use.apart)
+    made = build_manifest(spec, root, manifests=tmp_path / "m")
+    assert (made.images, made.without_row, made.not_here) == (len(released.images), 0, 0)
+    images = pq.read_table(tmp_path / "m" / "images.parquet")
+    assert images.column("path").to_pylist() != []
+    assert sorted(images.column("path").to_pylist()) == sorted(released.images)
+    assert images.schema.equals(IMAGES, check_metadata=False)
+    assert pq.read_schema(tmp_path / "m" / "studies.parquet").equals(STUDIES, check_metadata=False)
+    labels = pq.read_schema(tmp_path / "m" / "labels.parquet")
+    assert labels.names[: len(LABELS)] == LABELS.names
+    assert all(field.metadata and field.metadata[b"description"] for field in labels)
+    assert all(field.metadata[b"description"] for field in images.schema)
+
+
+def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
+    spec, root, _ = dataset
+    contents = []
+    for _ in range(2):
+        extract_labels(spec, root, out=tmp_path / "m")
+        build_manifest(spec, root, manifests=tmp_path / "m")
+        contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / "m").iterdir())})
+    assert contents[0] == contents[1]
+    assert set(contents[0]) == {"labels.parquet", "images.parquet", "studies.parquet"}
+
+
+def test_every_dataset_has_a_generator():
+    folder = Path(__file__).parent
+    assert [name for name in NAMES if not (folder / f"{name.replace('-', '_')}.py").is_file()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_say_who_made_it_and_under_which_terms(name):
+    spec = catalog()[name]
+    assert spec.bibtex.strip().startswith("@")
+    assert spec.licence.name
+    assert spec.licence.agreement
+    assert spec.mirror_named(spec.default_mirror) is not None
+    assert spec.default_release in spec.releases
+    assert all(mirror.release in spec.releases for mirror in spec.mirror)
+    known = {table.label_source for table in spec.table}
+    assert set(spec.default_label_source.split(",")) <= known

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import collections
+import json
+import os
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from cxrprep.datasets.spec import find_dataset
+from cxrprep.errors import MissingExtraError, TableError
+from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.rows import Options
+from tests.datasets import chexpert
+
+SPEC = find_dataset("chexpert")
+NAMES = chexpert.NAMES
+
+
+def rows(root, **options):
+    found = read_labels(SPEC, root, **options).table.to_pylist()
+    return {(row["image_id"] or row["study_id"], row["label_source"]): row for row in found}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A training table of the release's size and form; the released one itself when CXR_CHEXPERT_TRAIN names it."""
+    folder = tmp_path_factory.mktemp("full")
+    real = os.environ.get("CXR_CHEXPERT_TRAIN")
+    text = Path(real).read_text(encoding="ascii") if real else chexpert.full_table()
+    (folder / "train.csv").write_text(text, encoding="ascii")
+    return folder, text
+
+
+def test_every_cell_of_a_table_of_the_real_size_arrives(full):
+    folder, text = full
+    counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in NAMES}
+    header, *lines = text.splitlines()
+    index = {name: header.split(",").index(name) for name in NAMES}
+    for line in lines:
+        cells = line.split(",")
+        for name in NAMES:
+            counts[name][cells[index[name]]] += 1
+    result = extract_labels(SPEC, folder)
+    assert (result.rows, result.images, result.patients, result.studies) == (223414, 223414, 64540, 187641)
+    assert result.release == "v1.0-small"
+    assert dict(result.splits) == {"train": 223414}
+    for label in result.sources[0].labels:
+        expected = counts[label.observation]
+        found = (label.positive, label.negative, label.uncertain, label.null)
+        assert found == (expected["1.0"], expected["0.0"], expected["-1.0"], expected[""]), label.observation
+
+
+def test_every_image_of_a_study_has_the_labels_of_the_study(full):
+    table = read_labels(SPEC, full[0]).table
+    columns = [f"label_{name.lower().replace(' ', '_')}" for name in NAMES]
+    grouped = table.group_by("study_id").aggregate([(c, "count_distinct") for c in columns])
+    assert all(pc.max(grouped.column(f"{c}_count_distinct")).as_py() == 1 for c in columns)
+
+
+def test_a_row_says_what_the_table_says(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    row = rows(tmp_path)["patient00002/study1/view2_lateral", "chexpert-labeler"]
+    assert (row["patient_id"], row["study_id"], row["split"]) == ("patient00002", "patient00002/study1", "train")
+    assert (row["view"], row["projection"], row["view_raw"], row["sex"], row["age_years"]) == (
+        "LATERAL", "lateral", "Lateral", "F", 83,
+    )  # fmt: skip
+    assert (row["label_cardiomegaly"], row["label_edema"], row["label_fracture"]) == (0, -1, None)
+    assert (row["raw_Cardiomegaly"], row["raw_Edema"], row["raw_Fracture"]) == ("0.0", "-1.0", None)
+    assert row["raw_Path"] == "CheXpert-v1.0-small/train/patient00002/study1/view2_lateral.jpg"
+    assert row["label_mass"] is None
+
+
+def test_laterals_filed_as_frontal_are_lateral_unless_the_source_is_taken_at_its_word(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    key = ("patient07958/study5/view2_frontal", "chexpert-labeler")
+    notes = []
+    row = rows(tmp_path, on_event=notes.append)[key]
+    assert (row["view"], row["projection"]) == ("LL", "lateral")
+    assert any("1 rows say Frontal and have view LL or RL" in note.message for note in notes)
+    strict = rows(tmp_path, options=Options(strict_source=True))[key]
+    assert (strict["view"], strict["projection"]) == ("LL", "frontal")
+
+
+def test_unknown_sex_and_the_two_special_ages(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    found = rows(tmp_path)
+    assert found["patient33093/study1/view1_frontal", "chexpert-labeler"]["sex"] is None
+    capped = found["patient00003/study1/view1_frontal", "chexpert-labeler"]
+    assert (capped["age_years"], capped["age_flag"]) == (90, "capped")
+    unknown = found["patient64538/study1/view1_frontal", "chexpert-labeler"]
+    assert (unknown["age_years"], unknown["age_flag"]) == (None, "implausible")
+
+
+def test_the_released_test_labels_by_image_and_by_study(tmp_path):
+    chexpert.write_test_set(tmp_path)
+    chexpert.write_ground_truth(tmp_path)
+    found = rows(tmp_path)
+    frontal = found["patient64741/study1/view1_frontal", "radiologist"]
+    assert (frontal["split"], frontal["view"], frontal["projection"]) == ("test", None, "frontal")
+    assert (frontal["label_support_devices"], frontal["label_edema"], frontal["sex"]) == (1, 0, None)
+    assert found["patient64741/study1/view2_lateral", "radiologist"]["view"] == "LATERAL"
+    study = found["patient64741/study1", "radiologist"]
+    assert (study["image_id"], study["label_support_devices"], study["split"]) == (None, 1, "test")
+
+
+def test_other_labelers_are_rows_beside_the_labelers_own(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    chexpert.write_chexbert(tmp_path)
+    result = extract_labels(SPEC, tmp_path)
+    assert {source.label_source: source.rows for source in result.sources} == {
+        "chexpert-labeler": 8, "chexbert": 8, "visualchexbert": 8, "radiologist": 2,
+    }  # fmt: skip
+    assert (result.images, result.rows, result.patients, result.studies) == (10, 26, 8, 9)
+    found = rows(tmp_path)
+    image = "patient00002/study2/view1_frontal"
+    bert, visual = found[image, "chexbert"], found[image, "visualchexbert"]
+    assert (bert["label_lung_opacity"], bert["label_edema"], bert["label_no_finding"]) == (-1, 1, None)
+    assert (visual["label_lung_opacity"], visual["label_edema"]) == (0, 1)
+    assert bert["table_name"] == "train_cheXbert.csv"
+
+
+@pytest.mark.parametrize("layout", ["released", "kaggle", "batches"])
+def test_tables_are_found_in_every_layout(tmp_path, layout):
+    release = "v1.0" if layout == "batches" else "v1.0-small"
+    chexpert.write(tmp_path, release=release, layout=layout, images=False)
+    labels = read_labels(SPEC, tmp_path)
+    assert (labels.table.num_rows, labels.release) == (10, release)
+
+
+def test_the_index_column_that_pandas_saves_is_no_obstacle(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    path = tmp_path / "CheXpert-v1.0-small" / "train.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))]))
+    assert read_labels(SPEC, tmp_path).table.num_rows == 10
+
+
+# ---- CheXpert Plus ----
+
+
+def write_plus(root):
+    lines = []
+    for image, _, _, _, _, labels in chexpert.TRAIN[:3]:
+        item = {"path_to_image": f"train/{image}.jpg", **dict.fromkeys(NAMES)}
+        lines.append(json.dumps({**item, **{name: float(value) for name, value in labels.items()}}))
+    (root / "impression_fixed.json").write_text("\n".join(lines) + "\n")
+    header = "path_to_image,path_to_dcm,frontal_lateral,ap_pa,report,section_findings,age,sex,split"
+    report = '"FINAL REPORT\nHeart, ""normal"".\n"'
+    body = [f"train/{row[0]}.jpg,x.dcm,Frontal,AP,{report},secret,68,Female,train" for row in chexpert.TRAIN]
+    (root / "df_chexpert_plus_240401.csv").write_text("\n".join([header, *body]) + "\n")
+
+
+def test_plus_labels_join_what_the_training_table_knows(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    write_plus(tmp_path)
+    row = rows(tmp_path)["patient00002/study1/view1_frontal", "chexbert-impression"]
+    assert (row["label_cardiomegaly"], row["label_edema"], row["label_fracture"]) == (0, -1, None)
+    assert (row["view"], row["age_years"], row["split"], row["raw_Edema"]) == ("AP", 83, "train", "-1.0")
+    assert "report_text" not in row
+
+
+def test_report_text_comes_on_request_only_and_sections_never(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    write_plus(tmp_path)
+    found = rows(tmp_path, options=Options(report_text=True))
+    assert (
+        found["patient00001/study1/view1_frontal", "chexpert-labeler"]["report_text"]
+        == 'FINAL REPORT\nHeart, "normal".\n'
+    )
+    assert found["patient64541/study1/view1_frontal", "radiologist"]["report_text"] is None
+    assert not any("secret" in str(row) for row in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"path_to_image": "train/x.jpg"}', "line 1, path_to_image: 'train/x.jpg'"),
+        ('{"path_to_image": 3}', "line 1, path_to_image: missing"),
+        ('{"path_to_image": "train/patient00001/study1/view1_frontal.jpg", "Edema": 2.0}', "line 1, Edema"),
+        ('{"path_to_image": "train/patient00001/study1/view1_frontal.jpg"}\n{"path', "line 2: not a line of JSON"),
+        ("", "is empty"),
+    ],
+)
+def test_damaged_plus_labels_are_named(tmp_path, text, what):
+    (tmp_path / "report_fixed.json").write_text(text)
+    with pytest.raises(TableError, match=what):
+        read_labels(SPEC, tmp_path)
+
+
+# ---- demographics ----
+
+
+def write_demographics(root, *rows):
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is not here; to run this test: pip install openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE", "ETHNICITY"), *rows):
+        book.active.append(row)
+    book.save(root / "CHEXPERT DEMO.xlsx")
+
+
+def test_demographics_are_joined_by_patient_on_request(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None))
+    assert "raw_PRIMARY_RACE" not in read_labels(SPEC, tmp_path).table.column_names
+    found = rows(tmp_path, options=Options(demographics=True))
+    assert found["patient00002/study2/view1_frontal", "chexpert-labeler"]["raw_PRIMARY_RACE"] == "Asian"
+    assert found["patient00001/study1/view1_frontal", "chexpert-labeler"]["raw_PRIMARY_RACE"] is None
+
+
+def test_demographics_that_are_absent_or_wrong_are_named(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    with pytest.raises(TableError, match=r"CHEXPERT DEMO\.xlsx is not here"):
+        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None), ("patient00002", "Male", 1, "", ""))
+    with pytest.raises(TableError, match="twice"):
+        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    (tmp_path / "CHEXPERT DEMO.xlsx").write_bytes(b"PK no workbook")
+    with pytest.raises((TableError, MissingExtraError)):
+        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+
+
+# ---- what is refused, and how ----
+
+
+def damaged(tmp_path, old, new, name="train.csv"):
+    chexpert.write(tmp_path, images=False)
+    path = tmp_path / "CheXpert-v1.0-small" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(TableError) as caught:
+        read_labels(SPEC, tmp_path)
+    assert caught.value.hint
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("Edema,", "Oedema,", "line 1: column 'Edema' is missing"),
+        ("Support Devices\n", "Support Devices,Comment\n", "line 1: unknown column 'Comment'"),
+        (",Fracture,", ",Edema,", "line 1"),
+        ("Female,87", "Female,young", "line 3, column 'Age'"),
+        ("Female,87", "Femme,87", "line 3, column 'Sex'"),
+        ("87,Frontal,AP", "87,Frontal,XX", "line 3, column 'AP/PA'"),
+        ("87,Frontal,AP", "87,Lateral,", "line 3, column 'Frontal/Lateral': the file name says frontal"),
+        (
+            "1.0,,,,,,,,,,,,,1.0",
+            "2.0,,,,,,,,,,,,,1.0",
+            "line 2, column 'No Finding': expected 1, 0, -1 or a blank ('2.0')",
+        ),
+        ("train/patient00001/", "train/patient1/", "line 2, column 'Path'"),
+        ("patient00001/study1/view1_frontal", "patient00002/study2/view1_frontal", "line 3, column 'Path'"),
+        ("Female,68,Frontal,AP,1.0", 'Female,68,Frontal,AP,"1.0', "line 2"),
+        (",Sex,", ";Sex;", "line 1"),
+    ],
+)
+def test_a_wrong_cell_or_header_is_named(tmp_path, old, new, what):
+    assert what in damaged(tmp_path, old, new)
+
+
+def test_one_image_under_two_prefixes_is_one_image(tmp_path):
+    message = damaged(tmp_path, "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal",
+                      "CheXpert-v1.0/train/patient00002/study2/view1_frontal")  # fmt: skip
+    assert "line 3, column 'Path': an earlier row is about the same image" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (chexpert.HEADER.encode() + b"\n", "a header and no rows"),
+        (b"<!DOCTYPE html><html>sign in</html>", "a web page, not a table"),
+        ("Path,Sex\n".encode("utf-16"), "UTF-16"),
+        (chexpert.HEADER.encode() + b"\nCheXpert/train/patient00001/stu\xff,", "line 2"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, content, what):
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(TableError, match=what):
+        read_labels(SPEC, tmp_path)
+
+
+def test_a_packed_table_cut_short_is_refused(tmp_path):
+    import gzip
+
+    data = gzip.compress(chexpert.full_table()[:20000].encode())
+    (tmp_path / "train.csv.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TableError, match="cannot be unpacked"):
+        read_labels(SPEC, tmp_path)
+
+
+def test_a_row_cut_short_at_the_end_is_named(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    path = tmp_path / "CheXpert-v1.0-small" / "train.csv"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(TableError, match=r"line 9, column \d+: the line has \d+ fields where the header has 19"):
+        read_labels(SPEC, tmp_path)
