@@ -71,6 +71,16 @@ class Engine:
         else:
             yield from self._here(function, batches)
 
+    @contextmanager
+    def executor(self) -> Iterator[cf.Executor]:
+        """The plain executor, for work that is not in batches; it is shut down at the end."""
+        if self.name == "dask":
+            with _dask(self.scheduler) as (executor, _):
+                yield executor
+        else:
+            with _pool(self.workers) as pool:
+                yield pool
+
     # ---- processes here ----
 
     def _here(

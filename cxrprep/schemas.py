@@ -205,6 +205,7 @@ STUDIES: Final = pa.schema(
 FAILURES: Final = pa.schema(
     [
         describe("path", pa.string(), "the file that failed", required=True),
+        describe("image_id", pa.string(), "the image that failed, where it is one"),
         describe("stage", CATEGORY, "the verb at work: download, convert, ...", required=True),
         describe("error", CATEGORY, "class of the error", required=True),
         describe("message", pa.string(), "what happened", required=True),

@@ -1,0 +1,88 @@
+"""The verb verify: the proof of bytes, images and dataset, with a decoder and a way to fetch again handed in."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.api.folders import open_folder
+from cxrprep.api.results import Result
+from cxrprep.engine import Engine
+from cxrprep.events import ignore
+from cxrprep.verify import ImageCheck, VerifyOptions, VerifyReport
+from cxrprep.verify import verify as prove
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cxrprep.api.fetch import FetchOptions
+    from cxrprep.events import Sink
+
+
+def check_image(path: Path) -> ImageCheck:
+    """One image decoded, in verify's words; runs in worker processes."""
+    from cxrprep.images.check import inspect
+
+    return ImageCheck(**dataclasses.asdict(inspect(path)))
+
+
+def verify(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    options: VerifyOptions | None = None,
+    repair: bool = False,
+    engine: Engine | None = None,
+    fetching: FetchOptions | None = None,
+    on_event: Sink = ignore,
+) -> Result[VerifyReport]:
+    """What is true of the folder; the report never says more than was checked.
+
+    With ``repair`` wrong and missing files are fetched again from the mirror of the record, by ``fetching``. Raises
+    ``UsageError`` for a folder that is no known dataset.
+    """
+    chosen = options or VerifyOptions()
+    home = None if state is None else Path(state)
+    folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+    where = engine or Engine()
+
+    def labels() -> Any:
+        from cxrprep.labels.extract import read_labels
+
+        read = read_labels(
+            folder.spec,
+            folder.root,
+            release=release,
+            tables=None if tables is None else Path(tables),
+            on_event=on_event,
+        )
+        return read.table
+
+    def refetch(paths: Sequence[str]) -> Mapping[str, str]:
+        from cxrprep.api.fetch import fetch_again
+
+        return fetch_again(folder, paths, fetching, on_event=on_event)
+
+    decoding = chosen.images or chosen.duplicates or chosen.sample is not None
+    with where.executor() if decoding and where.workers > 1 else nullcontext() as executor:
+        report = prove(
+            folder.root,
+            folder.spec,
+            folder.release,
+            folder.record,
+            options=chosen,
+            labels=labels,
+            check_image=check_image if decoding else None,
+            executor=executor,
+            refetch=refetch if repair else None,
+            on_event=on_event,
+        )
+    shown = [*report.rows()]
+    if report.path is not None:
+        shown.append(("all findings", str(report.path)))
+    return Result("verify", report, report.exit_code, rows=tuple(shown), data=report.as_dict())
