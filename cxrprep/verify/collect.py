@@ -1,0 +1,107 @@
+"""``verify.parquet``: a row for every file that was checked and for everything that was found, written as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrprep import __version__
+from cxrprep.durable import storage_error
+from cxrprep.schemas import FOOTER_KEY, SCHEMA_VERSION, VERIFY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.verify.files import Proven
+    from cxrprep.verify.finding import Finding, Kind, Level
+
+_KEPT: Final = 1_000
+_ROWS: Final = 8_192
+_Row = tuple[str, str, str, str | None, str | None, str]
+
+
+@dataclass(slots=True)
+class Collector:
+    """Counts findings and writes every row of ``verify.parquet`` as it comes; use as a context.
+
+    ``path`` is put in place by ``finish``; leaving the context without that drops what was written.
+    """
+
+    path: Path
+    counts: Counter[Kind] = field(default_factory=Counter)
+    levels: Counter[Level] = field(default_factory=Counter)
+    kept: list[Finding] = field(default_factory=list)
+    _rows: list[_Row] = field(default_factory=list)
+    _writer: pq.ParquetWriter | None = None
+    _part: Path | None = None
+
+    def __enter__(self) -> Self:
+        """Open the temporary file."""
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+        footer = {"schema": "verify", "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}"}
+        schema = VERIFY.with_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._part, schema, compression="zstd")
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what was not finished."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+
+    def finding(self, finding: Finding) -> None:
+        """Take a finding."""
+        self.counts[finding.kind] += 1
+        self.levels[finding.level] += 1
+        if self.counts[finding.kind] <= _KEPT:
+            self.kept.append(finding)
+        expected, found = finding.expected or None, finding.found or None
+        self._row((finding.path, str(finding.kind), str(finding.level), expected, found, finding.detail))
+
+    def proven(self, files: list[Proven]) -> None:
+        """Take files that are what they should be."""
+        for one in files:
+            detail = f"{one.origin} sum" if one.read else f"{one.origin} sum, believed by size and time"
+            self._row((one.path, "ok", "ok", one.digest, one.digest, detail))
+
+    def finish(self) -> Path:
+        """Put the Parquet file in place. Raises ``StorageError`` when the disk refuses."""
+        self._flush()
+        assert self._writer is not None
+        assert self._part is not None
+        try:
+            self._writer.close()
+            with self._part.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._part.replace(self.path)
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        return self.path
+
+    def _row(self, row: _Row) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows and self._writer is not None:
+            columns = [
+                pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), VERIFY, strict=True)
+            ]
+            try:
+                self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=VERIFY))
+            except OSError as error:
+                raise storage_error(self.path, "write", error) from error
+            self._rows = []

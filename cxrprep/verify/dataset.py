@@ -1,0 +1,102 @@
+"""The dataset as a whole: images and label rows that belong together, rows that stand twice, patients in two splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.model import ImageId
+from cxrprep.verify.finding import Finding, Kind, find
+from cxrprep.verify.measures import shared_patients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cxrprep.datasets.layout import Layout
+
+_ROWS = 16_384
+
+
+def image_names(paths: pa.ChunkedArray, layout: Layout) -> tuple[pa.Array, pa.Array]:
+    """The paths that are images of the release, and their image ids."""
+    kept: list[pa.Array] = []
+    ids: list[pa.Array] = []
+    for chunk in paths.chunks:
+        for start in range(0, len(chunk), _ROWS):
+            part = chunk.slice(start, _ROWS)
+            found = [layout.parse(path) for path in part.to_pylist()]
+            ids.append(pa.array([one.image for one in found if one is not None], pa.string()))
+            kept.append(part.filter(pa.array([one is not None for one in found], pa.bool_())))
+    empty = pa.array([], pa.string())
+    return pa.concat_arrays([*kept, empty]), pa.concat_arrays([*ids, empty])
+
+
+def leakage(labels: pa.Table) -> Iterator[Finding]:
+    """Patients that stand in more than one split."""
+    for patient, splits in shared_patients(labels):
+        yield find(
+            Kind.LEAKAGE,
+            "",
+            f"patient {patient} stands in {' and '.join(splits)}",
+            expected="one split",
+            found=", ".join(splits),
+        )
+
+
+def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
+    """Images that one table names more than once."""
+    keys = ["table_name", "image_id"]
+    rows = pa.table({name: labels[name].cast(pa.string()) for name in keys})
+    rows = rows.filter(pc.is_valid(rows["image_id"]))
+    counted = rows.group_by(keys).aggregate([([], "count_all")])
+    for row in counted.filter(pc.greater(counted["count_all"], 1)).sort_by("image_id").to_pylist():
+        yield find(
+            Kind.DUPLICATE_ROWS,
+            row["table_name"] or "",
+            f"{row['image_id']} has {row['count_all']} rows",
+            expected=1,
+            found=row["count_all"],
+        )
+
+
+def without_row(paths: pa.Array, ids: pa.Array, labels: pa.Table) -> Iterator[Finding]:
+    """Images on the disk that no table names."""
+    known = labels["image_id"].combine_chunks().drop_null()
+    for path in paths.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
+        yield find(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
+
+
+def without_image(ids: pa.Array, labels: pa.Table) -> Iterator[Finding]:
+    """One finding that says how many images the tables name and the folder lacks; none when it lacks none."""
+    named = pc.unique(labels["image_id"].combine_chunks().drop_null())
+    lacking = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
+    if len(lacking):
+        examples = ", ".join(lacking.slice(0, 3).to_pylist())
+        yield find(
+            Kind.ROW_WITHOUT_IMAGE,
+            "",
+            f"{len(lacking):,} of {len(named):,} images that the tables name are not here, such as {examples}",
+            expected=len(named),
+            found=len(named) - len(lacking),
+        )
+
+
+def named_paths(labels: pa.Table, layout: Layout, release: str) -> pa.Array:
+    """The release paths of all images that the tables name."""
+    columns = labels.select(["patient_id", "study_id", "image_id"])
+    columns = columns.filter(pc.is_valid(columns["image_id"]))
+    paths: dict[str, None] = {}
+    for batch in columns.to_batches(max_chunksize=_ROWS):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            paths[layout.key(ImageId(*row), release=release)] = None
+    return pa.array(paths, pa.string())
+
+
+def split_of(labels: pa.Table | None) -> dict[str, Any]:
+    """The split of every image that the tables name."""
+    if labels is None:
+        return {}
+    images = labels["image_id"].to_pylist()
+    return dict(zip(images, labels["split"].to_pylist(), strict=True))

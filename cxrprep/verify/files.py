@@ -1,0 +1,352 @@
+"""The bytes: every file of the folder against the best sum that is known of it.
+
+The publisher's sum counts most; then what the service stated while the bytes came; then what they were when they were
+first read. A file without any of these is unproven, and is called so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.events import Advanced, ItemFinished
+from cxrprep.lock import FileState, Origin
+from cxrprep.verify.checks import Checked, Checks
+from cxrprep.verify.finding import Finding, Kind, Level, find
+from cxrprep.verify.hashing import Hashed, Job, hash_files
+from cxrprep.verify.scan import leftover
+from cxrprep.verify.sums import known_copies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec, Quirk
+    from cxrprep.events import Sink
+
+STAGE: Final = "verify"
+_ROWS: Final = 4096
+_EVENT_SECONDS: Final = 0.1
+
+
+class Row(NamedTuple):
+    """A file on the disk beside what is known of it; ``None`` where nothing is."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    recorded_size: int | None
+    recorded: str | None
+    origin: str | None
+    published: str | None
+    known: str | None
+    """Digests of an earlier check, when size, time and inode are still the same."""
+
+
+class Proven(NamedTuple):
+    """A file that is what it should be: against which kind of sum, and whether it was read in this run."""
+
+    path: str
+    digest: str
+    origin: str
+    read: bool
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """How many files are here, and how each was proven. ``read`` and ``believed`` count files; ``size`` bytes read."""
+
+    here: int = 0
+    size_here: int = 0
+    published: int = 0
+    transport: int = 0
+    first_read: int = 0
+    unproven: int = 0
+    read: int = 0
+    believed: int = 0
+    size_read: int = 0
+
+    @property
+    def proven(self) -> int:
+        """Files whose digest is the one that is known of them."""
+        return self.published + self.transport + self.first_read
+
+    def add(self, other: FileCounts, *, here: int) -> None:
+        """Count a second look at some files, after which ``here`` files are in the folder."""
+        self.here = here
+        for name in ("published", "transport", "first_read", "unproven", "read", "believed", "size_read"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class FileCheck:
+    """Checks rows of files, and counts. ``root`` is the folder, ``checks`` the memory of earlier checks."""
+
+    root: Path
+    spec: DatasetSpec
+    release: str
+    mirror: str
+    checks: Checks | None
+    on_event: Sink
+    threads: int | None = None
+    counts: FileCounts = field(default_factory=FileCounts)
+    _published_sizes: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up what the catalog says of sizes."""
+        self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
+
+    def run(
+        self, rows: pa.Table, on_finding: Callable[[Finding], None], on_proven: Callable[[list[Proven]], None]
+    ) -> None:
+        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``."""
+        jobs: dict[str, Row] = {}
+        proven: list[Proven] = []
+        said = _Progress(self.on_event)
+
+        def settle(verdict: Finding | Proven) -> None:
+            if isinstance(verdict, Finding):
+                self._report(verdict, on_finding)
+            else:
+                proven.append(verdict)
+                if len(proven) >= _ROWS:
+                    self._count(proven, on_proven)
+
+        def to_read() -> Iterator[Job]:
+            for row in _rows(rows):
+                self.counts.here += 1
+                self.counts.size_here += row.size
+                decision = self._decide(row, jobs)
+                if isinstance(decision, Job):
+                    yield decision
+                else:
+                    settle(decision)
+                    said.items(1)
+
+        for batch in hash_files(self.root, to_read(), threads=self.threads, on_bytes=said.read):
+            self._remember(batch, jobs)
+            for hashed in batch:
+                self.counts.read += 1
+                self.counts.size_read += hashed.size
+                settle(self._compare(jobs.pop(hashed.path), hashed.digests, hashed.problem, read=True))
+            said.items(len(batch))
+        self._count(proven, on_proven)
+        said.flush()
+
+    def _report(self, finding: Finding, on_finding: Callable[[Finding], None]) -> None:
+        if finding.kind is Kind.UNPROVEN:
+            self.counts.unproven += 1
+        if finding.level is Level.ERROR:
+            self.on_event(ItemFinished(STAGE, finding.path, "error", detail=f"{finding.kind}: {finding.detail}"))
+        on_finding(finding)
+
+    def _count(self, proven: list[Proven], on_proven: Callable[[list[Proven]], None]) -> None:
+        for one in proven:
+            if one.origin == Origin.PUBLISHED:
+                self.counts.published += 1
+            elif one.origin == Origin.TRANSPORT:
+                self.counts.transport += 1
+            else:
+                self.counts.first_read += 1
+            if not one.read:
+                self.counts.believed += 1
+        if proven:
+            on_proven(list(proven))
+        proven.clear()
+
+    def _decide(self, row: Row, jobs: dict[str, Row]) -> Job | Finding | Proven:
+        """What can be said without reading, or the job of reading."""
+        wanted = _algorithms(row)
+        if row.recorded_size is None and row.published is None:
+            stranger = self._stranger(row)
+            if stranger is not None:
+                return stranger
+            wanted = ("sha256",)
+        if row.size == 0 and row.recorded_size != 0:
+            return find(
+                Kind.ZERO_BYTE, row.path, "the file is empty", expected=row.recorded_size or "some bytes", found=0
+            )
+        size = row.recorded_size
+        if size is None and row.published is not None:
+            size = self._published_sizes.get(row.path)
+        if size is not None and row.size < size:
+            detail = f"{size - row.size:,} of {size:,} bytes are missing"
+            return find(Kind.TRUNCATED, row.path, detail, expected=size, found=row.size)
+        if size is not None and row.size > size:
+            detail = f"it is {row.size - size:,} bytes too long"
+            return find(Kind.ALTERED, row.path, detail, expected=size, found=row.size)
+        if not wanted:
+            return find(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
+        if row.known is not None:
+            digests = tuple(row.known.split())
+            if {digest.partition(":")[0] for digest in digests} >= set(wanted):
+                verdict = self._compare(row, digests, "", read=False)
+                # A believed digest is enough to trust a file, never to accuse it.
+                if isinstance(verdict, Proven):
+                    return verdict
+        jobs[row.path] = row
+        return Job(row.path, row.size, wanted)
+
+    def _stranger(self, row: Row) -> Finding | None:
+        """What to say of a file that neither record nor publisher knows; ``None`` when copies of it are known."""
+        remains = leftover(row.path)
+        if remains is Kind.UNFINISHED:
+            return find(remains, row.path, f"{row.size:,} bytes of an unfinished download")
+        if remains is not None:
+            return find(remains, row.path, "left by another tool")
+        if self.spec.layout(self.release).place(row.path, release=self.release) is None:
+            return find(Kind.EXTRA, row.path, f"{self.spec.name} {self.release} has no file of this name")
+        if row.size == 0 or known_copies(self.spec, row.path):
+            return None
+        return find(Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size)
+
+    def _compare(self, row: Row, digests: tuple[str, ...], problem: str, *, read: bool) -> Finding | Proven:
+        if problem:
+            return find(Kind.UNCHECKED, row.path, f"cannot be read: {problem}")
+        found = {digest.partition(":")[0]: digest for digest in digests}
+        same_as_recorded = row.recorded is not None and found.get(row.recorded.partition(":")[0]) == row.recorded
+        if row.published is not None and found[row.published.partition(":")[0]] != row.published:
+            now = found[row.published.partition(":")[0]]
+            quirk = self._quirk(row.path)
+            if quirk is not None and (same_as_recorded or row.recorded is None):
+                return find(
+                    Kind.UPSTREAM_MISMATCH,
+                    row.path,
+                    f"{quirk.note} ({quirk.source})",
+                    expected=row.published,
+                    found=now,
+                )
+            detail = "its bytes differ from the publisher's sum"
+            if same_as_recorded and row.recorded != row.published:
+                detail += ", though they are what the mirror sent"
+            return find(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
+        if row.published is not None:
+            return Proven(row.path, row.published, Origin.PUBLISHED, read)
+        if row.recorded is None:
+            # A table of which copies are known, in a folder without a record.
+            if any(str(copy) in digests for copy in known_copies(self.spec, row.path)):
+                return Proven(row.path, digests[0], Origin.PUBLISHED, read)
+            return find(Kind.UNPROVEN, row.path, "its digest is that of no known copy of this table", found=digests[0])
+        if not same_as_recorded:
+            return find(
+                Kind.ALTERED,
+                row.path,
+                "its bytes are not those that were recorded",
+                expected=row.recorded,
+                found=found[row.recorded.partition(":")[0]],
+            )
+        return Proven(row.path, row.recorded, row.origin or Origin.FIRST_READ, read)
+
+    def _quirk(self, path: str) -> Quirk | None:
+        return next(
+            (
+                quirk
+                for quirk in self.spec.quirk
+                if quirk.kind == Kind.UPSTREAM_MISMATCH
+                and quirk.release in ("", self.release)
+                and self._may_come_from(quirk.mirror)
+                and any(fnmatchcase(path, pattern) for pattern in quirk.paths)
+            ),
+            None,
+        )
+
+    def _may_come_from(self, name: str) -> bool:
+        """Whether the files may be of the mirror ``name``: they are, or nobody recorded where they are from."""
+        mirror = self.spec.mirror_named(name)
+        return not name or not self.mirror or self.mirror in (name, mirror.url if mirror else name)
+
+    def _remember(self, batch: list[Hashed], jobs: dict[str, Row]) -> None:
+        if self.checks is None:
+            return
+        files = [
+            Checked(one.path, row.size, row.mtime_ns, row.inode, " ".join(one.digests))
+            for one in batch
+            if not one.problem and one.size == (row := jobs[one.path]).size
+        ]
+        if files:
+            self.checks.add(files)
+
+
+def _algorithms(row: Row) -> tuple[str, ...]:
+    named = [digest.partition(":")[0] for digest in (row.recorded, row.published) if digest is not None]
+    return tuple(dict.fromkeys(named))
+
+
+def join(disk: pa.Table, record: pa.Table, published: pa.Table, known: pa.ChunkedArray | None) -> pa.Table:
+    """Each file on the disk with what is known of it: the columns of ``Row``, in the order of ``disk``."""
+    recorded = record.take(pc.index_in(disk["path"], value_set=record["path"]))
+    stated = published.take(pc.index_in(disk["path"], value_set=published["path"]))
+    return pa.table(
+        {
+            "path": disk["path"],
+            "size": disk["size"],
+            "mtime_ns": disk["mtime_ns"],
+            "inode": disk["inode"],
+            "recorded_size": recorded["size"],
+            "recorded": recorded["digest"],
+            "origin": recorded["origin"].cast(pa.string()),
+            "published": stated["digest"],
+            "known": pa.nulls(disk.num_rows, pa.string()) if known is None else known,
+        }
+    )
+
+
+def _rows(table: pa.Table) -> Iterator[Row]:
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        yield from map(Row._make, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+
+def absent(disk: pa.Table, record: pa.Table, demanded: Iterable[pa.Array]) -> Iterator[Finding]:
+    """The files that should be here and are not: recorded ones, and those in ``demanded`` that were not discarded."""
+    here = disk["path"]
+    state = record["state"].cast(pa.string())
+    gone = record.filter(
+        pc.and_(pc.invert(pc.is_in(record["path"], value_set=here)), pc.equal(state, str(FileState.HERE)))
+    )
+    for batch in gone.select(["path", "size"]).to_batches(max_chunksize=_ROWS):
+        for path, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
+    for paths in demanded:
+        lacking = paths.filter(
+            pc.invert(pc.or_(pc.is_in(paths, value_set=here), pc.is_in(paths, value_set=record["path"])))
+        )
+        for path in pc.unique(lacking).to_pylist():
+            yield find(Kind.MISSING, path, "it belongs to what was asked for and was never fetched")
+
+
+class _Progress:
+    """Events of progress, at most ten a second; bytes are reported by several threads."""
+
+    def __init__(self, on_event: Sink) -> None:
+        self._on_event = on_event
+        self._mutex = threading.RLock()
+        self._size = self._items = 0
+        self._said = time.monotonic()
+
+    def read(self, size: int) -> None:
+        with self._mutex:
+            self._size += size
+            self._say_now_and_then()
+
+    def items(self, count: int) -> None:
+        with self._mutex:
+            self._items += count
+            self._say_now_and_then()
+
+    def flush(self) -> None:
+        with self._mutex:
+            if self._size or self._items:
+                self._on_event(Advanced(STAGE, size=self._size, items=self._items))
+            self._size = self._items = 0
+            self._said = time.monotonic()
+
+    def _say_now_and_then(self) -> None:
+        if time.monotonic() - self._said >= _EVENT_SECONDS:
+            self.flush()

@@ -1,0 +1,136 @@
+"""What verification can find: kinds, how grave each is, and what to do about it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cxrprep.errors import ExitCode
+
+
+class Level(enum.StrEnum):
+    """How grave a finding is. Errors decide the exit code; with ``--strict`` warnings and notes do so too."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    """Known and explained: no fault of this copy."""
+    INFO = "info"
+
+
+class Kind(enum.StrEnum):
+    """What was found; the names are those of the ``finding`` column of ``verify.parquet``."""
+
+    MISSING = "missing"
+    TRUNCATED = "truncated"
+    ALTERED = "altered"
+    ZERO_BYTE = "zero-byte"
+    UPSTREAM_MISMATCH = "upstream-mismatch"
+    UNPROVEN = "unproven"
+    EXTRA = "extra"
+    LEFTOVER = "leftover"
+    UNFINISHED = "unfinished"
+    UNCHECKED = "unchecked"
+    REPAIRED = "repaired"
+    UNDECODABLE = "undecodable-image"
+    CUT_SHORT = "truncated-image"
+    WRONG_FORMAT = "wrong-format"
+    WRONG_SIZE = "wrong-size"
+    WRONG_MODE = "wrong-mode"
+    WRONG_DEPTH = "wrong-depth"
+    CONSTANT = "constant-image"
+    NO_PIXELS = "no-pixel-data"
+    TABLE = "unreadable-table"
+    FACT = "contradicts-fact"
+    LEAKAGE = "leakage"
+    DUPLICATE_ROWS = "duplicate-rows"
+    DUPLICATE_PIXELS = "duplicate-pixels"
+    IMAGE_WITHOUT_ROW = "image-without-row"
+    ROW_WITHOUT_IMAGE = "row-without-image"
+
+
+_FETCH: Final = "run the download again, or: cxrprep verify ROOT --repair"
+_IMAGE: Final = "fetch it again; if it stays so, leave it out of training and tell the publisher"
+_TABLES: Final = "fetch the release's tables again; if they stay so, do not train on them"
+_KINDS: Final[dict[Kind, tuple[Level, str]]] = {
+    Kind.MISSING: (Level.ERROR, _FETCH),
+    Kind.TRUNCATED: (Level.ERROR, _FETCH),
+    Kind.ALTERED: (Level.ERROR, _FETCH),
+    Kind.ZERO_BYTE: (Level.ERROR, _FETCH),
+    Kind.UPSTREAM_MISMATCH: (Level.NOTE, "for the publisher's own bytes, fetch these files from another mirror"),
+    Kind.UNPROVEN: (Level.NOTE, "no sum is published and none is recorded; a download over this folder records them"),
+    Kind.EXTRA: (Level.WARNING, "the release has no such file: move it out of the folder"),
+    Kind.LEFTOVER: (Level.WARNING, "an interrupted or careless tool left it: it can be removed"),
+    Kind.UNFINISHED: (Level.NOTE, "run the download again: it goes on where it stopped"),
+    Kind.UNCHECKED: (Level.ERROR, "make it readable, then verify again"),
+    Kind.REPAIRED: (Level.INFO, ""),
+    Kind.UNDECODABLE: (Level.ERROR, _IMAGE),
+    Kind.CUT_SHORT: (Level.ERROR, _IMAGE),
+    Kind.WRONG_FORMAT: (Level.ERROR, _IMAGE),
+    Kind.WRONG_SIZE: (Level.ERROR, "is it a converted copy? The release's own images have another size"),
+    Kind.WRONG_MODE: (Level.ERROR, "is it a converted copy? The release's own images have another pixel form"),
+    Kind.WRONG_DEPTH: (Level.ERROR, "is it a converted copy? The release's own images have another depth"),
+    Kind.CONSTANT: (Level.ERROR, _IMAGE),
+    Kind.NO_PIXELS: (Level.ERROR, _IMAGE),
+    Kind.TABLE: (Level.ERROR, "fetch the table again"),
+    Kind.FACT: (Level.ERROR, _TABLES),
+    Kind.LEAKAGE: (Level.ERROR, "a model would be tested on what it was trained on: use the release's own split files"),
+    Kind.DUPLICATE_ROWS: (Level.ERROR, _TABLES),
+    Kind.DUPLICATE_PIXELS: (Level.WARNING, "keep one of them, or keep them in the same split"),
+    Kind.IMAGE_WITHOUT_ROW: (Level.WARNING, "no table of the release names it; it gets no labels"),
+    Kind.ROW_WITHOUT_IMAGE: (Level.INFO, "a part of the release is normal; --complete demands all of it"),
+}
+
+REPAIRABLE: Final = frozenset({Kind.MISSING, Kind.TRUNCATED, Kind.ALTERED, Kind.ZERO_BYTE})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found. ``path`` is a release path, or ``""`` for the dataset as a whole.
+
+    ``expected`` and ``found`` are what should be and what is, where that can be said in a few words; ``detail`` is the
+    sentence for people, and what is known about the case. It never holds report text.
+    """
+
+    kind: Kind
+    level: Level
+    path: str
+    detail: str
+    expected: str = ""
+    found: str = ""
+    hint: str = ""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where nothing could be read, 4 for every other error, 0 for the rest."""
+        if self.level is not Level.ERROR:
+            return ExitCode.DONE
+        return ExitCode.PARTIAL if self.kind is Kind.UNCHECKED else ExitCode.INTEGRITY
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the form of ``--json``."""
+        return {
+            "finding": str(self.kind),
+            "level": str(self.level),
+            "path": self.path,
+            "detail": self.detail,
+            "expected": self.expected or None,
+            "found": self.found or None,
+            "hint": self.hint or None,
+        }
+
+
+def find(
+    kind: Kind,
+    path: str,
+    detail: str,
+    *,
+    level: Level | None = None,
+    expected: object = "",
+    found: object = "",
+    hint: str = "",
+) -> Finding:
+    """A finding with the level and the hint that its kind usually has."""
+    usual, usual_hint = _KINDS[kind]
+    return Finding(kind, level or usual, path, detail, str(expected), str(found), hint or usual_hint)

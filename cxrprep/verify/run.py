@@ -1,0 +1,352 @@
+"""The verb: bytes, images, tables, in this order, and one report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.lock import Record
+from cxrprep.verify import dataset
+from cxrprep.verify.checks import Checks
+from cxrprep.verify.collect import Collector
+from cxrprep.verify.facts import FactCheck, Status, check_facts
+from cxrprep.verify.files import STAGE, FileCheck, FileCounts, absent, join
+from cxrprep.verify.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verify.pictures import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verify.report import VerifyReport
+from cxrprep.verify.scan import scan, stat_paths
+from cxrprep.verify.sums import is_table, published_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Executor
+
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.model import Shard
+    from cxrprep.verify.files import Proven
+
+CheckImage = Callable[[Path], ImageCheck]
+"""Decodes one image; picklable where it runs in other processes. An error that it raises is the image's."""
+Refetch = Callable[[Sequence[str]], Mapping[str, str]]
+"""Fetches these release paths again and records them; what could not be fetched, with the reason in one line."""
+VERIFY_NAME: Final = "verify.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """How far to look.
+
+    ``quick`` believes size, time and inode of the last full check. ``complete`` demands the whole release. ``strict``
+    counts warnings and notes as faults. ``images`` decodes images, all or a ``sample`` drawn by ``seed``;
+    ``duplicates`` looks for images with the same pixels. ``threads`` read files; ``None`` means one a core.
+    """
+
+    quick: bool = False
+    complete: bool = False
+    strict: bool = False
+    images: bool = False
+    duplicates: bool = False
+    sample: int | None = None
+    seed: int = 0
+    shard: Shard | None = None
+    threads: int | None = None
+
+
+def verify(
+    root: Path,
+    spec: DatasetSpec,
+    release: str,
+    record: Record,
+    *,
+    options: VerifyOptions | None = None,
+    selected: Iterable[str] | None = None,
+    labels: Callable[[], pa.Table] | None = None,
+    check_image: CheckImage | None = None,
+    executor: Executor | None = None,
+    refetch: Refetch | None = None,
+    on_event: Sink = ignore,
+) -> VerifyReport:
+    """What is true of the folder: its bytes, its images, its tables.
+
+    ``record`` is the folder's (empty where it has none). ``selected`` are release paths that must be here beside the
+    recorded ones. ``labels`` gives all rows of the release's tables as ``labels.parquet`` has them; it may raise
+    ``TableError``, which becomes a finding, or ``UsageError`` where there are no tables. ``check_image`` runs on
+    ``executor`` if there is one. With ``refetch`` wrong and missing files are fetched again and checked again.
+
+    Raises ``StorageError`` when nothing can be written beside the record, ``IntegrityError`` for a damaged sum file.
+    """
+    return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
+        pa.array(sorted(selected or ()), pa.string()), check_image, executor, refetch
+    )
+
+
+@dataclass(slots=True)
+class _Run:
+    root: Path
+    spec: DatasetSpec
+    release: str
+    record: Record
+    options: VerifyOptions
+    read_labels: Callable[[], pa.Table] | None
+    on_event: Sink
+    counts: FileCounts = field(default_factory=FileCounts)
+    damaged: list[Finding] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    facts: list[FactCheck] = field(default_factory=list)
+    repaired: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        return self.spec.layout(self.release)
+
+    def go(
+        self, selected: pa.Array, check_image: CheckImage | None, executor: Executor | None, refetch: Refetch | None
+    ) -> VerifyReport:
+        started = time.monotonic()
+        options = self.options
+        name = VERIFY_NAME
+        if options.shard is not None:
+            name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
+            self.not_checked.append(f"files of other shards, tables and published facts: this is shard {options.shard}")
+        elif options.quick:
+            self.not_checked.append("tables and published facts: run without --quick")
+        if not self.record.exists:
+            self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
+        with Collector(self.record.home / "manifests" / name) as out:
+            labels = self._labels(out) if options.complete else None
+            disk = self._bytes(out, selected, labels, refetch)
+            paths, ids = dataset.image_names(disk["path"], self.layout)
+            if labels is None:
+                labels = self._labels(out)
+            if labels is not None:
+                self._tables(out, labels, paths, ids)
+            pictures = self._pictures(out, paths, labels, check_image, executor)
+            named = self.spec.counts.get("images", len(ids))
+            if labels is not None:
+                named = pc.count_distinct(labels["image_id"], mode="only_valid").as_py()
+            return VerifyReport(
+                dataset=self.spec.name,
+                release=self.release,
+                root=self.root,
+                path=out.finish(),
+                files=self.counts,
+                images=pictures,
+                images_here=len(ids),
+                images_named=named,
+                facts=tuple(self.facts),
+                counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
+                levels=dict(out.levels),
+                findings=tuple(out.kept),
+                not_checked=tuple(self.not_checked),
+                repaired=self.repaired,
+                strict=options.strict,
+                seconds=time.monotonic() - started,
+            )
+
+    # ---- bytes ----
+
+    def _bytes(self, out: Collector, selected: pa.Array, labels: pa.Table | None, refetch: Refetch | None) -> pa.Table:
+        """Check every file; the table of what is on the disk afterwards."""
+        started = time.monotonic()
+        disk, problems = scan(self.root, leave_out=[self.record.home] if self.record.home != self.root else [])
+        recorded, published = self.record.table(), published_sums(self.root, self.spec, self.release)
+        if self.options.shard is not None:
+            disk, recorded, published = (self._in_shard(table) for table in (disk, recorded, published))
+            selected = selected.filter(self._shard_mask(selected.to_pylist()))
+        for problem in problems:
+            out.finding(problem)
+        self.on_event(StageStarted(STAGE, items=disk.num_rows, size=pc.sum(disk["size"]).as_py() or 0))
+
+        def take(finding: Finding) -> None:
+            if finding.kind in REPAIRABLE:
+                self.damaged.append(finding)
+            else:
+                out.finding(finding)
+
+        checks = Checks(self.record.cache)
+        try:
+            known = checks.known(disk, quick=self.options.quick)
+            check = self._file_check(checks)
+            check.run(join(disk, recorded, published, known), take, out.proven)
+            demanded = [selected, *(self._whole(published, labels) if self.options.complete else ())]
+            unread = {problem.path for problem in problems}
+            for finding in absent(disk, recorded, demanded):
+                if finding.path not in unread:
+                    take(finding)
+            checks.finish(disk)
+        finally:
+            checks.close()
+        self.counts = check.counts
+        if refetch is not None and self.damaged:
+            disk = self._repair(out, disk, published, refetch)
+        for finding in self.damaged:
+            out.finding(finding)
+        if self.counts.believed:
+            self.not_checked.append(
+                f"the bytes of {self.counts.believed:,} files: their size, time and inode are those of the last check"
+            )
+        self.on_event(
+            StageFinished(
+                STAGE,
+                done=self.counts.read,
+                kept=self.counts.believed,
+                failed=len(self.damaged),
+                size=self.counts.size_read,
+                seconds=time.monotonic() - started,
+            )
+        )
+        return disk
+
+    def _file_check(self, checks: Checks | None) -> FileCheck:
+        mirror = self.record.header.mirror
+        return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.threads)
+
+    def _whole(self, published: pa.Table, labels: pa.Table | None) -> list[pa.Array]:
+        """The release paths of everything that the release consists of, as far as anybody says."""
+        described = [
+            file.path for file in self.spec.files_of(self.release) if not file.optional and file.kind != "archive"
+        ]
+        archives = [file.path for file in self.spec.files_of(self.release) if file.kind == "archive"]
+        paths = published["path"].combine_chunks()
+        whole = [
+            pa.array(described, pa.string()),
+            paths.filter(pc.invert(pc.is_in(paths, value_set=pa.array(archives, pa.string())))),
+        ]
+        if labels is not None:
+            whole.append(dataset.named_paths(labels, self.layout, self.release))
+        if self.options.shard is not None:
+            whole = [array.filter(self._shard_mask(array.to_pylist())) for array in whole]
+        return whole
+
+    def _shard_mask(self, paths: list[str]) -> pa.Array:
+        assert self.options.shard is not None
+        return pa.array([self.options.shard.holds(path) for path in paths], pa.bool_())
+
+    def _in_shard(self, table: pa.Table) -> pa.Table:
+        return table.filter(self._shard_mask(table["path"].to_pylist()))
+
+    def _repair(self, out: Collector, disk: pa.Table, published: pa.Table, refetch: Refetch) -> pa.Table:
+        """Fetch what is wrong, look at it again, and keep as damaged what still is."""
+        before = {finding.path: finding for finding in self.damaged}
+        failed = refetch(sorted(before))
+        self.record = Record.open(self.root, self.record.home if self.record.home != self.root else None)
+        fresh = stat_paths(self.root, before)
+        others = disk.filter(pc.invert(pc.is_in(disk["path"], value_set=pa.array(list(before), pa.string()))))
+        again = self._file_check(None)
+        still: dict[str, Finding] = {path: before[path] for path in before if path not in fresh["path"].to_pylist()}
+        mended: list[Proven] = []
+        again.run(
+            join(fresh, self.record.table(), published, None),
+            lambda finding: still.update({finding.path: finding}),
+            mended.extend,
+        )
+        out.proven(mended)
+        for one in mended:
+            old = before[one.path]
+            out.finding(find(Kind.REPAIRED, one.path, f"was {old.kind}: {old.detail}"))
+        self.repaired = len(mended)
+        self.damaged = []
+        for path, finding in still.items():
+            reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
+            self.damaged.append(replace(finding, detail=finding.detail + reason))
+        self.counts.add(again.counts, here=others.num_rows + fresh.num_rows)
+        return pa.concat_tables([others, fresh]).sort_by("path")
+
+    # ---- tables ----
+
+    def _labels(self, out: Collector) -> pa.Table | None:
+        """The rows of the tables; ``None`` where they cannot or should not be read, which is then said."""
+        if self.options.shard is not None or self.options.quick:
+            return None
+        spoilt = [finding.path for finding in self.damaged if is_table(self.spec, finding.path)]
+        if spoilt:
+            self.not_checked.append(f"tables and published facts: mend {spoilt[0]} first")
+            return None
+        if self.read_labels is None:
+            self.not_checked.append("tables and published facts: no tables are here")
+            return None
+        try:
+            return self.read_labels()
+        except TableError as error:
+            out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
+        except UsageError as error:
+            self.not_checked.append(f"tables and published facts: {error.message}")
+            self.read_labels = None
+        return None
+
+    def _tables(self, out: Collector, labels: pa.Table, paths: pa.Array, ids: pa.Array) -> None:
+        whole = self.options.complete
+        for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
+            self.facts.append(fact)
+            for finding in findings:
+                out.finding(finding)
+        lacking = sum(fact.status is Status.ABSENT for fact in self.facts)
+        if lacking:
+            self.not_checked.append(f"{lacking} published facts: the tables that they are about are not here")
+        partial = sum(fact.status is Status.PART for fact in self.facts)
+        if partial:
+            self.not_checked.append(f"{partial} published totals: the tables here hold a part of the release")
+        for found in (
+            dataset.leakage(labels),
+            dataset.duplicate_rows(labels),
+            dataset.without_row(paths, ids, labels),
+            dataset.without_image(ids, labels),
+        ):
+            for finding in found:
+                out.finding(finding)
+
+    # ---- images ----
+
+    def _pictures(
+        self,
+        out: Collector,
+        paths: pa.Array,
+        labels: pa.Table | None,
+        check_image: CheckImage | None,
+        executor: Executor | None,
+    ) -> ImageCounts | None:
+        options = self.options
+        wanted = options.images or options.duplicates or options.sample is not None
+        if not wanted or check_image is None:
+            self.not_checked.append("the images' pixels: run with --images")
+            return None
+        started = time.monotonic()
+        # A file whose bytes are wrong is known to be so; decoding it would only say it again.
+        wrong = {finding.path for finding in self.damaged}
+        sound = [path for path in paths.to_pylist() if path not in wrong]
+        chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
+        if len(chosen) < len(sound):
+            self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
+        self.on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
+        check = PictureCheck(self.root, self.spec, self.release, check_image, executor, self.on_event)
+        check.counts.here = len(paths)
+        failed = 0
+        for finding in check.run(chosen):
+            failed += finding.level is Level.ERROR
+            out.finding(finding)
+        if options.duplicates:
+            splits = dataset.split_of(labels)
+            identities = self.layout
+
+            def split(path: str) -> str | None:
+                found = identities.parse(path)
+                return splits.get(found.image) if found is not None else None
+
+            for finding in same_pixels(check.pixels, split):
+                out.finding(finding)
+        else:
+            self.not_checked.append("images with the same pixels: run with --duplicates")
+        self.on_event(
+            StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started)
+        )
+        return check.counts
