@@ -52,8 +52,9 @@ class Logins:
                     # For a line that is no cookie the library prints a traceback, beside the error that it raises.
                     warnings.simplefilter("ignore")
                     self._jar.load(cookie_file, ignore_discard=True, ignore_expires=True)
-            except (OSError, ValueError) as error:
-                # LoadError is an OSError without a reason of the system's; a ValueError means bytes that are no text.
+            except (OSError, ValueError, UnboundLocalError) as error:
+                # LoadError is an OSError without a reason of the system's. Bytes that are no text are a ValueError, or
+                # stumble over the library's own handling of it.
                 reason = getattr(error, "strerror", None) or "it is not one"
                 raise AccessError(
                     f"{cookie_file} cannot be read as a cookie file: {reason}",
