@@ -1,1 +1,1 @@
-"""report."""
+"""One HTML page about a folder: counts, labels, people, images, provenance."""

@@ -1,0 +1,117 @@
+"""Charts as inline SVG: no script, readable in print and without colours, with the numbers beside the bars.
+
+Each has a title and a description for screen readers; the page gives the same numbers as a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROW: Final = 24
+_WIDTH: Final = 720
+_TEXT: Final = 190
+_NUMBERS: Final = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A portion of a bar; ``kind`` is a class of the page's style sheet: positive, uncertain, negative, blank, ..."""
+
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: its name, its portions, and the numbers that stand at its end."""
+
+    name: str
+    parts: tuple[Part, ...]
+    note: str = ""
+
+    @property
+    def total(self) -> int:
+        """All portions together."""
+        return sum(part.count for part in self.parts)
+
+
+def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool = False) -> str:
+    """Horizontal bars as SVG; with ``share`` each bar has the full width, and shows portions of its own total."""
+    top = 8
+    height = top + _ROW * len(rows) + 6
+    room = _WIDTH - _TEXT - _NUMBERS
+    largest = max((row.total for row in rows), default=0) or 1
+    lines = [_open(title, description or title, height)]
+    for index, row in enumerate(rows):
+        y = top + index * _ROW
+        lines.append(_text("name", _TEXT - 8, y + 15, row.name, anchor="end"))
+        scale = room / ((row.total or 1) if share else largest)
+        x = float(_TEXT)
+        for part in row.parts:
+            lines.append(_rectangle(row.name, part, x=x, y=y + 3, width=part.count * scale, height=_ROW - 8))
+            x += part.count * scale
+        lines.append(_text("note", _TEXT + room + 8 if share else x + 8, y + 15, row.note))
+    lines.append("</svg>")
+    return "".join(lines)
+
+
+def histogram(title: str, counts: Sequence[tuple[str, tuple[Part, ...]]], *, axis: str, description: str = "") -> str:
+    """Vertical stacked bars over classes of equal width, as SVG, with a count axis that begins at 0."""
+    height, left, bottom, top = 260, 64, 44, 12
+    room, tall = _WIDTH - left - 10, height - bottom - top
+    largest = max((sum(p.count for p in parts) for _, parts in counts), default=0)
+    ceiling = _nice(largest)
+    lines = [_open(title, description or title, height)]
+    for tick in range(5):
+        value = ceiling * tick / 4
+        y = top + tall - tall * tick / 4
+        lines.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        lines.append(_text("tick", left - 6, y + 4, f"{value:,.0f}", anchor="end"))
+    step = room / max(len(counts), 1)
+    every = max(1, -(-len(counts) // 14))
+    for index, (name, parts) in enumerate(counts):
+        x, y = left + index * step, float(top + tall)
+        for part in parts:
+            size = tall * part.count / ceiling
+            y -= size
+            lines.append(_rectangle(name, part, x=x + 1, y=y, width=max(step - 2, 1), height=size))
+        if index % every == 0:
+            lines.append(_text("tick", x + step / 2, top + tall + 16, name, anchor="middle"))
+    lines.append(_text("axis", left + room / 2, height - 8, axis, anchor="middle"))
+    lines.append("</svg>")
+    return "".join(lines)
+
+
+def _rectangle(name: str, part: Part, *, x: float, y: float, width: float, height: float) -> str:
+    if not part.count:
+        return ""
+    # A portion too small to see is still there: one that is not empty has at least three quarters of a pixel.
+    sides = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.75):.1f}" height="{max(height, 0.75):.1f}"'
+    return f'<rect class="{part.kind}" {sides}><title>{escape(name)}: {part.kind} {part.count:,}</title></rect>'
+
+
+def _text(kind: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _open(title: str, description: str, height: int) -> str:
+    # The viewBox lets the chart shrink with the page; the label is what a screen reader says.
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title, quote=True)}" '
+        f'xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title><desc>{escape(description)}</desc>'
+    )
+
+
+def _nice(value: int) -> int:
+    """The smallest of 4, 8, 20, 40, 80, 200, ... that is not below ``value``: a quarter of it is a round number."""
+    power = 4
+    while True:
+        for factor in (1, 2, 5):
+            if power * factor >= value:
+                return power * factor
+        power *= 10
