@@ -1,1 +1,66 @@
-"""The verbs, wired: the one place that joins rooms which do not know each other."""
+"""The verbs, wired: the one place that joins rooms which do not know each other.
+
+Names are resolved when they are first used, so that a command loads only what its verb needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cxrprep.api.fetch import FetchOptions, download, plan, read_plan
+    from cxrprep.api.handover import export, load
+    from cxrprep.api.pixels import check_phi, convert, preview
+    from cxrprep.api.proof import verify
+    from cxrprep.api.reports import compare_labels, label_report, label_reports
+    from cxrprep.api.results import Result
+    from cxrprep.api.tables import build_manifest, extract_labels
+
+_HOMES: Final[Mapping[str, str]] = {
+    "FetchOptions": "fetch",
+    "Result": "results",
+    "build_manifest": "tables",
+    "check_phi": "pixels",
+    "compare_labels": "reports",
+    "convert": "pixels",
+    "download": "fetch",
+    "export": "handover",
+    "extract_labels": "tables",
+    "label_report": "reports",
+    "label_reports": "reports",
+    "load": "handover",
+    "plan": "fetch",
+    "preview": "pixels",
+    "read_plan": "fetch",
+    "verify": "proof",
+}
+
+__all__ = [
+    "FetchOptions",
+    "Result",
+    "build_manifest",
+    "check_phi",
+    "compare_labels",
+    "convert",
+    "download",
+    "export",
+    "extract_labels",
+    "label_report",
+    "label_reports",
+    "load",
+    "plan",
+    "preview",
+    "read_plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'cxrprep.api' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"cxrprep.api.{home}"), name)

@@ -1,0 +1,120 @@
+"""The verbs about free-text reports: label one, label a collection, compare two label tables."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep.api.results import Result
+from cxrprep.engine import Engine
+from cxrprep.errors import ExitCode
+from cxrprep.events import ignore
+
+if TYPE_CHECKING:
+    from cxrprep.events import Sink
+    from cxrprep.labels.compare import Agreement, Comparison
+    from cxrprep.labels.report.collection import Outcome
+    from cxrprep.labels.report.results import ReportLabels
+    from cxrprep.model import Shard
+
+
+def label_report(text: str, *, rules: Path | str | None = None, policy: str = "default") -> ReportLabels:
+    """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
+
+    ``rules`` is a TOML file with a vocabulary of your own; ``policy`` says how mentions add up. Raises ``UsageError``
+    for an unknown policy, ``ConfigError`` for a wrong vocabulary.
+    """
+    from cxrprep.labels.report.labeler import label_report as label
+
+    return label(text, rules=None if rules is None else Path(rules), policy=policy)
+
+
+def label_reports(
+    source: Path | str,
+    out: Path | str,
+    *,
+    policy: str = "default",
+    vocabulary: Path | str | None = None,
+    evidence: bool = False,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
+    on_event: Sink = ignore,
+) -> Result[Outcome]:
+    """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
+
+    With ``evidence`` the mentions behind them go into ``mentions.parquet``. A report without labels has a row that says
+    why; exit code 3 means that some could not be read. Raises ``UsageError``, ``ConfigError``, ``TableError``,
+    ``ArchiveError``, ``NothingSelectedError`` or ``StorageError``.
+    """
+    from cxrprep.labels.report.aggregate import policy_named
+    from cxrprep.labels.report.collection import label_collection
+
+    where = engine or Engine()
+    with where.executor() if where.workers > 1 or where.name != "local" else nullcontext() as executor:
+        outcome = label_collection(
+            Path(source),
+            Path(out),
+            executor=executor,
+            workers=where.workers,
+            shard=shard,
+            vocabulary=None if vocabulary is None else Path(vocabulary),
+            policy=policy_named(policy),
+            evidence=evidence,
+            on_event=on_event,
+        )
+    rows = [
+        ("reports", outcome.reports),
+        *((status, count) for status, count in outcome.counts.items()),
+        ("written", str(outcome.labels)),
+        *((("evidence", str(outcome.mentions)),) if outcome.mentions else ()),
+    ]
+    code = ExitCode.PARTIAL if outcome.failed else ExitCode.DONE
+    return Result("extract-labels", outcome, code, rows=tuple(rows))
+
+
+def compare_labels(first: Path | str, second: Path | str, *, key: str | None = None) -> Result[Comparison]:
+    """How two label tables agree, over the keys and observations that both have; the first is the reference.
+
+    Raises ``TableError`` for a table that cannot be read or has a key twice, ``UsageError`` when nothing is common.
+    """
+    from cxrprep.labels.compare import compare_tables
+
+    compared = compare_tables(Path(first), Path(second), key=key)
+
+    rows = [
+        ("in both", compared.common),
+        ("only in the first", compared.only_first),
+        ("only in the second", compared.only_second),
+        *((one.observation, _agreement(one)) for one in compared.observations),
+    ]
+    data = {
+        "common": compared.common,
+        "only_first": compared.only_first,
+        "only_second": compared.only_second,
+        "observations": [
+            {
+                "observation": one.observation,
+                "agreement": one.agreement,
+                "kappa": one.kappa,
+                "f1": {_word(value): f1 for value, f1 in one.f1.items()},
+                "confusion": [
+                    {"first": a, "second": b, "count": count} for (a, b), count in one.confusion.items() if count
+                ],
+            }
+            for one in compared.observations
+        ],
+    }
+    return Result("compare", compared, rows=tuple(rows), data=data)
+
+
+def _agreement(one: Agreement) -> str:
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    f1 = ", ".join(f"{_word(value)} {shown(one.f1.get(value))}" for value in (1, 0, -1))
+    return f"agreement {one.agreement:.3f}, kappa {shown(one.kappa)}, F1 {f1}"
+
+
+def _word(value: int) -> str:
+    return {1: "positive", 0: "negative", -1: "uncertain"}[value]
