@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.report.scope import Status
+from cxrprep.labels.report.items import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,26 +12,30 @@ import itertools
 import json
 import shutil
 import time
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep import __version__
-from cxrprep.errors import NothingSelectedError
+from cxrprep.durable import replace_file
+from cxrprep.engine import Engine, Lost
+from cxrprep.errors import NothingSelectedError, SomeFailedError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.labels.report.aggregate import Policy
 from cxrprep.labels.report.labeler import Labeler
 from cxrprep.labels.report.reading import Collection, Report, open_collection
-from cxrprep.labels.report.results import ReportLabels, ReportStatus
+from cxrprep.labels.report.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.report.rules import build_rules, shipped_sources
-from cxrprep.model import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from cxrprep.model import Shard
 
 STAGE: Final = "extract-labels"
 _BATCH: Final = 4096
+# Characters of text in a batch that has to be sent to its worker.
+_BATCH_TEXT: Final = 64 << 20
 _NOTES: Final = 20
 
 
@@ -56,38 +60,70 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """One batch: reports by name, or by value where the collection can only be read row by row."""
+class _Job:
+    """What all batches of a run share: what is read, by which rules, and where the parts go."""
 
-    number: int
-    first: tuple[int, ...]
     collection: Collection
-    names: tuple[str, ...]
-    reports: tuple[Report, ...]
     sources: tuple[tuple[str, str], ...]
     policy: Policy
     evidence: bool
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One batch: reports by name, or by value where the collection can only be read row by row."""
+
+    job: _Job
+    number: int
+    rows: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    reports: tuple[Report, ...] = ()
+
+    def part(self, kind: str) -> Path:
+        """The batch's file of that kind."""
+        return self.job.folder / f"{self.number:06d}.{kind}"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the batches add up to."""
+
+    batches: int = 0
+    kept: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, summary: dict[str, Any], on_event: Sink) -> None:
+        """Count one batch, and say which of its reports could not be read."""
+        self.batches += 1
+        self.kept += summary["kept"]
+        for status, count in summary["counts"].items():
+            self.counts[status] = self.counts.get(status, 0) + count
+        for key, status, problem in summary["problems"]:
+            if len(self.problems) < _NOTES:
+                on_event(Note(STAGE, f"{status}: {problem}", level="problem", subject=key))
+            self.problems.append(key)
+        on_event(Advanced(STAGE, items=sum(summary["counts"].values())))
+
+
 def label_collection(
     source: Path,
     out_dir: Path,
     *,
-    executor: Executor | None = None,
-    workers: int = 1,
+    engine: Engine | None = None,
     shard: Shard | None = None,
     vocabulary: Path | None = None,
     policy: Policy | None = None,
     evidence: bool = False,
     on_event: Sink = ignore,
 ) -> Outcome:
-    """Label every report of ``source`` into ``out_dir``: ``report_labels.parquet`` and, asked for, ``mentions.parquet``.
+    """The tables of ``source``'s labels in ``out_dir``: ``report_labels.parquet``, with ``evidence`` ``mentions.parquet``.
 
-    ``executor`` runs the batches (``None``: this process), ``workers`` is how many it has. With ``shard`` only its part
-    is done, into ``report_labels-i-of-n.parquet``; see :func:`merge_shards`. ``vocabulary`` is a TOML file that adds
-    phrases. A report that cannot be read has a row with its status and no labels. Raises ``UsageError``,
-    ``ConfigError``, ``NothingSelectedError``, ``TableError``, ``ArchiveError`` or ``StorageError``.
+    ``engine`` says where batches run; ``None`` is this process. With ``shard`` only its part is done, into
+    ``report_labels-i-of-n.parquet``; see :func:`merge_shards`. ``vocabulary`` is a TOML file that adds phrases. A
+    report that cannot be read has a row with its status and no labels. Raises ``UsageError``, ``ConfigError``,
+    ``NothingSelectedError``, ``TableError``, ``ArchiveError`` or ``StorageError``.
     """
     from cxrprep.labels.report import tables
     from cxrprep.labels.report.custom import read_vocabulary
@@ -97,111 +133,81 @@ def label_collection(
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
     rules = build_rules(sources)
     collection = open_collection(source)
-    made_from = _made_from(rules.digest, policy, source)
-    parts = out_dir / f".report_labels-{_fingerprint(made_from, collection, shard, evidence)}"
-    on_event(
-        StageStarted(STAGE, items=len(collection.names) if collection.names and shard is None else None, unit="reports")
-    )
-    counts: dict[str, int] = {}
-    problems: list[str] = []
-    last = -1
-    kept = 0
-    for number, summary in _run(_tasks(collection, shard, sources, policy, evidence, parts), executor, workers):
-        last = max(last, number)
-        kept += summary["kept"]
-        for status, count in summary["counts"].items():
-            counts[status] = counts.get(status, 0) + count
-        for key, status, problem in summary["problems"]:
-            if len(problems) < _NOTES:
-                on_event(Note(STAGE, f"{status}: {problem}", level="problem", subject=key))
-            problems.append(key)
-        on_event(Advanced(STAGE, items=sum(summary["counts"].values())))
-    if last < 0:
+    made_from = {"rules": rules.digest, "policy": asdict(policy), "source": source.name}
+    parts = out_dir / f".report_labels-{_fingerprint([made_from, str(shard), evidence], collection)}"
+    job = _Job(collection, sources, policy, evidence, parts)
+    names = collection.names
+    on_event(StageStarted(STAGE, items=len(names) if names and shard is None else None, unit="reports"))
+    if engine is None or (names is not None and len(names) <= _BATCH):
+        engine = Engine(jobs=1)
+    tally = _Tally()
+    for summary in engine.run(label_batches, _tasks(job, shard), batch=1):
+        if isinstance(summary, Lost):
+            raise SomeFailedError(f"batch {summary.item.number} of {source}: {summary.cause}", hint="run it again")
+        tally.add(summary, on_event)
+    if not tally.batches:
         raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
     suffix = f"-{shard.index}-of-{shard.count}" if shard else ""
-    mentions = None
+    written: dict[str, Path] = {}
+    schemas = {tables.LABELS_NAME: tables.labels_schema(rules.reported)}
     if evidence:
-        mentions = out_dir / f"{tables.MENTIONS_NAME}{suffix}.parquet"
-        _join(parts, last, tables.MENTIONS_NAME, tables.MENTIONS, mentions, made_from)
-    labels = out_dir / f"{tables.LABELS_NAME}{suffix}.parquet"
-    _join(parts, last, tables.LABELS_NAME, tables.labels_schema(rules.reported), labels, made_from)
+        schemas = {tables.MENTIONS_NAME: tables.MENTIONS, **schemas}
+    for name, schema in schemas.items():
+        written[name] = out_dir / f"{name}{suffix}.parquet"
+        files = [parts / f"{number:06d}.{name}" for number in range(tally.batches)]
+        tables.join_parts(files, schema, written[name], tables.footer(name, made_from))
     shutil.rmtree(parts, ignore_errors=True)
-    outcome = Outcome(labels, mentions, dict(sorted(counts.items())), tuple(sorted(problems)))
-    on_event(
-        StageFinished(
-            STAGE, done=outcome.reports - kept - outcome.failed, kept=kept, failed=outcome.failed,
-            seconds=time.monotonic() - began,
-        )
-    )  # fmt: skip
+    outcome = Outcome(
+        written[tables.LABELS_NAME],
+        written.get(tables.MENTIONS_NAME),
+        dict(sorted(tally.counts.items())),
+        tuple(sorted(tally.problems)),
+    )
+    done = outcome.reports - tally.kept - outcome.failed
+    seconds = time.monotonic() - began
+    on_event(StageFinished(STAGE, done=done, kept=tally.kept, failed=outcome.failed, seconds=seconds))
     return outcome
 
 
-def _made_from(digest: str, policy: Policy, source: Path) -> dict[str, Any]:
-    return {"rules": digest, "policy": asdict(policy), "source": source.name}
-
-
-def _fingerprint(made_from: dict[str, Any], collection: Collection, shard: Shard | None, evidence: bool) -> str:
+def _fingerprint(about: list[Any], collection: Collection) -> str:
     """What parts of a stopped run must share to be used again: rules, policy, tool and the state of the source."""
     state = collection.path.stat()
-    about = [
-        made_from,
-        __version__,
-        str(collection.path.resolve()),
-        str(shard),
-        evidence,
-        state.st_mtime_ns,
-        state.st_size,
-    ]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    place = [__version__, str(collection.path.resolve()), state.st_mtime_ns, state.st_size]
+    digest = hashlib.sha256(json.dumps([about, place], sort_keys=True).encode())
     for name in collection.names or ():
         digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()[:16]
 
 
-def _tasks(
-    collection: Collection,
-    shard: Shard | None,
-    sources: tuple[tuple[str, str], ...],
-    policy: Policy,
-    evidence: bool,
-    folder: Path,
-) -> Iterator[_Task]:
-    if collection.names is not None:
-        named = ((row, name) for row, name in enumerate(collection.names) if shard is None or shard.holds(name))
-        for number, batch in enumerate(_batched(named)):
-            first, names = zip(*batch, strict=True)
-            yield _Task(number, first, collection, names, (), sources, policy, evidence, folder)
+def _tasks(job: _Job, shard: Shard | None) -> Iterator[_Task]:
+    names = job.collection.names
+    if names is not None:
+        named = ((row, name) for row, name in enumerate(names) if shard is None or shard.holds(name))
+        for number, batch in enumerate(_name_batches(named)):
+            yield _Task(job, number, tuple(row for row, _ in batch), names=tuple(name for _, name in batch))
         return
-    rows = ((row, report) for row, report in enumerate(collection.rows()) if shard is None or shard.holds(report.key))
-    for number, batch in enumerate(_batched(rows)):
-        first, reports = zip(*batch, strict=True)
-        yield _Task(number, first, collection, (), reports, sources, policy, evidence, folder)
+    reports = enumerate(job.collection.rows())
+    held = ((row, report) for row, report in reports if shard is None or shard.holds(report.key))
+    for number, rows in enumerate(_report_batches(held)):
+        yield _Task(job, number, tuple(row for row, _ in rows), reports=tuple(report for _, report in rows))
 
 
-def _batched(items: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-    while batch := list(itertools.islice(items, _BATCH)):
+def _name_batches(named: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while batch := list(itertools.islice(named, _BATCH)):
         yield batch
 
 
-def _run(tasks: Iterator[_Task], executor: Executor | None, workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Results of the tasks as they come, with no more of them waiting than keeps the workers busy."""
-    if executor is None:
-        for task in tasks:
-            yield task.number, label_batch(task)
-        return
-    running: dict[Future[dict[str, Any]], int] = {}
-    try:
-        while True:
-            for task in itertools.islice(tasks, 2 * workers + 1 - len(running)):
-                running[executor.submit(label_batch, task)] = task.number
-            if not running:
-                return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield running.pop(future), future.result()
-    finally:
-        for future in running:
-            future.cancel()
+def _report_batches(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, Report]]]:
+    batch: list[tuple[int, Report]] = []
+    size = 0
+    for row, report in reports:
+        batch.append((row, report))
+        size += len(report.text)
+        if len(batch) == _BATCH or size > _BATCH_TEXT:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @functools.lru_cache(maxsize=2)
@@ -209,22 +215,28 @@ def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
     return Labeler(build_rules(sources), policy)
 
 
-def label_batch(task: _Task) -> dict[str, Any]:
-    """Label one batch into its part files and say how it went; a batch whose parts are there is only counted."""
+def label_batches(tasks: Sequence[_Task]) -> list[dict[str, Any]]:
+    """Label batches into their part files and say how each went. Runs in a worker process."""
+    return [_label_batch(task) for task in tasks]
+
+
+def _label_batch(task: _Task) -> dict[str, Any]:
+    """Label one batch; a batch whose parts are there is only counted."""
     from cxrprep.labels.report import tables
 
-    summary = task.folder / f"{task.number:06d}.json"
+    summary = task.part("json")
     if summary.exists():
-        return {**json.loads(summary.read_text("utf-8")), "kept": len(task.first)}
-    labeler = _labeler(task.sources, task.policy)
+        return {**json.loads(summary.read_text("utf-8")), "kept": len(task.rows)}
+    job = task.job
+    labeler = _labeler(job.sources, job.policy)
     rows: list[dict[str, Any]] = []
     mentions: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     problems: list[tuple[str, str, str]] = []
     columns = {name: tables.column_of(name) for name in labeler.rules.reported}
-    reports = task.collection.read(task.names) if task.names else iter(task.reports)
-    for row, report in zip(task.first, reports, strict=True):
-        result = _labelled(labeler, report, task.evidence)
+    reports = job.collection.read(task.names) if task.names else iter(task.reports)
+    for row, report in zip(task.rows, reports, strict=True):
+        result = _labelled(labeler, report, evidence=job.evidence)
         counts[result.status] = counts.get(result.status, 0) + 1
         if report.problem:
             problems.append((report.key, result.status, report.problem))
@@ -239,23 +251,21 @@ def label_batch(task: _Task) -> dict[str, Any]:
             }
         )
         mentions += ({**which, **_mention_row(mention)} for mention in result.mentions)
-    if task.evidence:
-        tables.write_part(mentions, tables.MENTIONS, task.folder / f"{task.number:06d}.mentions.parquet")
+    if job.evidence:
+        tables.write_part(mentions, tables.MENTIONS, task.part(tables.MENTIONS_NAME))
     schema = tables.labels_schema(labeler.rules.reported)
-    tables.write_part(rows, schema, task.folder / f"{task.number:06d}.labels.parquet")
+    tables.write_part(rows, schema, task.part(tables.LABELS_NAME))
     return _sealed(summary, {"counts": counts, "problems": problems, "kept": 0})
 
 
 def _sealed(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """Write the summary last: where it stands, the parts beside it are whole."""
-    from cxrprep.durable import replace_file
-
     text = json.dumps(summary, sort_keys=True)
     replace_file(path, lambda part: part.write_text(text, "utf-8"))
     return summary
 
 
-def _labelled(labeler: Labeler, report: Report, evidence: bool) -> ReportLabels:
+def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabels:
     if report.problem:
         status = ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE
         return ReportLabels(dict.fromkeys(labeler.rules.reported), (), status, "")
@@ -263,7 +273,7 @@ def _labelled(labeler: Labeler, report: Report, evidence: bool) -> ReportLabels:
     return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
 
 
-def _mention_row(mention: Any) -> dict[str, Any]:
+def _mention_row(mention: Mention) -> dict[str, Any]:
     return {
         "observation": mention.observation,
         "status": int(mention.status),
@@ -277,14 +287,6 @@ def _mention_row(mention: Any) -> dict[str, Any]:
         "cue_start": mention.cue_start if mention.cue else None,
         "cue_end": mention.cue_end if mention.cue else None,
     }
-
-
-def _join(parts: Path, last: int, name: str, schema: Any, path: Path, made_from: dict[str, Any]) -> None:
-    from cxrprep.labels.report import tables
-
-    word = "labels" if name == tables.LABELS_NAME else "mentions"
-    files = [parts / f"{number:06d}.{word}.parquet" for number in range(last + 1)]
-    tables.join_parts(files, schema, path, tables.footer(name, made_from))
 
 
 def merge_shards(out_dir: Path, count: int) -> Outcome:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.report.aggregate import Aggregator, Policy, Precedence, mask_of, policy_named, settle
+from cxrprep.labels.report.aggregate import Aggregator, Policy, mask_of, policy_named
 from cxrprep.labels.report.phrases import WORDS
 from cxrprep.labels.report.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.report.rules import Rules, read_rules, shipped_rules
-from cxrprep.labels.report.scope import Found, is_word, read_sentence
+from cxrprep.labels.report.scope import is_word, read_sentence, words_of
 from cxrprep.labels.report.sections import Section, chosen_sections
 from cxrprep.labels.report.sentences import Sentence, normalised, split_sentences
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cxrprep.labels.report.items import Found
+
 _REMEMBERED_SENTENCES = 50_000
 _REMEMBERED_LENGTH = 400
+# Characters, and the share of words that must be known for a text to be a report in English.
+_SAMPLE = 2000
+_ENGLISH = 0.34
 
 
 class Labeler:
@@ -41,25 +46,35 @@ class Labeler:
         if not sections:
             return self._without_labels(ReportStatus.NO_SECTION)
         mask = 0
-        words = 0
+        sentences = 0
         mentions: list[Mention] = []
         for section in sections:
             body = text[section.start : section.end]
             for number, sentence in enumerate(split_sentences(body)):
-                words += 1
+                sentences += 1
                 bits, found = self._read(sentence.text)
                 mask |= bits
                 if evidence and found:
                     mentions += self._located(body, section, number, sentence, found)
-        if not words:
-            return self._without_labels(ReportStatus.EMPTY)
+        if not sentences:
+            foreign = any(char.isalpha() for char in text)
+            return self._without_labels(ReportStatus.UNREADABLE if foreign else ReportStatus.EMPTY)
+        if not mask and not self._english(text):
+            return self._without_labels(ReportStatus.UNREADABLE)
         name = "+".join(section.name for section in sections)
         labels = self._aggregator.labels(mask)
         return ReportLabels(labels, tuple(mentions), ReportStatus.LABELED, name, sections[0].start, sections[-1].end)
 
+    def _english(self, text: str) -> bool:
+        """Whether a text without a single mention has English words at all; another language is not "No Finding"."""
+        words = words_of(normalised(text[:_SAMPLE]))
+        letters = [word for word in words if word[0].isalpha()]
+        known = sum(1 for word in letters if self.rules.lexicon.symbols(word))
+        return known >= _ENGLISH * len(letters)
+
     def _without_labels(self, status: ReportStatus) -> ReportLabels:
         labels: dict[str, int | None] = dict.fromkeys(self.rules.reported)
-        if self.policy.empty_is_normal:
+        if self.policy.empty_is_normal and status is not ReportStatus.UNREADABLE:
             labels = self._aggregator.labels(0)
         return ReportLabels(labels, (), status, "")
 
@@ -67,15 +82,12 @@ class Labeler:
         known = self._memory.get(sentence)
         if known is None:
             found = read_sentence(sentence, self.rules)
-            known = (self._mask(found), found)
+            known = (mask_of((mention.observation, mention.status) for mention in found), found)
             if len(self._memory) >= _REMEMBERED_SENTENCES:
                 self._memory.clear()
             if len(sentence) <= _REMEMBERED_LENGTH:
                 self._memory[sentence] = known
         return known
-
-    def _mask(self, found: tuple[Found, ...]) -> int:
-        return mask_of((mention.observation, mention.status) for mention in found)
 
     def _located(
         self, body: str, section: Section, number: int, sentence: Sentence, found: tuple[Found, ...]
@@ -124,6 +136,3 @@ def label_report(
     chosen = policy_named(policy) if isinstance(policy, str) else policy
     labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, chosen)
     return labeler.label(text, study=study)
-
-
-__all__ = ["Labeler", "Precedence", "label_report", "settle"]

@@ -69,7 +69,7 @@ class _Shard:
     @property
     def exhausted(self) -> bool:
         """Whether every row was handed out."""
-        return self._rest.num_rows == 0 and self._group >= self._file.num_row_groups
+        return bool(self._rest.num_rows == 0 and self._group >= self._file.num_row_groups)
 
     def below(self, row: int) -> pa.Table:
         """The rows not yet handed out whose report stands before ``row``."""
@@ -82,4 +82,4 @@ class _Shard:
         return found
 
     def _reaches(self, row: int) -> bool:
-        return self._rest.num_rows > 0 and self._rest["row"][-1].as_py() >= row
+        return bool(self._rest.num_rows > 0 and self._rest["row"][-1].as_py() >= row)

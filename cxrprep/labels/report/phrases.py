@@ -1,8 +1,9 @@
 """Phrase tables: a small language for radiology wording, compiled to a trie over words.
 
-A phrase is words separated by blanks: ``a|b`` (either), ``word?`` (may be missing), ``word(s)`` (with or without the
-ending), ``word*`` (any word that begins so), ``@class`` (a word of a named class), ``@class{0,3}`` (none to three). Matching takes the longest phrase
-that starts at a word and never looks further than the longest phrase, so time is linear in the length of the text.
+A phrase is words separated by blanks: ``a|b`` (either), ``word?`` (may be missing), ``word(s)`` (with or
+without the ending), ``word*`` (any word that begins so), ``@class`` (a word of a named class), ``@class{0,3}`` (none to
+three). Matching takes the longest phrase that starts at a word and never looks further than the longest phrase, so
+time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -125,45 +126,30 @@ class Lexicon(Generic[T]):
         keyed = [known.get(word) for word in words]
         if None in keyed:
             keyed = [self.symbols(word) for word in words]
-        top = self._root.children
         position, count = 0, len(words)
         while position < count:
-            best_end, best = 0, None
-            here = keyed[position]
-            if here:
-                for symbol in here:
-                    node = top.get(symbol)
-                    if node is None:
-                        continue
-                    if node.value is not None and position + 1 > best_end:
-                        best_end, best = position + 1, node.value
-                    if node.children and position + 1 < count:
-                        end, value = _longest(node, keyed, position + 1, count)
-                        if end > best_end:
-                            best_end, best = end, value
-            if best is not None:
-                found.append((position, best_end, best))
-                position = best_end
-            else:
-                position += 1
+            if keyed[position]:
+                end, value = self._longest(self._root, keyed, position)
+                if value is not None:
+                    found.append((position, end, value))
+                    position = end
+                    continue
+            position += 1
         return found
 
-
-def _longest(
-    node: _Node[T], keyed: Sequence[tuple[str, ...] | None], position: int, count: int
-) -> tuple[int, T | None]:
-    """The furthest end of a phrase that continues from ``node`` at ``position``, with its value; 0 for none."""
-    best_end: int = 0
-    best: T | None = None
-    children = node.children
-    for symbol in keyed[position] or ():
-        child = children.get(symbol)
-        if child is None:
-            continue
-        if child.value is not None and position + 1 > best_end:
-            best_end, best = position + 1, child.value
-        if child.children and position + 1 < count:
-            end, value = _longest(child, keyed, position + 1, count)
-            if end > best_end:
-                best_end, best = end, value
-    return best_end, best
+    def _longest(self, node: _Node[T], keyed: Sequence[tuple[str, ...] | None], position: int) -> tuple[int, T | None]:
+        """The furthest end of a phrase that goes on from ``node`` at ``position``, with its value; 0 for none."""
+        best_end = 0
+        best: T | None = None
+        children = node.children
+        for symbol in keyed[position] or ():
+            child = children.get(symbol)
+            if child is None:
+                continue
+            if child.value is not None and position + 1 > best_end:
+                best_end, best = position + 1, child.value
+            if child.children and position + 1 < len(keyed):
+                end, value = self._longest(child, keyed, position + 1)
+                if end > best_end:
+                    best_end, best = end, value
+        return best_end, best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from cxrprep.labels.report.scope import Rule, Status
+from cxrprep.labels.report.items import Rule, Status
 
 
 class ReportStatus(enum.StrEnum):

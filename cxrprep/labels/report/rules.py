@@ -75,14 +75,13 @@ class Cue(enum.IntFlag):
     AND = enum.auto()
     OR = enum.auto()
     VERSUS = enum.auto()
-    SKIP = enum.auto()
     LIST = enum.auto()
     WEAK = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one phrase means: ``mentions`` pairs an observation's index with a role; ``cue`` is 0 for a plain mention."""
+    """What one phrase means: ``mentions`` pairs an observation's index with a role; ``cue`` is 0 for a mere mention."""
 
     mentions: tuple[tuple[int, Role], ...] = ()
     cue: int = 0
@@ -108,7 +107,13 @@ class Rules:
 
 
 _TABLES = ("observations.toml", "cues.toml")
-_ROLES = {"findings": Role.FINDING, "structures": Role.STRUCTURE, "signs": Role.SIGN, "suspects": Role.SUSPECT, "ignored": Role.IGNORED}
+_ROLES = {
+    "findings": Role.FINDING,
+    "structures": Role.STRUCTURE,
+    "signs": Role.SIGN,
+    "suspects": Role.SUSPECT,
+    "ignored": Role.IGNORED,
+}
 
 
 @functools.cache
@@ -195,7 +200,9 @@ def _name(block: dict[str, Any], name: str) -> str:
 def _cue(block: dict[str, Any], name: str) -> Cue:
     kind = block.get("kind", "")
     try:
-        return functools.reduce(operator.or_, (Cue[each.upper()] for each in ([kind] if isinstance(kind, str) else kind)))
+        return functools.reduce(
+            operator.or_, (Cue[each.upper()] for each in ([kind] if isinstance(kind, str) else kind))
+        )
     except (KeyError, AttributeError, TypeError):
         known = ", ".join(cue.name.lower() for cue in Cue if cue.name)
         raise ConfigError(f"{name}: {kind!r} is no kind of cue; known: {known}") from None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Every character outside printable ASCII is a blank, so that a place in the normal form is a place in the text.
-_ASCII = {code: " " for code in (*range(32), 127)}
+# Characters outside printable ASCII become their look-alike or a blank: a place in the normal form is one in the text.
 _LOOKALIKES = str.maketrans(
     {
         "\u2010": "-",
@@ -22,18 +21,17 @@ _LOOKALIKES = str.maketrans(
     }
 )
 _NON_ASCII = re.compile(r"[^ -~]")
+_LETTER = re.compile(r"[a-z]")
 _DASH = re.compile(r"(?<= )-{1,3}(?= )")
 # A sentence ends at . ! or ? before a blank or a letter ("clear.No"), at a number that opens a list item, and at an
 # empty line. A single new line is only a wrapped line.
 _END = re.compile(
-    r"[.!?]+(?=[\s)\]\"']|$)"
+    r"(?<![.!?])[.!?]++(?=[\s)\]\"']|$)"
     r"|[.](?=[a-z]{2})"
     r"|(?<![\w.])\d{1,2}[.)](?=\s*[a-z])"
     r"|\n[ \t]*\n"
 )
-_ABBREVIATIONS = frozenset(
-    ("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st", "no")
-)
+_ABBREVIATIONS = frozenset(("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,8 @@ def split_sentences(text: str) -> list[Sentence]:
         stop = end.start()
         if flat[stop] == "." and _abbreviated(flat, stop):
             continue
-        _append(found, flat, start, stop)
+        # A question mark belongs to what it doubts.
+        _append(found, flat, start, stop + 1 if flat[stop] == "?" else stop)
         start = end.end()
     _append(found, flat, start, len(flat))
     return found
@@ -80,11 +79,9 @@ def split_sentences(text: str) -> list[Sentence]:
 
 def _abbreviated(flat: str, dot: int) -> bool:
     begin = max(flat.rfind(" ", max(0, dot - 8), dot), flat.rfind("\n", max(0, dot - 8), dot)) + 1
-    word = flat[begin:dot]
-    return word in _ABBREVIATIONS and word != "no"
+    return flat[begin:dot] in _ABBREVIATIONS
 
 
 def _append(found: list[Sentence], flat: str, start: int, end: int) -> None:
-    words = flat[start:end].split()
-    if words:
-        found.append(Sentence(" ".join(words), start, end))
+    if _LETTER.search(flat, start, end):
+        found.append(Sentence(" ".join(flat[start:end].split()), start, end))

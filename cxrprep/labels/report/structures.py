@@ -1,0 +1,145 @@
+"""The heart, the mediastinum and their like: named in every report, so what counts is the state they are given.
+
+"Enlarged" is positive, "normal" negative, "stable" uncertain (as CheXpert's annotators had it: nobody says what was
+seen before), and a structure without a state is no mention: wires overlie the heart. A state belongs to the structures
+that follow it ("stable cardiac silhouette") or to those before it ("the heart is enlarged").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.labels.report.items import (
+    ABNORMAL,
+    AND,
+    BORDERLINE,
+    COMMA,
+    COPULA,
+    DOUBT_AFTER,
+    NORMAL,
+    OPENER,
+    SEPARATOR,
+    STABLE,
+    STATE,
+    STOP,
+    VERB,
+    WITH,
+    Item,
+    Rule,
+    Status,
+)
+from cxrprep.labels.report.rules import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# "Enlargement of the cardiac silhouette" is one thing; with more words between it is not.
+_GAP: Final = 4
+# Items that a state looks ahead, and structures of one list that share a state.
+_WINDOW: Final = 12
+_ORDER: Final = (BORDERLINE, DOUBT_AFTER, ABNORMAL, NORMAL, STABLE)
+
+
+def settle_structures(items: Sequence[Item]) -> None:
+    """Give each structure the status of its states; those without one stop being mentions."""
+    if not any(item.structure for item in items):
+        return
+    states = _states(items)
+    before: Item | None = None
+    for index, item in enumerate(items):
+        if item.structure:
+            # "Normal heart size, mediastinal contours": the second has the first one's state.
+            if not states[id(item)] and before is not None and _listed(items, index):
+                states[id(item)] = states[id(before)]
+            _settle(item, states[id(item)])
+            before = item
+
+
+def _states(items: Sequence[Item]) -> dict[int, dict[int, Item]]:
+    """For each structure the first item of each kind of state that it is given."""
+    states: dict[int, dict[int, Item]] = {id(item): {} for item in items if item.structure}
+    group: list[Item] = []
+    given = False
+    for index, item in enumerate(items):
+        if item.structure:
+            previous = items[index - 1] if index else None
+            listed = previous is not None and bool(previous.cue & SEPARATOR or previous.structure)
+            if given or not listed or len(group) == _WINDOW:
+                group = []
+            group.append(item)
+            given = False
+        elif item.cue & STATE:
+            ahead = _ahead(items, index)
+            if ahead and not (group and _predicative(items, index)):
+                _give(ahead, item, states)
+            elif group:
+                _give(group, item, states)
+                given = True
+        elif not item.cue and any(role is Role.FINDING for _, role in item.mentions):
+            # "Heart size normal, left effusion unchanged": what is unchanged is the effusion.
+            group = []
+    return states
+
+
+def _give(structures: Sequence[Item], state: Item, states: dict[int, dict[int, Item]]) -> None:
+    for structure in structures:
+        for kind in _ORDER:
+            if state.cue & kind:
+                states[id(structure)].setdefault(kind, state)
+
+
+def _listed(items: Sequence[Item], index: int) -> bool:
+    """Whether the structure at ``index`` stands in a list right after another one."""
+    place = index - 1
+    while place > 0 and items[place].cue & (COMMA | AND) and not items[place].mentions:
+        place -= 1
+    return place < index - 1 and items[place].structure
+
+
+def _predicative(items: Sequence[Item], index: int) -> bool:
+    """Whether the state at ``index`` follows a verb, possibly over other states: "is mildly enlarged"."""
+    place = index - 1
+    while place > max(0, index - _WINDOW) and items[place].cue & (STATE | OPENER) and not items[place].mentions:
+        place -= 1
+    return place >= 0 and bool(items[place].cue & COPULA) and not items[place].cue & STOP
+
+
+def _ahead(items: Sequence[Item], index: int) -> list[Item]:
+    """The structures that the state at ``index`` qualifies from before: "stable cardiac silhouette"."""
+    ahead: list[Item] = []
+    edge = items[index].last
+    state_between = False
+    for item in items[index + 1 : index + 1 + _WINDOW]:
+        if item.first - edge > _GAP:
+            break
+        if item.structure:
+            if ahead and state_between:
+                # "Stable heart and normal mediastinum": the second has a state of its own.
+                return ahead
+            ahead.append(item)
+        elif item.cue & (STOP | VERB | COMMA | WITH) or (item.mentions and not item.cue):
+            break
+        else:
+            state_between = bool(ahead and item.cue & STATE)
+        edge = item.last
+    return ahead
+
+
+def _settle(item: Item, states: dict[int, Item]) -> None:
+    open_state = states.get(BORDERLINE) or states.get(DOUBT_AFTER)
+    if open_state is not None:
+        item.decide(Status.UNCERTAIN, Rule.BORDERLINE, open_state)
+        return
+    abnormal, normal = states.get(ABNORMAL), states.get(NORMAL)
+    if abnormal is not None and (normal is None or abnormal.first < normal.first):
+        # The state itself may be denied or doubted: "no widening of the mediastinum", "the heart may be enlarged".
+        rule = {Status.POSITIVE: Rule.ABNORMAL, Status.NEGATIVE: Rule.NORMAL, Status.UNCERTAIN: Rule.BORDERLINE}
+        item.decide(abnormal.status, rule[abnormal.status], abnormal)
+    elif normal is not None:
+        item.decide(Status.NEGATIVE, Rule.NORMAL, normal)
+    elif item.sign:
+        return
+    elif STABLE in states:
+        item.decide(Status.UNCERTAIN, Rule.STABLE, states[STABLE])
+    else:
+        item.mentions = tuple(pair for pair in item.mentions if pair[1] is not Role.STRUCTURE)
