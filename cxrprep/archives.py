@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
-from cxrprep.errors import ArchiveError, UnsafePathError
+from cxrprep.durable import storage_error
+from cxrprep.errors import ArchiveError, StorageError, UnsafePathError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,9 +32,10 @@ _NOT_READABLE: Final = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    struct.error,
+    ValueError,
     NotImplementedError,
     RuntimeError,
-    UnicodeDecodeError,
 )
 
 
@@ -96,6 +100,8 @@ def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # 
             yield member
     except _NOT_READABLE as error:
         raise damaged(path, error) from error
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def damaged(path: Path, error: BaseException) -> ArchiveError:
@@ -105,12 +111,22 @@ def damaged(path: Path, error: BaseException) -> ArchiveError:
     )
 
 
+def _refused(path: Path, error: OSError) -> ArchiveError | StorageError:
+    # A place outside the file, where a damaged directory points, is an invalid argument to the system.
+    return damaged(path, error) if error.errno == errno.EINVAL else storage_error(path, "read", error)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what the archive readers raise while a member is read into ``ArchiveError``."""
     try:
         yield
     except _NOT_READABLE as error:
+        raise damaged(path, error) from error
+    except OSError as error:
+        # Others are the business of whoever writes the member: a disk that is full, say.
+        if error.errno != errno.EINVAL:
+            raise
         raise damaged(path, error) from error
 
 

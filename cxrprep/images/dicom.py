@@ -6,6 +6,7 @@ No tag that could identify a person is looked at.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,8 @@ from cxrprep.images.grey import GreyRules, Lut, Window
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture, picture_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _NATIVE: Final = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12}
@@ -32,33 +35,36 @@ def is_dicom(data: bytes) -> bool:
 def read_header(data: bytes, name: str) -> tuple[Any, int]:
     """The data set without its pixels, and the byte where the pixel data element begins. Raises ``ImageError``."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     stream = io.BytesIO(data)
     try:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=not is_dicom(data))
-    except (
-        InvalidDicomError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        OSError,
-        EOFError,
-    ) as e:
+    except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
         raise ImageError(f"{name}: not a readable DICOM file: {e}", hint="check what the file is") from e
     return dataset, stream.tell()
 
 
 def dicom_header(dataset: Any, name: str) -> tuple[int, int, str]:
     """Width, height and photometric interpretation. Raises ``ImageError`` when there is no image."""
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
+    with _values_of(name):
+        rows, columns = dataset.get("Rows"), dataset.get("Columns")
+        photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
     if not isinstance(rows, int) or not isinstance(columns, int) or rows < 1 or columns < 1:
         raise ImageError(
             f"{name}: DICOM without an image (no Rows and Columns)", hint="it may be a report or a directory"
         )
-    return columns, rows, str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
+    return columns, rows, photometric
+
+
+@contextlib.contextmanager
+def _values_of(name: str) -> Iterator[None]:
+    """Turn what a damaged value makes pydicom raise into ``ImageError``; values are read when they are asked for."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as e:
+        raise ImageError(f"{name}: a value in the header cannot be read: {e}", hint="check what the file is") from e
 
 
 def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None) -> Picture:
@@ -67,6 +73,11 @@ def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, fra
     ``frame`` counts from 1 and is needed for a file of several. Raises ``ImageError`` for files without pixels, with
     damaged or unknown pixel data, and past ``limits``.
     """
+    with _values_of(name):
+        return _decode(data, name, limits, frame)
+
+
+def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Picture:
     dataset, start = read_header(data, name)
     columns, rows, photometric = dicom_header(dataset, name)
     frames = int(dataset.get("NumberOfFrames") or 1)

@@ -108,7 +108,13 @@ class TextTable:
                     found.append(None)  # a word of the dictionary that no row uses
                     continue
                 raise self.error(row, name, what) from error
-        return pa.array(found, kind).take(column.indices)
+        try:
+            values = pa.array(found, kind)
+        except (OverflowError, pa.ArrowInvalid):
+            code = next(code for code, value in enumerate(found) if not _fits(value, kind))
+            row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
+            raise self.error(row, name, f"{what}, and no number of this size") from None
+        return values.take(column.indices)
 
     def lenient(
         self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, note: Callable[[str], object]
@@ -162,6 +168,14 @@ class TextTable:
                     hint="a key must be unique: remove one of the rows, or fetch the table again",
                 )
             seen[key] = row
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, kind)
+    except (OverflowError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def first_true(mask: Any) -> int:

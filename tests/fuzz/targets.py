@@ -402,6 +402,13 @@ def _pictures(suffix: str) -> Callable[[bytes, Path], None]:
     return parse
 
 
+def _picture_header(data: bytes, scratch: Path) -> None:
+    from cxrprep.images.reading import header
+
+    for suffix in (".png", ".dcm"):
+        header(_file(scratch, f"image{suffix}", data))
+
+
 # ---- archives, plans, recipes ----
 
 
@@ -521,6 +528,8 @@ TARGETS = (
            (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"acTL", b"\xff\xff\xff\xff")),
     Target("jpeg", _pictures(".jpg"), lambda: [pixels.jpeg("a")],
            (b"\xff\xd8", b"\xff\xc0", b"\xff\xda", b"\xff\xe1Exif\x00\x00", b"\xff\xff")),
+    Target("picture-header", _picture_header, lambda: [
+        pixels.png("a", 32), pixels.jpeg("a"), pixels.dicom("0" * 44, "10000032")], (b"\xff\xc0", b"IHDR", b"DICM")),
     Target("dicom", _pictures(".dcm"), lambda: [pixels.dicom("0" * 44, "10000032")],
            (b"\xff\xff\xff\xff", b"\xfe\xff\x00\xe0", b"OW", b"SQ", b"\x28\x00\x10\x00", b"\x28\x00\x00\x01")),
 )  # fmt: skip
