@@ -1,0 +1,203 @@
+"""PhysioNet: MIMIC-CXR and MIMIC-CXR-JPG, for those who have signed their agreements.
+
+What the site wants, none of it documented in one place: a user agent that begins with ``Wget/`` or ``libwfdb/`` (any
+other gets 403 with the right password), a password only in answer to a challenge, and from there on the session cookie
+(a password is hashed anew for each request that carries one, half a second each). What there is stands in
+``SHA256SUMS.txt``; the folder pages, some 293,000 of them, are never asked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import urllib.parse
+from typing import TYPE_CHECKING, Final
+
+from cxrprep import __version__
+from cxrprep.credentials import ADVICE
+from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.model import RemoteFile
+from cxrprep.sources import sums
+from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.client import HttpClient
+from cxrprep.sources.kept import KeptList, lines
+from cxrprep.sources.patience import patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from cxrprep.credentials import Login
+    from cxrprep.errors import CxrprepError
+    from cxrprep.model import Digest
+    from cxrprep.sources.answers import Answer
+    from cxrprep.sources.base import ByteStream, SourceOptions
+
+HOST: Final = "physionet.org"
+USER_AGENT: Final = f"Wget/1.21 (compatible; cxrprep/{__version__})"
+_KNOWN_AGENTS: Final = ("Wget/", "libwfdb/")
+_SUMS: Final = "SHA256SUMS.txt"
+# Tables at the top of mimic-cxr that name the path of every image and of every report.
+_LISTS: Final = ("cxr-record-list.csv.gz", "cxr-study-list.csv.gz")
+
+
+class _UnsignedError(AccessError):
+    """Raise when the login is right and the project stays closed. Do not raise for a wrong login."""
+
+
+class PhysioNetSource:
+    """One version of one project: ``physionet://mimic-cxr/2.1.0``.
+
+    ``physionet://HOST[:PORT]/mimic-cxr/2.1.0`` is the same project on a server of one's own that follows the site's
+    rules; it is spoken to without encryption when it is this machine.
+    """
+
+    def __init__(self, url: str, options: SourceOptions) -> None:
+        """Nothing is requested yet. Raises ``UsageError`` for an address that names no project and version."""
+        host, slug, version = _parts(url)
+        self._base = f"{host}/files/{slug}/{version}/"
+        self._page = f"{host}/content/{slug}/{version}/"
+        self._project = f"{slug} {version}"
+        self._options = options
+        self._host = urllib.parse.urlsplit(host).hostname or HOST
+        self.address = self._base
+        self.politeness = Politeness(connections=options.connections or 8, ranges=1)
+        self._client = HttpClient(options, login=self._login, explain=self._explain, user_agent=USER_AGENT)
+
+    def list(self, prefix: str = "") -> Iterator[RemoteFile]:
+        """The files below ``prefix`` with their SHA-256, in the order of ``SHA256SUMS.txt``, which comes first itself.
+
+        The list, 77 MB for MIMIC-CXR, is kept on disk for as long as its ETag stays the same. Sizes are not stated.
+        """
+        answer = self._head(_SUMS)
+        size = answer.content_length
+        if _SUMS.startswith(prefix):
+            yield RemoteFile(_SUMS, size, validator=answer.validator(size))
+        kept = self._kept(answer)
+        for number, line in enumerate(lines(kept.blocks()), 1):
+            file = sums.parse_line(line)
+            if file is not None and file.key.startswith(prefix):
+                yield file
+            elif file is None and line.strip():
+                kept.forget()
+                raise SourceUnreachableError(
+                    f"line {number} of {self._base}{_SUMS} is not a checksum with a name",
+                    hint="run again; if that does not help, the site has changed its format",
+                )
+
+    def list_selected(self, patients: Collection[str], studies: Collection[str]) -> Iterator[RemoteFile]:
+        """The images and reports of these patients and of these studies, from ``cxr-record-list`` and its sibling.
+
+        For the projects that have those tables (MIMIC-CXR); they are a quarter of ``SHA256SUMS.txt``. Digests are
+        stated when that list is on disk already. Raises ``NotInSourceError`` where the tables are not to be had.
+        """
+        wanted_patients = {patient.lower().removeprefix("p") for patient in patients}
+        wanted_studies = {study.lower().removeprefix("s") for study in studies}
+        paths: dict[str, Digest | None] = {}
+        for name in _LISTS:
+            with self._table(name) as rows:
+                for row in csv.DictReader(rows):
+                    if row.get("subject_id") in wanted_patients or row.get("study_id") in wanted_studies:
+                        paths[row["path"]] = None
+        kept = self._kept(self._head(_SUMS))
+        if kept.is_here:
+            for line in lines(kept.blocks()):
+                file = sums.parse_line(line)
+                if file is not None and file.key in paths:
+                    paths[file.key] = file.digest
+        yield from (RemoteFile(path, digest=digest) for path, digest in paths.items())
+
+    def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
+        """See ``Source.open``."""
+        return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
+
+    def access(self) -> Access:
+        """Whether the agreement is signed, asked by one HEAD of the list of checksums."""
+        login = self._login(self._host)
+        account = login.user if login else ""
+        try:
+            self._client.head(self._url(_SUMS), key=_SUMS)
+        except _UnsignedError as error:
+            return Access(AccessState.UNSIGNED, account, error.hint)
+        except AccessError as error:
+            missing = login is None and not self._options.cookie_file
+            return Access(AccessState.MISSING if missing else AccessState.REJECTED, account, error.hint)
+        except NotInSourceError:
+            return Access(AccessState.UNKNOWN, account, f"{self._page} does not exist; check project and version")
+        return Access(AccessState.GRANTED, account)
+
+    def close(self) -> None:
+        """Drop connections."""
+        self._client.close()
+
+    # ---- inside ----
+
+    def _url(self, key: str) -> str:
+        return self._base + urllib.parse.quote(key)
+
+    def _head(self, key: str) -> Answer:
+        return patiently(lambda: self._client.head(self._url(key), key=key))
+
+    def _kept(self, answer: Answer) -> KeptList:
+        size = answer.content_length
+        validator = answer.validator(size)
+        if size is None or validator is None:
+            raise SourceUnreachableError(f"{self._base}{_SUMS} has neither size nor ETag", hint="run again later")
+
+        def open_at(offset: int) -> ByteStream:
+            return self._client.open(self._url(_SUMS), key=_SUMS, offset=offset)
+
+        name = f"physionet-{self._project.replace(' ', '-')}-{_SUMS}"
+        identity = f"{self._base} {validator}"
+        return KeptList(name, identity, start=0, end=size, open_at=open_at, validator=validator)
+
+    def _table(self, name: str) -> io.TextIOBase:
+        answer, body = patiently(lambda: self._client.read(self._url(name), key=name))
+        if answer.is_page or body[:2] != b"\x1f\x8b":
+            raise AccessError(
+                f"{name}: {answer.url} sent something else than the table", hint=f"open {self._page} in a browser"
+            )
+        return io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(body)), "utf-8", newline="")
+
+    def _login(self, host: str) -> Login | None:
+        credentials = self._options.credentials
+        if credentials is None:
+            return None
+        return credentials.physionet() if self._host == HOST else credentials.physionet(host)
+
+    def _explain(self, answer: Answer, key: str) -> CxrprepError | None:
+        if answer.status == 401:
+            if self._options.cookie_file and self._login(self._host) is None:
+                return AccessError(
+                    f"{key}: PhysioNet does not know the session in {self._options.cookie_file} (401)",
+                    hint=f"sign in at {self._page} with the browser and export its cookies again",
+                )
+            return AccessError(f"{key}: PhysioNet wants a login for {self._project} (401)", hint=ADVICE["physionet"])
+        if answer.status != 403:
+            return None
+        agent = self._options.user_agent
+        if agent and not agent.startswith(_KNOWN_AGENTS):
+            return AccessError(
+                f"{key}: PhysioNet refuses the user agent {agent!r} (403)",
+                hint="leave --user-agent out; an agent of one's own has to begin with Wget/ or libwfdb/",
+            )
+        return _UnsignedError(
+            f"{key}: PhysioNet knows the login and refuses {self._project} (403)",
+            hint=f"open {self._page}#files, sign in, and do what it asks for there: become credentialed, renew the "
+            "training, sign the data use agreement (each project and version has its own)",
+        )
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme and host, slug and version. Raises ``UsageError``."""
+    words = [urllib.parse.unquote(word) for word in url.partition("://")[2].split("/") if word]
+    if len(words) == 3:
+        host = words.pop(0)
+        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        here = name in ("localhost", "::1") or name.startswith("127.")
+        base = f"{'http' if here else 'https'}://{host}"
+    else:
+        base = f"https://{HOST}"
+    if len(words) != 2:
+        raise UsageError(f"{url} names no project with its version", hint="write it as physionet://mimic-cxr/2.1.0")
+    return base, words[0], words[1]
