@@ -118,7 +118,7 @@ def label_collection(
     evidence: bool = False,
     on_event: Sink = ignore,
 ) -> Outcome:
-    """The tables of ``source``'s labels in ``out_dir``: ``report_labels.parquet``, with ``evidence`` ``mentions.parquet``.
+    """The tables of labels that ``source`` gives: ``report_labels.parquet`` in ``out_dir``, and ``mentions.parquet``.
 
     ``engine`` says where batches run; ``None`` is this process. With ``shard`` only its part is done, into
     ``report_labels-i-of-n.parquet``; see :func:`merge_shards`. ``vocabulary`` is a TOML file that adds phrases. A
