@@ -89,7 +89,7 @@ def served(dataset: str, release: Path) -> Iterator[tuple[str, dict[str, str]]]:
         address = server.stdout.readline().strip()
         try:
             yield (
-                f"physionet+{address}/{dataset}/2.1.0",
+                f"physionet://{address.removeprefix('http://')}/{dataset}/2.1.0",
                 {"PHYSIONET_USERNAME": USER, "PHYSIONET_PASSWORD": PASSWORD},
             )
         finally:

@@ -98,7 +98,8 @@ def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # 
                 )
             safe_path(member.name)
             yield member
-    except _NOT_READABLE as error:
+    except (*_NOT_READABLE, LookupError, TypeError) as error:
+        # The last two: what the library's own code stumbles over in a header that was cut or altered.
         raise damaged(path, error) from error
     except OSError as error:
         raise _refused(path, error) from error

@@ -74,7 +74,7 @@ def _guided(name: str, seconds: float, keep: Path, seed: int, scratch: Path) -> 
     arguments = [
         sys.argv[0],
         f"-max_total_time={max(1, round(seconds))}",
-        f"-artifact_prefix={keep}/",
+        f"-artifact_prefix={keep}/{name}-",
         f"-rss_limit_mb={_MEMORY_MIB}",
         f"-max_len={_LARGEST}",
         *([f"-dict={words}"] if target.words else []),
@@ -143,7 +143,8 @@ def main() -> None:
         print(_report(name, done.returncode, text, time.monotonic() - begun), flush=True)
         if done.returncode:
             broken.append(name)
-            print("    " + "\n    ".join(text.splitlines()[-25:]))
+            lines = [line for line in text.splitlines() if not re.match(r"#\d+\s|INFO:|WARNING:|stat::|\s*0x", line)]
+            print("    " + "\n    ".join(lines[-40:]))
     if broken:
         sys.exit(f"broken: {', '.join(broken)}; the inputs are in {keep}")
 

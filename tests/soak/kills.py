@@ -1,0 +1,186 @@
+"""``kill -9`` at seeded random moments of every stage; what is on disk right after, and what a later run makes of it.
+
+Runs come in chains: one to five kills of the same command on the same folder, then the command to its end. After each
+kill nothing under a final name may be broken; at the end of a chain every byte equals that of a run nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.releases.mimic_cxr import Mimic
+from tests.releases.nih_chestxray14 import Nih
+from tests.releases.server import PASSWORD, USER, Site, folder_reader, serving
+from tests.soak.commands import (
+    Home,
+    copy_tree,
+    differences,
+    end_group,
+    group_lives,
+    half_written,
+    leftovers,
+    run,
+    start,
+    tree,
+)
+
+_ORPHANS_MAY_LIVE = 10.0
+_LONGEST_CHAIN = 5
+
+
+@dataclass
+class Stage:
+    """A command to be disturbed: the folder as it is before and after, and how long it takes when left alone."""
+
+    name: str
+    words: tuple[str, ...]
+    before: Path
+    after: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Campaign:
+    """What the kills found. ``problems`` is empty when everything holds."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    too_late: Counter[str] = field(default_factory=Counter)
+    chains: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def prepare(work: Path, images: int, stack: ExitStack) -> tuple[list[Stage], Home]:
+    """The stages of two collections (NIH's archives, MIMIC's single files and reports), each run once undisturbed."""
+    nih, mimic = work / "nih", work / "mimic"
+    Nih.generate(images, seed=3).write(nih)
+    release = Mimic.generate(images, seed=3)
+    for project in ("mimic-cxr", "mimic-cxr-jpg"):
+        release.write_tables(project, mimic / project / "2.1.0")
+    address = stack.enter_context(serving(Site(folder_reader(mimic, 3), latency=0.005)))
+    home = Home(work / "home", {"PHYSIONET_USERNAME": USER, "PHYSIONET_PASSWORD": PASSWORD})
+    (work / "home").mkdir()
+    reports = str(mimic / "mimic-cxr" / "2.1.0" / "mimic-cxr-reports.zip")
+    physionet = f"physionet://{address.removeprefix('http://')}/mimic-cxr-jpg/2.1.0"
+    plans: list[tuple[str, tuple[str, ...]]] = [
+        ("download archives", ("download", "nih-chestxray14", "ROOT", "--source", str(nih))),
+        ("verify", ("verify", "ROOT", "--images")),
+        ("extract-labels", ("extract-labels", "ROOT")),
+        ("convert", ("convert", "ROOT", "--recipe", "square-224")),
+        ("manifest", ("manifest", "ROOT")),
+    ]
+    stages = list(_undisturbed(work / "nih-root", plans, work, home))
+    plans = [
+        ("download files", ("download", "mimic-cxr-jpg", "ROOT", "--source", physionet)),
+        ("extract-labels reports", ("extract-labels", "ROOT", "--reports", reports)),
+    ]
+    stages += _undisturbed(work / "mimic-root", plans, work, home)
+    return stages, home
+
+
+def _undisturbed(root: Path, plans: list[tuple[str, tuple[str, ...]]], work: Path, home: Home) -> Iterator[Stage]:
+    root.mkdir()
+    for name, words in plans:
+        before = work / f"before-{name.replace(' ', '-')}"
+        copy_tree(root, before)
+        done = run(_at(words, root), home)
+        if done.code:
+            raise RuntimeError(f"{name} fails without any kill: exit {done.code}\n{done.said}")
+        yield Stage(name, words, before, tree(root), done.seconds)
+
+
+def _at(words: tuple[str, ...], root: Path) -> list[str]:
+    return [str(root) if word == "ROOT" else word for word in words]
+
+
+def campaign(
+    work: Path, *, kills: int, seed: int = 1, images: int = 240, say: Callable[[str], object] = lambda _: None
+) -> Campaign:
+    """``kills`` kills spread over all stages; the same seed draws the same moments."""
+    rng, found = random.Random(seed), Campaign()
+    with ExitStack() as stack:
+        stages, home = prepare(work, images, stack)
+        say("undisturbed: " + ", ".join(f"{stage.name} {stage.seconds:.1f} s" for stage in stages))
+        while sum(found.kills.values()) < kills:
+            # The stage that was killed least comes next, so that the kills are spread evenly.
+            stage = min(stages, key=lambda s: (found.kills[s.name], s.name))
+            length = min(rng.randint(1, _LONGEST_CHAIN), kills - sum(found.kills.values()))
+            _chain(stage, length, rng, home, found)
+            say(f"{sum(found.kills.values())} kills, {len(found.problems)} problems; last: {stage.name} x{length}")
+    return found
+
+
+def _chain(stage: Stage, length: int, rng: random.Random, home: Home, found: Campaign) -> None:
+    root = home.folder.parent / "root"
+    copy_tree(stage.before, root)
+    moments: list[str] = []
+    while len(moments) < length:
+        # Start-up is the same for all and holds nothing to break: most moments lie behind it.
+        moment = rng.uniform(0.15, max(stage.seconds, 0.3))
+        alone = rng.random() < 0.5
+        killed = _kill(stage, root, home, moment, alone=alone, found=found)
+        moments.append(f"{moment:.3f} s{' (parent only)' if alone else ''}{'' if killed else ' too late'}")
+        found.kills[stage.name] += killed
+        found.too_late[stage.name] += not killed
+        if not killed and sum(text.endswith("late") for text in moments) > 2:
+            break
+        _right_after(stage, root, moments, found)
+    done = run(_at(stage.words, root), home)
+    story = f"{stage.name} after kills at {', '.join(moments)}"
+    found.chains += 1
+    if done.code:
+        found.problems.append(f"{story}: exit {done.code}: {done.said[-1500:]}")
+        return
+    found.problems += [f"{story}: {line}" for line in differences(tree(root), stage.after)[:10]]
+    found.problems += [f"{story}: left behind: {name}" for name in leftovers(root)[:10]]
+
+
+def _kill(stage: Stage, root: Path, home: Home, moment: float, *, alone: bool, found: Campaign) -> bool:
+    """Whether the command was still running when it was killed."""
+    process = start(_at(stage.words, root), home, silent=True)
+    time.sleep(moment)
+    running = process.poll() is None
+    if alone:
+        # What a scheduler or the out-of-memory killer does: one process dies, its children must notice by themselves.
+        if running:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + _ORPHANS_MAY_LIVE
+        while group_lives(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if group_lives(process.pid):
+            found.problems.append(f"{stage.name}: workers live on {_ORPHANS_MAY_LIVE:.0f} s after their parent")
+    end_group(process.pid)
+    process.wait()
+    return running
+
+
+def _right_after(stage: Stage, root: Path, moments: list[str], found: Campaign) -> None:
+    story = f"{stage.name}, right after a kill at {moments[-1]}"
+    found.problems += [f"{story}: half-written {line}" for line in half_written(root)]
+    wanted = stage.after
+    for name, digest in tree(root).items():
+        # The final name means whole and right; an older version may stand there until the new one takes its place.
+        final = name in wanted and not name.endswith((".part", ".tmp")) and "/." not in f"/{name}"
+        if final and digest != wanted[name] and name not in tree(stage.before):
+            found.problems.append(f"{story}: {name} has its final name and other bytes")
+
+
+def main(kills: int, seed: int, images: int, work: Path) -> int:
+    """Run the campaign and print what it found; 1 when there are problems."""
+    found = campaign(work, kills=kills, seed=seed, images=images, say=lambda text: print(f"  {text}", flush=True))
+    print("\n| stage | kills | finished before the kill |\n|---|--:|--:|")
+    for name in found.kills:
+        print(f"| {name} | {found.kills[name]} | {found.too_late[name]} |")
+    print(f"\n{sum(found.kills.values())} kills in {found.chains} chains, seed {seed}: {len(found.problems)} problems")
+    for line in found.problems:
+        print(f"- {line}", file=sys.stderr)
+    return 1 if found.problems else 0
