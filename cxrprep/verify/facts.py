@@ -76,13 +76,16 @@ def check_facts(
     the totals of a part, too.
     """
     done = []
-    rows_of: dict[str, pa.Table] = {}
+    subjects: dict[str, tuple[Subject, int]] = {}
     for fact in spec.fact:
-        if fact.release in ("", release):
-            rows = rows_of.setdefault(fact.table, _rows_of(labels, fact.table))
-            expected_rows = _expected_rows(spec, release, fact)
-            whole = complete or _held(rows) >= _PART * expected_rows
-            done.append(_check(fact, Subject(rows, spec, release, root, _names(fact.value)), whole=whole))
+        if fact.release not in ("", release):
+            continue
+        if fact.table not in subjects:
+            rows = _rows_of(labels, fact.table)
+            subjects[fact.table] = Subject(rows, spec, release, root), _held(rows)
+        subject, held = subjects[fact.table]
+        whole = complete or held >= _PART * _expected_rows(spec, release, fact)
+        done.append(_check(fact, subject.counting(fact.value), whole=whole))
     return done
 
 
@@ -108,10 +111,6 @@ def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
         if same and other.measure in ("rows", "images") and isinstance(other.value, int) and other.level != "info":
             return other.value
     return spec.counts.get("images", 0)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, dict) else ()
 
 
 def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tuple[Finding, ...]]:

@@ -28,7 +28,7 @@ are counted, the argument may name one value (``view.PA``, ``finding.Mass@test``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -58,10 +58,15 @@ class Subject:
     release: str
     root: Path
     observations: tuple[str, ...] = ()
+    _first: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, rows: pa.Table) -> Subject:
         """The same with other rows."""
-        return replace(self, rows=rows)
+        return replace(self, rows=rows, _first={})
+
+    def counting(self, value: Any) -> Subject:
+        """The same, for the observations that a published number names."""
+        return replace(self, observations=tuple(value) if isinstance(value, dict) else ())
 
     def column(self, name: str) -> pa.Array:
         """A column as plain text or numbers."""
@@ -70,10 +75,12 @@ class Subject:
 
     def once_each(self, key: str) -> Subject:
         """The first row of each distinct value of ``key``; rows without one are left out."""
-        keys = self.column(key)
-        first = pa.table({"key": keys, "row": pa.array(range(len(keys)), pa.int64())}).filter(pc.is_valid(keys))
-        rows = first.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
-        return self.of(self.rows.take(rows))
+        if key not in self._first:
+            keys = self.column(key)
+            first = pa.table({"key": keys, "row": pa.array(range(len(keys)), pa.int64())}).filter(pc.is_valid(keys))
+            rows = first.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
+            self._first[key] = self.rows.take(rows)
+        return self.of(self._first[key])
 
 
 def measure(name: str, subject: Subject) -> Counted | None:

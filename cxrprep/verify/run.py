@@ -23,7 +23,7 @@ from cxrprep.verify.finding import REPAIRABLE, Finding, Kind, Level, find
 from cxrprep.verify.pictures import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verify.report import VerifyReport
 from cxrprep.verify.scan import scan, stat_paths
-from cxrprep.verify.sums import is_table, published_sums
+from cxrprep.verify.sums import is_table, published_sums, tables_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +104,8 @@ class _Run:
     not_checked: list[str] = field(default_factory=list)
     facts: list[FactCheck] = field(default_factory=list)
     repaired: int = 0
+    labels: pa.Table | None = None
+    asked: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -123,11 +125,9 @@ class _Run:
         if not self.record.exists:
             self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
         with Collector(self.record.home / "manifests" / name) as out:
-            labels = self._labels(out) if options.complete else None
-            disk = self._bytes(out, selected, labels, refetch)
+            disk = self._bytes(out, selected, refetch)
             paths, ids = dataset.image_names(disk["path"], self.layout)
-            if labels is None:
-                labels = self._labels(out)
+            labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
             pictures = self._pictures(out, paths, labels, check_image, executor)
@@ -155,7 +155,7 @@ class _Run:
 
     # ---- bytes ----
 
-    def _bytes(self, out: Collector, selected: pa.Array, labels: pa.Table | None, refetch: Refetch | None) -> pa.Table:
+    def _bytes(self, out: Collector, selected: pa.Array, refetch: Refetch | None) -> pa.Table:
         """Check every file; the table of what is on the disk afterwards."""
         started = time.monotonic()
         disk, problems = scan(self.root, leave_out=[self.record.home] if self.record.home != self.root else [])
@@ -178,7 +178,7 @@ class _Run:
             known = checks.known(disk, quick=self.options.quick)
             check = self._file_check(checks)
             check.run(join(disk, recorded, published, known), take, out.proven)
-            demanded = [selected, *(self._whole(published, labels) if self.options.complete else ())]
+            demanded = [selected, *(self._whole(out, published) if self.options.complete else ())]
             unread = {problem.path for problem in problems}
             for finding in absent(disk, recorded, demanded):
                 if finding.path not in unread:
@@ -211,7 +211,7 @@ class _Run:
         mirror = self.record.header.mirror
         return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.threads)
 
-    def _whole(self, published: pa.Table, labels: pa.Table | None) -> list[pa.Array]:
+    def _whole(self, out: Collector, published: pa.Table) -> list[pa.Array]:
         """The release paths of everything that the release consists of, as far as anybody says."""
         described = [
             file.path for file in self.spec.files_of(self.release) if not file.optional and file.kind != "archive"
@@ -222,6 +222,7 @@ class _Run:
             pa.array(described, pa.string()),
             paths.filter(pc.invert(pc.is_in(paths, value_set=pa.array(archives, pa.string())))),
         ]
+        labels = self._labels(out)
         if labels is not None:
             whole.append(dataset.named_paths(labels, self.layout, self.release))
         if self.options.shard is not None:
@@ -265,23 +266,31 @@ class _Run:
     # ---- tables ----
 
     def _labels(self, out: Collector) -> pa.Table | None:
-        """The rows of the tables; ``None`` where they cannot or should not be read, which is then said."""
+        """The rows of the tables, read once; ``None`` where they cannot or should not be read, which is then said."""
+        if not self.asked:
+            self.asked = True
+            self.labels = self._read_labels(out)
+        return self.labels
+
+    def _read_labels(self, out: Collector) -> pa.Table | None:
         if self.options.shard is not None or self.options.quick:
             return None
+        what = "tables and published facts"
         spoilt = [finding.path for finding in self.damaged if is_table(self.spec, finding.path)]
         if spoilt:
-            self.not_checked.append(f"tables and published facts: mend {spoilt[0]} first")
-            return None
-        if self.read_labels is None:
-            self.not_checked.append("tables and published facts: no tables are here")
-            return None
-        try:
-            return self.read_labels()
-        except TableError as error:
-            out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
-        except UsageError as error:
-            self.not_checked.append(f"tables and published facts: {error.message}")
-            self.read_labels = None
+            self.not_checked.append(f"{what}: mend {spoilt[0]} first")
+        elif self.read_labels is None:
+            self.not_checked.append(f"{what}: no tables are here")
+        else:
+            try:
+                return self.read_labels()
+            except TableError as error:
+                if tables_here(self.spec, self.root):
+                    out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
+                else:
+                    self.not_checked.append(f"{what}: {error.message}")
+            except UsageError as error:
+                self.not_checked.append(f"{what}: {error.message}")
         return None
 
     def _tables(self, out: Collector, labels: pa.Table, paths: pa.Array, ids: pa.Array) -> None:

@@ -43,7 +43,7 @@ def scan(root: Path, leave_out: Iterable[Path] = ()) -> tuple[pa.Table, list[Fin
     skip = {os.fspath(path.resolve()) for path in leave_out}
     batches: list[pa.RecordBatch] = []
     rows: _Rows = ([], [], [], [])
-    for path, status in _walk(os.fspath(root), skip, problems):
+    for path, status in _walk(root, skip, problems):
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -89,8 +89,8 @@ def _batch(rows: _Rows) -> pa.RecordBatch:
     )
 
 
-def _walk(root: str, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
-    top = os.stat(root)
+def _walk(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
+    top = root.stat()
     folders = [("", frozenset({(top.st_dev, top.st_ino)}))]
     while folders:
         folder, above = folders.pop()

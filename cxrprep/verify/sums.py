@@ -75,6 +75,12 @@ def is_table(spec: DatasetSpec, path: str) -> bool:
     return any(_matches(path, table.patterns) for table in spec.table)
 
 
+def tables_here(spec: DatasetSpec, root: Path) -> bool:
+    """Whether any table of the release lies in ``root`` or one folder below."""
+    patterns = [pattern for table in spec.table for pattern in table.patterns]
+    return any(True for pattern in patterns for depth in ("", "*/") for _ in root.glob(depth + pattern))
+
+
 def known_copies(spec: DatasetSpec, path: str) -> frozenset[Digest]:
     """The digests that copies of a release's table are known to have; empty where none is known."""
     return frozenset(
