@@ -184,6 +184,8 @@ class ConvertSettings:
 
     recipe: str = _set("", "a named recipe, or the path of your own TOML")
     out: str = _set("", "where the images go; default: ROOT/derived/RECIPE", form="path")
+    max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
+    max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)
 
 
 @dataclass(frozen=True, slots=True)

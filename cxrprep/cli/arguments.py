@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.engine import Engine
 
 
 def _given(text: str) -> str | None:
@@ -68,6 +71,89 @@ def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
         "label_source": _given(labels.source),
         "policy": Policy.parse(uncertain=labels.uncertain, blank=labels.blank, derive=labels.derive, per=per),
         "split": rule,
+    }
+
+
+def engine_of(invocation: Invocation) -> Engine:
+    """Where the work runs."""
+    from cxrprep.engine import Engine
+
+    engine = invocation.job.engine
+    return Engine(engine.name, engine.jobs, engine.scheduler)
+
+
+def verify_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.verify``."""
+    from cxrprep.verify import VerifyOptions
+
+    job = invocation.job
+    checks = job.verify
+    options = VerifyOptions(
+        quick=checks.quick,
+        complete=checks.complete,
+        strict=checks.strict,
+        images=checks.images or checks.sample is not None,
+        duplicates=checks.duplicates,
+        sample=checks.sample,
+        seed=job.selection.seed,
+        shard=invocation.shard,
+        threads=job.engine.jobs,
+    )
+    return {
+        **folder_arguments(invocation),
+        "tables": invocation.path(job.tables),
+        "options": options,
+        "repair": checks.repair,
+        "engine": engine_of(invocation),
+        "fetching": fetch_options(invocation) if checks.repair else None,
+    }
+
+
+def report_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.label_reports``; ``auto`` means the reports that lie in ROOT."""
+    job = invocation.job
+    named = job.labels.reports
+    source = _reports_in(invocation.root) if named == "auto" else invocation.path(named)
+    return {
+        "source": source,
+        "out": (invocation.state or invocation.root) / "manifests",
+        "policy": job.labels.policy,
+        "vocabulary": invocation.path(job.labels.vocabulary),
+        "evidence": job.labels.evidence,
+        "shard": invocation.shard,
+        "engine": engine_of(invocation),
+    }
+
+
+def _reports_in(root: Path) -> Path:
+    # MIMIC-CXR has one archive; a folder of text files is read as it is.
+    archive = root / "mimic-cxr-reports.zip"
+    return archive if archive.is_file() else root
+
+
+def source_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For the verbs that look at the images of a folder."""
+    from cxrprep.cli.selecting import chosen
+
+    return {
+        **folder_arguments(invocation),
+        "tables": invocation.path(invocation.job.tables),
+        "selection": chosen(invocation.job.selection),
+    }
+
+
+def convert_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.convert``. Raises ``UsageError`` when no recipe is named."""
+    from cxrprep.images.picture import Limits
+
+    convert = invocation.job.convert
+    return {
+        **source_arguments(invocation),
+        "recipe": recipe_of(invocation),
+        "out": invocation.path(convert.out),
+        "shard": invocation.shard,
+        "engine": engine_of(invocation),
+        "limits": Limits(convert.max_pixels, convert.max_bytes),
     }
 
 

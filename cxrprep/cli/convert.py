@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     "--preview", type=click.IntRange(min=1), metavar="N", help="write a contact sheet of N images, and no more"
 )
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
+@setting("convert.max_pixels", "--max-pixels")
+@setting("convert.max_bytes", "--max-bytes")
 @options.selection
 @options.engine
 def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int:

@@ -64,9 +64,10 @@ if TYPE_CHECKING:
 @options.split
 @options.engine
 def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
-    """Read the label tables of ROOT (and its reports, if asked) into manifests/labels.parquet.
+    """Read the label tables of ROOT into manifests/labels.parquet; with --reports, label reports instead.
 
-    Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text.
+    Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text. Reports give
+    manifests/report_labels.parquet, and ROOT may then be any folder.
     """
     if compare:
         from cxrprep import api
@@ -74,20 +75,25 @@ def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
         return invocation.out.result(
             f"{compare[0]} beside {compare[1]}", api.compare_labels(*compare), command="extract-labels"
         )
+    reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
-        result = perform(invocation, sink)
+        result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
     root = invocation.root
-    return invocation.out.result(
-        f"Labels of {root}",
-        result,
-        command="extract-labels",
-        following=(f"cxrprep convert {root} --recipe square-224",),
-    )
+    following = () if reports else (f"cxrprep convert {root} --recipe square-224",)
+    return invocation.out.result(f"Labels of {root}", result, command="extract-labels", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
-    """The verb itself, with the settings of this call."""
+    """The release's tables, with the settings of this call."""
     from cxrprep import api
     from cxrprep.cli.arguments import label_arguments
 
     return api.extract_labels(**label_arguments(invocation), on_event=sink)
+
+
+def perform_reports(invocation: Invocation, sink: Sink) -> Any:
+    """Free-text reports, with the settings of this call."""
+    from cxrprep import api
+    from cxrprep.cli.arguments import report_arguments
+
+    return api.label_reports(**report_arguments(invocation), on_event=sink)

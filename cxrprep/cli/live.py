@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrprep.cli.output import decimal, human_bytes, human_seconds
-from cxrprep.cli.progress import retry_line, stall_line, summary
+from cxrprep.cli.progress import closing, retry_line, stall_line, summary
 from cxrprep.cli.tally import Active, Tally
 from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -58,9 +58,7 @@ class Live:
             if isinstance(event, StageStarted):
                 self._start(event)
             elif isinstance(event, StageFinished):
-                self._stop()
-                mark = self._out.symbol("problem" if event.failed else "ok", self._out.stderr)
-                self._print(f"{mark} {event.stage}: {summary(event)}")
+                self._finish(event)
             elif isinstance(event, Note):
                 self._note(event)
             else:
@@ -73,9 +71,16 @@ class Live:
                 if self._tally is not None:
                     self._tally.add(event)
 
+    def _finish(self, event: StageFinished) -> None:
+        tally = self._tally
+        self._stop()
+        mark = self._out.symbol("problem" if event.failed else "ok", self._out.stderr)
+        self._print(f"{mark} {event.stage}: {summary(event, tally)}")
+
     def _start(self, event: StageStarted) -> None:
         if self._tally is None or self._tally.stage != event.stage:
-            self._stop()
+            if self._tally is not None:
+                self._finish(closing(self._tally))
             self._tally = Tally(event.stage)
             self._named = 0
             self._live = RichLive(

@@ -41,15 +41,16 @@ class Setting(click.Option):
         if parameter.name and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
             if isinstance(value, tuple) and self.key not in _UNDIVIDED:
                 value = tuple(word.strip() for text in value for word in text.split(",") if word.strip())
-            ctx.ensure_object(_Unstarted).flags[self.key] = (value, self.opts[0])
+            _invocation(ctx).flags[self.key] = (value, self.opts[0])
         return value
 
 
-class _Unstarted(Invocation):
-    """What a command gets that is called without the group around it, as documentation tools do."""
-
-    def __init__(self) -> None:
-        super().__init__(())
+def _invocation(ctx: click.Context) -> Invocation:
+    found = ctx.find_object(Invocation)
+    if found is None:
+        # Documentation tools and shell completion parse without the program around.
+        found = ctx.obj = Invocation(())
+    return found
 
 
 def setting(
@@ -119,7 +120,7 @@ def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any]
     def take(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         del parameter
         if value is not None:
-            ctx.ensure_object(_Unstarted).flags[key] = (str(value), name)
+            _invocation(ctx).flags[key] = (str(value), name)
         return value
 
     return take
@@ -128,7 +129,7 @@ def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any]
 def _keep_config(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     del parameter
     if value is not None:
-        ctx.ensure_object(_Unstarted).config = value
+        _invocation(ctx).config = value
     return value
 
 

@@ -48,19 +48,30 @@ class Progress(Protocol):
         ...
 
 
-def summary(event: StageFinished) -> str:
-    """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``."""
-    words = [f"{decimal(event.done)} done"]
+def summary(event: StageFinished, tally: Tally | None = None) -> str:
+    """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``.
+
+    The tally knows the unit, and the time where the stage did not take it.
+    """
+    seconds = event.seconds or (tally.seconds if tally else 0.0)
+    words = [f"{decimal(event.done)} {tally.unit if tally else 'done'}"]
     if event.kept:
         words.append(f"{decimal(event.kept)} kept")
     if event.failed:
         words.append(f"{decimal(event.failed)} failed")
     if event.size:
         words.append(human_bytes(event.size))
-    text = ", ".join(words) + f" in {human_seconds(event.seconds)}"
-    if event.size and event.seconds >= 1:
-        text += f" ({human_bytes(event.size / event.seconds)}/s)"
+    text = ", ".join(words) + f" in {human_seconds(seconds)}"
+    if event.size and seconds >= 1:
+        text += f" ({human_bytes(event.size / seconds)}/s)"
     return text
+
+
+def closing(tally: Tally) -> StageFinished:
+    """What a stage came to that ended without a word of its own."""
+    return StageFinished(
+        tally.stage, done=tally.done, kept=tally.kept, failed=tally.failed, size=tally.moved, seconds=tally.seconds
+    )
 
 
 def total(event: StageStarted) -> str:
@@ -168,8 +179,10 @@ class PlainLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say what was only counted."""
+        """Say what was only counted, and how far a stage came that nobody finished."""
         with self._guard:
+            if self._tally is not None:
+                self._line(self._tally.stage, f"left at {standing(self._tally)}")
             self._disperse()
 
     def __call__(self, event: Event) -> None:
@@ -178,17 +191,22 @@ class PlainLines:
             if isinstance(event, StageStarted):
                 self._start(event)
             elif isinstance(event, StageFinished):
-                self._disperse()
-                self._line(event.stage, summary(event))
-                self._tally = None
+                self._finish(event)
             elif isinstance(event, Note):
                 about = f"{event.subject}: " if event.subject else ""
                 self._line(event.stage, about + event.message, event.level)
             else:
                 self._count(event)
 
+    def _finish(self, event: StageFinished) -> None:
+        self._disperse()
+        self._line(event.stage, summary(event, self._tally))
+        self._tally = None
+
     def _start(self, event: StageStarted) -> None:
         if self._tally is None or self._tally.stage != event.stage:
+            if self._tally is not None:
+                self._finish(closing(self._tally))
             self._tally = Tally(event.stage, clock=self._clock)
             self._said_at, self._said_fraction = self._clock(), 0.0
             self._line(event.stage, total(event))

@@ -116,10 +116,12 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
 def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobResult:
     """Do the steps until one needs a person; an error of ours is that step's result."""
     done: list[StepResult] = []
-    for index, step in enumerate(steps):
+    performers = _performers(invocation)
+    todo = [name for step in steps for name in performers if name.partition(": ")[0] == step]
+    for index, step in enumerate(todo):
         begun = time.monotonic()
         try:
-            result = _performers()[step](invocation, sink)
+            result = performers[step](invocation, sink)
         except CxrprepError as error:
             code, facts, rows = error.exit_code, {}, ()
             message, hint = error.message, error.hint
@@ -128,20 +130,24 @@ def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobRe
             message = hint = ""
         done.append(StepResult(step, code, time.monotonic() - begun, facts, rows, message, hint))
         if code not in _GO_ON:
-            return JobResult(tuple(done), tuple(steps[index + 1 :]))
+            return JobResult(tuple(done), tuple(todo[index + 1 :]))
     return JobResult(tuple(done), ())
 
 
-def _performers() -> dict[str, Callable[[Invocation, Sink], Any]]:
+def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink], Any]]:
+    """What does each step; a part of a step is named after it: ``extract-labels: reports``."""
     from cxrprep.cli import convert, download, extract_labels, manifest, verify
 
-    return {
+    performers: dict[str, Callable[[Invocation, Sink], Any]] = {
         "download": download.perform,
         "verify": verify.perform,
         "extract-labels": extract_labels.perform,
         "convert": convert.perform,
         "manifest": manifest.perform,
     }
+    if invocation.job.labels.reports:
+        performers["extract-labels: reports"] = extract_labels.perform_reports
+    return performers
 
 
 def _plan(invocation: Invocation, steps: Sequence[str], sink: Sink) -> int:

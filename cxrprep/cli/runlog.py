@@ -90,11 +90,11 @@ class RunLog:
         """Write the traceback of an error that nobody expected; the file that holds it, ``None`` if none could be."""
         text = mask_urls("".join(traceback.format_exception(error)))
         with self._guard:
-            self._held.append(text) if self._stream is None else self._stream.write(text)
             if self._stream is None:
+                self._held.append(text)
                 self._open(self._home() or _own_folder())
-            if self._stream is not None:
-                self._stream.flush()
+            else:
+                self._put(text)
         return self.path
 
     def _write(self, text: str) -> None:
@@ -104,6 +104,9 @@ class RunLog:
             if home is not None or len(self._held) > _PATIENCE:
                 self._open(home or _own_folder())
             return
+        self._put(text)
+
+    def _put(self, text: str) -> None:
         if self._stream is not None:
             try:
                 self._stream.write(text)

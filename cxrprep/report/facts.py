@@ -96,6 +96,14 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, footer
 
 
+def row_count(path: Path) -> int:
+    """Rows of a Parquet file, from its footer. Raises ``TableError`` for a damaged one."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run the command that makes it again") from error
+
+
 def distinct(table: pa.Table, name: str) -> int:
     """How many different values a column has; null is none."""
     return int(pc.count_distinct(table[name], mode="only_valid").as_py())

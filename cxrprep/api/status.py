@@ -1,0 +1,239 @@
+"""The verb status: what is here, missing, partial and failed, by part and by stage; and what comes next."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.folders import Folder, open_folder
+from cxrprep.api.results import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """One part of the dataset: files and bytes here, recorded files that are missing or have another size, partials.
+
+    ``expected`` is how many files the release has, ``None`` where that is not published.
+    """
+
+    name: str
+    title: str
+    here: int
+    size: int
+    missing: int
+    wrong_size: int
+    partial: int
+    expected: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """One stage: whether it was done for what is here now, and how many items failed in its last run."""
+
+    name: str
+    state: str
+    detail: str
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a folder stands; ``following`` are the commands that make sense next, the first one first."""
+
+    dataset: str
+    release: str
+    mirror: str
+    root: Path
+    recorded: bool
+    parts: tuple[PartStatus, ...]
+    stages: tuple[StageStatus, ...]
+    following: tuple[str, ...]
+
+
+def status(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+) -> Result[Status]:
+    """How ROOT stands, from its record and a walk over its names; no file is read, nothing is written.
+
+    Raises ``UsageError`` for a folder that is no known dataset.
+    """
+    folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
+    parts = _parts(folder)
+    stages = tuple(_stages(folder, parts))
+    value = Status(
+        dataset=folder.spec.name,
+        release=folder.release,
+        mirror=folder.record.header.mirror,
+        root=folder.root,
+        recorded=folder.record.exists,
+        parts=parts,
+        stages=stages,
+        following=tuple(_following(folder, parts, stages)),
+    )
+    rows = [("dataset", f"{value.dataset} {value.release}")]
+    if value.mirror:
+        rows.append(("fetched from", value.mirror))
+    return Result("status", value, rows=tuple(rows))
+
+
+def _parts(folder: Folder) -> tuple[PartStatus, ...]:
+    import pathspec
+
+    parts = folder.spec.part
+    matchers = [pathspec.GitIgnoreSpec.from_lines(part.globs) for part in parts]
+
+    def part_of(path: str) -> int:
+        # What no part names is listed as the last, "other".
+        return next((index for index, matcher in enumerate(matchers) if matcher.match_file(path)), len(parts))
+
+    here = {path: size for path, size in _walk(folder.root) if folder.layout.place(path, release=folder.release)}
+    counts = [[0, 0, 0, 0, 0] for _ in range(len(parts) + 1)]
+    for path, size in here.items():
+        count = counts[part_of(path)]
+        count[0] += 1
+        count[1] += size
+    recorded = folder.record.table()
+    for batch in recorded.select(["path", "size", "state"]).to_batches(max_chunksize=8192):
+        for path, size, state in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
+            # A raw file that was dropped on purpose is neither here nor missing.
+            if state == "here" and here.get(path) != size:
+                counts[part_of(path)][2 if path not in here else 3] += 1
+    for path in _partials(folder.record.cache):
+        counts[part_of(path)][4] += 1
+    names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
+    rows = [
+        PartStatus(name, title, files, size, missing, wrong, partial, expected)
+        for (name, title, expected), (files, size, missing, wrong, partial) in zip(names, counts, strict=True)
+    ]
+    return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int]]:
+    import os
+
+    queue = [("", root)]
+    while queue:
+        prefix, folder = queue.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if prefix or entry.name not in _OWN:
+                    queue.append((f"{prefix}{entry.name}/", Path(entry.path)))
+            else:
+                try:
+                    yield prefix + entry.name, entry.stat().st_size
+                except OSError:
+                    # Gone between the listing and the question, or a dangling link: not here.
+                    continue
+
+
+def _partials(cache: Path) -> Iterator[str]:
+    """The release paths of files of which a part is here."""
+    seen = set()
+    folder = cache / "parts"
+    for sidecar in folder.glob("*.part.json") if folder.is_dir() else ():
+        try:
+            dest = json.loads(sidecar.read_text(encoding="utf-8"))["dest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            # Half a sidecar is a part that will be fetched again; its run says so.
+            continue
+        if isinstance(dest, str):
+            seen.add(dest)
+    yield from sorted(seen)
+
+
+def _stages(folder: Folder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
+    here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
+    wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
+    manifests = folder.manifests
+    if not folder.record.exists:
+        yield StageStatus("download", "not recorded", f"{here:,} files, made by others: verify adopts them in place")
+    elif missing or partial or wrong:
+        detail = f"{missing:,} missing, {partial:,} partial, {wrong:,} of another size"
+        yield StageStatus("download", "incomplete", detail)
+    else:
+        yield StageStatus("download", "done", f"{here:,} files")
+    changed = _changed(folder)
+    for name, table, what in (
+        ("verify", "verify.parquet", "last findings"),
+        ("extract-labels", "labels.parquet", "labels"),
+        ("manifest", "images.parquet", "manifest"),
+    ):
+        path = manifests / table
+        if not path.is_file():
+            yield StageStatus(name, "not done", "")
+        elif path.stat().st_mtime < changed and name != "extract-labels":
+            yield StageStatus(name, "older than the files", f"{what} of {_when(path)}")
+        else:
+            yield StageStatus(name, "done", f"{what} of {_when(path)}")
+    derived = folder.home / "derived"
+    recipes = sorted(entry for entry in derived.iterdir() if entry.is_dir()) if derived.is_dir() else []
+    for recipe in recipes:
+        made = recipe / "manifests" / "images.parquet"
+        failed = _rows(recipe / "manifests" / "failures.parquet")
+        if not made.is_file():
+            yield StageStatus(f"convert {recipe.name}", "not finished", "", failed)
+        else:
+            word = "incomplete" if failed else "done"
+            yield StageStatus(f"convert {recipe.name}", word, f"{_rows(made):,} images", failed)
+    if not recipes:
+        yield StageStatus("convert", "not done", "")
+
+
+def _changed(folder: Folder) -> float:
+    """When files were last added, as a time stamp; 0 where there is no record."""
+    updated = folder.record.header.updated
+    return updated.timestamp() if updated else 0.0
+
+
+def _when(path: Path) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _rows(path: Path) -> int:
+    from cxrprep.report.facts import row_count
+
+    return row_count(path) if path.is_file() else 0
+
+
+def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
+    root = folder.root
+    by_name = {stage.name: stage for stage in stages}
+    if by_name["download"].state == "incomplete":
+        again = [stage for stage in parts if stage.missing or stage.partial]
+        verb = f"cxrprep download {folder.spec.name} {root}" if again else f"cxrprep verify {root} --repair"
+        yield verb
+    if by_name["verify"].state != "done":
+        yield f"cxrprep verify {root}"
+    if by_name["extract-labels"].state != "done":
+        yield f"cxrprep extract-labels {root}"
+    elif by_name["manifest"].state != "done":
+        yield f"cxrprep manifest {root}"
+    for stage in stages:
+        if stage.name.startswith("convert") and stage.state != "done":
+            recipe = stage.name.partition(" ")[2] or "square-224"
+            yield f"cxrprep convert {root} --recipe {recipe}"
+    if all(stage.state == "done" for stage in stages if stage.name != "download"):
+        yield f"cxrprep report {root}"
+
+
+def plain_stages(value: Status) -> list[dict[str, Any]]:
+    """The stages as rows for a table."""
+    return [dataclasses.asdict(stage) for stage in value.stages]

@@ -1,0 +1,103 @@
+"""Tables of ids, as people keep them: a list, a CSV or a Parquet file with columns of patients, studies or images."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import TableError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What a column of ids may be called: the manifest's names first, then those of the releases.
+_COLUMNS: Final = {
+    "patients": ("patient_id", "subject_id", "patient id", "patient", "patientid"),
+    "studies": ("study_id", "study"),
+    "images": ("image_id", "dicom_id", "image index", "image", "path"),
+}
+_LIMIT: Final = 256_000_000
+
+
+def read_ids(path: Path) -> dict[str, frozenset[str]]:
+    """The patients, studies and images that a CSV, Parquet or plain list of image ids names.
+
+    When a file names images, they alone decide: its patient and study columns say the same, less precisely. Raises
+    ``UsageError`` for a file without a column of ids, ``TableError`` for a damaged Parquet file.
+    """
+    names, rows = _table(path, "image_id")
+    places = {kind: _place(names, known) for kind, known in _COLUMNS.items()}
+    if all(place is None for place in places.values()):
+        raise UsageError(f"{path} has no column of ids", hint="call it patient_id, study_id or image_id")
+    if places["images"] is not None:
+        places = {"patients": None, "studies": None, "images": places["images"]}
+    elif places["studies"] is not None:
+        places["patients"] = None
+    found: dict[str, set[str]] = {kind: set() for kind in _COLUMNS}
+    for row in rows:
+        for kind, place in places.items():
+            if place is not None and place < len(row) and row[place]:
+                found[kind].add(row[place])
+    return {kind: frozenset(ids) for kind, ids in found.items()}
+
+
+def read_list(path: Path, kind: str) -> frozenset[str]:
+    """The ids of one ``kind`` (patients, studies, images) in a file: its column of that kind, or its only column.
+
+    Raises as ``read_ids``.
+    """
+    names, rows = _table(path, _COLUMNS[kind][0])
+    place = _place(names, _COLUMNS[kind])
+    if place is None:
+        raise UsageError(f"{path} has no column of {kind}", hint=f"call it {_COLUMNS[kind][0]}, or give one id a line")
+    return frozenset(row[place] for row in rows if place < len(row) and row[place])
+
+
+def _table(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows; ``only`` is what the column of a list without a heading is called."""
+    return _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _rows(path, only)
+
+
+def _place(names: list[str], known: tuple[str, ...]) -> int | None:
+    lowered = [name.strip().lower() for name in names]
+    return next((lowered.index(name) for name in known if name in lowered), None)
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = {name for group in _COLUMNS.values() for name in group}
+    try:
+        file = pq.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if name.lower() in known]
+        columns = [file.read(columns=[name]).column(0).cast(pa.string()).to_pylist() for name in names]
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TableError(f"{path} cannot be read as Parquet: {error}", hint="name a table of ids") from error
+    return names, [[value or "" for value in row] for row in zip(*columns, strict=True)]
+
+
+def _rows(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(_text(path).splitlines()) if row]
+    except csv.Error as error:
+        raise UsageError(f"{path}: {error}", hint="one id a line, or a CSV with id columns") from error
+    if not rows:
+        raise UsageError(f"{path} is empty", hint="one id a line, or a CSV with id columns")
+    known = {name for group in _COLUMNS.values() for name in group}
+    if any(name.lower() in known for name in rows[0]):
+        return rows[0], rows[1:]
+    if len(rows[0]) == 1:
+        return [only], [row for row in rows if not row[0].startswith("#")]
+    return rows[0], rows[1:]
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise UsageError(f"{path} is too large for a list of ids", hint="one id a line, or a CSV with id columns")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text", hint="one id a line, or a CSV with id columns") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error

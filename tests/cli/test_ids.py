@@ -1,0 +1,72 @@
+"""Ids come as words, lists, CSV or Parquet; the most precise column decides, and a file without ids is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.cli.selecting import chosen
+from cxrprep.errors import TableError, UsageError
+from cxrprep.job import SelectionSettings
+
+
+def test_words_and_files_mix(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("# the difficult ones\np3\n\np4\n")
+    selection = chosen(SelectionSettings(patients=("p1", "p2", str(tmp_path / "more.txt"))))
+    assert selection.patients == {"p1", "p2", "p3", "p4"}
+
+
+def test_a_heading_is_not_an_id(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("subject_id\n10000032\n")
+    assert chosen(SelectionSettings(patients=(str(tmp_path / "ids.csv"),))).patients == {"10000032"}
+
+
+def test_the_column_of_the_kind_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("note,study_id,subject_id\nx,50414267,10000032\n")
+    chosen_studies = chosen(SelectionSettings(studies=(str(tmp_path / "ids.csv"),)))
+    assert chosen_studies.studies == {"50414267"}
+    assert not chosen_studies.patients
+
+
+def test_images_decide_over_patients(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("dicom_id,study_id,subject_id\na,50,10\nb,51,10\n")
+    selection = chosen(SelectionSettings(ids=str(tmp_path / "ids.csv")))
+    assert selection.images == {"a", "b"}
+    assert not selection.studies
+    assert not selection.patients
+
+
+def test_parquet_with_numbers_is_read_as_text(tmp_path: Path) -> None:
+    table = pa.table({"study_id": pa.array([50414267, None]), "other": ["x", "y"]})
+    pq.write_table(table, tmp_path / "ids.parquet")
+    assert chosen(SelectionSettings(ids=str(tmp_path / "ids.parquet"))).studies == {"50414267"}
+
+
+def test_a_plain_list_names_images(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf00000001_000\r\n00000001_001\r\n")
+    assert chosen(SelectionSettings(ids=str(tmp_path / "ids.txt"))).images == {"00000001_000", "00000001_001"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("x.csv", b"a,b\n1,2\n", UsageError),
+        ("x.txt", b"", UsageError),
+        ("x.txt", b"\xff\xfe\x00\x01", UsageError),
+        ("y.csv", b'"' + b"a" * 200_000, UsageError),
+        ("x.parquet", b"PAR1", TableError),
+    ],
+)
+def test_a_file_without_ids_is_named(tmp_path: Path, name: str, content: bytes, kind: type[Exception]) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(kind, match=name):
+        chosen(SelectionSettings(ids=str(tmp_path / name)))
+
+
+def test_a_missing_file_is_named() -> None:
+    for settings in (SelectionSettings(ids="gone.csv"), SelectionSettings(patients=("lists/gone",))):
+        with pytest.raises(UsageError, match="gone"):
+            chosen(settings)
