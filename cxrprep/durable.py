@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,7 +44,9 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise storage_error(path, "write", error) from error
     finally:
-        part.unlink(missing_ok=True)
+        # Whatever stops this too is the error that is on its way already.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

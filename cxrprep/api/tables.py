@@ -117,7 +117,6 @@ def rebuild_manifest(
         files=table,
         measure=measure,
         label_source=label_source,
-        lock=str(record.header.table) if record.header.table else None,
         release=folder.release,
         policy=policy or KEEP,
         split=split,

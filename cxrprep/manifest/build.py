@@ -14,7 +14,8 @@ from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.values import constant, count_true, positions
-from cxrprep.manifest.files import ImageFiles, image_files
+from cxrprep.manifest.croissant import write_croissant
+from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
 from cxrprep.manifest.sizes import add_sizes
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
@@ -70,7 +71,6 @@ def build_manifest(
     files: pa.Table | None = None,
     measure: Measure | None = None,
     label_source: str | None = None,
-    lock: str | None = None,
     release: str | None = None,
     policy: Policy = KEEP,
     split: SplitRule | None = None,
@@ -80,8 +80,8 @@ def build_manifest(
 
     ``files`` is the record's table (path, size, digest, state); without one the folder is listed. ``measure`` gives
     width, height and mode of image files; what an earlier manifest says of an unchanged file is not measured again.
-    ``label_source`` names the source of the labels, several with commas as an order of preference. ``lock`` is the
-    record's digest for the footer. ``policy`` and ``split`` change labels and split as they do on export.
+    ``label_source`` names the source of the labels, several with commas as an order of preference. ``policy`` and
+    ``split`` change labels and split as they do on export.
 
     Nothing is lost: every image file is a row or counted, every row of the tables is joined or counted. Raises
     ``TableError`` when ``labels.parquet`` is damaged, ``StorageError`` when the disk refuses.
@@ -105,7 +105,7 @@ def build_manifest(
         "release": chosen_release,
         "label_source": ",".join(wanted),
         "tables": made_from.get("tables", []),
-        "lock": lock,
+        "files": None if files is None else str(digest_of_files(files)),
     }
     if split is not None:
         images = split.apply(images, on_event)
@@ -120,6 +120,7 @@ def build_manifest(
         )
     write_table(images, folder / IMAGES_NAME, name="images", made_from=origin)
     write_table(studies, folder / STUDIES_NAME, name="studies", made_from=origin)
+    write_croissant(folder, spec, (IMAGES_NAME, STUDIES_NAME))
     result = ManifestResult(
         images_path=folder / IMAGES_NAME,
         studies_path=folder / STUDIES_NAME,

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxrprep.datasets.spec import catalog
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.values import categories, constant, positions
 from cxrprep.manifest.build import IMAGES_NAME
+from cxrprep.manifest.croissant import write_croissant
 from cxrprep.schemas import BOX, DERIVED, IMAGES, null_columns, read_footer, write_table
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def build_derived_manifest(
     derived = null_columns(DERIVED, len(rows), columns)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     write_table(derived.sort_by(order), out / IMAGES_NAME, name="derived", made_from=origin)
+    write_croissant(out, catalog().get(dataset), (IMAGES_NAME,))
     return DerivedResult(out / IMAGES_NAME, len(rows), without)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import StorageError, UsageError
 from cxrprep.events import Note
 from cxrprep.labels.values import projection_of
+from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
@@ -81,6 +83,16 @@ def _recorded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
     for suffix in suffixes:
         named = pc.or_(named, pc.ends_with(lowered, suffix))
     return files.select(["path", "size", "digest"]).filter(pc.and_(here, named))
+
+
+def digest_of_files(files: pa.Table) -> Digest:
+    """A digest of what the record says is here: paths, sizes and digests, whenever and in whatever order they came."""
+    here = files.filter(pc.equal(files.column("state").cast(pa.string()), "here")).sort_by("path")
+    hasher = hashlib.sha256()
+    rows = (here.column(name).to_pylist() for name in ("path", "size", "digest"))
+    for path, size, digest in zip(*rows, strict=True):
+        hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
+    return Digest("sha256", hasher.hexdigest())
 
 
 def image_files(spec: DatasetSpec, root: Path, files: pa.Table | None, *, release: str, on_event: Sink) -> ImageFiles:

@@ -1,0 +1,90 @@
+"""The dataset card: what it is, under which terms, how many of what, and how it was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.labels.vocabulary import VOCABULARIES
+from cxrprep.manifest.numbers import SplitNumbers, numbers
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.manifest.load import Dataset
+
+# Mean, standard deviation, and the number of images that they are of.
+Moments = tuple[float, float, int]
+
+
+def write_card(
+    dataset: Dataset, spec: DatasetSpec | None, *, moments: dict[str, Moments] | None = None, front: str = ""
+) -> str:
+    """The card in Markdown; ``front`` is YAML for its head (``load_dataset`` reads some there).
+
+    ``moments`` gives mean and standard deviation of the pixels by split. No times: the same manifest, the same card.
+    """
+    parts = [f"---\n{front}---\n"] if front else []
+    title = spec.title if spec is not None else "Images without a catalog entry"
+    parts.append(f"# {title}\n")
+    if spec is not None:
+        parts.append(f"{spec.summary}\n")
+        parts.append(
+            f"Release {dataset.made_from.get('release', '')}, {len(dataset):,} images here. <{spec.homepage}>\n"
+        )
+    splits = numbers(dataset)
+    parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
+    if spec is not None and spec.vocabulary in VOCABULARIES:
+        parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
+    parts.append(_making(dataset))
+    if spec is not None:
+        terms = f"{spec.licence.name}" + (f", <{spec.licence.url}>" if spec.licence.url else "")
+        parts.append(f"## Licence\n\n{terms}\n\n{spec.licence.agreement}\n")
+        parts.append(f"## Citation\n\n{spec.citation}\n\n```bibtex\n{spec.bibtex.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> str:
+    lines = [
+        "## Splits\n",
+        "| split | images | studies | patients | mean | standard deviation |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in splits:
+        found = moments.get(part.name)
+        pixels = f"{found[0]:.4f} | {found[1]:.4f}" if found else "- | -"
+        lines.append(f"| {part.name or 'none'} | {part.images:,} | {part.studies:,} | {part.patients:,} | {pixels} |")
+    if moments:
+        read = ", ".join(f"{name or 'none'} {found[2]:,}" for name, found in sorted(moments.items()))
+        lines.append(f"\nMean and standard deviation of pixel values from 0 to 1, over images drawn by a hash: {read}.")
+    return "\n".join(lines) + "\n"
+
+
+def _labels(part: SplitNumbers) -> str:
+    lines = [
+        f"### Labels of {part.name or 'images without a split'}\n",
+        "| observation | positive (1) | negative (0) | uncertain (-1) | null | positive weight |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label in part.labels:
+        weight = "-" if label.positive_weight is None else f"{label.positive_weight:.3f}"
+        counts = f"{label.positive:,} | {label.negative:,} | {label.uncertain:,} | {label.null:,}"
+        lines.append(f"| {label.observation} | {counts} | {weight} |")
+    lines.append("\nPositive weight: negatives over positives.")
+    return "\n".join(lines) + "\n"
+
+
+def _making(dataset: Dataset) -> str:
+    made: dict[str, Any] = dataset.made_from
+    lines = ["## How it was made\n", f"- tool: {made.get('tool', '')}"]
+    if made.get("label_source"):
+        lines.append(f"- label source: {made['label_source']}")
+    lines += [f"- table: {table['name']}, {table['digest']}" for table in made.get("tables") or []]
+    if made.get("files"):
+        lines.append(f"- files: {made['files']}")
+    if made.get("recipe"):
+        lines.append(f"- recipe: {made['recipe']}, fingerprint {made['fingerprint']}")
+    if made.get("split"):
+        lines.append(f"- split: {made['split']}")
+    policy = made.get("policy") or dataset.policy.describe()
+    lines.append(f"- uncertain labels: {policy['uncertain']}; blanks: {policy['blank']}; derived: {policy['derive']}")
+    lines += [f"- {name}: uncertain {p['uncertain']}, blanks {p['blank']}" for name, p in policy["per"].items()]
+    return "\n".join(lines) + "\n"

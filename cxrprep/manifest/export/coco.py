@@ -1,0 +1,73 @@
+"""COCO detection JSON: the boxes of the images that somebody drew on.
+
+An image without boxes is left out, since nobody looked for them there: as an empty image it would teach a detector that
+nothing is to be found. Boxes are ``[x, y, width, height]`` in pixels of the image file, from its top left corner.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+
+from cxrprep.durable import replace_file
+from cxrprep.errors import NothingSelectedError
+from cxrprep.manifest.export.run import ExportResult, card_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.load import Dataset
+
+
+def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+    """Write ``annotations.json`` and ``README.md``; images without boxes are counted. Raises when none has any."""
+    boxed = dataset.filter(pc.is_valid(dataset.stated.column("boxes")))
+    left_out = len(dataset) - len(boxed)
+    if not len(boxed):
+        raise NothingSelectedError(
+            "none of these images has a box", hint="of the three collections NIH ChestX-ray14 has boxes, on test images"
+        )
+    columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
+    rows = boxed.stated.select(columns).to_pylist()
+    names = sorted({box["label"] for row in rows for box in row["boxes"]})
+    number = {name: index for index, name in enumerate(names, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image, row in enumerate(rows, 1):
+        about = {"id": image, "file_name": row["path"], "width": row["width"], "height": row["height"]}
+        images.append(about | {key: row[key] for key in ("image_id", "patient_id", "split")})
+        for box in row["boxes"]:
+            x, y, w, h = (round(box[side], 3) for side in "xywh")
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": number[box["label"]],
+                    "bbox": [x, y, w, h],
+                    "area": round(box["w"] * box["h"], 3),
+                    "iscrowd": 0,
+                }
+            )
+    info: dict[str, Any] = {"description": spec.title if spec else "", "version": dataset.made_from.get("release", "")}
+    licences = [{"id": 1, "name": spec.licence.name, "url": spec.licence.url}] if spec else []
+    text = json.dumps(
+        {
+            "info": info,
+            "licenses": licences,
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number[name], "name": name, "supercategory": "finding"} for name in names],
+        },
+        ensure_ascii=False,
+    )
+    path, card = out / "annotations.json", out / "README.md"
+    replace_file(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    about_it = card_of(boxed, spec, options, on_event)
+    replace_file(card, lambda part: part.write_text(about_it, encoding="utf-8"))
+    reasons = (("without boxes", left_out),) if left_out else ()
+    return ExportResult("coco", out, len(boxed), (path, card), reasons)

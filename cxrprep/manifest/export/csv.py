@@ -1,0 +1,48 @@
+"""Plain CSV: one row an image, one column per observation, blanks for nulls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from cxrprep.durable import replace_file
+from cxrprep.labels.policy import Uncertain
+from cxrprep.labels.vocabulary import published_name
+from cxrprep.manifest.export.run import ExportResult, card_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.load import Dataset
+
+_ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """``table`` with categories as text, which CSV knows."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
+    return table
+
+
+def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+    """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
+    table = plain(dataset.to_arrow().select(list(_ABOUT)))
+    labels, mask = dataset.labels(), dataset.mask()
+    for stem in dataset.observations:
+        name = published_name(stem)
+        table = table.append_column(name, labels.column(name))
+        if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
+            table = table.append_column(f"mask {name}", mask.column(name))
+    path = out / "images.csv"
+    replace_file(path, lambda part: pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed")))
+    card = out / "README.md"
+    text = card_of(dataset, spec, options, on_event)
+    replace_file(card, lambda part: part.write_text(text, encoding="utf-8"))
+    return ExportResult("csv", out, len(dataset), (path, card))

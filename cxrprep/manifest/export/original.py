@@ -1,0 +1,184 @@
+"""The release's own CSV form, for loaders that were written for it (torchxrayvision reads all three).
+
+Cells are those of the source table, word for word, for the images that are exported; with a label policy the label
+cells alone change. Paths name the files that are here, so a converted folder works with the same loaders.
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from cxrprep.durable import replace_file
+from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.policy import KEEP
+from cxrprep.labels.values import positions
+from cxrprep.labels.vocabulary import CHEXPERT, NIH
+from cxrprep.manifest.export.run import ExportResult
+from cxrprep.schemas import RAW_PREFIX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.load import Dataset
+
+_NIH: Final = (
+    "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Sex", "View Position",
+    "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
+)  # fmt: skip
+_CHEXPERT: Final = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT.names)
+_MIMIC_META: Final = (
+    "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
+)  # fmt: skip
+_SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "test.csv"}
+
+
+def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+    """Write the tables of the release for these images. Raises ``UsageError`` for a folder that is no known dataset."""
+    del on_event
+    writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
+    if spec is None or spec.name not in writers:
+        raise UsageError("these images are of no release", hint="use --format csv")
+    rows = _source_rows(dataset, options)
+    known = pc.is_valid(rows.column("table_name"))
+    unknown = len(dataset) - int(pc.sum(known).as_py() or 0)
+    chosen = dataset.filter(known)
+    files = []
+    for name, data in writers[spec.name](chosen, rows.filter(known)):
+        path = out / name
+        packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
+        replace_file(path, partial(_put, data=packed))
+        files.append(path)
+    reasons = (("without a row in the release's table", unknown),) if unknown else ()
+    return ExportResult("original", out, len(chosen), tuple(files), reasons)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _csv(columns: dict[str, Any] | pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    # The published headers are not quoted, and a header with a comma in a name is two names to its readers.
+    pacsv.write_csv(table, sink, pacsv.WriteOptions(quoting_style="needed", include_header=False))
+    header = ",".join(table.column_names)
+    return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
+
+
+def _source_rows(dataset: Dataset, options: Options) -> pa.Table:
+    """The rows of ``labels.parquet`` that the images' labels come from, in their order; nulls where there is none."""
+    # A derived folder stands two levels below the dataset whose tables were read.
+    places = [root / "manifests" / LABELS_NAME for root in (dataset.root, dataset.root.parent.parent)]
+    if options.labels is not None:
+        places.insert(0, options.labels)
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise TableError(f"{dataset.root} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
+    try:
+        table = pq.read_table(path).combine_chunks()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    keys = _key(table, table.column("image_id"))
+    images = dataset.stated
+    place = positions(_key(images, images.column("image_id")), keys)
+    by_study = positions(_key(images, images.column("study_id")), _key(table, table.column("study_id")))
+    studies_only = pc.is_null(table.column("image_id").take(by_study))
+    place = pc.coalesce(place, pc.if_else(studies_only, by_study, pa.scalar(None, by_study.type)))
+    return table.take(place).combine_chunks()
+
+
+def _key(table: pa.Table, ids: pa.ChunkedArray) -> pa.Array:
+    """Id, source and table as one text: a row of labels."""
+    parts = [ids, table.column("label_source").cast(pa.string()), table.column("table_name").cast(pa.string())]
+    joined = pc.binary_join_element_wise(*parts, "\t", null_handling="replace", null_replacement="")
+    return joined.combine_chunks()
+
+
+def _cell(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    column = RAW_PREFIX + name
+    return (
+        rows.column(column).cast(pa.string()) if column in rows.column_names else pa.nulls(rows.num_rows, pa.string())
+    )
+
+
+def _label_cells(dataset: Dataset, rows: pa.Table) -> dict[str, Any]:
+    """The 14 CheXpert columns: source cells, or the policy's values in the source's spelling."""
+    if dataset.policy == KEEP:
+        return {name: _cell(rows, name) for name in CHEXPERT.names}
+    table = dataset.to_arrow()
+    words = pa.array(["-1.0", "0.0", "1.0"])
+    cells = {}
+    for term in CHEXPERT.terms:
+        values = table.column(term.column)
+        cells[term.name] = words.take(pc.add(values, pa.scalar(1, pa.int8())).combine_chunks())
+    return cells
+
+
+def _suffix(dataset: Dataset) -> Any:
+    return pc.struct_field(pc.extract_regex(dataset.stated.column("path"), r"(?P<s>\.[^./]*)$"), "s")
+
+
+def _nih(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+    cells: dict[str, Any] = {name: _cell(rows, name) for name in _NIH}
+    names = pc.binary_join_element_wise(dataset.stated.column("image_id"), _suffix(dataset), "")
+    cells["Image Index"] = names
+    if dataset.policy != KEEP:
+        cells["Finding Labels"] = _finding_words(dataset)
+    name = "Data_Entry_2017_v2020.csv" if dataset.made_from.get("release") == "v2020" else "Data_Entry_2017.csv"
+    files = [(name, _csv(cells))]
+    split = dataset.stated.column("split").cast(pa.string())
+    for word, listing in (("train_val", "train_val_list.txt"), ("test", "test_list.txt")):
+        listed = names.filter(pc.equal(split, word)).to_pylist()
+        if listed:
+            files.append((listing, "\n".join(listed).encode()))
+    return files
+
+
+def _finding_words(dataset: Dataset) -> pa.Array:
+    table = dataset.to_arrow()
+    found = [(term.name, table.column(term.column).to_pylist()) for term in NIH.terms if term.stem != "no_finding"]
+    words = ["|".join(name for name, values in found if values[row] == 1) for row in range(len(dataset))]
+    return pa.array([word or "No Finding" for word in words])
+
+
+def _chexpert(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+    # The part of the path that the release's tables state, with the suffix of the file that is here.
+    raw = pc.coalesce(dataset.stated.column("path_raw"), dataset.stated.column("path"))
+    stem = pc.replace_substring_regex(raw, r"\.[^./]*$", "")
+    cells: dict[str, Any] = {name: _cell(rows, name) for name in _CHEXPERT} | _label_cells(dataset, rows)
+    cells["Path"] = pc.binary_join_element_wise(stem, _suffix(dataset), "")
+    table = pa.table({name: cells[name] for name in _CHEXPERT})
+    split = dataset.stated.column("split").cast(pa.string())
+    parts = [(name, table.filter(pc.equal(split, word))) for word, name in _SPLIT_FILES.items()]
+    return [(name, _csv(part)) for name, part in parts if part.num_rows]
+
+
+def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+    stated = dataset.stated
+    ids = {"dicom_id": stated.column("image_id"), "subject_id": stated.column("patient_id")}
+    ids["study_id"] = stated.column("study_id")
+    metadata = pa.table({**ids, **{name: _cell(rows, name) for name in _MIMIC_META}})
+    names = sorted(CHEXPERT.names)
+    labels = pa.table({"subject_id": ids["subject_id"], "study_id": ids["study_id"], **_label_cells(dataset, rows)})
+    labels = labels.select(["subject_id", "study_id", *names])
+    first = pc.unique(labels.column("study_id"))
+    labels = labels.take(positions(first, labels.column("study_id")))
+    order = ("dicom_id", "study_id", "subject_id")
+    split = pa.table({**{name: ids[name] for name in order}, "split": stated.column("split").cast(pa.string())})
+    return [
+        ("mimic-cxr-2.0.0-metadata.csv.gz", _csv(metadata)),
+        ("mimic-cxr-2.0.0-chexpert.csv.gz", _csv(labels)),
+        ("mimic-cxr-2.0.0-split.csv.gz", _csv(split)),
+    ]

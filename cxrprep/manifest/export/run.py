@@ -1,0 +1,96 @@
+"""``export``: one verb, five forms."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cxrprep.datasets.spec import catalog
+from cxrprep.errors import NothingSelectedError, UsageError
+from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.manifest.card import write_card
+from cxrprep.manifest.pixels import moments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.manifest.card import Moments
+    from cxrprep.manifest.load import Dataset
+
+STAGE: Final = "export"
+FORMS: Final = {
+    "csv": "plain CSV: path, ids, split, view, one column per observation",
+    "coco": "COCO JSON of the boxes, for detectors",
+    "webdataset": "tar shards by split, for streaming",
+    "hf": "a folder that load_dataset opens, images inside",
+    "original": "the release's own CSV form, for loaders written for it",
+}
+"""The forms by name, each with a line about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
+    standard deviation; 0 gives none. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
+    """  # noqa: D205  # the summary needs both lines
+
+    per_shard: int = 1000
+    sample: int = 1000
+    labels: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What ``export`` wrote: ``files`` below ``out``, ``images`` in them, ``left_out`` by reason."""
+
+    form: str
+    out: Path
+    images: int
+    files: tuple[Path, ...]
+    left_out: tuple[tuple[str, int], ...] = field(default=())
+
+
+class Exporter(Protocol):
+    """What a form's module offers."""
+
+    def export(
+        self, dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink
+    ) -> ExportResult:
+        """What was written to ``out``."""
+        ...
+
+
+def export(
+    dataset: Dataset, form: str, out: Path, *, options: Options | None = None, on_event: Sink = ignore
+) -> ExportResult:
+    """What was written to the folder ``out`` in one of the ``FORMS``, with a card (``README.md``) beside it.
+
+    The same manifest, policy and options give the same bytes. Raises ``UsageError`` for an unknown form,
+    ``NothingSelectedError`` for a data set without images, ``StorageError`` when the disk refuses.
+    """
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
+    if not len(dataset):
+        raise NothingSelectedError("there is no image to export", hint="loosen the selection, or build the manifest")
+    chosen = options or Options()
+    if chosen.per_shard < 1:
+        raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
+    spec = catalog().get(dataset.name)
+    on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
+    module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
+    result = module.export(dataset, spec, out, chosen, on_event)
+    on_event(StageFinished(STAGE, done=result.images, failed=sum(count for _, count in result.left_out)))
+    return result
+
+
+def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:
+    """The card of an export, with mean and standard deviation by split unless ``options`` ask for none."""
+    found: dict[str, Moments] = {}
+    for name in dataset.splits if options.sample else ():
+        measured = moments(dataset.split(name).paths(), sample=options.sample, on_event=on_event)
+        if measured is not None:
+            found[name] = measured
+    return write_card(dataset, spec, moments=found, front=front)

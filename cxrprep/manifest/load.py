@@ -1,0 +1,170 @@
+"""A folder's manifest as an object: Arrow, pandas, a torch data set, a Hugging Face data set, the policy applied."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import MissingExtraError, TableError, UsageError
+from cxrprep.events import ignore
+from cxrprep.labels.policy import KEEP
+from cxrprep.labels.vocabulary import observations_of, published_name
+from cxrprep.model import Split
+from cxrprep.schemas import OBSERVATIONS, read_footer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cxrprep.events import Sink
+    from cxrprep.labels.policy import Policy
+    from cxrprep.labels.splits import SplitRule
+    from cxrprep.manifest.torch_data import Images
+
+_MANIFEST: Final = Path("manifests") / "images.parquet"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
+
+    ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
+    footer of the manifest: dataset, release, tables, recipe.
+    """
+
+    root: Path
+    stated: pa.Table
+    policy: Policy = KEEP
+    observations: tuple[str, ...] = ()
+    made_from: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return int(self.stated.num_rows)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name in the catalog."""
+        return str(self.made_from.get("dataset", ""))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have images, in their usual order; an image without one is in none."""
+        there = set(pc.unique(self.stated.column("split").cast(pa.string())).to_pylist())
+        return tuple(str(split) for split in (*Split,) if split in there)
+
+    def split(self, name: str) -> Dataset:
+        """The images of one split; ``valid`` is understood. Raises ``UsageError`` for a word that names none."""
+        try:
+            wanted = str(Split.parse(name))
+        except ValueError as error:
+            raise UsageError(f"unknown split {name!r}", hint=f"splits here: {', '.join(self.splits)}") from error
+        return self.filter(pc.equal(self.stated.column("split").cast(pa.string()), wanted))
+
+    def filter(self, mask: Any) -> Dataset:
+        """The images where ``mask`` (an Arrow Boolean array, in the order of ``to_arrow()``) is true."""
+        return dataclasses.replace(self, stated=self.stated.filter(mask))
+
+    def to_arrow(self) -> pa.Table:
+        """The manifest's table with the policy applied to its labels."""
+        return self.policy.apply(self.stated)
+
+    def to_pandas(self) -> Any:
+        """The same as a data frame: labels as ``Int8`` with missing values, categories as categories."""
+        import pandas as pd
+
+        kinds = {
+            pa.int8(): pd.Int8Dtype(),
+            pa.int16(): pd.Int16Dtype(),
+            pa.int32(): pd.Int32Dtype(),
+            pa.int64(): pd.Int64Dtype(),
+        }
+        return self.to_arrow().to_pandas(types_mapper=kinds.get)
+
+    def labels(self) -> pa.Table:
+        """The chosen observations under their published names, with the policy applied."""
+        table = self.to_arrow()
+        return pa.table({published_name(stem): table.column(f"label_{stem}") for stem in self.observations})
+
+    def mask(self) -> pa.Table:
+        """1 where a loss should count a label, 0 where it is null or an ignored -1; columns as in ``labels()``."""
+        return pa.table({published_name(stem): self.policy.mask(self.stated, stem) for stem in self.observations})
+
+    def paths(self) -> Iterator[Path]:
+        """The files of the images, in order."""
+        return (self.root / path for path in self.stated.column("path").to_pylist())
+
+    def torch(self, transform: Callable[[Any], Any] | None = None) -> Images:
+        """A map-style data set for ``torch.utils.data.DataLoader``.
+
+        An item is a dict: ``image`` (float32 tensor, 1 x rows x columns, 0 to 1; ``transform`` is called with it),
+        ``labels`` and ``mask`` (float32, one per observation; a masked label is 0), ``image_id`` and ``patient_id``.
+        Raises ``MissingExtraError`` without torch.
+        """
+        try:
+            from cxrprep.manifest.torch_data import Images
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("a torch data set needs torch", hint="pip install torch") from error
+        return Images(self, transform)
+
+    def hf(self) -> Any:
+        """A ``datasets.Dataset`` with a decoded ``image`` column and everything of the manifest beside it.
+
+        Raises ``MissingExtraError`` without the ``datasets`` package.
+        """
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("a Hugging Face data set needs datasets", hint="pip install datasets") from error
+        paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
+        table = self.to_arrow().append_column("image", paths).replace_schema_metadata(None)
+        return datasets.Dataset(table).cast_column("image", datasets.Image())
+
+
+def load(
+    root: Path | str,
+    *,
+    manifests: Path | None = None,
+    policy: Policy = KEEP,
+    split: SplitRule | None = None,
+    observations: str | Iterable[str] | None = None,
+    on_event: Sink = ignore,
+) -> Dataset:
+    """The images of ROOT, or of ``derived/RECIPE`` below one, with labels by ``policy`` and splits by ``split``.
+
+    ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``observations`` is a preset's name
+    (``chexpert-competition``) or names of observations; by default those that the label source knows. Raises
+    ``UsageError`` for a folder without a manifest, ``TableError`` for a damaged one.
+    """
+    root = Path(root)
+    path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
+    if not path.is_file():
+        raise UsageError(f"{root} has no manifest ({path})", hint="make it: cxrprep manifest ROOT")
+    made_from = read_footer(path)
+    applied = made_from.get("policy")
+    if applied is not None and policy != KEEP:
+        raise UsageError(
+            f"the labels in {path} were changed by a policy already",
+            hint="build it again without one (cxrprep manifest ROOT), then load it with a policy",
+        )
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="make it again: cxrprep manifest ROOT") from error
+    if split is not None:
+        table = split.apply(table, on_event)
+    if observations is None:
+        chosen = known_observations(table)
+    else:
+        chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
+    return Dataset(root, table, policy, chosen, made_from)
+
+
+def known_observations(table: pa.Table) -> tuple[str, ...]:
+    """The observations that have a label in some row, in the vocabulary's order."""
+    return tuple(stem for stem in OBSERVATIONS if table.column(f"label_{stem}").null_count < table.num_rows)
