@@ -12,7 +12,7 @@ import itertools
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep import __version__
@@ -135,13 +135,14 @@ def label_collection(
     collection = open_collection(source)
     made_from = {"rules": rules.digest, "policy": asdict(policy), "source": source.name}
     parts = out_dir / f".report_labels-{_fingerprint([made_from, str(shard), evidence], collection)}"
-    job = _Job(collection, sources, policy, evidence, parts)
+    # A batch brings its own names along: with all of them in it, sending it would cost more than the work.
+    job = _Job(replace(collection, names=None), sources, policy, evidence, parts)
     names = collection.names
     on_event(StageStarted(STAGE, items=len(names) if names and shard is None else None, unit="reports"))
     if engine is None or (names is not None and len(names) <= _BATCH):
         engine = Engine(jobs=1)
     tally = _Tally()
-    for summary in engine.run(label_batches, _tasks(job, shard), batch=1):
+    for summary in engine.run(label_batches, _tasks(job, names, shard), batch=1):
         if isinstance(summary, Lost):
             raise SomeFailedError(f"batch {summary.item.number} of {source}: {summary.cause}", hint="run it again")
         tally.add(summary, on_event)
@@ -179,8 +180,7 @@ def _fingerprint(about: list[Any], collection: Collection) -> str:
     return digest.hexdigest()[:16]
 
 
-def _tasks(job: _Job, shard: Shard | None) -> Iterator[_Task]:
-    names = job.collection.names
+def _tasks(job: _Job, names: tuple[str, ...] | None, shard: Shard | None) -> Iterator[_Task]:
     if names is not None:
         named = ((row, name) for row, name in enumerate(names) if shard is None or shard.holds(name))
         for number, batch in enumerate(_name_batches(named)):
@@ -229,31 +229,24 @@ def _label_batch(task: _Task) -> dict[str, Any]:
         return {**json.loads(summary.read_text("utf-8")), "kept": len(task.rows)}
     job = task.job
     labeler = _labeler(job.sources, job.policy)
-    rows: list[dict[str, Any]] = []
-    mentions: list[dict[str, Any]] = []
+    names = labeler.rules.reported
+    schema = tables.labels_schema(names)
+    rows: list[tuple[Any, ...]] = []
+    mentions: list[tuple[Any, ...]] = []
     counts: dict[str, int] = {}
     problems: list[tuple[str, str, str]] = []
-    columns = {name: tables.column_of(name) for name in labeler.rules.reported}
     reports = job.collection.read(task.names) if task.names else iter(task.reports)
     for row, report in zip(task.rows, reports, strict=True):
         result = _labelled(labeler, report, evidence=job.evidence)
-        counts[result.status] = counts.get(result.status, 0) + 1
+        status = result.status.value
+        counts[status] = counts.get(status, 0) + 1
         if report.problem:
-            problems.append((report.key, result.status, report.problem))
-        which = {"row": row, "report_id": report.key, "patient_id": report.patient, "study_id": report.study}
-        rows.append(
-            {
-                **which,
-                "status": str(result.status),
-                "section": result.section or None,
-                "text_sha256": report.sha256,
-                **{columns[name]: value for name, value in result.labels.items()},
-            }
-        )
-        mentions += ({**which, **_mention_row(mention)} for mention in result.mentions)
+            problems.append((report.key, status, report.problem))
+        which = (row, report.key, report.patient, report.study)
+        rows.append((*which, status, result.section or None, report.sha256, *(result.labels[name] for name in names)))
+        mentions += ((*which, *_mention_row(mention)) for mention in result.mentions)
     if job.evidence:
         tables.write_part(mentions, tables.MENTIONS, task.part(tables.MENTIONS_NAME))
-    schema = tables.labels_schema(labeler.rules.reported)
     tables.write_part(rows, schema, task.part(tables.LABELS_NAME))
     return _sealed(summary, {"counts": counts, "problems": problems, "kept": 0})
 
@@ -273,20 +266,20 @@ def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabe
     return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
 
 
-def _mention_row(mention: Mention) -> dict[str, Any]:
-    return {
-        "observation": mention.observation,
-        "status": int(mention.status),
-        "section": mention.section,
-        "sentence": mention.sentence,
-        "start": mention.start,
-        "end": mention.end,
-        "phrase": mention.phrase,
-        "rule": str(mention.rule),
-        "cue": mention.cue or None,
-        "cue_start": mention.cue_start if mention.cue else None,
-        "cue_end": mention.cue_end if mention.cue else None,
-    }
+def _mention_row(mention: Mention) -> tuple[Any, ...]:
+    """The columns of ``mentions.parquet`` that follow those which say which report it is."""
+    cue = (mention.cue, mention.cue_start, mention.cue_end) if mention.cue else (None, None, None)
+    return (
+        mention.observation,
+        int(mention.status),
+        mention.section,
+        mention.sentence,
+        mention.start,
+        mention.end,
+        mention.phrase,
+        mention.rule.value,
+        *cue,
+    )
 
 
 def merge_shards(out_dir: Path, count: int) -> Outcome:

@@ -81,9 +81,11 @@ def footer(name: str, made_from: Mapping[str, Any]) -> dict[bytes, bytes]:
     return {FOOTER_KEY: json.dumps(about, sort_keys=True, separators=(",", ":")).encode()}
 
 
-def write_part(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: Path) -> None:
-    """Write some rows as Parquet, atomically. Raises ``StorageError``."""
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
+    """Write some rows, tuples in the order of the schema, as Parquet, atomically. Raises ``StorageError``."""
+    columns = zip(*rows, strict=True) if rows else (() for _ in schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=schema)
     replace_file(path, lambda part: pq.write_table(table, part, compression="zstd", compression_level=1))
 
 
