@@ -160,7 +160,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
-    """Everything that is known about a dataset before any request is made."""
+    """Everything that is known about a dataset before any request is made.
+
+    ``companion`` names the dataset whose label tables say what this one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
+    """
 
     name: str
     title: str
@@ -178,6 +181,7 @@ class DatasetSpec:
     images: ImageFacts
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    companion: str = ""
     part: tuple[Part, ...] = ()
     mirror: tuple[Mirror, ...] = ()
     file: tuple[PublishedFile, ...] = ()
@@ -207,50 +211,63 @@ def _line_of(text: str, key: str) -> int:
     return 1
 
 
-def _build(kind: type[T], data: Any, where: str, text: str) -> T:
+def _build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
+    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors."""
+
+    def spot(inner: str) -> str:
+        # Looked up when something is wrong: a catalog has a thousand keys.
+        return f"{where}, line {_line_of(text, inner)}" if inner else where
+
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected a table for {kind.__name__}, found {type(data).__name__}")
+        raise ConfigError(f"{spot(key)}: expected a table for {kind.__name__}, found {type(data).__name__}")
     hints = typing.get_type_hints(kind)
     names = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses are passed
     values: dict[str, Any] = {}
-    for key, value in data.items():
-        if key not in names:
+    for name, value in data.items():
+        if name not in names:
             raise ConfigError(
-                f"{where}, line {_line_of(text, key)}: unknown key {key!r} in {kind.__name__}",
+                f"{spot(name)}: unknown key {name!r} in {kind.__name__}",
                 hint=f"known keys: {', '.join(names)}",
             )
-        values[key] = _convert(hints[key], value, f"{where}, line {_line_of(text, key)}: {key}", text)
+        try:
+            values[name] = _convert(hints[name], value, where, text, name)
+        except _WrongTypeError as error:
+            raise ConfigError(f"{spot(name)}: {name}: {error}") from None
     missing = [
         name
         for name, f in names.items()
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ConfigError(f"{where}: {kind.__name__} lacks {', '.join(missing)}")
+        raise ConfigError(f"{spot(key)}: {kind.__name__} lacks {', '.join(missing)}")
     return kind(**values)
 
 
-def _convert(hint: Any, value: Any, where: str, text: str) -> Any:
+class _WrongTypeError(Exception):
+    """Raise when a value is not of the type that its key has; it becomes a ``ConfigError`` with the line."""
+
+
+def _convert(hint: Any, value: Any, where: str, text: str, key: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [h for h in typing.get_args(hint) if h is not type(None)]
-        return _convert(inner[0], value, where, text)
+        return _convert(inner[0], value, where, text, key)
     if origin is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"{where}: expected a list, found {value!r}")
+            raise _WrongTypeError(f"expected a list, found {value!r}")
         inner_hint = typing.get_args(hint)[0]
-        return tuple(_convert(inner_hint, v, where, text) for v in value)
+        return tuple(_convert(inner_hint, v, where, text, key) for v in value)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected a table, found {value!r}")
+            raise _WrongTypeError(f"expected a table, found {value!r}")
         inner_hint = typing.get_args(hint)[1]
-        return {str(k): _convert(inner_hint, v, where, text) for k, v in value.items()}
+        return {str(k): _convert(inner_hint, v, where, text, key) for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where.rsplit(": ", 1)[0], text)
+        return _build(typing.cast("type[Any]", hint), value, where, text, key)
     if hint is Any:
         return value
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+        raise _WrongTypeError(f"expected {hint.__name__}, found {value!r}")
     return value
 
 

@@ -68,7 +68,7 @@ class VerifyReport:
             return f"all {self.files.here:,} files here have the bytes that they should have"
         return f"nothing wrong in what was checked: {self.files.proven:,} of {self.files.here:,} files are proven"
 
-    def summary_rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[tuple[str, str]]:
         """What to show people: a label and a sentence a line; the gravest findings first, with some examples each."""
         shown = [("verdict", self.verdict)]
         for kind, count in self._gravest_first():
@@ -106,7 +106,7 @@ class VerifyReport:
         grave = {finding.kind: order.index(finding.level) for finding in reversed(self.findings)}
         return sorted(self.counts.items(), key=lambda item: grave[item[0]])
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
         files = self.files
         return {

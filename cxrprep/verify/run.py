@@ -101,6 +101,7 @@ class _Run:
     on_event: Sink
     counts: FileCounts = field(default_factory=FileCounts)
     damaged: list[Finding] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
     not_checked: list[str] = field(default_factory=list)
     facts: list[FactCheck] = field(default_factory=list)
     repaired: int = 0
@@ -165,13 +166,16 @@ class _Run:
             selected = selected.filter(self._shard_mask(selected.to_pylist()))
         for problem in problems:
             out.finding(problem)
+            self.unread.add(problem.path)
         self.on_event(StageStarted(STAGE, items=disk.num_rows, size=pc.sum(disk["size"]).as_py() or 0))
 
         def take(finding: Finding) -> None:
             if finding.kind in REPAIRABLE:
                 self.damaged.append(finding)
-            else:
-                out.finding(finding)
+                return
+            if finding.kind is Kind.UNCHECKED:
+                self.unread.add(finding.path)
+            out.finding(finding)
 
         checks = Checks(self.record.cache)
         try:
@@ -179,9 +183,8 @@ class _Run:
             check = self._file_check(checks)
             check.run(join(disk, recorded, published, known), take, out.proven)
             demanded = [selected, *(self._whole(out, published) if self.options.complete else ())]
-            unread = {problem.path for problem in problems}
             for finding in absent(disk, recorded, demanded):
-                if finding.path not in unread:
+                if finding.path not in self.unread:
                     take(finding)
             checks.finish(disk)
         finally:
@@ -331,7 +334,7 @@ class _Run:
             return None
         started = time.monotonic()
         # A file whose bytes are wrong is known to be so; decoding it would only say it again.
-        wrong = {finding.path for finding in self.damaged}
+        wrong = self.unread | {finding.path for finding in self.damaged}
         sound = [path for path in paths.to_pylist() if path not in wrong]
         chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
         if len(chosen) < len(sound):

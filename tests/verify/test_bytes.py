@@ -401,14 +401,14 @@ def test_the_report_is_plain_json_and_a_table(tmp_path: Path) -> None:
     flip(tmp_path / IMAGE)
     (tmp_path / "x.tmp").touch()
     report = check(tmp_path)
-    data = json.loads(json.dumps(report.to_dict()))
+    data = json.loads(json.dumps(report.as_dict()))
     assert data["counts"] == {"altered": 1, "leftover": 1}
     assert data["findings_left_out"] == 0
     assert data["findings"][0]["hint"]
-    shown = dict(report.summary_rows())
+    shown = dict(report.rows())
     assert shown["verdict"] == "1 thing does not hold"
     assert shown["altered"].startswith(f"{IMAGE}: its bytes are not those that were recorded")
-    assert next(label for label, _ in report.summary_rows()[1:]) == "altered"
+    assert next(label for label, _ in report.rows()[1:]) == "altered"
 
 
 def test_many_findings_are_counted_in_full_and_kept_in_the_table(
@@ -419,8 +419,8 @@ def test_many_findings_are_counted_in_full_and_kept_in_the_table(
     report = check(nih(tmp_path, record=False))
     assert report.counts == {"unproven": 11}
     assert len(report.findings) == 3
-    assert report.to_dict()["findings_left_out"] == 8
-    assert "and 8 more" in dict(report.summary_rows())["unproven"]
+    assert report.as_dict()["findings_left_out"] == 8
+    assert "and 8 more" in dict(report.rows())["unproven"]
     assert pq.read_table(tmp_path / "manifests" / "verify.parquet").num_rows == 11
 
 
