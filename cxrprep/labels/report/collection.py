@@ -12,12 +12,12 @@ import itertools
 import json
 import shutil
 import time
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep import __version__
 from cxrprep.durable import replace_file
-from cxrprep.engine import Engine, Lost
 from cxrprep.errors import NothingSelectedError, SomeFailedError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.labels.report.aggregate import Policy
@@ -27,7 +27,7 @@ from cxrprep.labels.report.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.report.rules import build_rules, shipped_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cxrprep.model import Shard
@@ -111,7 +111,8 @@ def label_collection(
     source: Path,
     out_dir: Path,
     *,
-    engine: Engine | None = None,
+    executor: Executor | None = None,
+    workers: int = 1,
     shard: Shard | None = None,
     vocabulary: Path | None = None,
     policy: Policy | None = None,
@@ -120,10 +121,11 @@ def label_collection(
 ) -> Outcome:
     """The tables of labels that ``source`` gives: ``report_labels.parquet`` in ``out_dir``, and ``mentions.parquet``.
 
-    ``engine`` says where batches run; ``None`` is this process. With ``shard`` only its part is done, into
-    ``report_labels-i-of-n.parquet``; see :func:`merge_shards`. ``vocabulary`` is a TOML file that adds phrases. A
-    report that cannot be read has a row with its status and no labels. Raises ``UsageError``, ``ConfigError``,
-    ``NothingSelectedError``, ``TableError``, ``ArchiveError`` or ``StorageError``.
+    ``executor`` runs the batches (``None``: this process), ``workers`` is how many it has. With ``shard`` only its part
+    is done, into ``report_labels-i-of-n.parquet``; see :func:`merge_shards`. ``vocabulary`` is a TOML file that adds
+    phrases. A report that cannot be read has a row with its status and no labels. Raises ``UsageError``,
+    ``ConfigError``, ``NothingSelectedError``, ``TableError``, ``ArchiveError``, ``StorageError``, and
+    ``SomeFailedError`` when a worker process died.
     """
     from cxrprep.labels.report import tables
     from cxrprep.labels.report.custom import read_vocabulary
@@ -139,12 +141,8 @@ def label_collection(
     job = _Job(replace(collection, names=None), sources, policy, evidence, parts)
     names = collection.names
     on_event(StageStarted(STAGE, items=len(names) if names and shard is None else None, unit="reports"))
-    if engine is None or (names is not None and len(names) <= _BATCH):
-        engine = Engine(jobs=1)
     tally = _Tally()
-    for summary in engine.run(label_batches, _tasks(job, names, shard), batch=1):
-        if isinstance(summary, Lost):
-            raise SomeFailedError(f"batch {summary.item.number} of {source}: {summary.cause}", hint="run it again")
+    for summary in _run(_tasks(job, names, shard), executor, workers):
         tally.add(summary, on_event)
     if not tally.batches:
         raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
@@ -215,13 +213,30 @@ def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
     return Labeler(build_rules(sources), policy)
 
 
-def label_batches(tasks: Sequence[_Task]) -> list[dict[str, Any]]:
-    """Label batches into their part files and say how each went. Runs in a worker process."""
-    return [_label_batch(task) for task in tasks]
+def _run(tasks: Iterator[_Task], executor: Executor | None, workers: int) -> Iterator[dict[str, Any]]:
+    """How each batch went, as they end, with no more of them waiting than keeps the workers busy."""
+    if executor is None:
+        yield from map(label_batch, tasks)
+        return
+    running: set[Future[dict[str, Any]]] = set()
+    try:
+        while True:
+            for task in itertools.islice(tasks, 2 * workers + 1 - len(running)):
+                running.add(executor.submit(label_batch, task))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenExecutor as error:
+        raise SomeFailedError("a worker process died while it read reports", hint="run it again") from error
+    finally:
+        for future in running:
+            future.cancel()
 
 
-def _label_batch(task: _Task) -> dict[str, Any]:
-    """Label one batch; a batch whose parts are there is only counted."""
+def label_batch(task: _Task) -> dict[str, Any]:
+    """How one batch went, labelled into its part files; where they are there already, it is only counted."""
     from cxrprep.labels.report import tables
 
     summary = task.part("json")
