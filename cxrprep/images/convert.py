@@ -103,10 +103,11 @@ def _convert_batch(items: Sequence[ConvertItem], *, recipe: Recipe, out: Path, l
 
     # Parallelism is by files; threads inside each would only get in each other's way.
     cv2.setNumThreads(1)
-    return [_convert_one(item, recipe, out, limits) for item in items]
+    return [convert_one(item, recipe, out, limits) for item in items]
 
 
-def _convert_one(item: ConvertItem, recipe: Recipe, out: Path, limits: Limits) -> Converted:
+def convert_one(item: ConvertItem, recipe: Recipe, out: Path, limits: Limits = DEFAULT_LIMITS) -> Converted:
+    """One image's outcome; its output is written, unless a finished one is there. Raises ``StorageError``."""
     relative = str(Path(item.relative).with_suffix(recipe.output.suffix))
     target, fingerprint = out / relative, recipe.fingerprint()
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from cxrprep.errors import UsageError
@@ -18,7 +17,7 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxrprep.images.picture import Pixels
+    from cxrprep.images.picture import Picture, Pixels
 
     Values = NDArray[np.float64]
 
@@ -119,11 +118,9 @@ def words_of(pixels: Pixels) -> NDArray[np.int64]:
     return np.arange(256 if pixels.dtype == np.uint8 else 65536, dtype=np.int64)
 
 
-def occurring(pixels: Pixels, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
-    """The smallest and largest stored value in ``pixels``, padding aside."""
-    words = words_of(pixels)
-    histogram = cv2.calcHist([pixels], [0], None, [len(words)], [0, len(words)]).ravel()
-    present = rules.stored(words[histogram > 0])
+def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
+    """The smallest and largest stored value of the picture, padding aside."""
+    present = rules.stored(words_of(picture.pixels)[picture.histogram() > 0])
     if without_padding:
         real = present[~rules.is_padding(present)]
         present = real if len(real) else present
@@ -131,14 +128,14 @@ def occurring(pixels: Pixels, rules: GreyRules, *, without_padding: bool = True)
 
 
 def display_table(
-    pixels: Pixels, rules: GreyRules, *, source: str = "auto", window: int = 1, bits: int = 8
+    picture: Picture, rules: GreyRules, *, source: str = "auto", window: int = 1, bits: int = 8
 ) -> tuple[NDArray[Any], str]:
     """The table from words to display values 0..2**bits - 1, and which rule it follows.
 
     ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
     missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black.
     """
-    words = words_of(pixels)
+    words = words_of(picture.pixels)
     stored = rules.stored(words)
     x = rules.modality_value(stored)
     used = _choose(rules, source, window)
@@ -148,7 +145,7 @@ def display_table(
     elif used == "window":
         y = rules.windows[min(window, len(rules.windows)) - 1](x)
     else:
-        ends = occurring(pixels, rules) if used == "minmax" else rules.stored_range
+        ends = occurring(picture, rules) if used == "minmax" else rules.stored_range
         low, high = sorted(float(v) for v in rules.modality_value(np.asarray(ends, np.int64)))
         y = np.clip((x - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(x))
     if rules.inverted:
@@ -168,9 +165,3 @@ def _choose(rules: GreyRules, source: str, window: int) -> str:
     if source in ("auto", "lut", "window") and rules.windows:
         return "window"
     return "minmax" if source == "minmax" else "range"
-
-
-def apply_table(pixels: Pixels, table: NDArray[Any]) -> Pixels:
-    """``pixels`` looked up in ``table``."""
-    looked: Pixels = cv2.LUT(pixels, table)
-    return looked

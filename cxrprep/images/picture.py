@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 from cxrprep.model import Box
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ class Picture:
     says how to read them; afterwards they are display values 0 to ``2**bits - 1`` and ``rules`` is ``None``. ``mode``
     is how the file stores them. ``spacing_mm`` is (row, column) in mm for the pixels as they are now. ``voi`` names the
     rule that made the grey scale; ``notes`` are things that a person should know of the file.
+
+    ``table`` is a grey scale that was worked out and not yet applied: several steps on values cost one look-up, and the
+    histogram that they need is counted once. ``settled`` applies it.
     """
 
     pixels: Pixels
@@ -102,6 +107,21 @@ class Picture:
     spacing_mm: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     voi: str = ""
+    table: Pixels | None = None
+    counts: NDArray[Any] | None = None
+
+    def settled(self) -> Picture:
+        """The picture with its table applied, ready for geometry."""
+        if self.table is None:
+            return self
+        return replace(self, pixels=cv2.LUT(self.pixels, self.table), table=None, counts=None)
+
+    def histogram(self) -> NDArray[Any]:
+        """How often each word of the file occurs, (256,) or (65536,) float32; counted once."""
+        if self.counts is None:
+            words = 256 if self.pixels.dtype.itemsize == 1 else 65536
+            self.counts = cv2.calcHist([self.pixels], [0], None, [words], [0, words]).ravel()
+        return self.counts
 
     @property
     def width(self) -> int:

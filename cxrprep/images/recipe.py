@@ -51,7 +51,7 @@ class Recipe:
         """The picture after all steps."""
         for step in self.steps:
             picture = step(picture)
-        return picture
+        return picture.settled()
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON values: what the fingerprint is taken of."""

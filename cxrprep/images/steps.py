@@ -48,9 +48,8 @@ class Voi:
         rules = _rules(picture, "voi")
         if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == grey.GreyRules(8, 7):
             return dataclasses.replace(picture, rules=None, bits=8, voi="none")
-        table, used = grey.display_table(picture.pixels, rules, source=self.source, window=self.window, bits=self.bits)
-        pixels = grey.apply_table(picture.pixels, table)
-        return dataclasses.replace(picture, pixels=pixels, rules=None, bits=self.bits, voi=used)
+        table, used = grey.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
+        return dataclasses.replace(picture, table=table, rules=None, bits=self.bits, voi=used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Stretch:
     def __call__(self, picture: Picture) -> Picture:
         """Apply the table that the extremes of the stored values give."""
         rules = _rules(picture, "stretch")
-        low, high = grey.occurring(picture.pixels, rules, without_padding=False)
+        low, high = grey.occurring(picture, rules, without_padding=False)
         if self.rule == "max":
             low = 0
         stored = np.clip(rules.stored(grey.words_of(picture.pixels)), low, high) - low
@@ -79,9 +78,8 @@ class Stretch:
             table = (stored * 255 // span).astype(np.uint8)
         else:
             table = np.rint(stored * (255.0 / span)).astype(np.uint8)
-        pixels = grey.apply_table(picture.pixels, table)
         kept = grey.GreyRules(8, 7, inverted=rules.inverted)
-        return dataclasses.replace(picture, pixels=pixels, bits=8, rules=kept, voi=f"stretch {self.rule}")
+        return dataclasses.replace(picture, table=table, bits=8, rules=kept, voi=f"stretch {self.rule}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,7 @@ class Polarity:
         rules = picture.rules
         if rules is None or not rules.inverted:
             return picture
-        pixels = cv2.bitwise_not(picture.pixels)
-        return dataclasses.replace(picture, pixels=pixels, rules=dataclasses.replace(rules, inverted=False))
+        return dataclasses.replace(_inverted(picture), rules=dataclasses.replace(rules, inverted=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class Invert:
 
     def __call__(self, picture: Picture) -> Picture:
         """Take every display value from the largest."""
-        return dataclasses.replace(picture, pixels=cv2.bitwise_not(picture.pixels))
+        return _inverted(picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,13 @@ class Equalize:
 
     def __call__(self, picture: Picture) -> Picture:
         """Equalise the histogram of the whole picture."""
-        return dataclasses.replace(picture, pixels=cv2.equalizeHist(_eight(picture, "equalize")))
+        if picture.table is None or picture.table.dtype != np.uint8:
+            return dataclasses.replace(
+                picture, pixels=cv2.equalizeHist(_eight(picture.settled(), "equalize")), table=None
+            )
+        # The histogram after the table follows from the one before it, and equalising is a table too.
+        counts = np.bincount(picture.table, weights=picture.histogram(), minlength=256)
+        return dataclasses.replace(picture, table=equalizing(counts)[picture.table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class Clahe:
 
     def __call__(self, picture: Picture) -> Picture:
         """Equalise each tile's histogram."""
+        picture = picture.settled()
         made = cv2.createCLAHE(clipLimit=self.clip, tileGridSize=(self.tiles, self.tiles))
         return dataclasses.replace(picture, pixels=made.apply(picture.pixels))
 
@@ -155,6 +159,7 @@ class Resize:
 
     def __call__(self, picture: Picture) -> Picture:
         """Resample; boxes and spacing scale with the real sizes."""
+        picture = picture.settled()
         width, height = self.target(picture.width, picture.height)
         if (width, height) == (picture.width, picture.height):
             return picture
@@ -176,6 +181,7 @@ class Pad:
 
     def __call__(self, picture: Picture) -> Picture:
         """Centre the picture; an odd pixel goes to the right and the bottom."""
+        picture = picture.settled()
         across, down = max(0, self.width - picture.width), max(0, self.height - picture.height)
         if not across and not down:
             return picture
@@ -195,6 +201,7 @@ class CenterCrop:
 
     def __call__(self, picture: Picture) -> Picture:
         """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it."""
+        picture = picture.settled()
         side = min(picture.width, picture.height)
         width, height = min(self.width or side, picture.width), min(self.height or side, picture.height)
         left, top = picture.width // 2 - width // 2, picture.height // 2 - height // 2
@@ -210,6 +217,7 @@ class CropBorder:
 
     def __call__(self, picture: Picture) -> Picture:
         """Cut uniform borders, at most ``largest`` of a side from each edge."""
+        picture = picture.settled()
         pixels = picture.pixels.astype(np.int32)
         rows = (pixels.max(axis=1) - pixels.min(axis=1)) > self.tolerance
         columns = (pixels.max(axis=0) - pixels.min(axis=0)) > self.tolerance
@@ -228,18 +236,41 @@ class Bits:
 
     def __call__(self, picture: Picture) -> Picture:
         """Rescale from 0..2**bits - 1."""
+        picture = picture.settled()
         if picture.bits == self.to:
             return picture
         words = grey.words_of(picture.pixels).astype(np.float64)
         table = np.rint(np.clip(words / ((1 << picture.bits) - 1), 0, 1) * ((1 << self.to) - 1))
-        pixels = grey.apply_table(picture.pixels, table.astype(np.uint8 if self.to == 8 else np.uint16))
-        return dataclasses.replace(picture, pixels=pixels, bits=self.to)
+        return dataclasses.replace(picture, table=table.astype(np.uint8 if self.to == 8 else np.uint16), bits=self.to)
 
 
 def _rules(picture: Picture, step: str) -> grey.GreyRules:
     if picture.rules is None:
         raise ImageError(f"the step {step!r} needs the values of the file", hint=f"put {step} first in the recipe")
     return picture.rules
+
+
+def _inverted(picture: Picture) -> Picture:
+    if picture.table is not None:
+        return dataclasses.replace(picture, table=np.bitwise_not(picture.table))
+    return dataclasses.replace(picture, pixels=cv2.bitwise_not(picture.pixels))
+
+
+def equalizing(counts: Any) -> Any:
+    """The table of OpenCV's ``equalizeHist`` for a histogram of 256 ``counts``, equal to its own in every entry.
+
+    float32 arithmetic and rounding half to even, as in its source; a picture of one value is left as it is.
+    """
+    counts = counts.astype(np.int64)
+    first = int(np.argmax(counts > 0))
+    total, rest = int(counts.sum()), int(counts.sum() - counts[first])
+    if rest == 0:
+        return np.arange(256, dtype=np.uint8)
+    scale = np.float32(255) / np.float32(total - counts[first])
+    above = np.cumsum(np.concatenate(([0], counts[first + 1 :])))
+    table = np.zeros(256, np.uint8)
+    table[first:] = np.clip(np.rint(above.astype(np.float32) * scale), 0, 255).astype(np.uint8)
+    return table
 
 
 def _eight(picture: Picture, step: str) -> Any:
