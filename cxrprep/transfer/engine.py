@@ -1,0 +1,278 @@
+"""Applies a plan: threads that fetch, adopt, unpack, record and report, until nothing is left or somebody says stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import AccessError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
+from cxrprep.events import ItemFinished, StageFinished, StageStarted, ignore
+from cxrprep.lock import Origin
+from cxrprep.plan import Action
+from cxrprep.plan.items import MOVING
+from cxrprep.transfer.fetch import SPLIT_FROM, Fetcher
+from cxrprep.transfer.holdings import FolderHoldings
+from cxrprep.transfer.item import Worker
+from cxrprep.transfer.lease import Lease
+from cxrprep.transfer.limits import Rate, Stop, Stopped, check_space
+from cxrprep.transfer.outcome import Outcome, Status, TransferResult
+from cxrprep.transfer.owner import Owner
+from cxrprep.transfer.partial import Parts
+from cxrprep.transfer.persist import Patience, Persistence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.events import Sink
+    from cxrprep.lock import Record
+    from cxrprep.model import Shard
+    from cxrprep.plan import Item, Plan
+    from cxrprep.sources.base import Source
+
+_BUFFER: Final = 1 << 18
+# One archive is unpacked while the next one comes; more would only need more disk.
+_ARCHIVES_AT_ONCE: Final = 2
+# So many refusals in a row, with no success between them, mean all of them.
+_REFUSALS: Final = 5
+# Each of these has been tried for as long as the patience goes.
+_TIMES_AWAY: Final = 5
+_ANSWER_SECONDS: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """How a plan is applied.
+
+    ``connections`` overrides what the source calls polite; ``rate`` is bytes a second in all; ``link`` is copy, reflink
+    or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``lease=False``
+    leaves out the message that another run is at work here (tests of file systems without locks).
+    """
+
+    connections: int | None = None
+    rate: int | None = None
+    keep_archives: bool = False
+    link: str = "copy"
+    shard: Shard | None = None
+    listing_origin: Origin = Origin.PUBLISHED
+    patience: Patience = field(default_factory=Patience)
+    split_from: int = SPLIT_FROM
+    lease: bool = True
+
+
+class Transfer:
+    """One run on one folder. A context: holds the lease from entry to exit, so that plan and work see one state.
+
+    ``on_complete`` gets each file's release path and place as soon as it is recorded, files that were here already
+    too, in the thread that worked on it; when it returns ``True`` the file has been used up, and is removed and
+    recorded as discarded.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        layout: Layout,
+        release: str,
+        *,
+        options: TransferOptions = TransferOptions(),  # frozen
+        on_event: Sink = ignore,
+        on_complete: Callable[[str, Path], bool | None] | None = None,
+    ) -> None:
+        """Nothing is written yet."""
+        self._record = record
+        self._layout = layout
+        self._release = release
+        self._options = options
+        self._emit = on_event
+        self._on_complete = on_complete
+        self._owner = Owner.new()
+        self._lease = Lease(record.cache, self._owner, options.shard) if options.lease else None
+        self._stop = Stop()
+        self.parts = Parts(record.root, self._owner)
+
+    def __enter__(self) -> Self:
+        """Take the lease. Raises ``BusyError``."""
+        if self._lease is not None:
+            self._lease.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lease back."""
+        self._owner.end()
+        if self._lease is not None:
+            self._lease.__exit__(kind, error, trace)
+
+    def holdings(self, *, same_mirror: bool = True) -> FolderHoldings:
+        """What is here, for ``make_plan``."""
+        return FolderHoldings(self._record, self.parts, same_mirror=same_mirror)
+
+    def stop(self) -> None:
+        """Ask the run to end soon and keep what it has; from any thread."""
+        self._stop.set()
+
+    def run(self, plan: Plan, source: Source) -> TransferResult:
+        """Apply ``plan`` with the bytes of ``source``.
+
+        Items that fail are in the result and do not stop the others; access refused again and again, a server that
+        stays away, and a full disk do. Raises ``StorageError`` before the first byte when the disk is too small. On
+        ``KeyboardInterrupt`` (or whatever a signal handler raises) partial files are kept, within a second.
+        """
+        began = time.monotonic()
+        moving = plan.moving()
+        if moving.files:
+            check_space(self._record.root, plan.disk_need(keep_archives=self._options.keep_archives))
+            self.parts.clean()
+        work = _Work(plan, hooked=self._on_complete is not None)
+        size = moving.size if not moving.unsized else None
+        self._emit(StageStarted("download", moving.files, size))
+        result = work.result
+        try:
+            if len(work):
+                self._apply(plan, source, work)
+        finally:
+            result.left = len(work)
+            result.seconds = time.monotonic() - began
+            self._record.save()
+        self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
+        return result
+
+    # ---- inside ----
+
+    def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
+        connections = max(self._options.connections or source.politeness.connections, 1)
+        rate = Rate(self._options.rate, self._stop)
+        fetcher = Fetcher(
+            source,
+            self.parts,
+            persistence=Persistence(self._options.patience, self._stop, self._emit),
+            rate=rate,
+            stop=self._stop,
+            slots=threading.Semaphore(connections),
+            on_event=self._emit,
+            listing_origin=self._options.listing_origin,
+            split_from=self._options.split_from,
+        )
+        worker = Worker(
+            plan,
+            source,
+            fetcher,
+            record=self._record,
+            parts=self.parts,
+            layout=self._layout,
+            stop=self._stop,
+            link=self._options.link,
+            keep_archives=self._options.keep_archives,
+            listing_origin=self._options.listing_origin,
+            on_complete=self._on_complete,
+        )
+        count = min(connections, len(work))
+        finished = threading.Semaphore(0)
+        threads = [
+            threading.Thread(target=self._serve, args=(worker, work, finished), name=f"transfer-{n}", daemon=True)
+            for n in range(count)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                # In slices: a bare wait would hold signals up on some systems.
+                while not finished.acquire(timeout=0.2):
+                    pass
+        except BaseException:
+            self._stop.set()
+            source.close()
+            deadline = time.monotonic() + _ANSWER_SECONDS
+            for thread in threads:
+                thread.join(max(deadline - time.monotonic(), 0.0))
+            raise
+        if work.bug is not None:
+            raise work.bug
+
+    def _serve(self, worker: Worker, work: _Work, finished: threading.Semaphore) -> None:
+        buffer = memoryview(bytearray(_BUFFER))
+        try:
+            while not self._stop.asked:
+                item = work.take()
+                if item is None:
+                    return
+                try:
+                    outcome = worker.work(item, buffer)
+                except Stopped:
+                    work.give_back(item)
+                    return
+                except CxrprepError as error:
+                    outcome = Outcome(item, Status.ERROR, error=error)
+                if work.settle(outcome):
+                    self._stop.set()
+                if item.action is not Action.KEEP or outcome.status is Status.ERROR:
+                    detail = outcome.error.message if outcome.error is not None else ""
+                    self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
+        except BaseException as error:  # noqa: BLE001  # a bug: raised again by the thread that waits
+            work.bug = error
+            self._stop.set()
+        finally:
+            finished.release()
+
+
+class _Work:
+    """The items still to be worked on, and what became of the others."""
+
+    def __init__(self, plan: Plan, *, hooked: bool) -> None:
+        self.result = TransferResult()
+        self.bug: BaseException | None = None
+        self._tables: deque[Item] = deque()
+        self._archives: deque[Item] = deque()
+        self._files: deque[Item] = deque()
+        self._unpacking = 0
+        self._refused = 0
+        self._away = 0
+        self._guard = threading.Lock()
+        for item in plan:
+            if item.action is Action.IMPOSSIBLE:
+                error = SomeFailedError(f"{item.dest}: {item.reason}")
+                self.result.add(Outcome(item, Status.IMPOSSIBLE, error=error))
+            elif item.action not in MOVING and item.proven and not hooked:
+                self.result.kept += 1
+            elif item.archive:
+                self._archives.append(item)
+            else:
+                (self._files if self._archives else self._tables).append(item)
+
+    def __len__(self) -> int:
+        return len(self._tables) + len(self._archives) + len(self._files)
+
+    def take(self) -> Item | None:
+        """The next item: tables first, then archives, few at a time, and everything else beside them."""
+        with self._guard:
+            if self._tables:
+                return self._tables.popleft()
+            if self._archives and self._unpacking < _ARCHIVES_AT_ONCE:
+                self._unpacking += 1
+                return self._archives.popleft()
+            return self._files.popleft() if self._files else None
+
+    def give_back(self, item: Item) -> None:
+        """An item that the run did not finish."""
+        with self._guard:
+            self._files.append(item)
+
+    def settle(self, outcome: Outcome) -> bool:
+        """Count ``outcome``; whether the run should end here, since the rest would fail the same way."""
+        with self._guard:
+            self.result.add(outcome)
+            if outcome.item.archive:
+                self._unpacking -= 1
+            if outcome.error is None:
+                self._refused = self._away = 0
+                return False
+            self._refused += isinstance(outcome.error, AccessError)
+            self._away += isinstance(outcome.error, SourceUnreachableError)
+            return isinstance(outcome.error, StorageError) or self._refused >= _REFUSALS or self._away >= _TIMES_AWAY

@@ -1,0 +1,74 @@
+"""What is here, as a plan asks for it: the record, the disk and the partial files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.durable import replace_file
+from cxrprep.plan import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cxrprep.lock import Record
+    from cxrprep.transfer.partial import Parts
+
+_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
+_BATCH: Final = 4096
+
+
+class FolderHoldings:
+    """The state of one folder; see ``cxrprep.plan.Holdings``."""
+
+    def __init__(self, record: Record, parts: Parts, *, same_mirror: bool = True) -> None:
+        """``same_mirror`` says whether the record's validators come from the mirror that is asked now."""
+        self._record = record
+        self._parts = parts
+        self._root = str(record.root) + "/"
+        self.same_mirror = same_mirror
+
+    def rows(self) -> Iterator[Held]:
+        """The record, sorted by path; read from its columns, some thousands of rows at a time."""
+        for batch in self._record.table().select(list(_COLUMNS)).to_batches(max_chunksize=_BATCH):
+            columns = [batch.column(number).to_pylist() for number in range(len(_COLUMNS))]
+            for path, size, digest, validator, state, archive in zip(*columns, strict=True):
+                yield Held(path, size, digest, validator, state == "discarded", archive)
+
+    def size_of(self, path: str) -> int | None:
+        """Bytes of the file at this release path; ``None`` when there is none."""
+        try:
+            return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
+        except OSError:
+            return None
+
+    def partial(self, path: str) -> int | None:
+        """Bytes of a partial file that may be continued."""
+        return self._parts.bytes_of(path)
+
+    def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
+        """What the archive was seen to hold; ``None`` when it was never read to its end."""
+        return read_index(self._record.cache, archive)
+
+
+def _index_path(cache: Path, archive: str) -> Path:
+    return cache / "archives" / (hashlib.blake2b(archive.encode(), digest_size=10).hexdigest() + ".json")
+
+
+def read_index(cache: Path, archive: str) -> Sequence[tuple[str, int]] | None:
+    """Release path and size of each member, as ``write_index`` kept them; ``None`` when nobody did."""
+    try:
+        body = json.loads(_index_path(cache, archive).read_text(encoding="utf-8"))
+        return [(str(path), int(size)) for path, size in body["members"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        # A cache: without it an archive that seems to be needed is fetched again.
+        return None
+
+
+def write_index(cache: Path, archive: str, members: Sequence[tuple[str, int]]) -> None:
+    """Keep what an archive holds, so that it need not be fetched again to learn it. Raises ``StorageError``."""
+    body = json.dumps({"archive": archive, "members": members})
+    replace_file(_index_path(cache, archive), lambda part: part.write_text(body, encoding="utf-8"))

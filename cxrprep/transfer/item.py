@@ -1,0 +1,192 @@
+"""What is done with one item: fetch, take over, adopt, unpack, record, hand on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cxrprep.errors import IntegrityError
+from cxrprep.lock import FileEntry, FileState, Origin
+from cxrprep.plan import Action, Choice
+from cxrprep.transfer.fetch import OWN_ALGORITHM, Fetched
+from cxrprep.transfer.holdings import read_index
+from cxrprep.transfer.local import OnThisMachine, read_digest, take_over
+from cxrprep.transfer.outcome import Outcome, Status
+from cxrprep.transfer.unpack import discard, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.lock import Record
+    from cxrprep.plan import Item, Plan
+    from cxrprep.sources.base import Source
+    from cxrprep.transfer.fetch import Fetcher
+    from cxrprep.transfer.limits import Stop
+    from cxrprep.transfer.partial import Parts
+
+
+class Worker:
+    """Works on items of one plan; used by many threads at once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        fetcher: Fetcher,
+        *,
+        record: Record,
+        parts: Parts,
+        layout: Layout,
+        stop: Stop,
+        link: str,
+        keep_archives: bool,
+        listing_origin: Origin,
+        on_complete: Callable[[str, Path], bool | None] | None,
+    ) -> None:
+        """See ``TransferOptions`` for ``link``, ``keep_archives`` and ``listing_origin``."""
+        self._plan = plan
+        self._source = source
+        self._fetcher = fetcher
+        self._record = record
+        self._parts = parts
+        self._layout = layout
+        self._stop = stop
+        self._link = link
+        self._keep_archives = keep_archives
+        self._listing_origin = listing_origin
+        self._on_complete = on_complete
+        self._choice = Choice(plan.selection, plan.images)
+
+    def work(self, item: Item, buffer: memoryview) -> Outcome:
+        """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
+        if item.archive:
+            return self._archive(item, buffer)
+        if item.action is Action.KEEP:
+            if not item.proven and not self._adopted(item, buffer):
+                if self._plan.in_place:
+                    raise IntegrityError(
+                        f"{item.dest} does not have the published digest", hint="fetch it again from a mirror"
+                    )
+                return self._fetched(item, buffer)
+            self._hand_on(item.dest)
+            return Outcome(item, Status.NOT_NEEDED)
+        return self._fetched(item, buffer)
+
+    # ---- one file ----
+
+    def _fetched(self, item: Item, buffer: memoryview) -> Outcome:
+        got = self._taken_over(item, buffer) or self._fetcher.fetch(item, self._record.root / item.dest, buffer)
+        self._record.add(self._entry(item, got))
+        self._hand_on(item.dest)
+        return Outcome(item, Status.OK, got.moved)
+
+    def _entry(self, item: Item, got: Fetched) -> FileEntry:
+        return FileEntry(
+            item.dest,
+            got.size,
+            got.digest,
+            got.origin,
+            source_key=item.file.key,
+            validator=got.validator,
+        )
+
+    def _taken_over(self, item: Item, buffer: memoryview) -> Fetched | None:
+        """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
+        if self._link == "copy" or not isinstance(self._source, OnThisMachine):
+            return None
+        target = self._parts.beside(item.dest)
+        if not take_over(self._source.path_of(item.file), target, self._link):
+            return None
+        try:
+            got = self._read(item, target, buffer)
+            if got is None:
+                return None
+            final = self._record.root / item.dest
+            final.parent.mkdir(parents=True, exist_ok=True)
+            target.replace(final)
+        finally:
+            target.unlink(missing_ok=True)
+        return got
+
+    def _adopted(self, item: Item, buffer: memoryview) -> bool:
+        """Read and record a file that lies in place without a record; whether it is what is published."""
+        got = self._read(item, self._record.root / item.dest, buffer)
+        if got is None:
+            return False
+        self._record.add(self._entry(item, got))
+        return True
+
+    def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
+        """The file at ``path`` as if it had been fetched; ``None`` when its digest is not the one stated."""
+        stated = item.file.digest
+        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self._stop, buffer)
+        if stated is not None and digest != stated:
+            return None
+        origin = Origin.FIRST_READ if stated is None else self._listing_origin
+        return Fetched(size, digest, origin, item.file.validator, 0)
+
+    def _hand_on(self, dest: str) -> None:
+        """Tell the caller that a file is complete, and drop it when that used it up."""
+        if self._on_complete is None:
+            return
+        held = self._record.get(dest)
+        if held is None or held.state is FileState.DISCARDED:
+            return
+        if self._on_complete(dest, self._record.root / dest):
+            discard(self._record, dest)
+
+    # ---- archives ----
+
+    def _archive(self, item: Item, buffer: memoryview) -> Outcome:
+        if item.action is Action.KEEP:
+            for path, _ in read_index(self._record.cache, item.dest) or ():
+                self._hand_on(path)
+            return Outcome(item, Status.NOT_NEEDED)
+        near = self._archive_elsewhere(item, buffer)
+        moved = 0 if near is not None else self._archive_here(item, buffer)
+        held = self._record.get(item.dest)
+        assert held is not None
+        done = unpack(
+            near or self._record.root / item.dest,
+            item.dest,
+            record=self._record,
+            parts=self._parts,
+            place=lambda name: self._layout.place(name, release=self._plan.release),
+            wanted=lambda dest: self._choice.wants(dest, self._layout.parse(dest)),
+            origin=held.origin,
+            stop=self._stop,
+            on_file=self._hand_on,
+        )
+        if near is None and not self._keep_archives:
+            discard(self._record, item.dest)
+        return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
+
+    def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
+        """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
+        if self._keep_archives or not isinstance(self._source, OnThisMachine):
+            return None
+        path = self._source.path_of(item.file)
+        got = self._read(item, path, buffer)
+        if got is None:
+            raise IntegrityError(
+                f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"
+            )
+        self._record.add(dataclasses.replace(self._entry(item, got), state=FileState.DISCARDED))
+        return path
+
+    def _archive_here(self, item: Item, buffer: memoryview) -> int:
+        """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
+        path = self._record.root / item.dest
+        held = self._record.get(item.dest)
+        if item.action is not Action.REFETCH and path.exists():
+            if held is not None and held.size == path.stat().st_size:
+                if held.state is FileState.DISCARDED:
+                    self._record.add(dataclasses.replace(held, state=FileState.HERE))
+                return 0
+            if self._adopted(item, buffer):
+                return 0
+        got = self._taken_over(item, buffer) or self._fetcher.fetch(item, path, buffer)
+        self._record.add(self._entry(item, got))
+        return got.moved

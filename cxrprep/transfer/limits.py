@@ -1,0 +1,96 @@
+"""Bounds on a transfer: how fast, how much disk, and when to stop."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_SLICE_SECONDS: Final = 0.2
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: somebody asked for it
+    """The run was asked to stop; what is here is kept."""
+
+
+class Stop:
+    """A flag that every thread looks at between two pieces of work."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask everybody to stop."""
+        self._event.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises ``Stopped`` when somebody asked."""
+        if self._event.is_set():
+            raise Stopped
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not through a request to stop. Raises ``Stopped``."""
+        if self._event.wait(seconds):
+            raise Stopped
+
+
+class Rate:
+    """A token bucket that all connections draw from. ``None`` bytes a second means no limit."""
+
+    def __init__(self, limit: int | None, stop: Stop, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        self._stop = stop
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._free = clock()
+
+    @property
+    def piece(self) -> int | None:
+        """The largest number of bytes to read at once so that the limit is smooth; ``None`` without one."""
+        return None if self.limit is None else max(int(self.limit * _SLICE_SECONDS), 1024)
+
+    def take(self, size: int) -> None:
+        """Wait until ``size`` bytes may have come. Raises ``Stopped``."""
+        if self.limit is None:
+            return
+        with self._lock:
+            now = self._clock()
+            # Time that nobody used is gone: no burst after a pause.
+            self._free = max(self._free, now - _SLICE_SECONDS) + size / self.limit
+            wait = self._free - now
+        if wait > 0:
+            self._stop.wait(wait)
+
+
+def check_space(root: Path, need: int) -> int:
+    """The free bytes of the disk under ``root``. Raises ``StorageError`` when they are fewer than ``need``."""
+    place = root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < need:
+        raise StorageError(
+            f"{root}: {_human(need)} are needed, {_human(free)} are free",
+            hint="free some space, choose another folder, or fetch less (--patients, --split, --limit)",
+        )
+    return free
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

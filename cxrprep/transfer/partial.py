@@ -1,0 +1,414 @@
+"""Partial files: bytes at explicit offsets, a sidecar that says of what, and one step to the final name.
+
+Partial files lie in ``ROOT/.cxrprep/parts``. Each belongs to one run, whose name is part of theirs, so two runs never
+write to the same file, whether or not locks work. A run that wants to continue another's partial file renames it to its
+own name first, and does so only when that other run is gone, or silent for long. A writer that was asleep looks whether
+its file still has its name before it writes again.
+
+The sidecar holds the validator, the size and how far each segment is known to be on the disk; it is written once a
+second, after an ``fsync``. What a killed or unplugged run had written beyond that is fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.durable import storage_error
+from cxrprep.errors import BusyError
+from cxrprep.transfer.owner import Owner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.model import Digest
+
+PARTS: Final = ".cxrprep/parts"
+ASIDE: Final = ".cxrprep/bad"
+# From here on a sidecar pays: below, fetching again is cheaper than remembering.
+_WORTH_RESUMING: Final = 1 << 20
+_CHECKPOINT_SECONDS: Final = 1.0
+_ASLEEP_SECONDS: Final = 10.0
+# A run on another host that has said nothing for so long is taken for gone.
+_SILENT_SECONDS: Final = 900.0
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+@dataclass(slots=True)
+class Segment:
+    """Bytes ``start`` up to ``end`` (``None``: to the end of the file), of which ``done`` are written."""
+
+    start: int
+    end: int | None
+    done: int = 0
+
+    @property
+    def position(self) -> int:
+        """Where the next byte goes."""
+        return self.start + self.done
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing; never known of a segment without an end."""
+        return self.end is not None and self.position >= self.end
+
+
+@dataclass(slots=True)
+class _Sidecar:
+    dest: str
+    part: Path
+    path: Path
+    owner: Owner
+    validator: str | None
+    size: int | None
+    digest: str | None
+    segments: list[Segment]
+
+    @property
+    def done(self) -> int:
+        return sum(segment.done for segment in self.segments)
+
+
+class Partial:
+    """One file on its way. ``segments`` are changed by the engine alone; ``done`` counts the bytes that are written."""
+
+    def __init__(self, dest: str, path: Path, fresh: bool, sidecar: _Sidecar | None = None) -> None:
+        """Open ``path``, emptied when ``fresh``. Raises ``StorageError``."""
+        self.dest = dest
+        self.path = path
+        self.validator = sidecar.validator if sidecar else None
+        self.size = sidecar.size if sidecar else None
+        self.digest = sidecar.digest if sidecar else None
+        self.segments = sidecar.segments if sidecar else [Segment(0, None)]
+        self._sidecar = path.with_name(path.name + ".json")
+        self._has_sidecar = sidecar is not None
+        self._checkpointed = time.monotonic()
+        self._wrote = time.time()
+        self._guard = threading.Lock()
+        flags = os.O_RDWR | os.O_CREAT | _BINARY | (os.O_TRUNC if fresh else 0)
+        try:
+            self._fd: int | None = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise storage_error(path, "write", error) from error
+
+    @property
+    def done(self) -> int:
+        """Bytes written, in all segments."""
+        return sum(segment.done for segment in self.segments)
+
+    def restart(self, segments: list[Segment] | None = None) -> None:
+        """Forget every byte, and what they were of."""
+        self.validator = self.size = self.digest = None
+        self.segments = segments or [Segment(0, None)]
+        self._own()
+        try:
+            os.ftruncate(self._handle, 0)
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        if self._has_sidecar:
+            self._save()
+
+    def identify(self, validator: str | None, size: int | None, digest: Digest | None) -> None:
+        """Remember what the bytes are of. ``digest`` is the one that they must have, where one is known."""
+        self.validator, self.size = validator, size
+        self.digest = str(digest) if digest is not None else None
+
+    def write(self, segment: Segment, data: memoryview) -> None:
+        """Put ``data`` where ``segment`` continues. Raises ``StorageError``, ``BusyError`` when a run took over."""
+        # The wall clock: a laptop that sleeps stops the other one.
+        now = time.time()
+        if abs(now - self._wrote) > _ASLEEP_SECONDS:
+            self._own()
+        self._wrote = now
+        position = segment.position
+        try:
+            while data:
+                count = self._write_at(data, position)
+                position += count
+                data = data[count:]
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        segment.done = position - segment.start
+
+    def read(self, buffer: memoryview, position: int) -> int:
+        """Read back what was written. Raises ``StorageError``."""
+        try:
+            if hasattr(os, "preadv"):
+                return os.preadv(self._handle, [buffer], position)
+            with self._guard:
+                os.lseek(self._handle, position, os.SEEK_SET)
+                data = os.read(self._handle, len(buffer))
+        except OSError as error:
+            raise storage_error(self.path, "read", error) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def checkpoint(self, *, force: bool = False) -> None:
+        """Once a second, or when ``force``: bring the bytes to the disk, then write down how far they go."""
+        now = time.monotonic()
+        if not force and now - self._checkpointed < _CHECKPOINT_SECONDS:
+            return
+        if not self._guard.acquire(blocking=False):
+            return
+        try:
+            self._checkpointed = now
+            if self.done < _WORTH_RESUMING or (self.validator is None and self.digest is None):
+                return
+            states = [[s.start, s.end, s.done] for s in self.segments]
+            os.fsync(self._handle)
+            self._save(states)
+            # The disk may have taken long; the next second begins when it is done.
+            self._checkpointed = time.monotonic()
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        finally:
+            self._guard.release()
+
+    def publish(self, final: Path) -> None:
+        """Bring the bytes to the disk and give them their final name in one step. Raises ``StorageError``."""
+        self._own()
+        try:
+            os.fsync(self._handle)
+            self.close()
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.replace(final)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._publish_across(final)
+        except OSError as error:
+            raise storage_error(final, "write", error) from error
+        self._forget()
+
+    def set_aside(self, aside: Path) -> None:
+        """Keep bytes that have the wrong digest where a person can look at them."""
+        self.close()
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            self.path.replace(aside)
+        except OSError as error:
+            raise storage_error(aside, "write", error) from error
+        self._forget()
+
+    def discard(self) -> None:
+        """Remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._forget()
+
+    def close(self) -> None:
+        """Let go of the file; it stays where it is."""
+        handle, self._fd = self._fd, None
+        if handle is not None:
+            os.close(handle)
+
+    def leave(self) -> None:
+        """Stop here: write down how far it is when that is worth continuing, else remove it."""
+        if self._fd is None:
+            return
+        self.checkpoint(force=True)
+        if self._has_sidecar:
+            self.close()
+        else:
+            self.discard()
+
+    # ---- inside ----
+
+    @property
+    def _handle(self) -> int:
+        if self._fd is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._fd
+
+    def _write_at(self, data: memoryview, position: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._handle, data, position)
+        with self._guard:
+            os.lseek(self._handle, position, os.SEEK_SET)
+            return os.write(self._handle, data)
+
+    def _own(self) -> None:
+        """Make sure that no other run has claimed the file meanwhile. Raises ``BusyError``."""
+        try:
+            mine = os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError:
+            mine = False
+        if not mine:
+            self.close()
+            raise BusyError(
+                f"another run took over {self.dest}", hint="let it finish, then run again to see that all is here"
+            )
+
+    def _save(self, states: list[list[int | None]] | None = None) -> None:
+        states = states if states is not None else [[s.start, s.end, s.done] for s in self.segments]
+        body = {
+            "dest": self.dest,
+            "validator": self.validator,
+            "size": self.size,
+            "digest": self.digest,
+            "segments": states,
+        }
+        new = self._sidecar.with_name(self._sidecar.name + ".tmp")
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(body, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._sidecar)
+        self._has_sidecar = True
+
+    def _forget(self) -> None:
+        if self._has_sidecar:
+            self._sidecar.unlink(missing_ok=True)
+
+    def _publish_across(self, final: Path) -> None:
+        """The final place is on another disk (a linked folder): copy beside it, then rename there."""
+        beside = final.with_name(f".{final.name}.{self.path.name}")
+        try:
+            shutil.copyfile(self.path, beside)
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(final)
+        finally:
+            beside.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+class Parts:
+    """The partial files of a root: those that this run makes, and those that earlier runs left."""
+
+    def __init__(self, root: Path, owner: Owner) -> None:
+        """Look at what is there; nothing is changed."""
+        self._root = root
+        self._folder = root / PARTS
+        self._owner = owner
+        self._left: dict[str, _Sidecar] = {}
+        self._guard = threading.Lock()
+        self._made = False
+        self._survey()
+
+    def bytes_of(self, dest: str) -> int | None:
+        """How many bytes of ``dest`` an earlier run left, when they may be continued."""
+        left = self._left.get(dest)
+        return left.done if left is not None else None
+
+    def aside(self, dest: str) -> Path:
+        """Where a wrong version of ``dest`` is kept."""
+        return self._root / ASIDE / (dest + ".bad")
+
+    def beside(self, dest: str) -> Path:
+        """A place of this run's own for what will become ``dest`` in one step: a link or a clone."""
+        self._make_folder()
+        path = self._path(dest)
+        return path.with_name(path.name + ".link")
+
+    def open(self, dest: str) -> Partial:
+        """The partial file for ``dest``: an earlier run's, taken over, or a new one. Raises ``StorageError``."""
+        self._make_folder()
+        path = self._path(dest)
+        with self._guard:
+            left = self._left.pop(dest, None)
+        if left is not None:
+            claimed = self._claim(left, path)
+            if claimed is not None:
+                return claimed
+        return Partial(dest, path, fresh=True)
+
+    def clean(self) -> None:
+        """Remove what runs that are gone left and nobody can continue."""
+        keep = {left.part for left in self._left.values()} | {left.path for left in self._left.values()}
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._folder):
+                path = self._folder / entry.name
+                owner = _owner_of(entry.name)
+                if path not in keep and owner is not None and self._over(owner, path):
+                    path.unlink(missing_ok=True)
+
+    # ---- inside ----
+
+    def _path(self, dest: str) -> Path:
+        stem = hashlib.blake2b(dest.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+        return self._folder / f"{stem}.{self._owner}.part"
+
+    def _make_folder(self) -> None:
+        if not self._made:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise storage_error(self._folder, "make", error) from error
+            self._made = True
+
+    def _survey(self) -> None:
+        try:
+            entries = sorted(entry.name for entry in os.scandir(self._folder))
+        except OSError:
+            return
+        for name in entries:
+            if not name.endswith(".part.json"):
+                continue
+            owner = _owner_of(name)
+            path = self._folder / name
+            if owner is None or owner == self._owner or not self._over(owner, path):
+                continue
+            found = _read_sidecar(path, owner)
+            if found is not None and (found.dest not in self._left or self._left[found.dest].done < found.done):
+                self._left[found.dest] = found
+
+    def _over(self, owner: Owner, path: Path) -> bool:
+        """Whether the run that ``path`` belongs to will not write to it again."""
+        if owner == self._owner:
+            return False
+        if owner.gone:
+            return True
+        try:
+            return time.time() - path.stat().st_mtime > _SILENT_SECONDS
+        except OSError:
+            return False
+
+    def _claim(self, left: _Sidecar, path: Path) -> Partial | None:
+        """Take an earlier run's partial file over; ``None`` when somebody was faster."""
+        mine = path.with_name(path.name + ".json")
+        try:
+            # The new sidecar first: whatever happens in between, one sidecar has its part.
+            shutil.copyfile(left.path, mine)
+            left.part.replace(path)
+        except OSError:
+            mine.unlink(missing_ok=True)
+            return None
+        left.path.unlink(missing_ok=True)
+        partial = Partial(left.dest, path, fresh=False, sidecar=left)
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise storage_error(path, "read", error) from error
+        if size < max((s.position for s in left.segments if s.done), default=0):
+            partial.restart()
+        return partial
+
+
+def _owner_of(name: str) -> Owner | None:
+    pieces = name.split(".")
+    return Owner.parse(pieces[1]) if len(pieces) >= 3 else None
+
+
+def _read_sidecar(path: Path, owner: Owner) -> _Sidecar | None:
+    part = path.with_name(path.name.removesuffix(".json"))
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        segments = [Segment(int(s), None if e is None else int(e), int(d)) for s, e, d in body["segments"]]
+        texts = [body["dest"], body["validator"] or "", body["digest"] or ""]
+        if not part.exists() or not segments or not all(isinstance(text, str) for text in texts):
+            return None
+        if any(s.start < 0 or s.done < 0 for s in segments):
+            return None
+        return _Sidecar(body["dest"], part, path, owner, body["validator"], body["size"], body["digest"], segments)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

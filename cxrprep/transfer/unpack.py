@@ -1,0 +1,128 @@
+"""An archive's files to their release paths: each proven, recorded and in place before the next; resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cxrprep.archives import read_members, reading, safe_path
+from cxrprep.durable import storage_error
+from cxrprep.errors import ArchiveError
+from cxrprep.lock import FileEntry, FileState, Origin
+from cxrprep.model import Digest
+from cxrprep.transfer.holdings import write_index
+from cxrprep.transfer.partial import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cxrprep.archives import Member
+    from cxrprep.lock import Record
+    from cxrprep.transfer.limits import Stop
+    from cxrprep.transfer.partial import Partial, Parts
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """What came out of an archive: files written, files that were here already, and names outside the release."""
+
+    written: int = 0
+    kept: int = 0
+    size: int = 0
+    foreign: int = 0
+
+
+def unpack(
+    path: Path,
+    archive: str,
+    *,
+    record: Record,
+    parts: Parts,
+    place: Callable[[str], str | None],
+    wanted: Callable[[str], bool],
+    origin: Origin,
+    stop: Stop,
+    on_file: Callable[[str], None],
+) -> Unpacked:
+    """Unpack the archive at ``path``, whose release path is ``archive``, below the record's root.
+
+    ``place`` maps a member's name to its release path, ``wanted`` says which are to be written, ``on_file`` is told
+    each release path that was written or found. ``origin`` is the archive's own proof: what came out of a proven
+    archive is proven as well. Raises ``ArchiveError``, ``UnsafePathError``, ``StorageError``, ``Stopped``.
+    """
+    buffer = memoryview(bytearray(1 << 18))
+    proof = Origin.FIRST_READ if origin is Origin.FIRST_READ else Origin.TRANSPORT
+    done = Unpacked()
+    index: list[tuple[str, int]] = []
+    for member in read_members(path):
+        stop.check()
+        dest = place(member.name)
+        if dest is None:
+            done.foreign += 1
+            continue
+        safe_path(dest)
+        index.append((dest, member.size))
+        if not wanted(dest):
+            continue
+        if _is_here(record, dest, member.size, archive):
+            done.kept += 1
+        else:
+            digest = _write(path, member, parts.open(dest), record.root / dest, buffer)
+            record.add(FileEntry(dest, member.size, digest, proof, archive=archive, source_key=member.name))
+            done.written += 1
+            done.size += member.size
+        on_file(dest)
+    write_index(record.cache, archive, index)
+    return done
+
+
+def _is_here(record: Record, dest: str, size: int, archive: str) -> bool:
+    held = record.get(dest)
+    if held is None or held.archive != archive or held.size != size:
+        return False
+    if held.state == "discarded":
+        return True
+    try:
+        return os.stat(record.root / dest).st_size == size  # noqa: PTH116  # as everywhere that files are counted
+    except OSError:
+        return False
+
+
+def _write(path: Path, member: Member, partial: Partial, final: Path, buffer: memoryview) -> Digest:
+    hasher = hashlib.sha256()
+    partial.restart([Segment(0, member.size)])
+    segment = partial.segments[0]
+    try:
+        with reading(path), member.open() as stream:
+            while count := stream.readinto(buffer):  # type: ignore[attr-defined]  # what both libraries return has it
+                if segment.done + count > member.size:
+                    break
+                partial.write(segment, buffer[:count])
+                hasher.update(buffer[:count])
+        if segment.done != member.size or count:
+            raise ArchiveError(
+                f"{path.name}: {member.name!r} does not have the {member.size} bytes that the archive states",
+                hint="remove the archive and run the download again",
+            )
+        partial.publish(final)
+    except BaseException:
+        partial.discard()
+        raise
+    return Digest("sha256", hasher.hexdigest())
+
+
+def discard(record: Record, dest: str) -> None:
+    """Remove a file that was used, and record that this was on purpose. Raises ``StorageError``."""
+    held = record.get(dest)
+    if held is not None:
+        # The record first: a file that is recorded as discarded and still here only wastes room.
+        record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+    path = record.root / dest
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, "remove", error) from error
