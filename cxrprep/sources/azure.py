@@ -10,7 +10,7 @@ import binascii
 import datetime as dt
 import email.utils
 import urllib.parse
-import xml.etree.ElementTree as ET  # noqa: S405  # the listing comes over TLS from the account the user named
+import xml.etree.ElementTree as ET  # the listing comes over TLS from the account the user named
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 

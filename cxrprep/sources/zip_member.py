@@ -1,0 +1,207 @@
+"""The content of one member of a remote archive as a ``ByteStream``."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final, Self
+
+from cxrprep.errors import ArchiveError, SourceUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from cxrprep.model import Digest
+    from cxrprep.sources.base import ByteStream
+
+_PIECE: Final = 65_536
+
+
+class Ranged:
+    """Bytes of a remote file from ``at`` up to ``end``, opened when the first is read.
+
+    ``limit`` moves the end: what was asked for too much is read away when it is short, so that the connection can
+    serve again, and what was asked for too little is asked for by a second request.
+    """
+
+    def __init__(self, open_range: Callable[[int, int], ByteStream], at: int, end: int) -> None:
+        self._open_range = open_range
+        self._at, self._end, self._asked = at, end, end
+        self._stream: ByteStream | None = None
+
+    def limit(self, end: int) -> None:
+        """End there instead."""
+        self._end = end
+
+    def jump(self, at: int) -> None:
+        """Go on at ``at``: by reading when that is near, by a request of its own otherwise."""
+        if self._stream is None or not 0 <= at - self._at <= _PIECE:
+            self.close()
+            self._at, self._asked = at, self._end
+            return
+        self.read(at - self._at)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` from the start; 0 at the end."""
+        if self._at >= self._end:
+            return 0
+        buffer = buffer[: self._end - self._at]
+        for _ in range(2):
+            if self._stream is None:
+                self._asked = max(self._asked, self._end)
+                stream = self._open_range(self._at, self._asked)
+                if stream.offset != self._at:
+                    stream.close()
+                    raise SourceUnreachableError(
+                        "the server does not serve ranges, without which no member of an archive can be read",
+                        hint="download the archive as a whole",
+                    )
+                self._stream = stream
+            count = self._stream.readinto(buffer)
+            if count:
+                self._at += count
+                return count
+            self._stream.close()
+            self._stream = None
+        raise SourceUnreachableError("the answer ended before the range that was asked for", hint="run again")
+
+    def read(self, count: int) -> bytes:
+        """``count`` bytes, fewer only at the end."""
+        pieces = bytearray(count)
+        done = 0
+        while done < count and (got := self.readinto(memoryview(pieces)[done:])):
+            done += got
+        return bytes(pieces[:done])
+
+    def close(self) -> None:
+        """Give the connection back, after a short rest was read away; drop it otherwise."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        try:
+            if self._asked - self._at <= _PIECE:
+                rest = memoryview(bytearray(_PIECE))
+                while stream.readinto(rest):
+                    pass
+        except SourceUnreachableError:
+            # Nobody waits for these bytes.
+            pass
+        finally:
+            stream.close()
+
+    def __enter__(self) -> Self:
+        """The range itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class StoredBody:
+    """A member that is not compressed: a window of the archive."""
+
+    __slots__ = ("_raw", "digest", "length", "offset", "validator")
+
+    def __init__(self, raw: Ranged, start: int, size: int, offset: int, end: int | None) -> None:
+        """``raw`` stands at ``start``, where the member's ``size`` bytes begin."""
+        self._raw = raw
+        raw.limit(start + (size if end is None else min(end, size)))
+        if offset:
+            raw.jump(start + offset)
+        self.offset = offset
+        self.length: int | None = size
+        self.validator: str | None = None
+        self.digest: Digest | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer``; 0 at the end."""
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close the range beneath."""
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        """The body itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class InflatedBody:
+    """A deflated member, inflated while it is read. ``packed`` is its size in the archive, ``size`` outside of it."""
+
+    __slots__ = ("_decoder", "_done", "_end", "_key", "_left", "_pending", "_raw", "_size",
+                 "digest", "length", "offset", "validator")  # fmt: skip
+
+    def __init__(
+        self, raw: Ranged, key: str, *, size: int | None, packed: int, offset: int = 0, end: int | None = None
+    ) -> None:
+        """``raw`` stands where the member's data begins. Raises as ``readinto``, when ``offset`` is passed over."""
+        self._raw, self._key, self._size, self._left = raw, key, size, packed
+        self._decoder = zlib.decompressobj(wbits=-15)
+        self._pending = b""
+        self._done = 0
+        self._end = end
+        self.offset = 0
+        self.length: int | None = size
+        self.validator: str | None = None
+        self.digest: Digest | None = None
+        before = memoryview(bytearray(_PIECE))
+        while self._done < offset and self.readinto(before[: offset - self._done]):
+            pass
+        self.offset = self._done
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with content; 0 at the end.
+
+        Raises ``ArchiveError`` when the data is damaged or longer or shorter than the directory says.
+        """
+        if self._end is not None:
+            buffer = buffer[: max(self._end - self._done, 0)]
+        while len(buffer):
+            try:
+                data = self._decoder.decompress(self._pending, len(buffer))
+            except zlib.error as error:
+                raise ArchiveError(
+                    f"{self._key} is damaged after {self._done} bytes: {error}",
+                    hint="run again; the copy may be at fault",
+                ) from None
+            self._pending = self._decoder.unconsumed_tail
+            if data:
+                self._done += len(data)
+                if self._size is not None and self._done > self._size:
+                    raise ArchiveError(f"{self._key} is longer than its archive says", hint="do not trust this archive")
+                buffer[: len(data)] = data
+                return len(data)
+            if self._decoder.eof:
+                break
+            piece = self._raw.read(min(_PIECE, self._left))
+            if not piece:
+                raise ArchiveError(f"{self._key} ends within its data", hint="the archive is damaged")
+            self._left -= len(piece)
+            self._pending += piece
+        if len(buffer) and self._size is not None and self._done != self._size:
+            raise ArchiveError(f"{self._key} is shorter than its archive says", hint="the archive is damaged")
+        return 0
+
+    def close(self) -> None:
+        """Close the range beneath."""
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        """The body itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
