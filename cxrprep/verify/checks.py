@@ -7,7 +7,6 @@ at that moment. A check in progress writes a journal under ``.cxrprep/checks/``;
 from __future__ import annotations
 
 import time
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.durable import Journal, journal_name, read_journal, replace_file, writer_is_gone
+from cxrprep.verify.sorted import PART_ROWS, Walk, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 SCHEMA: Final = pa.schema(
@@ -32,7 +32,6 @@ SCHEMA: Final = pa.schema(
 )
 
 
-_ROWS: Final = 16_384
 # A check that nobody went on with for a week is forgotten: what it read says too little about today.
 _MEMORY_SECONDS: Final = 7 * 86_400
 
@@ -55,44 +54,57 @@ class Checks:
         self._path = cache / "checks.parquet"
         self._folder = cache / "checks"
         self._journal = Journal(self._folder / journal_name())
-        self.finished = self._read()
         journals = sorted(self._folder.glob("*.jsonl"))
         self._old = [path for path in journals if time.time() - path.stat().st_mtime > _MEMORY_SECONDS]
         self._others = [path for path in journals if path not in self._old]
-        self.interrupted = _read_all(self._others)
 
-    def known(self, disk: pa.Table, *, quick: bool) -> pa.ChunkedArray:
-        """For each row of ``disk`` the digests found when size, time and inode were the same; else null.
+    def known(self, *, quick: bool) -> Callable[[pa.Table], pa.ChunkedArray]:
+        """What to ask, for one part of the disk after another, for the digests found when its files were the same.
 
-        An interrupted check is always gone on with; ``quick`` believes finished ones too.
+        Null where size, modification time or inode differ, or nothing is known. An interrupted check is always gone on
+        with; ``quick`` believes finished ones too.
         """
-        sources = [self.interrupted, self.finished] if quick else [self.interrupted]
-        known = pa.chunked_array([pa.nulls(disk.num_rows, pa.string())])
-        for source in sources:
-            if source.num_rows == 0:
-                continue
-            same = source.take(pc.index_in(disk["path"], value_set=source["path"]))
-            unchanged = pc.and_(
-                pc.and_(pc.equal(same["size"], disk["size"]), pc.equal(same["mtime_ns"], disk["mtime_ns"])),
-                pc.equal(same["inode"], disk["inode"]),
-            )
-            known = pc.coalesce(known, pc.if_else(unchanged, same["digests"], None))
-        return known
+        walks = [Walk(self._interrupted(), SCHEMA)] if self._others else []
+        if quick:
+            walks.append(Walk(self._finished(), SCHEMA))
+
+        def ask(disk: pa.Table) -> pa.ChunkedArray:
+            known = pa.chunked_array([pa.nulls(disk.num_rows, pa.string())])
+            for walk in walks:
+                source = walk.upto(disk["path"][-1].as_py())
+                same = source.take(pc.index_in(disk["path"], value_set=source["path"]))
+                unchanged = pc.and_(
+                    pc.and_(pc.equal(same["size"], disk["size"]), pc.equal(same["mtime_ns"], disk["mtime_ns"])),
+                    pc.equal(same["inode"], disk["inode"]),
+                )
+                known = pc.coalesce(known, pc.if_else(unchanged, same["digests"], None))
+            return known
+
+        return ask
 
     def add(self, files: Iterable[Checked]) -> None:
         """Remember files that were just read, so that a killed check need not read them again."""
         self._journal.append({"files": [list(one) for one in files]})
 
-    def finish(self, disk: pa.Table) -> None:
-        """Fold this check into the memory; files that are no longer on ``disk`` are dropped."""
+    def finish(self, disk: pa.Table, *, keep_others: bool = False) -> None:
+        """Fold this check into the memory; of files that are not on ``disk`` only with ``keep_others``."""
         self._journal.close()
-        merged = pa.concat_tables([self.finished, self.interrupted, _read_all([self._journal.path])])
-        if merged.num_rows:
-            # The last word on a path counts: look paths up from the end.
-            newest = merged.take(pa.array(range(merged.num_rows - 1, -1, -1), pa.int64()))
-            places = pc.index_in(disk["path"], value_set=newest["path"])
-            merged = newest.take(places.drop_null())
-        replace_file(self._path, lambda part: pq.write_table(merged, part, compression="zstd"))
+
+        def write(part: Path) -> None:
+            # Newest first: the first word on a path counts. A journal has its files in the order of the disk.
+            walks = [
+                Walk(tables, SCHEMA)
+                for tables in (_read_journals([self._journal.path]), self._interrupted(), self._finished())
+            ]
+            with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
+                for here in parts(disk.select(["path"])):
+                    last = here["path"][-1].as_py()
+                    rows = _first_each(pa.concat_tables([walk.upto(last) for walk in walks]))
+                    writer.write_table(rows if keep_others else _among(rows, here["path"]))
+                if keep_others:
+                    writer.write_table(_first_each(pa.concat_tables([walk.upto(None) for walk in walks])))
+
+        replace_file(self._path, write)
         for path in (*self._old, *self._others, self._journal.path):
             # The other shards of a job array are still writing theirs.
             if path in self._old or path == self._journal.path or writer_is_gone(path.name):
@@ -102,32 +114,46 @@ class Checks:
         """Keep what was read so far; the next check goes on from there."""
         self._journal.close()
 
-    def _read(self) -> pa.Table:
+    def _interrupted(self) -> Iterator[pa.Table]:
+        rows = list(_read_journals(self._others[::-1]))
+        if rows:
+            yield from parts(_first_each(pa.concat_tables(rows)))
+
+    def _finished(self) -> Iterator[pa.Table]:
         try:
             with pq.ParquetFile(self._path) as file:
-                return file.read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
+                for batch in file.iter_batches(batch_size=PART_ROWS, use_threads=False):
+                    yield pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
         except (OSError, KeyError, ValueError, pa.ArrowException):
-            # A cache: what cannot be read is read from the files themselves.
-            return SCHEMA.empty_table()
+            # A cache: what cannot be read here is read from the files themselves.
+            return
 
 
-def _read_all(journals: list[Path]) -> pa.Table:
+def _first_each(rows: pa.Table) -> pa.Table:
+    """The first row of every path, sorted by path."""
+    paths = rows["path"]
+    return rows.take(pc.index_in(pc.unique(paths), value_set=paths)).sort_by("path")
+
+
+def _among(rows: pa.Table, paths: pa.ChunkedArray) -> pa.Table:
+    return rows.filter(pc.is_in(rows["path"], value_set=paths))
+
+
+def _read_journals(journals: list[Path]) -> Iterator[pa.Table]:
     rows = (
         row
         for path in journals
         for item, _ in read_journal(path)
-        for row in item.get("files", ())
+        for row in _listed(item.get("files"))
         if isinstance(row, list) and len(row) == len(SCHEMA)
     )
-    try:
-        return pa.Table.from_batches(iter(partial(_next_batch, rows), None), SCHEMA)
-    except (TypeError, ValueError, pa.ArrowException):
-        return SCHEMA.empty_table()
+    while taken := list(islice(rows, PART_ROWS)):
+        try:
+            columns = [pa.array(values, f.type) for values, f in zip(zip(*taken, strict=True), SCHEMA, strict=True)]
+        except (TypeError, ValueError, pa.ArrowException):
+            continue
+        yield pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _next_batch(rows: Iterator[list[object]]) -> pa.RecordBatch | None:
-    taken = list(islice(rows, _ROWS))
-    if not taken:
-        return None
-    columns = [pa.array(values, field.type) for values, field in zip(zip(*taken, strict=True), SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -10,27 +10,23 @@ import pyarrow.compute as pc
 from cxrprep.model import ImageId
 from cxrprep.verify.finding import Finding, Kind, find
 from cxrprep.verify.measures import shared_patients
+from cxrprep.verify.sorted import PART_ROWS, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.datasets.layout import Layout
 
-_ROWS = 16_384
 
-
-def image_names(paths: pa.ChunkedArray, layout: Layout) -> tuple[pa.Array, pa.Array]:
-    """The paths that are images of the release, and their image ids."""
-    kept: list[pa.Array] = []
-    ids: list[pa.Array] = []
-    for chunk in paths.chunks:
-        for start in range(0, len(chunk), _ROWS):
-            part = chunk.slice(start, _ROWS)
-            found = [layout.parse(path) for path in part.to_pylist()]
-            ids.append(pa.array([one.image for one in found if one is not None], pa.string()))
-            kept.append(part.filter(pa.array([one is not None for one in found], pa.bool_())))
-    empty = pa.array([], pa.string())
-    return pa.concat_arrays([*kept, empty]), pa.concat_arrays([*ids, empty])
+def image_names(disk: pa.Table, layout: Layout) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """The paths on the disk that are images of the release, and their image ids."""
+    paths: list[pa.Array] = [pa.array([], pa.string())]
+    ids: list[pa.Array] = [pa.array([], pa.string())]
+    for part in parts(disk.select(["path"])):
+        found = [layout.parse(path) for path in part["path"].to_pylist()]
+        ids.append(pa.array([one.image for one in found if one is not None], pa.string()))
+        paths += part["path"].filter(pa.array([one is not None for one in found], pa.bool_())).chunks
+    return pa.chunked_array(paths), pa.chunked_array(ids)
 
 
 def leakage(labels: pa.Table) -> Iterator[Finding]:
@@ -61,14 +57,14 @@ def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
         )
 
 
-def without_row(paths: pa.Array, ids: pa.Array, labels: pa.Table) -> Iterator[Finding]:
+def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
     """Images on the disk that no table names."""
     known = labels["image_id"].combine_chunks().drop_null()
     for path in paths.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
         yield find(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
 
 
-def without_image(ids: pa.Array, labels: pa.Table) -> Iterator[Finding]:
+def without_image(ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
     """One finding that says how many images the tables name and the folder lacks; none when it lacks none."""
     named = pc.unique(labels["image_id"].combine_chunks().drop_null())
     lacking = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
@@ -88,7 +84,7 @@ def named_paths(labels: pa.Table, layout: Layout, release: str) -> pa.Array:
     columns = labels.select(["patient_id", "study_id", "image_id"])
     columns = columns.filter(pc.is_valid(columns["image_id"]))
     paths: dict[str, None] = {}
-    for batch in columns.to_batches(max_chunksize=_ROWS):
+    for batch in columns.to_batches(max_chunksize=PART_ROWS):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             paths[layout.key(ImageId(*row), release=release)] = None
     return pa.array(paths, pa.string())

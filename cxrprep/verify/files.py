@@ -21,6 +21,7 @@ from cxrprep.verify.checks import Checked, Checks
 from cxrprep.verify.finding import Finding, Kind, Level, find
 from cxrprep.verify.hashing import Hashed, Job, hash_files
 from cxrprep.verify.scan import leftover
+from cxrprep.verify.sorted import Walk, parts
 from cxrprep.verify.sums import known_copies
 
 if TYPE_CHECKING:
@@ -104,7 +105,10 @@ class FileCheck:
         self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
 
     def run(
-        self, rows: pa.Table, on_finding: Callable[[Finding], None], on_proven: Callable[[list[Proven]], None]
+        self,
+        rows: Iterable[pa.Table],
+        on_finding: Callable[[Finding], None],
+        on_proven: Callable[[list[Proven]], None],
     ) -> None:
         """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``."""
         jobs: dict[str, Row] = {}
@@ -279,28 +283,37 @@ def _algorithms(row: Row) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def join(disk: pa.Table, record: pa.Table, published: pa.Table, known: pa.ChunkedArray | None) -> pa.Table:
-    """Each file on the disk with what is known of it: the columns of ``Row``, in the order of ``disk``."""
-    recorded = record.take(pc.index_in(disk["path"], value_set=record["path"]))
-    stated = published.take(pc.index_in(disk["path"], value_set=published["path"]))
-    return pa.table(
-        {
-            "path": disk["path"],
-            "size": disk["size"],
-            "mtime_ns": disk["mtime_ns"],
-            "inode": disk["inode"],
-            "recorded_size": recorded["size"],
-            "recorded": recorded["digest"],
-            "origin": recorded["origin"].cast(pa.string()),
-            "published": stated["digest"],
-            "known": pa.nulls(disk.num_rows, pa.string()) if known is None else known,
-        }
-    )
+def join(
+    disk: pa.Table, record: pa.Table, published: pa.Table, known: Callable[[pa.Table], pa.ChunkedArray] | None
+) -> Iterator[pa.Table]:
+    """Each file on the disk with what is known of it: the columns of ``Row``, some thousand rows at a time.
+
+    All tables are sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
+    """
+    recorded_rows, published_rows = Walk(parts(record), record.schema), Walk(parts(published), published.schema)
+    for here in parts(disk):
+        last = here["path"][-1].as_py()
+        near, stated = recorded_rows.upto(last), published_rows.upto(last)
+        near = near.take(pc.index_in(here["path"], value_set=near["path"]))
+        stated = stated.take(pc.index_in(here["path"], value_set=stated["path"]))
+        yield pa.table(
+            {
+                "path": here["path"],
+                "size": here["size"],
+                "mtime_ns": here["mtime_ns"],
+                "inode": here["inode"],
+                "recorded_size": near["size"],
+                "recorded": near["digest"],
+                "origin": near["origin"].cast(pa.string()),
+                "published": stated["digest"],
+                "known": pa.nulls(here.num_rows, pa.string()) if known is None else known(here),
+            }
+        )
 
 
-def _rows(table: pa.Table) -> Iterator[Row]:
-    for batch in table.to_batches(max_chunksize=_ROWS):
-        yield from map(Row._make, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+def _rows(tables: Iterable[pa.Table]) -> Iterator[Row]:
+    for table in tables:
+        yield from map(Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def absent(disk: pa.Table, record: pa.Table, demanded: Iterable[pa.Array]) -> Iterator[Finding]:

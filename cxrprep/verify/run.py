@@ -127,7 +127,7 @@ class _Run:
             self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
         with Collector(self.record.home / "manifests" / name) as out:
             disk = self._bytes(out, selected, refetch)
-            paths, ids = dataset.image_names(disk["path"], self.layout)
+            paths, ids = dataset.image_names(disk, self.layout)
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
@@ -179,14 +179,14 @@ class _Run:
 
         checks = Checks(self.record.cache)
         try:
-            known = checks.known(disk, quick=self.options.quick)
             check = self._file_check(checks)
+            known = checks.known(quick=self.options.quick)
             check.run(join(disk, recorded, published, known), take, out.proven)
             demanded = [selected, *(self._whole(out, published) if self.options.complete else ())]
             for finding in absent(disk, recorded, demanded):
                 if finding.path not in self.unread:
                     take(finding)
-            checks.finish(disk)
+            checks.finish(disk, keep_others=self.options.shard is not None)
         finally:
             checks.close()
         self.counts = check.counts
@@ -296,7 +296,7 @@ class _Run:
                 self.not_checked.append(f"{what}: {error.message}")
         return None
 
-    def _tables(self, out: Collector, labels: pa.Table, paths: pa.Array, ids: pa.Array) -> None:
+    def _tables(self, out: Collector, labels: pa.Table, paths: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
         whole = self.options.complete
         for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
             self.facts.append(fact)
@@ -322,7 +322,7 @@ class _Run:
     def _pictures(
         self,
         out: Collector,
-        paths: pa.Array,
+        paths: pa.ChunkedArray,
         labels: pa.Table | None,
         check_image: CheckImage | None,
         executor: Executor | None,

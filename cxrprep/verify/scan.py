@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 from cxrprep.lock import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.verify.finding import Finding, Kind, find
+from cxrprep.verify.sorted import PART_ROWS, by_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +23,6 @@ OWN: Final = frozenset({"manifests", "derived", CACHE_NAME, LOCK_NAME, FILES_NAM
 SCHEMA: Final = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())]
 )
-_ROWS: Final = 16_384
 _Rows = tuple[list[str], list[int], list[int], list[int]]
 
 # Partial files of a transfer, with their sidecars: they go on with the next download.
@@ -50,11 +51,11 @@ def scan(root: Path, leave_out: Iterable[Path] = ()) -> tuple[pa.Table, list[Fin
             problems.append(find(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release"))
             continue
         _append(rows, path, status)
-        if len(rows[0]) == _ROWS:
+        if len(rows[0]) == PART_ROWS:
             batches.append(_batch(rows))
             rows = ([], [], [], [])
     batches.append(_batch(rows))
-    return pa.Table.from_batches(batches, SCHEMA).sort_by("path"), problems
+    return by_path(pa.Table.from_batches(batches, SCHEMA)), problems
 
 
 def stat_paths(root: Path, paths: Iterable[str]) -> pa.Table:
@@ -90,32 +91,42 @@ def _batch(rows: _Rows) -> pa.RecordBatch:
 
 
 def _walk(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file in order of path, with its status; folders are gone into where their names stand in that order."""
     top = root.stat()
-    folders = [("", frozenset({(top.st_dev, top.st_ino)}))]
-    while folders:
-        folder, above = folders.pop()
-        try:
-            with os.scandir(f"{root}/{folder}" if folder else root) as entries:
-                found = list(entries)
-        except OSError as error:
-            problems.append(find(Kind.UNCHECKED, folder or ".", f"the folder cannot be read: {error.strerror}"))
-            continue
-        prefix = f"{folder}/" if folder else ""
-        for entry in found:
+    stack = [(iter(_entries(os.fspath(root), "", problems)), "", frozenset({(top.st_dev, top.st_ino)}))]
+    while stack:
+        entries, prefix, above = stack[-1]
+        for entry in entries:
             path = prefix + entry.name
-            if not folder and entry.name in OWN:
+            if not prefix and entry.name in OWN:
                 continue
             try:
-                if entry.is_dir():
-                    here = entry.stat()
-                    identity = (here.st_dev, here.st_ino)
-                    # A link to a folder above it would never end.
-                    if identity not in above and not (skip and os.path.realpath(entry.path) in skip):
-                        folders.append((path, above | {identity}))
+                status = entry.stat()
+                if not stat.S_ISDIR(status.st_mode):
+                    yield path, status
                     continue
-                yield path, entry.stat()
             except FileNotFoundError:
                 if entry.is_symlink():
                     problems.append(find(Kind.UNCHECKED, path, "the link leads to nothing"))
+                continue
             except OSError as error:
                 problems.append(find(Kind.UNCHECKED, path, f"cannot be read: {error.strerror}"))
+                continue
+            # A link to a folder above it would never end.
+            identity = (status.st_dev, status.st_ino)
+            if identity not in above and not (skip and os.path.realpath(entry.path) in skip):
+                inside = iter(_entries(entry.path, path, problems))
+                stack.append((inside, f"{path}/", above | {identity}))
+                break
+        else:
+            stack.pop()
+
+
+def _entries(folder: str, path: str, problems: list[Finding]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            # What is in a folder comes after "name/", as it does when whole paths are sorted.
+            return sorted(entries, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
+    except OSError as error:
+        problems.append(find(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
+        return []

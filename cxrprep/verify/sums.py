@@ -11,6 +11,7 @@ import pyarrow as pa
 from cxrprep.errors import IntegrityError
 from cxrprep.lock import check_path
 from cxrprep.model import Digest
+from cxrprep.verify.sorted import by_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def read_sums(path: Path, layout: Layout, release: str) -> pa.Table:
 
 
 def published_sums(root: Path, spec: DatasetSpec, release: str) -> pa.Table:
-    """All that is published of this release's bytes: the catalog's digests, then the sum files that lie in ``root``."""
+    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``."""
     layout = spec.layout(release)
     described = [file for file in spec.files_of(release) if file.digest]
     tables = [
@@ -67,7 +68,7 @@ def published_sums(root: Path, spec: DatasetSpec, release: str) -> pa.Table:
     names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
     here = (root / name for name in sorted(names | set(_NAMES)))
     tables += [read_sums(path, layout, release) for path in here if path.is_file()]
-    return pa.concat_tables(tables)
+    return by_path(pa.concat_tables(tables))
 
 
 def is_table(spec: DatasetSpec, path: str) -> bool:
