@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.api.fetch import FetchOptions, download, plan, read_plan
+    from cxrprep.api.fetch import download, plan, read_plan
     from cxrprep.api.handover import export, load
     from cxrprep.api.pixels import check_phi, convert, preview
+    from cxrprep.api.planning import FetchOptions
     from cxrprep.api.proof import verify
     from cxrprep.api.reports import compare_labels, label_report, label_reports
     from cxrprep.api.results import Result
     from cxrprep.api.tables import build_manifest, extract_labels
 
 _HOMES: Final[Mapping[str, str]] = {
-    "FetchOptions": "fetch",
+    "FetchOptions": "planning",
     "Result": "results",
     "build_manifest": "tables",
     "check_phi": "pixels",

@@ -69,6 +69,7 @@ def convert(
     from cxrprep.images.convert import convert as run
     from cxrprep.images.picture import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
+    from cxrprep.manifest.build import IMAGES_NAME
 
     chosen = load_recipe(recipe)
     home = None if state is None else Path(state)
@@ -77,7 +78,8 @@ def convert(
     _never_over_sources(folder, target)
     rebuild_manifest(folder, on_event=on_event)
     named = None if tables is None else Path(tables)
-    items = list(convert_items(folder, selection, shard, tables=named, on_event=on_event))
+    base = folder.manifests / IMAGES_NAME
+    items = list(items_of(folder, base, selection, shard, tables=named, on_event=on_event))
     if not items:
         raise NothingSelectedError(
             f"no image of {folder.root} is to be converted",
@@ -86,15 +88,34 @@ def convert(
     outcomes = run(
         items, chosen, target, engine=engine, limits=limits or DEFAULT_LIMITS, total=len(items), on_event=on_event
     )
-    return _gathered(outcomes, folder, chosen, target, shard=shard, on_event=on_event)
+    return _gathered(outcomes, folder, chosen, target, shard=shard, base=base, on_event=on_event)
 
 
-def convert_items(
-    folder: Folder, selection: Selection, shard: Shard | None, *, tables: Path | None = None, on_event: Sink = ignore
-) -> Iterator[ConvertItem]:
-    """The images of the folder's manifest that are wanted, in its order."""
-    from cxrprep.images.convert import ConvertItem
+def convert_recorded(folder: Folder, recipe: Recipe, out: Path, *, on_event: Sink = ignore) -> Result[ConvertResult]:
+    """The converted images of every image that the record names, originals that were discarded too."""
+    from cxrprep.engine import Engine
+    from cxrprep.images.convert import convert as run
     from cxrprep.manifest.build import IMAGES_NAME
+
+    folder.record.save()
+    rebuild_manifest(folder, discarded=True, to=out / "manifests" / "source", on_event=on_event)
+    base = out / "manifests" / "source" / IMAGES_NAME
+    items = list(items_of(folder, base, Selection(), None))
+    outcomes = run(items, recipe, out, engine=Engine(jobs=1), total=len(items), on_event=on_event)
+    return _gathered(outcomes, folder, recipe, out, shard=None, base=base, on_event=on_event)
+
+
+def items_of(
+    folder: Folder,
+    base: Path,
+    selection: Selection,
+    shard: Shard | None,
+    *,
+    tables: Path | None = None,
+    on_event: Sink = ignore,
+) -> Iterator[ConvertItem]:
+    """The images of the manifest ``base`` that are wanted, in its order."""
+    from cxrprep.images.convert import ConvertItem
     from cxrprep.manifest.sources import source_images
     from cxrprep.plan import Choice, draw
 
@@ -102,14 +123,12 @@ def convert_items(
     if selection.needs_tables:
         from cxrprep.labels.select import select_images
 
-        found = select_images(
-            folder.spec, folder.root, selection, release=folder.release, tables=tables, on_event=on_event
-        )
+        found = select_images(folder.spec, folder.root, selection, tables=tables, on_event=on_event)
         answered = found.ids
     choice = Choice(selection, answered)
     rows = [
         row
-        for row in source_images(folder.manifests / IMAGES_NAME)
+        for row in source_images(base)
         if choice.wants(row.path, row.image) and (shard is None or shard.holds(row.path))
     ]
     if selection.limit is not None or selection.sample is not None:
@@ -127,11 +146,17 @@ def _never_over_sources(folder: Folder, target: Path) -> None:
 
 
 def _gathered(
-    outcomes: Iterator[Converted], folder: Folder, recipe: Recipe, out: Path, *, shard: Shard | None, on_event: Sink
+    outcomes: Iterator[Converted],
+    folder: Folder,
+    recipe: Recipe,
+    out: Path,
+    *,
+    shard: Shard | None,
+    base: Path,
+    on_event: Sink,
 ) -> Result[ConvertResult]:
     from collections import Counter
 
-    from cxrprep.manifest.build import IMAGES_NAME
     from cxrprep.manifest.derived import build_derived_manifest
     from cxrprep.manifest.failures import Failure, write_failures
 
@@ -167,7 +192,7 @@ def _gathered(
         raise StorageError(f"cannot write {manifests}: {error.strerror}", hint="check the folder") from error
     built = build_derived_manifest(
         made,
-        base=folder.manifests / IMAGES_NAME,
+        base=base,
         out=manifests,
         recipe=recipe.name,
         fingerprint=recipe.fingerprint(),

@@ -17,7 +17,7 @@ from cxrprep.verify import verify as prove
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cxrprep.api.fetch import FetchOptions
+    from cxrprep.api.planning import FetchOptions
     from cxrprep.events import Sink
 
 

@@ -101,9 +101,11 @@ def rebuild_manifest(
     label_source: str | None = None,
     policy: Policy | None = None,
     split: SplitRule | None = None,
+    discarded: bool = False,
+    to: Path | None = None,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again."""
+    """The manifest of an open folder, current again; with ``discarded`` files count that were used up, written ``to``."""
     from cxrprep.images.reading import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import build_manifest as build
@@ -113,8 +115,10 @@ def rebuild_manifest(
     return build(
         folder.spec,
         folder.root,
-        manifests=folder.manifests,
+        manifests=to or folder.manifests,
+        labels_in=folder.manifests,
         files=table,
+        discarded=discarded,
         measure=measure,
         label_source=label_source,
         release=folder.release,

@@ -68,7 +68,9 @@ def build_manifest(
     root: Path,
     *,
     manifests: Path | None = None,
+    labels_in: Path | None = None,
     files: pa.Table | None = None,
+    discarded: bool = False,
     measure: Measure | None = None,
     label_source: str | None = None,
     release: str | None = None,
@@ -78,7 +80,9 @@ def build_manifest(
 ) -> ManifestResult:
     """What was written to ``images.parquet`` and ``studies.parquet`` in ``manifests`` (default ``ROOT/manifests``).
 
-    ``files`` is the record's table (path, size, digest, state); without one the folder is listed. ``measure`` gives
+    ``labels_in`` is the folder of ``labels.parquet`` where that is another one. ``files`` is the record's table (path,
+    size, digest, state); without one the folder is listed. With ``discarded`` files that were used up count as here,
+    for the manifest of what was made of them. ``measure`` gives
     width, height and mode of image files; what an earlier manifest says of an unchanged file is not measured again.
     ``label_source`` names the source of the labels, several with commas as an order of preference. ``policy`` and
     ``split`` change labels and split as they do on export.
@@ -88,9 +92,9 @@ def build_manifest(
     """
     on_event(StageStarted(STAGE, unit="images"))
     folder = manifests or root / "manifests"
-    labels, made_from = _read_labels(folder / LABELS_NAME, on_event)
+    labels, made_from = _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
-    found = image_files(spec, root, files, release=chosen_release, on_event=on_event)
+    found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
     wanted = tuple(s.strip() for s in (label_source or spec.default_label_source).split(",") if s.strip())
     columns, joined = _join(found, labels, wanted)
     columns["dataset"] = constant(spec.name, found.rows)

@@ -76,8 +76,8 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                 yield prefix + entry.name, entry.stat().st_size
 
 
-def _recorded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
-    here = pc.equal(files.column("state").cast(pa.string()), "here")
+def _recorded(files: pa.Table, suffixes: tuple[str, ...], *, discarded: bool) -> pa.Table:
+    here = pc.or_(pc.equal(files.column("state").cast(pa.string()), "here"), pa.scalar(discarded))
     lowered = pc.utf8_lower(files.column("path"))
     named = pa.nulls(len(here), pa.bool_()).fill_null(fill_value=False)
     for suffix in suffixes:
@@ -95,7 +95,15 @@ def digest_of_files(files: pa.Table) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
-def image_files(spec: DatasetSpec, root: Path, files: pa.Table | None, *, release: str, on_event: Sink) -> ImageFiles:
+def image_files(
+    spec: DatasetSpec,
+    root: Path,
+    files: pa.Table | None,
+    *,
+    release: str,
+    discarded: bool = False,
+    on_event: Sink,
+) -> ImageFiles:
     """The image files of the record ``files``, or of the folder where there is no record.
 
     An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
@@ -103,7 +111,7 @@ def image_files(spec: DatasetSpec, root: Path, files: pa.Table | None, *, releas
     if files is None and not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
     suffixes = spec.images.suffixes
-    table = _listed(root, suffixes) if files is None else _recorded(files, suffixes)
+    table = _listed(root, suffixes) if files is None else _recorded(files, suffixes, discarded=discarded)
     table = table.sort_by("path")
     layout = spec.layout(release)
     rank = {suffix: index for index, suffix in enumerate(suffixes)}

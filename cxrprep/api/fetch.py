@@ -1,0 +1,177 @@
+"""The verbs plan, download, and the repair of single files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep import __version__
+from cxrprep.api.arriving import Arriving
+from cxrprep.api.folders import Folder, find_place
+from cxrprep.api.planning import FetchOptions, Job, again, made_of, opened, placed, planned, source_options, transfer_of
+from cxrprep.api.results import Result
+from cxrprep.api.tables import rebuild_manifest
+from cxrprep.api.telling import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
+from cxrprep.datasets.spec import find_dataset
+from cxrprep.errors import CxrprepError, StorageError, UsageError
+from cxrprep.events import ignore
+from cxrprep.model import Selection
+from cxrprep.plan import Plan, load_plan
+from cxrprep.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cxrprep.events import Sink
+    from cxrprep.transfer.outcome import TransferResult
+
+
+def plan(
+    dataset: str,
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    on_event: Sink = ignore,
+) -> Result[Plan]:
+    """What a download of ``dataset`` into ``root`` would do; label tables alone are fetched, if it needs them.
+
+    Raises what ``download`` raises before its first image.
+    """
+    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+        with transfer_of(job) as transfer:
+            made = planned(job, transfer, selection)
+        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+
+
+def read_plan(
+    file: Path | str,
+    dataset: str = "",
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    on_event: Sink = ignore,
+) -> Result[Plan]:
+    """The plan that ``plan.save`` wrote to ``file``, perhaps on another host, with actions for what is here now.
+
+    Raises ``ConfigError`` for a file that is no plan, ``UsageError`` for one of another dataset.
+    """
+    del selection, release
+    saved = load_plan(Path(file))
+    if dataset and find_dataset(dataset).name != saved.dataset:
+        raise UsageError(f"{file} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
+    mirror = source or saved.mirror
+    with opened(
+        saved.dataset, root, options, on_event, source=mirror, release=saved.release, state=state, tables=tables
+    ) as job:
+        with transfer_of(job) as transfer:
+            made = again(job, transfer, saved)
+        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+
+
+def download(
+    dataset: str,
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    plan: Plan | None = None,
+    on_event: Sink = ignore,
+) -> Result[TransferResult]:
+    """Fetch ``dataset``, or what ``selection`` (or a saved ``plan``) names, into ``root`` (default ``./DATASET``).
+
+    ``source`` is a mirror's name, an address or a folder; by default the folder's own, else the dataset's. ``tables``
+    is a folder with the label tables, for a selection by split, view or label. A file has its name only when it is
+    whole and checked; run it again after anything.
+
+    Raises ``UsageError``, ``AccessError``, ``SourceUnreachableError``, ``StorageError``, ``NothingSelectedError`` or
+    ``BusyError``; single files that fail are in the result, whose exit code says what to do.
+    """
+    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+        arriving = Arriving(job) if job.options.then else None
+        with transfer_of(job, arriving) as transfer:
+            made = planned(job, transfer, selection) if plan is None else again(job, transfer, plan)
+            say_foreign(made, on_event)
+            record = job.folder.record
+            record.describe(
+                dataset=job.spec.name,
+                release=job.folder.release,
+                mirror=job.source.address,
+                tool=f"cxrprep {__version__}",
+            )
+            record.select(made.selection)
+            result = transfer.run(made, job.source)
+        if arriving is not None:
+            arriving.finish()
+        elif (job.folder.manifests / "images.parquet").exists():
+            rebuild_manifest(job.folder, on_event=on_event)
+        rows = result_rows(result, made, job)
+        return Result(STAGE, result, result.exit_code, rows=rows, data=result_data(result, made, job))
+
+
+def fetch_again(
+    folder: Folder, paths: Iterable[str], options: FetchOptions | None = None, *, on_event: Sink = ignore
+) -> dict[str, str]:
+    """Fetch single release paths of a folder again; what could not be fetched, with the reason in one line."""
+    wanted = set(paths)
+    mirror = folder.record.header.mirror
+    if not mirror:
+        return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
+    for path in wanted:
+        # What is here is wrong: forgotten and set aside, it counts as not here, and a plan fetches it.
+        folder.record.forget(path)
+        set_aside(folder, path)
+    chosen = replace(options or FetchOptions(), then="", discard_raw=False)
+    place = find_place(folder.spec, mirror, folder.release)
+    source = open_source(place.url, source_options(folder.spec, place, chosen))
+    job = Job(folder, place, source, chosen, None, on_event)
+    try:
+        with transfer_of(job) as transfer:
+            listing = (file for file in source.list() if placed(job, file) in wanted or job.unpacks(file.key))
+            made = made_of(job, transfer, listing, Selection())
+            result = transfer.run(made, source)
+    except CxrprepError as error:
+        bring_back(folder, wanted)
+        return dict.fromkeys(wanted, error.message)
+    finally:
+        source.close()
+    bring_back(folder, wanted)
+    failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
+    gone = {path: "the mirror does not have it" for path in wanted if not (folder.root / path).exists()}
+    return {**gone, **{path: reason for path, reason in failed.items() if path in wanted}}
+
+
+def set_aside(folder: Folder, path: str) -> None:
+    """Move a file that is wrong out of the way, so that a plan fetches it."""
+    target = folder.root / path
+    if target.is_file():
+        try:
+            target.replace(target.with_name(f".{target.name}.before-repair"))
+        except OSError as error:
+            raise StorageError(f"cannot move {target} aside: {error.strerror}", hint="check its folder") from error
+
+
+def bring_back(folder: Folder, paths: Iterable[str]) -> None:
+    """What was fetched replaces what was wrong; what could not be fetched is left as it was."""
+    for path in paths:
+        target = folder.root / path
+        kept = target.with_name(f".{target.name}.before-repair")
+        if kept.exists():
+            if target.exists():
+                kept.unlink()
+            else:
+                kept.replace(target)

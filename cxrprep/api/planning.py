@@ -1,0 +1,269 @@
+"""From what a user asks to a plan: mirror, folder, selection, and the label tables that some selections need first."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.api.folders import Folder, Place, find_place
+from cxrprep.archives import is_archive
+from cxrprep.datasets.spec import find_dataset
+from cxrprep.errors import AccessError, NothingSelectedError, UsageError
+from cxrprep.lock import Record
+from cxrprep.model import Selection
+from cxrprep.plan import Plan, draw, make_plan
+from cxrprep.sources import open_source
+from cxrprep.sources.base import SourceOptions
+from cxrprep.transfer.engine import Transfer, TransferOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from cxrprep.credentials import Credentials
+    from cxrprep.datasets.spec import DatasetSpec, PublishedFile
+    from cxrprep.events import Sink
+    from cxrprep.model import RemoteFile, Shard
+    from cxrprep.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How to reach the mirror, and what to do with what comes.
+
+    ``limit_rate`` is bytes a second in all; ``link`` is copy, reflink or hardlink for a folder of this machine.
+    ``then`` names a recipe by which each image is converted as it arrives, below ``then_out`` (``derived/RECIPE``), and
+    ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others.
+    """
+
+    credentials: Credentials | None = None
+    connections: int | None = None
+    limit_rate: int | None = None
+    timeout: float = 60.0
+    user_agent: str | None = None
+    cookie_file: str | None = None
+    billing_project: str | None = None
+    keep_archives: bool = False
+    link: str = "copy"
+    then: str = ""
+    discard_raw: bool = False
+    shard: Shard | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One download in the making: what is wanted, from where, and into what."""
+
+    folder: Folder
+    place: Place
+    source: Source
+    options: FetchOptions
+    tables: Path | None
+    on_event: Sink
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset."""
+        return self.folder.spec
+
+    @property
+    def published(self) -> Mapping[str, PublishedFile]:
+        """What the publisher states, for mirrors that state less; only the official ones are held to it."""
+        if self.place.mirror is None:
+            return {}
+        return {file.path: file for file in self.spec.files_of(self.folder.release)}
+
+    @property
+    def excused(self) -> frozenset[str]:
+        """Files that this mirror is known to hold in another form than published."""
+        name = self.place.mirror.name if self.place.mirror else ""
+        return frozenset(
+            path
+            for quirk in self.spec.quirk
+            if quirk.kind == "upstream-mismatch" and quirk.mirror in ("", name) and name
+            for path in quirk.paths
+        )
+
+    def unpacks(self, path: str) -> bool:
+        """Whether a file is an archive of images; an archive of reports is used as it is."""
+        return is_archive(path) and "report" not in path
+
+
+def placed(job: Job, file: RemoteFile) -> str | None:
+    """The release path of a mirror's file."""
+    return job.folder.layout.place(file.key, release=job.folder.release)
+
+
+def source_options(spec: DatasetSpec, place: Place, options: FetchOptions) -> SourceOptions:
+    """What a source is told: the user's choices, and what the catalog knows of the mirror."""
+    mirror = place.mirror
+    extra = dict(mirror.settings) if mirror else {}
+    if mirror is not None:
+        extra |= {"agreement": mirror.agreement, "how": mirror.how, "sums": mirror.sums, "mirror": mirror.name}
+    known = tuple(replace(file.remote(), validator=file.id or None) for file in spec.files_of(place.release))
+    return SourceOptions(
+        credentials=options.credentials,
+        timeout=options.timeout,
+        user_agent=options.user_agent,
+        cookie_file=options.cookie_file,
+        billing_project=options.billing_project,
+        connections=options.connections or (mirror.connections if mirror else None),
+        known=known if mirror else (),
+        extra=extra,
+    )
+
+
+@contextmanager
+def opened(
+    dataset: str,
+    root: Path | str | None,
+    options: FetchOptions | None,
+    on_event: Sink,
+    *,
+    source: str | None,
+    release: str | None,
+    state: Path | str | None,
+    tables: Path | str | None,
+) -> Iterator[Job]:
+    """A job whose source is open; it is closed at the end. Raises ``UsageError`` for names that mean nothing."""
+    spec = find_dataset(dataset)
+    chosen = options or FetchOptions()
+    where = Path(root) if root is not None else Path(spec.name)
+    home = None if state is None else Path(state)
+    record = Record.open(where, home)
+    held = record.header
+    if held.dataset and held.dataset != spec.name:
+        raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
+    place = find_place(spec, source or held.mirror or None, release or held.release or None)
+    stream = open_source(place.url, source_options(spec, place, chosen))
+    folder = Folder(where, record.home, spec, place.release, record)
+    try:
+        yield Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
+    finally:
+        stream.close()
+
+
+def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None) -> Transfer:
+    """A transfer into the job's folder; enter it before planning, so that plan and work see one state."""
+    return Transfer(
+        job.folder.record,
+        job.folder.layout,
+        job.folder.release,
+        options=TransferOptions(
+            connections=job.options.connections,
+            rate=job.options.limit_rate,
+            keep_archives=job.options.keep_archives,
+            link=job.options.link,
+            shard=job.options.shard,
+        ),
+        on_event=job.on_event,
+        on_complete=hook,
+    )
+
+
+def _same_mirror(job: Job) -> bool:
+    return job.folder.record.header.mirror in ("", job.source.address)
+
+
+def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any) -> Plan:
+    """The plan for a listing, with what the folder holds."""
+    return make_plan(
+        listing,
+        job.folder.layout,
+        dataset=job.spec.name,
+        release=job.folder.release,
+        holdings=transfer.holdings(same_mirror=_same_mirror(job)),
+        mirror=job.source.address,
+        selection=selection,
+        published=job.published,
+        excused=job.excused,
+        unpack=job.unpacks,
+        in_place=_in_place(job),
+        **more,
+    )
+
+
+def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
+    """The plan for what the mirror lists now."""
+    listing: Iterable[RemoteFile] = job.source.list()
+    drawing = selection.limit is not None or selection.sample is not None
+    archives = False
+    if drawing:
+        listing = list(listing)
+        archives = any(job.unpacks(file.key) for file in listing)
+    images = None
+    if selection.needs_tables or (drawing and archives):
+        images = _answered(job, transfer, selection)
+        if archives:
+            images = draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+    made = made_of(job, transfer, listing, selection, images=images)
+    return made if job.options.shard is None else made.shard(job.options.shard)
+
+
+def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
+    """A saved plan with actions for what is here now; its choice of files stays."""
+    made = made_of(job, transfer, (item.file for item in saved.items), Selection(), images=None)
+    made = replace(made, selection=saved.selection, images=saved.images)
+    return made if job.options.shard is None else made.shard(job.options.shard)
+
+
+def _answered(job: Job, transfer: Transfer, selection: Selection) -> frozenset[str]:
+    """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
+    from cxrprep.labels.select import select_images
+
+    tables = job.tables
+    if tables is None:
+        _fetch_tables(job, transfer)
+    found = select_images(job.spec, job.folder.root, selection, release=None, tables=tables, on_event=job.on_event)
+    return found.ids
+
+
+def _fetch_tables(job: Job, transfer: Transfer) -> None:
+    """Label tables, from the mirror itself or from the project that has them (MIMIC-CXR's stand in MIMIC-CXR-JPG)."""
+    patterns = [pattern for table in job.spec.table for pattern in table.patterns]
+
+    def is_table(file: RemoteFile) -> bool:
+        place = placed(job, file)
+        return place is not None and any(fnmatch(name, p) for p in patterns for name in (place, place.rsplit("/")[-1]))
+
+    _run_tables(job, transfer, job.source, (file for file in job.source.list() if is_table(file)))
+    companion = job.spec.companion
+    if companion and job.place.mirror is not None:
+        other = find_dataset(companion)
+        mirror = next((m for m in other.mirror if m.name == job.place.mirror.name), None)
+        if mirror is None:
+            return
+        source = open_source(mirror.url, source_options(other, Place(mirror.url, mirror.release, mirror), job.options))
+        try:
+            _run_tables(
+                job, transfer, source, (f.remote() for f in other.files_of(mirror.release) if f.kind == "table")
+            )
+        except AccessError as error:
+            raise AccessError(
+                f"splits, views and labels of {job.spec.name} stand in the tables of {other.name}, which has an "
+                f"agreement of its own: {error.message}",
+                hint=f"sign both {job.place.mirror.agreement} and {mirror.agreement}; or give the tables: --tables DIR",
+            ) from error
+        finally:
+            source.close()
+
+
+def _run_tables(job: Job, transfer: Transfer, source: Source, files: Iterable[RemoteFile]) -> None:
+    try:
+        made = made_of(job, transfer, files, Selection())
+    except NothingSelectedError:
+        return
+    result = transfer.run(made, source)
+    refused = next((o.error for o in result.failures if isinstance(o.error, AccessError)), None)
+    if refused is not None:
+        raise refused
+    if result.failures and result.failures[0].error is not None:
+        raise result.failures[0].error
+
+
+def _in_place(job: Job) -> bool:
+    """Whether the mirror is the very folder: then its files stay where they lie, and are recorded."""
+    root = job.folder.root
+    return job.place.url.startswith("file:") and root.exists() and Path(job.source.address).resolve() == root.resolve()
