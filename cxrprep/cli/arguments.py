@@ -9,6 +9,7 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cxrprep.api.planning import FetchOptions
     from cxrprep.cli.invocation import Invocation
     from cxrprep.engine import Engine
 
@@ -80,6 +81,50 @@ def engine_of(invocation: Invocation) -> Engine:
 
     engine = invocation.job.engine
     return Engine(engine.name, engine.jobs, engine.scheduler)
+
+
+def fetch_options(invocation: Invocation) -> FetchOptions:
+    """How the mirror is reached, and what is done with what comes."""
+    from cxrprep.api.planning import FetchOptions
+    from cxrprep.job import parse_rate
+
+    download = invocation.job.download
+    if download.discard_raw and not download.then:
+        raise UsageError(
+            "--discard-raw without --then would keep nothing",
+            hint="name the recipe of what is kept: --then shortest-512",
+        )
+    cookies = invocation.path(download.cookie_file)
+    return FetchOptions(
+        credentials=invocation.credentials(),
+        connections=download.connections,
+        limit_rate=parse_rate(download.limit_rate) if download.limit_rate else None,
+        timeout=download.timeout,
+        user_agent=_given(download.user_agent),
+        cookie_file=None if cookies is None else str(cookies),
+        billing_project=_given(download.billing_project),
+        keep_archives=download.keep_archives,
+        link=download.link,
+        then=download.then,
+        discard_raw=download.discard_raw,
+        shard=invocation.shard,
+    )
+
+
+def download_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.plan``, ``api.download`` and ``api.read_plan``. Raises ``UsageError`` without a dataset."""
+    from cxrprep.cli.selecting import chosen
+
+    job = invocation.job
+    if not job.dataset:
+        raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
+    return {
+        **folder_arguments(invocation),
+        "source": _given(job.download.source),
+        "selection": chosen(job.selection),
+        "tables": invocation.path(job.tables),
+        "options": fetch_options(invocation),
+    }
 
 
 def verify_arguments(invocation: Invocation) -> dict[str, Any]:
