@@ -10,7 +10,7 @@ from cxrprep.api.folders import Folder, open_folder
 from cxrprep.api.results import Result
 from cxrprep.api.tables import rebuild_manifest
 from cxrprep.errors import ExitCode, NothingSelectedError, StorageError, UsageError
-from cxrprep.events import ignore
+from cxrprep.events import StageFinished, ignore
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def _gathered(
         kept += outcome.status == "notneeded"
         size += outcome.size
         made.append(_derived(outcome))
+    on_event(StageFinished("convert", len(made) - kept, kept, len(failures), size))
     manifests = out / "manifests"
     if shard is not None:
         # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.

@@ -12,13 +12,14 @@ from cxrprep.cli.output import decimal, human_bytes
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.output import Output
     from cxrprep.datasets.spec import DatasetSpec
 
 _ACCESS = {
     "open": "open to all",
     "account": "an account",
     "agreement": "a signed agreement",
-    "payer": "you pay the egress",
+    "payer": "a Google Cloud project of yours, which pays for the egress",
 }
 
 
@@ -42,19 +43,12 @@ def command(invocation: Invocation, what: str | None, name: str | None, bibtex: 
     if name is None:
         if what or bibtex:
             raise UsageError("which dataset?", hint=f"cxrprep datasets show NAME; known: {', '.join(catalog())}")
-        out.table(
-            [_row(spec) for spec in catalog().values()],
-            {
-                "name": "Name",
-                "images": "Images",
-                "patients": "Patients",
-                "size": "Size",
-                "places": "From",
-                "licence": "Licence",
-            },
-            data=[_facts(spec) for spec in catalog().values()],
-        )
-        out.note("\nPlaces, access and citation of one: cxrprep datasets show NAME")
+        if out.form == "quiet":
+            out.table([{"name": known} for known in catalog()], {"name": "Name"})
+        else:
+            pages = "\n\n".join(_brief(invocation, spec) for spec in catalog().values())
+            out.text(pages, [_facts(spec) for spec in catalog().values()])
+            out.note("\nHow to get access to each place, and the citation: cxrprep datasets show NAME")
         return
     spec = find_dataset(name)
     if bibtex:
@@ -63,16 +57,37 @@ def command(invocation: Invocation, what: str | None, name: str | None, bibtex: 
     out.text(_page(invocation, spec), _facts(spec))
 
 
-def _row(spec: DatasetSpec) -> dict[str, Any]:
-    size = spec.counts.get("bytes")
-    return {
-        "name": spec.name,
-        "images": spec.counts.get("images"),
-        "patients": spec.counts.get("patients"),
-        "size": human_bytes(size) if size else None,
-        "places": [mirror.name for mirror in spec.mirror],
-        "licence": spec.licence.name,
-    }
+def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
+    """One dataset in a few lines: what it is, where it lives, what each place needs, under which terms."""
+    out = invocation.out
+    size = max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
+    counts = [f"{decimal(spec.counts[unit])} {unit}" for unit in ("images", "patients") if unit in spec.counts]
+    counts += [human_bytes(size)] if size else []
+    lines = [out.styled(spec.name, out.stdout, bold=True) + f": {spec.title}"]
+    lines.append(_prose(out, f"{', '.join(counts)}; as {', '.join(spec.images.formats)}"))
+    by_access: dict[str, list[str]] = {}
+    for mirror in spec.mirror:
+        default = ", the default" if mirror.name == spec.default_mirror else ""
+        by_access.setdefault(mirror.access, []).append(f"{mirror.name} ({mirror.release}{default})")
+    for access, names in by_access.items():
+        lines.append(_prose(out, f"from {', '.join(names)}: {_ACCESS.get(access, access)}"))
+    lines.append(_prose(out, f"licence: {_licence(spec)}"))
+    return "\n".join(lines)
+
+
+def _licence(spec: DatasetSpec) -> str:
+    # The prefix is SPDX's way of saying that the name is in no list; people need the rest.
+    parts = (spec.licence.name.removeprefix("LicenseRef-"), spec.licence.agreement)
+    return ": ".join(part for part in parts if part)
+
+
+def _prose(out: Output, text: str) -> str:
+    import textwrap
+
+    room = max(min(out.width, 100) - 2, 40)
+    return textwrap.fill(
+        text, room, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _facts(spec: DatasetSpec) -> dict[str, Any]:
@@ -106,18 +121,13 @@ def _facts(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _page(invocation: Invocation, spec: DatasetSpec) -> str:
-    import textwrap
-
     out = invocation.out
-    room = max(min(out.width, 100) - 4, 40)
 
     def heading(text: str) -> str:
         return out.styled(text, out.stdout, bold=True)
 
-    def prose(text: str, indent: str = "  ") -> str:
-        return textwrap.fill(
-            text, room, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
+    def prose(text: str) -> str:
+        return _prose(out, text)
 
     counts = ", ".join(
         human_bytes(count) if unit == "bytes" else f"{decimal(count)} {unit}" for unit, count in spec.counts.items()
@@ -138,11 +148,6 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         lines += [prose(text) for text in (mirror.how, mirror.costs) if text]
         if mirror.agreement:
             lines.append(prose(f"agreement: {mirror.agreement}"))
-    licence = ": ".join(part for part in (spec.licence.name, spec.licence.agreement) if part)
-    lines += (
-        ["", heading("Licence"), prose(licence), prose(spec.licence.url)]
-        if spec.licence.url
-        else ["", heading("Licence"), prose(licence)]
-    )
+    lines += ["", heading("Licence"), prose(_licence(spec)), *([prose(spec.licence.url)] if spec.licence.url else [])]
     lines += ["", heading("Citation"), prose(spec.citation), prose(spec.homepage)]
     return "\n".join(lines)

@@ -47,9 +47,11 @@ class Live:
         """The sink itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Take the bars away."""
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        """Take the bars away; say what a stage came to that did not say so itself."""
         with self._guard:
+            if self._tally is not None and kind is None:
+                self._finish(closing(self._tally))
             self._stop()
 
     def __call__(self, event: Event) -> None:

@@ -178,10 +178,12 @@ class PlainLines:
         """The sink itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Say what was only counted, and how far a stage came that nobody finished."""
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        """Say what was only counted, and what a stage came to that did not say so itself."""
         with self._guard:
-            if self._tally is not None:
+            if self._tally is not None and kind is None:
+                self._finish(closing(self._tally))
+            elif self._tally is not None:
                 self._line(self._tally.stage, f"left at {standing(self._tally)}")
             self._disperse()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
     from cxrprep.cli.invocation import Invocation
     from cxrprep.events import Sink
+
+# step -> the rows of its result that fit a line; the verb itself, called alone, says the rest.
+_TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "download": ("fetched", "unpacked", "here already", "failed"),
+    "verify": ("verdict",),
+    "extract-labels": ("rows", "images", "patients"),
+    "convert": ("images", "converted", "done before", "failed"),
+    "manifest": ("images", "studies", "patients"),
+}
 
 # After these the next step still makes sense: what failed is missing, and nothing that is here is wrong.
 _GO_ON = frozenset({ExitCode.DONE, ExitCode.PARTIAL})
@@ -65,19 +74,27 @@ class JobResult:
         return {"steps": steps, "not_reached": list(self.skipped)}
 
     def summary_rows(self) -> Sequence[tuple[str, Any]]:
-        """One line a step, with the first facts of its result."""
-        from cxrprep.cli.output import cell, human_seconds
+        """One line a step, with what matters of its result."""
+        from cxrprep.cli.output import human_seconds
 
         rows = []
         for step in self.steps:
-            facts = ", ".join(f"{label} {cell(value)}" for label, value in list(step.rows)[:3])
-            text = step.message or facts
+            text = step.message or _in_a_line(step)
             code = f" (exit code {int(step.exit_code)})" if step.exit_code else ""
             rows.append((step.step, f"{text}{code}, {human_seconds(step.seconds)}"))
             if step.hint:
                 rows.append(("", step.hint))
         rows += [(step, "not reached") for step in self.skipped]
         return rows
+
+
+def _in_a_line(step: StepResult) -> str:
+    from cxrprep.cli.output import cell
+
+    told = _TOLD.get(step.step)
+    rows = [(label, value) for label, value in step.rows if told is None or label in told][:4]
+    # A verdict is a sentence and needs no label before it.
+    return ", ".join(cell(value) if label == "verdict" else f"{label} {cell(value)}" for label, value in rows)
 
 
 @verb(
