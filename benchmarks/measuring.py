@@ -1,18 +1,21 @@
-"""What a command costs: wall time, CPU time and memory of it and all its children."""
+"""What a command costs (wall time, CPU time, memory of it and all its children), and the table all benchmarks print."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 
@@ -92,3 +95,99 @@ def measure(words: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: 
         read["out"].decode(errors="replace"),
         read["err"].decode(errors="replace"),
     )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured beside a peer: medians of runs in turn, in one process tree, in ``unit``.
+
+    ``floor`` is the ratio that must be reached: ours over theirs for a speed, theirs over ours for time and memory
+    (``lower=True``), so that more is always better. A row without ``floor`` is for information.
+    """
+
+    what: str
+    ours: float
+    unit: str
+    peer: str = ""
+    theirs: float | None = None
+    floor: float | None = None
+    lower: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times better than the peer we are; ``None`` without a peer."""
+        if not self.theirs or not self.ours:
+            return None
+        return self.theirs / self.ours if self.lower else self.ours / self.theirs
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the floor is reached; ``None`` without a floor or peer."""
+        return None if self.floor is None or self.ratio is None else self.ratio >= self.floor
+
+    def cells(self) -> list[str]:
+        """What the table shows of the row."""
+        return [
+            self.what,
+            f"{_number(self.ours)} {self.unit}",
+            "" if self.theirs is None else f"{self.peer}: {_number(self.theirs)} {self.unit}",
+            "" if self.ratio is None else f"{self.ratio:.2f}",
+            "" if self.floor is None else f"{self.floor:g}",
+            {True: "yes", False: "NO", None: ""}[self.met] + (f" ({self.note})" if self.note else ""),
+        ]
+
+
+HEADER = ["what", "ours", "peer", "ratio", "floor", "met"]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [HEADER, ["---", "--:", "--:", "--:", "--:", "---"], *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def arguments(text: str | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes, so that ``benchmarks/all.py`` can run it; none needs a positional."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turn; medians are shown (default 3)")
+    parser.add_argument("--small", action="store_true", help="a fraction of the size, to see that the benchmark runs")
+    return parser
+
+
+def finish(
+    title: str, rows: Sequence[Row], *, json_file: Path | None = None, versions: Mapping[str, str] | None = None
+) -> int:
+    """Print the table, write it for ``benchmarks/all.py``, and return the exit code: 1 when a floor is not reached."""
+    print(f"\n{title}\n\n{markdown(rows)}\n", flush=True)
+    for name, version in (versions or {}).items():
+        print(f"{name}: {version}")
+    if json_file is not None:
+        kept = {"title": title, "rows": [asdict(row) for row in rows], "versions": dict(versions or {})}
+        json_file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return int(any(row.met is False for row in rows))
+
+
+def in_turn(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of what each run returns, over ``repeats`` rounds in which every one has its turn."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(repeats):
+        # The order turns, so that nobody always profits from what ran before.
+        names = list(runs)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            found[name].append(runs[name]())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def program_version(words: Sequence[str]) -> str:
+    """The first line that ``words`` print; "absent" when the program is not there."""
+    try:
+        done = subprocess.run(list(words), capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return "absent"
+    return ((done.stdout or done.stderr).strip().splitlines() or ["unknown"])[0]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

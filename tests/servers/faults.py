@@ -194,7 +194,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if asked and not faults.ignore_range:
             start, end = int(asked[1]), min(int(asked[2]) + 1 if asked[2] else len(data), len(data))
             if start >= len(data):
-                return self._plain(416, {"Content-Range": f"bytes */{len(data)}", "ETag": etag})
+                self._plain(416, {"Content-Range": f"bytes */{len(data)}", "ETag": etag})
+                return
             status = 206
         part = data[start:end]
         if faults.corrupt > 0 and body:

@@ -1,6 +1,7 @@
-"""A server that misbehaves to order: each request for the object takes the next behaviour of a script, the last one stays.
+"""A server that misbehaves to order.
 
-Behaviours write raw answers, so they may lie about lengths, stop in the middle, or say nothing at all.
+Each request for the object takes the next behaviour of a script, the last one stays. Behaviours write raw answers, so
+they may lie about lengths, stop in the middle, or say nothing at all.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The peers' outcomes beside ours are in ``docs/explanation/proof.md``.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -69,12 +69,15 @@ def cases(elsewhere: Callable[[], str]) -> list[Case]:
         Case("stall for ever", (faults.stall(1000),), 6, ("127.0.0.1",), None, timeout=1.0),
         Case("no answer at all", (faults.mute,), 6, ("127.0.0.1",), None, timeout=1.0),
         Case("slow drip", (faults.drip(2_000, 0.35),), good=small, body=small, at_least=3.0),
-        Case("429 with Retry-After", (faults.status("429 Too Many Requests", "Retry-After: 2"), faults.honest), at_least=2.0),
+        Case("429 with Retry-After", (faults.status("429 Too Many Requests", "Retry-After: 2"), faults.honest),
+             at_least=2.0),
         Case("503 twice", (faults.status("503 Service Unavailable"),) * 2 + (faults.honest,)),
         Case("503 for ever", (faults.status("503 Service Unavailable", "Retry-After: 0"),), 6, ("503",), None),
         Case("500, then well", (faults.status("500 Internal Server Error"), faults.honest)),
-        Case("changed between two runs", (faults.honest,), good=OTHER, body=OTHER, sums=False, first=(faults.cut(half),)),
-        Case("changed between two runs, sums kept up", (faults.honest,), good=OTHER, body=OTHER, first=(faults.cut(half),)),
+        Case("changed between two runs", (faults.honest,), good=OTHER, body=OTHER, sums=False,
+             first=(faults.cut(half),)),
+        Case("changed between two runs, sums kept up", (faults.honest,), good=OTHER, body=OTHER,
+             first=(faults.cut(half),)),
         Case("changed midway", (faults.cut(half), faults.changed(OTHER, '"v2"')), good=OTHER, sums=False),
         Case("changed midway, If-Range ignored", (faults.cut(half), faults.changed_unannounced(OTHER, '"v2"')),
              good=OTHER, sums=False),
@@ -189,15 +192,15 @@ def certificate_for(name: str, folder: Path) -> Path:
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )
