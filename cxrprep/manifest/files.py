@@ -1,7 +1,11 @@
-"""Which image files a folder holds: from the record, or from a listing of the folder."""
+"""Which image files a folder holds: the folder is listed, and the record says what it knows of each file.
+
+The record alone would name files that somebody removed since, and leave out those that somebody put there.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -76,13 +80,21 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                 yield prefix + entry.name, entry.stat().st_size
 
 
-def _recorded(files: pa.Table, suffixes: tuple[str, ...], *, discarded: bool) -> pa.Table:
-    here = pc.or_(pc.equal(files.column("state").cast(pa.string()), "here"), pa.scalar(discarded))
+def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
+    """``listed`` with the digests of the record; of a file that has another size now, none is known."""
+    place = pc.index_in(listed.column("path"), value_set=files.column("path").combine_chunks())
+    digest = files.column("digest").take(place)
+    same = pc.equal(files.column("size").take(place), listed.column("size"))
+    known = pc.if_else(same, digest, pa.scalar(None, pa.string()))
+    return listed.set_column(2, "digest", known)
+
+
+def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
+    """What the record says of images that were here and were used up."""
+    gone = pc.equal(files.column("state").cast(pa.string()), "discarded")
     lowered = pc.utf8_lower(files.column("path"))
-    named = pa.nulls(len(here), pa.bool_()).fill_null(fill_value=False)
-    for suffix in suffixes:
-        named = pc.or_(named, pc.ends_with(lowered, suffix))
-    return files.select(["path", "size", "digest"]).filter(pc.and_(here, named))
+    named = [pc.ends_with(lowered, suffix) for suffix in suffixes]
+    return files.select(["path", "size", "digest"]).filter(pc.and_(gone, functools.reduce(pc.or_, named)))
 
 
 def digest_of_files(files: pa.Table) -> Digest:
@@ -104,14 +116,18 @@ def image_files(
     discarded: bool = False,
     on_event: Sink,
 ) -> ImageFiles:
-    """The image files of the record ``files``, or of the folder where there is no record.
+    """The image files of the folder, with the digests that the record ``files`` knows; ``discarded`` ones on request.
 
     An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
     """
-    if files is None and not root.is_dir():
+    if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
     suffixes = spec.images.suffixes
-    table = _listed(root, suffixes) if files is None else _recorded(files, suffixes, discarded=discarded)
+    table = _listed(root, suffixes)
+    if files is not None:
+        table = _with_digests(table, files)
+        if discarded:
+            table = pa.concat_tables([table, _discarded(files, suffixes).cast(table.schema)])
     table = table.sort_by("path")
     layout = spec.layout(release)
     rank = {suffix: index for index, suffix in enumerate(suffixes)}

@@ -84,16 +84,24 @@ def test_one_image_in_two_files_is_one_row_and_said(tmp_path):
     assert (result.images, result.second_copies) == (7, 1)
 
 
-def test_the_record_decides_what_is_here(tmp_path):
+def test_the_folder_says_what_is_here_and_the_record_what_is_known_of_it(tmp_path):
     released = nih_chestxray14.write(tmp_path)
     extract_labels(NIH, tmp_path)
+    sizes = [(tmp_path / path).stat().st_size for path in released.images]
     digests = [f"sha256:{index:064x}" for index in range(len(released.images))]
     states = ["discarded" if index == 0 else "here" for index in range(len(released.images))]
-    record = pa.table({"path": list(released.images), "size": [10] * len(states), "digest": digests, "state": states})
+    record = pa.table({"path": list(released.images), "size": sizes, "digest": digests, "state": states})
+    for path in released.images[:2]:
+        # One was used up, the other removed by somebody.
+        (tmp_path / path).unlink()
+    changed = tmp_path / released.images[3]
+    changed.write_bytes(changed.read_bytes() + b"!")
     result = build_manifest(NIH, tmp_path, files=record)
-    assert (result.images, result.not_here) == (6, 1)
-    row = images(tmp_path)["00000001_001"]
-    assert (row["bytes"], row["digest"]) == (10, digests[1])
+    assert (result.images, result.not_here) == (5, 2)
+    rows = {row["path"]: row for row in images(tmp_path).values()}
+    known, altered = rows[released.images[2]], rows[released.images[3]]
+    assert (known["bytes"], known["digest"]) == (sizes[2], digests[2])
+    assert (altered["bytes"], altered["digest"]) == (sizes[3] + 1, None)
     first = read_footer(result.images_path)["files"]
     build_manifest(NIH, tmp_path, files=record.take([3, 1, 0, 2, 6, 5, 4]))
     assert read_footer(result.images_path)["files"] == first
@@ -109,7 +117,8 @@ def test_unchanged_files_are_not_measured_again(tmp_path):
         return measure(paths)
 
     digests = [f"sha256:{index:064x}" for index in range(7)]
-    record = {"path": list(released.images), "size": [10] * 7, "digest": digests, "state": ["here"] * 7}
+    sizes = [(tmp_path / path).stat().st_size for path in released.images]
+    record = {"path": list(released.images), "size": sizes, "digest": digests, "state": ["here"] * 7}
     build_manifest(NIH, tmp_path, files=pa.table(record), measure=watched)
     before = (tmp_path / "manifests" / "images.parquet").read_bytes()
     build_manifest(NIH, tmp_path, files=pa.table(record), measure=watched)
