@@ -124,31 +124,39 @@ def download(
 
 
 def fetch_again(
-    folder: Folder, paths: Iterable[str], options: FetchOptions | None = None, *, on_event: Sink = ignore
+    folder: Folder,
+    paths: Iterable[str],
+    options: FetchOptions | None = None,
+    *,
+    source: str | None = None,
+    on_event: Sink = ignore,
 ) -> dict[str, str]:
-    """Fetch single release paths of a folder again; what could not be fetched, with the reason in one line."""
+    """Fetch single release paths of a folder again; what could not be fetched, with the reason in one line.
+
+    ``source`` is the mirror to take, by default the record's.
+    """
     wanted = set(paths)
-    mirror = folder.record.header.mirror
+    mirror = source or folder.record.header.mirror
     if not mirror:
         return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
+    chosen = replace(options or FetchOptions(), then="", discard_raw=False)
+    place = find_place(folder.spec, mirror, folder.release)
+    stream = open_source(place.url, source_options(folder.spec, place, chosen))
     for path in wanted:
         # What is here is wrong: forgotten and set aside, it counts as not here, and a plan fetches it.
         folder.record.forget(path)
         set_aside(folder, path)
-    chosen = replace(options or FetchOptions(), then="", discard_raw=False)
-    place = find_place(folder.spec, mirror, folder.release)
-    source = open_source(place.url, source_options(folder.spec, place, chosen))
-    job = Job(folder, place, source, chosen, None, on_event)
+    job = Job(folder, place, stream, chosen, None, on_event)
     try:
         with transfer_of(job) as transfer:
-            listing = (file for file in source.list() if placed(job, file) in wanted or job.unpacks(file.key))
+            listing = (file for file in stream.list() if placed(job, file) in wanted or job.unpacks(file.key))
             made = made_of(job, transfer, listing, Selection())
-            result = transfer.run(made, source)
+            result = transfer.run(made, stream)
     except CxrprepError as error:
         bring_back(folder, wanted)
         return dict.fromkeys(wanted, error.message)
     finally:
-        source.close()
+        stream.close()
     bring_back(folder, wanted)
     failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
     gone = {path: "the mirror does not have it" for path in wanted if not (folder.root / path).exists()}

@@ -37,14 +37,15 @@ def verify(
     tables: Path | str | None = None,
     options: VerifyOptions | None = None,
     repair: bool = False,
+    source: str | None = None,
     engine: Engine | None = None,
     fetching: FetchOptions | None = None,
     on_event: Sink = ignore,
 ) -> Result[VerifyReport]:
     """What is true of the folder; the report never says more than was checked.
 
-    With ``repair`` wrong and missing files are fetched again from the mirror of the record, by ``fetching``. Raises
-    ``UsageError`` for a folder that is no known dataset.
+    With ``repair`` wrong and missing files are fetched again from ``source`` (by default the record's mirror), as
+    ``fetching`` says. Raises ``UsageError`` for a folder that is no known dataset.
     """
     chosen = options or VerifyOptions()
     home = None if state is None else Path(state)
@@ -66,7 +67,7 @@ def verify(
     def refetch(paths: Sequence[str]) -> Mapping[str, str]:
         from cxrprep.api.fetch import fetch_again
 
-        return fetch_again(folder, paths, fetching, on_event=on_event)
+        return fetch_again(folder, paths, fetching, source=source, on_event=on_event)
 
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     with where.executor() if decoding and where.workers > 1 else nullcontext() as executor:

@@ -105,7 +105,7 @@ def rebuild_manifest(
     to: Path | None = None,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again; with ``discarded`` files count that were used up, written ``to``."""
+    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it is written ``to``."""
     from cxrprep.images.reading import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import build_manifest as build

@@ -149,6 +149,7 @@ def verify_arguments(invocation: Invocation) -> dict[str, Any]:
         "tables": invocation.path(job.tables),
         "options": options,
         "repair": checks.repair,
+        "source": _given(job.download.source) if checks.repair else None,
         "engine": engine_of(invocation),
         "fetching": fetch_options(invocation) if checks.repair else None,
     }

@@ -58,6 +58,8 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
+    if from_plan is not None and "dataset" not in invocation.flags:
+        invocation.flags["dataset"] = (_dataset_of(from_plan), "--from-plan")
     with invocation.events() as sink:
         if from_plan is not None:
             planned = read_plan(invocation, from_plan, sink)
@@ -101,9 +103,17 @@ def read_plan(invocation: Invocation, file: Path, sink: Sink) -> Any:
     return api.read_plan(file, **download_arguments(invocation), on_event=sink)
 
 
+def _dataset_of(file: Path) -> str:
+    from cxrprep.plan import load_plan
+
+    return load_plan(file).dataset
+
+
 def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:
     headline = f"Plan for {invocation.root}: nothing was fetched"
     if file is not None:
-        planned.value.save(file)
+        from cxrprep.plan import save_plan
+
+        save_plan(planned.value, file)
         headline = f"Plan saved in {file}: nothing was fetched"
     return invocation.out.result(headline, planned, command="download")
