@@ -101,6 +101,8 @@ def download(
     Raises ``UsageError``, ``AccessError``, ``SourceUnreachableError``, ``StorageError``, ``NothingSelectedError`` or
     ``BusyError``; single files that fail are in the result, whose exit code says what to do.
     """
+    if plan is not None:
+        source, release = source or plan.mirror, release or plan.release
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         arriving = Arriving(job) if job.options.then else None
         with transfer_of(job, arriving) as transfer:

@@ -105,7 +105,7 @@ def rebuild_manifest(
     to: Path | None = None,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it is written ``to``."""
+    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it goes ``to``."""
     from cxrprep.images.reading import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import build_manifest as build
