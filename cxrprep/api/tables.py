@@ -71,7 +71,7 @@ def build_manifest(
     state: Path | str | None = None,
     label_source: str | None = None,
     policy: Policy | None = None,
-    split: SplitRule | None = None,
+    split_by: SplitRule | None = None,
     on_event: Sink = ignore,
 ) -> Result[ManifestResult]:
     """``manifests/images.parquet`` and ``studies.parquet``, built again from the labels and the files that are here.
@@ -79,7 +79,7 @@ def build_manifest(
     Raises ``UsageError`` for a folder that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
-    made = rebuild_manifest(folder, label_source=label_source, policy=policy, split=split, on_event=on_event)
+    made = rebuild_manifest(folder, label_source=label_source, policy=policy, split_by=split_by, on_event=on_event)
     rows = [
         ("dataset", f"{folder.spec.name} {folder.release}"),
         ("images", made.images),
@@ -100,7 +100,7 @@ def rebuild_manifest(
     *,
     label_source: str | None = None,
     policy: Policy | None = None,
-    split: SplitRule | None = None,
+    split_by: SplitRule | None = None,
     discarded: bool = False,
     to: Path | None = None,
     on_event: Sink = ignore,
@@ -123,7 +123,7 @@ def rebuild_manifest(
         label_source=label_source,
         release=folder.release,
         policy=policy or KEEP,
-        split=split,
+        split=split_by,
         on_event=on_event,
     )
 

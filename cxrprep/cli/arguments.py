@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cxrprep.api.planning import FetchOptions
     from cxrprep.cli.invocation import Invocation
     from cxrprep.engine import Engine
+    from cxrprep.labels.splits import SplitRule
 
 
 def _given(text: str) -> str | None:
@@ -48,30 +49,55 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.build_manifest``."""
-    from cxrprep.labels.policy import Policy
-    from cxrprep.labels.splits import SplitRule
-
-    labels, split = invocation.job.labels, invocation.job.split
+def _policy_words(invocation: Invocation) -> dict[str, Any]:
+    """What uncertain and blank labels become, for all observations and for single ones."""
+    labels = invocation.job.labels
     per: dict[str, dict[str, str]] = {}
     for key, table in (("uncertain", labels.uncertain_by), ("blank", labels.blank_by)):
         for name, word in table.items():
             per.setdefault(name, {})[key] = word
-    rule = None
-    if split.by or split.fractions or split.stratify or split.within:
-        rule = SplitRule.parse(
-            by=split.by or "patient",
-            fractions=split.fractions or "0.8,0.1,0.1",
-            seed=split.seed,
-            within=_given(split.within),
-            stratify=_given(split.stratify),
-        )
+    return {"uncertain": labels.uncertain, "blank": labels.blank, "derive": labels.derive, "per": per}
+
+
+def _split_rule(invocation: Invocation) -> SplitRule | None:
+    """The split of one's own, where one was asked for."""
+    from cxrprep.labels.splits import SplitRule
+
+    split = invocation.job.split
+    if not (split.by or split.fractions or split.stratify or split.within):
+        return None
+    return SplitRule.parse(
+        by=split.by or "patient",
+        fractions=split.fractions or "0.8,0.1,0.1",
+        seed=split.seed,
+        within=_given(split.within),
+        stratify=_given(split.stratify),
+    )
+
+
+def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.build_manifest``."""
+    from cxrprep.labels.policy import Policy
+
     return {
         **folder_arguments(invocation),
-        "label_source": _given(labels.source),
-        "policy": Policy.parse(uncertain=labels.uncertain, blank=labels.blank, derive=labels.derive, per=per),
-        "split": rule,
+        "label_source": _given(invocation.job.labels.source),
+        "policy": Policy.parse(**_policy_words(invocation)),
+        "split_by": _split_rule(invocation),
+    }
+
+
+def export_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.export``."""
+    from cxrprep.cli.selecting import chosen
+
+    return {
+        "root": invocation.root,
+        "state": invocation.state,
+        "label_source": _given(invocation.job.labels.source),
+        **_policy_words(invocation),
+        "split_by": _split_rule(invocation),
+        "selection": chosen(invocation.job.selection),
     }
 
 

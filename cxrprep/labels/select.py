@@ -69,12 +69,8 @@ def select_images(
     ):
         if wanted:
             keep = pc.and_(keep, pc.is_in(table.column(name), value_set=pa.array(sorted(wanted), pa.string())))
-    if selection.splits:
-        keep = pc.and_(keep, _of_splits(table, selection.splits, spec.name))
-    if selection.views:
-        keep = pc.and_(keep, _of_views(table, selection.views))
-    if selection.labels:
-        keep = pc.and_(keep, _of_labels(table, selection, label_source or spec.default_label_source))
+    sources = label_source or spec.default_label_source
+    keep = pc.and_(keep, matching(table, selection, dataset=spec.name, sources=sources))
     found = table.filter(pc.fill_null(keep, fill_value=False))
     return SelectedImages(
         ids=_distinct(found, "image_id"),
@@ -83,6 +79,21 @@ def select_images(
         total=total,
         release=labels.release,
     )
+
+
+def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: str | None = None) -> Any:
+    """Where the splits, views and labels of ``selection`` hold; ``table`` has the columns of the manifests.
+
+    ``sources`` names the label sources whose rows count, with commas; ``None`` takes the labels as they stand.
+    """
+    keep: Any = pc.is_valid(table.column("patient_id"))
+    if selection.splits:
+        keep = pc.and_(keep, _of_splits(table, selection.splits, dataset))
+    if selection.views:
+        keep = pc.and_(keep, _of_views(table, selection.views))
+    if selection.labels:
+        keep = pc.and_(keep, _of_labels(table, selection, sources))
+    return keep
 
 
 def _distinct(table: pa.Table, name: str) -> frozenset[str]:
@@ -124,11 +135,11 @@ def _of_views(table: pa.Table, wanted: frozenset[str]) -> Any:
     return pc.or_(by_view, by_projection)
 
 
-def _of_labels(table: pa.Table, selection: Selection, sources: str) -> Any:
-    names = [name.strip() for name in sources.split(",")]
+def _of_labels(table: pa.Table, selection: Selection, sources: str | None) -> Any:
+    names = [] if sources is None else [name.strip() for name in sources.split(",")]
     source = table.column("label_source").cast(pa.string())
     known = {word for word in pc.unique(source).to_pylist() if word is not None}
-    if not known & set(names):
+    if sources is not None and not known & set(names):
         raise UsageError(
             f"no labels of {sources} are here", hint=f"label sources here: {', '.join(sorted(known)) or 'none'}"
         )
@@ -139,4 +150,4 @@ def _of_labels(table: pa.Table, selection: Selection, sources: str) -> Any:
             pc.is_null(column) if test.value is None else pc.fill_null(pc.equal(column, test.value), fill_value=False)
         )
         found = pc.or_(found, equal)
-    return pc.and_(found, pc.is_in(source, value_set=pa.array(names)))
+    return found if sources is None else pc.and_(found, pc.is_in(source, value_set=pa.array(names)))

@@ -13,9 +13,10 @@ from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
-from cxrprep.labels.values import constant, count_true, positions
+from cxrprep.labels.values import constant, count_true
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
+from cxrprep.manifest.labelled import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
 from cxrprep.manifest.sizes import add_sizes
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
@@ -33,10 +34,8 @@ STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"
 STUDIES_NAME: Final = "studies.parquet"
 
-_ORIGIN: Final = ("label_source", "table_name", "table_digest", "labels_raw")
-_LABELS: Final = tuple(name for name in LABELS.names if name.startswith("label_") and name != "label_source")
 _ABOUT: Final = tuple(
-    name for name in IMAGES.names if name in LABELS.names and name not in {*_ORIGIN, *_LABELS, "boxes"}
+    name for name in IMAGES.names if name in LABELS.names and name not in {*ORIGIN, *LABEL_COLUMNS, "boxes"}
 )
 
 
@@ -95,7 +94,7 @@ def build_manifest(
     labels, made_from = _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
-    wanted = tuple(s.strip() for s in (label_source or spec.default_label_source).split(",") if s.strip())
+    wanted = stated_sources(label_source or spec.default_label_source)
     columns, joined = _join(found, labels, wanted)
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
@@ -154,21 +153,6 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
 
 
-def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Each distinct key of ``keys`` with its first row of ``rows``."""
-    table = pa.table({"key": keys, "row": rows}).group_by("key", use_threads=False).aggregate([("row", "min")])
-    return table.column("key").combine_chunks(), table.column("row_min").combine_chunks()
-
-
-def _rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.Array:
-    """For each key the first row of the table that has it (and whose ``mask`` is true); null where there is none."""
-    rows = pa.array(range(len(table_keys)), pa.int64()) if mask is None else pc.indices_nonzero(mask).cast(pa.int64())
-    held = table_keys if mask is None else table_keys.filter(mask)
-    valid = pc.is_valid(held)
-    distinct, first = _first_rows(held.filter(valid), rows.filter(valid))
-    return first.take(positions(keys, distinct))
-
-
 def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, int]]:
     """The columns that the label tables give to the files, and how the join went."""
     about: dict[str, Any] = {
@@ -181,25 +165,15 @@ def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -
     if labels is None:
         return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
     image_keys = labels.column("image_id").combine_chunks()
-    study_keys = labels.column("study_id").combine_chunks()
-    source = labels.column("label_source").combine_chunks().cast(pa.string())
-    base = _rows_for(found.image, image_keys, None)
-    chosen = pa.nulls(found.rows, pa.int64())
-    for name in wanted:
-        of_source = pc.equal(source, name)
-        chosen = pc.coalesce(chosen, _rows_for(found.image, image_keys, of_source))
-        # A table of studies carries its labels to all images of the study.
-        of_studies = pc.and_(of_source, pc.is_null(image_keys))
-        if count_true(of_studies):
-            chosen = pc.coalesce(chosen, _rows_for(found.study, study_keys, of_studies))
-    base = pc.coalesce(base, chosen)
+    chosen = rows_of_sources(found.image, found.study, labels, wanted)
+    base = pc.coalesce(rows_for(found.image, image_keys, None), chosen)
     for name in _ABOUT:
         told = labels.column(name).combine_chunks().take(base)
         known = about.get(name)
         about[name] = told if known is None else pc.if_else(pc.is_valid(base), told.cast(known.type), known)
     about["image_id"] = found.image
-    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*_ORIGIN, *_LABELS)}
-    boxed = _rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
+    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*ORIGIN, *LABEL_COLUMNS)}
+    boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
     columns["boxes"] = labels.column("boxes").combine_chunks().take(boxed)
     here = pc.is_in(pc.unique(image_keys.drop_null()), value_set=found.image)
     return {**about, **columns}, {

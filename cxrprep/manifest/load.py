@@ -15,6 +15,8 @@ from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.vocabulary import observations_of, published_name
+from cxrprep.manifest.choosing import wanted_rows
+from cxrprep.manifest.labelled import relabel, stated_sources
 from cxrprep.model import Split
 from cxrprep.schemas import OBSERVATIONS, read_footer
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.torch_data import Images
+    from cxrprep.model import Selection
 
 _MANIFEST: Final = Path("manifests") / "images.parquet"
 
@@ -130,39 +133,64 @@ def load(
     root: Path | str,
     *,
     manifests: Path | None = None,
+    label_source: str | None = None,
     policy: Policy = KEEP,
     split: SplitRule | None = None,
+    selection: Selection | None = None,
     observations: str | Iterable[str] | None = None,
     on_event: Sink = ignore,
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one, with labels by ``policy`` and splits by ``split``.
 
-    ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``observations`` is a preset's name
-    (``chexpert-competition``) or names of observations; by default those that the label source knows. Raises
-    ``UsageError`` for a folder without a manifest, ``TableError`` for a damaged one.
+    ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``label_source`` takes the labels of
+    another source, from ``labels.parquet``. ``selection`` is asked of the manifest, after ``split``. ``observations``
+    is a preset's name (``chexpert-competition``) or names of observations; by default those that the label source
+    knows. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for a damaged one.
     """
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     if not path.is_file():
         raise UsageError(f"{root} has no manifest ({path})", hint="make it: cxrprep manifest ROOT")
     made_from = read_footer(path)
-    applied = made_from.get("policy")
-    if applied is not None and policy != KEEP:
-        raise UsageError(
-            f"the labels in {path} were changed by a policy already",
-            hint="build it again without one (cxrprep manifest ROOT), then load it with a policy",
-        )
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="make it again: cxrprep manifest ROOT") from error
+    applied = made_from.get("policy")
+    if label_source is not None or (applied is not None and policy != KEEP):
+        sources = stated_sources(label_source or str(made_from.get("label_source", "")))
+        table = _stated_again(table, path, root, sources, applied=applied is not None)
+        made_from = {**made_from, "label_source": ",".join(sources)}
+        made_from.pop("policy", None)
     if split is not None:
         table = split.apply(table, on_event)
+        made_from = {**made_from, "split": split.describe()}
+    if selection is not None and not selection.is_everything:
+        table = table.filter(wanted_rows(table, selection))
     if observations is None:
         chosen = known_observations(table)
     else:
         chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
     return Dataset(root, table, policy, chosen, made_from)
+
+
+def label_folders(path: Path, root: Path) -> tuple[Path, ...]:
+    """Where ``labels.parquet`` may be: beside the manifest at ``path``, or in the dataset that ROOT was made from."""
+    # A derived folder stands two levels below the dataset whose tables were read.
+    return tuple(dict.fromkeys((path.parent, root.resolve().parent.parent / "manifests")))
+
+
+def _stated_again(table: pa.Table, path: Path, root: Path, sources: tuple[str, ...], *, applied: bool) -> pa.Table:
+    """``table`` with labels as the sources state them."""
+    try:
+        return relabel(table, label_folders(path, root), sources)
+    except TableError as error:
+        if not applied:
+            raise
+        raise UsageError(
+            f"the labels in {path} were changed by a policy already, and what they were is not here",
+            hint="build it again without one (cxrprep manifest ROOT), then load it with a policy",
+        ) from error
 
 
 def known_observations(table: pa.Table) -> tuple[str, ...]:
