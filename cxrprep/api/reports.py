@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,16 +50,19 @@ def label_reports(
     from cxrprep.labels.report.aggregate import policy_named
     from cxrprep.labels.report.collection import label_collection
 
-    outcome = label_collection(
-        Path(source),
-        Path(out),
-        engine=engine or Engine(),
-        shard=shard,
-        vocabulary=None if vocabulary is None else Path(vocabulary),
-        policy=policy_named(policy),
-        evidence=evidence,
-        on_event=on_event,
-    )
+    where = engine or Engine()
+    with where.executor() if where.workers > 1 else nullcontext() as executor:
+        outcome = label_collection(
+            Path(source),
+            Path(out),
+            executor=executor,
+            workers=where.workers,
+            shard=shard,
+            vocabulary=None if vocabulary is None else Path(vocabulary),
+            policy=policy_named(policy),
+            evidence=evidence,
+            on_event=on_event,
+        )
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
