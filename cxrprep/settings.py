@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 LOCAL_FILE: Final = "cxrprep.toml"
 
 # Variables that mean something, but are no settings.
-_OTHER_VARIABLES: Final = frozenset({"CXRPREP_CONFIG", "CXRPREP_DEBUG", "CXRPREP_KEYRING", "CXRPREP_REQUIRE_PARTS"})
+OTHER_VARIABLES: Final[Mapping[str, str]] = {
+    "CXRPREP_CONFIG": "a job file, as `--config` names it",
+    "CXRPREP_DEBUG": "1 prints the traceback of an error",
+    "CXRPREP_KEYRING": "0 leaves the system's keyring alone",
+    "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",
+}
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 _TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
@@ -209,7 +214,7 @@ def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple
     known = {key.variable: key for key in KEYS.values() if not key.kind.startswith("dict")}
     given: dict[str, _Given] = {}
     notes = []
-    for variable in sorted(v for v in variables if v.startswith("CXRPREP_") and v not in _OTHER_VARIABLES):
+    for variable in sorted(v for v in variables if v.startswith("CXRPREP_") and v not in OTHER_VARIABLES):
         key = known.get(variable)
         if key is None:
             notes.append(f"{variable} sets nothing. {nearest(variable, known)}".strip())

@@ -26,8 +26,8 @@ class Grouped(click.Command):
         self.examples = tuple(examples)
         super().__init__(*args, **attributes)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Sections in the order in which they appear, those that every command has at the end."""
+    def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """The options with their help, by heading, in the order of ``--help``: what every command has, at the end."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Output": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -36,10 +36,13 @@ class Grouped(click.Command):
                 section = getattr(parameter, "section", "Output" if common else "Options")
                 sections.setdefault(section, []).append(record)
         order = [name for name in sections if name not in _LAST] + [name for name in _LAST if name in sections]
-        for name in order:
-            if sections[name]:
-                with formatter.section(name):
-                    formatter.write_dl([(left.ljust(_WIDE), right) for left, right in sections[name]], col_max=_WIDE)
+        return {name: sections[name] for name in order if sections[name]}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section after the other, their columns in line."""
+        for name, records in self.sections(ctx).items():
+            with formatter.section(name):
+                formatter.write_dl([(left.ljust(_WIDE), right) for left, right in records], col_max=_WIDE)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The examples, ready to be copied."""

@@ -1,0 +1,130 @@
+"""The reference pages of the datasets, from the catalog: releases, places, files, tables, facts, quirks, citation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.spec import DatasetSpec
+
+_ACCESS = {
+    "open": "open to all",
+    "account": "an account",
+    "agreement": "a signed agreement",
+    "payer": "a Google Cloud project, which pays for the egress",
+}
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def dataset_pages() -> dict[str, str]:
+    """``datasets/NAME.md`` for each, and the index."""
+    from cxrprep.cli.output import human_bytes
+    from cxrprep.datasets.spec import catalog
+
+    rows = []
+    for spec in catalog().values():
+        size = max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
+        counts = [_number(spec.counts.get(unit, "")) for unit in ("images", "patients")]
+        rows.append([f"[{spec.title}]({spec.name}.md)", f"`{spec.name}`", *counts, human_bytes(size) if size else ""])
+    names = "\n".join(catalog())
+    index = (
+        "# Datasets\n\n"
+        + _table(["dataset", "name", "images", "patients", "size"], rows)
+        + f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+    )
+    return {"datasets/index.md": index, **{f"datasets/{s.name}.md": _page(s) for s in catalog().values()}}
+
+
+def _page(spec: DatasetSpec) -> str:
+    from cxrprep.cli.output import human_bytes
+
+    aliases = ", ".join(f"`{name}`" for name in spec.aliases)
+    counts = ", ".join(
+        human_bytes(count) if unit == "bytes" else f"{count:,} {unit}" for unit, count in spec.counts.items()
+    )
+    releases = ", ".join(f"`{name}`" for name in spec.releases)
+    lines = [
+        f"# {spec.title}\n",
+        f"{spec.summary}\n",
+        (
+            f"On the command line it is `{spec.name}`{f' (also {aliases})' if aliases else ''}. It has {counts}. "
+            f"Releases: {releases}; without a word about it, `{spec.default_release}`.\n"
+        ),
+        "## Places\n",
+    ]
+    for mirror in spec.mirror:
+        default = ", the default" if mirror.name == spec.default_mirror else ""
+        size = f"; {human_bytes(mirror.size)}" if mirror.size else ""
+        lines.append(
+            f"**`--source {mirror.name}`**{default}: release `{mirror.release}`{size}. Needs "
+            f"{_ACCESS.get(mirror.access, mirror.access)}: {mirror.how}."
+        )
+        if mirror.costs:
+            lines.append(f"Costs: {mirror.costs}.")
+        if mirror.agreement:
+            lines.append(f"Agreement: <{mirror.agreement}>.")
+        lines.append("")
+    licence = spec.licence.name.removeprefix("LicenseRef-")
+    lines += [
+        "## Licence\n",
+        (
+            f"{licence}{f': {spec.licence.agreement}' if spec.licence.agreement else ''}."
+            f"{f' See <{spec.licence.url}>.' if spec.licence.url else ''}\n"
+        ),
+        "## Parts\n",
+        _table(
+            ["part", "what", "files", "paths"],
+            [[p.name, p.title, _number(p.files or ""), ", ".join(f"`{g}`" for g in p.globs)] for p in spec.part],
+        ),
+    ]
+    if spec.table:
+        rows = [
+            [f"`{t.name}`", t.role, t.label_source and f"`{t.label_source}`", t.title, t.release and f"`{t.release}`"]
+            for t in spec.table
+        ]
+        about = "Known tables. `--label-source` takes a name of the third column"
+        lines += [
+            "## Tables\n",
+            f"{about}; without it, `{spec.default_label_source}`.\n",
+            _table(["table", "role", "label source", "what it holds", "release"], rows),
+        ]
+    if spec.fact:
+        facts = [[f.id, _value(f.value), f.source, f.note] for f in spec.fact]
+        lines += [
+            "## Published facts\n",
+            (
+                "`cxrprep verify` counts these in the tables and files that are here. A total that is about the whole "
+                "release is told as n of N where a part of it is here.\n"
+            ),
+            _table(["fact", "value", "where it is stated", "note"], facts),
+        ]
+    if spec.quirk:
+        quirks = [[q.id, q.note, q.source] for q in spec.quirk]
+        lines += [
+            "## Known quirks\n",
+            "Odd, and not damage: `verify` names them and does not fail, unless `--strict` is given.\n",
+            _table(["quirk", "what is known", "source"], quirks),
+        ]
+    lines += [
+        "## Citation\n",
+        f"{spec.citation}\n",
+        f"```bibtex\n{spec.bibtex.strip()}\n```\n",
+        f"Homepage: <{spec.homepage}>\n",
+    ]
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_value(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item) for item in value)
+    return _number(value)
