@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.credentials import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
@@ -21,10 +21,12 @@ from cxrprep.sources.patience import patiently
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
+
+T = TypeVar("T")
 
 _SOON: Final = dt.timedelta(hours=24)
 
@@ -153,7 +155,7 @@ class SignedUrlSource:
         variable = self._service.upper().replace("-", "_")
         return ADVICE.get(self._service, f"save the link in a file: --url-file FILE, or set {variable}_URL")
 
-    def _signed[T](self, request: Callable[[SharedAccess], T]) -> T:
+    def _signed(self, request: Callable[[SharedAccess], T]) -> T:
         """What ``request`` returns; asked once more with a renewed signature when the first was refused."""
         share = self._current()
         try:
@@ -201,8 +203,8 @@ class SignedUrlSource:
                 if file is not None:
                     yield file
 
-    def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[list[RemoteFile], str]:  # type: ignore[valid-type]  # the builtin, not the method
-        def request(share: SharedAccess) -> tuple[list[RemoteFile], str]:  # type: ignore[valid-type]  # as above
+    def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[Sequence[RemoteFile], str]:
+        def request(share: SharedAccess) -> tuple[Sequence[RemoteFile], str]:
             _, body = self._client.read(share.list_url(prefix, marker, most), key=f"the listing of {share.address}")
             return read_listing(body, share.address)
 
