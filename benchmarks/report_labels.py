@@ -164,8 +164,7 @@ def main() -> None:
             made_up_zip(path, [(row["findings"], row["impression"]) for row in rows], options.studies)
             for jobs in (1, 2):
                 wall = time.perf_counter()
-                with Engine(jobs=jobs).executor() as executor:
-                    outcome = label_collection(path, Path(folder) / f"out{jobs}", executor=executor, workers=jobs)
+                outcome = label_collection(path, Path(folder) / f"out{jobs}", engine=Engine(jobs=jobs))
                 wall = time.perf_counter() - wall
                 print(f"{outcome.reports:,} studies from a zip, {jobs} process(es): {wall:.1f} s wall")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,33 +43,40 @@ def label_reports(
     """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
 
     With ``evidence`` the mentions behind them go into ``mentions.parquet``. A report without labels has a row that says
-    why; exit code 3 means that some could not be read. Raises ``UsageError``, ``ConfigError``, ``TableError``,
-    ``ArchiveError``, ``NothingSelectedError`` or ``StorageError``.
+    why; exit code 3 means that some could not be read. ``engine`` says where the work runs (default: all processors
+    here). Raises ``UsageError``, ``ConfigError``, ``TableError``, ``ArchiveError``, ``NothingSelectedError``,
+    ``StorageError``, ``SourceUnreachableError`` or ``SomeFailedError``.
     """
     from cxrprep.labels.report.aggregate import policy_named
     from cxrprep.labels.report.collection import label_collection
 
-    where = engine or Engine()
-    with where.executor() if where.workers > 1 else nullcontext() as executor:
-        outcome = label_collection(
-            Path(source),
-            Path(out),
-            executor=executor,
-            workers=where.workers,
-            shard=shard,
-            vocabulary=None if vocabulary is None else Path(vocabulary),
-            policy=policy_named(policy),
-            evidence=evidence,
-            on_event=on_event,
-        )
+    outcome = label_collection(
+        Path(source),
+        Path(out),
+        engine=engine or Engine(),
+        shard=shard,
+        vocabulary=None if vocabulary is None else Path(vocabulary),
+        policy=policy_named(policy),
+        evidence=evidence,
+        on_event=on_event,
+    )
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
         ("written", str(outcome.labels)),
         *((("evidence", str(outcome.mentions)),) if outcome.mentions else ()),
+        *_about_shards(outcome),
     ]
     code = ExitCode.PARTIAL if outcome.failed else ExitCode.DONE
     return Result("extract-labels", outcome, code, rows=tuple(rows))
+
+
+def _about_shards(outcome: Outcome) -> list[tuple[str, str]]:
+    if outcome.joined is None:
+        return []
+    if outcome.joined.labels is not None:
+        return [("all shards", str(outcome.joined.labels))]
+    return [("still to come", "shards " + ", ".join(str(index) for index in outcome.joined.waiting_for))]
 
 
 def compare_labels(first: Path | str, second: Path | str, *, key: str | None = None) -> Result[Comparison]:

@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.errors import UsageError
 from cxrprep.labels.report import tables
-from cxrprep.schemas import FOOTER_KEY, read_footer
+from cxrprep.labels.report.batches import BATCH
+from cxrprep.model import Shard
+from cxrprep.schemas import FOOTER_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
-def merge(out_dir: Path, count: int, batch: int) -> tuple[Path, Path | None, dict[str, int]]:
-    """Write the joined tables; returns their paths and how many reports have which status."""
-    labels = _join(out_dir, tables.LABELS_NAME, count, batch)
-    if labels is None:
-        raise UsageError(
-            f"{out_dir} does not hold the tables of all {count} shards", hint="run the shards that are missing"
-        )
-    mentions = _join(out_dir, tables.MENTIONS_NAME, count, batch)
-    statuses = pq.read_table(labels, columns=["status"])["status"].cast(pa.string()).value_counts().to_pylist()
-    return labels, mentions, dict(sorted((row["values"], row["counts"]) for row in statuses))
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The table of all shards, or ``None`` and the shards that are still to come (or were made by other rules)."""
+
+    labels: Path | None
+    waiting_for: tuple[int, ...] = ()
 
 
-def _join(out_dir: Path, name: str, count: int, batch: int) -> Path | None:
-    paths = [out_dir / f"{name}-{index}-of-{count}.parquet" for index in range(1, count + 1)]
-    paths = [path for path in paths if path.exists() or name == tables.LABELS_NAME]
-    if not paths or not all(path.exists() for path in paths):
-        return None
-    footers = {json.dumps(read_footer(path), sort_keys=True) for path in paths}
-    if len(footers) > 1:
-        raise UsageError(
-            f"the {name} of the shards in {out_dir} were made by different rules", hint="run them all again"
-        )
-    metadata = pq.read_schema(paths[0]).metadata
-    schema = pq.read_schema(paths[0]).remove_metadata()
+def shard_folder(out_dir: Path, shard: Shard) -> Path:
+    """Where one shard's tables lie until all are there, and after."""
+    return out_dir / "shards" / f"{shard.index}-of-{shard.count}"
+
+
+def merge_shards(out_dir: Path, shard: Shard) -> Joined:
+    """Join the tables of all shards, once the last is there: the bytes of a run without shards.
+
+    Shards that were made by other rules, or from another source, than ``shard`` count as not there. They stay where
+    they are, since two that end in the same moment both join them. Raises ``StorageError``.
+    """
+    folders = [shard_folder(out_dir, Shard(index, shard.count)) for index in range(1, shard.count + 1)]
+    ours = tables.making(shard_folder(out_dir, shard) / f"{tables.LABELS_NAME}.parquet")
+    waiting = tuple(
+        index
+        for index, folder in enumerate(folders, 1)
+        if ours is None or tables.making(folder / f"{tables.LABELS_NAME}.parquet") != ours
+    )
+    if waiting:
+        return Joined(None, waiting)
+    if all((folder / f"{tables.MENTIONS_NAME}.parquet").exists() for folder in folders):
+        _join(folders, tables.MENTIONS_NAME, out_dir)
+    return Joined(_join(folders, tables.LABELS_NAME, out_dir))
+
+
+def _join(folders: Sequence[Path], name: str, out_dir: Path) -> Path:
+    paths = [folder / f"{name}.parquet" for folder in folders]
+    found = pq.read_schema(paths[0])
     target = out_dir / f"{name}.parquet"
-    tables.write_stream(_batches(paths, batch), schema, target, {FOOTER_KEY: metadata[FOOTER_KEY]})
+    footer = {FOOTER_KEY: found.metadata[FOOTER_KEY]}
+    tables.write_stream(_batches(paths), found.remove_metadata(), target, footer)
     return target
 
 
-def _batches(paths: Sequence[Path], batch: int) -> Iterator[pa.Table]:
+def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
     shards = [_Shard(path) for path in paths]
     begin = 0
     while any(not shard.exhausted for shard in shards):
-        found = pa.concat_tables([shard.below(begin + batch) for shard in shards])
+        found = pa.concat_tables([shard.below(begin + BATCH) for shard in shards])
         # Rows of one report stand together in one shard and keep their order: the sort is stable.
         order = pc.sort_indices(found, [("row", "ascending")])
         yield found.take(order)
-        begin += batch
+        begin += BATCH
 
 
 class _Shard:

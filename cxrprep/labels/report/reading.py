@@ -114,7 +114,7 @@ def open_collection(path: Path) -> Collection:
         )
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        names = sorted(name for name in _open_zip(path).namelist() if name.lower().endswith((".txt", ".xml")))
+        names = sorted({name for name in _open_zip(path).namelist() if name.lower().endswith((".txt", ".xml"))})
         return _named(path, "zip", names)
     if suffix in (".txt", ".xml"):
         return Collection(path.parent, "folder", (path.name,))

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from cxrprep import __version__
 from cxrprep.durable import replace_file
-from cxrprep.schemas import CATEGORY, FOOTER_KEY, SCHEMA_VERSION, describe
+from cxrprep.errors import TableError
+from cxrprep.schemas import CATEGORY, FOOTER_KEY, SCHEMA_VERSION, describe, read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LABELS_NAME: Final = "report_labels"
 MENTIONS_NAME: Final = "mentions"
+GROUP: Final = 4096
+"""Reports whose rows make a row group."""
 
 _WHICH: Final = (
     describe(
@@ -81,6 +84,14 @@ def footer(name: str, made_from: Mapping[str, Any]) -> dict[bytes, bytes]:
     return {FOOTER_KEY: json.dumps(about, sort_keys=True, separators=(",", ":")).encode()}
 
 
+def making(path: Path) -> dict[str, Any] | None:
+    """What a table was made from, as its footer says; ``None`` for one that is not there or not ours."""
+    try:
+        return {key: value for key, value in read_footer(path).items() if key != "schema"}
+    except TableError:
+        return None
+
+
 def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
     """Write some rows, tuples in the order of the schema, as Parquet, atomically. Raises ``StorageError``."""
     columns = zip(*rows, strict=True) if rows else (() for _ in schema)
@@ -90,17 +101,21 @@ def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -
 
 
 def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
-    """Write the parts one after another as one table, a row group each, atomically; returns the number of rows.
+    """Write the parts one after another as one table, atomically; returns the number of rows.
 
-    One part is in memory at a time. Raises ``StorageError``.
+    One part is in memory at a time. Raises ``StorageError``, and ``FileNotFoundError`` when a part has vanished.
     """
+    missing = next((part for part in parts if not part.exists()), None)
+    if missing is not None:
+        raise FileNotFoundError(missing)
     return write_stream((pq.read_table(part, schema=schema) for part in parts), schema, path, metadata)
 
 
-def write_stream(
-    tables: Iterator[pa.Table] | Iterable[pa.Table], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]
-) -> int:
-    """Write tables one after another as one, atomically; returns the number of rows. Raises ``StorageError``."""
+def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
+    """Write tables in the order of their ``row`` column as one, atomically; returns the number of rows.
+
+    A row group holds what ``GROUP`` reports gave, however the tables were cut. Raises ``StorageError``.
+    """
     rows = 0
 
     def write(part: Path) -> None:
@@ -108,12 +123,31 @@ def write_stream(
         with pq.ParquetWriter(
             part, schema.with_metadata(dict(metadata)), compression="zstd", compression_level=1
         ) as writer:
-            for table in tables:
-                writer.write_table(_fresh(table, schema).replace_schema_metadata(dict(metadata)))
-                rows += table.num_rows
+            for group in _groups(tables):
+                writer.write_table(_fresh(group, schema).replace_schema_metadata(dict(metadata)))
+                rows += group.num_rows
 
     replace_file(path, write)
     return rows
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    number = -1
+    for table in tables:
+        places = table["row"].to_numpy()
+        begin = 0
+        while begin < len(places):
+            following = int(places[begin]) // GROUP
+            if held and following != number:
+                yield pa.concat_tables(held)
+                held = []
+            number = following
+            end = int(places.searchsorted((number + 1) * GROUP))
+            held.append(table.slice(begin, end - begin))
+            begin = end
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _fresh(table: pa.Table, schema: pa.Schema) -> pa.Table:
