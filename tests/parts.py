@@ -42,6 +42,8 @@ _MODULES: dict[str, tuple[str, str]] = {
     "polars": ("polars", "pip install polars"),
     "duckdb": ("duckdb", "pip install duckdb"),
     "mlcroissant": ("mlcroissant", "pip install mlcroissant"),
+    "sphinx": ("sphinx", "pip install 'cxrprep[docs]'"),
+    "furo": ("furo", "pip install 'cxrprep[docs]'"),
 }
 # Parts too large for continuous integration; their tests run where a person has them.
 _OPTIONAL = frozenset({"torch"})

@@ -272,7 +272,10 @@ def _sheet(
 
     paths = table["path"].to_pylist()
     names = {f"label_{row.stem}": row.name for row in labels}
-    chosen = table.take(draw(paths, count)).select(["path", "image_id", "view", "split", *names]).to_pylist()
+    drawn = draw(paths, count)
+    if not drawn:
+        return []
+    chosen = table.take(drawn).select(["path", "image_id", "view", "split", *names]).to_pylist()
     sheet = []
     for row in chosen:
         about = {

@@ -85,6 +85,13 @@ def test_every_image_has_words_and_every_table_has_headings(page: str) -> None:
     assert page.count("<table") <= page.count('<th scope="col"')
 
 
+def test_a_page_may_go_without_images(root: Path, tmp_path: Path) -> None:
+    write(root, tmp_path / "r.html", thumbnails=0)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<img" not in text
+    assert "No images were asked for" in text
+
+
 def test_label_values_stand_apart(root: Path) -> None:
     table, _ = facts.read_images(root / "manifests" / "images.parquet")
     heart, edema = facts.prevalence(table, {"cardiomegaly": "Cardiomegaly", "edema": "Edema"})[1:]

@@ -1,0 +1,101 @@
+"""The tutorial and the how-to pages, done by a reader who types what they say: on the phantom collection, in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docs.lines import PAGES, ROOT, Block, blocks
+
+pytestmark = pytest.mark.slow
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A block that was run: what it printed on both streams, its exit code, and the lines that the page shows."""
+
+    block: Block
+    output: str
+    code: int
+    shown: tuple[str, ...]
+
+
+def run(block: Block, folder: Path) -> tuple[str, int]:
+    program = ["bash", "-eu", "-o", "pipefail", "-c"] if block.kind == "sh" else [sys.executable, "-W", "error", "-c"]
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    here = {name: value for name, value in os.environ.items() if name in ("LANG", "TMPDIR", "LD_LIBRARY_PATH")}
+    environment = {
+        **here,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(home),
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+    }
+    done = subprocess.run(
+        [*program, block.text],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    return done.stdout, done.returncode
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Done]]:
+    """The folder in which the tutorial was done, and every block of it with what it printed."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("tools", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    done: list[Done] = []
+    for block in blocks(TUTORIAL):
+        if block.kind == "text" and done:
+            # What the page shows below a block is what the block must have printed.
+            last = done[-1]
+            done[-1] = Done(last.block, last.output, last.code, tuple(block.text.splitlines()))
+        elif block.kind in ("sh", "python"):
+            done.append(Done(block, *run(block, folder), ()))
+    return folder, done
+
+
+def test_every_step_of_the_tutorial_succeeds(tutorial: tuple[Path, list[Done]]) -> None:
+    assert len(tutorial[1]) >= 10
+    for done in tutorial[1]:
+        assert done.code == 0, f"{done.block}: exit code {done.code}\n{done.output}"
+
+
+def test_the_tutorial_shows_what_its_commands_print(tutorial: tuple[Path, list[Done]]) -> None:
+    for done in tutorial[1]:
+        printed = " ".join(done.output.split())
+        for line in done.shown:
+            assert " ".join(line.split()) in printed, f"{done.block}: not printed: {line}\n{done.output}"
+
+
+RUNNING = [page for page in PAGES if page != TUTORIAL and any(block.runs for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
+def test_what_a_page_says_that_runs_runs(page: Path, tutorial: tuple[Path, list[Done]], tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    shutil.copytree(tutorial[0], folder, symlinks=True)
+    for block in blocks(page):
+        if block.runs:
+            output, code = run(block, folder)
+            assert code == 0, f"{block}: exit code {code}\n{output}"
+
+
+def test_enough_pages_run() -> None:
+    assert len(RUNNING) >= 6
