@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from cxrprep.api.fetch import download, plan, read_plan
     from cxrprep.api.handover import export, load
-    from cxrprep.api.pixels import check_phi, convert, preview
+    from cxrprep.api.looking import check_phi, preview
+    from cxrprep.api.pixels import convert
     from cxrprep.api.planning import FetchOptions
     from cxrprep.api.proof import verify
     from cxrprep.api.reports import compare_labels, label_report, label_reports
@@ -23,7 +24,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "FetchOptions": "planning",
     "Result": "results",
     "build_manifest": "tables",
-    "check_phi": "pixels",
+    "check_phi": "looking",
     "compare_labels": "reports",
     "convert": "pixels",
     "download": "fetch",
@@ -33,7 +34,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "label_reports": "reports",
     "load": "handover",
     "plan": "fetch",
-    "preview": "pixels",
+    "preview": "looking",
     "read_plan": "fetch",
     "verify": "proof",
 }

@@ -67,15 +67,21 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
     return frozenset(names)
 
 
-def _recognise(root: Path, names: frozenset[str]) -> DatasetSpec:
+def recognise(names: frozenset[str]) -> DatasetSpec | None:
+    """The dataset that relative paths look like; ``None`` when they look like none."""
     scores = {name: spec.layout().recognise(names) for name, spec in catalog().items()}
     best = max(scores, key=lambda name: scores[name], default="")
-    if not best or scores[best] < _SURE:
+    return catalog()[best] if best and scores[best] >= _SURE else None
+
+
+def _recognise(root: Path, names: frozenset[str]) -> DatasetSpec:
+    spec = recognise(names)
+    if spec is None:
         raise UsageError(
             f"{root} is no dataset that cxrprep knows",
             hint=f"say which it is: --dataset {'|'.join(catalog())}",
         )
-    return catalog()[best]
+    return spec
 
 
 def _release_here(spec: DatasetSpec, names: frozenset[str]) -> str:

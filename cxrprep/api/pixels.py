@@ -16,6 +16,7 @@ from cxrprep.model import Selection
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cxrprep.api.inputs import Inputs
     from cxrprep.engine import Engine
     from cxrprep.events import Sink
     from cxrprep.images.convert import Converted, ConvertItem
@@ -75,7 +76,7 @@ def convert(
     home = None if state is None else Path(state)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
     target = folder.home / "derived" / chosen.name if out is None else Path(out)
-    _never_over_sources(folder, target)
+    _never_over_sources(folder.root, target)
     rebuild_manifest(folder, on_event=on_event)
     named = None if tables is None else Path(tables)
     base = folder.manifests / IMAGES_NAME
@@ -139,8 +140,8 @@ def items_of(
         yield ConvertItem(str(folder.root / row.path), row.path, row.digest, row.boxes, row.spacing_mm)
 
 
-def _never_over_sources(folder: Folder, target: Path) -> None:
-    root, place = folder.root.resolve(), target.resolve()
+def _never_over_sources(originals: Path, target: Path) -> None:
+    root, place = originals.resolve(), target.resolve()
     if place == root or (root / "images") == place or any(part == place for part in root.parents):
         raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
 
@@ -244,3 +245,20 @@ def _derived(outcome: Converted) -> ConvertedImage:
         spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
         boxes=outcome.boxes,
     )
+
+
+def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
+    """Where the images go: ``out``, or ``derived/RECIPE`` of a dataset. Raises ``UsageError`` for no good place."""
+    from cxrprep.images.places import is_url
+
+    if out is None:
+        if inputs.folder is None:
+            raise UsageError(f"{inputs.address} is a plain folder", hint="say where the images go: --out DIR")
+        name = recipe.name if form == "files" else f"{recipe.name}-{form}"
+        return inputs.folder.home / "derived" / name
+    if is_url(str(out)):
+        return str(out)
+    target = Path(out)
+    if not is_url(inputs.address):
+        _never_over_sources(Path(inputs.address), target)
+    return target

@@ -46,15 +46,16 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     """
     from cxrprep import api
-    from cxrprep.cli.arguments import convert_arguments, source_arguments
+    from cxrprep.cli.arguments import engine_of, source_arguments
 
     out = invocation.out
     with invocation.events() as sink:
         if check_phi:
-            found = api.check_phi(**source_arguments(invocation), on_event=sink)
+            looking = _with_addresses(invocation, source_arguments(invocation))
+            found = api.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
             return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
         if preview:
-            sheet = api.preview(**convert_arguments(invocation), count=preview, on_event=sink)
+            sheet = api.preview(**_arguments(invocation), count=preview, on_event=sink)
             return out.result(f"Preview of {invocation.job.convert.recipe}", sheet, command="convert")
         result = perform(invocation, sink)
     return out.result(f"Converted {invocation.root}", result, command="convert")
@@ -63,6 +64,19 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep import api
+
+    return api.convert(**_arguments(invocation), on_event=sink)
+
+
+def _arguments(invocation: Invocation) -> dict[str, Any]:
     from cxrprep.cli.arguments import convert_arguments
 
-    return api.convert(**convert_arguments(invocation), on_event=sink)
+    arguments = _with_addresses(invocation, convert_arguments(invocation))
+    out = invocation.job.convert.out
+    return {**arguments, "out": out} if "://" in out else arguments
+
+
+def _with_addresses(invocation: Invocation, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same, with ROOT as it was written where it is an address: as a path it would lose a slash."""
+    root = invocation.job.root
+    return {**arguments, "root": root} if "://" in root else arguments

@@ -32,7 +32,8 @@ class ConvertItem:
     """One image to convert: ``source`` is its file, ``relative`` its path below the output folder without new suffix.
 
     ``digest`` is the source's where the record knows it (it is then not computed again). ``boxes`` are in the pixels of
-    the source; ``spacing_mm`` (row, column) is used where the file states none.
+    the source; ``spacing_mm`` (row, column) is used where the file states none. ``source`` may be a URL. ``stem`` is
+    the output's path without suffix, where it is not that of ``relative``; ``stamp`` changes with the source.
     """
 
     source: str
@@ -40,6 +41,8 @@ class ConvertItem:
     digest: Digest | None = None
     boxes: tuple[Box, ...] | None = None
     spacing_mm: tuple[float, float] | None = None
+    stem: str = ""
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,14 @@ def source_images(images: Path) -> Iterator[SourceImage]:
         raise TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
 
 
+def count_images(images: Path) -> int:
+    """The number of rows of ``images.parquet``. Raises ``TableError`` when it cannot be read."""
+    try:
+        return int(pq.ParquetFile(images).metadata.num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
+
+
 def _source(row: dict[str, Any]) -> SourceImage:
     boxes, digest = row["boxes"], row["digest"]
     x, y = row["spacing_x_mm"], row["spacing_y_mm"]

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from cxrprep.images.preview import Seen, Shown
     from cxrprep.images.recipe import Recipe
 
+_RULES: Final = {
+    "lut": "the header's VOI LUT",
+    "window": "the header's window",
+    "range": "the range of the stored bits",
+    "minmax": "smallest to largest value",
+    "none": "the values as they are",
+}
 _WIDE: Final = 360
 _TALL: Final = 120
 
@@ -40,7 +47,13 @@ def write_preview(seen: Sequence[Seen], recipe: Recipe, out: Path, *, title: str
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["address"] = address
     page = environment.from_string(source).render(
-        seen=seen, recipe=recipe, title=title, tool=__version__, chart=chart, fingerprint=recipe.fingerprint()
+        seen=seen,
+        recipe=recipe,
+        title=title,
+        tool=__version__,
+        chart=chart,
+        rules=_RULES,
+        fingerprint=recipe.fingerprint(),
     )
     replace_file(out, lambda part: part.write_text(page, encoding="utf-8"))
     warnings = tuple((one.name, text) for one in seen for text in one.warnings)

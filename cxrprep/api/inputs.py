@@ -1,0 +1,224 @@
+"""The images that a verb about pixels works on: of a known dataset, or of a plain folder, here or in a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep.api.folders import Folder, open_folder
+from cxrprep.errors import NothingSelectedError, UsageError
+from cxrprep.events import Note, ignore
+from cxrprep.lock import Record
+from cxrprep.model import ImageId, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cxrprep.events import Sink
+    from cxrprep.images.convert import ConvertItem
+    from cxrprep.images.places import Place
+    from cxrprep.images.plain import PlainImages
+    from cxrprep.manifest.sources import SourceImage
+    from cxrprep.model import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """``items`` gives the images anew at every call, in a fixed order; ``total`` is how many they are.
+
+    ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead.
+    """
+
+    address: str
+    total: int
+    items: Callable[[], Iterator[ConvertItem]]
+    folder: Folder | None = None
+    base: Path | None = None
+    place: Place | None = None
+
+    @property
+    def name(self) -> str:
+        """What the dataset is called."""
+        return "folder" if self.folder is None else self.folder.spec.name
+
+    def image_of(self, relative: str) -> str | None:
+        """The image id that a path states, for messages."""
+        image = self.folder.layout.parse(relative) if self.folder is not None else None
+        return None if image is None else image.image
+
+
+def open_inputs(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    without: Path | str | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images of ROOT that are wanted; the manifest of a known dataset is made current first.
+
+    A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it, except what
+    lies in ``without``. Raises ``UsageError`` for a selection that needs tables where there are none,
+    ``NothingSelectedError`` when nothing is left.
+    """
+    from cxrprep.images.places import is_url
+
+    home = None if state is None else Path(state)
+    if is_url(root) or (dataset is None and _is_plain(Path(root), home)):
+        found = _plain(str(root), selection, shard, without, on_event)
+    else:
+        folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+        found = _of_dataset(folder, selection, shard, None if tables is None else Path(tables), on_event)
+    if not found.total:
+        raise NothingSelectedError(
+            f"no image of {found.address} is to be converted",
+            hint="loosen the selection, or look at what the folder holds: cxrprep status ROOT",
+        )
+    return found
+
+
+def _is_plain(root: Path, home: Path | None) -> bool:
+    """Whether the folder is there, has no record, and is not recognised."""
+    from cxrprep.api.folders import recognise, sample_names
+
+    if not root.is_dir() or Record.open(root, home).header.dataset:
+        return False
+    return recognise(sample_names(root)) is None
+
+
+# ---- a known dataset ----
+
+
+def _of_dataset(
+    folder: Folder, selection: Selection, shard: Shard | None, tables: Path | None, on_event: Sink
+) -> Inputs:
+    from cxrprep.api.tables import rebuild_manifest
+    from cxrprep.manifest.build import IMAGES_NAME
+
+    rebuild_manifest(folder, on_event=on_event)
+    return inputs_of_manifest(
+        folder, folder.manifests / IMAGES_NAME, selection, shard, tables=tables, on_event=on_event
+    )
+
+
+def inputs_of_manifest(
+    folder: Folder,
+    base: Path,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    *,
+    tables: Path | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images of the manifest ``base`` that are wanted, in its order."""
+    from cxrprep.images.convert import ConvertItem
+    from cxrprep.manifest.sources import count_images, source_images
+
+    wants = _chooser(folder, selection, tables, on_event)
+
+    def chosen() -> Iterator[SourceImage]:
+        for row in source_images(base):
+            if wants(row.path, row.image) and (shard is None or shard.holds(row.path)):
+                yield row
+
+    kept: frozenset[str] | None = None
+    if selection.limit is not None or selection.sample is not None:
+        from cxrprep.plan import draw
+
+        kept = draw(
+            (row.image.image for row in chosen()), sample=selection.sample, limit=selection.limit, seed=selection.seed
+        )
+
+    def items() -> Iterator[ConvertItem]:
+        for row in chosen():
+            if kept is None or row.image.image in kept:
+                yield ConvertItem(str(folder.root / row.path), row.path, row.digest, row.boxes, row.spacing_mm)
+
+    if kept is not None:
+        total = len(kept)
+    elif selection.is_everything and shard is None:
+        total = count_images(base)
+    else:
+        total = sum(1 for _ in chosen())
+    return Inputs(str(folder.root), total, items, folder, base)
+
+
+def _chooser(
+    folder: Folder, selection: Selection, tables: Path | None, on_event: Sink
+) -> Callable[[str, ImageId | None], bool]:
+    from cxrprep.plan import Choice
+
+    answered = None
+    if selection.needs_tables:
+        from cxrprep.labels.select import select_images
+
+        answered = select_images(folder.spec, folder.root, selection, tables=tables, on_event=on_event).ids
+    return Choice(selection, answered).wants
+
+
+# ---- a plain folder ----
+
+
+def _plain(root: str, selection: Selection, shard: Shard | None, without: Path | str | None, on_event: Sink) -> Inputs:
+    from cxrprep.images.convert import ConvertItem
+    from cxrprep.images.places import place_of
+    from cxrprep.images.plain import plain_images
+    from cxrprep.plan import Choice, draw
+
+    if selection.needs_tables or selection.patients or selection.studies:
+        raise UsageError(
+            f"{root} is no known dataset: it has no tables to select by",
+            hint="use --include, --exclude, --limit or --sample; or say what it is with --dataset",
+        )
+    place = place_of(root)
+    on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
+    found = plain_images(place, without=_inside(root, without))
+    _say(found, root, on_event)
+    wants = Choice(selection).wants_path
+    rows = [
+        (entry, stem)
+        for entry, stem in zip(found.images, found.stems, strict=True)
+        if wants(entry.name) and (shard is None or shard.holds(entry.name))
+    ]
+    if selection.limit is not None or selection.sample is not None:
+        names = (entry.name for entry, _ in rows)
+        kept = draw(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        rows = [(entry, stem) for entry, stem in rows if entry.name in kept]
+
+    def items() -> Iterator[ConvertItem]:
+        for entry, stem in rows:
+            yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp)
+
+    return Inputs(root, len(rows), items, place=place)
+
+
+def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:
+    """The folder of the outputs as a path below ``root``, where it lies there; what cxrprep made is never a source."""
+    own = ("manifests", "derived")
+    if out is None:
+        return own
+    from cxrprep.images.places import is_url
+
+    if is_url(root) or is_url(out):
+        text = str(out)
+        return (*own, text[len(root) :].strip("/")) if text.startswith(root.rstrip("/") + "/") else own
+    base, target = Path(root).resolve(), Path(out).resolve()
+    return (*own, target.relative_to(base).as_posix()) if target != base and target.is_relative_to(base) else own
+
+
+def _say(found: PlainImages, root: str, on_event: Sink) -> None:
+    if found.renamed:
+        name, stem = found.renamed[0]
+        message = (
+            f"{len(found.renamed):,} images share their name with another of a different suffix and keep their own "
+            f"suffix in the output's name; the first: {name} becomes {stem}.*"
+        )
+        on_event(Note("convert", message, "warning", root))
+    if found.left_out:
+        kinds = ", ".join(f"{count:,} {suffix or 'others'}" for suffix, count in found.left_out[:6])
+        on_event(Note("convert", f"files that are no images were passed over: {kinds}", "info", root))

@@ -1,0 +1,164 @@
+"""Tags that look like an identity: which, in how many files; their values are masked before anything else sees them.
+
+What counts follows the Basic Application Level Confidentiality Profile (DICOM PS3.15 annex E): names of people, ids,
+dates, places, devices, free text, private groups, and UIDs that link to another archive.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import ImageError
+from cxrprep.images.places import place_of
+from cxrprep.images.raster import JPEG_MAGIC, PNG_MAGIC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_HEAD: Final = 1 << 18
+_SHOWN: Final = 24
+# In the order in which a person should look at them.
+KINDS: Final = {
+    "person": "names a person",
+    "id": "an id that a hospital gave",
+    "burned in": "the header says that text stands in the pixels",
+    "file name": "the path holds the patient's name or id",
+    "place": "names an institution, an address or a device",
+    "text": "free text, which may hold anything",
+    "date": "a date or a time",
+    "private": "private tags, which may hold anything",
+    "uid": "a UID that links to another archive",
+}
+_PLACES: Final = re.compile(
+    r"Institution|Address|Telephone|Station(Name)?$|Department|DeviceSerialNumber|DeviceUID|Detector(ID)$|"
+    r"PlateID|CassetteID|GantryID|Country|Region|CurrentPatientLocation|ResidentialState|Insurance|NetworkID"
+)
+_IDS: Final = re.compile(
+    r"^(PatientID|OtherPatient|IssuerOf|AccessionNumber|StudyID|AdmissionID|ServiceEpisodeID|MedicalRecordLocator|"
+    r"PlacerOrder|FillerOrder|RequestedProcedureID|ScheduledProcedureStepID|PerformedProcedureStepID|MilitaryRank|"
+    r"ResponsibleOrganization|PatientSexNeutered|EthnicGroup|Occupation|BranchOfService)"
+)
+_TEXTS: Final = re.compile(
+    r"Comments?$|Description$|History|AdditionalPatientHistory|Allergies|MedicalAlerts|SpecialNeeds|PregnancyStatus|"
+    r"ReasonFor|RequestingService|ReferringPhysician|ProtocolName|PatientState|SmokingStatus|DiagnosesDescription|"
+    r"PatientReligiousPreference|InterpretationText|ContextGroup|ContentCreator|TextValue|TextString"
+)
+_NOT_UIDS: Final = re.compile(r"SOPClassUID|TransferSyntaxUID|ImplementationClassUID|CodingScheme|MappingResource")
+_PEOPLE: Final = re.compile(r"Physician|Operator|Person|Reviewer|PatientName|PatientBirthName|MotherBirthName|Observer")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A tag of one file: ``tag`` as (gggg,eeee), its keyword, why it is suspect (of ``KINDS``), and a masked value."""
+
+    tag: str
+    keyword: str
+    kind: str
+    masked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One file: its suspects, or why it could not be read."""
+
+    name: str
+    suspects: tuple[Suspect, ...] = ()
+    error: str = ""
+
+
+def mask(value: Any) -> str:
+    """The shape of a value: letters become x, digits 9, so ``DOE^JANE`` is ``xxx^xxxx`` and a blank stays one."""
+    text = re.sub(r"\d", "9", re.sub(r"[^\W\d_]", "x", str(value)))
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def look(names: Sequence[tuple[str, str]]) -> list[Looked]:
+    """The suspects of files given as (folder, name); a function of a batch, for an engine."""
+    return [_look_at(folder, name) for folder, name in names]
+
+
+def _look_at(folder: str, name: str) -> Looked:
+    import pydicom
+
+    place = place_of(folder)
+    try:
+        head = place.head(name, _HEAD)
+        if head is None:
+            return Looked(name, error="the file is gone or cannot be read")
+        if head[:8] == PNG_MAGIC or head[:3] == JPEG_MAGIC:
+            return Looked(name, tuple(_in_picture(head)))
+        with place.open(name) as file:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        found = tuple(_in_dataset(dataset))
+        return Looked(name, (*found, *_in_name(name, dataset)))
+    except ImageError as error:
+        return Looked(name, error=error.message)
+    except Exception as error:  # noqa: BLE001  # damaged headers raise whatever their bytes lead pydicom to
+        # Its words may quote the value that it could not read.
+        return Looked(name, error=f"the header cannot be read ({type(error).__name__})")
+
+
+def _in_dataset(dataset: Any, depth: int = 0) -> Iterator[Suspect]:
+    meta = getattr(dataset, "file_meta", None) if depth == 0 else None
+    for part in (meta, dataset):
+        for element in part or ():
+            if element.VR == "SQ":
+                if depth < 8:
+                    for item in element.value or ():
+                        yield from _in_dataset(item, depth + 1)
+                continue
+            kind = _kind(element)
+            if kind and element.value not in (None, "", b"", []):
+                value = element.value if kind != "private" or element.VR not in ("OB", "OW", "UN") else "(binary)"
+                yield Suspect(str(element.tag), element.keyword or "(private)", kind, mask(value))
+
+
+def _kind(element: Any) -> str:
+    """Why an element is suspect, a key of ``KINDS``; ``""`` when it is not."""
+    keyword, vr = element.keyword, element.VR
+    if element.tag.is_private:
+        return "" if element.tag.is_private_creator else "private"
+    if keyword == "BurnedInAnnotation":
+        return "burned in" if str(element.value).strip().upper() == "YES" else ""
+    if vr == "PN" or _PEOPLE.search(keyword):
+        return "person"
+    if vr in ("DA", "DT", "TM"):
+        return "date"
+    if _IDS.search(keyword):
+        return "id"
+    if vr == "UI":
+        return "" if _NOT_UIDS.search(keyword) else "uid"
+    if _PLACES.search(keyword):
+        return "place"
+    return "text" if _TEXTS.search(keyword) or vr in ("LT", "ST", "UT") else ""
+
+
+def _in_name(name: str, dataset: Any) -> Iterator[Suspect]:
+    """The patient's name or id in the path: it would be carried into the names of the outputs."""
+    words = set(re.findall(r"[^\W_]+", str(PurePosixPath(name)).lower()))
+    for keyword in ("PatientName", "PatientID", "AccessionNumber"):
+        value = str(dataset.get(keyword) or "").lower()
+        parts = {part for part in re.findall(r"[^\W_]+", value) if len(part) >= 4}
+        if parts & words:
+            yield Suspect("path", f"{keyword} in the path", "file name", mask(value))
+
+
+def _in_picture(head: bytes) -> Iterator[Suspect]:
+    """Text and EXIF of PNG and JPEG; outputs never carry it on."""
+    if head[:8] == PNG_MAGIC:
+        for word in (b"tEXt", b"iTXt", b"zTXt", b"eXIf"):
+            at = head.find(word)
+            if at > 0:
+                key = head[at + 4 :].split(b"\0", 1)[0][:40].decode("latin-1") if word != b"eXIf" else "EXIF"
+                yield Suspect(word.decode(), f"PNG text {key!r}" if word != b"eXIf" else "EXIF", "text", "")
+        return
+    if b"Exif\0\0" in head[:4096]:
+        yield Suspect("APP1", "EXIF", "text", "")
+    if b"http://ns.adobe.com/xap/" in head[:8192]:
+        yield Suspect("APP1", "XMP", "text", "")
+    at = head.find(b"\xff\xfe", 2, 8192)
+    if at > 0 and head[at + 4 : at + 11] != b"cxrprep":
+        yield Suspect("COM", "JPEG comment", "text", "")
