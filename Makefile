@@ -23,7 +23,7 @@ install: $(VENV)/installed  ## make the virtual environment, cxrprep and all ext
 npm:  # the parts of the tests that npm has: Azurite and axe-core; without npm those tests say so and are skipped
 	@if command -v npm >/dev/null; then \
 	  if [ tests/npm/package.json -nt tests/npm/node_modules/.package-lock.json ]; then \
-	    npm install --prefix tests/npm --no-audit --no-fund --loglevel=error || echo "npm install failed; the tests that need it are skipped" >&2; \
+	    npm install --prefix tests/npm --no-package-lock --no-audit --no-fund --loglevel=error || echo "npm install failed; the tests that need it are skipped" >&2; \
 	  fi; \
 	fi
 
