@@ -16,6 +16,7 @@ from cxrprep.durable import replace_file
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.report import facts
 from cxrprep.report.histogram import Bar, Part, bars, histogram
+from cxrprep.report.wording import FactRow, fact_row, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.lock import Header
     from cxrprep.report.contact import Thumbnail
-    from cxrprep.verify.facts import FactCheck
 
 STAGE: Final = "report"
-# Facts of more numbers than this are shown by their differences.
-_SPELLED_OUT: Final = 4
 # From this share on white text has more contrast on the cell than black text; both have at least 4.5 there.
 _DARK: Final = 0.66
 
@@ -49,18 +47,6 @@ class ReportResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _FactRow:
-    """A published fact as the page words it."""
-
-    what: str
-    published: str
-    found: str
-    outcome: str
-    note: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Page:
     """Everything that the template shows."""
 
@@ -73,7 +59,7 @@ class _Page:
     studies: int
     patients: int
     size: int
-    published: list[_FactRow]
+    published: list[FactRow]
     outcomes: list[tuple[str, int]]
     splits: list[tuple[str | None, int, int, int]]
     leak: facts.Leak
@@ -131,11 +117,21 @@ def render(page: _Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["count"] = lambda value: "not known" if value is None else f"{value:,}"
-    environment.filters["percent"] = lambda value: "" if value is None else f"{value:.1f} %"
+    environment.filters["percent"] = _percent
+    environment.filters["outcome"] = outcome
     environment.filters["bytes"] = lambda size: f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
     environment.globals["shade"] = shade
     source = (importlib.resources.files("cxrprep.report") / "page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page)
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return ""
+    # Something is never shown as nothing, nor a part as the whole.
+    if 0 < value < 0.05:
+        return "under 0.1 %"
+    return "over 99.9 %" if 99.95 <= value < 100 else f"{value:.1f} %"
 
 
 def _page(
@@ -189,7 +185,7 @@ def _page(
     )
 
 
-def _published(spec: DatasetSpec, release: str, root: Path, manifests: Path) -> list[_FactRow]:
+def _published(spec: DatasetSpec, release: str, root: Path, manifests: Path) -> list[FactRow]:
     import pyarrow.parquet as pq
 
     from cxrprep.verify.facts import check_facts
@@ -198,32 +194,7 @@ def _published(spec: DatasetSpec, release: str, root: Path, manifests: Path) -> 
     if not path.is_file():
         return []
     names = [n for n in pq.read_schema(path).names if n != "report_text"]
-    return [_fact_row(check) for check, _ in check_facts(spec, release, root, pq.read_table(path, columns=names))]
-
-
-def _fact_row(check: FactCheck) -> _FactRow:
-    expected, found = check.expected, check.found
-    if isinstance(expected, dict) and isinstance(found, dict) and len(expected) > _SPELLED_OUT:
-        # Fourteen numbers that agree are one statement; what differs is what a person wants to see.
-        differing = [key for key in expected if expected[key] != found.get(key)]
-        agreed = len(expected) - len(differing)
-        others = {"others": f"{agreed} equal"} if agreed else {}
-        expected = {**{key: expected[key] for key in differing}, **others} if differing else f"{agreed} numbers"
-        found = {**{key: found.get(key) for key in differing}, **others} if differing else "the same"
-    elif isinstance(expected, dict) and isinstance(found, dict):
-        found = {key: found.get(key) for key in expected}
-    what = check.measure.replace("_", " ").replace("-", " ")
-    return _FactRow(what, _spoken(expected), _spoken(found), str(check.status), check.note, check.source)
-
-
-def _spoken(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_spoken(item)}" for key, item in value.items())
-    if isinstance(value, float) and value.is_integer():
-        return f"{int(value):,}"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    return [fact_row(check) for check, _ in check_facts(spec, release, root, pq.read_table(path, columns=names))]
 
 
 def _tables(table: pa.Table) -> list[tuple[str, str]]:

@@ -272,3 +272,29 @@ def test_axe_finds_nothing_in_a_real_browser(page: str, tmp_path: Path, width: i
     answer = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert answer["violations"] == []
     assert answer["passes"] > 10
+
+
+def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
+    from cxrprep.report.wording import counted, fact_row, outcome
+    from cxrprep.verify.facts import FactCheck, Status
+
+    assert counted("shared_patients") == "patients in more than one split"
+    assert counted("splits.images") == "images of each split"
+    assert counted("finding@train_val") == "images by finding, train and val"
+    assert counted("raw.AP/PA") == "column AP/PA"
+    assert outcome("n of N") == "cannot be judged, as a part of the release is here"
+    expected = dict.fromkeys("abcdefghijklmno", 10)
+    part = fact_row(FactCheck("NI-1", "finding", expected, {"a": 1}, Status.PART, "the paper"))
+    assert part.found.text.startswith("a: 1; b: 0;")
+    assert part.found.summary == "15 numbers"
+    whole = fact_row(FactCheck("NI-1", "finding", expected, {**expected, "a": 9}, Status.CONTRADICTED, "the paper"))
+    assert (whole.published.text, whole.found.text) == ("a: 10; others: 14 equal", "a: 9; others: 14 equal")
+
+
+def test_every_measure_of_the_catalog_has_words() -> None:
+    from cxrprep.datasets.spec import catalog
+    from cxrprep.report.wording import counted
+
+    for spec in catalog().values():
+        for fact in spec.fact:
+            assert "_" not in counted(fact.measure).removesuffix("IMAGE_FILENAMES"), fact.measure
