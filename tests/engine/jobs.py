@@ -1,0 +1,41 @@
+"""Functions of a batch that workers run; in a module of their own, since workers import them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def squares(batch: list[int]) -> list[int]:
+    return [n * n for n in batch]
+
+
+def squares_or_crash(batch: list[int]) -> list[int]:
+    """7 and 40 end the process as a segmentation fault in a decoder does."""
+    for n in batch:
+        if n in {7, 40}:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return [n * n for n in batch]
+
+
+def where(batch: list[int]) -> list[tuple[int, int]]:
+    return [(n, os.getpid()) for n in batch]
+
+
+def slowly(batch: list[tuple[str, int]]) -> list[int]:
+    """Leaves a note that work began, then takes its time."""
+    for folder, n in batch:
+        Path(folder, f"{n}-{os.getpid()}").touch()
+        time.sleep(0.2)
+    return [n for _, n in batch]
+
+
+def fail(batch: list[int]) -> list[int]:
+    raise ValueError(f"cannot do {batch[0]}")
+
+
+def die(batch: list[int]) -> list[int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return batch

@@ -1,0 +1,154 @@
+"""The engine: the same results wherever work runs, and a worker that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cxrprep.engine import Engine, Lost
+from cxrprep.errors import SourceUnreachableError, UsageError
+from tests.engine import jobs
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_no_items_need_no_worker(tmp_path: Path) -> None:
+    assert list(Engine(jobs=3).run(jobs.die, [])) == []
+
+
+def test_inline_and_processes_give_the_same() -> None:
+    wanted = [n * n for n in range(50)]
+    assert sorted(Engine("inline").run(jobs.squares, range(50), batch=7)) == wanted
+    assert sorted(Engine(jobs=2).run(jobs.squares, range(50), batch=7)) == wanted
+
+
+def test_one_job_is_a_process_of_its_own_so_that_a_crash_does_not_end_the_run() -> None:
+    pids = {pid for _, pid in Engine(jobs=1).run(jobs.where, range(4), batch=2)}
+    assert len(pids) == 1
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_items_over_which_a_worker_crashes_are_named_and_the_others_are_done(workers: int) -> None:
+    found = list(Engine(jobs=workers).run(jobs.squares_or_crash, range(60), batch=8))
+    lost = [outcome for outcome in found if isinstance(outcome, Lost)]
+    assert sorted(outcome.item for outcome in lost) == [7, 40]
+    assert all("died" in outcome.cause for outcome in lost)
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
+
+
+def test_an_exception_of_the_function_ends_the_run() -> None:
+    with pytest.raises(ValueError, match="cannot do 0"):
+        list(Engine(jobs=2).run(jobs.fail, range(10), batch=2))
+
+
+def test_items_are_taken_only_as_workers_become_free() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for n in range(10_000):
+            taken.append(n)
+            yield n
+
+    running = Engine(jobs=2).run(jobs.squares, items(), batch=10)
+    next(running)
+    assert len(taken) <= 2 * 2 * 10 + 3 * 10
+    running.close()
+
+
+def test_a_script_without_a_main_guard_does_not_run_itself_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun')\nfrom cxrprep.engine import Engine\nfrom tests.engine import jobs\n"
+        "print(sorted(Engine(jobs=2).run(jobs.squares, range(5), batch=2)))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=env, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["begun", "[0, 1, 4, 9, 16]"]
+
+
+def test_workers_end_when_the_program_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom cxrprep.engine import Engine\nfrom tests.engine import jobs\n"
+        "list(Engine(jobs=2).run(jobs.slowly, [(sys.argv[1], n) for n in range(500)], batch=5))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    program = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env)
+
+    def workers() -> set[int]:
+        return {int(path.name.partition("-")[2]) for path in tmp_path.iterdir()}
+
+    while len(workers()) < 2:
+        assert program.poll() is None
+        time.sleep(0.05)
+    program.kill()
+    program.wait()
+    left = set(workers())
+    for _ in range(200):
+        left = {pid for pid in left if _lives(pid)}
+        if not left:
+            break
+        time.sleep(0.05)
+    assert not left
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_dask_without_or_with_a_wrong_scheduler_says_what_to_do() -> None:
+    with pytest.raises(UsageError, match="address of a scheduler"):
+        list(Engine("dask").run(jobs.squares, [1]))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.engine._CONNECT_SECONDS", 1)
+    with pytest.raises(SourceUnreachableError, match="no Dask scheduler answers at tcp"):
+        list(Engine("dask", scheduler="tcp://127.0.0.1:9").run(jobs.squares, [1]))
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same(scheduler: str) -> None:
+    found = sorted(Engine("dask", scheduler=scheduler).run(jobs.squares, range(300), batch=10))
+    assert found == [n * n for n in range(300)]
+
+
+@pytest.mark.slow
+def test_on_a_cluster_too_only_the_item_that_kills_is_lost(scheduler: str) -> None:
+    found = list(Engine("dask", scheduler=scheduler).run(jobs.squares_or_crash, range(20), batch=5))
+    assert [outcome.item for outcome in found if isinstance(outcome, Lost)] == [7]
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(20) if n != 7]
+
+
+@pytest.mark.slow
+def test_a_worker_of_the_cluster_killed_midway_loses_nothing(scheduler: str, tmp_path: Path) -> None:
+    items = [(str(tmp_path), n) for n in range(16)]
+    found: list[int] = []
+    for outcome in Engine("dask", scheduler=scheduler).run(jobs.slowly, items, batch=2):
+        assert not isinstance(outcome, Lost)
+        if not found:
+            at_work = {int(path.name.partition("-")[2]) for path in tmp_path.iterdir()}
+            os.kill(min(at_work), signal.SIGKILL)
+        found.append(outcome)
+    assert sorted(found) == list(range(16))
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_see_our_folders_are_named(scheduler: str, tmp_path: Path) -> None:
+    engine = Engine("dask", scheduler=scheduler)
+    engine.needs([str(tmp_path)])
+    with pytest.raises(UsageError, match="does not see /nowhere"):
+        engine.needs([str(tmp_path), "/nowhere"])
