@@ -38,6 +38,9 @@ CACHE_NAME: Final = ".cxrprep"
 _PENDING_ROWS: Final = 10_000
 _SAVE_PATIENCE: Final = 30.0
 _STALE_SECONDS: Final = 120.0
+_TORN_READS: Final = 4
+_TORN_WRITES: Final = 8
+_TORN_WAIT: Final = 0.1
 
 
 class Record:
@@ -235,14 +238,20 @@ class Record:
     def _write(self, stored: Header) -> None:
         import pyarrow.compute as pc
 
-        generation = stored.generation + 1
-        state = {"generation": generation, "journals": self._read_to}
-        digest = files.write(self._table, self.home / FILES_NAME, state)
         size = pc.sum(self._table["size"]).as_py() or 0
-        self._generation = generation
-        self._write_header(
-            dataclasses.replace(stored, generation=generation, files=self._table.num_rows, size=size, table=digest)
-        )
+        generation = stored.generation
+        for _ in range(_TORN_WRITES):
+            generation += 1
+            state = {"generation": generation, "journals": self._read_to}
+            digest = files.write(self._table, self.home / FILES_NAME, state)
+            self._generation = generation
+            self._write_header(
+                dataclasses.replace(stored, generation=generation, files=self._table.num_rows, size=size, table=digest)
+            )
+            # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
+            # have put its table under our header: whoever wrote last makes the two agree.
+            if files.digest_of(self.home / FILES_NAME) == digest:
+                return
 
     def _update(self, change: Callable[[Header], Header]) -> None:
         """Apply ``change`` to the header on the disk, which another process may have changed since ``open``."""
@@ -319,6 +328,17 @@ def _stored_header(home: Path) -> Header:
 
 
 def _load(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
+    """Header, file table, and how far each journal is in it. Raises ``IntegrityError`` for a damaged record."""
+    for _ in range(_TORN_READS):
+        try:
+            return _load_once(home)
+        except IntegrityError:
+            # Header and table are two files: another process may have put one in place after we read the other.
+            time.sleep(_TORN_WAIT)
+    return _load_once(home)
+
+
+def _load_once(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
     header = _stored_header(home)
     if not listing.exists():
