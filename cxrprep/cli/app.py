@@ -170,7 +170,7 @@ def _say(invocation: Invocation, error: BaseException) -> int:
             if isinstance(error, click.UsageError) and error.ctx
             else ""
         )
-        out.error(error.format_message(), hint=hint, code=ExitCode.USAGE, kind="UsageError")
+        out.error(_worded(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
         return int(ExitCode.USAGE)
     if isinstance(error, CxrprepError):
         return out.raised(error)
@@ -188,6 +188,15 @@ def _say(invocation: Invocation, error: BaseException) -> int:
         kind=type(error).__name__,
     )
     return int(ExitCode.BUG)
+
+
+def _worded(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption):
+        where = error.ctx.command_path if error.ctx else "cxrprep"
+        # The nearest one is enough: a list of guesses is read by nobody.
+        near = _meant(error.option_name, error.possibilities or ())
+        return f"{where} has no option {error.option_name}{near}".replace("'", "")
+    return error.format_message()
 
 
 # Disk full, quota, read-only, not permitted: the local disk, wherever it was noticed.

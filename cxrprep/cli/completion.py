@@ -23,6 +23,7 @@ _HOMES: Final = {
 
 @verb(
     "completion",
+    asks=True,
     examples=(
         ('eval "$(cxrprep completion bash)"', "for this shell only"),
         (_HOMES["bash"], "for every new bash"),

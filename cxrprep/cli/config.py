@@ -28,6 +28,7 @@ def command() -> None:
 
 @verb(
     "check",
+    asks=True,
     examples=(("cxrprep config check configs/*.toml", "every ready-made job file"),),
 )
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
@@ -53,6 +54,7 @@ def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
 
 @verb(
     "show",
+    asks=True,
     examples=(
         ("cxrprep config show", "every value, who set it, and what it means"),
         ("cxrprep config show --changed --config configs/cluster-cron.toml", "only what is not the default"),
@@ -72,6 +74,7 @@ def show(invocation: Invocation, changed: bool) -> None:
 
 @verb(
     "init",
+    asks=True,
     examples=(
         ("cxrprep config init nih.toml --dataset nih-chestxray14", "a job file to fill in"),
         ("cxrprep config init", "./cxrprep.toml, read by every command that is started beside it"),

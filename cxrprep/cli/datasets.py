@@ -25,6 +25,7 @@ _ACCESS = {
 
 @verb(
     "datasets",
+    asks=True,
     examples=(
         ("cxrprep datasets", "all of them"),
         ("cxrprep datasets show mimic-cxr", "one, with each place and how to get access to it"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @verb(
     "doctor",
+    asks=True,
     examples=(
         ("cxrprep doctor", "everything"),
         ("cxrprep doctor --dataset mimic-cxr", "what MIMIC-CXR needs: login, agreement, reach"),

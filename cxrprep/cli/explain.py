@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @verb(
     "explain",
+    asks=True,
     examples=(
         ("cxrprep explain s50414267.txt", "one report"),
         ('echo "No effusion. Possible edema." | cxrprep explain -', "from standard input"),

@@ -56,16 +56,20 @@ class Grouped(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{command}\n")
 
 
-def verb(name: str, *, examples: Sequence[tuple[str, str]]) -> Callable[[Callable[..., Any]], Grouped]:
+def verb(
+    name: str, *, examples: Sequence[tuple[str, str]], asks: bool = False
+) -> Callable[[Callable[..., Any]], Grouped]:
     """A decorator: the function is the command ``name``, with the options of output that every command has.
 
-    The function gets the ``Invocation`` first, then its own parameters; it returns an exit code, or ``None`` for 0.
+    The function gets the ``Invocation`` first, then its own parameters; it returns an exit code, or ``None`` for 0. A
+    command that ``asks`` answers even where a job file makes work quiet; ``--quiet`` itself still silences it.
     """
 
     def decorate(function: Callable[..., Any]) -> Grouped:
         @functools.wraps(function)
         @click.pass_obj
         def call(invocation: Invocation, *args: Any, **parameters: Any) -> Any:
+            invocation.asks = asks
             return function(invocation, *args, **parameters)
 
         decorated = options.output(call)

@@ -29,6 +29,7 @@ class Invocation:
         self.arguments = tuple(arguments)
         self.flags: dict[str, tuple[Any, str]] = {}
         self.config: Path | None = None
+        self.asks = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -46,7 +47,9 @@ class Invocation:
     def out(self) -> Output:
         """Where results and messages go."""
         output = self.job.output
-        out = Output(output.format, color=output.color, events=output.events)
+        # A quiet job is quiet when it works, not when somebody asks about it.
+        unasked = self.asks and ", line " in self.settings.origins["output.format"]
+        out = Output("human" if unasked else output.format, color=output.color, events=output.events)
         for note in self.settings.notes:
             out.note(note, level="warning")
         return out

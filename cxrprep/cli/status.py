@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @verb(
     "status",
+    asks=True,
     examples=(
         ("cxrprep status /data/nih", "parts, stages, and the next command"),
         ("cxrprep status /data/nih --json", "the same for a script"),
