@@ -187,7 +187,7 @@ class _Follower(threading.Thread):
         self._partial = partial
         self._algorithm = algorithm
         self._over = over
-        self._stop = stop
+        self._halt = stop
         self._hasher = new_hasher(algorithm)
         self._failure: BaseException | None = None
 
@@ -208,7 +208,7 @@ class _Follower(threading.Thread):
         position = 0
         for segment in self._partial.segments:
             assert segment.end is not None
-            while position < segment.end and not self._stop.asked:
+            while position < segment.end and not self._halt.asked:
                 over = self._over.is_set()
                 ready = segment.position - position
                 if ready == 0:
