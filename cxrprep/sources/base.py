@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.credentials import Credentials
-    from cxrprep.model import Digest, RemoteFile
+    from cxrprep.model import Digest, RemoteFile, Selection
 
 
 class AccessState(enum.StrEnum):
@@ -88,7 +88,8 @@ class Politeness:
 class Source(Protocol):
     """Where bytes come from. Thread-safe: ``open`` is called from many threads at once.
 
-    ``address`` is the mirror as the user may see it: no credential, no signed query string.
+    ``address`` is the mirror as the user may see it and name it again: no credential, no signed query string. It is
+    what a folder remembers of where its files come from, so opening it gives the same source.
     """
 
     address: str
@@ -119,6 +120,18 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Drop connections. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A source that can name the files of a selection at less cost than all that it has."""
+
+    def list_wanted(self, selection: Selection) -> Iterator[RemoteFile]:
+        """At least the files that ``selection`` may want.
+
+        Its keys may differ from those of ``list``: members of archives instead of archives. Raises as ``list``.
+        """
         ...
 
 

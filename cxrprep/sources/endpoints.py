@@ -1,0 +1,56 @@
+"""Where services answer: at their own address, or at the one that the environment names instead.
+
+``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL`` and ``CXRPREP_BOX_URL`` name a server that answers as the service
+does: a cache that an institution runs, or a test. The credentials of the service go there, so it is spoken to with
+encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the portal's URL is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import UsageError
+from cxrprep.sources.connection import split_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENDPOINTS: Final[Mapping[str, str]] = {
+    "physionet": "https://physionet.org",
+    "kaggle": "https://api.kaggle.com",
+    "box": "https://api.box.com",
+}
+
+
+def variable(service: str) -> str:
+    """The environment variable that names another address for ``service``."""
+    return f"CXRPREP_{service.upper()}_URL"
+
+
+def named(service: str) -> str | None:
+    """The address that the environment names for ``service``, without a slash at its end; ``None`` for its own.
+
+    Raises ``UsageError`` for an address that is not one, or would send credentials over a network in the open.
+    """
+    address = os.environ.get(variable(service), "").strip().rstrip("/")
+    if not address:
+        return None
+    endpoint, _ = split_url(address)
+    if endpoint.scheme != "https" and not is_here(endpoint.host):
+        raise UsageError(
+            f"{variable(service)} names {endpoint.authority} without encryption",
+            hint="write it with https://; http:// is for this machine alone",
+        )
+    return address
+
+
+def is_here(host: str) -> bool:
+    """Whether ``host`` is this machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def host_of(address: str) -> str:
+    """The host of an address, in lower case."""
+    return (urllib.parse.urlsplit(address).hostname or "").lower()

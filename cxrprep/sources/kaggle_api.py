@@ -1,0 +1,231 @@
+"""Kaggle's API through ``kagglesdk``: pages of files, the newest version, and the signed address of a file.
+
+The SDK has no time-out and follows redirects itself, so that each file would be opened twice; both are mended in its
+session. Its own search for credentials is not used: there is one place for that, ``cxrprep.credentials``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from cxrprep.credentials import Login
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.model import RemoteFile
+from cxrprep.sources import endpoints
+from cxrprep.sources.answers import Answer, refusal
+from cxrprep.sources.client import USER_AGENT
+from cxrprep.sources.connection import split_url, unreachable, without_query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.credentials import Token
+    from cxrprep.errors import CxrprepError
+
+T = TypeVar("T")
+
+# What the service gives at once; its default is 20.
+PAGE_SIZE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """A page of the listing; ``next_token`` is ``""`` on the last one."""
+
+    files: tuple[RemoteFile, ...]
+    next_token: str
+
+
+class KaggleApi:
+    """The few calls that a source makes. ``refusal`` turns a status into the error that fits, ``None`` elsewhere."""
+
+    def __init__(
+        self,
+        timeout: float,
+        user_agent: str | None,
+        credential: Callable[[], Login | Token | None],
+        explain: Callable[[int, str], CxrprepError | None],
+    ) -> None:
+        """Nothing is imported or connected yet. Raises ``UsageError`` for a wrong ``CXRPREP_KAGGLE_URL``."""
+        self._endpoint = endpoints.named("kaggle") or endpoints.ENDPOINTS["kaggle"]
+        self._timeout, self._user_agent = timeout, user_agent or USER_AGENT
+        self._credential, self._explain = credential, explain
+        self._lock = threading.Lock()
+        self._http: Any = None
+        self._datasets: Any = None
+
+    def version(self, owner: str, name: str) -> int:
+        """The number of the newest version."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+        request = ApiGetDatasetRequest()
+        request.owner_slug, request.dataset_slug = owner, name
+        answer = self._call(lambda api: api.get_dataset(request), "")
+        return int(answer.current_version_number)
+
+    def files(self, owner: str, name: str, version: int, token: str) -> FilePage:
+        """One page of the files."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiListDatasetFilesRequest
+
+        request = ApiListDatasetFilesRequest()
+        request.owner_slug, request.dataset_slug = owner, name
+        request.page_size = PAGE_SIZE
+        if version:
+            request.dataset_version_number = version
+        if token:
+            request.page_token = token
+        answer = self._call(lambda api: api.list_dataset_files(request), "the list of files")
+        if answer.error_message:
+            raise SourceUnreachableError(
+                f"{owner}/{name}: Kaggle could not list the files",
+                hint="run again later, or look at the dataset's page",
+            )
+        found = tuple(
+            RemoteFile(file.name, file.total_bytes or None, modified=_utc(file.creation_date))
+            for file in answer.dataset_files
+        )
+        return FilePage(found, answer.next_page_token or "")
+
+    def locate(self, owner: str, name: str, version: int, key: str) -> str:
+        """The signed address of a file, of the archive of all files for ``""``. It is good for minutes or hours."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+
+        request = ApiDownloadDatasetRequest()
+        request.owner_slug, request.dataset_slug = owner, name
+        if version:
+            request.dataset_version_number = version
+        if key:
+            request.file_name = key
+        response = self._call(lambda api: api.download_dataset(request), key or "the archive")
+        address: str = response.headers.get("location", "")
+        if address:
+            # Read to its end, its connection serves the next request too.
+            response.content  # noqa: B018  # the property reads
+        response.close()
+        if not address:
+            raise SourceUnreachableError(
+                f"{owner}/{name}: Kaggle gave no address for {key or 'the archive'} ({response.status_code})",
+                hint="run again later",
+            )
+        return address
+
+    def close(self) -> None:
+        """Drop the SDK's connections."""
+        with self._lock:
+            http, self._http, self._datasets = self._http, None, None
+        if http is not None:
+            http.__exit__(None, None, None)
+
+    # ---- the SDK ----
+
+    def _call(self, ask: Callable[[Any], T], what: str) -> T:
+        """What the SDK returns, its exceptions as ours. They may hold headers with credentials: none is chained."""
+        import requests
+
+        api = self._api()
+        failed: CxrprepError | None = None
+        try:
+            return ask(api)
+        except requests.exceptions.HTTPError as error:
+            failed = self._refused(error.response, what)
+        except (requests.exceptions.RequestException, OSError, ValueError) as error:
+            endpoint, _ = split_url(self._endpoint)
+            cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else error
+            failed = unreachable(endpoint, _first_of(cause), self._timeout)
+        raise failed from None
+
+    def _refused(self, response: Any, what: str) -> CxrprepError:
+        if response is None:
+            return SourceUnreachableError("Kaggle answered with an error and no status", hint="run again later")
+        status = response.status_code
+        if status < 400:
+            # The SDK takes the code within the answer for the status.
+            status = _code_within(response)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        answer = Answer(status, headers, without_query(response.url or self._endpoint))
+        return self._explain(status, what) or refusal(answer, what or "the dataset")
+
+    def _api(self) -> Any:
+        with self._lock:
+            if self._datasets is None:
+                from kagglesdk.datasets.services.dataset_api_service import DatasetApiClient
+
+                self._http = _http_client(self._endpoint, self._timeout, self._user_agent, self._credential())
+                self._http.__enter__()
+                self._datasets = DatasetApiClient(self._http)
+            return self._datasets
+
+
+def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | Token | None) -> Any:
+    import requests
+    from kagglesdk.kaggle_env import KaggleEnv
+    from kagglesdk.kaggle_http_client import KaggleHttpClient
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        """An adapter with a time-out: the SDK passes none."""
+
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            options["timeout"] = options.get("timeout") or timeout
+            return super().send(request, *args, **options)
+
+    class Session(requests.Session):
+        """A session that hands redirects over: what they lead to is fetched by the common client, once."""
+
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            del resp
+            return None
+
+    class Client(KaggleHttpClient):  # type: ignore[misc]  # the SDK has no types
+        """The SDK's client with another address and session, and the credentials that were found here."""
+
+        _session: Any
+
+        def _init_session(self) -> Any:
+            if self._session is None:
+                self._session = Session()
+                self._session.headers.update({"User-Agent": user_agent, "Content-Type": "application/json"})
+                self._session.mount("https://", Adapter(pool_maxsize=64))
+                self._session.mount("http://", Adapter(pool_maxsize=64))
+                self._try_fill_auth()
+            return self._session
+
+        def _try_fill_auth(self) -> None:
+            if isinstance(have, Login):
+                self._session.auth = (have.user, have.password.reveal())
+            elif have is not None:
+                self._session.auth = self.BearerAuth(have.secret.reveal())
+            self._signed_in = have is not None
+
+        def _get_request_url(self, service_name: str, request_name: str) -> str:
+            return f"{endpoint}/v1/{service_name}/{request_name}"
+
+    return Client(env=KaggleEnv.PROD, user_agent=user_agent)
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """The system's own error at the bottom of what requests and urllib3 wrap around it."""
+    seen = {id(error)}
+    while True:
+        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner
+
+
+def _code_within(response: Any) -> int:
+    try:
+        code = response.json().get("code")
+    except (ValueError, AttributeError):
+        return 500
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
+def _utc(when: dt.datetime | None) -> dt.datetime | None:
+    if when is None or when.year < 1970:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)

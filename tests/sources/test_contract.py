@@ -1,0 +1,81 @@
+"""Every source keeps the contract, against the real service where there is one that runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxrprep.sources import SOURCES
+from tests.servers import faults, kaggle
+from tests.sources.contract import FILES, MARK, SourceContract, Subject
+
+
+class TestKaggleFiles(SourceContract):
+    """Single files, each behind a signed address of its own; one of them arrives zipped."""
+
+    schemes = ("kaggle",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with kaggle.serving(FILES, zipped=frozenset({"Data_Entry_2017_v2020.csv"})) as service:
+            assert service.api is not None
+            yield Subject(
+                "kaggle://owner/data",
+                environment={"KAGGLE_API_TOKEN": kaggle.TOKEN, "CXRPREP_KAGGLE_URL": service.api.url},
+                refuse=lambda status: setattr(service, "refuse", status),
+                fail=lambda status, after: (setattr(service, "refuse", status), setattr(service, "retry_after", after)),
+                nowhere=lambda port: ("kaggle://owner/data", {"CXRPREP_KAGGLE_URL": f"http://127.0.0.1:{port}"}),
+                secrets=(kaggle.TOKEN, "X-Goog-Signature="),
+            )
+
+
+class TestKaggleMembers(SourceContract):
+    """The same files out of the archive of all, by range."""
+
+    schemes = ("kaggle",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        for subject in TestKaggleFiles.serve.__wrapped__(self, tmp_path):
+            subject.options["extra"] = {"members": "yes"}
+            subject.keys = lambda key: f"archive.zip!/{key}"
+            subject.fail, subject.goes_on = None, True
+            yield subject
+
+
+class TestHttp(SourceContract):
+    schemes = ("http", "https")
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with faults.serving(FILES) as server:
+            yield Subject(
+                server.url,
+                refuse=lambda status: setattr(server.faults, "statuses", [status] * 99),
+                fail=lambda status, after: (
+                    setattr(server.faults, "statuses", [status] * 99),
+                    setattr(server.faults, "retry_after", after),
+                ),
+                nowhere=lambda port: (f"http://127.0.0.1:{port}/", {}),
+            )
+
+
+class TestLocal(SourceContract):
+    schemes = ("file",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        root = tmp_path / "copy"
+        for key, data in FILES.items():
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
+            (root / key).write_bytes(data)
+        yield Subject(root.as_uri())
+
+
+def test_every_source_has_a_contract() -> None:
+    covered = {scheme for contract in SourceContract.__subclasses__() for scheme in contract.schemes}
+    assert covered == set(SOURCES)
+
+
+__all__ = ["MARK"]
