@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import StorageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYNC_SECONDS: Final = 1.0
+_TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
 def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
@@ -33,9 +35,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
     Whoever opens ``path`` sees the old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+    part = temporary_for(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(str(path.parent))
         write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -47,6 +50,31 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         # Whatever stops this too is the error that is on its way already.
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def temporary_for(path: Path) -> Path:
+    """A new name beside ``path`` for its next content; ``sweep`` knows whose it is."""
+    # Cut, since a name may have 255 bytes and the release's own may be nearly as long.
+    return path.with_name(f".{path.name[:100]}.{_writer()}.tmp")
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary files that killed runs of this host left in ``folder``; errors are the next write's."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = _TEMPORARY.search(entry.name)
+                if found is not None and writer_is_gone(found[1]):
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands
+    except OSError:
+        return
+
+
+@lru_cache(maxsize=4096)
+def _sweep_once(folder: str) -> None:
+    # The first write of a process into a folder cleans it: looking each time would cost a listing a file.
+    sweep(folder)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -118,11 +146,15 @@ _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 def journal_name() -> str:
     """A name for a new journal that no other writer has; names sort by the time at which their writers began."""
-    return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+    return f"{_writer()}.jsonl"
+
+
+def _writer() -> str:
+    return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def writer_is_gone(name: str) -> bool:
-    """Whether the journal's writer ran on this host and has ended; of other hosts nothing is known."""
+    """Whether the writer of a journal or temporary file of that name ran on this host and has ended; of other hosts nothing is known."""
     parts = name.split("-")
     # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has finished.
     if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep import __version__
-from cxrprep.durable import storage_error
+from cxrprep.durable import storage_error, sweep, temporary_for
 from cxrprep.schemas import FOOTER_KEY, SCHEMA_VERSION, VERIFY
 
 if TYPE_CHECKING:
@@ -44,11 +43,12 @@ class Collector:
 
     def __enter__(self) -> Self:
         """Open the temporary file."""
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+        self._part = temporary_for(self.path)
         footer = {"schema": "verify", "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}"}
         schema = VERIFY.with_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path.parent)
             self._writer = pq.ParquetWriter(self._part, schema, compression="zstd")
         except OSError as error:
             raise storage_error(self.path, "write", error) from error
