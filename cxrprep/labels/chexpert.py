@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.tables import Form, TextTable, digest_of, first_true, read_table
-from cxrprep.labels.values import categories, constant, count_true, labels, positions, projection_of, sex
+from cxrprep.labels.values import coded, constant, count_true, labels, positions, sex
 from cxrprep.labels.vocabulary import CHEXPERT
-from cxrprep.schemas import CATEGORY, TEXT
+from cxrprep.schemas import TEXT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,9 @@ _IMAGE_FORM: Final = "expected a path such as CheXpert-v1.0/train/patient00001/s
 _STUDY: Final = r"(?:^|/)(?P<study>(?P<patient>patient\d{5})/study\d+)/?$"
 _STUDY_FORM: Final = "expected a study such as CheXpert-v1.0/test/patient64741/study1"
 _OLDEST: Final = 90  # the release writes 90 for everyone of 90 or over
-_SPLITS: Final = (("train", 1, 64540), ("validate", 64541, 64740), ("test", 64741, 99999))
+_SPLITS: Final = (("train", 1), ("validate", 64541), ("test", 64741))  # with the first patient of each
+_SIDES: Final = ("frontal", "lateral")
+_BEAMS: Final = ("AP", "PA", "LL", "RL")
 
 
 def read(tables: Tables, gathered: Gathered) -> None:
@@ -52,6 +55,7 @@ def read(tables: Tables, gathered: Gathered) -> None:
         if not gathered.release_stated and entry.settings["form"] == "full":
             gathered.release = _release(table, gathered.release)
         columns = study_ids(table, "Study") if "Study" in table else image_ids(table, "Path")
+        table, columns = _in_order(table, columns)
         columns |= _about(table, columns, gathered)
         for term in CHEXPERT.terms:
             columns[term.column] = labels(table, term.name)
@@ -64,7 +68,7 @@ def read(tables: Tables, gathered: Gathered) -> None:
         for name, values in demographics.items():
             if name != "PATIENT":
                 raw[name] = values.take(positions(columns["patient_id"], demographics["PATIENT"]))
-        columns.pop("side", None)
+        columns.pop("lateral", None)
         gathered.use(table, "labels", used=table.rows, source=entry.label_source)
         gathered.add(table.rows, columns, raw, plain=("Path", "Study"))
     chexpert_plus.read(tables, gathered)
@@ -78,34 +82,59 @@ def _release(table: TextTable, otherwise: str) -> str:
 
 
 def image_ids(table: TextTable, column: str) -> dict[str, Any]:
-    """Ids, split and side (frontal or lateral) that a column of paths states. Raises ``TableError``."""
+    """Ids, split and whether the view is lateral, as a column of paths states. Raises ``TableError``."""
     table.require(column)
     paths = table.text(column)
     start = (paths[0].as_py() or "").find("patient")
     # All rows but a handful of hand-made tables share one prefix: slices are then a third of the price of a regex.
-    uniform = rf"^.{{{start}}}patient\d{{5}}/study\d+/view\d_(?:frontal|lateral)\.jpg$"
+    # They are ASCII where the form holds, so bytes are characters there, and cost less.
+    image = pc.binary_slice(paths.cast(pa.binary()), max(start, 0), -4)
+    form = r"^patient\d{5}/study\d+/view\d_(?:frontal|lateral)$"
     ids: dict[str, Any]
-    if start >= 0 and pc.all(pc.match_substring_regex(paths, uniform)).as_py():
-        image = pc.utf8_slice_codeunits(paths, start, -4)
+    if start >= 0 and all(
+        pc.all(holds).as_py()
+        for holds in (
+            pc.starts_with(paths, paths[0].as_py()[:start]),
+            pc.ends_with(paths, ".jpg"),
+            pc.match_substring_regex(image, form),
+        )
+    ):
         ids = {
-            "image_id": image,
-            "study_id": pc.utf8_slice_codeunits(image, 0, -14),
-            "patient_id": pc.utf8_slice_codeunits(image, 0, 12),
-            "side": categories(pc.utf8_slice_codeunits(image, -7)),
+            "image_id": image.cast(pa.string()),
+            "study_id": pc.binary_slice(image, 0, -14).cast(pa.string()),
+            "patient_id": pc.binary_slice(image, 0, 12).cast(pa.string()),
+            "lateral": pc.ends_with(image, "lateral"),
         }
     else:
         table.require_match(column, _IMAGE, _IMAGE_FORM)
         found = pc.extract_regex(paths, _IMAGE)
         ids = {f"{name}_id": pc.struct_field(found, name) for name in ("image", "study", "patient")}
-        ids["side"] = categories(pc.struct_field(found, "side"))
-    if pc.count_distinct(ids["image_id"]).as_py() < table.rows:
-        table.require_unique(column)
-        seen: set[str] = set()
-        for row, key in enumerate(ids["image_id"].to_pylist()):
-            if key in seen:
-                raise table.error(row, column, "an earlier row is about the same image", "remove one of the two rows")
-            seen.add(key)
+        ids["lateral"] = pc.equal(pc.struct_field(found, "side"), "lateral")
     return {**ids, "path_raw": paths, "split": split_of(ids["patient_id"])}
+
+
+def _in_order(table: TextTable, ids: dict[str, Any]) -> tuple[TextTable, dict[str, Any]]:
+    """The table by image (or study), as ``labels.parquet`` has it: a row's id begins with its patient and study.
+
+    Raises ``TableError`` when two rows are about one image.
+    """
+    key = ids.get("image_id", ids["study_id"])
+    # Put in order before there are sixty columns of it.
+    order = pc.sort_indices(key)
+    table = table.ordered(order)
+    kept = {name: values.take(order) for name, values in ids.items() if name != "path_raw"}
+    if "image_id" in kept:
+        _refuse_second_rows(table, kept["image_id"])
+        kept["path_raw"] = table.text("Path")
+    return table, kept
+
+
+def _refuse_second_rows(table: TextTable, image: pa.Array) -> None:
+    again = first_true(pc.equal(image[1:], image[:-1]))
+    if again >= 0:
+        # Of the rows of one image, which the sort has left in the order of the file, the second is at fault.
+        table.require_unique("Path")
+        raise table.error(again + 1, "Path", "an earlier row is about the same image", "remove one of the two rows")
 
 
 def study_ids(table: TextTable, column: str) -> dict[str, Any]:
@@ -119,50 +148,48 @@ def study_ids(table: TextTable, column: str) -> dict[str, Any]:
 
 def split_of(patient: pa.Array) -> pa.Array:
     """The split that a patient's number is in; the release numbers them so, and nobody is in two."""
-    number = pc.utf8_slice_codeunits(patient, 7).cast(pa.int32())
-    split: Any = pa.scalar(None, pa.string())
-    for name, first, last in _SPLITS:
-        split = pc.if_else(pc.and_(pc.greater_equal(number, first), pc.less_equal(number, last)), name, split)
-    return categories(split)
+    number = pc.binary_slice(patient.cast(pa.binary()), 7, 12).cast(pa.string()).cast(pa.int32())
+    first = np.searchsorted([first for _, first in _SPLITS], number.to_numpy(), side="right") - 1
+    return coded(pa.array(first, mask=first < 0), [name for name, _ in _SPLITS])
 
 
 def _about(table: TextTable, ids: dict[str, Any], gathered: Gathered) -> dict[str, Any]:
     """Sex, age and view; what the table does not have stays null, but for the side that the file name states."""
-    if "side" not in ids:
+    if "lateral" not in ids:
         return {}
-    side = ids["side"].cast(pa.string())
+    lateral = ids["lateral"]
     if "Frontal/Lateral" not in table:
-        view = categories(pc.if_else(pc.equal(side, "lateral"), "LATERAL", pa.scalar(None, pa.string())))
-        return {"view": view, "projection": categories(side)}
+        beam = pa.nulls(table.rows, pa.int8())
+        return {"view": _views(beam, lateral), "projection": coded(lateral, _SIDES)}
     stated = table.mapped(
-        "Frontal/Lateral", {"Frontal": "frontal", "Lateral": "lateral"}, CATEGORY, "expected Frontal or Lateral"
+        "Frontal/Lateral", {"Frontal": False, "Lateral": True}, pa.bool_(), "expected Frontal or Lateral"
     )
     table.require("Frontal/Lateral")
-    differs = first_true(pc.not_equal(stated.cast(pa.string()), side))
+    differs = first_true(pc.not_equal(stated, lateral))
     if differs >= 0:
-        raise table.error(differs, "Frontal/Lateral", f"the file name says {side[differs]}")
-    beam = table.mapped(
-        "AP/PA", {w: w for w in ("AP", "PA", "LL", "RL")}, pa.string(), "expected AP, PA, LL, RL or blank"
-    )
-    lateral = pc.equal(side, "lateral")
-    view = categories(pc.if_else(pc.and_(lateral, pc.is_null(beam)), "LATERAL", beam))
-    projection = projection_of(view)
-    misfiled = pc.and_(pc.invert(lateral), pc.equal(projection.cast(pa.string()), "lateral"))
+        raise table.error(differs, "Frontal/Lateral", f"the file name says {_SIDES[lateral[differs].as_py()]}")
+    codes = {word: code for code, word in enumerate(_BEAMS)}
+    beam = table.mapped("AP/PA", codes, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
+    misfiled = pc.and_not(pc.fill_null(pc.greater(beam, codes["PA"]), fill_value=False), lateral)
     count = count_true(misfiled)
+    strict = gathered.options.strict_source
     if count:
-        what = "frontal, as the table says" if gathered.options.strict_source else "lateral"
+        what = "frontal, as the table says" if strict else "lateral"
         gathered.note(f"{count} rows say Frontal and have view LL or RL: taken as {what}", str(table.path), "warning")
-    # Without AP or PA the file name still says which way the beam went.
-    projection = categories(pc.coalesce(projection.cast(pa.string()), side))
-    if gathered.options.strict_source:
-        projection = categories(side)
+    words = pc.coalesce(beam, pc.add(lateral.cast(pa.int8()), pa.scalar(len(_BEAMS), pa.int8())))
     return {
-        "view": view,
-        "projection": projection,
-        "view_raw": categories(pc.coalesce(table.text("AP/PA"), table.text("Frontal/Lateral"))),
+        "view": _views(beam, lateral),
+        # Without AP or PA the file name still says which way the beam went.
+        "projection": coded(lateral if strict else pc.or_(lateral, misfiled), _SIDES),
+        "view_raw": coded(words, (*_BEAMS, "Frontal", "Lateral")),
         "sex": sex(table, "Sex"),
         **_ages(table),
     }
+
+
+def _views(beam: pa.Array, lateral: pa.Array) -> pa.Array:
+    unstated = pc.and_(lateral, pc.is_null(beam))
+    return coded(pc.if_else(unstated, pa.scalar(len(_BEAMS), pa.int8()), beam), (*_BEAMS, "LATERAL"))
 
 
 def _ages(table: TextTable) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LIMIT: Final = 2 << 30
-_BLOCK: Final = 256 << 20
+# What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
+_BLOCK: Final = 4 << 20
 _AGAIN: Final = "fetch the table again, or correct that line by hand"
 
 
@@ -51,12 +52,16 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table as text. ``columns`` are dictionary-encoded but for the plain ones; ``label`` is its name for people."""
+    """A table as text. ``columns`` are dictionary-encoded but for the plain ones.
+
+    ``origin`` is each row's place in the file, where the rows stand in another order than there.
+    """
 
     path: Path
     digest: Digest
     columns: pa.Table
     names: tuple[str, ...]
+    origin: pa.Array | None = None
 
     @property
     def rows(self) -> int:
@@ -75,11 +80,19 @@ class TextTable:
         """One column as plain strings."""
         return self.column(name).cast(pa.string())
 
+    def ordered(self, order: pa.Array) -> TextTable:
+        """The same rows in another order; errors still name the lines of the file."""
+        columns = self.columns.take(order).combine_chunks()
+        return replace(self, columns=columns, origin=order if self.origin is None else self.origin.take(order))
+
+    def _place(self, row: int) -> int:
+        return row if self.origin is None else int(self.origin[row].as_py())
+
     def error(self, row: int, column: str, what: str, hint: str = _AGAIN) -> TableError:
         """The error for data row ``row`` (from 0): names file, line and column, and shows the cell."""
         value = self.columns.column(column)[row].as_py() if column in self else None
         shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
-        line = _line_of(_read(self.path)[0], row)
+        line = _line_of(_read(self.path)[0], self._place(row))
         return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
 
     def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
@@ -163,8 +176,8 @@ class TextTable:
         for row, key in enumerate(column.to_pylist()):
             if key in seen:
                 raise TableError(
-                    f"{self.path}, line {_line_of(data, row)}, column {name!r}: {key!r} stands in line "
-                    f"{_line_of(data, seen[key])} already",
+                    f"{self.path}, line {_line_of(data, self._place(row))}, column {name!r}: {key!r} stands in line "
+                    f"{_line_of(data, self._place(seen[key]))} already",
                     hint="a key must be unique: remove one of the rows, or fetch the table again",
                 )
             seen[key] = row
@@ -302,7 +315,9 @@ def read_table(path: Path, form: Form) -> TextTable:
         table = pacsv.read_csv(
             pa.BufferReader(data),
             read_options=pacsv.ReadOptions(
-                use_threads=False, block_size=min(len(data) + 1, _BLOCK), column_names=_distinct(names), skip_rows=1
+                block_size=len(data) + 1 if form.multiline else min(len(data) + 1, _BLOCK),
+                column_names=_distinct(names),
+                skip_rows=1,
             ),
             parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline),
             convert_options=pacsv.ConvertOptions(

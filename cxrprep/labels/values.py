@@ -11,7 +11,7 @@ from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cxrprep.labels.tables import TextTable
 
@@ -44,6 +44,11 @@ def constant(value: str | None, rows: int) -> pa.Array:
     if value is None:
         return pa.nulls(rows, CATEGORY)
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), rows), pa.array([value], pa.string()))
+
+
+def coded(codes: Any, words: Sequence[str]) -> pa.Array:
+    """Categories from the numbers of their words; null where the number is null."""
+    return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), pa.array(words, pa.string()))
 
 
 def categories(values: pa.Array | pa.ChunkedArray) -> pa.Array:
