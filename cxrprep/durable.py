@@ -154,7 +154,7 @@ def _writer() -> str:
 
 
 def writer_is_gone(name: str) -> bool:
-    """Whether the writer of a journal or temporary file of that name ran on this host and has ended; of other hosts nothing is known."""
+    """Whether the writer of a journal or temporary file ran on this host and has ended; of other hosts who knows."""
     parts = name.split("-")
     # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has finished.
     if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
