@@ -55,6 +55,18 @@ Begin with:
 """
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the same as Ctrl-C for everyone on the way, another exit code at the end."""
+
+
+class _Stopped(BaseException):
+    """The run was ended by a signal."""
+
+    def __init__(self, *, terminated: bool) -> None:
+        super().__init__()
+        self.terminated = terminated
+
+
 class Lazy(click.Group):
     """A group that knows its commands from the table alone and imports one when it is called."""
 
@@ -84,6 +96,13 @@ class Lazy(click.Group):
                 f"there is no command {args[0]!r}{_meant(args[0], self.list_commands(ctx))}", ctx
             ) from error
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the command gives. An interrupt is passed on as it is: click's own word for it knows no SIGTERM."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Stopped(terminated=isinstance(stop, _Terminated)) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, by headings, in columns that line up over all of them."""
         del ctx
@@ -112,10 +131,6 @@ def cli(ctx: click.Context) -> None:
     """Show the help when no command is named; otherwise leave everything to the command."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: the same as Ctrl-C for everyone on the way, another exit code at the end."""
 
 
 def _on_signals() -> None:
@@ -158,8 +173,9 @@ def _say(invocation: Invocation, error: BaseException) -> int:
         return int(ExitCode.DONE)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(ExitCode.BUG)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return _interrupted(invocation, error)
+    if isinstance(error, KeyboardInterrupt | click.Abort | _Stopped):
+        terminated = isinstance(error, _Terminated) or (isinstance(error, _Stopped) and error.terminated)
+        return _interrupted(invocation, ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED)
     if os.environ.get("CXRPREP_DEBUG") == "1":
         import traceback
 
@@ -203,10 +219,9 @@ def _worded(error: click.ClickException) -> str:
 _STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-def _interrupted(invocation: Invocation, error: BaseException) -> int:
+def _interrupted(invocation: Invocation, code: ExitCode) -> int:
     from cxrprep.cli.runlog import shown_command
 
-    code = ExitCode.TERMINATED if isinstance(error, _Terminated) else ExitCode.INTERRUPTED
     word = "Terminated" if code is ExitCode.TERMINATED else "Interrupted"
     invocation.safe_out.error(
         f"{word}. Finished files and partial files are kept.",

@@ -87,7 +87,7 @@ def make_plan(
     for file in listing:
         found.take(file)
     found.settle(selection, images)
-    if not found.tables and not found.images:
+    if (not found.tables and not found.images) or found.misses(images):
         _nothing(found, selection)
     tables = sorted(found.tables, key=attrgetter("dest"))
     chosen = sorted(found.images, key=attrgetter("dest"))
@@ -141,6 +141,7 @@ class _Sorted:
         self.images: list[Item] = []
         self.impossible: list[Item] = []
         self.passed_over = 0
+        self._unwanted_images = 0
         self.foreign = 0
         self.foreign_names: list[str] = []
 
@@ -168,6 +169,7 @@ class _Sorted:
         image = self._layout.parse(file.key)
         if not self._choice.wants(dest, image):
             self.passed_over += 1
+            self._unwanted_images += image is not None
             return
         item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
         self._seen[dest] = item
@@ -181,6 +183,16 @@ class _Sorted:
             return
         item.archive = self._unpack(dest)
         self.tables.append(item)
+
+    def misses(self, images: frozenset[str] | None) -> bool:
+        """Whether ids were asked for and none of them is there: tables alone are not what was wanted."""
+        if self.images or self.impossible:
+            return False
+        if images is not None and not images:
+            return True
+        # What an archive holds is known when it is here.
+        hidden = any(item.archive for item in self.tables)
+        return self._choice.by_image and bool(self._unwanted_images) and not hidden
 
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""

@@ -1,0 +1,201 @@
+"""A test for each row of the table of exit codes, on real files, real servers and real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrprep.cli.output import MEANINGS
+from cxrprep.errors import ExitCode
+from tests.integration.river import PROGRAM, cxrprep, phantom
+from tests.servers.faults import serving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom(tmp_path_factory.mktemp("mirror") / "nih", patients=6, size=64)
+
+
+@pytest.fixture(scope="module")
+def made(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "nih"
+    home = {"HOME": str(root.parent)}
+    assert cxrprep("download", "nih-chestxray14", root, "--source", mirror, "-q", env=home).returncode == 0
+    assert cxrprep("extract-labels", root, "-q", env=home).returncode == 0
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A whole folder of one's own."""
+    return Path(shutil.copytree(made, tmp_path / "nih"))
+
+
+def said(code: ExitCode, *words: object, **options: Any) -> str:
+    """What the command says on standard error; it must have ended with ``code``."""
+    done = cxrprep(*words, **options)
+    assert done.returncode == int(code), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_every_code_has_a_meaning_that_says_what_to_do() -> None:
+    assert set(MEANINGS) == set(ExitCode)
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 75, 130, 143]
+
+
+def test_0_done_and_0_again_when_there_is_nothing_to_do(root: Path, mirror: Path) -> None:
+    said(ExitCode.DONE, "download", "nih-chestxray14", root, "--source", mirror)
+    assert said(ExitCode.DONE, "download", "nih-chestxray14", root, "--source", mirror, "--quiet") == ""
+
+
+def test_1_a_bug_names_the_file_with_the_details(root: Path, tmp_path: Path) -> None:
+    # A module that cannot be: the nearest thing to a bug that can be had without one.
+    broken = tmp_path / "broken" / "sitecustomize.py"
+    broken.parent.mkdir()
+    broken.write_text(
+        "import cxrprep.api.status as s\ndef status(**_): raise ZeroDivisionError('x')\ns.status = status\n"
+    )
+    text = said(ExitCode.BUG, "status", root, env={"PYTHONPATH": str(broken.parent), "XDG_STATE_HOME": str(tmp_path)})
+    assert "ZeroDivisionError: x (a bug in cxrprep)" in text
+    (log,) = tmp_path.rglob("*status*.log")
+    assert str(log) in text
+    assert "ZeroDivisionError" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "--imges"),
+        ("download", "nih-chestxray15", "x"),
+        ("run", "nowhere.toml"),
+        ("convert", "x"),
+        ("verify", "nowhere"),
+    ],
+    ids=" ".join,
+)
+def test_2_usage(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert "Hint:" in said(ExitCode.USAGE, *words, cwd=tmp_path)
+
+
+def test_2_configuration_names_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('dataset = "chexpert"\n[download]\nsorce = "kaggle"\n')
+    text = said(ExitCode.USAGE, "run", "job.toml", cwd=tmp_path)
+    assert "job.toml, line 3: unknown key 'download.sorce'" in text
+    assert "did you mean source?" in text
+
+
+def test_3_some_items_failed_and_the_others_are_done(root: Path) -> None:
+    image = min((root / "images").glob("*.png"))
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    done = cxrprep("convert", root, "--recipe", "square-224", "--json")
+    assert done.returncode == int(ExitCode.PARTIAL), done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["failed"] == 1
+    assert answer["converted"] == len(list((root / "images").glob("*.png"))) - 1
+    assert (root / "derived" / "square-224" / "manifests" / "failures.parquet").is_file()
+
+
+def test_4_integrity(root: Path) -> None:
+    table = root / "BBox_List_2017.csv"
+    data = bytearray(table.read_bytes())
+    data[60] ^= 1
+    table.write_bytes(data)
+    done = cxrprep("verify", root)
+    assert done.returncode == int(ExitCode.INTEGRITY)
+    assert "BBox_List_2017.csv" in done.stdout
+    assert "exit code 4" in done.stdout
+
+
+def test_5_access(tmp_path: Path) -> None:
+    with serving({"/x": b""}, login=("reader", "secret")) as server:
+        text = said(ExitCode.ACCESS, "download", "mimic-cxr-jpg", "r", "--source", f"{server.url}files/", cwd=tmp_path)
+    assert "Hint:" in text
+    assert "secret" not in text
+
+
+def test_6_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        # Bound and not listening: nobody else gets the port, and every connection is refused.
+        address = f"http://127.0.0.1:{held.getsockname()[1]}/"
+        text = said(ExitCode.UNREACHABLE, "download", "nih-chestxray14", "r", "--source", address, cwd=tmp_path)
+    assert "127.0.0.1" in text
+
+
+def test_7_storage_a_file_where_the_folder_should_be(mirror: Path, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("not a folder")
+    text = said(ExitCode.STORAGE, "download", "nih-chestxray14", "r/nih", "--source", mirror, cwd=tmp_path)
+    assert "Hint:" in text
+
+
+def test_8_the_selection_matched_nothing(made: Path, tmp_path: Path) -> None:
+    words = ("download", "nih-chestxray14", "r", "--source", made, "--patients", "00000001")
+    assert "Hint:" in said(ExitCode.NOTHING_SELECTED, *words, cwd=tmp_path)
+
+
+def _slow(root: Path, address: str) -> subprocess.Popen[str]:
+    """A download that is at work and will not end soon."""
+    process = subprocess.Popen(
+        [PROGRAM, "download", "nih-chestxray14", str(root), "--source", address, "--events", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"ItemStarted"' in line:
+            return process
+    raise AssertionError(process.communicate())
+
+
+def _files(mirror: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in mirror.iterdir()}
+
+
+def test_75_another_run_holds_the_folder(mirror: Path, tmp_path: Path) -> None:
+    with serving(_files(mirror), drip=(500, 0.2)) as server:
+        process = _slow(tmp_path / "r", server.url)
+        try:
+            words = ("download", "nih-chestxray14", tmp_path / "r", "--source", mirror)
+            text = said(ExitCode.BUSY, *words)
+        finally:
+            process.kill()
+            process.communicate()
+    assert str(process.pid) in text or socket.gethostname() in text
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_130_and_143_keep_what_is_partial_and_say_how_to_go_on(
+    number: signal.Signals, code: ExitCode, mirror: Path, tmp_path: Path
+) -> None:
+    with serving(_files(mirror), drip=(500, 0.2)) as server:
+        process = _slow(tmp_path / "r", server.url)
+        time.sleep(0.3)
+        process.send_signal(number)
+        _, text = process.communicate(timeout=60)
+    assert process.returncode == int(code), text
+    last = [json.loads(line) for line in text.splitlines()][-1]
+    assert last["event"] == "Error"
+    assert last["hint"].startswith("go on with the same command: cxrprep download")
+    said(ExitCode.DONE, "download", "nih-chestxray14", tmp_path / "r", "--source", mirror)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{PROGRAM} datasets show mimic-cxr | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0
+    assert done.stderr == ""
