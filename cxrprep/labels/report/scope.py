@@ -20,8 +20,10 @@ from cxrprep.labels.report.items import (
     LIST,
     NEGATION,
     NEGATION_AFTER,
+    NOT_NEGATION,
     OPENER,
     SEPARATOR,
+    STABLE,
     STOP,
     UNCERTAINTY,
     VERB,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 _CHOICE_GAP: Final = 5
 # Items that a cue looks ahead for the end of a list, or back for what it denies.
 _WINDOW: Final = 40
+_DENIALS: Final = frozenset(("no", "not", "without"))
+_OPACITY: Final = "Lung Opacity"
 _QUALITIES: Final = frozenset(("@where", "@degree", "@adv", "@plain"))
 
 
@@ -69,7 +73,7 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     _backward(items)
     _doubted_at_the_end(items, len(words))
     _alternatives(items, words, rules)
-    settle_structures(items)
+    settle_structures(items, words)
     return tuple(found for item in items for found in item.found())
 
 
@@ -120,7 +124,8 @@ def _points_forward(items: Sequence[Item], index: int) -> bool:
     for later in items[index + 1 : index + 5]:
         if later.mentions:
             return True
-        if later.cue & (STOP | WITH | COMMA | AND | VERB):
+        if later.cue & (STOP | WITH | COMMA | AND | VERB | FORWARD):
+            # "Chest tube removed without pneumothorax": the next statement has begun.
             return False
     return False
 
@@ -203,6 +208,8 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
     for index, item in enumerate(items):
         if not item.cue & CHOICE or item.mentions:
             continue
+        if _of_no_change(items, index, words):
+            continue
         before, after = _neighbour(items, index, -1), _neighbour(items, index, 1)
         left = items[before] if before is not None else None
         right = items[after] if after is not None else None
@@ -216,7 +223,17 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
             if side is not None and side.status is Status.POSITIVE and not side.structure:
                 side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
         if before is not None and right is not None:
-            _chain(items, before, item)
+            _chain(items, before, item, rules.observations.index(_OPACITY))
+
+
+def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
+    """Whether the list is one of what has not changed: "no change in edema, atelectasis, or effusions"."""
+    for item in reversed(items[max(0, index - _WINDOW) : index]):
+        if item.cue & (STABLE | NOT_NEGATION):
+            return words[item.first] in _DENIALS
+        if item.cue & (STOP | VERB | FORWARD):
+            return False
+    return False
 
 
 def _qualifies(words: Sequence[str], place: int, rules: Rules) -> bool:
@@ -239,18 +256,20 @@ def _neighbour(items: Sequence[Item], index: int, step: int) -> int | None:
             return None
         if item.mentions:
             return place
-        if item.cue & blocking:
+        if item.cue & blocking and not (step < 0 and item.cue & COMMA and item.last == edge):
+            # The comma of "A, B, or C" parts nothing.
             return None
         place += step
     return None
 
 
-def _chain(items: Sequence[Item], place: int, cue: Item) -> None:
-    """Carry an alternative back over "A, B, or C"."""
+def _chain(items: Sequence[Item], place: int, cue: Item, opacity: int) -> None:
+    """Carry an alternative back over "A, B, or C", but not to an opacity: it is what the alternatives explain."""
     while place >= 2 and items[place - 1].cue & COMMA and items[place - 2].mentions:
         before = items[place - 2]
         far = items[place].first - items[place - 1].last > _CHOICE_GAP
-        if before.status is not Status.POSITIVE or before.structure or far:
+        explained = any(observation == opacity for observation, _ in before.mentions)
+        if before.status is not Status.POSITIVE or before.structure or far or explained:
             return
         before.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, cue)
         place -= 2

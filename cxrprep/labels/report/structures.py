@@ -37,14 +37,19 @@ if TYPE_CHECKING:
 _GAP: Final = 4
 # Items that a state looks ahead, and structures of one list that share a state.
 _WINDOW: Final = 12
+# Words that may follow a state without being what it describes: "normal in size", "enlarged for technique".
+_FUNCTION_WORDS: Final = frozenset(
+    ("in", "for", "on", "at", "of", "by", "than", "from", "to", "the", "a", "given", "size", "sized", "appearance",
+     "configuration", "caliber", "contour", "allowing", "accounting", "considering", "technique", "again", "today")
+)  # fmt: skip
 _ORDER: Final = (BORDERLINE, DOUBT_AFTER, ABNORMAL, NORMAL, STABLE)
 
 
-def settle_structures(items: Sequence[Item]) -> None:
+def settle_structures(items: Sequence[Item], words: Sequence[str]) -> None:
     """Give each structure the status of its states; those without one stop being mentions."""
     if not any(item.structure for item in items):
         return
-    states = _states(items)
+    states = _states(items, words)
     before: Item | None = None
     for index, item in enumerate(items):
         if item.structure:
@@ -55,7 +60,7 @@ def settle_structures(items: Sequence[Item]) -> None:
             before = item
 
 
-def _states(items: Sequence[Item]) -> dict[int, dict[int, Item]]:
+def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, Item]]:
     """For each structure the first item of each kind of state that it is given."""
     states: dict[int, dict[int, Item]] = {id(item): {} for item in items if item.structure}
     group: list[Item] = []
@@ -72,13 +77,23 @@ def _states(items: Sequence[Item]) -> dict[int, dict[int, Item]]:
             ahead = _ahead(items, index)
             if ahead and not (group and _predicative(items, index)):
                 _give(ahead, item, states)
-            elif group:
+            elif group and not _of_another(items, index, words):
                 _give(group, item, states)
                 given = True
         elif not item.cue and any(role is Role.FINDING for _, role in item.mentions):
             # "Heart size normal, left effusion unchanged": what is unchanged is the effusion.
             group = []
     return states
+
+
+def _of_another(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
+    """Whether the state at ``index`` belongs to a noun of its own: "stable heart size, with prominent aortic knob"."""
+    item = items[index]
+    if item.last == len(words) or not items[index - 1].cue & (COMMA | WITH):
+        return False
+    following = words[item.last]
+    taken = index + 1 < len(items) and items[index + 1].first == item.last
+    return not taken and following.isalpha() and following not in _FUNCTION_WORDS
 
 
 def _give(structures: Sequence[Item], state: Item, states: dict[int, dict[int, Item]]) -> None:
@@ -117,12 +132,34 @@ def _ahead(items: Sequence[Item], index: int) -> list[Item]:
                 # "Stable heart and normal mediastinum": the second has a state of its own.
                 return ahead
             ahead.append(item)
-        elif item.cue & (STOP | VERB | COMMA | WITH) or (item.mentions and not item.cue):
+        elif item.cue & STOP and not ahead and item.first == edge and _state_follows(items, item):
+            # "Enlarged but stable cardiac silhouette".
+            pass
+        elif item.cue & (STOP | VERB | COMMA | WITH):
             break
+        elif item.mentions and not item.cue:
+            # "Stable cardiomegaly and mediastinal contours": both are stable.
+            if ahead or not items[index].cue & STABLE or not _conjoined(items, item):
+                break
         else:
             state_between = bool(ahead and item.cue & STATE)
         edge = item.last
     return ahead
+
+
+def _state_follows(items: Sequence[Item], item: Item) -> bool:
+    following = _after(items, item)
+    return bool(following) and following[0].first == item.last and bool(following[0].cue & STATE)
+
+
+def _after(items: Sequence[Item], item: Item) -> Sequence[Item]:
+    place = next(place for place, other in enumerate(items) if other is item)
+    return items[place + 1 : place + 3]
+
+
+def _conjoined(items: Sequence[Item], item: Item) -> bool:
+    following = _after(items, item)
+    return len(following) == 2 and bool(following[0].cue & AND) and following[1].structure
 
 
 def _settle(item: Item, states: dict[int, Item]) -> None:
