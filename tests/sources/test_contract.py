@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cxrprep.sources import SOURCES
-from tests.servers import faults, kaggle
+from tests.servers import fake_gcs, faults, google, kaggle
 from tests.sources.contract import FILES, MARK, SourceContract, Subject
 
 
@@ -42,6 +42,45 @@ class TestKaggleMembers(SourceContract):
             subject.keys = lambda key: f"archive.zip!/{key}"
             subject.fail, subject.goes_on = None, True
             yield subject
+
+
+class TestGcsEmulator(SourceContract):
+    """An emulator written by others."""
+
+    schemes = ("gs",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with fake_gcs.serving(FILES, tmp_path) as address:
+            yield Subject(
+                "gs://bucket",
+                environment={"STORAGE_EMULATOR_HOST": address},
+                nowhere=lambda port: ("gs://bucket", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}),
+            )
+
+
+class TestGcsPayer(SourceContract):
+    """A bucket that bills its readers, read by a service account."""
+
+    schemes = ("gs",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        stored = {f"png/{key}": data for key, data in FILES.items()}
+        with google.serving(stored, requester_pays=True, page_size=2) as bucket:
+            key = google.key_file(tmp_path, f"{google.address(bucket)}/token")
+            yield Subject(
+                "gs://bucket/png",
+                options={"billing_project": "mine", "extra": {"access": "payer"}},
+                environment={
+                    "STORAGE_EMULATOR_HOST": google.address(bucket),
+                    "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+                },
+                refuse=lambda status: setattr(bucket, "refuse", status),
+                fail=lambda status, after: (setattr(bucket, "refuse", status), setattr(bucket, "retry_after", after)),
+                nowhere=lambda port: ("gs://bucket/png", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}),
+                secrets=("ya29.secret", "PRIVATE KEY"),
+            )
 
 
 class TestHttp(SourceContract):
