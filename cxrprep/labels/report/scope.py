@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.labels.report.items import (
+    ABNORMAL,
     AND,
     BACKWARD,
     CHOICE,
@@ -83,9 +84,10 @@ def _forward(items: Sequence[Item]) -> None:
     reached = False
     for index, item in enumerate(items):
         cue = item.cue
-        if item.mentions and governor is not None:
+        if governor is not None and (item.mentions or cue & ABNORMAL):
+            # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
             _apply_forward(item, governor)
-            reached = True
+            reached = reached or bool(item.mentions)
         if cue & STOP:
             governor, reached = (item if cue & FORWARD else None), False
         elif cue & FORWARD and _speaks_ahead(items, index, governor):

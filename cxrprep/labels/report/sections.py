@@ -36,9 +36,13 @@ def _names() -> dict[str, Any]:
 
 
 @functools.cache
-def _plain_heading() -> re.Pattern[str]:
+def _plain_heading(shouted: bool) -> re.Pattern[str]:
+    # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" holds a heading, unless all is capitals.
     titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
-    return re.compile(rf"(?:^|(?<=[\n.;:\s]))[ \t]{{0,40}}({titles})[ \t]{{0,4}}:", re.IGNORECASE)
+    begin = rf"(?:^|[\n.;:!?])[ \t]{{0,40}}(?i:({titles}))"
+    if not shouted:
+        begin = rf"(?:{begin}|(?<=[ \t])({titles.upper()}))"
+    return re.compile(rf"{begin}[ \t]{{0,4}}:")
 
 
 def canonical_name(heading: str) -> str:
@@ -85,11 +89,11 @@ def mimic_sections(text: str) -> list[Section]:
 
 def plain_sections(text: str) -> list[Section]:
     """The sections of any other text, by known titles in any case; none where the text has no such title."""
-    headings = list(_plain_heading().finditer(text))
+    headings = list(_plain_heading(text.isupper()).finditer(text))
     found: list[Section] = []
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    ends = [heading.start(heading.lastindex or 0) for heading in headings[1:]] + [len(text)]
     for heading, end in zip(headings, ends, strict=bool(headings)):
-        section = Section(canonical_name(heading[1]), heading.end(), end)
+        section = Section(canonical_name(heading[heading.lastindex or 0]), heading.end(), end)
         if text[section.start : section.end].strip():
             found.append(section)
     return found

@@ -89,7 +89,7 @@ def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, 
 def _of_another(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
     """Whether the state at ``index`` belongs to a noun of its own: "stable heart size, with prominent aortic knob"."""
     item = items[index]
-    if item.last == len(words) or not items[index - 1].cue & (COMMA | WITH):
+    if item.last == len(words) or not items[index - 1].cue & (COMMA | AND | WITH):
         return False
     following = words[item.last]
     taken = index + 1 < len(items) and items[index + 1].first == item.last
