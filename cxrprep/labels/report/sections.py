@@ -37,7 +37,7 @@ def _names() -> dict[str, Any]:
 
 @functools.cache
 def _plain_heading(shouted: bool) -> re.Pattern[str]:
-    # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" holds a heading, unless all is capitals.
+    # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" has a heading, unless all is capitals.
     titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
     begin = rf"(?:^|[\n.;:!?])[ \t]{{0,40}}(?i:({titles}))"
     if not shouted:
