@@ -17,6 +17,7 @@ from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.client import HttpClient
 from cxrprep.sources.connection import split_url, without_query
 from cxrprep.sources.http_listing import Entry, read_page
+from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +121,7 @@ class HttpSource:
 
     def _sums(self, name: str) -> Iterator[RemoteFile]:
         try:
-            stream = self._client.open(self._url(name), key=name)
+            stream = patiently(lambda: self._client.open(self._url(name), key=name))
         except NotInSourceError:
             return
         except AccessError:
@@ -131,7 +132,7 @@ class HttpSource:
 
     def _page(self, folder: str) -> Sequence[Entry] | None:
         try:
-            answer, body = self._client.read(self._url(folder), key=folder or self.address)
+            answer, body = patiently(lambda: self._client.read(self._url(folder), key=folder or self.address))
         except NotInSourceError:
             return None
         except AccessError:
@@ -189,7 +190,7 @@ class HttpSource:
     def _asked(self, file: RemoteFile) -> RemoteFile | None:
         """``file`` as the server describes it without sending it; ``None`` where it says nothing."""
         try:
-            answer = self._client.head(self._url(file.key), key=file.key)
+            answer = patiently(lambda: self._client.head(self._url(file.key), key=file.key))
         except SourceUnreachableError:
             raise
         except CxrprepError:

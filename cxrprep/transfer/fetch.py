@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -190,7 +191,16 @@ class Fetcher:
                 partial.identify(stream.validator, stream.length, way.expected)
                 if way.hasher is None or way.hashed != segment.done:
                     self._hash_again(partial, way, segment.done, buffer)
+                if stream.offset == 0:
+                    self._follow(item, stream)
                 self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer)
+
+    def _follow(self, item: Item, stream: ByteStream) -> None:
+        """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
+        listed, now = item.file.validator, stream.validator
+        if item.file.digest is None and listed is not None and now is not None and listed != now:
+            item.file = dataclasses.replace(item.file, size=stream.length, validator=now)
+            self._emit(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
 
     def _copy(
         self, stream: ByteStream, partial: Partial, way: _Way, size: int | None, *, meter: Meter, buffer: memoryview

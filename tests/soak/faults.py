@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakSet
 
 OBJECT = "images/00000001_000.png"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
@@ -47,6 +48,8 @@ class Request:
 
 
 Behaviour = Callable[[Request], None]
+# A refusal is one answer, whichever method asked; a body that breaks is broken for the GET that fetches it.
+_SPENT_BY_HEAD: WeakSet[Behaviour] = WeakSet()
 
 
 def _begin(request: Request, body: bytes, etag: str, *, length: int | None = None, extra: Sequence[str] = ()) -> bytes:
@@ -127,11 +130,14 @@ def drip(size: int, pause: float) -> Behaviour:
 
 
 def status(line: str, *headers: str, body: bytes = b"") -> Behaviour:
-    """An answer of that status."""
-    return lambda request: (
-        request.head(line, f"Content-Length: {len(body)}", *headers),
-        request.line.sendall(b"" if request.method == "HEAD" else body),
-    )[0]
+    """An answer of that status, to whatever was asked."""
+
+    def behave(request: Request) -> None:
+        request.head(line, f"Content-Length: {len(body)}", *headers)
+        request.line.sendall(b"" if request.method == "HEAD" else body)
+
+    _SPENT_BY_HEAD.add(behave)
+    return behave
 
 
 def page(kind: str) -> Behaviour:
@@ -275,7 +281,7 @@ class Mirror:
             behave = None
             if place == OBJECT:
                 behave = self.script[0]
-                if len(self.script) > 1 and request.method == "GET":
+                if len(self.script) > 1 and (request.method == "GET" or behave in _SPENT_BY_HEAD):
                     self.script.pop(0)
         if behave is not None:
             behave(request)

@@ -113,7 +113,10 @@ def campaign(
             # The stage that was killed least comes next, so that the kills are spread evenly.
             stage = min(stages, key=lambda s: (found.kills[s.name], s.name))
             length = min(rng.randint(1, _LONGEST_CHAIN), kills - sum(found.kills.values()))
+            known = len(found.problems)
             _chain(stage, length, rng, home, found)
+            for problem in found.problems[known:]:
+                say(f"PROBLEM: {problem}")
             say(f"{sum(found.kills.values())} kills, {len(found.problems)} problems; last: {stage.name} x{length}")
     return found
 
