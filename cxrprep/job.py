@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STEPS: Final = ("download", "verify", "extract-labels", "convert", "manifest")
 UNCERTAIN: Final = ("keep", "ones", "zeros", "ignore")
 BLANK: Final = ("null", "zeros")
+TO: Final = ("files", "webdataset", "parquet")
 PROJECTIONS: Final = ("frontal", "lateral", "other")
 
 _UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -191,7 +192,11 @@ class ConvertSettings:
     """Which images are made, and where."""
 
     recipe: str = _set("", "a named recipe, or the path of your own TOML")
-    out: str = _set("", "where the images go; default: ROOT/derived/RECIPE", form="path")
+    out: str = _set("", "where the images go, a folder or gs://, s3://; default: ROOT/derived/RECIPE", form="path")
+    to: str = _set(
+        "files", "a file an image, or shards: tar for WebDataset, Parquet for Hugging Face's datasets", choices=TO
+    )
+    per_shard: int = _set(1000, "images in one shard", low=1)
     max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
     max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)
 

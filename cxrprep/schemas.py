@@ -182,6 +182,36 @@ DERIVED_FIELDS: Final = (
 DERIVED: Final = pa.schema([*IMAGES, *DERIVED_FIELDS])
 """``derived/RECIPE/manifests/images.parquet``: as ``images.parquet``, and where each image comes from."""
 
+HEADERS: Final = pa.schema(
+    [
+        describe("source_path", pa.string(), "path of the image, relative to the folder", required=True),
+        describe("path", pa.string(), "path of what was made of it", required=True),
+        describe("patient_id", pa.string(), "pseudonym of the patient; null: the header names none"),
+        describe("study_id", pa.string(), "pseudonym of the study; null: the header names none"),
+        describe("modality", CATEGORY, "DX, CR, RF, ..."),
+        describe("body_part", TEXT, "body part examined, as the header spells it"),
+        describe("laterality", CATEGORY, "L, R or B, where the header says"),
+        describe("view_raw", TEXT, "view position, as the header spells it"),
+        describe("orientation", TEXT, "patient orientation: towards where rows and columns run"),
+        describe("presentation_intent", CATEGORY, "FOR PRESENTATION or FOR PROCESSING"),
+        describe("photometric", CATEGORY, "photometric interpretation"),
+        describe("rows", pa.int32(), "height of the source in pixels"),
+        describe("columns", pa.int32(), "width of the source in pixels"),
+        describe("bits_stored", pa.int8(), "bits of a stored value"),
+        describe("window_center", pa.float64(), "centre of the first window"),
+        describe("window_width", pa.float64(), "width of the first window"),
+        describe("voi_function", CATEGORY, "LINEAR, LINEAR_EXACT or SIGMOID, where the header says"),
+        describe("lossy", CATEGORY, "01 when the pixels were once compressed with loss, 00 when never"),
+        describe("kvp", pa.float32(), "peak tube voltage in kV"),
+        describe("exposure_mas", pa.float32(), "exposure in mAs"),
+        describe("exposure_uas", pa.float64(), "exposure in uAs"),
+        describe("source_to_detector_mm", pa.float32(), "distance from source to detector in mm"),
+        describe("manufacturer", TEXT, "maker of the equipment"),
+        describe("model", TEXT, "model of the equipment"),
+    ]
+)
+"""``headers.parquet`` of a hospital's own folder: what the DICOM headers say, without whom they are about."""
+
 STUDIES: Final = pa.schema(
     [
         _DATASET,

@@ -57,23 +57,32 @@ def open_inputs(
     tables: Path | str | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
+    rows: bool = False,
     without: Path | str | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
     """The images of ROOT that are wanted; the manifest of a known dataset is made current first.
 
+    With ``rows`` they come split by split, each with what the manifest says of it.
+
     A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it, except what
     lies in ``without``. Raises ``UsageError`` for a selection that needs tables where there are none,
     ``NothingSelectedError`` when nothing is left.
     """
+    from cxrprep.api.tables import rebuild_manifest
     from cxrprep.images.places import is_url
+    from cxrprep.manifest.build import IMAGES_NAME
 
     home = None if state is None else Path(state)
     if is_url(root) or (dataset is None and _is_plain(Path(root), home)):
         found = _plain(str(root), selection, shard, without, on_event)
     else:
         folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
-        found = _of_dataset(folder, selection, shard, None if tables is None else Path(tables), on_event)
+        rebuild_manifest(folder, on_event=on_event)
+        found = inputs_of_manifest(
+            folder, folder.manifests / IMAGES_NAME, selection, shard,
+            tables=None if tables is None else Path(tables), rows=rows, on_event=on_event,
+        )  # fmt: skip
     if not found.total:
         raise NothingSelectedError(
             f"no image of {found.address} is to be converted",
@@ -94,18 +103,6 @@ def _is_plain(root: Path, home: Path | None) -> bool:
 # ---- a known dataset ----
 
 
-def _of_dataset(
-    folder: Folder, selection: Selection, shard: Shard | None, tables: Path | None, on_event: Sink
-) -> Inputs:
-    from cxrprep.api.tables import rebuild_manifest
-    from cxrprep.manifest.build import IMAGES_NAME
-
-    rebuild_manifest(folder, on_event=on_event)
-    return inputs_of_manifest(
-        folder, folder.manifests / IMAGES_NAME, selection, shard, tables=tables, on_event=on_event
-    )
-
-
 def inputs_of_manifest(
     folder: Folder,
     base: Path,
@@ -113,16 +110,17 @@ def inputs_of_manifest(
     shard: Shard | None = None,
     *,
     tables: Path | None = None,
+    rows: bool = False,
     on_event: Sink = ignore,
 ) -> Inputs:
-    """The images of the manifest ``base`` that are wanted, in its order."""
+    """The images of the manifest ``base`` that are wanted, in its order, or with ``rows`` split by split."""
     from cxrprep.images.convert import ConvertItem
-    from cxrprep.manifest.sources import count_images, source_images
+    from cxrprep.manifest.sources import count_images, images_by_split, source_images
 
     wants = _chooser(folder, selection, tables, on_event)
 
     def chosen() -> Iterator[SourceImage]:
-        for row in source_images(base):
+        for row in (images_by_split if rows else source_images)(base):
             if wants(row.path, row.image) and (shard is None or shard.holds(row.path)):
                 yield row
 
@@ -137,7 +135,9 @@ def inputs_of_manifest(
     def items() -> Iterator[ConvertItem]:
         for row in chosen():
             if kept is None or row.image.image in kept:
-                yield ConvertItem(str(folder.root / row.path), row.path, row.digest, row.boxes, row.spacing_mm)
+                yield ConvertItem(
+                    f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row
+                )
 
     if kept is not None:
         total = len(kept)

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folders import Folder, open_folder
+from cxrprep.api.inputs import Inputs, inputs_of_manifest, open_inputs
 from cxrprep.api.results import Result
-from cxrprep.api.tables import rebuild_manifest
-from cxrprep.errors import ExitCode, NothingSelectedError, StorageError, UsageError
-from cxrprep.events import StageFinished, ignore
+from cxrprep.errors import ExitCode, StorageError, UsageError
+from cxrprep.events import Note, ignore
+from cxrprep.lock import CACHE_NAME
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cxrprep.api.inputs import Inputs
+    from cxrprep.api.folders import Folder
     from cxrprep.engine import Engine
     from cxrprep.events import Sink
-    from cxrprep.images.convert import Converted, ConvertItem
+    from cxrprep.images.convert import Converted
+    from cxrprep.images.headers import Pseudonyms
     from cxrprep.images.picture import Limits
+    from cxrprep.images.places import Place
     from cxrprep.images.recipe import Recipe
-    from cxrprep.manifest.derived import ConvertedImage
+    from cxrprep.images.shards import ShardPlan
     from cxrprep.model import Shard
+
+FORMS: Final = ("files", "webdataset", "parquet")
+PER_SHARD: Final = 1000
+_NOTES: Final = 1000
+_REMARKS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertResult:
     """What ``convert`` did: ``converted`` now, ``kept`` from before, ``failed``; ``notes`` count remarks.
 
-    ``manifest`` lists the images below ``out``; ``failures`` is the table of what failed, ``None`` when nothing did.
+    ``left_out`` counts DICOM objects of a plain folder that are no images, by kind. ``form`` is files, webdataset or
+    parquet. ``manifest`` lists the images below ``out``; ``failures`` is the table of what failed, ``None`` when
+    nothing did.
     """
 
     recipe: str
     fingerprint: str
-    out: Path
+    out: str
+    form: str
     manifest: Path
     images: int
     converted: int
@@ -43,6 +57,7 @@ class ConvertResult:
     failed: int
     size: int
     notes: tuple[tuple[str, int], ...]
+    left_out: tuple[tuple[str, int], ...]
     first_failures: tuple[str, ...]
     failures: Path | None
 
@@ -52,6 +67,8 @@ def convert(
     *,
     recipe: str,
     out: Path | str | None = None,
+    to: str = "files",
+    per_shard: int = PER_SHARD,
     dataset: str | None = None,
     release: str | None = None,
     state: Path | str | None = None,
@@ -64,187 +81,41 @@ def convert(
 ) -> Result[ConvertResult]:
     """The images of ROOT made by ``recipe`` (a name or a TOML file) below ``out``, by default ``derived/RECIPE``.
 
+    ROOT is a known dataset, or any folder of DICOM, PNG and JPEG files. ROOT and ``out`` may be addresses that fsspec
+    opens, such as ``gs://bucket/folder``. ``to`` is files, webdataset (tar) or parquet (with the image bytes inside),
+    the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed.
+
     Raises ``UsageError`` for an unknown recipe or folder, ``NothingSelectedError`` when nothing is to be converted,
     ``StorageError`` when the disk refuses. An image that fails is a row of ``failures.parquet`` and exit code 3.
     """
-    from cxrprep.images.convert import convert as run
-    from cxrprep.images.picture import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
-    from cxrprep.manifest.build import IMAGES_NAME
 
+    if to not in FORMS:
+        raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
     chosen = load_recipe(recipe)
+    inputs = open_inputs(
+        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection,
+        # A job array divides shards where there are any, else images.
+        shard=shard if to == "files" else None,
+        rows=to != "files", without=out, on_event=on_event,
+    )  # fmt: skip
+    target = target_of(inputs, chosen, out, to)
     home = None if state is None else Path(state)
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
-    target = folder.home / "derived" / chosen.name if out is None else Path(out)
-    _never_over_sources(folder.root, target)
-    rebuild_manifest(folder, on_event=on_event)
-    named = None if tables is None else Path(tables)
-    base = folder.manifests / IMAGES_NAME
-    items = list(items_of(folder, base, selection, shard, tables=named, on_event=on_event))
-    if not items:
-        raise NothingSelectedError(
-            f"no image of {folder.root} is to be converted",
-            hint="loosen the selection, or download images first: cxrprep status ROOT",
-        )
-    outcomes = run(
-        items, chosen, target, engine=engine, limits=limits or DEFAULT_LIMITS, total=len(items), on_event=on_event
-    )
-    return _gathered(outcomes, folder, chosen, target, shard=shard, base=base, on_event=on_event)
+    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event)
+    return run.perform(engine, limits)
 
 
 def convert_recorded(folder: Folder, recipe: Recipe, out: Path, *, on_event: Sink = ignore) -> Result[ConvertResult]:
     """The converted images of every image that the record names, originals that were discarded too."""
+    from cxrprep.api.tables import rebuild_manifest
     from cxrprep.engine import Engine
-    from cxrprep.images.convert import convert as run
     from cxrprep.manifest.build import IMAGES_NAME
 
     folder.record.save()
     rebuild_manifest(folder, discarded=True, to=out / "manifests" / "source", on_event=on_event)
     base = out / "manifests" / "source" / IMAGES_NAME
-    items = list(items_of(folder, base, Selection(), None))
-    outcomes = run(items, recipe, out, engine=Engine(jobs=1), total=len(items), on_event=on_event)
-    return _gathered(outcomes, folder, recipe, out, shard=None, base=base, on_event=on_event)
-
-
-def items_of(
-    folder: Folder,
-    base: Path,
-    selection: Selection,
-    shard: Shard | None,
-    *,
-    tables: Path | None = None,
-    on_event: Sink = ignore,
-) -> Iterator[ConvertItem]:
-    """The images of the manifest ``base`` that are wanted, in its order."""
-    from cxrprep.images.convert import ConvertItem
-    from cxrprep.manifest.sources import source_images
-    from cxrprep.plan import Choice, draw
-
-    answered = None
-    if selection.needs_tables:
-        from cxrprep.labels.select import select_images
-
-        found = select_images(folder.spec, folder.root, selection, tables=tables, on_event=on_event)
-        answered = found.ids
-    choice = Choice(selection, answered)
-    rows = [
-        row
-        for row in source_images(base)
-        if choice.wants(row.path, row.image) and (shard is None or shard.holds(row.path))
-    ]
-    if selection.limit is not None or selection.sample is not None:
-        ids = (row.image.image for row in rows)
-        kept = draw(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
-        rows = [row for row in rows if row.image.image in kept]
-    for row in rows:
-        yield ConvertItem(str(folder.root / row.path), row.path, row.digest, row.boxes, row.spacing_mm)
-
-
-def _never_over_sources(originals: Path, target: Path) -> None:
-    root, place = originals.resolve(), target.resolve()
-    if place == root or (root / "images") == place or any(part == place for part in root.parents):
-        raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
-
-
-def _gathered(
-    outcomes: Iterator[Converted],
-    folder: Folder,
-    recipe: Recipe,
-    out: Path,
-    *,
-    shard: Shard | None,
-    base: Path,
-    on_event: Sink,
-) -> Result[ConvertResult]:
-    from collections import Counter
-
-    from cxrprep.manifest.derived import build_derived_manifest
-    from cxrprep.manifest.failures import Failure, write_failures
-
-    made: list[ConvertedImage] = []
-    failures: list[Failure] = []
-    notes: Counter[str] = Counter()
-    kept = size = 0
-    for outcome in outcomes:
-        notes.update(outcome.notes)
-        if outcome.status == "error":
-            image = folder.layout.parse(outcome.item.relative)
-            failures.append(
-                Failure(
-                    outcome.item.relative,
-                    "convert",
-                    outcome.kind,
-                    outcome.error,
-                    outcome.hint,
-                    image.image if image else None,
-                )
-            )
-            continue
-        kept += outcome.status == "notneeded"
-        size += outcome.size
-        made.append(_derived(outcome))
-    on_event(StageFinished("convert", len(made) - kept, kept, len(failures), size))
-    manifests = out / "manifests"
-    if shard is not None:
-        # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
-        manifests = manifests / "shards" / f"{shard.index}-of-{shard.count}"
-    try:
-        manifests.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {manifests}: {error.strerror}", hint="check the folder") from error
-    built = build_derived_manifest(
-        made,
-        base=base,
-        out=manifests,
-        recipe=recipe.name,
-        fingerprint=recipe.fingerprint(),
-        on_event=on_event,
-    )
-    table = write_failures(failures, manifests)
-    value = ConvertResult(
-        recipe=recipe.name,
-        fingerprint=recipe.fingerprint(),
-        out=out,
-        manifest=built.path,
-        images=built.images,
-        converted=built.images - kept,
-        kept=kept,
-        failed=len(failures),
-        size=size,
-        notes=tuple(notes.most_common()),
-        first_failures=tuple(sorted(failure.message for failure in failures)[:5]),
-        failures=table,
-    )
-    rows = [
-        ("recipe", f"{value.recipe} ({value.fingerprint})"),
-        ("images", value.images),
-        ("converted", value.converted),
-        *((("done before", value.kept),) if value.kept else ()),
-        *((("failed", value.failed),) if value.failed else ()),
-        *(("", message) for message in value.first_failures),
-        *(((f"{count:,} images", note) for note, count in value.notes)),
-        *((("all failures", str(table)),) if table else ()),
-        ("written", str(value.manifest)),
-    ]
-    return Result("convert", value, ExitCode.PARTIAL if failures else ExitCode.DONE, rows=tuple(rows))
-
-
-def _derived(outcome: Converted) -> ConvertedImage:
-    from cxrprep.manifest.derived import ConvertedImage
-
-    spacing = outcome.spacing_mm
-    return ConvertedImage(
-        source_path=outcome.item.relative,
-        source_digest=outcome.source_digest,
-        path=outcome.path,
-        size=outcome.size,
-        digest=outcome.digest,
-        width=outcome.width,
-        height=outcome.height,
-        mode=outcome.mode,
-        spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
-        boxes=outcome.boxes,
-    )
+    run = _Run(inputs_of_manifest(folder, base), recipe, out, "files", PER_SHARD, None, None, on_event)
+    return run.perform(Engine("inline"), None)
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
@@ -257,8 +128,223 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
         name = recipe.name if form == "files" else f"{recipe.name}-{form}"
         return inputs.folder.home / "derived" / name
     if is_url(str(out)):
+        if str(out).rstrip("/") == inputs.address.rstrip("/"):
+            raise UsageError(f"{out} holds the originals", hint="name another place with --out")
         return str(out)
     target = Path(out)
     if not is_url(inputs.address):
         _never_over_sources(Path(inputs.address), target)
     return target
+
+
+def _never_over_sources(originals: Path, target: Path) -> None:
+    root, place = originals.resolve(), target.resolve()
+    if place == root or (root / "images") == place or any(part == place for part in root.parents):
+        raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the verb: what, by which recipe, where to and how."""
+
+    inputs: Inputs
+    recipe: Recipe
+    target: Path | str
+    form: str
+    per_shard: int
+    shard: Shard | None
+    home: Path | None
+    on_event: Sink
+
+    def perform(self, engine: Engine | None, limits: Limits | None) -> Result[ConvertResult]:
+        """Convert, then write the manifest."""
+        from cxrprep.images.convert import convert as to_files
+        from cxrprep.images.finished import Finished
+        from cxrprep.images.headers import own_pseudonyms
+        from cxrprep.images.picture import DEFAULT_LIMITS
+        from cxrprep.images.places import place_of
+        from cxrprep.images.shards import convert_to_shards, plan_shards
+
+        inputs, out = self.inputs, place_of(self.target)
+        self._check_cluster(engine, out)
+        pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
+        finished = Finished.open(self._cache(out.address), out)
+        gathered = _Gathered(inputs)
+        shared: dict[str, Any] = {
+            "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
+            "total": inputs.total, "on_event": self.on_event,
+        }  # fmt: skip
+        names: list[str] = []
+        if self.form == "files":
+            to_files(inputs.items(), self.recipe, self.target, gathered.take, **shared)
+        else:
+            name = "images" if inputs.folder is None else inputs.name
+            plans = plan_shards(inputs.items, self.form, name=name, per_shard=self.per_shard, shard=self.shard)
+
+            def noted() -> Iterator[ShardPlan]:
+                for plan in plans:
+                    names.append(plan.name)
+                    yield plan
+
+            convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
+        finished.close(alone=self.shard is None)
+        if names and self.shard is None:
+            self._remove_stale(out, set(names))
+        return self._result(gathered, out)
+
+    def _check_cluster(self, engine: Engine | None, out: Place) -> None:
+        from cxrprep.images.places import is_url
+
+        if engine is None or engine.name != "dask":
+            return
+        if not is_url(out.address):
+            _make_folder(Path(out.address))
+        engine.needs([str(Path(path).resolve()) for path in (self.inputs.address, out.address) if not is_url(path)])
+
+    def _cache(self, address: str) -> Path:
+        """Where it is written down what is finished: beside the record of a dataset, so that OUT can be handed on."""
+        from cxrprep.images.places import is_url
+
+        where = address if is_url(address) else str(Path(address).resolve())
+        name = f"{self.recipe.name}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+        home = self.home or (self.inputs.folder.home if self.inputs.folder is not None else None)
+        if home is not None:
+            return home / CACHE_NAME / "derived" / name
+        if not is_url(address):
+            return Path(address) / CACHE_NAME
+        import platformdirs
+
+        return Path(platformdirs.user_cache_path("cxrprep")) / "derived" / name
+
+    def _remove_stale(self, out: Place, names: set[str]) -> None:
+        """Shards of another selection or size would be read together with the new ones."""
+        from cxrprep.images.shard_files import shards_in
+
+        stale = [name for name in shards_in(out, self.form) if name not in names]
+        for name in stale:
+            out.remove(name)
+        if stale:
+            message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
+            self.on_event(Note("convert", message, "info", out.address))
+
+    def _result(self, gathered: _Gathered, out: Place) -> Result[ConvertResult]:
+        from cxrprep.images.places import Folder as LocalFolder
+
+        below = "manifests"
+        if self.shard is not None:
+            # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
+            below = f"manifests/shards/{self.shard.index}-of-{self.shard.count}"
+        if isinstance(out, LocalFolder):
+            value = self._written(gathered, Path(out.address, below), Path(out.address, below))
+        else:
+            import tempfile
+
+            with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
+                value = self._written(gathered, Path(folder), Path(below))
+                made = {path.name for path in Path(folder).iterdir()}
+                for name in sorted(made):
+                    out.fill(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
+                if value.failures is None:
+                    out.remove(f"{below}/failures.parquet")
+        rows = [
+            ("recipe", f"{value.recipe} ({value.fingerprint})"),
+            ("images", value.images),
+            ("converted", value.converted),
+            *((("done before", value.kept),) if value.kept else ()),
+            *((("failed", value.failed),) if value.failed else ()),
+            *(("", message) for message in value.first_failures),
+            *((f"{count:,} images", note) for note, count in value.notes),
+            *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
+            *((("all failures", str(value.failures)),) if value.failures else ()),
+            ("written", str(value.manifest)),
+        ]
+        code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
+        return Result("convert", value, code, rows=tuple(rows))
+
+    def _written(self, gathered: _Gathered, folder: Path, shown: Path) -> ConvertResult:
+        """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
+        from cxrprep.manifest.derived import build_derived_manifest
+        from cxrprep.manifest.failures import write_failures
+
+        _make_folder(folder)
+        built = build_derived_manifest(
+            gathered.images,
+            base=self.inputs.base,
+            out=folder,
+            recipe=self.recipe.name,
+            fingerprint=self.recipe.fingerprint(),
+            on_event=self.on_event,
+        )
+        table = write_failures(gathered.failures, folder)
+        return ConvertResult(
+            recipe=self.recipe.name,
+            fingerprint=self.recipe.fingerprint(),
+            out=str(self.target),
+            form=self.form,
+            manifest=shown / built.path.name,
+            images=built.images,
+            converted=built.images - gathered.kept,
+            kept=gathered.kept,
+            failed=gathered.failures.count,
+            size=gathered.size,
+            notes=tuple(gathered.notes.most_common(_REMARKS)),
+            left_out=tuple(gathered.left_out.most_common()),
+            first_failures=tuple(gathered.failures.first),
+            failures=None if table is None else shown / table.name,
+        )
+
+
+class _Gathered:
+    """What became of the images, in bounded memory."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        from cxrprep.manifest.derived import DerivedRows
+        from cxrprep.manifest.failures import FailureRows
+
+        self._inputs = inputs
+        self.images = DerivedRows()
+        self.failures = FailureRows()
+        self.notes: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.kept = self.size = 0
+
+    def take(self, outcome: Converted) -> None:
+        """One image more."""
+        from cxrprep.manifest.derived import ConvertedImage
+        from cxrprep.manifest.failures import Failure
+
+        name = outcome.item.relative
+        for note in outcome.notes:
+            # Notes that quote values are as many as images.
+            self.notes[note if note in self.notes or len(self.notes) < _NOTES else "other remarks"] += 1
+        if outcome.status == "left out":
+            self.left_out[outcome.error] += 1
+        elif outcome.status == "error":
+            image = self._inputs.image_of(name)
+            self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
+        else:
+            self.kept += outcome.status == "notneeded"
+            self.size += outcome.size
+            spacing = outcome.spacing_mm
+            self.images.add(
+                ConvertedImage(
+                    source_path=name,
+                    source_digest=outcome.source_digest,
+                    path=outcome.path,
+                    size=outcome.size,
+                    digest=outcome.digest,
+                    width=outcome.width,
+                    height=outcome.height,
+                    mode=outcome.mode,
+                    spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
+                    boxes=outcome.boxes,
+                    about=outcome.about,
+                )
+            )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}", hint="check the folder") from error

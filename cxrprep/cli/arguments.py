@@ -223,6 +223,8 @@ def convert_arguments(invocation: Invocation) -> dict[str, Any]:
         **source_arguments(invocation),
         "recipe": recipe_of(invocation),
         "out": invocation.path(convert.out),
+        "to": convert.to,
+        "per_shard": convert.per_shard,
         "shard": invocation.shard,
         "engine": engine_of(invocation),
         "limits": Limits(convert.max_pixels, convert.max_bytes),

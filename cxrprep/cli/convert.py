@@ -26,11 +26,18 @@ if TYPE_CHECKING:
             "on a Dask cluster",
         ),
         ("cxrprep convert /hospital/dicom --recipe square-512 --out /data/ours", "a plain folder of DICOM files"),
+        ("cxrprep convert /hospital/dicom --check-phi", "which tags of it look like an identity"),
+        (
+            "cxrprep convert /data/nih --recipe square-224 --to parquet",
+            "for load_dataset, labels beside the images",
+        ),
     ),
 )
 @options.folder
 @setting("convert.recipe", "--recipe", metavar="NAME|FILE", shell_complete=options.complete_recipe)
 @setting("convert.out", "--out", metavar="DIR")
+@setting("convert.to", "--to")
+@setting("convert.per_shard", "--per-shard")
 @options.tables
 @click.option(
     "--preview", type=click.IntRange(min=1), metavar="N", help="write a contact sheet of N images, and no more"

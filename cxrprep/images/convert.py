@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.durable import replace_file
 from cxrprep.engine import Engine, Lost
-from cxrprep.errors import CxrprepError, ImageError
+from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
-from cxrprep.images.encode import Mark, encode, read_mark
-from cxrprep.images.picture import DEFAULT_LIMITS, Limits
-from cxrprep.images.reading import decode, header, read_bytes
+from cxrprep.images.encode import Mark, encode
+from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
+from cxrprep.images.outputs import read_output
+from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
+from cxrprep.images.places import Folder, Place, place_of, read_source, stamp_of
+from cxrprep.images.plain import stem_of
+from cxrprep.images.reading import decode
 from cxrprep.model import Box, Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from cxrprep.events import Sink
+    from cxrprep.images.finished import Finished
     from cxrprep.images.recipe import Recipe
 
 STAGE: Final = "convert"
 _BATCH: Final = 24
+# Items that are looked up among the finished ones at once.
+_LOOKED_UP: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class ConvertItem:
     ``digest`` is the source's where the record knows it (it is then not computed again). ``boxes`` are in the pixels of
     the source; ``spacing_mm`` (row, column) is used where the file states none. ``source`` may be a URL. ``stem`` is
     the output's path without suffix, where it is not that of ``relative``; ``stamp`` changes with the source.
+    ``row`` is what the manifest says of the image, for outputs that carry it.
     """
 
     source: str
@@ -43,14 +53,21 @@ class ConvertItem:
     spacing_mm: tuple[float, float] | None = None
     stem: str = ""
     stamp: str = ""
+    row: Mapping[str, Any] | None = None
+
+    def output(self, suffix: str) -> str:
+        """The path of its output, with the suffix of the output's form."""
+        return (self.stem or stem_of(self.relative)) + suffix
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
     """What became of one image.
 
-    ``status`` is ok, notneeded (a finished output was found) or error. ``boxes`` and ``spacing_mm`` (row, column) are
-    those of the output. ``voi`` says which rule made the grey scale. ``error`` and ``hint`` explain a failure.
+    ``status`` is ok, notneeded (a finished output was found), left out (a DICOM object that is no image) or error.
+    ``boxes`` and ``spacing_mm`` (row, column) are those of the output. ``voi`` says which rule made the grey scale.
+    ``stamp`` and ``out_stamp`` change with the source and with the output. ``about`` is what a hospital's own header
+    says. ``error`` and ``hint`` explain a failure.
     """
 
     item: ConvertItem
@@ -67,94 +84,195 @@ class Converted:
     spacing_mm: tuple[float, float] | None = None
     voi: str = ""
     notes: tuple[str, ...] = ()
+    frame: Frame | None = None
+    stamp: str = ""
+    out_stamp: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     kind: str = ""
     hint: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is done with each image: small to pickle, made once a run.
+
+    With ``pseudonyms`` the headers are read too, and DICOM objects that are no images are left out without complaint.
+    """
+
+    recipe: Recipe
+    fingerprint: str
+    out: Place
+    limits: Limits = DEFAULT_LIMITS
+    pseudonyms: Pseudonyms | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of every output."""
+        return self.recipe.output.suffix
+
+
 def convert(
     items: Iterable[ConvertItem],
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
+    take: Callable[[Converted], object],
     *,
     engine: Engine | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    finished: Finished | None = None,
+    pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
     on_event: Sink = ignore,
-) -> Iterator[Converted]:
-    """Each image's outcome as it is done; outputs lie below ``out`` under their relative paths with the new suffix.
+) -> None:
+    """Give each image's outcome to ``take``, as it is known; outputs lie below ``out`` under their relative paths.
 
-    An output that carries the recipe's fingerprint and its source's digest is left as it is. One image that fails is
-    one outcome, never the end. Raises ``StorageError`` when the disk refuses, since every further image would fail too.
+    An output that carries the recipe's fingerprint and its source's digest is left as it is; what ``finished`` knows of
+    it is believed while neither file has changed. One image that fails is one outcome, never the end. No more than some
+    thousand items and outcomes are in memory. Raises ``StorageError`` when the disk refuses outputs, since every
+    further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
-    work = functools.partial(_convert_batch, recipe=recipe, out=out, limits=limits)
-    for outcome in (engine or Engine()).run(work, items, batch=_BATCH):
-        if isinstance(outcome, Lost):
-            outcome = Converted(  # noqa: PLW2901  # the same image, told in this room's words
-                outcome.item, "error", error=f"{outcome.item.source}: {outcome.cause}", kind="ImageError",
-                hint="look at the file; it is left out until then",
-            )  # fmt: skip
+    task = Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
+
+    def told(outcome: Converted) -> None:
         on_event(Advanced(STAGE, items=1))
         if outcome.status == "error":
             on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=outcome.error))
-        yield outcome
+        take(outcome)
+
+    def to_do() -> Iterator[ConvertItem]:
+        iterator = iter(items)
+        while batch := list(itertools.islice(iterator, _LOOKED_UP)):
+            for found in batch if finished is None else finished.divide(batch, task):
+                if isinstance(found, Converted):
+                    told(found)
+                else:
+                    yield found
+
+    for outcome in (engine or Engine()).run(functools.partial(convert_batch, task=task), to_do(), batch=_BATCH):
+        if isinstance(outcome, Lost):
+            outcome = lost(outcome)  # noqa: PLW2901  # the same image, told in this room's words
+        elif finished is not None:
+            finished.add(outcome, task)
+        told(outcome)
 
 
-def _convert_batch(items: Sequence[ConvertItem], *, recipe: Recipe, out: Path, limits: Limits) -> list[Converted]:
+def lost(outcome: Lost[ConvertItem]) -> Converted:
+    """An image over which worker processes died, as a failure."""
+    return Converted(
+        outcome.item, "error", error=f"{outcome.item.source}: {outcome.cause}", kind="ImageError",
+        hint="look at the file; it is left out until then",
+    )  # fmt: skip
+
+
+def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted]:
+    """The outcomes of some images, in a worker process."""
     import cv2
 
     # Parallelism is by files; threads inside each would only get in each other's way.
     cv2.setNumThreads(1)
-    return [convert_one(item, recipe, out, limits) for item in items]
+    return [converted(item, task) for item in items]
 
 
 def convert_one(item: ConvertItem, recipe: Recipe, out: Path, limits: Limits = DEFAULT_LIMITS) -> Converted:
     """One image's outcome; its output is written, unless a finished one is there. Raises ``StorageError``."""
-    relative = str(Path(item.relative).with_suffix(recipe.output.suffix))
-    target, fingerprint = out / relative, recipe.fingerprint()
+    return converted(item, Task(recipe, recipe.fingerprint(), Folder(str(out)), limits))
+
+
+def converted(item: ConvertItem, task: Task) -> Converted:
+    """One image's outcome by ``task``. Raises ``StorageError``, and what an object store raises."""
+    path = item.output(task.suffix)
+
+    def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
+        return read_output(task.out, path, task.fingerprint, str(digest))
+
+    outcome, encoded = make(item, task, finished_one)
+    if outcome.status == "ok":
+        assert encoded is not None
+        stamp = task.out.fill(path, lambda part: part.write_bytes(encoded))
+        return dataclasses.replace(outcome, out_stamp=stamp)
+    if outcome.status == "notneeded":
+        return dataclasses.replace(outcome, out_stamp=task.out.stamp(path) or "")
+    return outcome
+
+
+def make(
+    item: ConvertItem,
+    task: Task,
+    finished_one: Callable[[Digest], tuple[Mark, tuple[int, int], bytes] | None],
+) -> tuple[Converted, bytes | None]:
+    """One image's outcome and the bytes of its output, not written yet.
+
+    ``finished_one`` gives the output that was made of a source of this digest: its mark, its size, its bytes.
+    """
+    data: bytes | None = None
+    # Before the bytes: a source that changes meanwhile is then seen to have changed.
+    stamp = item.stamp or stamp_of(item.source) or ""
     try:
-        data = None
-        digest = item.digest
-        if digest is None:
-            data = read_bytes(Path(item.source), limits)
-            digest = Digest("sha256", hashlib.sha256(data).hexdigest())
-        held = read_mark(target)
-        size = None if held is None else header(target)
-        if held is not None and size is not None and (held.fingerprint, held.source) == (fingerprint, str(digest)):
-            return _described(
-                item, "notneeded", held, relative=relative, encoded=target.read_bytes(), size=(size[0], size[1])
+        digest, about = item.digest, {}
+        if digest is None or task.pseudonyms is not None:
+            data = _read(item, task.limits)
+            digest = digest or Digest("sha256", hashlib.sha256(data).hexdigest())
+        if task.pseudonyms is not None and data is not None:
+            about = header_facts(data, item.source, task.pseudonyms)
+        held = finished_one(digest)
+        if held is not None:
+            mark, size, encoded = held
+            outcome = _described(
+                item, task, "notneeded", mark=mark, encoded=encoded, size=size, stamp=stamp, about=about
             )
+            return outcome, encoded
         if data is None:
-            data = read_bytes(Path(item.source), limits)
-        picture = decode(data, item.source, limits)
+            data = _read(item, task.limits)
+        picture = decode(data, item.source, task.limits)
         if picture.spacing_mm is None:
             picture.spacing_mm = item.spacing_mm
-        made = recipe(picture)
+        made = task.recipe(picture)
         mark = Mark(
-            recipe.name, fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame, made.spacing_mm,
-            tuple(made.notes),
+            task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
+            made.spacing_mm, tuple(made.notes),
         )  # fmt: skip
-        encoded = encode(made, recipe.output, mark)
-        replace_file(target, lambda part: part.write_bytes(encoded))
+        encoded = encode(made, task.recipe.output, mark)
     except ImageError as error:
-        return Converted(item, "error", error=error.message, kind=type(error).__name__, hint=error.hint)
+        kind = is_no_image(data, item.source) if task.pseudonyms is not None and data is not None else ""
+        if kind:
+            return Converted(item, "left out", error=kind, stamp=stamp), None
+        return Converted(item, "error", error=error.message, kind=type(error).__name__, hint=error.hint), None
     except CxrprepError:
         raise
     except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError, AttributeError) as error:
         # A decoder surprised by hostile bytes must not take the other images with it.
         text = f"{item.source}: {type(error).__name__}: {error}"
-        return Converted(item, "error", error=text, kind="ImageError", hint="look at the file; it may be damaged")
-    return _described(item, "ok", mark, relative=relative, encoded=encoded, size=(made.width, made.height))
+        return Converted(item, "error", error=text, kind="ImageError", hint="look at the file; it may be damaged"), None
+    size = (made.width, made.height)
+    return _described(item, task, "ok", mark, size, encoded, stamp=stamp, about=about), encoded
 
 
-def _described(
-    item: ConvertItem, status: str, mark: Mark, *, relative: str, encoded: bytes, size: tuple[int, int]
+def _read(item: ConvertItem, limits: Limits) -> bytes:
+    try:
+        return read_source(item.source, limits)
+    except StorageError as error:
+        # One file that may not be read is one failure; a disk that refuses outputs is the end.
+        raise ImageError(error.message, hint=error.hint) from error
+
+
+def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
+    item: ConvertItem,
+    task: Task,
+    status: str,
+    mark: Mark,
+    size: tuple[int, int],
+    encoded: bytes,
+    *,
+    stamp: str,
+    about: Mapping[str, Any],
 ) -> Converted:
+    """An outcome that has an output, as its mark tells it."""
     return Converted(
         item,
         status,
-        path=relative,
+        path=item.output(task.suffix),
         size=len(encoded),
         digest=f"sha256:{hashlib.sha256(encoded).hexdigest()}",
         source_digest=mark.source,
@@ -166,4 +284,18 @@ def _described(
         spacing_mm=mark.spacing_mm,
         voi=mark.voi,
         notes=mark.notes,
+        frame=mark.frame,
+        stamp=stamp,
+        about=about,
     )
+
+
+def spelled(about: Mapping[str, Any]) -> str:
+    """What a header says, as text that sorts and compares."""
+    return json.dumps(about, sort_keys=True, separators=(",", ":")) if about else ""
+
+
+def unspelled(text: str) -> dict[str, Any]:
+    """What ``spelled`` wrote."""
+    about: dict[str, Any] = json.loads(text) if text else {}
+    return about

@@ -145,11 +145,18 @@ def read_mark(path: Path) -> Mark | None:
                 head = file.read()
     except OSError:
         return None
-    start = head.find(_KEY)
+    return mark_in(head)
+
+
+def mark_in(data: bytes) -> Mark | None:
+    """The mark in the bytes of an output of ours, or in its head (WebP: its tail); ``None`` for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        data = data[-_HEAD:]
+    start = data.find(_KEY, 0, _HEAD)
     if start < 0:
         return None
     try:
-        held, _ = json.JSONDecoder().raw_decode(head[start + len(_KEY) + 1 :].decode("latin-1"))
+        held, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
         return Mark.parse(held)
     except (ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,18 +14,21 @@ import pyarrow.parquet as pq
 from cxrprep.datasets.spec import catalog
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
-from cxrprep.labels.values import categories, constant, positions
+from cxrprep.labels.values import categories, constant, positions, projection_of
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.manifest.croissant import write_croissant
-from cxrprep.schemas import BOX, DERIVED, IMAGES, null_columns, read_footer, write_table
+from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns, read_footer, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.events import Sink
     from cxrprep.model import Box
 
+HEADERS_NAME: Final = "headers.parquet"
+# Images held as objects before they become columns.
+_ROWS: Final = 8192
 _CHANGED: Final = ("path", "bytes", "digest", "width", "height", "source_mode", "spacing_x_mm", "spacing_y_mm", "boxes")
 
 
@@ -33,6 +37,7 @@ class ConvertedImage:
     """One converted image: ``source_path`` in the dataset, ``path`` under the derived folder.
 
     ``boxes`` are in its own pixels, already transformed; ``None`` where nobody drew any. ``spacing_mm`` is (x, y).
+    ``about`` is what the header of a plain folder's image says: see ``cxrprep.images.headers``.
     """
 
     source_path: str
@@ -45,6 +50,27 @@ class ConvertedImage:
     mode: str
     spacing_mm: tuple[float, float] | None = None
     boxes: Sequence[Box] | None = None
+    about: Mapping[str, Any] | None = None
+
+
+class DerivedRows:
+    """Converted images, gathered one by one and kept as columns: some hundred bytes each."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._rows: list[ConvertedImage] = []
+
+    def add(self, image: ConvertedImage) -> None:
+        """Take one image in."""
+        self._rows.append(image)
+        if len(self._rows) == _ROWS:
+            self._tables.append(_own(self._rows))
+            self._rows = []
+
+    def table(self) -> pa.Table:
+        """All of them, sorted by path."""
+        tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]
+        return pa.concat_tables(tables).unify_dictionaries().sort_by("path").combine_chunks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +83,7 @@ class DerivedResult:
 
 
 def build_derived_manifest(
-    converted: Iterable[ConvertedImage],
+    converted: Iterable[ConvertedImage] | DerivedRows,
     *,
     base: Path | None,
     out: Path,
@@ -71,14 +97,22 @@ def build_derived_manifest(
     the conversion knows. Images that ``base`` does not list are written too, and counted. Raises ``TableError`` for a
     damaged base and for two outputs of one path, ``StorageError`` when the disk refuses.
     """
-    rows = sorted(converted, key=lambda image: image.path)
-    twice = next((a.path for a, b in itertools.pairwise(rows) if a.path == b.path), None)
+    if not isinstance(converted, DerivedRows):
+        gathered = DerivedRows()
+        for image in converted:
+            gathered.add(image)
+        converted = gathered
+    own = converted.table()
+    paths = own.column("path").to_pylist()
+    twice = next((a for a, b in itertools.pairwise(paths) if a == b), None)
     if twice is not None:
         raise TableError(f"two converted images are called {twice}", hint="convert into an empty folder")
-    sources = pa.array([row.source_path for row in rows], pa.string())
+    rows = len(paths)
+    del paths
+    sources = own.column("source_path").combine_chunks()
     origin: dict[str, Any] = {"recipe": recipe, "fingerprint": fingerprint}
     columns: dict[str, Any] = {}
-    without = len(rows)
+    without = rows
     if base is not None:
         origin = {**_of_base(read_footer(base)), **origin}
         table = pq.read_table(base).combine_chunks()
@@ -91,33 +125,44 @@ def build_derived_manifest(
             first = sources.filter(pc.is_null(place))[0]
             message = f"{without:,} converted images are not in the dataset's manifest; the first: {first}"
             on_event(Note("convert", message, "warning", str(out / IMAGES_NAME)))
-    columns |= _own(rows)
-    columns |= {"recipe": constant(recipe, len(rows)), "recipe_fingerprint": constant(fingerprint, len(rows))}
+    elif pc.any(pc.not_equal(own.column("about"), "")).as_py():
+        columns, headers = _of_headers(own)
+        write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
+    columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
+    columns |= {"recipe": constant(recipe, rows), "recipe_fingerprint": constant(fingerprint, rows)}
     for name in ("image_id", "patient_id", "study_id"):
         # A file without a row has no identity but its path; a made-up patient would be worse.
         columns[name] = pc.coalesce(columns[name], sources) if name in columns else sources
     dataset = origin.get("dataset") or "folder"
     release = origin.get("release") or ""
     for name, word in (("dataset", dataset), ("release", release)):
-        columns[name] = constant(word, len(rows))
-    derived = null_columns(DERIVED, len(rows), columns)
+        columns[name] = constant(word, rows)
+    derived = null_columns(DERIVED, rows, columns)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     write_table(derived.sort_by(order), out / IMAGES_NAME, name="derived", made_from=origin)
     write_croissant(out, catalog().get(dataset), (IMAGES_NAME,))
-    return DerivedResult(out / IMAGES_NAME, len(rows), without)
+    return DerivedResult(out / IMAGES_NAME, rows, without)
 
 
 def _of_base(footer: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in footer.items() if k not in {"schema", "schema_version", "tool"}}
 
 
-def _own(rows: Sequence[ConvertedImage]) -> dict[str, Any]:
+_OWN: Final = pa.schema(
+    [
+        *(DERIVED.field(name) for name in (*_CHANGED, "source_path", "source_digest")),
+        pa.field("about", pa.string()),
+    ]
+)
+
+
+def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
     """What the conversion knows of each image."""
     boxes = [
         None if row.boxes is None else [{"label": b.label, "x": b.x, "y": b.y, "w": b.w, "h": b.h} for b in row.boxes]
         for row in rows
     ]
-    return {
+    columns = {
         "path": pa.array([row.path for row in rows], pa.string()),
         "bytes": pa.array([row.size for row in rows], pa.int64()),
         "digest": pa.array([row.digest for row in rows], pa.string()),
@@ -129,4 +174,42 @@ def _own(rows: Sequence[ConvertedImage]) -> dict[str, Any]:
         "boxes": pa.array(boxes, pa.list_(BOX)),
         "source_path": pa.array([row.source_path for row in rows], pa.string()),
         "source_digest": pa.array([row.source_digest for row in rows], pa.string()),
+        "about": pa.array([json.dumps(row.about) if row.about else "" for row in rows], pa.string()),
     }
+    return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
+
+
+def _of_headers(own: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+    """The columns that headers give to the manifest, and ``headers.parquet``."""
+    names = {"patient_id": "patient", "study_id": "study"}
+    wanted = {name: names.get(name, name) for name in HEADERS.names if name not in ("source_path", "path")}
+    wanted |= {"view": "view", "sex": "sex", "age_years": "age_years", "age_flag": "age_flag"}
+    held: dict[str, list[Any]] = {name: [] for name in wanted}
+    for text in own.column("about").to_pylist():
+        about = json.loads(text) if text else {}
+        for name, key in wanted.items():
+            held[name].append(about.get(key))
+    kinds = {field.name: field.type for field in (*HEADERS, *IMAGES)}
+    columns = {name: _as(values, kinds[name]) for name, values in held.items()}
+    headers = null_columns(
+        HEADERS,
+        own.num_rows,
+        {name: columns[name] for name in HEADERS.names if name in columns}
+        | {name: own.column(name).combine_chunks() for name in ("source_path", "path")},
+    )
+    about = {name: columns[name] for name in ("patient_id", "study_id", "view", "sex", "age_years", "age_flag")}
+    about |= {
+        "view_raw": categories(columns["view_raw"].cast(pa.string())),
+        "projection": projection_of(columns["view"]),
+        "orig_width": columns["columns"],
+        "orig_height": columns["rows"],
+    }
+    return about, headers
+
+
+def _as(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode().cast(kind)
+    if pa.types.is_integer(kind):
+        return pa.array([None if value is None else int(value) for value in values], kind)
+    return pa.array(values, kind)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAILURES_NAME = "failures.parquet"
+_ROWS: Final = 8192
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,47 @@ class Failure:
     image_id: str | None = None
 
 
-def write_failures(failures: Iterable[Failure], folder: Path) -> Path | None:
+class FailureRows:
+    """Failures, gathered one by one and kept as columns, for a folder in which everything fails.
+
+    ``first`` are the messages that come first in the alphabet, for a person.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+        self._tables: list[pa.Table] = []
+        self._rows: list[Failure] = []
+
+    def add(self, failure: Failure) -> None:
+        """Take one in."""
+        self.count += 1
+        bisect.insort(self.first, failure.message)
+        del self.first[_SHOWN:]
+        self._rows.append(failure)
+        if len(self._rows) == _ROWS:
+            self._fold()
+
+    def _fold(self) -> None:
+        self._tables.append(pa.Table.from_pylist([asdict(failure) for failure in self._rows], schema=FAILURES))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """All of them, sorted by path."""
+        self._fold()
+        return pa.concat_tables(self._tables).unify_dictionaries().sort_by("path").combine_chunks()
+
+
+def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> Path | None:
     """Write ``failures.parquet`` into ``folder``, sorted by path; without failures an earlier one is removed."""
-    rows = sorted((asdict(failure) for failure in failures), key=lambda row: row["path"])
+    if not isinstance(failures, FailureRows):
+        gathered = FailureRows()
+        for failure in failures:
+            gathered.add(failure)
+        failures = gathered
     path = folder / FAILURES_NAME
-    if not rows:
+    if not failures.count:
         path.unlink(missing_ok=True)
         return None
-    write_table(pa.Table.from_pylist(rows, schema=FAILURES), path, name="failures", made_from={})
+    write_table(failures.table(), path, name="failures", made_from={})
     return path

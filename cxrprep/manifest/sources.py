@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError
 from cxrprep.model import Box, Digest, ImageId, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _COLUMNS = ["image_id", "patient_id", "study_id", "view", "path", "digest", "boxes", "spacing_x_mm", "spacing_y_mm"]
 
+_ABOUT = (
+    "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image that is here: ``boxes`` in its own pixels, ``None`` where nobody drew any; spacing is (row, column)."""
+    """One image that is here: ``boxes`` in its own pixels, ``None`` where nobody drew any; spacing is (row, column).
+
+    ``row`` holds the columns that were asked for.
+    """
 
     path: str
     image: ImageId
     digest: Digest | None
     boxes: tuple[Box, ...] | None
     spacing_mm: tuple[float, float] | None
+    row: Mapping[str, Any] | None = None
 
 
 def source_images(images: Path) -> Iterator[SourceImage]:
@@ -37,7 +47,38 @@ def source_images(images: Path) -> Iterator[SourceImage]:
             for row in batch.to_pylist():
                 yield _source(row)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
+        raise _unreadable(images, error) from error
+
+
+def images_by_split(images: Path) -> Iterator[SourceImage]:
+    """The rows of ``images.parquet`` split by split, each in its order, with what training needs of each as ``row``.
+
+    Splits come in the order of their names, images without one at the end. Labels that no image has are left out.
+    Raises ``TableError`` when it cannot be read.
+    """
+    try:
+        table = pq.read_table(images)
+        labels = [
+            name
+            for name in table.schema.names
+            if name.startswith("label_") and table.schema.field(name).type == pa.int8()
+        ]
+        kept = [*_ABOUT, *(name for name in labels if table.column(name).null_count < table.num_rows)]
+        table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise _unreadable(images, error) from error
+    place = pa.array(range(table.num_rows), pa.int64())
+    order = pc.sort_indices(
+        pa.table({"split": table.column("split").cast(pa.string()), "place": place}),
+        sort_keys=[("split", "ascending"), ("place", "ascending")],
+    )
+    for start in range(0, len(order), 8192):
+        for row in table.take(order[start : start + 8192]).to_pylist():
+            yield dataclasses.replace(_source(row), row={name: row[name] for name in kept})
+
+
+def _unreadable(images: Path, error: Exception) -> TableError:
+    return TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT")
 
 
 def count_images(images: Path) -> int:
@@ -45,7 +86,7 @@ def count_images(images: Path) -> int:
     try:
         return int(pq.ParquetFile(images).metadata.num_rows)
     except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
+        raise _unreadable(images, error) from error
 
 
 def _source(row: dict[str, Any]) -> SourceImage:

@@ -1,0 +1,136 @@
+"""The two forms of a shard as files: written sample by sample, and read back image by image.
+
+A sample is its key, the bytes of its image, and a row: what the manifest says of it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import tarfile
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrprep.errors import CxrprepError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cxrprep.images.places import Place
+
+    Sample = tuple[str, bytes, dict[str, Any]]
+
+# Image files are compressed already: groups are small, so that a reader holds few of them.
+_GROUP: Final = 100
+# The struct and the metadata by which the package datasets knows an image column.
+_IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+_FEATURES: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()
+_BOXES: Final = pa.list_(
+    pa.struct([("label", pa.string()), *((side, pa.float32()) for side in ("x", "y", "w", "h"))])
+)  # fmt: skip
+_KINDS: Final = {"age_years": pa.float32()}
+_MADE: Final = {
+    "width": pa.int32(), "height": pa.int32(), "spacing_x_mm": pa.float32(), "spacing_y_mm": pa.float32(),
+    "boxes": _BOXES, "source_path": pa.string(), "source_digest": pa.string(), "recipe": pa.string(),
+    "recipe_fingerprint": pa.string(),
+}  # fmt: skip
+
+
+def write_tar(part: Path, samples: Iterable[Sample], suffix: str) -> None:
+    """Write a WebDataset shard: two members a sample, the image and a JSON object."""
+    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
+        for key, encoded, row in samples:
+            _add(archive, key + suffix, encoded)
+            _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    # Owner, time and mode are the same everywhere, so that the same images give the same bytes.
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o644
+    archive.addfile(member, io.BytesIO(data))
+
+
+def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Sequence[str]) -> None:
+    """Write a Parquet shard; ``stated`` are the columns of a row that the manifest gives, the same in every shard."""
+    kinds = {name: pa.int8() if name.startswith("label_") else _KINDS.get(name, pa.string()) for name in stated}
+    columns = pa.schema([*kinds.items(), *_MADE.items()])
+    schema = pa.schema([pa.field("image", _IMAGE), *columns], metadata={b"huggingface": _FEATURES})
+    iterator = iter(samples)
+    with pq.ParquetWriter(part, schema, compression="none", use_dictionary=False) as writer:
+        while group := list(itertools.islice(iterator, _GROUP)):
+            images = pa.array([{"bytes": data, "path": key + suffix} for key, data, _ in group], _IMAGE)
+            rows = pa.Table.from_pylist([row for _, _, row in group], schema=columns).combine_chunks()
+            arrays = [images, *(column.combine_chunks() for column in rows.columns)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+class Held:
+    """The images that a shard of an earlier run holds, by name; empty where there is none, or a damaged one."""
+
+    def __init__(self, place: Place, name: str, form: str) -> None:
+        self._file: Any = None
+        self._archive: tarfile.TarFile | None = None
+        self._parquet: pq.ParquetFile | None = None
+        self._where: dict[str, Any] = {}
+        self._group: tuple[int, dict[str, bytes]] = (-1, {})
+        try:
+            self._file = place.open(name)
+            if form == "webdataset":
+                self._archive = tarfile.TarFile(fileobj=self._file)
+                self._where = {member.name: member for member in self._archive.getmembers()}
+            else:
+                self._parquet = pq.ParquetFile(self._file)
+                for group in range(self._parquet.num_row_groups):
+                    names = self._parquet.read_row_group(group, columns=["image.path"]).column("image").to_pylist()
+                    self._where |= {str(image["path"]): group for image in names}
+        except (ImageError, OSError, tarfile.TarError, pa.ArrowException, KeyError, TypeError):
+            self._where = {}
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes of an image; ``None`` when it is not there."""
+        found = self._where.get(name)
+        if found is None:
+            return None
+        if self._archive is not None:
+            member = self._archive.extractfile(found)
+            return None if member is None else member.read()
+        assert self._parquet is not None
+        if self._group[0] != found:
+            images = self._parquet.read_row_group(found, columns=["image"]).column("image").to_pylist()
+            self._group = (found, {image["path"]: image["bytes"] for image in images})
+        return self._group[1].get(name)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+_SHARD_NAME: Final = re.compile(r"(data/[^/]+-\d{5}-of-\d{5}\.parquet)|([^/]+-\d{6}\.tar)")
+
+
+def shards_in(place: Place, form: str) -> list[str]:
+    """The shards that lie in a folder and that this program wrote, whatever they hold."""
+    suffix = ".tar" if form == "webdataset" else ".parquet"
+    names = [entry.name for entry in place.list() if entry.name.endswith(suffix)]
+    return sorted(name for name in names if _SHARD_NAME.fullmatch(name) and _is_ours(place, name, form))
+
+
+def _is_ours(place: Place, name: str, form: str) -> bool:
+    try:
+        with place.open(name) as file:
+            if form == "parquet":
+                return "recipe_fingerprint" in pq.read_schema(file).names
+            archive = tarfile.TarFile(fileobj=file)
+            archive.next()
+            about = archive.next()
+            held = archive.extractfile(about) if about is not None else None
+            return held is not None and "recipe_fingerprint" in json.loads(held.read())
+    except (CxrprepError, OSError, ValueError, TypeError, tarfile.TarError, pa.ArrowException):
+        return False

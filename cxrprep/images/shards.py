@@ -1,0 +1,279 @@
+"""Outputs as shards: WebDataset tar files, or Parquet with the image bytes inside as the package ``datasets`` reads it.
+
+A shard is one task: it is made whole or not at all. What a run before has put into it is taken over image by image
+(each carries its mark), so a shard that lacks one image costs one conversion. The same images give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.engine import Engine, Lost
+from cxrprep.errors import UsageError
+from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
+from cxrprep.images import convert as converting
+from cxrprep.images.outputs import output_in
+from cxrprep.images.picture import DEFAULT_LIMITS, Limits
+from cxrprep.images.places import place_of
+from cxrprep.images.plain import stem_of
+from cxrprep.images.shard_files import Held, write_parquet, write_tar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cxrprep.events import Sink
+    from cxrprep.images.convert import Converted, ConvertItem, Task
+    from cxrprep.images.encode import Mark
+    from cxrprep.images.finished import Finished
+    from cxrprep.images.headers import Pseudonyms
+    from cxrprep.images.recipe import Recipe
+    from cxrprep.model import Digest, Shard
+
+FORMS: Final = ("webdataset", "parquet")
+_PROBED: Final = 8
+# The package datasets has names of its own for splits; a release's other names stay as they are.
+_SPLITS: Final = {"validate": "validation", "": "train"}
+# column -> what the header of a plain folder's image says under that name (see cxrprep.images.headers)
+_OF_HEADERS: Final = {
+    "image_id": "", "patient_id": "patient", "study_id": "study",
+    "view": "view", "sex": "sex", "age_years": "age_years",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One shard: its path below the output folder, its images in order, and the key of each in it."""
+
+    name: str
+    items: tuple[ConvertItem, ...]
+    keys: tuple[str, ...]
+    known_to_kill: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """What became of the images of one shard."""
+
+    name: str
+    outcomes: tuple[Converted, ...]
+
+
+def key_of(item: ConvertItem) -> str:
+    """The key of a sample: its image id (or path), ``__`` for ``/``; without a dot, where the key would end."""
+    name = str(item.row["image_id"]) if item.row is not None else item.stem or stem_of(item.relative)
+    return name.replace("/", "__").replace(".", "_")
+
+
+def plan_shards(
+    items: Callable[[], Iterable[ConvertItem]], form: str, *, name: str, per_shard: int, shard: Shard | None = None
+) -> Iterator[ShardPlan]:
+    """The shards of images that come split by split. Names depend on the images alone, never on what is done already.
+
+    With ``shard`` every Nth of them is given: a job array divides shards, not images.
+    """
+    counts = Counter(_split(item) for item in items())
+    number = 0
+    for split, group in itertools.groupby(items(), key=_split):
+        for index, batch in enumerate(_batched(group, per_shard)):
+            number += 1
+            if shard is not None and number % shard.count != shard.index % shard.count:
+                continue
+            if form == "parquet":
+                shown = _SPLITS.get(split, split)
+                file = f"data/{shown}-{index:05d}-of-{-(-counts[split] // per_shard):05d}.parquet"
+            else:
+                file = f"{'-'.join(part for part in (name, split) if part)}-{index:06d}.tar"
+            yield ShardPlan(file, tuple(batch), tuple(_keys(batch)))
+
+
+def _split(item: ConvertItem) -> str:
+    return "" if item.row is None else str(item.row.get("split") or "")
+
+
+def _batched(items: Iterable[ConvertItem], size: int) -> Iterator[list[ConvertItem]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _keys(batch: Sequence[ConvertItem]) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for item in batch:
+        key = key_of(item)
+        seen[key] += 1
+        yield key if seen[key] == 1 else f"{key}~{seen[key]}"
+
+
+def convert_to_shards(
+    plans: Iterable[ShardPlan],
+    form: str,
+    recipe: Recipe,
+    out: Path | str,
+    take: Callable[[Converted], object],
+    *,
+    engine: Engine | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    finished: Finished | None = None,
+    pseudonyms: Pseudonyms | None = None,
+    total: int | None = None,
+    on_event: Sink = ignore,
+) -> None:
+    """Give each image's outcome to ``take``, shard by shard; see ``cxrprep.images.convert.convert``.
+
+    Raises ``UsageError`` for a form that is none of ``FORMS``.
+    """
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
+    on_event(StageStarted(converting.STAGE, items=total, unit="images"))
+    task = converting.Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
+    where = engine or Engine()
+
+    def told(done: ShardDone) -> None:
+        for outcome in done.outcomes:
+            if finished is not None:
+                finished.add(outcome, task)
+            if outcome.status == "error":
+                on_event(ItemFinished(converting.STAGE, outcome.item.relative, "error", detail=outcome.error))
+            take(outcome)
+        on_event(Advanced(converting.STAGE, items=len(done.outcomes)))
+
+    def to_do() -> Iterator[ShardPlan]:
+        for plan in plans:
+            held = None if finished is None else finished.whole(plan.items, paths_of(plan, task), plan.name, task)
+            if isinstance(held, list):
+                for outcome in held:
+                    take(outcome)
+                on_event(Advanced(converting.STAGE, items=len(held)))
+            else:
+                yield plan if held is None else dataclasses.replace(plan, items=held)
+
+    work = functools.partial(_make_shards, task=task, form=form)
+    for done in where.run(work, to_do(), batch=1):
+        if isinstance(done, Lost):
+            # Which of its images it was, is found with each image alone; then the shard is made without it.
+            killers = _killers(done.item, task, where)
+            again = dataclasses.replace(done.item, known_to_kill=killers)
+            for second in where.run(work, [again], batch=1):
+                told(_given_up(second) if isinstance(second, Lost) else second)
+        else:
+            told(done)
+
+
+def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, str]:
+    probe = functools.partial(_probe, task=task)
+    outcomes = engine.run(probe, plan.items, batch=_PROBED)
+    return {outcome.item.relative: outcome.cause for outcome in outcomes if isinstance(outcome, Lost)}
+
+
+def _probe(items: Sequence[ConvertItem], *, task: Task) -> list[None]:
+    for item in items:
+        converting.make(item, task, lambda _: None)
+    return [None] * len(items)
+
+
+def _given_up(done: Lost[ShardPlan]) -> ShardDone:
+    lost = (converting.lost(Lost(item, done.cause)) for item in done.item.items)
+    return ShardDone(done.item.name, tuple(lost))
+
+
+def paths_of(plan: ShardPlan, task: Task) -> list[str]:
+    """What the manifest calls each image: the shard's path, and the name in it."""
+    return [f"{plan.name}/{key}{task.suffix}" for key in plan.keys]
+
+
+# ---- in a worker ----
+
+
+class _NothingInIt(Exception):  # noqa: N818  # a signal within this module, not an error for anyone
+    """No image of the shard could be converted."""
+
+
+def _make_shards(plans: Sequence[ShardPlan], *, task: Task, form: str) -> list[ShardDone]:
+    import cv2
+
+    cv2.setNumThreads(1)
+    return [_make_shard(plan, task, form) for plan in plans]
+
+
+def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
+    outcomes: list[Converted] = []
+    held = Held(task.out, plan.name, form)
+
+    def samples() -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+        for item, key, path in zip(plan.items, plan.keys, paths_of(plan, task), strict=True):
+            outcome, encoded = _image(item, key + task.suffix, task, held, plan.known_to_kill)
+            outcomes.append(dataclasses.replace(outcome, path=path) if encoded is not None else outcome)
+            if encoded is not None:
+                yield key, encoded, _row(outcome, task)
+
+    def write(part: Path) -> None:
+        if form == "webdataset":
+            write_tar(part, samples(), task.suffix)
+        else:
+            write_parquet(part, samples(), task.suffix, _stated(plan.items))
+        if not any(outcome.path for outcome in outcomes):
+            raise _NothingInIt
+
+    try:
+        stamp = task.out.fill(plan.name, write)
+    except _NothingInIt:
+        task.out.remove(plan.name)
+        stamp = ""
+    finally:
+        held.close()
+    return ShardDone(plan.name, tuple(dataclasses.replace(outcome, out_stamp=stamp) for outcome in outcomes))
+
+
+def _image(
+    item: ConvertItem, member: str, task: Task, held: Held, killers: Mapping[str, str]
+) -> tuple[Converted, bytes | None]:
+    if item.relative in killers:
+        return converting.lost(Lost(item, killers[item.relative])), None
+
+    def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
+        data = held.get(member)
+        return None if data is None else output_in(data, task.fingerprint, str(digest))
+
+    return converting.make(item, task, finished_one)
+
+
+def _stated(items: Sequence[ConvertItem]) -> list[str]:
+    """The columns that the manifest gives to every sample."""
+    first = next((item.row for item in items if item.row is not None), None)
+    return list(first) if first else [*_OF_HEADERS]
+
+
+def _row(outcome: Converted, task: Task) -> dict[str, Any]:
+    """What a sample says of itself beside its image."""
+    item, spacing = outcome.item, outcome.spacing_mm
+    about = outcome.about
+    stated = item.row or {
+        **{name: about.get(key, item.relative if name.endswith("_id") else None) for name, key in _OF_HEADERS.items()},
+    }
+    return {
+        **stated,
+        "width": outcome.width,
+        "height": outcome.height,
+        "spacing_x_mm": None if spacing is None else spacing[1],
+        "spacing_y_mm": None if spacing is None else spacing[0],
+        "boxes": None if outcome.boxes is None else [dataclasses.asdict(box) for box in outcome.boxes],
+        "source_path": item.relative,
+        "source_digest": outcome.source_digest,
+        "recipe": task.recipe.name,
+        "recipe_fingerprint": task.fingerprint,
+    }
+
+
+def row_sign(item: ConvertItem) -> str:
+    """What changes when a sample would say something else of the same image."""
+    boxes = None if item.boxes is None else [dataclasses.asdict(box) for box in item.boxes]
+    text = json.dumps([item.row and dict(item.row), boxes], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
