@@ -7,6 +7,8 @@ are first used, so that importing this package costs nothing.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,3 +54,16 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package. Two of its rooms, ``plan`` and ``verify``, have a verb's name; the name belongs to the verb."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # The import system binds a room to its parent when it is first imported; ``from cxrprep.verify import ...``
+        # does not need that.
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

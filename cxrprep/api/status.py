@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folders import Folder, open_folder
 from cxrprep.api.results import Result
+from cxrprep.model import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# More ids than this are no part of a command that a person would type.
+_FEW: Final = 5
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
 
@@ -164,7 +168,8 @@ def _stages(folder: Folder, parts: tuple[PartStatus, ...]) -> Iterator[StageStat
     if not folder.record.exists:
         yield StageStatus("download", "not recorded", f"{here:,} files, made by others: verify adopts them in place")
     elif missing or partial or wrong:
-        detail = f"{missing:,} missing, {partial:,} partial, {wrong:,} of another size"
+        found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
+        detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
@@ -214,24 +219,57 @@ def _rows(path: Path) -> int:
 
 
 def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
-    root = folder.root
+    where = shlex.quote(str(folder.root))
+    if folder.home != folder.root:
+        where += f" --state {shlex.quote(str(folder.home))}"
     by_name = {stage.name: stage for stage in stages}
     if by_name["download"].state == "incomplete":
-        again = [stage for stage in parts if stage.missing or stage.partial]
-        verb = f"cxrprep download {folder.spec.name} {root}" if again else f"cxrprep verify {root} --repair"
-        yield verb
+        again = any(stage.missing or stage.partial for stage in parts)
+        yield again_command(folder) if again else f"cxrprep verify {where} --repair"
     if by_name["verify"].state != "done":
-        yield f"cxrprep verify {root}"
+        yield f"cxrprep verify {where}"
     if by_name["extract-labels"].state != "done":
-        yield f"cxrprep extract-labels {root}"
+        yield f"cxrprep extract-labels {where}"
     elif by_name["manifest"].state != "done":
-        yield f"cxrprep manifest {root}"
+        yield f"cxrprep manifest {where}"
     for stage in stages:
         if stage.name.startswith("convert") and stage.state != "done":
             recipe = stage.name.partition(" ")[2] or "square-224"
-            yield f"cxrprep convert {root} --recipe {recipe}"
+            yield f"cxrprep convert {where} --recipe {recipe}"
     if all(stage.state == "done" for stage in stages if stage.name != "download"):
-        yield f"cxrprep report {root}"
+        yield f"cxrprep report {where}"
+
+
+def again_command(folder: Folder) -> str:
+    """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own."""
+    header = folder.record.header
+    words = ["cxrprep", "download", folder.spec.name, str(folder.root)]
+    if folder.home != folder.root:
+        words += ["--state", str(folder.home)]
+    selection = header.selections[-1] if header.selections else Selection()
+    return " ".join([shlex.join(words), *_selecting(selection)])
+
+
+def _selecting(selection: Selection) -> Iterator[str]:
+    """The options of a selection; long lists of ids stand for the file that they came from."""
+    for option, values in (
+        ("--include", selection.include),
+        ("--exclude", selection.exclude),
+        ("--split", sorted(selection.splits)),
+        ("--view", sorted(selection.views)),
+        ("--label", selection.labels),
+    ):
+        for value in values:
+            yield f"{option} {shlex.quote(str(value))}"
+    for option, ids in (("--patients", selection.patients), ("--studies", selection.studies)):
+        if ids:
+            yield f"{option} {','.join(sorted(ids)) if len(ids) <= _FEW else 'FILE'}"
+    if selection.images:
+        yield "--ids FILE"
+    if selection.limit is not None:
+        yield f"--limit {selection.limit}"
+    if selection.sample is not None:
+        yield f"--sample {selection.sample} --seed {selection.seed}"
 
 
 def plain_stages(value: Status) -> list[dict[str, Any]]:

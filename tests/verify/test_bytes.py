@@ -16,6 +16,7 @@ from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
 from cxrprep.lock import FileEntry, FileState, Origin, Record
 from cxrprep.model import Digest, Shard
+from cxrprep.verify import collect
 from cxrprep.verify.hashing import Job, hash_files
 from tests.verify.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums
 
@@ -414,8 +415,8 @@ def test_the_report_is_plain_json_and_a_table(tmp_path: Path) -> None:
 def test_many_findings_are_counted_in_full_and_kept_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrprep.verify.collect._KEPT", 3)
-    monkeypatch.setattr("cxrprep.verify.collect._ROWS", 4)
+    monkeypatch.setattr(collect, "_KEPT", 3)
+    monkeypatch.setattr(collect, "_ROWS", 4)
     report = check(nih(tmp_path, record=False))
     assert report.counts == {"unproven": 11}
     assert len(report.findings) == 3

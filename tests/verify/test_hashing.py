@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cxrprep.verify import hashing
 from cxrprep.verify.hashing import CHUNK, Job, hash_files
 
 SIZES = st.sampled_from([0, 1, 4095, 4096, 8191, 70_000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5])
@@ -28,7 +29,7 @@ def test_every_size_gives_the_digest_of_its_bytes_in_the_order_asked(
     read: list[int] = []
     jobs = [Job(f"{number}", size) for number, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxrprep.verify.hashing._BATCH_FILES", batch)
+        patch.setattr(hashing, "_BATCH_FILES", batch)
         done = [one for several in hash_files(root, jobs, threads=threads, on_bytes=read.append) for one in several]
     assert [(one.path, one.size, one.problem) for one in done] == [(job.path, job.size, "") for job in jobs]
     for one in done:

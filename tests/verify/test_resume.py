@@ -20,7 +20,7 @@ _KILLED = textwrap.dedent("""
     import os, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    import cxrprep.verify.hashing as hashing
+    from cxrprep.verify import hashing
     from cxrprep.verify.checks import Checks
     from tests.verify.trees import check
     hashing._BATCH_FILES = 50

@@ -1,0 +1,139 @@
+"""How a folder stands at every point of its life, and the command that goes on without asking for more."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+import cxrprep
+from cxrprep.api.folders import open_folder
+from cxrprep.api.status import Status, again_command, status
+from cxrprep.cli.app import cli
+from cxrprep.cli.invocation import Invocation
+from cxrprep.cli.selecting import chosen
+from cxrprep.lock import Record
+from cxrprep.model import LabelTest, Selection, Split
+from cxrprep.settings import load_settings
+from tests.integration.river import phantom
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom(tmp_path_factory.mktemp("mirror") / "nih", patients=5, size=64)
+
+
+@pytest.fixture(scope="module")
+def downloaded(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "nih"
+    cxrprep.download("nih-chestxray14", root, source=str(mirror))
+    return root
+
+
+@pytest.fixture
+def root(downloaded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(downloaded, tmp_path / "nih"))
+
+
+def of(root: Path) -> tuple[Status, dict[str, str]]:
+    value = status(root).value
+    return value, {stage.name: stage.state for stage in value.stages}
+
+
+def test_a_download_is_done_and_labels_come_next(root: Path) -> None:
+    value, stages = of(root)
+    assert stages["download"] == "done"
+    assert stages["extract-labels"] == "not done"
+    parts = {part.name: part for part in value.parts}
+    assert parts["images"].here == len(list((root / "images").glob("*.png")))
+    assert parts["images"].expected == 112_120
+    assert parts["tables"].here == 4
+    assert value.following == (
+        f"cxrprep verify {root}",
+        f"cxrprep extract-labels {root}",
+        f"cxrprep convert {root} --recipe square-224",
+    )
+
+
+def test_what_was_recorded_and_is_gone_is_missing_and_the_same_download_brings_it_back(
+    root: Path, mirror: Path
+) -> None:
+    min((root / "images").glob("*.png")).unlink()
+    value, stages = of(root)
+    assert stages["download"] == "incomplete"
+    assert next(part for part in value.parts if part.name == "images").missing == 1
+    assert value.following[0] == f"cxrprep download nih-chestxray14 {root}"
+    cxrprep.download("nih-chestxray14", root)
+    assert of(root)[1]["download"] == "done"
+
+
+def test_another_size_is_for_verify_to_mend(root: Path) -> None:
+    with (root / "BBox_List_2017.csv").open("a") as stream:
+        stream.write("x\n")
+    value, _ = of(root)
+    assert next(part for part in value.parts if part.name == "tables").wrong_size == 1
+    assert value.following[0] == f"cxrprep verify {root} --repair"
+
+
+def test_when_all_is_done_the_report_is_next(root: Path) -> None:
+    cxrprep.verify(root)
+    cxrprep.extract_labels(root)
+    cxrprep.convert(root, recipe="square-224")
+    value, stages = of(root)
+    assert set(stages.values()) == {"done"}
+    assert "convert square-224" in stages
+    assert value.following == (f"cxrprep report {root}",)
+
+
+def test_a_folder_that_others_made_is_adopted_by_verify(downloaded: Path, tmp_path: Path) -> None:
+    root = tmp_path / "theirs"
+    shutil.copytree(downloaded, root, ignore=shutil.ignore_patterns("cxrprep.*", ".cxrprep"))
+    value, stages = of(root)
+    assert not value.recorded
+    assert stages["download"] == "not recorded"
+    assert value.following[0] == f"cxrprep verify {root}"
+    assert not (root / ".cxrprep").exists()
+
+
+def test_a_state_folder_is_named_in_what_comes_next(downloaded: Path, tmp_path: Path) -> None:
+    root, state = tmp_path / "theirs", tmp_path / "my state"
+    shutil.copytree(downloaded, root, ignore=shutil.ignore_patterns("cxrprep.*", ".cxrprep"))
+    value = status(root, state=state).value
+    assert value.following[0] == f"cxrprep verify {root} --state '{state}'"
+
+
+SELECTIONS = [
+    Selection(),
+    Selection(include=("files/p10/**", "*.csv.gz"), exclude=("*.pdf",)),
+    Selection(patients=frozenset({"10000032"}), studies=frozenset({"50414267", "53189527"})),
+    Selection(splits=frozenset({Split.TEST, Split.VALIDATE}), views=frozenset({"frontal"})),
+    Selection(labels=(LabelTest("Pleural Effusion", -1), LabelTest("Edema", None)), limit=9),
+    Selection(sample=100, seed=20),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=range(len(SELECTIONS)))
+def test_the_command_that_goes_on_asks_for_what_was_asked(selection: Selection, tmp_path: Path) -> None:
+    root = tmp_path / "my data"
+    root.mkdir()
+    record = Record.open(root)
+    record.describe(dataset="mimic-cxr-jpg", release="2.1.0", mirror="physionet://mimic-cxr-jpg/2.1.0")
+    record.select(selection)
+    words = shlex.split(again_command(open_folder(root)))
+    assert words[:4] == ["cxrprep", "download", "mimic-cxr-jpg", str(root)]
+    invocation = Invocation(words[1:])
+    command = cli.get_command(click.Context(cli), "download")
+    assert command is not None
+    command.make_context("download", words[2:], parent=click.Context(cli, obj=invocation))
+    settings = load_settings(flags=invocation.flags, environment={"XDG_CONFIG_HOME": str(tmp_path)}, folder=tmp_path)
+    assert chosen(settings.job.selection) == selection
+
+
+def test_many_ids_stand_for_the_file_that_they_came_from(tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    record.describe(dataset="nih-chestxray14", release="v2020")
+    record.select(Selection(images=frozenset({"a", "b"})))
+    assert again_command(open_folder(tmp_path)).endswith(" --ids FILE")

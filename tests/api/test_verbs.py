@@ -1,0 +1,147 @@
+"""The verbs as functions: typed results, events to whoever listens, and a dataset object at the end."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cxrprep
+from cxrprep.api.results import Result
+from cxrprep.errors import CxrprepError, ExitCode, UsageError
+from cxrprep.events import Event, ItemFinished, StageFinished, StageStarted
+from tests.integration.river import phantom
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom(tmp_path_factory.mktemp("mirror") / "nih", patients=6, size=64)
+
+
+class Heard:
+    """What a listener hears, and the results of the whole job."""
+
+    def __init__(self, root: Path, mirror: Path) -> None:
+        self.root = root
+        self.events: list[Event] = []
+        listen = self.events.append
+        self.results: dict[str, Result[Any]] = {
+            "download": cxrprep.download("nih-chestxray14", root, source=str(mirror), on_event=listen),
+            "verify": cxrprep.verify(root, on_event=listen),
+            "extract-labels": cxrprep.extract_labels(root, on_event=listen),
+            "convert": cxrprep.convert(root, recipe="square-224", on_event=listen),
+            "manifest": cxrprep.build_manifest(root, on_event=listen),
+            "export": cxrprep.export(root, form="csv", on_event=listen),
+        }
+
+
+@pytest.fixture(scope="module")
+def heard(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    return Heard(tmp_path_factory.mktemp("heard") / "nih", mirror)
+
+
+VERBS = ("download", "verify", "extract-labels", "convert", "manifest", "export")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_gives_a_typed_result_that_json_can_hold(heard: Heard, verb: str) -> None:
+    result = heard.results[verb]
+    assert isinstance(result, Result)
+    assert result.exit_code is ExitCode.DONE
+    plain = result.to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["exit_code"] == 0
+    assert result.summary_rows()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_listener_hears_the_stage_begin_and_end(heard: Heard, verb: str) -> None:
+    of_stage = [event for event in heard.events if event.stage == verb]
+    assert isinstance(of_stage[0], StageStarted)
+    assert any(isinstance(event, StageFinished) for event in of_stage)
+
+
+def test_items_are_told_one_by_one(heard: Heard) -> None:
+    keys = {e.key for e in heard.events if isinstance(e, ItemFinished) and e.stage == "download" and e.status == "ok"}
+    assert "BBox_List_2017.csv" in keys
+    assert any(key.endswith(".tar.gz") for key in keys)
+
+
+def test_nothing_is_printed(mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cxrprep.download("nih-chestxray14", tmp_path / "nih", source=str(mirror))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_plan_is_a_value_and_fetches_nothing(mirror: Path, tmp_path: Path) -> None:
+    planned = cxrprep.plan("nih-chestxray14", tmp_path / "nih", source=str(mirror))
+    assert sum(total.files for total in planned.value.totals().values()) > 0
+    assert not (tmp_path / "nih" / "images").exists()
+
+
+def test_what_was_made_opens_as_a_data_set(heard: Heard) -> None:
+    dataset = cxrprep.load(heard.root)
+    frame = dataset.to_pandas()
+    assert len(dataset) == len(frame) == heard.results["manifest"].value.images
+    assert dataset.to_arrow().column_names == list(frame.columns)
+    assert str(frame.label_cardiomegaly.dtype) == "Int8"
+    small = cxrprep.load(heard.root / "derived" / "square-224").split("test")
+    assert all(path.is_file() for path in small.paths())
+    assert 0 < len(small) < len(dataset)
+
+
+def test_a_selection_leaves_images_out(heard: Heard) -> None:
+    patient = cxrprep.load(heard.root).to_pandas().patient_id.iloc[0]
+    few = cxrprep.load(heard.root, selection=cxrprep.Selection(patients=frozenset({patient})))
+    assert set(few.to_pandas().patient_id) == {patient}
+
+
+def test_one_report_is_labelled_without_any_folder() -> None:
+    found = cxrprep.label_report("FINDINGS: No pleural effusion. Possible edema.")
+    assert found.labels["Pleural Effusion"] == 0
+    assert found.labels["Edema"] == -1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: cxrprep.load("nowhere"),
+        lambda: cxrprep.verify("nowhere"),
+        lambda: cxrprep.download("nih-chestxray15"),
+        lambda: cxrprep.download("chexpert", "x", source="kagle"),
+    ],
+    ids=["load", "verify", "dataset", "source"],
+)
+def test_errors_are_ours_with_a_next_step(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert isinstance(caught.value, CxrprepError)
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in cxrprep.__all__ if name not in ("__version__", "Selection")])
+def test_public_functions_are_described_and_typed(name: str) -> None:
+    function = getattr(cxrprep, name)
+    assert len(function.__doc__.splitlines()[0]) > 20
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not signature.empty
+    assert all(p.annotation is not p.empty for p in signature.parameters.values())
+
+
+def test_the_static_names_are_the_lazy_ones() -> None:
+    import ast
+
+    tree = ast.parse(Path(cxrprep.__file__).read_text(encoding="utf-8"))
+    listed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+        if isinstance(inner, ast.ImportFrom)
+        for alias in inner.names
+    }
+    assert listed == set(cxrprep.__all__) - {"__version__"}
