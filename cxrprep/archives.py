@@ -61,7 +61,7 @@ class Limits:
     ``ratio`` compares unpacked with packed bytes, and counts only beyond ``free`` bytes: zeros shrink a thousandfold.
     """
 
-    members: int = 5_000_000
+    members: int = 1_000_000
     member_size: int = 8 * 1024**3
     ratio: float = 100.0
     free: int = 256 * 1024**2

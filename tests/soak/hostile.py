@@ -27,7 +27,7 @@ from tests.soak.commands import Done, Home, leftovers, run
 
 MIB = 1 << 20
 GOOD = "images/00000001_000.png"
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 @dataclass
@@ -86,13 +86,18 @@ def tar_with(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def member(
-    name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> tuple[tarfile.TarInfo, bytes]:
-    """A member of a tar."""
+def member(name: str, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
+    """A file of a tar."""
     entry = tarfile.TarInfo(name)
-    entry.size, entry.type, entry.linkname = len(data) if kind == tarfile.REGTYPE else 0, kind, link
-    return entry, data if kind == tarfile.REGTYPE else b""
+    entry.size = len(data)
+    return entry, data
+
+
+def odd(name: str, kind: bytes, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    """A member of a tar that is no file."""
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, link
+    return entry, b""
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes], name: str = "images_001.tar.gz") -> Callable[[Field], Done]:
@@ -107,7 +112,7 @@ def archive(*members: tuple[tarfile.TarInfo, bytes], name: str = "images_001.tar
 
 def link_then_write(place: Field) -> Done:
     """A link out of the folder, then a file through it."""
-    members = (member("images", kind=tarfile.SYMTYPE, link=str(place.work)), member("images/canary", b"changed"))
+    members = (odd("images", tarfile.SYMTYPE, str(place.work)), member("images/canary", b"changed"))
     (place.mirror / "images_001.tar.gz").write_bytes(tar_with(*members))
     return place.download()
 
@@ -125,10 +130,10 @@ def bomb_by_ratio(place: Field) -> Done:
 
 
 def bomb_by_count(place: Field) -> Done:
-    """Three million empty members."""
+    """More than a million members."""
     with gzip.open(place.mirror / "images_001.tar.gz", "wb", 1) as out:
         header = tarfile.TarInfo("images/a.png").tobuf()
-        for _ in range(3000):
+        for _ in range(1200):
             out.write(header * 1000)
     return place.download()
 
@@ -157,18 +162,19 @@ def duplicates(place: Field) -> Done:
 
 NAMES = {
     "upwards": "../canary",
+    "far upwards": "../../../../canary",
     "absolute": "/etc/passwd",
-    "encoded upwards": "%2e%2e/%2e%2e/canary",
-    "NUL": "images/%00000001_000.png",
-    "newline": "images/00000001%0a_000.png",
-    "300 characters": "images/" + "0" * 300 + "_000.png",
-    "look-alike digits": "images/%D9%A0%D9%A0000001_000.png",
-    "right-to-left": "images/%E2%80%AEgnp.000_10000000.png",
-    "backslash": "images\\..\\..\\canary",
+    "encoded upwards": "%2e%2e%2f%2e%2e%2fcanary",
+    "NUL": "0000000%00_000.png",
+    "newline": "00000001%0a_000.png",
+    "300 characters": "0" * 300 + "_000.png",
+    "look-alike digits": "%D9%A0%D9%A0000001_000.png",
+    "right-to-left": "%E2%80%AEgnp.000_10000000.png",
+    "backslash": "..\\..\\canary",
     "drive": "C:canary",
     "another host": "http://elsewhere.invalid/images/00000002_000.png",
     "a script": "javascript:alert(1)",
-    "terminal colours": "images/%1b[31mred%1b[0m.png",
+    "terminal colours": "%1b[31mred%1b[0m.png",
 }
 
 
@@ -178,8 +184,9 @@ def listing(names: list[str], body: bytes) -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            page = self.path in ("/mirror/", "/mirror/images/")
-            links = "".join(f'<a href="{name}">{name}</a>\n' for name in names) if self.path == "/mirror/" else ""
+            shown = {"/mirror/": ["images/"], "/mirror/images/": names}.get(self.path)
+            page = shown is not None
+            links = "".join(f'<a href="{name}">{name}</a>\n' for name in shown or ())
             data = f"<html><pre>{links}</pre></html>".encode() if page else body
             self.send_response(200)
             self.send_header("Content-Type", "text/html" if page else "application/octet-stream")
@@ -188,7 +195,8 @@ def listing(names: list[str], body: bytes) -> Iterator[str]:
             if self.command == "GET":
                 self.wfile.write(data)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             """Nothing: the outcome says it all."""
@@ -208,7 +216,7 @@ def listed(name: str) -> Callable[[Field], Done]:
     """A download from a page that lists ``name`` beside a good image."""
 
     def play(place: Field) -> Done:
-        with listing([name, GOOD], pixels.png("listed", 32)) as address:
+        with listing([name, GOOD.removeprefix("images/")], pixels.png("listed", 32)) as address:
             return place.download(address)
 
     return play
@@ -305,13 +313,15 @@ def report_of_someone(place: Field) -> Done:
     return place.verb("extract-labels", "--reports", str(path), "--jobs", "1")
 
 
+_TABLE = "Data_Entry_2017_v2020.csv"
+_NEWER = b'format = 99\ndataset = "x"\n'
 ARCHIVES = (
     Case("tar: upwards", archive(member("../canary", b"changed")), (0, 3, 4), "canary"),
     Case("tar: absolute", archive(member("/tmp/cxrprep-escaped", b"changed")), (0, 3, 4)),
-    Case("tar: a link upwards", archive(member("images/a.png", kind=tarfile.SYMTYPE, link="../../canary")), (0, 3, 4)),
-    Case("tar: a hard link", archive(member("images/b.png", kind=tarfile.LNKTYPE, link="../canary")), (0, 3, 4)),
-    Case("tar: a device", archive(member("images/c.png", kind=tarfile.CHRTYPE)), (0, 3, 4)),
-    Case("tar: a pipe", archive(member("images/d.png", kind=tarfile.FIFOTYPE)), (0, 3, 4)),
+    Case("tar: a link upwards", archive(odd("images/a.png", tarfile.SYMTYPE, "../../canary")), (0, 3, 4)),
+    Case("tar: a hard link", archive(odd("images/b.png", tarfile.LNKTYPE, "../canary")), (0, 3, 4)),
+    Case("tar: a device", archive(odd("images/c.png", tarfile.CHRTYPE)), (0, 3, 4)),
+    Case("tar: a pipe", archive(odd("images/d.png", tarfile.FIFOTYPE)), (0, 3, 4)),
     Case("tar: a link, then a file through it", link_then_write, (0, 3, 4)),
     Case("tar: one name twice", duplicates, (0, 3, 4)),
     Case("tar: bomb by ratio", bomb_by_ratio, (3, 4, 7)),
@@ -322,13 +332,13 @@ LISTINGS = tuple(Case(f"listing: {what}", listed(name), (0,), allowed=(GOOD,)) f
 OTHERS = (
     Case("sums: upwards", sums("../canary"), (4,), "canary"),
     Case("sums: absolute", sums("/etc/passwd"), (4,), "passwd"),
-    Case("table: not a table", replaced("Data_Entry_2017_v2020.csv", b"\x00" * 100_000, "extract-labels"), (2, 3, 4)),
-    Case("table: one endless line", replaced("Data_Entry_2017_v2020.csv", b"a," * 4_000_000, "extract-labels"), (2, 3, 4)),
+    Case("table: not a table", replaced(_TABLE, b"\x00" * 100_000, "extract-labels"), (2, 3, 4)),
+    Case("table: one endless line", replaced(_TABLE, b"a," * 4_000_000, "extract-labels"), (2, 3, 4)),
     Case("image: PNG of ten billion pixels", replaced(GOOD, png_bomb(), "verify", "--images"), (4,)),
     Case("image: converted from it", replaced(GOOD, png_bomb(), "convert", "--recipe", "square-224"), (3, 4), GOOD),
     Case("image: a DICOM's header and nothing", replaced(GOOD, b"\x00" * 128 + b"DICM", "verify", "--images"), (4,)),
     Case("lock: not TOML", replaced("cxrprep.lock", b"\xff\xfe[[[", "verify"), (4,), "cxrprep.lock"),
-    Case("lock: of a newer program", replaced("cxrprep.lock", b'format = 99\ndataset = "x"\n', "verify"), (2,), "newer"),
+    Case("lock: of a newer program", replaced("cxrprep.lock", _NEWER, "verify"), (2,), "newer"),
     Case("lock: the table is no Parquet", replaced("cxrprep.files.parquet", b"PAR1junkPAR1", "verify"), (4,)),
     Case("record: a path upwards", record_of_someone, (4,)),
     Case("plan: a path upwards", plan_of_someone, (2, 4), "canary"),
