@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.inputs import Inputs, inputs_of_manifest, open_inputs
 from cxrprep.api.results import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.lock import CACHE_NAME
 from cxrprep.model import Selection
 
@@ -188,6 +188,8 @@ class _Run:
 
             convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
         finished.close(alone=self.shard is None)
+        failed = len(gathered.failures)
+        self.on_event(StageFinished("convert", gathered.done, gathered.kept, failed, gathered.size))
         if names and self.shard is None:
             self._remove_stale(out, set(names))
         return self._result(gathered, out)
@@ -285,7 +287,7 @@ class _Run:
             images=built.images,
             converted=built.images - gathered.kept,
             kept=gathered.kept,
-            failed=gathered.failures.count,
+            failed=len(gathered.failures),
             size=gathered.size,
             notes=tuple(gathered.notes.most_common(_REMARKS)),
             left_out=tuple(gathered.left_out.most_common()),
@@ -306,7 +308,7 @@ class _Gathered:
         self.failures = FailureRows()
         self.notes: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
-        self.kept = self.size = 0
+        self.done = self.kept = self.size = 0
 
     def take(self, outcome: Converted) -> None:
         """One image more."""
@@ -324,6 +326,7 @@ class _Gathered:
             self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
         else:
             self.kept += outcome.status == "notneeded"
+            self.done += outcome.status == "ok"
             self.size += outcome.size
             spacing = outcome.spacing_mm
             self.images.add(

@@ -67,6 +67,10 @@ class DerivedRows:
             self._tables.append(_own(self._rows))
             self._rows = []
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows) + sum(len(table) for table in self._tables)
+
     def table(self) -> pa.Table:
         """All of them, sorted by path."""
         tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]

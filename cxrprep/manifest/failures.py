@@ -38,14 +38,16 @@ class FailureRows:
     """
 
     def __init__(self) -> None:
-        self.count = 0
         self.first: list[str] = []
         self._tables: list[pa.Table] = []
         self._rows: list[Failure] = []
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows) + sum(len(table) for table in self._tables)
+
     def add(self, failure: Failure) -> None:
         """Take one in."""
-        self.count += 1
         bisect.insort(self.first, failure.message)
         del self.first[_SHOWN:]
         self._rows.append(failure)
@@ -70,7 +72,7 @@ def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> P
             gathered.add(failure)
         failures = gathered
     path = folder / FAILURES_NAME
-    if not failures.count:
+    if not len(failures):
         path.unlink(missing_ok=True)
         return None
     write_table(failures.table(), path, name="failures", made_from={})
