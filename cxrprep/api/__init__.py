@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cxrprep.api.pixels import convert
     from cxrprep.api.planning import FetchOptions
     from cxrprep.api.proof import verify
-    from cxrprep.api.reports import compare_labels, label_report, label_reports
+    from cxrprep.api.reports import check_labeler, compare_labels, import_labels, label_report, label_reports
     from cxrprep.api.results import Result
     from cxrprep.api.tables import build_manifest, extract_labels
 
@@ -24,12 +24,14 @@ _HOMES: Final[Mapping[str, str]] = {
     "FetchOptions": "planning",
     "Result": "results",
     "build_manifest": "tables",
+    "check_labeler": "reports",
     "check_phi": "looking",
     "compare_labels": "reports",
     "convert": "pixels",
     "download": "fetch",
     "export": "handover",
     "extract_labels": "tables",
+    "import_labels": "reports",
     "label_report": "reports",
     "label_reports": "reports",
     "load": "handover",
@@ -43,12 +45,14 @@ __all__ = [
     "FetchOptions",
     "Result",
     "build_manifest",
+    "check_labeler",
     "check_phi",
     "compare_labels",
     "convert",
     "download",
     "export",
     "extract_labels",
+    "import_labels",
     "label_report",
     "label_reports",
     "load",

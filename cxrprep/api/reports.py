@@ -1,4 +1,4 @@
-"""The verbs about free-text reports: label one, label a collection, compare two label tables."""
+"""The verbs about free-text reports: label one, label a collection, import and compare other labelers' tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.labels.compare import Agreement, Comparison
     from cxrprep.labels.report.collection import Outcome
+    from cxrprep.labels.report.imports import Imported
     from cxrprep.labels.report.results import ReportLabels
+    from cxrprep.labels.report.selftest import SelfTest
     from cxrprep.model import Shard
 
 
@@ -79,6 +81,34 @@ def _about_shards(outcome: Outcome) -> list[tuple[str, str]]:
     return [("still to come", "shards " + ", ".join(str(index) for index in outcome.joined.waiting_for))]
 
 
+def check_labeler() -> Result[SelfTest]:
+    """Whether the labeler of this installation gives its own examples the labels that it should; exit code 4 if not."""
+    from cxrprep.labels.report.selftest import selftest
+
+    checked = selftest()
+    rows = [("examples", checked.examples), *(("wrong", complaint) for complaint in checked.failures)]
+    return Result("explain", checked, ExitCode.DONE if checked.passed else ExitCode.INTEGRITY, rows=tuple(rows))
+
+
+def import_labels(source: Path | str, out: Path | str, *, key: str | None = None) -> Result[Imported]:
+    """Another labeler's table (chexpert-labeler, CheXbert, NegBio) as ``report_labels.parquet`` in ``out``.
+
+    Values become 1, 0, -1 or null, columns ours, whatever their order and spelling; ``key`` names the id column
+    (without one rows are numbered). Texts of reports stay behind. Raises ``TableError``, ``UsageError`` or
+    ``StorageError``.
+    """
+    from cxrprep.labels.report.imports import import_table
+
+    made = import_table(Path(source), Path(out), key=key)
+    rows = [
+        ("rows", made.rows),
+        ("observations", ", ".join(made.observations)),
+        ("ids from", made.key or "row numbers"),
+        ("written", str(made.labels)),
+    ]
+    return Result("extract-labels", made, rows=tuple(rows))
+
+
 def compare_labels(first: Path | str, second: Path | str, *, key: str | None = None) -> Result[Comparison]:
     """How two label tables agree, over the keys and observations that both have; the first is the reference.
 
@@ -92,9 +122,10 @@ def compare_labels(first: Path | str, second: Path | str, *, key: str | None = N
         ("in both", compared.common),
         ("only in the first", compared.only_first),
         ("only in the second", compared.only_second),
-        *((one.observation, _agreement(one)) for one in compared.observations),
+        ("matched by", " and ".join(dict.fromkeys(compared.keys))),
     ]
     data = {
+        "keys": list(compared.keys),
         "common": compared.common,
         "only_first": compared.only_first,
         "only_second": compared.only_second,
@@ -114,12 +145,25 @@ def compare_labels(first: Path | str, second: Path | str, *, key: str | None = N
     return Result("compare", compared, rows=tuple(rows), data=data)
 
 
-def _agreement(one: Agreement) -> str:
+def agreement_rows(compared: Comparison) -> list[dict[str, str | int]]:
+    """A row an observation for people: agreement, kappa, F1 by class, and how often which label meets which other."""
+
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    f1 = ", ".join(f"{_word(value)} {shown(one.f1.get(value))}" for value in (1, 0, -1))
-    return f"agreement {one.agreement:.3f}, kappa {shown(one.kappa)}, F1 {f1}"
+    def met(one: Agreement, first: int | None) -> str:
+        return " ".join(f"{one.confusion[first, second]:,}" for second in (1, 0, -1, None))
+
+    return [
+        {
+            "observation": one.observation,
+            "agreement": shown(one.agreement),
+            "kappa": shown(one.kappa),
+            **{f"f1_{_word(value)}": shown(one.f1.get(value)) for value in (1, 0, -1)},
+            **{"of_" + ("null" if first is None else _word(first)): met(one, first) for first in (1, 0, -1, None)},
+        }
+        for one in compared.observations
+    ]
 
 
 def _word(value: int) -> str:

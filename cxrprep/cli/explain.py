@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     examples=(
         ("cxrprep explain s50414267.txt", "one report"),
         ('echo "No effusion. Possible edema." | cxrprep explain -', "from standard input"),
+        ("cxrprep explain --selftest", "whether this installation labels as it should"),
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), metavar="[FILE]", required=False)
 @setting("labels.policy", "--policy", metavar="NAME")
 @setting(
     "labels.policy",
@@ -32,19 +33,25 @@ if TYPE_CHECKING:
     text="add mentions up as the reference labeler does",
 )
 @setting("labels.vocabulary", "--vocabulary", metavar="FILE")
-def command(invocation: Invocation, file: Path) -> None:
+@click.option("--selftest", is_flag=True, help="run the labeler's own examples instead")
+def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int:
     """Label one report and show why: every mention in its place, its status, and the cue that decided."""
     from cxrprep import api
     from cxrprep.cli.marking import as_plain, marked, reasons
+    from cxrprep.errors import UsageError
 
     out, labels = invocation.out, invocation.job.labels
+    if selftest:
+        return out.result("The report labeler's own examples", api.check_labeler(), command="explain")
+    if file is None:
+        raise UsageError("which report?", hint="name a text file, or - for standard input")
     text = read_report(file)
     answer = api.label_report(text, policy=labels.policy, rules=invocation.path(labels.vocabulary))
     out.text(marked(out, text, answer), as_plain(answer))
-    if out.form == "human":
-        out.table(
-            reasons(answer), {"observation": "Observation", "label": "Label", "phrase": "Phrase", "reason": "Reason"}
-        )
+    rows = reasons(answer)
+    if out.form == "human" and rows:
+        out.table(rows, {"observation": "Observation", "label": "Label", "phrase": "Phrase", "reason": "Reason"})
+    return 0
 
 
 def read_report(file: Path) -> str:

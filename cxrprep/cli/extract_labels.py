@@ -61,26 +61,66 @@ if TYPE_CHECKING:
     metavar="A B",
     help="compare two label tables, and do nothing else",
 )
+@click.option(
+    "--import",
+    "imported",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="take over the table of another labeler: chexpert-labeler, CheXbert, NegBio",
+)
+@click.option("--key", metavar="NAME", help="the id column for --compare and --import, where it is not found")
 @options.split
 @options.engine
-def command(invocation: Invocation, compare: tuple[Path, Path] | None) -> int:
+def command(
+    invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: Path | None, key: str | None
+) -> int:
     """Read the label tables of ROOT into manifests/labels.parquet; with --reports, label reports instead.
 
     Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text. Reports give
     manifests/report_labels.parquet, and ROOT may then be any folder.
     """
     if compare:
+        return show_comparison(invocation, compare, key)
+    if imported:
         from cxrprep import api
 
-        return invocation.out.result(
-            f"{compare[0]} beside {compare[1]}", api.compare_labels(*compare), command="extract-labels"
-        )
+        taken = api.import_labels(imported, (invocation.state or invocation.root) / "manifests", key=key)
+        return invocation.out.result(f"Labels of {imported}", taken, command="extract-labels")
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
     root = invocation.root
     following = () if reports else (f"cxrprep convert {root} --recipe square-224",)
     return invocation.out.result(f"Labels of {root}", result, command="extract-labels", following=following)
+
+
+def show_comparison(invocation: Invocation, tables: tuple[Path, Path], key: str | None) -> int:
+    """How far two label tables agree: a row an observation."""
+    from cxrprep.api.reports import agreement_rows, compare_labels
+
+    out = invocation.out
+    compared = compare_labels(*tables, key=key)
+    code = out.result(f"{tables[0]} beside {tables[1]}", compared, command="extract-labels")
+    if out.form == "human":
+        out.table(agreement_rows(compared.value), COMPARED)
+        out.text(
+            "of 1, of 0, of -1, of null: what has that label in the first table is 1 0 -1 null in the second\n", None
+        )
+    return code
+
+
+COMPARED = {
+    "observation": "Observation",
+    "agreement": "Same",
+    "kappa": "Kappa",
+    "f1_positive": "F1 pos",
+    "f1_negative": "F1 neg",
+    "f1_uncertain": "F1 unc",
+    "of_positive": "of 1",
+    "of_negative": "of 0",
+    "of_uncertain": "of -1",
+    "of_null": "of null",
+}
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

@@ -15,29 +15,46 @@ _WORDS: Final = {1: "1  positive", 0: "0  negative", -1: "-1 uncertain"}
 
 
 def marked(out: Output, text: str, answer: ReportLabels) -> str:
-    """``text`` with each mention in its colour, or in brackets with its sign where there are no colours."""
-    pieces, done = [], 0
+    """``text`` with each mention in its colour, or in brackets with its sign where there are no colours.
+
+    With colours, what was not read is dim.
+    """
+    pieces: list[str] = []
+    done = 0
+    read_from, read_to = (answer.start, answer.end) if answer.section else (len(text), len(text))
+
+    def plain(begin: int, end: int) -> None:
+        for first, last, dim in (
+            (begin, min(end, read_from), True),
+            (max(begin, read_from), min(end, read_to), False),
+            (max(begin, read_to), end, True),
+        ):
+            if first < last:
+                shown = _printable(text[first:last])
+                pieces.append(out.styled(shown, out.stdout, dim=True) if dim and answer.section else shown)
+
     for mention in sorted(answer.mentions, key=lambda m: (m.start, -m.end)):
         if mention.start < done:
             # Two observations share the words; the first has marked them, the table names both.
             continue
         status = int(mention.status)
-        words = text[mention.start : mention.end]
+        words = _printable(text[mention.start : mention.end])
         shown = (
             out.styled(words, out.stdout, fg=_COLORS[status], bold=True)
             if out.colors(out.stdout)
             else f"[{_MARKS[status]}{words}]"
         )
-        pieces += [_printable(text[done : mention.start]), _printable(shown, keep="\x1b")]
+        plain(done, mention.start)
+        pieces.append(shown)
         done = mention.end
-    pieces.append(_printable(text[done:]))
+    plain(done, len(text))
     read = f"{answer.status.value}; read: {answer.section or 'nothing'}"
     return "".join(pieces).rstrip() + f"\n\n{out.styled(read, out.stdout, dim=True)}\n"
 
 
-def _printable(text: str, keep: str = "") -> str:
+def _printable(text: str) -> str:
     # A report is foreign text: its control characters must not reach the terminal.
-    return "".join(c if c.isprintable() or c in "\n\t" or c in keep else "�" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def reasons(answer: ReportLabels) -> list[dict[str, Any]]:

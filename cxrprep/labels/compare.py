@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,7 @@ _KEYS: Final = (
     "reports",
     "report impression",
 )
+_REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
 _CELLS: Final[Mapping[str, int | None]] = {
     "": None, "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
     "positive": 1, "negative": 0, "uncertain": -1,
@@ -37,12 +39,19 @@ _CELLS: Final[Mapping[str, int | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Labels by key: ``columns`` maps published names to a value per key, in the order of ``keys``."""
+    """Labels by row: ``columns`` maps published names to a value per row, ``ids`` the id columns to a key per row.
+
+    Keys are text; a study is the same study as ``files/p10/p10000032/s50414267.txt``, ``50414267`` and ``50414267.0``.
+    """
 
     path: Path
-    key: str
-    keys: tuple[str, ...]
+    ids: dict[str, tuple[str, ...]]
     columns: dict[str, tuple[int | None, ...]]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.columns.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +72,9 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two tables over the keys that both have."""
+    """Two tables over the keys that both have; ``keys`` are the id columns that were matched."""
 
+    keys: tuple[str, str]
     common: int
     only_first: int
     only_second: int
@@ -75,19 +85,25 @@ def read_label_table(path: Path, *, key: str | None = None) -> LabelTable:
     """The labels in ``path``: our Parquet, or a CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio or MIMIC.
 
     Columns are known by their names in any order and spelling ("Airspace Opacity", ``label_pleural_effusion``). ``key``
-    names the id column; without it the first known one is taken. Raises ``TableError`` and ``UsageError``.
+    names the id column; without it all that are known by their names are taken, and there may be none. Raises
+    ``TableError`` and ``UsageError``.
     """
     header, rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
     places = {name: place for place, name in enumerate(header)}
     chosen = _observations(path, header)
-    keyed = _key_of(path, header, key)
-    keys: list[str] = []
+    keyed = _key_columns(path, header, key)
+    keys: dict[str, list[str]] = {name: [] for name in keyed}
     columns: dict[str, list[int | None]] = {name: [] for name in chosen}
     for number, row in enumerate(rows, 2):
-        keys.append(_plain_key(row[places[keyed]]))
+        for name in keyed:
+            keys[name].append(_plain_key(row[places[name]]))
         for name, place in chosen.items():
             columns[name].append(_value(row[place], path, number, name))
-    return LabelTable(path, keyed, tuple(keys), {name: tuple(values) for name, values in columns.items()})
+    return LabelTable(
+        path,
+        {name: tuple(values) for name, values in keys.items()},
+        {name: tuple(values) for name, values in columns.items()},
+    )
 
 
 def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:
@@ -105,22 +121,19 @@ def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _key_of(path: Path, header: Sequence[str], key: str | None) -> str:
+def _key_columns(path: Path, header: Sequence[str], key: str | None) -> list[str]:
     if key is not None:
         if key not in header:
             raise UsageError(f"{path} has no column {key!r}", hint=f"its columns: {', '.join(header[:20])}")
-        return key
+        return [key]
     known = {name.strip().lower(): name for name in header}
-    for name in _KEYS:
-        if name in known:
-            return known[name]
-    raise UsageError(f"{path} has no id column that is known by its name", hint="name it with --key")
+    return [known[name] for name in _KEYS if name in known]
 
 
 def _plain_key(cell: Any) -> str:
-    """A key as text; a study is the same study as ``s50414267``, ``50414267`` and ``50414267.0``."""
-    text = str(cell).strip().removesuffix(".0")
-    return text[1:] if len(text) == 9 and text[0] == "s" and text[1:].isdecimal() else text
+    text = "" if cell is None else str(cell).strip().removesuffix(".0")
+    study = _REPORT_FILE.fullmatch(text)
+    return study[1] if study else text
 
 
 def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
@@ -175,15 +188,15 @@ def compare_tables(first: Path, second: Path, *, key: str | None = None) -> Comp
     Raises ``TableError`` for a table that cannot be read or has a key twice, ``UsageError`` when nothing is common.
     """
     a, b = read_label_table(first, key=key), read_label_table(second, key=key)
-    rows_a, rows_b = _rows(a), _rows(b)
+    keys = _matching(a, b)
+    rows_a, rows_b = _rows(a, keys[0]), _rows(b, keys[1])
     common = [row for row in rows_a if row in rows_b]
-    if not common:
-        raise UsageError(
-            f"{first} ({a.key}) and {second} ({b.key}) have no key in common", hint="name the id column with --key"
-        )
     pairs = [(rows_a[row], rows_b[row]) for row in common]
     names = [name for name in a.columns if name in b.columns]
+    if not names:
+        raise UsageError(f"{first} and {second} have no observation in common")
     return Comparison(
+        keys,
         len(common),
         len(rows_a) - len(common),
         len(rows_b) - len(common),
@@ -191,11 +204,26 @@ def compare_tables(first: Path, second: Path, *, key: str | None = None) -> Comp
     )
 
 
-def _rows(table: LabelTable) -> dict[str, int]:
+def _matching(a: LabelTable, b: LabelTable) -> tuple[str, str]:
+    """The id columns of two tables that have most keys in common: both may name a report in several ways."""
+    sets_a, sets_b = ({name: set(keys) - {""} for name, keys in table.ids.items()} for table in (a, b))
+    shared = {(x, y): len(sets_a[x] & sets_b[y]) for x in sets_a for y in sets_b}
+    best = max(shared, key=lambda pair: (shared[pair], pair[0] == pair[1]), default=None)
+    if best is None or not shared[best]:
+        about = [f"{table.path} ({', '.join(table.ids) or 'no id column'})" for table in (a, b)]
+        raise UsageError(f"{about[0]} and {about[1]} have no key in common", hint="name the id column with --key NAME")
+    return best
+
+
+def _rows(table: LabelTable, key: str) -> dict[str, int]:
     rows: dict[str, int] = {}
-    for row, key in enumerate(table.keys):
-        if rows.setdefault(key, row) != row:
-            raise TableError(f"{table.path}: the key {key[:40]!r} of column {table.key} stands in two rows")
+    for row, value in enumerate(table.ids[key]):
+        if value and rows.setdefault(value, row) != row:
+            # A key may be the text of a report, which no message may show.
+            raise TableError(
+                f"{table.path}: rows {rows[value] + 1} and {row + 1} have the same {key}",
+                hint="name an id column that tells the rows apart: --key NAME",
+            )
     return rows
 
 

@@ -129,7 +129,10 @@ def label_collection(
         raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
     written = _written(out, job, tally.batches, rules.reported, made_from)
     if not evidence:
-        _remove_other_evidence(out, written[tables.LABELS_NAME], on_event)
+        removed = tables.remove_other_evidence(written[tables.LABELS_NAME])
+        if removed is not None:
+            message = "removed: the labels beside it are new; --evidence writes it again"
+            on_event(Note(STAGE, message, subject=str(removed)))
     shutil.rmtree(job.folder, ignore_errors=True)
     joined = None if shard is None else merge_shards(out_dir, shard)
     outcome = Outcome(
@@ -183,16 +186,6 @@ def _written(
                 f"another run labelled the same reports into {out} and finished first", hint="its tables are there"
             ) from error
     return written
-
-
-def _remove_other_evidence(out: Path, labels: Path, on_event: Sink) -> None:
-    """Remove mentions that another run left, unless they are those of the labels that were just written."""
-    mentions = out / f"{tables.MENTIONS_NAME}.parquet"
-    if mentions.exists() and tables.making(mentions) != tables.making(labels):
-        mentions.unlink()
-        on_event(
-            Note(STAGE, "removed: the labels beside it are new; --evidence writes it again", subject=str(mentions))
-        )
 
 
 def _fingerprint(about: list[Any], collection: Collection) -> str:

@@ -12,12 +12,11 @@ A block under a published name adds phrases to it.
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError
 from cxrprep.labels.report.labeler import Labeler
-from cxrprep.labels.report.rules import build_rules, shipped_sources
+from cxrprep.labels.report.rules import build_rules, parse_source, shipped_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +36,11 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="a vocabulary is a TOML file in UTF-8") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise ConfigError(f"{path} cannot be read: {why}", hint="a vocabulary is a TOML file in UTF-8") from error
     sources = (*shipped_sources(), (path.name, text))
     labeler = Labeler(build_rules(sources))
-    for number, (example, default) in enumerate(_examples(tomllib.loads(text)), 1):
+    for number, (example, default) in enumerate(_examples(parse_source(path.name, text)), 1):
         for complaint in failures(labeler, example, default):
             raise ConfigError(f"{path}, example {number}: {complaint}", hint="correct the phrase or the example")
     return sources
@@ -48,10 +48,7 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
 
 def _examples(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for block in (table, *table.get("observation", [])):
-        examples = block.get("examples", [])
-        if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
-            raise ConfigError('examples are a list of texts, each written as "text => label"')
-        for example in examples:
+        for example in block.get("examples", []):
             yield example, "" if block is table else block["name"]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cxrprep.labels.report.aggregate import Aggregator, Policy, mask_of, policy_named
 from cxrprep.labels.report.phrases import WORDS
 from cxrprep.labels.report.results import Mention, ReportLabels, ReportStatus
-from cxrprep.labels.report.rules import Rules, read_rules, shipped_rules
+from cxrprep.labels.report.rules import Rules, build_rules, shipped_rules
 from cxrprep.labels.report.scope import is_word, read_sentence, words_of
 from cxrprep.labels.report.sections import Section, chosen_sections
 from cxrprep.labels.report.sentences import Sentence, normalised, split_sentences
@@ -117,9 +117,21 @@ class Labeler:
         return located
 
 
-@functools.cache
-def _labeler(rules: Path | None, policy: Policy) -> Labeler:
-    return Labeler(read_rules(rules) if rules is not None else None, policy)
+@functools.lru_cache(maxsize=8)
+def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: Policy) -> Labeler:
+    from cxrprep.labels.report.custom import read_vocabulary
+
+    del written  # a file that was edited is another key
+    return Labeler(None if rules is None else build_rules(read_vocabulary(rules)), policy)
+
+
+def _written(rules: Path | None) -> tuple[int, int] | None:
+    try:
+        state = None if rules is None else rules.stat()
+    except OSError:
+        # Reading it will tell.
+        return None
+    return state and (state.st_mtime_ns, state.st_size)
 
 
 def label_report(
@@ -134,5 +146,5 @@ def label_report(
     unknown policy.
     """
     chosen = policy_named(policy) if isinstance(policy, str) else policy
-    labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, chosen)
+    labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, _written(rules), chosen)
     return labeler.label(text, study=study)

@@ -19,7 +19,6 @@ from cxrprep.labels.report.phrases import Lexicon, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 OBSERVATIONS = (
     "No Finding",
@@ -138,7 +137,7 @@ def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
     cues: list[tuple[Cue, list[str], str]] = []
     for name, text in sources:
         digest.update(text.encode())
-        table = _parse(name, text)
+        table = parse_source(name, text)
         for label, members in table.get("classes", {}).items():
             classes.setdefault(label, []).extend(members)
         for block in table.get("observation", []):
@@ -183,17 +182,56 @@ def _without_ignored(entry: Entry) -> Entry:
     return Entry(kept, entry.cue)
 
 
-def _parse(name: str, text: str) -> dict[str, Any]:
+_KEYS: dict[str, dict[str, Any]] = {
+    "": {"classes": dict, "observation": list, "cue": list, "examples": list},
+    "[[observation]]": {"name": str, "hidden": bool, "examples": list, **dict.fromkeys(_ROLES, list)},
+    "[[cue]]": {"kind": (str, list), "phrases": list},
+}
+
+
+def parse_source(name: str, text: str) -> dict[str, Any]:
+    """The table that ``text`` is, with every key known and of its type. Raises ``ConfigError`` that names both."""
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
+    _check(table, "", name)
+    for label, members in table.get("classes", {}).items():
+        _check_texts(members, f"class {label}", name)
+    for kind in ("observation", "cue"):
+        for block in table.get(kind, []):
+            if not isinstance(block, dict):
+                raise ConfigError(f"{name}: {kind} is no table", hint=f"begin each with a line [[{kind}]]")
+            _check(block, f"[[{kind}]]", name)
+            for key, value in block.items():
+                if isinstance(value, list):
+                    _check_texts(value, f"[[{kind}]] {key}", name)
+    _check_texts(table.get("examples", []), "examples", name)
+    for block in table.get("cue", []):
+        if "phrases" not in block:
+            raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."]')
+    return table
+
+
+def _check(block: dict[str, Any], where: str, name: str) -> None:
+    known = _KEYS[where]
+    for key, value in block.items():
+        place = f"{name}: {where} {key}".replace("  ", " ")
+        if key not in known:
+            raise ConfigError(f"{place} is no known key", hint=f"known: {', '.join(known)}")
+        if not isinstance(value, known[key]):
+            raise ConfigError(f"{place} is of the wrong type", hint='lists are written as ["...", "..."]')
+
+
+def _check_texts(values: Any, where: str, name: str) -> None:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{name}: {where} is no list of texts", hint='write it as ["...", "..."]')
 
 
 def _name(block: dict[str, Any], name: str) -> str:
     label = block.get("name")
     if not isinstance(label, str) or not label.strip():
-        raise ConfigError(f"{name}: an [[observation]] has no name")
+        raise ConfigError(f"{name}: an [[observation]] has no name", hint='add name = "..."')
     return label
 
 
@@ -206,8 +244,3 @@ def _cue(block: dict[str, Any], name: str) -> Cue:
     except (KeyError, AttributeError, TypeError):
         known = ", ".join(cue.name.lower() for cue in Cue if cue.name)
         raise ConfigError(f"{name}: {kind!r} is no kind of cue; known: {known}") from None
-
-
-def read_rules(path: Path) -> Rules:
-    """The shipped rules with the vocabulary of ``path`` added. Raises ``ConfigError``."""
-    return build_rules([*shipped_sources(), (path.name, path.read_text("utf-8"))])

@@ -99,6 +99,10 @@ def plain_sections(text: str) -> list[Section]:
     return found
 
 
+def _only_headings(text: str) -> bool:
+    return not _plain_heading(text.isupper()).sub("", text).strip()
+
+
 def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bool | None = None) -> list[Section]:
     """The sections that are read, in their order in ``text``: mostly one, none where nothing can be read.
 
@@ -117,8 +121,10 @@ def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bo
         if all(section.name == "full report" for section in found):
             found = plain_sections(text) or found
     else:
-        found = plain_sections(text) or [Section("report", 0, len(text))]
-        if not any(section.name in ("impression", "findings", "report") for section in found):
+        found = plain_sections(text)
+        if not found:
+            return [] if _only_headings(text) else [Section("report", 0, len(text))]
+        if not any(section.name in ("impression", "findings") for section in found):
             # Titles such as "COMPARISON:" alone: what stands around them may be the report itself.
             return [Section("report", 0, len(text))]
     return _choice(found, sections)
@@ -130,7 +136,7 @@ def _choice(found: list[Section], sections: Sections) -> list[Section]:
         both = [last[name] for name in ("findings", "impression") if name in last]
         if both:
             return sorted(both, key=lambda section: section.start)
-    for name in (*_READ, "report"):
+    for name in _READ:
         if name in last:
             return [last[name]]
     return []

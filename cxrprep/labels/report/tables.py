@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep import __version__
-from cxrprep.durable import replace_file
+from cxrprep.durable import replace_file, storage_error
 from cxrprep.errors import TableError
 from cxrprep.schemas import CATEGORY, FOOTER_KEY, SCHEMA_VERSION, describe, read_footer
 
@@ -90,6 +90,21 @@ def making(path: Path) -> dict[str, Any] | None:
         return {key: value for key, value in read_footer(path).items() if key != "schema"}
     except TableError:
         return None
+
+
+def remove_other_evidence(labels: Path) -> Path | None:
+    """Remove the mentions beside ``labels`` unless both were made from the same; returns what was removed.
+
+    Raises ``StorageError``.
+    """
+    mentions = labels.with_name(f"{MENTIONS_NAME}.parquet")
+    if not mentions.exists() or making(mentions) == making(labels):
+        return None
+    try:
+        mentions.unlink()
+    except OSError as error:
+        raise storage_error(mentions, "remove", error) from error
+    return mentions
 
 
 def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
