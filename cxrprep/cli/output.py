@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
 
 Row = Mapping[str, Any]
+
+# Control characters, and those that turn the direction of writing around.
+_CONTROLS: Final = "\\x00-\\x08\\x0b-\\x1a\\x1c-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069"
+_OBEYED: Final = re.compile(f"[\\x1b{_CONTROLS}]")
+_OBEYED_BUT_COLORS: Final = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{_CONTROLS}]")
 
 
 class Result(Protocol):
@@ -38,6 +44,14 @@ class Result(Protocol):
     def summary_rows(self) -> Sequence[tuple[str, Any]]:
         """Label and value pairs for people."""
         ...
+
+
+def inert(text: str, *, colors: bool = False) -> str:
+    """``text`` without what a terminal would obey: names come from servers and archives, and may hold anything.
+
+    Line ends and tabs stay, and colours where ``colors`` says that we set them ourselves.
+    """
+    return (_OBEYED_BUT_COLORS if colors else _OBEYED).sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def decimal(count: float) -> str:
@@ -136,7 +150,7 @@ class Output:
         return click.style(text, **style) if self.colors(stream) else text
 
     def _say(self, text: str, stream: TextIO) -> None:
-        stream.write(text + "\n")
+        stream.write(inert(text, colors=self.colors(stream)) + "\n")
         stream.flush()
 
     # ---- results ----

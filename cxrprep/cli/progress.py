@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from cxrprep.cli.output import decimal, human_bytes, human_seconds
+from cxrprep.cli.output import decimal, human_bytes, human_seconds, inert
 from cxrprep.cli.tally import Tally
 from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -250,7 +250,7 @@ class PlainLines:
     def _line(self, stage: str, text: str, level: str = "info") -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         mark = "" if level == "info" else f"{level}: "
-        self._out.stderr.write(f"{moment} {stage}: {mark}{mask_urls(text)}\n")
+        self._out.stderr.write(f"{moment} {stage}: {mark}{inert(mask_urls(text))}\n")
         self._out.stderr.flush()
 
 

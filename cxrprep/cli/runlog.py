@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from cxrprep import __version__
+from cxrprep.cli.output import inert
 from cxrprep.cli.progress import retry_line, stall_line, summary, total
 from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -84,7 +85,7 @@ class RunLog:
         """Add one line, with its time."""
         moment = datetime.now().astimezone().isoformat(timespec="seconds")
         with self._guard:
-            self._write(f"{moment} {mask_urls(text)}\n")
+            self._write(f"{moment} {inert(mask_urls(text))}\n")
 
     def crash(self, error: BaseException) -> Path | None:
         """Write the traceback of an error that nobody expected; the file that holds it, ``None`` if none could be."""

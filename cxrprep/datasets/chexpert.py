@@ -16,11 +16,11 @@ from cxrprep.model import ImageId, View
 _IMAGE = re.compile(
     r"(?:^|/)(?:(?:train|valid|val|test)/)?"
     r"(?P<patient>patient\d{5})/(?P<study>study\d+)/(?P<view>view\d+_(?P<side>frontal|lateral))\.(?P<suffix>jpe?g|png|dcm)$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
-_BATCH = re.compile(r"CheXpert-v1\.0 batch \d+ \((?:train \d+|validate & csv)\)/", re.IGNORECASE)
-_ARCHIVE = re.compile(r"(?:^|/)(CheXpert-v1\.0(?:-small)?(?: batch \d+ \([^/]*\))?\.zip)$", re.IGNORECASE)
-_PLUS = re.compile(r"(?:^|/)(df_chexpert_plus_\d+\.csv|(?:findings|impression|report)_fixed\.json)$")
+_BATCH = re.compile(r"CheXpert-v1\.0 batch \d+ \((?:train \d+|validate & csv)\)/", re.IGNORECASE | re.ASCII)
+_ARCHIVE = re.compile(r"(?:^|/)(CheXpert-v1\.0(?:-small)?(?: batch \d+ \([^/]*\))?\.zip)$", re.IGNORECASE | re.ASCII)
+_PLUS = re.compile(r"(?:^|/)(df_chexpert_plus_\d+\.csv|(?:findings|impression|report)_fixed\.json)$", re.ASCII)
 _SEGMENTATIONS = re.compile(r"(?:^|/)(CheXlocalize/(?:[^/]+/)*[^/]+\.(?:json|pkl))$")
 _FOLDER_TABLES = frozenset({"train.csv", "valid.csv", "test.csv"})
 _TOP_TABLES = {

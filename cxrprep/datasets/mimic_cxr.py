@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from cxrprep.model import ImageId
 
 _IMAGE = re.compile(
-    r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})/(?P<image>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.(?P<suffix>dcm|jpg|png)$"
+    r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})/(?P<image>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.(?P<suffix>dcm|jpg|png)$",
+    re.ASCII,
 )
-_REPORT = re.compile(r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})\.txt$")
+_REPORT = re.compile(r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})\.txt$", re.ASCII)
 # The tables of MIMIC-CXR-JPG 2.1.0 still say 2.0.0 in their names.
 _TABLE = re.compile(
     r"(?:^|/)(cxr-(?:record|study|provider)-list\.csv(?:\.gz)?"
     r"|mimic-cxr-2\.\d\.0-(?:metadata|split|chexpert|negbio)\.csv(?:\.gz)?"
     r"|mimic-cxr-2\.1\.0-test-set-labeled\.csv(?:\.gz)?"
-    r"|mimic-cxr-reports\.(?:zip|tar\.gz)|IMAGE_FILENAMES|SHA256SUMS\.txt|LICENSE\.txt|README)$"
+    r"|mimic-cxr-reports\.(?:zip|tar\.gz)|IMAGE_FILENAMES|SHA256SUMS\.txt|LICENSE\.txt|README)$",
+    re.ASCII,
 )
 _OF_DICOM = re.compile(r"(?:^|/)(?:cxr-(?:record|study|provider)-list\.csv|mimic-cxr-reports\.)")
-_OF_JPG = re.compile(r"(?:^|/)(?:mimic-cxr-2\.\d\.0-(?:metadata|split|chexpert|negbio|test)|IMAGE_FILENAMES$)")
+_OF_JPG = re.compile(
+    r"(?:^|/)(?:mimic-cxr-2\.\d\.0-(?:metadata|split|chexpert|negbio|test)|IMAGE_FILENAMES$)", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from cxrprep.model import ImageId
 
-_IMAGE = re.compile(r"(?:^|/)((\d{8})_\d{3})\.(png|dcm)$")
-_ARCHIVE = re.compile(r"(?:^|/)(images_\d{3}\.tar\.gz)$")
+_IMAGE = re.compile(r"(?:^|/)((\d{8})_\d{3})\.(png|dcm)$", re.ASCII)
+_ARCHIVE = re.compile(r"(?:^|/)(images_\d{3}\.tar\.gz)$", re.ASCII)
 _TABLES = {
     name.lower(): name
     for name in (

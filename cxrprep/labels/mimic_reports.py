@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.rows import Gathered
 
 _STUDIES: Final = Form(("subject_id", "study_id", "path"), plain=("subject_id", "study_id", "path"))
-_MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$")
+_MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
 _LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
 
 
