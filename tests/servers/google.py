@@ -89,7 +89,9 @@ class Bucket:
     def _token(self, request: Request) -> Reply:
         if request.path.startswith("/computeMetadata/") and not request.path.endswith("/token"):
             if request.path.endswith("/project-id"):
-                return Reply(200, b"machine-project", {"Metadata-Flavor": "Google"})
+                return Reply(200, b"machine-project", {"Metadata-Flavor": "Google", "Content-Type": "text/plain"})
+            if request.path.endswith("/universe-domain"):
+                return Reply(404, b"", {"Metadata-Flavor": "Google", "Content-Type": "text/plain"})
             about = {"email": ACCOUNT, "scopes": ["https://www.googleapis.com/auth/devstorage.read_only"]}
             return as_json(about, **{"Metadata-Flavor": "Google"})
         token = f"ya29.secret-{len(self.tokens)}"

@@ -6,9 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import SOURCES
-from tests.servers import fake_gcs, faults, google, kaggle
-from tests.sources.contract import FILES, MARK, SourceContract, Subject
+from tests.servers import box, fake_gcs, faults, google, kaggle
+from tests.sources.contract import FILES, SourceContract, Subject, digest_of
+
+
+def _kaggle(service: kaggle.Kaggle) -> Subject:
+    assert service.api is not None
+    return Subject(
+        "kaggle://owner/data",
+        environment={"KAGGLE_API_TOKEN": kaggle.TOKEN, "CXRPREP_KAGGLE_URL": service.api.url},
+        refuse=lambda status: setattr(service, "refuse", status),
+        fail=lambda status, after: (setattr(service, "refuse", status), setattr(service, "retry_after", after)),
+        nowhere=lambda port: ("kaggle://owner/data", {"CXRPREP_KAGGLE_URL": f"http://127.0.0.1:{port}"}),
+        secrets=(kaggle.TOKEN, "X-Goog-Signature="),
+    )
 
 
 class TestKaggleFiles(SourceContract):
@@ -19,15 +32,7 @@ class TestKaggleFiles(SourceContract):
     @contextmanager
     def serve(self, tmp_path: Path) -> Iterator[Subject]:
         with kaggle.serving(FILES, zipped=frozenset({"Data_Entry_2017_v2020.csv"})) as service:
-            assert service.api is not None
-            yield Subject(
-                "kaggle://owner/data",
-                environment={"KAGGLE_API_TOKEN": kaggle.TOKEN, "CXRPREP_KAGGLE_URL": service.api.url},
-                refuse=lambda status: setattr(service, "refuse", status),
-                fail=lambda status, after: (setattr(service, "refuse", status), setattr(service, "retry_after", after)),
-                nowhere=lambda port: ("kaggle://owner/data", {"CXRPREP_KAGGLE_URL": f"http://127.0.0.1:{port}"}),
-                secrets=(kaggle.TOKEN, "X-Goog-Signature="),
-            )
+            yield _kaggle(service)
 
 
 class TestKaggleMembers(SourceContract):
@@ -37,7 +42,8 @@ class TestKaggleMembers(SourceContract):
 
     @contextmanager
     def serve(self, tmp_path: Path) -> Iterator[Subject]:
-        for subject in TestKaggleFiles.serve.__wrapped__(self, tmp_path):
+        with kaggle.serving(FILES) as service:
+            subject = _kaggle(service)
             subject.options["extra"] = {"members": "yes"}
             subject.keys = lambda key: f"archive.zip!/{key}"
             subject.fail, subject.goes_on = None, True
@@ -83,6 +89,61 @@ class TestGcsPayer(SourceContract):
             )
 
 
+def _box(service: box.Box) -> Subject:
+    url = f"box://nihcc/{box.VANITY}"
+    return Subject(
+        url,
+        environment={"CXRPREP_BOX_URL": box.address(service)},
+        refuse=lambda status: setattr(service, "refuse", status),
+        fail=lambda status, after: (setattr(service, "refuse", status), setattr(service, "retry_after", after)),
+        nowhere=lambda port: (url, {"CXRPREP_BOX_URL": f"http://127.0.0.1:{port}"}),
+        secrets=(box.TOKEN,),
+    )
+
+
+class TestBoxFolder(SourceContract):
+    """A shared folder by its page, without an account."""
+
+    schemes = ("box",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with box.serving(FILES, page_size=2) as service:
+            yield _box(service)
+
+
+class TestBoxLinks(SourceContract):
+    """Static links that the catalog knows, with published digests."""
+
+    schemes = ("box",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        links = {f"hash{number}.gz": key for number, key in enumerate(FILES)}
+        known = tuple(
+            RemoteFile(key, len(FILES[key]), Digest("md5", digest_of(FILES[key], "md5")), f"static:{link}")
+            for link, key in links.items()
+        )
+        with box.serving(FILES, links) as service:
+            subject = _box(service)
+            subject.options["known"] = known
+            subject.lists_alone = True
+            yield subject
+
+
+class TestBoxApi(SourceContract):
+    """The shared folder through the API, with a developer token."""
+
+    schemes = ("box",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with box.serving(FILES, page_size=2) as service:
+            subject = _box(service)
+            subject.environment["BOX_DEVELOPER_TOKEN"] = box.TOKEN
+            yield subject
+
+
 class TestHttp(SourceContract):
     schemes = ("http", "https")
 
@@ -115,6 +176,3 @@ class TestLocal(SourceContract):
 def test_every_source_has_a_contract() -> None:
     covered = {scheme for contract in SourceContract.__subclasses__() for scheme in contract.schemes}
     assert covered == set(SOURCES)
-
-
-__all__ = ["MARK"]
