@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +16,7 @@ from cxrprep.labels.find import STAGE, find_tables
 from cxrprep.labels.rows import Gathered, Options, TableUse
 from cxrprep.labels.values import count_true
 from cxrprep.labels.vocabulary import published_name
-from cxrprep.schemas import OBSERVATIONS, write_table
+from cxrprep.schemas import LABELS, OBSERVATIONS, write_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,26 +179,49 @@ def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
 def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     """The counts of a labels table: in all, and of each label source."""
     table = labels.table
-    source = table.column("label_source").cast(pa.string())
-    names = sorted(name for name in pc.unique(source).to_pylist() if name is not None)
-    sources = tuple(_of_source(table if len(names) == 1 else table.filter(pc.equal(source, n)), n) for n in names)
-    first = table if len(names) == 1 else table.filter(_first_of_each(table))
-    whole = sources[0] if len(names) == 1 else None
+    parts = _by_source(table)
+    sources = tuple(_of_source(rows, name) for name, rows in parts if name is not None)
+    named = _named_images([rows for _, rows in parts])
+    first = named.filter(pc.is_valid(named.column("image_id")))
     boxes = table.column("boxes")
     return LabelsResult(
         dataset=dataset,
         release=labels.release,
         path=path,
         rows=table.num_rows,
-        images=whole.images if whole else first.num_rows,
-        patients=whole.patients if whole else int(pc.count_distinct(table.column("patient_id")).as_py()),
-        studies=whole.studies if whole else int(pc.count_distinct(table.column("study_id")).as_py()),
+        images=first.num_rows,
+        patients=int(pc.count_distinct(named.column("patient_id")).as_py()),
+        studies=int(pc.count_distinct(named.column("study_id")).as_py()),
         splits=_splits(first),
         boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
         boxed_images=len(boxes) - boxes.null_count,
         sources=sources,
         tables=labels.tables,
     )
+
+
+def _by_source(table: pa.Table) -> list[tuple[str | None, pa.Table]]:
+    """The rows of each label source: they stand together."""
+    source = table.column("label_source").combine_chunks()
+    codes = source.indices.fill_null(-1).to_numpy()
+    starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()] if len(codes) else []
+    ends = [*starts[1:], len(codes)]
+    return [(source[start].as_py(), table.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _named_images(parts: list[pa.Table]) -> pa.Table:
+    """Ids and split of the rows of all label sources; an image is named once, a row without image stays."""
+    named: list[pa.Table] = []
+    for part in parts:
+        rows = part.select(["patient_id", "study_id", "image_id", "split"])
+        if any(rows.drop_columns("split").equals(other.drop_columns("split")) for other in named):
+            continue
+        ids = rows.column("image_id")
+        again = pa.chunked_array([_again(ids.combine_chunks())])
+        for other in named:
+            again = pc.or_(again, pc.and_(pc.is_valid(ids), pc.is_in(ids, value_set=other.column("image_id"))))
+        named.append(rows.filter(pc.invert(again)))
+    return pa.concat_tables(named) if named else LABELS.empty_table()
 
 
 def _of_source(rows: pa.Table, name: str) -> SourceCounts:
@@ -212,13 +236,9 @@ def _of_source(rows: pa.Table, name: str) -> SourceCounts:
     )
 
 
-def _first_of_each(table: pa.Table) -> pa.Array:
-    """Which rows are the first that name their image, over all label sources."""
-    ids = table.column("image_id").combine_chunks()
+def _again(ids: pa.Array) -> pa.Array:
+    """Which rows name the image that the row before them names; rows are in their order, so equal ones are neighbours."""
     if not len(ids):
         return pa.array([], pa.bool_())
-    first = pc.index_in(ids, value_set=pc.unique(ids))
-    # ``unique`` keeps the order of first sight: a row is new when its number among them was not reached before.
-    highest = pc.cumulative_max(first)
-    new = pc.fill_null(pc.greater(highest[1:], highest[:-1]), fill_value=True)
-    return pc.and_(pc.is_valid(ids), pa.concat_arrays([pa.array([True]), new]))
+    same = pc.fill_null(pc.equal(ids[1:], ids[:-1]), fill_value=False)
+    return pa.concat_arrays([pa.array([False]), same])

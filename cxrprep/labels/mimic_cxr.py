@@ -52,7 +52,7 @@ def read(tables: Tables, gathered: Gathered) -> None:
     paths = report_paths(tables, gathered)
     by_study = _providers(tables, gathered)
     if paths is not None:
-        by_study["report_path"] = paths
+        by_study.append((paths[0], {"report_path": paths[1]}))
     texts = report_texts(tables, gathered) if gathered.options.report_text else None
     people = _People.read(gathered.options.patients, gathered) if gathered.options.patients is not None else None
     sources = tables.of_role("labels")
@@ -168,9 +168,9 @@ def _owners(images: Images, labelled: list[TextTable]) -> tuple[pa.Array, pa.Arr
 
 @dataclass(slots=True)
 class _Context:
-    """What is known of studies and patients beside their labels, as pairs of keys and values."""
+    """What is known of studies and patients beside their labels; ``by_study`` are studies with their columns."""
 
-    by_study: dict[str, tuple[pa.Array, pa.Array]]
+    by_study: list[tuple[pa.Array, dict[str, pa.Array]]]
     texts: tuple[pa.Array, pa.Array] | None
     people: _People | None
     # What was last made, and for which rows: the labelers' tables are about the same ones.
@@ -190,22 +190,23 @@ class _Context:
     def _about(self, rows: _Rows) -> dict[str, Any]:
         about = {name: rows.of_images(values) for name, values in rows.images.columns.items()}
         about |= {"image_id": rows.of_images(rows.images.image), "study_id": rows.study, "patient_id": rows.patient}
-        for name, (study, values) in self.by_study.items():
-            about[name] = values.take(positions(rows.study, study))
+        for study, columns in self.by_study:
+            place = positions(rows.study, study)
+            about |= {name: values.take(place) for name, values in columns.items()}
         if self.people is not None:
             about |= self.people.of(rows.patient, about.get("study_datetime"))
         return about
 
 
-def _providers(tables: Tables, gathered: Gathered) -> dict[str, tuple[pa.Array, pa.Array]]:
+def _providers(tables: Tables, gathered: Gathered) -> list[tuple[pa.Array, dict[str, pa.Array]]]:
     found = tables.of_role("providers")
     if not found:
-        return {}
+        return []
     table = read_table(found[0][1], _PROVIDERS)
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_unique("study_id")
     gathered.use(table, "providers", used=table.rows)
-    return {name: (table.text("study_id"), table.text(name)) for name in _PROVIDER_IDS if name in table}
+    return [(table.text("study_id"), {name: table.text(name) for name in _PROVIDER_IDS if name in table})]
 
 
 class _People:

@@ -7,7 +7,6 @@ never positions; what a release does wrong in its header a ``header`` function o
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import zlib
@@ -209,15 +208,30 @@ def _read(path: Path) -> tuple[bytes, Digest]:
     digest = Digest("sha256", hashlib.sha256(data).hexdigest())
     if path.suffix == ".gz":
         try:
-            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                data = file.read(_LIMIT + 1)
-        except (OSError, EOFError, zlib.error) as error:
+            data = _unpacked(data)
+        except (EOFError, zlib.error) as error:
             raise TableError(
                 f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
             ) from error
     if len(data) > _LIMIT:
         raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
     return data, digest
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The contents of gzip members, one after the other; no more than the limit and a byte."""
+    parts: list[bytes] = []
+    left = _LIMIT + 1
+    while data and left > 0:
+        # In one piece: half as fast again as a GzipFile, which takes a few kilobytes at a time.
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(data, left))
+        left -= len(parts[-1])
+        if not member.eof and left > 0:
+            raise EOFError("it ends before its end marker")
+        # Padding with zeros is no further member.
+        data = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def digest_of(path: Path) -> Digest:
