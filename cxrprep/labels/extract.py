@@ -237,7 +237,7 @@ def _of_source(rows: pa.Table, name: str) -> SourceCounts:
 
 
 def _again(ids: pa.Array) -> pa.Array:
-    """Which rows name the image that the row before them names; rows are in their order, so equal ones are neighbours."""
+    """Which rows name the image of the row before them; rows are in their order, so equal ones are neighbours."""
     if not len(ids):
         return pa.array([], pa.bool_())
     same = pc.fill_null(pc.equal(ids[1:], ids[:-1]), fill_value=False)
