@@ -512,7 +512,8 @@ def _signature(name: str, function: Any) -> str:
         )
         if default is not parameter.empty:
             value = default.__name__ if inspect.isfunction(default) else repr(default)
-            words += f" = {'KEEP' if type(default).__name__ == 'Policy' else value}"
+            # A value of ours stands at its default too.
+            words += f" = {type(default).__name__}()" if dataclasses.is_dataclass(default) else f" = {value}"
         shown.append(words)
     body = "\n" + "".join(f"    {word},\n" for word in shown) if len(shown) > 2 else ", ".join(shown)
     return f"```python\n{name}({body}) -> {signature.return_annotation}\n```\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help import SETTINGS, verb
 from cxrprep.job import KEYS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.job import Key
 
 
-@click.group("config")
+@click.group("config", context_settings=SETTINGS)
 def command() -> None:
     """Check, show or begin a configuration.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cxrprep.cli.invocation import Invocation
 
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _LAST: Final = ("Network", "Engine", "Output")
 # Columns for the options, in every section of every command; a longer one has its text on the next line.
 _WIDE: Final = 26
@@ -73,7 +74,7 @@ def verb(
             return function(invocation, *args, **parameters)
 
         decorated = options.output(call)
-        made: Grouped = click.command(name, cls=Grouped, examples=examples)(decorated)
+        made: Grouped = click.command(name, cls=Grouped, examples=examples, context_settings=SETTINGS)(decorated)
         return made
 
     return decorate
