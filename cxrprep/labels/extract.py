@@ -147,8 +147,10 @@ def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:
 
 
 def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
-    counted = pc.value_counts(table.column("split").cast(pa.string())).to_pylist()
-    return tuple(sorted((c["values"] or "", c["counts"]) for c in counted))
+    split = table.column("split").unify_dictionaries().combine_chunks()
+    counts = np.bincount(split.indices.fill_null(len(split.dictionary)).to_numpy(), minlength=1)
+    words = [*split.dictionary.to_pylist(), ""]
+    return tuple(sorted((words[code], int(count)) for code, count in enumerate(counts.tolist()) if count))
 
 
 def _distinct(table: pa.Table, *names: str) -> int:
@@ -171,8 +173,10 @@ def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
         column = table.column(f"label_{stem}")
         if column.null_count == len(column):
             continue
-        by = {c["values"]: c["counts"] for c in pc.value_counts(column).to_pylist()}
-        counts.append(LabelCount(published_name(stem), by.get(1, 0), by.get(0, 0), by.get(-1, 0), by.get(None, 0)))
+        # Values are -1, 0 and 1, and null is counted as 2.
+        found = np.bincount(column.combine_chunks().fill_null(2).to_numpy().view(np.uint8) + np.uint8(1), minlength=4)
+        uncertain, negative, positive, null = found[:4].tolist()
+        counts.append(LabelCount(published_name(stem), positive, negative, uncertain, null))
     return tuple(counts)
 
 
@@ -183,6 +187,7 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     sources = tuple(_of_source(rows, name) for name, rows in parts if name is not None)
     named = _named_images([rows for _, rows in parts])
     first = named.filter(pc.is_valid(named.column("image_id")))
+    alone = sources[0] if len(parts) == len(sources) == 1 else None
     boxes = table.column("boxes")
     return LabelsResult(
         dataset=dataset,
@@ -190,8 +195,8 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
         path=path,
         rows=table.num_rows,
         images=first.num_rows,
-        patients=int(pc.count_distinct(named.column("patient_id")).as_py()),
-        studies=int(pc.count_distinct(named.column("study_id")).as_py()),
+        patients=alone.patients if alone else int(pc.count_distinct(named.column("patient_id")).as_py()),
+        studies=alone.studies if alone else int(pc.count_distinct(named.column("study_id")).as_py()),
         splits=_splits(first),
         boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
         boxed_images=len(boxes) - boxes.null_count,

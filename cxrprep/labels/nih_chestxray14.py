@@ -11,16 +11,21 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.tables import Form, TextTable, first_true, read_names, read_table
-from cxrprep.labels.values import categories, constant, count_true, positions, projection_of, sex
+from cxrprep.labels.values import categories, coded, constant, count_true, positions, projection_of, sex
 from cxrprep.labels.vocabulary import GOOGLE_FOUR, NIH
 from cxrprep.schemas import BOX, CATEGORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from cxrprep.labels.find import Tables
     from cxrprep.labels.rows import Gathered
 
@@ -78,6 +83,8 @@ def read(tables: Tables, gathered: Gathered) -> None:
             hint="download Data_Entry_2017_v2020.csv, or name its folder with --tables DIR",
         )
     table = read_table(path, _FINDINGS)
+    # Put in order before there are sixty columns of it: an image's name begins with its patient.
+    table = table.ordered(pc.sort_indices(table.text("Image Index")))
     columns = _images(table, tables.release)
     names = table.text("Image Index")
     columns["split"] = _splits(tables, names, gathered)
@@ -195,33 +202,38 @@ def _splits(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
             "no split lists are here (train_val_list.txt, test_list.txt): the split is not stated", "", "warning"
         )
         return pa.nulls(len(names), CATEGORY)
-    split = pa.nulls(len(names), pa.string())
-    listed_in: dict[str, pa.Array] = {}
-    for entry, path in lists:
+    words = []
+    split = np.full(len(names), -1, np.int8)
+    for code, (entry, path) in enumerate(lists):
+        words.append(entry.settings["split"])
         listed, digest = read_names(path)
-        for other, earlier in listed_in.items():
-            both = pc.is_in(listed, value_set=earlier)
-            if count_true(both):
-                first = first_true(both)
-                raise TableError(
-                    f"{path}, line {first + 1}, column 1: {listed[first]} stands in {other} as well",
-                    hint="an image belongs to one split: fetch both lists again",
-                )
-        listed_in[path.name] = listed
-        here = pc.is_in(listed, value_set=names)
-        used = count_true(here)
+        place = positions(listed, names)
+        rows = place.drop_null().to_numpy()
+        if (split[rows] >= 0).any():
+            raise _listed_twice(listed, place, split, path, [other.name for _, other in lists[:code]])
+        split[rows] = code
         gathered.use_file(
             path,
             digest,
             "split",
             rows=len(listed),
-            used=used,
-            name_images_that_the_findings_table_lacks=len(listed) - used,
+            used=len(rows),
+            name_images_that_the_findings_table_lacks=place.null_count,
         )
-        split = pc.if_else(pc.is_in(names, value_set=listed), entry.settings["split"], split)
-    if split.null_count:
-        gathered.note(f"{split.null_count:,} images stand in no split list: their split is null", "", "warning")
-    return categories(split)
+    unlisted = int((split < 0).sum())
+    if unlisted:
+        gathered.note(f"{unlisted:,} images stand in no split list: their split is null", "", "warning")
+    return coded(pa.array(split, mask=split < 0), words)
+
+
+def _listed_twice(
+    listed: pa.Array, place: pa.Array, split: NDArray[np.int8], path: Path, earlier: list[str]
+) -> TableError:
+    row = next(n for n, at in enumerate(place.to_pylist()) if at is not None and split[at] >= 0)
+    return TableError(
+        f"{path}, line {row + 1}, column 1: {listed[row]} stands in {earlier[split[place[row].as_py()]]} as well",
+        hint="an image belongs to one split: fetch both lists again",
+    )
 
 
 def _boxes(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
@@ -244,16 +256,14 @@ def _boxes(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
                             sort_keys=[("place", "ascending"), ("row", "ascending")])  # fmt: skip
     rectangles = pa.StructArray.from_arrays([word, *numbers], fields=list(BOX)).filter(kept).take(order)
     places = place.filter(kept).take(order)
-    counted = pc.value_counts(places)
-    counts = dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True))
-    offsets: list[int | None] = []
-    total = 0
-    for row in range(len(names)):
-        count = counts.get(row)
-        offsets.append(total if count else None)
-        total += count or 0
+    counts = np.bincount(places.to_numpy(), minlength=len(names))
+    total = len(places)
+    # An offset of null makes a null of the image's list.
+    offsets = pa.array(
+        np.append(np.cumsum(counts) - counts, total).astype(np.int32), mask=np.append(counts == 0, False)
+    )
     gathered.use(table, "boxes", used=total, are_on_images_that_the_findings_table_lacks=table.rows - total)
-    return pa.ListArray.from_arrays(pa.array([*offsets, total], pa.int32()), rectangles)
+    return pa.ListArray.from_arrays(offsets, rectangles)
 
 
 def _finite(text: str) -> float:

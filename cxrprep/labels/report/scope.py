@@ -136,12 +136,13 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     """Whether the list that ``governor`` speaks of goes on after the comma or "and" at ``index``."""
     place = index
     conjoined = False
-    while place < len(items) and items[place].cue & SEPARATOR and not items[place].mentions:
+    end = min(len(items), index + _WINDOW)
+    while place < end and items[place].cue & SEPARATOR and not items[place].mentions:
         if items[place].cue & CHOICE:
             return True
         conjoined = conjoined or bool(items[place].cue & AND)
         place += 1
-    if place == len(items):
+    if place == end:
         return True
     following = items[place]
     if following.cue & (STOP | VERB) or following.structure:

@@ -124,7 +124,7 @@ def _ahead(items: Sequence[Item], index: int) -> list[Item]:
     ahead: list[Item] = []
     edge = items[index].last
     state_between = False
-    for item in items[index + 1 : index + 1 + _WINDOW]:
+    for place, item in enumerate(items[index + 1 : index + 1 + _WINDOW], index + 1):
         if item.first - edge > _GAP:
             break
         if item.structure:
@@ -132,14 +132,14 @@ def _ahead(items: Sequence[Item], index: int) -> list[Item]:
                 # "Stable heart and normal mediastinum": the second has a state of its own.
                 return ahead
             ahead.append(item)
-        elif item.cue & STOP and not ahead and item.first == edge and _state_follows(items, item):
+        elif item.cue & STOP and not ahead and item.first == edge and _state_follows(items, place):
             # "Enlarged but stable cardiac silhouette".
             pass
         elif item.cue & (STOP | VERB | COMMA | WITH):
             break
         elif item.mentions and not item.cue:
             # "Stable cardiomegaly and mediastinal contours": both are stable.
-            if ahead or not items[index].cue & STABLE or not _conjoined(items, item):
+            if ahead or not items[index].cue & STABLE or not _conjoined(items, place):
                 break
         else:
             state_between = bool(ahead and item.cue & STATE)
@@ -147,18 +147,13 @@ def _ahead(items: Sequence[Item], index: int) -> list[Item]:
     return ahead
 
 
-def _state_follows(items: Sequence[Item], item: Item) -> bool:
-    following = _after(items, item)
-    return bool(following) and following[0].first == item.last and bool(following[0].cue & STATE)
+def _state_follows(items: Sequence[Item], place: int) -> bool:
+    following = items[place + 1] if place + 1 < len(items) else None
+    return following is not None and following.first == items[place].last and bool(following.cue & STATE)
 
 
-def _after(items: Sequence[Item], item: Item) -> Sequence[Item]:
-    place = next(place for place, other in enumerate(items) if other is item)
-    return items[place + 1 : place + 3]
-
-
-def _conjoined(items: Sequence[Item], item: Item) -> bool:
-    following = _after(items, item)
+def _conjoined(items: Sequence[Item], place: int) -> bool:
+    following = items[place + 1 : place + 3]
     return len(following) == 2 and bool(following[0].cue & AND) and following[1].structure
 
 
