@@ -320,7 +320,7 @@ class _Gathered:
             # Notes that quote values are as many as images.
             self.notes[note if note in self.notes or len(self.notes) < _NOTES else "other remarks"] += 1
         if outcome.status == "left out":
-            self.left_out[outcome.error] += 1
+            self.left_out[outcome.voi] += 1
         elif outcome.status == "error":
             image = self._inputs.image_of(name)
             self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))

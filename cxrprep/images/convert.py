@@ -65,7 +65,8 @@ class Converted:
     """What became of one image.
 
     ``status`` is ok, notneeded (a finished output was found), left out (a DICOM object that is no image) or error.
-    ``boxes`` and ``spacing_mm`` (row, column) are those of the output. ``voi`` says which rule made the grey scale.
+    ``boxes`` and ``spacing_mm`` (row, column) are those of the output. ``voi`` says which rule made the grey scale, or
+    which kind of object was left out.
     ``stamp`` and ``out_stamp`` change with the source and with the output. ``about`` is what a hospital's own header
     says. ``error`` and ``hint`` explain a failure.
     """
@@ -209,8 +210,9 @@ def make(
     data: bytes | None = None
     # Before the bytes: a source that changes meanwhile is then seen to have changed.
     stamp = item.stamp or stamp_of(item.source) or ""
+    digest = item.digest
+    about: dict[str, Any] = {}
     try:
-        digest, about = item.digest, {}
         if digest is None or task.pseudonyms is not None:
             data = _read(item, task.limits)
             digest = digest or Digest("sha256", hashlib.sha256(data).hexdigest())
@@ -237,7 +239,7 @@ def make(
     except ImageError as error:
         kind = is_no_image(data, item.source) if task.pseudonyms is not None and data is not None else ""
         if kind:
-            return Converted(item, "left out", error=kind, stamp=stamp), None
+            return Converted(item, "left out", source_digest=str(digest), voi=kind, stamp=stamp), None
         return Converted(item, "error", error=error.message, kind=type(error).__name__, hint=error.hint), None
     except CxrprepError:
         raise

@@ -151,6 +151,10 @@ class Finished:
                 return item
             digest = Digest.parse(row["source_digest"])
             item = dataclasses.replace(item, digest=digest)
+        if row["frame"] is None:
+            # An object that is no image leaves no output.
+            same = (row["source_digest"], row["sign"]) == (str(digest), sign_of(task, item))
+            return _left_out(item, row) if same else item
         wanted = (path or item.output(task.suffix), task.fingerprint, str(digest), sign_of(task, item))
         if (row["path"], row["fingerprint"], row["source_digest"], row["sign"]) != wanted:
             return item
@@ -167,8 +171,9 @@ class Finished:
 
     def add(self, outcome: Converted, task: Task) -> None:
         """Write down what was finished just now. Raises ``StorageError``."""
-        if outcome.status not in ("ok", "notneeded") or outcome.frame is None:
+        if outcome.status == "error":
             return
+        frame = outcome.frame
         row = {
             "relative": outcome.item.relative,
             "stamp": outcome.stamp,
@@ -184,7 +189,7 @@ class Finished:
             "bits": outcome.bits,
             "voi": outcome.voi,
             "notes": list(outcome.notes),
-            "frame": [*dataclasses.astuple(outcome.frame)[:4], *outcome.frame.visible],
+            "frame": None if frame is None else [*dataclasses.astuple(frame)[:4], *frame.visible],
             "spacing_mm": None if outcome.spacing_mm is None else list(outcome.spacing_mm),
             "about": converting.spelled(outcome.about),
             "sign": sign_of(task, outcome.item),
@@ -261,6 +266,12 @@ def _newest(tables: Sequence[pa.Table]) -> pa.Table:
     numbered = pa.table({"relative": table.column("relative"), "row": pa.array(range(table.num_rows), pa.int64())})
     last = numbered.group_by("relative").aggregate([("row", "max")]).sort_by("relative")
     return table.take(last.column("row_max")).combine_chunks()
+
+
+def _left_out(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
+    return converting.Converted(
+        item, "left out", voi=row["voi"], source_digest=row["source_digest"], stamp=row["stamp"]
+    )  # fmt: skip
 
 
 def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:

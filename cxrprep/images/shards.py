@@ -7,12 +7,14 @@ A shard is one task: it is made whole or not at all. What a run before has put i
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import functools
 import hashlib
 import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.engine import Engine, Lost
@@ -21,13 +23,12 @@ from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
 from cxrprep.images import convert as converting
 from cxrprep.images.outputs import output_in
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits
-from cxrprep.images.places import place_of
+from cxrprep.images.places import Folder, place_of
 from cxrprep.images.plain import stem_of
 from cxrprep.images.shard_files import Held, write_parquet, write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from cxrprep.events import Sink
     from cxrprep.images.convert import Converted, ConvertItem, Task
@@ -196,6 +197,14 @@ class _NothingInIt(Exception):  # noqa: N818  # a signal within this module, not
     """No image of the shard could be converted."""
 
 
+class _AsBefore(Exception):  # noqa: N818  # a signal within this module, not an error for anyone
+    """The shard would be what it is already."""
+
+
+def _same(part: Path, there: Path) -> bool:
+    return there.is_file() and filecmp.cmp(part, there, shallow=False)
+
+
 def _make_shards(plans: Sequence[ShardPlan], *, task: Task, form: str) -> list[ShardDone]:
     import cv2
 
@@ -221,12 +230,17 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
             write_parquet(part, samples(), task.suffix, _stated(plan.items))
         if not any(outcome.path for outcome in outcomes):
             raise _NothingInIt
+        # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
+        if isinstance(task.out, Folder) and _same(part, Path(task.out.full(plan.name))):
+            raise _AsBefore
 
     try:
         stamp = task.out.fill(plan.name, write)
     except _NothingInIt:
         task.out.remove(plan.name)
         stamp = ""
+    except _AsBefore:
+        stamp = task.out.stamp(plan.name) or ""
     finally:
         held.close()
     return ShardDone(plan.name, tuple(dataclasses.replace(outcome, out_stamp=stamp) for outcome in outcomes))

@@ -1,0 +1,230 @@
+"""Run again: nothing to do is nothing done, what changed is made anew, and a kill at any moment leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep import api
+from cxrprep.engine import Engine
+from cxrprep.model import Selection, Shard
+from tests.convert import hospital
+from tests.convert.commands import run, start, times, tree
+from tests.datasets import nih_chestxray14
+
+INLINE = Engine("inline")
+FORMS = ("files", "webdataset", "parquet")
+
+
+def convert(root: Path, out: Path, **more: object) -> object:
+    return api.convert(root, **{"recipe": "square-224", "out": out, "engine": INLINE, "per_shard": 3, **more}).value
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_a_second_run_writes_no_image(tmp_path: Path, to: str) -> None:
+    root, out = hospital.write(tmp_path / "in"), tmp_path / "out"
+    first = convert(root, out, to=to)
+    before, when = tree(out), times(out)
+    second = convert(root, out, to=to)
+    assert (first.converted, first.kept) == (6, 0)
+    assert (second.converted, second.kept) == (0, 6)
+    assert tree(out) == before
+    assert times(out) == when
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_without_the_cache_outputs_are_known_by_what_they_say_of_themselves(tmp_path: Path, to: str) -> None:
+    root, out = hospital.write(tmp_path / "in"), tmp_path / "out"
+    convert(root, out, to=to)
+    before = tree(out)
+    shutil.rmtree(out / ".cxrprep")
+    second = convert(root, out, to=to)
+    assert (second.converted, second.kept) == (0, 6)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("damage", ["torn", "zeros", "not a table"])
+def test_a_damaged_cache_is_passed_over(tmp_path: Path, damage: str) -> None:
+    root, out = hospital.write(tmp_path / "in"), tmp_path / "out"
+    convert(root, out)
+    before, cache = tree(out), out / ".cxrprep" / "finished.parquet"
+    data = cache.read_bytes()
+    broken = {"torn": data[: len(data) // 2], "zeros": bytes(len(data)), "not a table": b"{}"}
+    cache.write_bytes(broken[damage])
+    assert convert(root, out).kept == 6
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_another_recipe_makes_everything_anew(tmp_path: Path, to: str) -> None:
+    root, out = hospital.write(tmp_path / "in"), tmp_path / "out"
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 64\n')
+    convert(root, out, to=to, recipe=str(mine))
+    mine.write_text('[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 48\n')
+    assert convert(root, out, to=to, recipe=str(mine)).converted == 6
+    assert set(pq.read_table(out / "manifests/images.parquet").column("height").to_pylist()) == {48}
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_a_changed_source_is_made_anew_even_with_its_old_size_and_time(tmp_path: Path, to: str) -> None:
+    root, out = hospital.write(tmp_path / "in"), tmp_path / "out"
+    convert(root, out, to=to)
+    path = root / "ward 1/x.dcm"
+    was, data = path.stat(), bytearray(path.read_bytes())
+    data[-200:] = bytes(200)
+    path.write_bytes(data)
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    second = convert(root, out, to=to)
+    assert (second.converted, second.kept) == (1, 5)
+    fresh = convert(root, tmp_path / "fresh", to=to)
+    assert fresh.converted == 6
+    assert tree(out) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "jxl"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "foreign"])
+def test_an_output_that_is_gone_or_damaged_is_made_again(tmp_path: Path, form: str, harm: str) -> None:
+    root, out = hospital.many(tmp_path / "in", 3), tmp_path / "out"
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'[[step]]\ndo = "voi"\n[output]\nformat = "{form}"\n')
+    convert(root, out, recipe=str(mine))
+    before = tree(out)
+    path = min(path for path in out.rglob("i00001.*") if path.is_file())
+    if harm == "gone":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    else:
+        path.write_bytes(hospital.png(hospital.small(1)))
+    second = convert(root, out, recipe=str(mine))
+    assert (second.converted, second.kept) == (1, 2)
+    assert tree(out) == before
+    shutil.rmtree(out / ".cxrprep")
+    assert convert(root, out, recipe=str(mine)).kept == 3
+
+
+def test_a_failure_is_one_row_and_is_tried_again(tmp_path: Path) -> None:
+    root, out = hospital.many(tmp_path / "in", 12), tmp_path / "out"
+    broken = root / "s000/i00004.dcm"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    code, value, said = run("convert", root, "--recipe", "square-224", "--out", out)
+    assert code == 3, said
+    assert (value["images"], value["failed"]) == (11, 1)
+    row = pq.read_table(out / "manifests/failures.parquet").to_pylist()[0]
+    assert (row["path"], row["stage"], row["error"]) == ("s000/i00004.dcm", "convert", "ImageError")
+    assert str(broken) in row["message"]
+    assert row["hint"]
+    broken.write_bytes(whole)
+    code, value, said = run("convert", root, "--recipe", "square-224", "--out", out)
+    assert code == 0, said
+    assert (value["images"], value["converted"], value["kept"]) == (12, 1, 11)
+    assert not (out / "manifests/failures.parquet").exists()
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_shards_of_a_job_array_and_one_run_that_joins_them_are_as_one_run(tmp_path: Path, to: str) -> None:
+    root = hospital.many(tmp_path / "in", 23)
+    convert(root, tmp_path / "one", to=to)
+    parts = [convert(root, tmp_path / "array", to=to, shard=Shard(index, 3)) for index in (2, 3, 1)]
+    assert sum(part.images for part in parts) == 23
+    assert all(part.images for part in parts)
+    joined = convert(root, tmp_path / "array", to=to)
+    assert (joined.converted, joined.kept) == (0, 23)
+    found = tree(tmp_path / "array")
+    shards = {name for name in found if name.startswith("manifests/shards/")}
+    assert {name.split("/")[2] for name in shards} == {"1-of-3", "2-of-3", "3-of-3"}
+    assert {name: found[name] for name in found if name not in shards} == tree(tmp_path / "one")
+
+
+def test_shards_of_an_earlier_selection_do_not_stay_behind(tmp_path: Path) -> None:
+    root, out = hospital.many(tmp_path / "in", 20), tmp_path / "out"
+    (out / "data").mkdir(parents=True)
+    foreign = out / "data" / "mine-00000-of-00001.parquet"
+    foreign.write_bytes(b"not ours")
+    convert(root, out, to="parquet")
+    convert(root, out, to="parquet", per_shard=10)
+    found = sorted(path.name for path in (out / "data").iterdir())
+    assert found == [foreign.name, "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+
+
+def test_a_known_dataset_does_not_lose_its_boxes_or_its_record_to_a_second_run(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root, size=1024)
+    api.extract_labels(root)
+    out = root / "derived" / "square-224"
+    first = api.convert(root, recipe="square-224", engine=INLINE).value
+    before = tree(out)
+    second = api.convert(root, recipe="square-224", engine=INLINE).value
+    assert (first.converted, second.converted, second.kept) == (7, 0, 7)
+    assert tree(out) == before
+    # What is remembered lies beside the record of the dataset, so that the images can be handed on as they are.
+    assert not list(out.rglob(".*"))
+    boxes = dict(
+        zip(
+            *(pq.read_table(out / "manifests/images.parquet").column(n).to_pylist() for n in ("image_id", "boxes")),
+            strict=True,
+        )
+    )
+    box = boxes["00000003_001"][0]
+    assert (box["x"], box["y"], box["w"], box["h"]) == pytest.approx(
+        (100.5 * 224 / 1024, 200.25 * 224 / 1024, 300 * 224 / 1024, 80.5 * 224 / 1024)
+    )
+
+
+def test_a_source_of_a_known_dataset_that_changed_is_made_anew(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    api.convert(root, recipe="square-224", engine=INLINE)
+    path = root / "images/00000002_000.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), 255 - pixels)
+    second = api.convert(root, recipe="square-224", engine=INLINE).value
+    assert (second.converted, second.kept) == (1, 6)
+    third = api.convert(root, recipe="square-224", engine=INLINE, selection=Selection(limit=3)).value
+    assert (third.images, third.converted) == (3, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", FORMS)
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path: Path, to: str) -> None:
+    root = hospital.many(tmp_path / "in", 72, side=256)
+    words = ("convert", root, "--recipe", "shortest-512", "--to", to, "--per-shard", 12, "--jobs", 2)
+    code, value, said = run(*words, "--out", tmp_path / "whole")
+    assert (code, value["images"]) == (0, 72), said
+    out, draw, killed = tmp_path / "out", random.Random(5), 0
+    most = 60 if to == "files" else 5
+    for _ in range(3):
+        process = start(*words, "--out", out)
+        there, more = _written(out), draw.randint(1, most // 3)
+        while process.poll() is None and _written(out) < there + more:
+            time.sleep(0.005)
+        if process.poll() is None:
+            # Alternately the whole group as a batch system does, and the parent alone as the kernel does.
+            if killed % 2:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            killed += 1
+        process.communicate()
+        for path in out.rglob("*.png"):
+            assert path.name.startswith(".") or path.read_bytes().endswith(b"IEND\xaeB`\x82"), path
+    assert killed
+    code, value, said = run(*words, "--out", out)
+    assert (code, value["images"]) == (0, 72), said
+    assert tree(out) == tree(tmp_path / "whole")
+    assert not [path for path in out.rglob("*") if path.name.endswith((".tmp", ".jsonl"))]
+
+
+def _written(out: Path) -> int:
+    """Outputs and halves of outputs."""
+    return sum(1 for path in out.rglob("*") if path.is_file() and ".cxrprep" not in path.parts)
