@@ -93,7 +93,9 @@ def plain_sections(text: str) -> list[Section]:
     found: list[Section] = []
     ends = [heading.start(heading.lastindex or 0) for heading in headings[1:]] + [len(text)]
     for heading, end in zip(headings, ends, strict=bool(headings)):
-        section = Section(canonical_name(heading[heading.lastindex or 0]), heading.end(), end)
+        title = heading[heading.lastindex or 0]
+        name = _names()["plain"]["names"].get(title.lower()) or canonical_name(title)
+        section = Section(name, heading.end(), end)
         if text[section.start : section.end].strip():
             found.append(section)
     return found
