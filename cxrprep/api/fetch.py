@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 from cxrprep import __version__
 from cxrprep.api.arriving import Arriving
 from cxrprep.api.folders import Folder, find_place
-from cxrprep.api.planning import FetchOptions, Job, again, made_of, opened, placed, planned, source_options, transfer_of
+from cxrprep.api.planning import (
+    FetchOptions,
+    Job,
+    again,
+    listed,
+    made_of,
+    opened,
+    placed,
+    planned,
+    source_options,
+    transfer_of,
+)
 from cxrprep.api.results import Result
 from cxrprep.api.tables import rebuild_manifest
 from cxrprep.api.telling import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
@@ -151,7 +162,8 @@ def fetch_again(
     job = Job(folder, place, stream, chosen, None, on_event)
     try:
         with transfer_of(job) as transfer:
-            listing = (file for file in stream.list() if placed(job, file) in wanted or job.unpacks(file.key))
+            names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))
+            listing = (file for file in names if placed(job, file) in wanted or job.unpacks(file.key))
             made = made_of(job, transfer, listing, Selection())
             result = transfer.run(made, stream)
     except CxrprepError as error:

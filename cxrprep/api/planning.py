@@ -16,7 +16,7 @@ from cxrprep.lock import Record
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, draw, make_plan
 from cxrprep.sources import open_source
-from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.transfer.engine import Transfer, TransferOptions
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def source_options(spec: DatasetSpec, place: Place, options: FetchOptions) -> So
     extra = dict(mirror.settings) if mirror else {}
     if mirror is not None:
         extra |= {"agreement": mirror.agreement, "how": mirror.how, "sums": mirror.sums, "mirror": mirror.name}
+        extra |= {"access": mirror.access, "costs": mirror.costs, "ranges": str(mirror.ranges)}
     known = tuple(replace(file.remote(), validator=file.id or None) for file in spec.files_of(place.release))
     return SourceOptions(
         credentials=options.credentials,
@@ -187,19 +188,20 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
 
 def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
     """The plan for what the mirror lists now."""
-    listing: Iterable[RemoteFile] = job.source.list()
-    drawing = selection.limit is not None or selection.sample is not None
-    archives = False
-    if drawing:
+    images = _answered(job, transfer, selection) if selection.needs_tables else None
+    listing = listed(job, selection)
+    if selection.limit is not None or selection.sample is not None:
         listing = list(listing)
-        archives = any(job.unpacks(file.key) for file in listing)
-    images = None
-    if selection.needs_tables or (drawing and archives):
-        images = _answered(job, transfer, selection)
-        if archives:
+        if any(job.unpacks(file.key) for file in listing):
+            images = _answered(job, transfer, selection) if images is None else images
             images = draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
     made = made_of(job, transfer, listing, selection, images=images)
     return made if job.options.shard is None else made.shard(job.options.shard)
+
+
+def listed(job: Job, selection: Selection) -> Iterable[RemoteFile]:
+    """What the mirror lists: all, or at least what the selection may want where it can name that at less cost."""
+    return job.source.list_wanted(selection) if isinstance(job.source, Selective) else job.source.list()
 
 
 def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
@@ -228,7 +230,8 @@ def _fetch_tables(job: Job, transfer: Transfer) -> None:
         place = placed(job, file)
         return place is not None and any(fnmatch(name, p) for p in patterns for name in (place, place.rsplit("/")[-1]))
 
-    _run_tables(job, transfer, job.source, (file for file in job.source.list() if is_table(file)))
+    tables = Selection(include=("*.csv", "*.csv.gz", "*.txt"))
+    _run_tables(job, transfer, job.source, (file for file in listed(job, tables) if is_table(file)))
     companion = job.spec.companion
     if companion and job.place.mirror is not None:
         other = find_dataset(companion)

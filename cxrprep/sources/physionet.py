@@ -18,18 +18,18 @@ from cxrprep import __version__
 from cxrprep.credentials import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources import sums
+from cxrprep.sources import endpoints, sums
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.client import HttpClient
 from cxrprep.sources.kept import KeptList, lines
 from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from cxrprep.credentials import Login
     from cxrprep.errors import CxrprepError
-    from cxrprep.model import Digest
+    from cxrprep.model import Digest, Selection
     from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
 
@@ -55,12 +55,12 @@ class PhysioNetSource:
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is requested yet. Raises ``UsageError`` for an address that names no project and version."""
         host, slug, version = _parts(url)
+        self.address = url.rstrip("/")
         self._base = f"{host}/files/{slug}/{version}/"
         self._page = f"{host}/content/{slug}/{version}/"
         self._project = f"{slug} {version}"
         self._options = options
         self._host = urllib.parse.urlsplit(host).hostname or HOST
-        self.address = self._base
         self.politeness = Politeness(connections=options.connections or 8, ranges=1)
         self._client = HttpClient(options, login=self._login, explain=self._explain, user_agent=USER_AGENT)
 
@@ -85,26 +85,44 @@ class PhysioNetSource:
                     hint="run again; if that does not help, the site has changed its format",
                 )
 
-    def list_selected(self, patients: Collection[str], studies: Collection[str]) -> Iterator[RemoteFile]:
-        """The images and reports of these patients and of these studies, from ``cxr-record-list`` and its sibling.
+    def list_wanted(self, selection: Selection) -> Iterator[RemoteFile]:
+        """For patients, studies and images by id: their files from ``cxr-record-list`` and its sibling, and the tables.
 
-        For the projects that have those tables (MIMIC-CXR); they are a quarter of ``SHA256SUMS.txt``. Digests are
-        stated when that list is on disk already. Raises ``NotInSourceError`` where the tables are not to be had.
+        For the projects that have those lists (MIMIC-CXR), a quarter of ``SHA256SUMS.txt``. Digests are stated when
+        that one is on disk already. Everything else is listed as ``list`` does.
         """
-        wanted_patients = {patient.lower().removeprefix("p") for patient in patients}
-        wanted_studies = {study.lower().removeprefix("s") for study in studies}
+        if selection.patients or selection.studies or selection.images:
+            try:
+                paths = self._paths_of(selection)
+            except NotInSourceError:
+                # Another project, without those lists.
+                paths = {}
+            if paths:
+                return self._described(paths)
+        return self.list()
+
+    def _paths_of(self, selection: Selection) -> dict[str, Digest | None]:
+        patients = {_number(patient, "p") for patient in selection.patients}
+        studies = {_number(study, "s") for study in selection.studies}
         paths: dict[str, Digest | None] = {}
         for name in _LISTS:
             with self._table(name) as rows:
                 for row in csv.DictReader(rows):
-                    if row.get("subject_id") in wanted_patients or row.get("study_id") in wanted_studies:
+                    # The list of images comes first: of an image that is named, the report is wanted as well.
+                    named = row.get("dicom_id") in selection.images
+                    if named or row.get("subject_id") in patients or row.get("study_id") in studies:
                         paths[row["path"]] = None
+                        studies.update({row["study_id"]} if named else ())
+        return paths
+
+    def _described(self, paths: dict[str, Digest | None]) -> Iterator[RemoteFile]:
         kept = self._kept(self._head(_SUMS))
         if kept.is_here:
             for line in lines(kept.blocks()):
                 file = sums.parse_line(line)
                 if file is not None and file.key in paths:
                     paths[file.key] = file.digest
+        yield from (file for file in self._options.known if file.key not in paths)
         yield from (RemoteFile(path, digest=digest) for path, digest in paths.items())
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
@@ -193,11 +211,15 @@ def _parts(url: str) -> tuple[str, str, str]:
     words = [urllib.parse.unquote(word) for word in url.partition("://")[2].split("/") if word]
     if len(words) == 3:
         host = words.pop(0)
-        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
-        here = name in ("localhost", "::1") or name.startswith("127.")
+        here = endpoints.is_here(urllib.parse.urlsplit(f"//{host}").hostname or "")
         base = f"{'http' if here else 'https'}://{host}"
     else:
-        base = f"https://{HOST}"
+        base = endpoints.named("physionet") or f"https://{HOST}"
     if len(words) != 2:
         raise UsageError(f"{url} names no project with its version", hint="write it as physionet://mimic-cxr/2.1.0")
     return base, words[0], words[1]
+
+
+def _number(identifier: str, letter: str) -> str:
+    """The bare number in ``p10000032`` or ``p10000032/s50414267``."""
+    return identifier.strip().rpartition("/")[2].lower().removeprefix(letter)

@@ -23,6 +23,7 @@ from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cxrprep.model import Selection
     from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
 
@@ -49,6 +50,7 @@ class SignedUrlSource:
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is looked up yet."""
         self._service = url.partition("://")[2].strip("/") or "chexpert"
+        self.address = f"url://{self._service}"
         self._options = options
         self._lock = threading.Lock()
         self._share: SharedAccess | None = None
@@ -56,11 +58,6 @@ class SignedUrlSource:
         self._members = options.extra.get("members") == "yes"
         self.politeness = Politeness(connections=options.connections or 4, ranges=int(options.extra.get("ranges", "8")))
         self._client = HttpClient(options, login=_nobody, explain=self._explain)
-
-    @property
-    def address(self) -> str:
-        """The address without its signature, once it is known."""
-        return self._share.address if self._share is not None else f"url://{self._service}"
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The blobs below ``prefix``; the members of an archive when ``prefix`` leads into one.
@@ -72,11 +69,15 @@ class SignedUrlSource:
             file = self._archive(archive)
             yield from (member for member in self._zip(file).members() if member.key.startswith(prefix))
             return
-        for file in self._blobs(prefix):
-            if self._members and file.key.lower().endswith(".zip"):
-                yield from self._zip(file).members()
-            else:
-                yield file
+        blobs = self._blobs(prefix)
+        yield from self._opened_up(blobs) if self._members else blobs
+
+    def list_wanted(self, selection: Selection) -> Iterator[RemoteFile]:
+        """The members of the archives, where only some are wanted: they cost their own bytes alone."""
+        named = any(pattern.lower().rstrip("/").endswith(".zip") for pattern in selection.include)
+        if selection.is_everything or named:
+            return self.list()
+        return self._opened_up(self._blobs(""))
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``; a member of an archive is read by range."""
@@ -202,6 +203,13 @@ class SignedUrlSource:
                 file = self._described(name, required=bool(share.blob))
                 if file is not None:
                     yield file
+
+    def _opened_up(self, files: Iterator[RemoteFile]) -> Iterator[RemoteFile]:
+        for file in files:
+            if file.key.lower().endswith(".zip"):
+                yield from self._zip(file).members()
+            else:
+                yield file
 
     def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[Sequence[RemoteFile], str]:
         def request(share: SharedAccess) -> tuple[Sequence[RemoteFile], str]:

@@ -31,7 +31,7 @@ class Dataset:
 
     def whole(self) -> bytes:
         """The archive of all files, the same bytes each time."""
-        return _zip(self.files)
+        return archive_of(self.files)
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Kaggle:
             data = self.dataset.whole()
         elif name.removesuffix(".zip") in self.dataset.zipped:
             inner = name.removesuffix(".zip")
-            data = _zip({inner.rpartition("/")[2]: self.dataset.files[inner]})
+            data = archive_of({inner.rpartition("/")[2]: self.dataset.files[inner]})
         else:
             data = self.dataset.files[name]
         if not self.ranges:
@@ -130,7 +130,8 @@ class Kaggle:
         return object_reply(request, data, {"x-goog-hash": goog_hash(data)})
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
+def archive_of(files: dict[str, bytes]) -> bytes:
+    """A zip archive of ``files``, the same bytes each time."""
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(files.items()):

@@ -7,8 +7,17 @@ from collections.abc import Iterator
 import pytest
 import stamina
 
+from tests.servers import azurite
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting() -> Iterator[None]:
     with stamina.set_testing(True, attempts=3, cap=True):
         yield
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Azurite]:
+    """One emulator for all tests; each makes containers of its own."""
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as service:
+        yield service

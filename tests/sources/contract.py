@@ -101,7 +101,10 @@ def closed_port() -> int:
 
 
 class SourceContract:
-    """Subclass it, say which ``schemes`` it stands for, and write ``serve``: a context that yields a ``Subject``."""
+    """Subclass it, say which ``schemes`` it stands for, and write ``serve``: a context that yields a ``Subject``.
+
+    ``request`` is pytest's, for servers that several tests share.
+    """
 
     schemes: ClassVar[tuple[str, ...]] = ()
 
@@ -109,6 +112,10 @@ class SourceContract:
     def serve(self, tmp_path: Path) -> Iterator[Subject]:
         raise NotImplementedError
         yield
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, request: pytest.FixtureRequest) -> None:
+        self.request = request
 
     @pytest.fixture
     def subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import SOURCES
-from tests.servers import box, fake_gcs, faults, google, kaggle
+from tests.servers import azurite, box, fake_gcs, faults, google, kaggle, physionet
 from tests.sources.contract import FILES, SourceContract, Subject, digest_of
 
 
@@ -142,6 +144,80 @@ class TestBoxApi(SourceContract):
             subject = _box(service)
             subject.environment["BOX_DEVELOPER_TOKEN"] = box.TOKEN
             yield subject
+
+
+class TestPhysioNet(SourceContract):
+    schemes = ("physionet",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        projects = {"mimic-cxr/2.1.0": physionet.with_sums(FILES)}
+        with physionet.serving(projects) as site:
+
+            def refuse(status: int) -> None:
+                if status == 401:
+                    site.password = "changed"
+                    site.expire()
+                else:
+                    site.unsigned.add("mimic-cxr/2.1.0")
+
+            yield Subject(
+                "physionet://mimic-cxr/2.1.0",
+                environment={
+                    "CXRPREP_PHYSIONET_URL": physionet.address(site),
+                    "PHYSIONET_USERNAME": physionet.USER,
+                    "PHYSIONET_PASSWORD": physionet.PASSWORD,
+                },
+                refuse=refuse,
+                fail=lambda status, after: (setattr(site, "fail", status), setattr(site, "retry_after", after)),
+                nowhere=lambda port: (
+                    "physionet://mimic-cxr/2.1.0",
+                    {"CXRPREP_PHYSIONET_URL": f"http://127.0.0.1:{port}"},
+                ),
+                secrets=(physionet.PASSWORD, base64.b64encode(physionet.PASSWORD.encode()).decode()[:12]),
+                extra_keys=frozenset({"SHA256SUMS.txt"}),
+            )
+
+
+def _portal(contract: SourceContract, blobs: dict[str, bytes]) -> Subject:
+    azure: azurite.Azurite = contract.request.getfixturevalue("azure")
+    container = f"c{secrets.token_hex(6)}"
+    azure.put(container, blobs)
+    signed = azure.sas(container)
+    subject = Subject("url://chexpert", environment={"CHEXPERT_URL": signed}, goes_on=True, secrets=("sig=",))
+
+    def refuse(status: int) -> None:
+        subject.environment["CHEXPERT_URL"] = signed[:-8] + "AAAA%3D"
+
+    def nowhere(port: int) -> tuple[str, dict[str, str]]:
+        moved = signed.replace(azure.address, f"http://127.0.0.1:{port}")
+        return "url://chexpert", {"CHEXPERT_URL": moved}
+
+    subject.refuse, subject.nowhere = refuse, nowhere
+    return subject
+
+
+class TestPortalBlobs(SourceContract):
+    """A signed container on Azure's own emulator."""
+
+    schemes = ("url",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        yield _portal(self, FILES)
+
+
+class TestPortalMembers(SourceContract):
+    """The same files inside an archive there."""
+
+    schemes = ("url",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        subject = _portal(self, {"CheXpert-v1.0 batch 2 (train 1).zip": kaggle.archive_of(FILES)})
+        subject.options["extra"] = {"members": "yes"}
+        subject.keys = lambda key: f"CheXpert-v1.0 batch 2 (train 1).zip!/{key}"
+        yield subject
 
 
 class TestHttp(SourceContract):
