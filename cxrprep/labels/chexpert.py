@@ -244,7 +244,9 @@ def _sheet(path: Path) -> list[tuple[Any, ...]]:
     try:
         import openpyxl
     except ModuleNotFoundError as error:
-        raise MissingExtraError("reading CHEXPERT DEMO.xlsx needs openpyxl", hint="pip install openpyxl") from error
+        raise MissingExtraError(
+            "reading CHEXPERT DEMO.xlsx needs openpyxl", hint="pip install 'cxrprep[xlsx]'"
+        ) from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         rows = list(book.worksheets[0].iter_rows(values_only=True))
