@@ -13,6 +13,7 @@ import click
 
 from cxrprep import __version__
 from cxrprep.cli.invocation import Invocation
+from cxrprep.credentials import withdraw
 from cxrprep.errors import CxrprepError, ExitCode
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Lazy(click.Group):
             if cmd_name in commands:
                 module = importlib.import_module(f"cxrprep.cli.{commands[cmd_name][0]}")
                 command: click.Command = module.command
+                # The shell's completion shows the same line as the table.
+                command.short_help = commands[cmd_name][1]
                 return command
         return None
 
@@ -249,5 +252,6 @@ def main() -> NoReturn:
         # A console that lacks a character shows a substitute; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    withdraw()
     _on_signals()
     sys.exit(run(sys.argv[1:]))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @options.dataset_argument
 @options.root
-@setting("download.source", "--source", metavar="MIRROR")
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
 @options.release
 @options.tables
 @options.state

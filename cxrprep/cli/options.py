@@ -12,9 +12,11 @@ from cxrprep.cli.invocation import Invocation
 from cxrprep.job import KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from click.shell_completion import CompletionItem
+
+    from cxrprep.datasets.spec import DatasetSpec
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -116,6 +118,73 @@ def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: 
     return [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
 
 
+def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
+
+
+def complete_folder(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Folders: the shell knows them."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files: the shell knows them."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _specs(ctx: click.Context) -> list[DatasetSpec]:
+    """The dataset that the command line names before, or all of them."""
+    from cxrprep.datasets.spec import catalog
+
+    named, _ = _invocation(ctx).flags.get("dataset", ("", ""))
+    found = [spec for spec in catalog().values() if named in (spec.name, *spec.aliases)]
+    return found or list(catalog().values())
+
+
+def complete_mirror(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The mirrors of the dataset; folders too, since a folder is a mirror."""
+    names = dict.fromkeys(mirror.name for spec in _specs(ctx) for mirror in spec.mirror)
+    return _items(names, incomplete) or complete_folder(ctx, parameter, incomplete)
+
+
+def complete_release(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The releases of the dataset."""
+    del parameter
+    return _items(dict.fromkeys(name for spec in _specs(ctx) for name in spec.releases), incomplete)
+
+
+def complete_label_source(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Who labelled: the sources that the dataset's tables have."""
+    del parameter
+    found = (table.label_source for spec in _specs(ctx) for table in spec.table if table.label_source)
+    return _items(dict.fromkeys(found), incomplete)
+
+
+def complete_split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of splits."""
+    from cxrprep.model import Split
+
+    del ctx, parameter
+    return _items(map(str, Split), incomplete)
+
+
+def complete_view(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of views and projections."""
+    from cxrprep.job import PROJECTIONS
+    from cxrprep.model import View
+
+    del ctx, parameter
+    return _items((*PROJECTIONS, *(view.value for view in View)), incomplete)
+
+
 def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     def take(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         del parameter
@@ -134,7 +203,13 @@ def _keep_config(ctx: click.Context, parameter: click.Parameter, value: Path | N
 
 
 root = click.argument(
-    "root", required=False, type=click.Path(), expose_value=False, callback=_keep("root", "ROOT"), metavar="[ROOT]"
+    "root",
+    required=False,
+    type=click.Path(),
+    expose_value=False,
+    callback=_keep("root", "ROOT"),
+    metavar="[ROOT]",
+    shell_complete=complete_folder,
 )
 dataset_argument = click.argument(
     "dataset",
@@ -151,21 +226,21 @@ dataset = setting(
     shell_complete=complete_dataset,
     text="what ROOT holds, for a folder that cxrprep did not make",
 )
-state = setting("state", "--state", metavar="DIR")
-tables = setting("tables", "--tables", metavar="DIR")
-release = setting("release", "--release", metavar="NAME")
+state = setting("state", "--state", metavar="DIR", shell_complete=complete_folder)
+tables = setting("tables", "--tables", metavar="DIR", shell_complete=complete_folder)
+release = setting("release", "--release", metavar="NAME", shell_complete=complete_release)
 shard = setting("shard", "--shard", metavar="I/N")
 jobs = setting("engine.jobs", "--jobs", "-j")
 
 folder = several(root, dataset, state)
 
 selection = several(
-    setting("selection.split", "--split", section="Selection", metavar="NAME"),
-    setting("selection.view", "--view", section="Selection", metavar="NAME"),
+    setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=complete_split),
+    setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=complete_view),
     setting("selection.label", "--label", section="Selection", metavar="NAME[=V]"),
-    setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE"),
-    setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE"),
-    setting("selection.ids", "--ids", section="Selection", metavar="FILE"),
+    setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
+    setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
+    setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=complete_file),
     setting("selection.include", "--include", section="Selection", metavar="GLOB"),
     setting("selection.exclude", "--exclude", section="Selection", metavar="GLOB"),
     setting("selection.limit", "--limit", section="Selection"),
@@ -178,13 +253,13 @@ network = several(
     setting("download.limit_rate", "--limit-rate", section="Network", metavar="RATE"),
     setting("download.timeout", "--timeout", section="Network"),
     setting("download.user_agent", "--user-agent", section="Network", metavar="TEXT"),
-    setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE"),
+    setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE", shell_complete=complete_file),
     setting("download.billing_project", "--billing-project", section="Network", metavar="PROJECT"),
-    setting("download.url_file", "--url-file", section="Network", metavar="FILE"),
+    setting("download.url_file", "--url-file", section="Network", metavar="FILE", shell_complete=complete_file),
 )
 
 label_policy = several(
-    setting("labels.source", "--label-source", section="Labels", metavar="NAME"),
+    setting("labels.source", "--label-source", section="Labels", metavar="NAME", shell_complete=complete_label_source),
     setting("labels.uncertain", "--uncertain", section="Labels"),
     setting("labels.blank", "--blank", section="Labels"),
 )
@@ -193,7 +268,7 @@ split = several(
     setting("split.by", "--split-by", section="Split"),
     setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
     setting("split.seed", "--split-seed", section="Split"),
-    setting("split.within", "--split-within", section="Split", metavar="NAME"),
+    setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
     setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
 )
 
@@ -226,7 +301,7 @@ output = several(
     ),
     setting("output.events", "--events", section="Output", type=click.Choice(["jsonl"]), metavar="jsonl"),
     setting("output.color", "--color", section="Output"),
-    setting("output.log_file", "--log-file", section="Output", metavar="FILE"),
+    setting("output.log_file", "--log-file", section="Output", metavar="FILE", shell_complete=complete_file),
     click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),

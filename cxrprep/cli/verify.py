@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 @setting("verify.complete", "--complete")
 @setting("verify.strict", "--strict")
 @setting("verify.repair", "--repair")
-@setting("download.source", "--source", metavar="MIRROR", text="with --repair: the mirror to fetch from")
+@setting(
+    "download.source",
+    "--source",
+    metavar="MIRROR",
+    shell_complete=options.complete_mirror,
+    text="with --repair: the mirror to fetch from",
+)
 @options.jobs
 @options.shard
 @options.network

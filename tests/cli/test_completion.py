@@ -1,0 +1,94 @@
+"""Completion in the shells themselves: their scripts are sourced, and asked what they would offer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parts import need
+
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+# what is typed -> some of what must be offered
+TYPED = {
+    "cxrprep dow": {"download"},
+    "cxrprep download n": {"nih-chestxray14"},
+    "cxrprep download nih-chestxray14 --source b": {"box"},
+    "cxrprep download chexpert --release v": {"v1.0", "v1.0-small"},
+    "cxrprep download chexpert x --view PA": {"PA", "PA_LLD", "PA_RLD"},
+    "cxrprep manifest x --label-source neg": {"negbio"},
+    "cxrprep convert x --recipe sq": {"square-224", "square-320", "square-512"},
+    "cxrprep export x --uncertain ": {"keep", "ones", "zeros", "ignore"},
+    "cxrprep config ": {"check", "show", "init"},
+    "cxrprep verify x --comp": {"--complete"},
+    "cxrprep datasets show mimic": {"mimic-cxr", "mimic-cxr-jpg"},
+}
+
+
+def shell(program: str, *words: str) -> str:
+    done = subprocess.run(
+        [program, *words], capture_output=True, text=True, check=False, env={**os.environ, "PATH": PATH}, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_bash() -> None:
+    need("bash")
+    lines = ['eval "$(cxrprep completion bash)"']
+    for typed in TYPED:
+        words = typed.split(" ")
+        quoted = " ".join(f"'{word}'" for word in words)
+        lines += [f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; COMPREPLY=()"]
+        lines += ["_cxrprep_completion cxrprep", 'echo "${COMPREPLY[@]}"']
+    for offered, (typed, wanted) in zip(
+        shell("bash", "--norc", "-c", "\n".join(lines)).splitlines(), TYPED.items(), strict=True
+    ):
+        assert wanted <= set(offered.split()), typed
+
+
+@pytest.mark.slow
+def test_fish() -> None:
+    program = need("fish")
+    lines = ["cxrprep completion fish | source"]
+    for typed in TYPED:
+        lines += [f"complete -C '{typed}'", "echo ---"]
+    answers = shell(program, "--no-config", "-c", "\n".join(lines)).split("---\n")
+    for offered, (typed, wanted) in zip(answers, TYPED.items(), strict=False):
+        assert wanted <= {line.partition("\t")[0] for line in offered.splitlines()}, typed
+    assert "fetch a dataset" in answers[0]
+
+
+@pytest.mark.slow
+def test_zsh_registers_the_function_and_it_asks_the_program(tmp_path: Path) -> None:
+    program = need("zsh")
+    script = f'autoload -U compinit; compinit -u -d {tmp_path}/dump; eval "$(cxrprep completion zsh)"; '
+    assert shell(program, "-f", "-c", f"{script} print $_comps[cxrprep]").strip() == "_cxrprep_completion"
+    for typed, wanted in TYPED.items():
+        words = typed.split(" ")
+        asked = f"COMP_WORDS='{typed}' COMP_CWORD={len(words) - 1} _CXRPREP_COMPLETE=zsh_complete cxrprep"
+        # Three lines an item: its kind, its text, its help.
+        assert wanted <= set(shell(program, "-f", "-c", asked).splitlines()[1::3]), typed
+
+
+@pytest.mark.parametrize(("typed", "kind"), [("cxrprep verify ", "dir"), ("cxrprep verify --state ", "dir")])
+def test_folders_are_left_to_the_shell(typed: str, kind: str) -> None:
+    words = typed.split(" ")
+    asked = f"COMP_WORDS='{typed}' COMP_CWORD={len(words) - 1} _CXRPREP_COMPLETE=bash_complete cxrprep"
+    assert shell("bash", "-c", asked).startswith(f"{kind},")
+
+
+@pytest.mark.parametrize("name", ["tcsh", ""])
+def test_another_shell_is_refused_with_those_that_are_known(name: str) -> None:
+    done = subprocess.run(
+        ["cxrprep", "completion"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": PATH, "SHELL": f"/bin/{name}"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "known: bash, zsh, fish" in done.stderr
