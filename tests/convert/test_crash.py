@@ -1,0 +1,109 @@
+"""Workers that crash, here and on a Dask cluster: one row of failures, everything else done, the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.convert import hospital
+from tests.convert.commands import run, start, tree
+from tests.engine.cluster import cluster
+from tests.parts import need
+
+POISON = str(Path(__file__).with_name("poison"))
+
+
+def folder(root: Path, count: int = 30) -> Path:
+    for index in range(count):
+        path = root / f"i{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(hospital.png(hospital.small(index)))
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "jobs"), [("files", 1), ("webdataset", 2)])
+def test_a_segfault_in_a_decoder_costs_one_image(tmp_path: Path, to: str, jobs: int) -> None:
+    root = folder(tmp_path / "in")
+    words = ("--recipe", "square-224", "--to", to, "--per-shard", 10, "--jobs", jobs)
+    code, _, said = run("convert", root, *words, "--out", tmp_path / "without")
+    assert code == 0, said
+    (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"POISON"))
+    code, value, said = run("convert", root, *words, "--out", tmp_path / "out", PYTHONPATH=POISON)
+    assert code == 3, said
+    assert (value["images"], value["failed"]) == (30, 1)
+    row = pq.read_table(tmp_path / "out/manifests/failures.parquet").to_pylist()[0]
+    assert row["path"] == "i0155.png"
+    assert "worker process died over it" in row["message"]
+    if to == "files":
+        made, wanted = tree(tmp_path / "out"), tree(tmp_path / "without")
+        assert {name: made[name] for name in wanted} == wanted
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    need("dask")
+    with cluster(3) as address:
+        yield address
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["files", "parquet"])
+def test_a_cluster_makes_the_same_bytes_as_this_machine(tmp_path: Path, scheduler: str, to: str) -> None:
+    root = hospital.many(tmp_path / "in", 80)
+    words = ("convert", root, "--recipe", "mimic-cxr-jpg", "--to", to, "--per-shard", 30)
+    code, value, said = run(*words, "--out", tmp_path / "here")
+    assert (code, value["converted"]) == (0, 80), said
+    code, value, said = run(*words, "--out", tmp_path / "there", "--engine", "dask", "--scheduler", scheduler)
+    assert (code, value["converted"]) == (0, 80), said
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_worker_of_the_cluster_killed_midway_loses_nothing(tmp_path: Path, scheduler: str) -> None:
+    import distributed
+
+    root, out = hospital.many(tmp_path / "in", 150, side=400), tmp_path / "out"
+    words = ("convert", root, "--recipe", "shortest-512")
+    process = start(*words, "--out", out, "--engine", "dask", "--scheduler", scheduler)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        pids = sorted(client.run(os.getpid).values())
+    while process.poll() is None and not any(out.rglob("*.png")):
+        time.sleep(0.01)
+    assert process.poll() is None
+    os.kill(pids[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    code, value, said = run(*words, "--out", tmp_path / "here")
+    assert (code, value["images"]) == (0, 150), said
+    assert tree(out) == tree(tmp_path / "here")
+
+
+def test_the_dask_engine_needs_an_address(tmp_path: Path) -> None:
+    root = folder(tmp_path / "in", 2)
+    words = ("convert", root, "--recipe", "square-224", "--out", tmp_path / "out", "--engine", "dask")
+    code, _, said = run(*words)
+    assert code == 2
+    assert "--scheduler tcp://host:8786" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_so_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    root, out = hospital.many(tmp_path / "in", 120, side=400), tmp_path / "out"
+    words = ("convert", root, "--recipe", "shortest-512", "--out", out, "--jobs", 2)
+    process = start(*words)
+    while process.poll() is None and not any(out.rglob("*.png")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    code, value, said = run(*words)
+    assert (code, value["images"]) == (0, 120), said
+    assert value["kept"] > 0
