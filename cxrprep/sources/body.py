@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cxrprep.model import Digest
     from cxrprep.sources.answers import Answer
+    from cxrprep.sources.wire import Head, Wire
 
 # TLS hands out 16 KiB at a time. Collecting for this long saves calls on a fast line, and on a slow one no byte waits.
 _COLLECT_SECONDS: Final = 0.05
@@ -28,28 +29,29 @@ class HttpBody:
     The connection goes back to the others when the last byte was read; closed earlier, it is dropped.
     """
 
-    __slots__ = ("_connection", "_connections", "_endpoint", "_first", "_key", "_left", "_response", "_timeout",
-                 "answer", "digest", "length", "offset", "validator")  # fmt: skip
+    __slots__ = ("_chunk", "_chunked", "_connections", "_endpoint", "_first", "_key", "_last", "_left", "_timeout",
+                 "_wire", "answer", "digest", "length", "offset", "validator")  # fmt: skip
 
     def __init__(
         self,
         key: str,
         answer: Answer,
-        response: http.client.HTTPResponse,
+        head: Head,
         *,
         connections: Connections,
-        connection: http.client.HTTPConnection,
+        wire: Wire,
         endpoint: Endpoint,
         timeout: float,
     ) -> None:
         """Wrap an answer of status 200 or 206 whose body was not read yet."""
         self._key = key
-        self._response = response
         self._connections = connections
-        self._connection: http.client.HTTPConnection | None = connection
+        self._wire: Wire | None = wire
         self._endpoint = endpoint
         self._timeout = timeout
-        self._left: int | None = None if response.chunked else response.length
+        self._left = head.length
+        self._chunked, self._chunk = head.chunked, 0
+        self._last = head.last
         self.answer = answer
         self.offset = 0
         self.length: int | None = self._left
@@ -69,12 +71,12 @@ class HttpBody:
         Raises ``SourceUnreachableError`` when the body ends before its stated length or the line goes silent, and
         ``AccessError`` for a web page in place of data.
         """
-        if self._connection is None:
+        wire = self._wire
+        if wire is None:
             return 0
         try:
-            count = self._collect(buffer)
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            # A source that is closed meanwhile takes the file object away from under the reader.
+            count = self._collect(wire, buffer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise unreachable(self._endpoint, error, self._timeout) from error
         if self._first:
@@ -84,11 +86,11 @@ class HttpBody:
                 raise page_instead(self._key, self.answer)
         return count
 
-    def _collect(self, buffer: memoryview) -> int:
+    def _collect(self, wire: Wire, buffer: memoryview) -> int:
         began = 0.0
         count = 0
         while count < len(buffer):
-            piece = self._piece(buffer[count:])
+            piece = self._piece(wire, buffer[count:] if count else buffer)
             if piece == 0:
                 break
             count += piece
@@ -102,42 +104,50 @@ class HttpBody:
                 break
         return count
 
-    def _piece(self, buffer: memoryview) -> int:
-        response = self._response
+    def _piece(self, wire: Wire, buffer: memoryview) -> int:
+        if self._chunked:
+            return self._chunked_piece(wire, buffer)
         if self._left is None:
-            data = response.read1(min(len(buffer), _PIECE))
-            buffer[: len(data)] = data
-            if not data:
+            count = wire.readinto(buffer)
+            if not count:
                 self._release()
-            return len(data)
+            return count
         if len(buffer) > self._left:
             buffer = buffer[: self._left]
-        count: int = response.fp.readinto1(buffer)
+        count = wire.readinto(buffer)
         if count == 0:
             raise http.client.IncompleteRead(b"", self._left)
         self._left -= count
         return count
 
+    def _chunked_piece(self, wire: Wire, buffer: memoryview) -> int:
+        if self._chunk == 0:
+            self._chunk = wire.chunk()
+            if self._chunk == 0:
+                self._release()
+                return 0
+        count = wire.readinto(buffer[: self._chunk])
+        if count == 0:
+            raise http.client.IncompleteRead(b"", self._chunk)
+        self._chunk -= count
+        if self._chunk == 0:
+            wire.end_of_chunk()
+        return count
+
     def _release(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        wire, self._wire = self._wire, None
+        if wire is None:
             return
-        reusable = not self._response.will_close
-        if self._left == 0:
-            # http.client counts for itself and would not let go of the connection.
-            self._response.length = 0
-        self._response.close()
-        if reusable:
-            self._connections.give(self._endpoint, connection)
+        if self._last:
+            self._connections.drop(wire)
         else:
-            self._connections.drop(connection)
+            self._connections.give(self._endpoint, wire)
 
     def close(self) -> None:
         """Give the connection back when the body was read to its end, else drop it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._response.close()
-            self._connections.drop(connection)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._connections.drop(wire)
 
     def __enter__(self) -> Self:
         """The body itself."""

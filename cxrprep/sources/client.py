@@ -20,16 +20,17 @@ from cxrprep.sources.logins import Logins
 if TYPE_CHECKING:
     from cxrprep.credentials import Login
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.wire import Head, Wire
 
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = "cxrprep (+https://cxrprep.readthedocs.io)"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
+_SHORT: Final = 65_536
 _COMPRESSED_NAMES: Final = (".gz", ".tgz", ".zip", ".bz2", ".xz")
 _NONE: Final[Mapping[str, str]] = {}
-# AttributeError and ValueError: the socket was taken away by ``close`` in another thread.
-_BROKEN: Final = (OSError, http.client.HTTPException, AttributeError, ValueError)
+_BROKEN: Final = (OSError, http.client.HTTPException, ValueError)
 _HUNG_UP: Final = (ConnectionError, http.client.BadStatusLine, http.client.CannotSendRequest)
 
 # Turns an answer of status 400 and above into the error that fits the service; None leaves it to the general rule.
@@ -38,9 +39,15 @@ Explain = Callable[[Answer, str], CxrprepError | None]
 
 class _Exchange(NamedTuple):
     answer: Answer
-    response: http.client.HTTPResponse
-    connection: http.client.HTTPConnection
+    head: Head
+    wire: Wire
     endpoint: Endpoint
+
+
+class _Place(NamedTuple):
+    url: str
+    endpoint: Endpoint
+    target: str
 
 
 class HttpClient:
@@ -98,20 +105,20 @@ class HttpClient:
                 return self.open(url, key=key, headers=headers, private=private)
             if answer.status == 206 and _decoding(answer, key):
                 # A range of something compressed on its way is of no use to anyone.
-                self._connections.drop(exchange.connection)
+                self._connections.drop(exchange.wire)
                 return self.open(url, key=key, headers=headers, private=private)
         else:
             exchange = self._exchange("GET", url, headers, private, key)
         answer = self._accepted(exchange, key)
         if answer.is_page and not expects_page(key):
-            self._connections.drop(exchange.connection)
+            self._connections.drop(exchange.wire)
             raise page_instead(key, answer)
         body = HttpBody(
             key,
             answer,
-            exchange.response,
+            exchange.head,
             connections=self._connections,
-            connection=exchange.connection,
+            wire=exchange.wire,
             endpoint=exchange.endpoint,
             timeout=self._timeout,
         )
@@ -136,9 +143,9 @@ class HttpClient:
         body = HttpBody(
             key + ".html",
             answer,
-            exchange.response,
+            exchange.head,
             connections=self._connections,
-            connection=exchange.connection,
+            wire=exchange.wire,
             endpoint=exchange.endpoint,
             timeout=self._timeout,
         )
@@ -180,43 +187,37 @@ class HttpClient:
     def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], private: Mapping[str, str], key: str
     ) -> _Exchange:
-        origin, _ = split_url(url)
-        here = url
+        origin, target = split_url(url)
+        here, endpoint = url, origin
         for _ in range(_MOST_REDIRECTS + 1):
-            endpoint, _ = split_url(here)
             if endpoint == origin:
-                exchange = self._with_login(method, here, {**headers, **private}, key)
+                place = _Place(here, endpoint, target)
+                exchange = self._with_login(method, place, {**headers, **private} if private else headers, key)
             else:
-                exchange = self._send(method, here, dict(headers))
+                exchange = self._send(method, _Place(here, endpoint, target), headers)
             answer = exchange.answer
-            target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not target:
+            location = answer.headers.get("location") if answer.status in _REDIRECTS else None
+            if not location:
                 return exchange
             self._discard(exchange)
-            there = urllib.parse.urljoin(here, target)
+            there = urllib.parse.urljoin(here, location)
             if endpoint.scheme == "https" and not there.lower().startswith("https:"):
                 raise SourceUnreachableError(
                     f"{key}: {answer.url} redirects to an address without encryption",
                     hint="the site, or something between it and here, is not to be trusted",
                 )
-            if not there.lower().startswith(("http:", "https:")):
-                raise SourceUnreachableError(
-                    f"{key}: {answer.url} redirects to {without_query(there)!r}, which is no http or https address",
-                    hint="the site, or something between it and here, is not to be trusted",
-                )
             here = there
+            endpoint, target = split_url(here)
         raise SourceUnreachableError(f"{key}: {without_query(url)} redirects in circles", hint="check the address")
 
-    def _with_login(self, method: str, url: str, headers: dict[str, str], key: str) -> _Exchange:
+    def _with_login(self, method: str, place: _Place, headers: Mapping[str, str], key: str) -> _Exchange:
         """One request to the endpoint that logins are for, answered challenge included."""
-        endpoint, _ = split_url(url)
+        endpoint = place.endpoint
         gate = self._logins.gate(endpoint)
         for _ in range(_MOST_LOGINS):
             epoch, eager = gate.epoch, gate.eager
-            sent = dict(headers)
-            if eager:
-                sent["Authorization"] = self._logins.authorization(endpoint) or ""
-            exchange = self._send(method, url, sent)
+            sent = {**headers, "Authorization": gate.authorization} if eager else headers
+            exchange = self._send(method, place, sent)
             status = exchange.answer.status
             # A session that ran out after hours answers 401 or 403, depending on the site.
             challenged = status == 401 or (status == 403 and gate.epoch > 0 and not eager)
@@ -231,7 +232,7 @@ class HttpClient:
                     self._discard(exchange)
                     continue
                 self._discard(exchange)
-                exchange = self._send(method, url, {**headers, "Authorization": authorization})
+                exchange = self._send(method, place, {**headers, "Authorization": authorization})
                 if exchange.answer.status == 401:
                     self._discard(exchange)
                     login = self._logins.login(endpoint)
@@ -241,63 +242,57 @@ class HttpClient:
                         hint="check user name and password there",
                     )
                 if exchange.answer.status < 400:
+                    gate.authorization = authorization
                     gate.eager = "set-cookie" not in exchange.answer.headers
                     gate.epoch += 1
                 return exchange
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
-    def _send(self, method: str, url: str, headers: dict[str, str]) -> _Exchange:
-        endpoint, target = split_url(url)
-        lines = {**self._headers, **headers}
-        cookies = self._logins.cookies(url)
+    def _send(self, method: str, place: _Place, headers: Mapping[str, str]) -> _Exchange:
+        url, endpoint, target = place
+        lines = {"Host": endpoint.authority, **self._headers, **headers}
+        cookies = self._logins.cookies(url, endpoint)
         if cookies:
             lines["Cookie"] = cookies
         proxied = self._connections.through_proxy(endpoint)
         if proxied is not None:
             target = f"http://{endpoint.authority}{target}"
-            lines = {"Host": endpoint.authority, **lines, **proxied}
-        connection, served = self._connections.take(endpoint)
+            lines |= proxied
+        wire, served = self._connections.take(endpoint)
         try:
-            response = _answered(connection, method, target, lines)
+            wire.request(method, target, lines)
+            head = wire.answer(method)
         except _BROKEN as error:
-            self._connections.drop(connection)
+            self._connections.drop(wire)
             # A server may close a connection that idled; that says nothing about the next one.
             if not (served and isinstance(error, _HUNG_UP)):
                 raise unreachable(endpoint, error, self._timeout) from error
-            connection, _ = self._connections.take(endpoint, fresh=True)
+            wire, _ = self._connections.take(endpoint, fresh=True)
             try:
-                response = _answered(connection, method, target, lines)
+                wire.request(method, target, lines)
+                head = wire.answer(method)
             except _BROKEN as second:
-                self._connections.drop(connection)
+                self._connections.drop(wire)
                 raise unreachable(endpoint, second, self._timeout) from second
-        self._logins.remember(url, response)
-        found: dict[str, str] = {}
-        for name, value in response.msg.items():
-            low = name.lower()
-            found[low] = f"{found[low]}, {value}" if low in found else value
-        return _Exchange(Answer(response.status, found, without_query(url)), response, connection, endpoint)
+        if head.cookies:
+            self._logins.remember(url, head.cookies)
+        return _Exchange(Answer(head.status, head.headers, without_query(url)), head, wire, endpoint)
 
     def _discard(self, exchange: _Exchange) -> None:
         """Read a short rest so that the connection can be used again; drop it when the rest is long."""
-        response, connection = exchange.response, exchange.connection
+        head, wire = exchange.head, exchange.wire
+        left = head.length if head.length is not None and head.length <= _SHORT else None
         try:
-            short = response.length is not None and response.length <= 65_536
-            if short:
-                response.read()
+            scratch = memoryview(bytearray(left or 0))
+            while left:
+                count = wire.readinto(scratch[:left])
+                left = left - count if count else None
         except (OSError, http.client.HTTPException):
-            short = False
-        response.close()
-        if short and not response.will_close:
-            self._connections.give(exchange.endpoint, connection)
+            left = None
+        if left == 0 and not head.last:
+            self._connections.give(exchange.endpoint, wire)
         else:
-            self._connections.drop(connection)
-
-
-def _answered(
-    connection: http.client.HTTPConnection, method: str, target: str, lines: dict[str, str]
-) -> http.client.HTTPResponse:
-    connection.request(method, target, headers=lines)
-    return connection.getresponse()
+            self._connections.drop(wire)
 
 
 def _nobody(host: str) -> Login | None:

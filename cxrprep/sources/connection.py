@@ -1,17 +1,14 @@
 """Connections to HTTP servers: kept open, shared by threads, droppable all at once.
 
-The engine beneath is the standard library's ``http.client``. Measured on loopback with 16 threads, files of 60-120 KB
-hashed and written: 2,430 files a second with it, 1,630 with urllib3, 1,190 with a prepared requests adapter, 3,270
-with pycurl. ``benchmarks/download.py`` repeats the comparison; pycurl's push interface and its extra library are not
-worth the difference, since the peers that we are compared with stay below 2,100.
+``http.client`` makes the connections, ``wire`` speaks on them. ``benchmarks/download.py`` measures what comes of it.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
@@ -20,6 +17,7 @@ import urllib.request
 from typing import NamedTuple
 
 from cxrprep.errors import AccessError, SourceUnreachableError, UsageError
+from cxrprep.sources.wire import Wire
 
 
 class Endpoint(NamedTuple):
@@ -37,6 +35,8 @@ class Endpoint(NamedTuple):
 
 
 _PORTS = {"http": 80, "https": 443}
+# What must not be shown begins with one of these, or ends with the last.
+_HIDES = re.compile("[?#@]")
 
 
 def split_url(url: str) -> tuple[Endpoint, str]:
@@ -65,6 +65,8 @@ def split_url(url: str) -> tuple[Endpoint, str]:
 
 def without_query(url: str) -> str:
     """``url`` as it may be shown: without query, which may be a signature, without fragment and login."""
+    if not _HIDES.search(url):
+        return url
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -76,13 +78,13 @@ class Connections:
         """``timeout`` is in seconds without a byte."""
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._idle: dict[Endpoint, list[http.client.HTTPConnection]] = {}
-        self._busy: set[http.client.HTTPConnection] = set()
+        self._idle: dict[Endpoint, list[Wire]] = {}
+        self._busy: set[Wire] = set()
         self._proxies: dict[str, str] | None = None
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
-    def take(self, endpoint: Endpoint, *, fresh: bool = False) -> tuple[http.client.HTTPConnection, bool]:
+    def take(self, endpoint: Endpoint, *, fresh: bool = False) -> tuple[Wire, bool]:
         """A connection to ``endpoint``, and whether it has served before; always a new one when ``fresh``.
 
         Raises ``AccessError`` for a certificate that is not trusted, ``SourceUnreachableError`` for the rest.
@@ -92,51 +94,47 @@ class Connections:
                 raise SourceUnreachableError(f"the connections to {endpoint.authority} were dropped")
             idle = self._idle.get(endpoint)
             if idle and not fresh:
-                connection = idle.pop()
-                self._busy.add(connection)
-                return connection, True
-        connection = self._make(endpoint)
+                wire = idle.pop()
+                self._busy.add(wire)
+                return wire, True
+        wire = Wire(self._make(endpoint))
         with self._lock:
-            self._busy.add(connection)
+            self._busy.add(wire)
         try:
-            connection.connect()
+            wire.connect()
         except BaseException as error:
-            self.drop(connection)
+            self.drop(wire)
             if isinstance(error, OSError | http.client.HTTPException):
                 raise unreachable(endpoint, error, self._timeout) from error
             raise
-        return connection, False
+        return wire, False
 
-    def give(self, endpoint: Endpoint, connection: http.client.HTTPConnection) -> None:
-        """Take ``connection`` back, ready for its next request."""
+    def give(self, endpoint: Endpoint, wire: Wire) -> None:
+        """Take ``wire`` back, ready for its next request."""
         with self._lock:
-            self._busy.discard(connection)
-            if not self._closed:
-                self._idle.setdefault(endpoint, []).append(connection)
+            self._busy.discard(wire)
+            if not self._closed and wire.clean:
+                self._idle.setdefault(endpoint, []).append(wire)
                 return
-        connection.close()
+        wire.close()
 
-    def drop(self, connection: http.client.HTTPConnection) -> None:
+    def drop(self, wire: Wire) -> None:
         """Close a connection that is in no state to be used again."""
         with self._lock:
-            self._busy.discard(connection)
-        connection.close()
+            self._busy.discard(wire)
+        wire.close()
 
     def close(self) -> None:
         """Close every connection. A thread that reads from one of them gets an error at once, not a time-out."""
         with self._lock:
             self._closed = True
-            idle = [connection for connections in self._idle.values() for connection in connections]
+            idle = [wire for wires in self._idle.values() for wire in wires]
             self._idle.clear()
             busy = list(self._busy)
-        for connection in idle:
-            connection.close()
-        for connection in busy:
-            sock = connection.sock
-            if sock is not None:
-                # A TLS socket's own shutdown would touch state that the reading thread holds.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for wire in idle:
+            wire.close()
+        for wire in busy:
+            wire.break_off()
 
     # ---- inside ----
 

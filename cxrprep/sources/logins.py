@@ -8,32 +8,39 @@ cookie gets the password with every request. Several threads that are challenged
 from __future__ import annotations
 
 import base64
-import http.client
 import http.cookiejar
 import threading
+import time
 import urllib.request
 import warnings
-from typing import TYPE_CHECKING
+from email.message import Message
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cxrprep.errors import AccessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from email.message import Message
+    from collections.abc import Callable, Sequence
 
     from cxrprep.credentials import Login
     from cxrprep.sources.connection import Endpoint
 
 
-class Gate:
-    """The state of the login at one endpoint. ``epoch`` counts logins: who was challenged before one tries again."""
+_COOKIES_FOR_SECONDS: Final = 30.0
 
-    __slots__ = ("eager", "epoch", "lock")
+
+class Gate:
+    """The state of the login at one endpoint. ``epoch`` counts logins: who was challenged before one tries again.
+
+    ``authorization`` is the header that was accepted; while ``eager`` it goes out with every request.
+    """
+
+    __slots__ = ("authorization", "eager", "epoch", "lock")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.epoch = 0
         self.eager = False
+        self.authorization = ""
 
 
 class Logins:
@@ -46,6 +53,7 @@ class Logins:
         self._lock = threading.Lock()
         self._jar = http.cookiejar.MozillaCookieJar()
         self._has_cookies = False
+        self._sent: dict[Endpoint, tuple[str | None, float]] = {}
         if cookie_file:
             try:
                 with warnings.catch_warnings():
@@ -60,6 +68,10 @@ class Logins:
                     f"{cookie_file} cannot be read as a cookie file: {reason}",
                     hint="export it from the browser in Netscape format (cookies.txt)",
                 ) from None
+            for cookie in self._jar:
+                # How browsers, curl and wget write a cookie that lasts as long as its session.
+                if cookie.expires == 0:
+                    cookie.expires, cookie.discard = None, True
             self._has_cookies = True
 
     def gate(self, endpoint: Endpoint) -> Gate:
@@ -79,17 +91,40 @@ class Logins:
             return None
         return "Basic " + base64.b64encode(f"{login.user}:{login.password.reveal()}".encode()).decode()
 
-    def cookies(self, url: str) -> str | None:
-        """The Cookie header for ``url``: cookies of its own host only."""
+    def cookies(self, url: str, endpoint: Endpoint) -> str | None:
+        """The Cookie header for ``url`` at ``endpoint``: cookies of its own host only."""
         if not self._has_cookies:
             return None
-        request = urllib.request.Request(url)  # noqa: S310  # a carrier of the address for the jar; it is never sent
-        self._jar.add_cookie_header(request)
-        return request.get_header("Cookie")
+        now = time.monotonic()
+        known = self._sent.get(endpoint)
+        if known is not None and now < known[1]:
+            return known[0]
+        with self._lock:
+            request = urllib.request.Request(url)  # noqa: S310  # a carrier of the address for the jar; never sent
+            self._jar.add_cookie_header(request)
+            header = request.get_header("Cookie")
+            if all(cookie.path == "/" for cookie in self._jar):
+                # The same for every address there: asking the jar costs as much as the rest of the request.
+                self._sent[endpoint] = header, now + _COOKIES_FOR_SECONDS
+        return header
 
-    def remember(self, url: str, response: http.client.HTTPResponse) -> None:
-        """Keep the cookies that came with an answer from ``url``."""
-        message: Message = response.msg
-        if "Set-Cookie" in message:
-            self._jar.extract_cookies(response, urllib.request.Request(url))  # noqa: S310  # as above
-            self._has_cookies = True
+    def remember(self, url: str, lines: Sequence[str]) -> None:
+        """Keep the cookies of the Set-Cookie ``lines`` that came with an answer from ``url``."""
+        if lines:
+            with self._lock:
+                request = urllib.request.Request(url)  # noqa: S310  # as above
+                self._jar.extract_cookies(cast("Any", _Answered(lines)), request)
+                self._has_cookies = True
+                self._sent.clear()
+
+
+class _Answered:
+    """An answer as far as a cookie jar looks at it."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._message = Message()
+        for line in lines:
+            self._message["Set-Cookie"] = line
+
+    def info(self) -> Message:
+        return self._message
