@@ -1,0 +1,70 @@
+"""nginx in front of a folder, set up as PhysioNet's is: agents by list, Basic auth, folder pages, ranges, ETags."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.parts import need
+from tests.servers.processes import free_port, process
+
+USER, PASSWORD = "reader", "a secret of nginx"
+
+_CONFIGURATION = """\
+daemon off;
+master_process off;
+pid {work}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 256; }}
+http {{
+  log_format seen '$status $request_method $uri "$http_range" "$http_authorization" $body_bytes_sent';
+  access_log {work}/access.log seen;
+  client_body_temp_path {work}/body; proxy_temp_path {work}/proxy; fastcgi_temp_path {work}/fastcgi;
+  uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;
+  default_type application/octet-stream;
+  map $http_user_agent $known {{ default 0; "~^Wget/" 1; "~^libwfdb/" 1; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location {start} {{
+      alias {root}/;
+      {rules}
+      autoindex on;
+    }}
+  }}
+}}
+"""
+_RULES = 'if ($known = 0) {{ return 403; }} auth_basic "PhysioNet"; auth_basic_user_file {work}/users;'
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """A running nginx; ``url`` is the address of its folder, with a slash at its end."""
+
+    address: str
+    url: str
+    log: Path
+
+    def seen(self) -> list[list[str]]:
+        """Status, method, path and the rest of each request so far, as words."""
+        return [line.split(" ", 3) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def serving(root: Path, work: Path, *, start: str = "/", login: bool = False) -> Iterator[Nginx]:
+    """Serves ``root`` below ``start``; with ``login`` under the rules of PhysioNet. ``work`` is for its own files."""
+    program = need("nginx")
+    work.mkdir(parents=True, exist_ok=True)
+    digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
+    (work / "users").write_text(f"{USER}:{{SHA}}{digest}\n")
+    port = free_port()
+    rules = _RULES.format(work=work) if login else ""
+    text = _CONFIGURATION.format(work=work, port=port, root=root, start=start, rules=rules)
+    (work / "nginx.conf").write_text(text)
+    words = [program, "-p", str(work), "-c", str(work / "nginx.conf")]
+    address = f"http://127.0.0.1:{port}"
+    with process(words, port, work / "nginx.log"):
+        yield Nginx(address, f"{address}{start}", work / "access.log")
