@@ -7,23 +7,19 @@ Its tables are the same in the full and the small release, so either serves for 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels import chexpert_plus
-from cxrprep.labels.tables import Form, TextTable, digest_of, first_true, read_table
+from cxrprep.labels.demographics import read_demographics
+from cxrprep.labels.tables import Form, TextTable, first_true, read_table
 from cxrprep.labels.values import coded, constant, count_true, labels, positions, sex
 from cxrprep.labels.vocabulary import CHEXPERT
-from cxrprep.schemas import TEXT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.labels.find import Tables
     from cxrprep.labels.rows import Gathered
 
@@ -48,7 +44,7 @@ _BEAMS: Final = ("AP", "PA", "LL", "RL")
 
 def read(tables: Tables, gathered: Gathered) -> None:
     """Add the rows that these tables give: one per image and label source."""
-    demographics = _demographics(tables, gathered)
+    demographics = read_demographics(tables, gathered)
     for entry, path in tables.of_role("labels"):
         form = _FORMS[entry.settings["form"]]
         table = read_table(path, form)
@@ -65,9 +61,9 @@ def read(tables: Tables, gathered: Gathered) -> None:
             "table_digest": constant(str(table.digest), table.rows),
         }
         raw = {name: table.column(name) for name in table.names}
-        for name, values in demographics.items():
-            if name != "PATIENT":
-                raw[name] = values.take(positions(columns["patient_id"], demographics["PATIENT"]))
+        if demographics is not None:
+            place = positions(columns["patient_id"], demographics.patient)
+            raw |= {name: values.take(place) for name, values in demographics.columns.items()}
         columns.pop("lateral", None)
         gathered.use(table, "labels", used=table.rows, source=entry.label_source)
         gathered.add(table.rows, columns, raw, plain=("Path", "Study"))
@@ -205,60 +201,3 @@ def _ages(table: TextTable) -> dict[str, Any]:
     unknown = pc.equal(years, 0)
     flag = pc.if_else(unknown, "implausible", pc.if_else(pc.equal(years, _OLDEST), "capped", None))
     return {"age_years": pc.if_else(unknown, None, years), "age_flag": flag}
-
-
-def _demographics(tables: Tables, gathered: Gathered) -> dict[str, pa.Array]:
-    """The columns of the demographics sheet as text, by patient; nothing unless asked for."""
-    if not gathered.options.demographics:
-        return {}
-    found = tables.of_role("demographics")
-    if not found:
-        raise TableError(
-            "CHEXPERT DEMO.xlsx is not here",
-            hint="download it, name its folder with --tables DIR, or do not ask for it",
-        )
-    path = found[0][1]
-    rows = _sheet(path)
-    header = [str(name).strip() if name is not None else "" for name in rows[0]]
-    if "PATIENT" not in header:
-        raise TableError(
-            f"{path}, line 1: column 'PATIENT' is missing", hint=f"it has: {', '.join(filter(None, header))}"
-        )
-    columns: dict[str, pa.Array] = {}
-    for index, name in enumerate(header):
-        cells = [None if row[index] is None else str(row[index]).strip() for row in rows[1:]]
-        if name == "PATIENT":
-            for line, cell in enumerate(cells, 2):
-                if cell is None or not re.fullmatch(r"patient\d{5}", cell):
-                    raise TableError(f"{path}, line {line}, column 'PATIENT': expected patient00001 ({cell!r})")
-            columns[name] = pa.array(cells, pa.string())
-        elif name:
-            columns[name] = pa.array(cells, pa.string()).dictionary_encode().cast(TEXT)
-    if pc.count_distinct(columns["PATIENT"]).as_py() < len(rows) - 1:
-        raise TableError(f"{path}, column 'PATIENT': a patient stands there twice", hint="fetch the sheet again")
-    gathered.use_file(path, digest_of(path), "demographics", rows=len(rows) - 1, used=len(rows) - 1)
-    return columns
-
-
-def _sheet(path: Path) -> list[tuple[Any, ...]]:
-    try:
-        import openpyxl
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "reading CHEXPERT DEMO.xlsx needs openpyxl", hint="pip install 'cxrprep[xlsx]'"
-        ) from error
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
-        book.close()
-    except (OSError, KeyError, ValueError, openpyxl.utils.exceptions.InvalidFileException, _bad_zip()) as error:
-        raise TableError(f"{path} cannot be read as a workbook: {error}", hint="fetch it again") from error
-    if len(rows) < 2:
-        raise TableError(f"{path} has no rows", hint="fetch it again")
-    return rows
-
-
-def _bad_zip() -> type[Exception]:
-    import zipfile
-
-    return zipfile.BadZipFile

@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.rows import Options
 from tests.datasets import chexpert
+from tests.parts import need
 
 SPEC = find_dataset("chexpert")
 NAMES = chexpert.NAMES
@@ -192,10 +194,12 @@ def test_damaged_plus_labels_are_named(tmp_path, text, what):
 # ---- demographics ----
 
 
-def write_demographics(root, *rows):
-    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is not here; to run this test: pip install openpyxl")
+def write_demographics(root, *rows, key="PATIENT"):
+    need("openpyxl")
+    import openpyxl
+
     book = openpyxl.Workbook()
-    for row in (("PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE", "ETHNICITY"), *rows):
+    for row in ((key, "GENDER", "AGE_AT_CXR", "PRIMARY_RACE", "ETHNICITY"), *rows):
         book.active.append(row)
     book.save(root / "CHEXPERT DEMO.xlsx")
 
@@ -213,12 +217,39 @@ def test_demographics_that_are_absent_or_wrong_are_named(tmp_path):
     chexpert.write(tmp_path, images=False)
     with pytest.raises(TableError, match=r"CHEXPERT DEMO\.xlsx is not here"):
         read_labels(SPEC, tmp_path, options=Options(demographics=True))
-    write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None), ("patient00002", "Male", 1, "", ""))
-    with pytest.raises(TableError, match="twice"):
+    write_demographics(tmp_path, ("nobody", "Female", 87, "Asian", None))
+    with pytest.raises(TableError, match=r"line 2, column 'PATIENT': expected a patient such as patient00001"):
+        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None), key="WHO")
+    with pytest.raises(TableError, match="line 1: column 'PATIENT' is missing"):
         read_labels(SPEC, tmp_path, options=Options(demographics=True))
     (tmp_path / "CHEXPERT DEMO.xlsx").write_bytes(b"PK no workbook")
-    with pytest.raises((TableError, MissingExtraError)):
+    with pytest.raises(TableError, match="cannot be read as a workbook"):
         read_labels(SPEC, tmp_path, options=Options(demographics=True))
+
+
+def test_a_patient_may_be_a_number_and_stand_twice_in_the_demographics(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    lines = ((2, "Female", 87, "Asian", None), (2, "Female", 87, "Asian", None), (2, "Female", 88, "Asian", None))
+    write_demographics(tmp_path, *lines)
+    labels = read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    row = next(r for r in labels.table.to_pylist() if r["image_id"] == "patient00002/study2/view1_frontal")
+    assert row["raw_AGE_AT_CXR"] == "87"
+    (use,) = (use for use in labels.tables if use.role == "demographics")
+    assert (use.rows, use.used) == (3, 1)
+    assert dict(use.apart) == {
+        "repeat an earlier row": 1,
+        "say otherwise than an earlier row of the patient": 1,
+    }
+
+
+def test_without_openpyxl_the_extra_is_named(tmp_path, monkeypatch):
+    chexpert.write(tmp_path, images=False)
+    (tmp_path / "CHEXPERT DEMO.xlsx").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(MissingExtraError) as caught:
+        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    assert "cxrprep[xlsx]" in caught.value.hint
 
 
 # ---- what is refused, and how ----
