@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+from collections import ChainMap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, Self
@@ -47,6 +48,24 @@ ADVICE: Final[Mapping[str, str]] = {
     "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
     "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
 }
+
+
+# What is secret in itself; the variables that name files may be inherited.
+_SECRET_VARIABLES: Final = (
+    "PHYSIONET_PASSWORD",
+    "KAGGLE_API_TOKEN",
+    "KAGGLE_KEY",
+    "BOX_DEVELOPER_TOKEN",
+    "CHEXPERT_URL",
+)
+_WITHDRAWN: Final[dict[str, str]] = {}
+
+
+def withdraw() -> None:
+    """Take the secrets out of this process's environment, so that no child inherits them; here they are still found."""
+    for name in _SECRET_VARIABLES:
+        if name in os.environ:
+            _WITHDRAWN[name] = os.environ.pop(name)
 
 
 class Secret:
@@ -159,7 +178,7 @@ class Credentials:
         prompt: Callable[[str, bool], str | None] | None = None,
         keyring: bool = True,
     ) -> None:
-        self._environment = os.environ if environment is None else environment
+        self._environment = ChainMap(os.environ, _WITHDRAWN) if environment is None else environment
         self._home = home
         self._files = dict(files or {})
         self._values = dict(values or {})

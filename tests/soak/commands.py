@@ -29,7 +29,11 @@ class Home:
 
     def env(self) -> dict[str, str]:
         """What a command sees."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "VIRTUAL_ENV") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
+            if name in os.environ
+        }
         places = {
             name: str(self.folder / name.lower())
             for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")

@@ -74,7 +74,8 @@ class Bench:
         folder = self.work / "injected" / name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sitecustomize.py").write_text(textwrap.dedent(INJECTIONS[name]))
-        return Home(self.home.folder, {**self.home.variables, "PYTHONPATH": str(folder)})
+        path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+        return Home(self.home.folder, {**self.home.variables, "PYTHONPATH": path})
 
 
 @dataclass
