@@ -10,6 +10,7 @@ import base64
 import contextlib
 import functools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _EXTRAS: Final = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 _LINKS: Final = 8
 _TEMPORARY: Final = ".tmp"
+_REFUSED: Final = re.compile(r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,8 @@ def _system(scheme: str, process: int) -> Any:
     except ImportError as error:
         raise _missing(scheme, "fsspec") from error
     try:
-        return fsspec.filesystem(scheme)
+        # Kept by us: fsspec's own cache outlives a change of the environment.
+        return fsspec.filesystem(scheme, skip_instance_cache=True)
     except ImportError as error:
         raise _missing(scheme, str(error)) from error
     except ValueError as error:
@@ -249,8 +252,7 @@ def _told(address: str) -> Iterator[None]:
     except Exception as error:
         # Each store raises the errors of its own library, of which this room knows none.
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        refused = any(word in text for word in ("401", "403", "credential", "Credential", "Forbidden"))
-        if refused:
+        if _REFUSED.search(text):
             hint = "sign in to the store (gcloud auth, aws configure) and run it again"
             raise AccessError(f"{address} refuses: {text}", hint=hint) from error
         raise SourceUnreachableError(f"{address}: {text}", hint="run it again; what is done is kept") from error
