@@ -180,8 +180,10 @@ def many(bench: Bench, count: int) -> list[Row]:
         Row(what, found["ours"], "files/s", peer, found[name], 1.0 if name == "aria2c" else None)
         for name, peer in names.items()
     ]
-    for name in ("aria2c", "curl"):
-        rows.append(Row("the same", costs["ours"][-1].cpu, "CPU s", names[name], costs[name][-1].cpu, lower=True))
+    rows += [
+        Row("the same", costs["ours"][-1].cpu, "CPU s", names[name], costs[name][-1].cpu, lower=True)
+        for name in ("aria2c", "curl")
+    ]
     rows.append(Row("the same", costs["ours"][-1].peak, "MiB", names["aria2c"], costs["aria2c"][-1].peak, lower=True))
     return rows
 

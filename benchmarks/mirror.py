@@ -1,9 +1,8 @@
-"""What the download benchmark downloads: files in the layout of MIMIC-CXR-JPG, and nginx on loopback that serves them."""
+"""What the download benchmark downloads: files in the layout of MIMIC-CXR-JPG, and the nginx that serves them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import socket
@@ -140,7 +139,7 @@ def home(work: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     netrc = folder / ".netrc"
     netrc.write_text(f"machine localhost login {LOGIN[0]} password {LOGIN[1]}\n")
-    os.chmod(netrc, 0o600)
+    netrc.chmod(0o600)
     return folder
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import json
+from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.durable import replace_file, storage_error
@@ -17,7 +19,7 @@ from cxrprep.lock.header import MEND
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -57,14 +59,43 @@ def schema() -> pa.Schema:
 
 def empty() -> pa.Table:
     """A table of no files."""
-    return schema().empty_table()
+    import pyarrow as pa
+
+    return pa.Table.from_batches([], schema=schema())
 
 
 def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
     """The table of these entries, in their order."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([entry.as_row() for entry in entries], schema=schema())
+    rows = list(entries)
+    columns = {
+        "path": _texts([row.path for row in rows]),
+        "size": pa.Array.from_buffers(
+            pa.int64(), len(rows), [None, pa.py_buffer(array("q", [row.size for row in rows]).tobytes())]
+        ),
+        "digest": _texts([None if row.digest is None else str(row.digest) for row in rows]),
+        "origin": _texts([row.origin.value for row in rows]).dictionary_encode(),
+        "state": _texts([row.state.value for row in rows]).dictionary_encode(),
+        "source_key": _texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
+        "validator": _texts([row.validator for row in rows]),
+        "archive": _texts([row.archive for row in rows]).dictionary_encode(),
+    }
+    wanted = schema()
+    return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def _texts(values: Sequence[str | None]) -> pa.StringArray:
+    """A column of text. Made from buffers: ``pa.array`` would load pandas, which takes longer than a small download."""
+    import pyarrow as pa
+
+    encoded = [b"" if value is None else value.encode() for value in values]
+    offsets = array("i", [0, *itertools.accumulate(map(len, encoded))])
+    known = "".join("0" if value is None else "1" for value in reversed(values))
+    # One bit a row, the first row in the lowest one.
+    valid = int(known or "0", 2).to_bytes((len(values) + 7) // 8, "little") if "0" in known else None
+    buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(offsets.tobytes())]
+    return pa.Array.from_buffers(pa.string(), len(values), [*buffers, pa.py_buffer(b"".join(encoded))])
 
 
 def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
@@ -74,7 +105,7 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
 
     if not changes:
         return table
-    touched = pc.is_in(table["path"], value_set=pa.array(list(changes), pa.string()))
+    touched = pc.is_in(table["path"], value_set=_texts(list(changes)))
     if pc.any(touched).as_py():
         table = table.filter(pc.invert(touched))
     added = from_entries(entry for entry in changes.values() if entry is not None)
