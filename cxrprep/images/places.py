@@ -228,7 +228,7 @@ def _system(scheme: str, process: int) -> Any:
         raise _missing(scheme, str(error)) from error
     except ValueError as error:
         raise UsageError(
-            f"{scheme}:// is no kind of address that fsspec knows", hint="gs://, s3:// or a path"
+            f"{scheme}:// is no address that fsspec knows", hint="gs://, s3:// or a path"
         ) from error
 
 

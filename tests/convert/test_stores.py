@@ -11,7 +11,7 @@ import pytest
 
 from cxrprep import api
 from cxrprep.engine import Engine
-from cxrprep.errors import MissingExtraError, UsageError
+from cxrprep.errors import UsageError
 from cxrprep.images import places
 from tests.convert import hospital
 from tests.convert.commands import run, tree
@@ -148,6 +148,6 @@ def test_a_scheme_whose_package_is_missing_names_the_extra() -> None:
     assert done.stdout.strip() == "pip install 'cxrprep[s3]'"
 
 
-def test_an_address_of_no_kind_and_a_store_that_does_not_answer(tmp_path: Path) -> None:
+def test_an_address_of_no_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no address that fsspec knows"):
         api.convert("quatsch://bucket/raw", recipe="square-224", out=tmp_path / "out", engine=INLINE)
