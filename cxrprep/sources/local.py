@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from cxrprep.sources.base import ByteStream, SourceOptions
 
 # In a folder that cxrprep made, these hold what it made of the release; they are no part of it.
-_OWN: Final = frozenset({".cxrprep", "manifests", "derived", "cxrprep.lock", "cxrprep.files.parquet"})
-_LINKS: Final = 40
+_OWN: Final = frozenset({".cxrprep", "manifests", "derived", "export", "cxrprep.lock", "cxrprep.files.parquet"})
+_Place = tuple[int, int]
 
 
 def folder_of(url: str) -> Path:
@@ -61,9 +61,9 @@ class LocalSource:
             return
         digests = self._digests()
         own = _OWN if (self._root / "cxrprep.lock").exists() or (self._root / ".cxrprep").exists() else frozenset()
-        queue = [("", 0)]
+        queue: list[tuple[str, frozenset[_Place]]] = [("", frozenset({_place(self._root.stat())}))]
         while queue:
-            folder, links = queue.pop()
+            folder, above = queue.pop()
             below = []
             for entry in self._scan(folder):
                 key = folder + entry.name
@@ -71,15 +71,17 @@ class LocalSource:
                     continue
                 try:
                     if entry.is_dir():
-                        deeper = links + entry.is_symlink()
-                        if deeper <= _LINKS and (key.startswith(prefix) or prefix.startswith(key)):
-                            below.append((key + "/", deeper))
+                        place = _place(entry.stat())
+                        # A link to a folder that it lies in would never end.
+                        if place not in above and (key.startswith(prefix) or prefix.startswith(key)):
+                            below.append((key + "/", above | {place}))
                     elif key.startswith(prefix) and entry.is_file():
                         file = self._describe(key, entry.stat())
                         yield dataclasses.replace(file, digest=digests[key]) if key in digests else file
-                except FileNotFoundError:
-                    # Deleted since the folder was read, or a link to nowhere.
-                    continue
+                except OSError as error:
+                    # Deleted since the folder was read, or a link to nowhere or to itself.
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):
+                        raise _refused(self._root / key, error) from error
             queue.extend(reversed(below))
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
@@ -163,6 +165,10 @@ class LocalBody:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _place(stat: os.stat_result) -> _Place:
+    return stat.st_dev, stat.st_ino
 
 
 def _validator(stat: os.stat_result) -> str:

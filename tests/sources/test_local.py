@@ -64,10 +64,11 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     root = write(tmp_path / "root", {"2.png": b"2"})
     (root / "images").symlink_to(store)
     (root / "again").symlink_to(root)
+    (root / "images" / "up").symlink_to(root)
+    (root / "self.png").symlink_to(root / "self.png")
     (root / "nowhere.png").symlink_to(tmp_path / "gone")
-    found = keys(open_source(str(root), SourceOptions()))
-    assert {"2.png", "images/1.png"} <= set(found)
-    assert len(found) < 1_000
+    (root / "twice").symlink_to(store)
+    assert keys(open_source(str(root), SourceOptions())) == ["2.png", "images/1.png", "twice/1.png"]
 
 
 def test_a_file_that_changes_is_another(tmp_path: Path) -> None:
