@@ -73,7 +73,6 @@ class Watch:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._own = Path(f"/proc/{pid}/cmdline").read_bytes()
         self.arguments: set[bytes] = set()
         self.environments: dict[int, bytes] = {}
         self._end = threading.Event()
@@ -91,7 +90,7 @@ class Watch:
                     words = Path(f"/proc/{pid}/cmdline").read_bytes()
                     self.arguments.add(words)
                     # Between fork and exec a child is its parent still.
-                    if pid != self._pid and words not in (self._own, b""):
+                    if pid != self._pid and words not in (Path(f"/proc/{self._pid}/cmdline").read_bytes(), b""):
                         self.environments[pid] = Path(f"/proc/{pid}/environ").read_bytes()
                 except OSError:
                     continue
