@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
 from cxrprep.images.encode import Mark, encode
 from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
+from cxrprep.images.memory import keep_freed_memory
 from cxrprep.images.outputs import read_output
 from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
 from cxrprep.images.places import Folder, Place, place_of, read_source, stamp_of
@@ -34,6 +36,7 @@ STAGE: Final = "convert"
 _BATCH: Final = 24
 # Items that are looked up among the finished ones at once.
 _LOOKED_UP: Final = 16_384
+_OFTEN: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +139,10 @@ def convert(
     on_event(StageStarted(STAGE, items=total, unit="images"))
     task = Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
 
+    progress = Progress(on_event)
+
     def told(outcome: Converted) -> None:
-        on_event(Advanced(STAGE, items=1))
-        if outcome.status == "error":
-            on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=outcome.error))
+        progress.add(outcome)
         take(outcome)
 
     def to_do() -> Iterator[ConvertItem]:
@@ -157,6 +160,31 @@ def convert(
         elif finished is not None:
             finished.add(outcome, task)
         told(outcome)
+    progress.flush()
+
+
+class Progress:
+    """Outcomes as events: failures one by one, all else counted, some ten times a second."""
+
+    def __init__(self, on_event: Sink) -> None:
+        self._on_event = on_event
+        self._done = 0
+        self._told = 0.0
+
+    def add(self, outcome: Converted) -> None:
+        """One outcome more."""
+        if outcome.status == "error":
+            self._on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=outcome.error))
+            return
+        self._done += 1
+        if time.monotonic() - self._told > _OFTEN:
+            self.flush()
+
+    def flush(self) -> None:
+        """Say what was counted."""
+        if self._done:
+            self._on_event(Advanced(STAGE, items=self._done))
+        self._done, self._told = 0, time.monotonic()
 
 
 def lost(outcome: Lost[ConvertItem]) -> Converted:
@@ -173,6 +201,7 @@ def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted
 
     # Parallelism is by files; threads inside each would only get in each other's way.
     cv2.setNumThreads(1)
+    keep_freed_memory()
     return [converted(item, task) for item in items]
 
 
@@ -227,9 +256,8 @@ def make(
             return outcome, encoded
         if data is None:
             data = _read(item, task.limits)
-        picture = decode(data, item.source, task.limits)
-        if picture.spacing_mm is None:
-            picture.spacing_mm = item.spacing_mm
+        picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction)
+        picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
         mark = Mark(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,

@@ -99,6 +99,13 @@ class GreyRules:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
 
+    @property
+    def words_as_stored(self) -> int:
+        """Words up to this one are the stored values themselves, and none is padding; 0 where no such thing holds."""
+        if self.signed or self.high_bit != self.bits_stored - 1 or self.padding is not None:
+            return 0
+        return (1 << self.bits_stored) - 1
+
     def modality_value(self, stored: NDArray[np.int64]) -> Values:
         """Stored values in modality units (PS3.3 C.11.1): the LUT, or slope and intercept."""
         values = stored.astype(np.float64)

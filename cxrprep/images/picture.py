@@ -96,7 +96,8 @@ class Picture:
     rule that made the grey scale; ``notes`` are things that a person should know of the file.
 
     ``table`` is a grey scale that was worked out and not yet applied: several steps on values cost one look-up, and the
-    histogram that they need is counted once. ``settled`` applies it.
+    histogram that they need is counted once. ``settled`` applies it. While it waits, words up to ``meant`` are the
+    stored values themselves, so that an average of words means something; 0 says that none are.
     """
 
     pixels: Pixels
@@ -109,12 +110,18 @@ class Picture:
     voi: str = ""
     table: Pixels | None = None
     counts: NDArray[Any] | None = None
+    meant: int = 0
 
     def settled(self) -> Picture:
         """The picture with its table applied, ready for geometry."""
         if self.table is None:
             return self
         return replace(self, pixels=cv2.LUT(self.pixels, self.table), table=None, counts=None)
+
+    def spaced(self, spacing_mm: tuple[float, float] | None) -> None:
+        """Take the spacing (row, column) of the source's pixels from elsewhere, where the file states none."""
+        if self.spacing_mm is None and spacing_mm is not None:
+            self.spacing_mm = (spacing_mm[0] / self.frame.scale_y, spacing_mm[1] / self.frame.scale_x)
 
     def histogram(self) -> NDArray[Any]:
         """How often each word of the file occurs, (256,) or (65536,) float32; counted once."""

@@ -15,9 +15,11 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.images.grey import GreyRules
-from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture, picture_of
+from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits, Picture, picture_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
@@ -91,8 +93,21 @@ def _check_jpeg(data: bytes, name: str) -> None:
         raise ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=_HINT)
 
 
-def decode_raster(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """The picture in a PNG or JPEG file. Raises ``ImageError`` for damage, other formats and images past ``limits``."""
+_REDUCED: Final = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+def decode_raster(
+    data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+) -> Picture:
+    """The picture in a PNG or JPEG file. Raises ``ImageError`` for damage, other formats and images past ``limits``.
+
+    ``reduce`` says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
+    then leaves out high frequencies instead of averaging. Frame and ``spaced`` know of it.
+    """
     if data[:8] == PNG_MAGIC:
         header, kind = png_header(data), "PNG"
         _check_png(data, name)
@@ -108,17 +123,25 @@ def decode_raster(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Pi
             f"{name}: {width} x {height} pixels are more than the limit of {limits.pixels:,}",
             hint="raise it with --max-pixels when the file is genuine",
         )
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    factor = reduce(width, height) if reduce is not None and kind == "JPEG" and mode == "L" else 1
+    how = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION if factor > 1 else cv2.IMREAD_UNCHANGED
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    except cv2.error as error:
+        raise ImageError(f"{name}: the {kind} data cannot be decoded: {error.err}", hint=_HINT) from error
     if decoded is None:
         raise ImageError(f"{name}: the {kind} data cannot be decoded", hint=_HINT)
     notes: list[str] = []
     pixels = _one_channel(decoded, notes)
-    if pixels.shape != (height, width):
+    if pixels.shape != (height // factor, width // factor):
         raise ImageError(
             f"{name}: decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}"
         )
     bits = 16 if pixels.dtype == np.uint16 else 8
-    return picture_of(pixels, bits, mode, GreyRules(bits, bits - 1), notes)
+    picture = picture_of(pixels, bits, mode, GreyRules(bits, bits - 1), notes)
+    if factor > 1:
+        picture.frame = Frame.whole(width, height).scaled(1 / factor, 1 / factor)
+    return picture
 
 
 def _one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:

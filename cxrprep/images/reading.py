@@ -9,18 +9,23 @@ from cxrprep.images import dicom, raster
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _HEAD = 65_536
 
 
-def decode(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``."""
+def decode(
+    data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+) -> Picture:
+    """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``.
+
+    ``reduce`` may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).
+    """
     if not data:
         raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
     if data[:8] == raster.PNG_MAGIC or data[:3] == raster.JPEG_MAGIC:
-        return raster.decode_raster(data, name, limits)
+        return raster.decode_raster(data, name, limits, reduce=reduce)
     if dicom.is_dicom(data) or name.lower().endswith((".dcm", ".dicom")):
         return dicom.decode_dicom(data, name, limits)
     raise ImageError(f"{name} is neither PNG, JPEG nor DICOM", hint="check what the file is; its name may be wrong")

@@ -7,20 +7,20 @@ import difflib
 import hashlib
 import importlib.resources
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ConfigError, UsageError
-from cxrprep.images.steps import STEPS, Step, make_step
+from cxrprep.errors import UsageError
+from cxrprep.images.recipe_file import read
+from cxrprep.images.resample import reduction
+from cxrprep.images.steps import STEPS, Invert, Polarity, Resize, Step, Voi
 
 if TYPE_CHECKING:
     from cxrprep.images.picture import Picture
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1
-_FORMATS: Final = {"png": (8, 16), "jpeg": (8,), "webp": (8,), "jxl": (8, 16)}
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "jxl": ".jxl"}
 
 
@@ -52,6 +52,18 @@ class Recipe:
         for step in self.steps:
             picture = step(picture)
         return picture.settled()
+
+    def reduction(self, width: int, height: int) -> int:
+        """How many times smaller (1, 2, 4 or 8) an image of display values may be decoded for this recipe.
+
+        More than 1 only where the recipe says that it trades exactness for speed, and no step needs all pixels first.
+        """
+        for step in self.steps:
+            if isinstance(step, Resize) and step.filter == "area-fast":
+                return reduction(width, height, step.target)
+            if not isinstance(step, Voi | Polarity | Invert) or (isinstance(step, Voi) and step.source == "minmax"):
+                break
+        return 1
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON values: what the fingerprint is taken of."""
@@ -101,34 +113,6 @@ def load_recipe(name: str) -> Recipe:
 
 
 def parse_recipe(text: str, where: str, name: str) -> Recipe:
-    """The recipe that a TOML text describes. Raises ``ConfigError`` that begins with ``where``."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}", hint="mend the TOML syntax there") from error
-    unknown = set(data) - {"summary", "exact", "step", "output"}
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {min(unknown)!r}", hint="known: summary, exact, step, output")
-    listed = data.get("step")
-    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise ConfigError(f"{where}: a recipe needs steps", hint='[[step]] with do = "voi", and so on')
-    steps = []
-    for number, item in enumerate(listed, 1):
-        options = dict(item)
-        do = options.pop("do", None)
-        if not isinstance(do, str):
-            raise ConfigError(f"{where}, step {number}: what does it do?", hint=f"do = one of {', '.join(STEPS)}")
-        steps.append(make_step(do, options, f"{where}, step {number}"))
-    output = _output(data.get("output", {}), where)
-    return Recipe(name, str(data.get("summary", "")), tuple(steps), output, bool(data.get("exact", True)))
-
-
-def _output(data: Any, where: str) -> OutputForm:
-    if not isinstance(data, dict) or set(data) - {"format", "quality"}:
-        raise ConfigError(f"{where}: [output] takes format and quality")
-    form = OutputForm(**data)
-    if form.format not in _FORMATS:
-        raise ConfigError(f"{where}: output format {form.format!r}", hint=f"one of: {', '.join(_FORMATS)}")
-    if type(form.quality) is not int or not 1 <= form.quality <= 100:
-        raise ConfigError(f"{where}: quality {form.quality!r}", hint="a whole number from 1 to 100")
-    return form
+    """The recipe that a TOML text describes. Raises ``ConfigError`` that begins with ``where`` and the line."""
+    summary, exact, steps, output = read(text, where)
+    return Recipe(name, summary, steps, OutputForm(**output), exact)

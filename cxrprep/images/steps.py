@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from cxrprep.errors import ConfigError, ImageError
-from cxrprep.images import grey
+from cxrprep.errors import ImageError
+from cxrprep.images import grey, resample
 
 if TYPE_CHECKING:
     from cxrprep.images.picture import Picture
 
 Step = Callable[["Picture"], "Picture"]
-
-_FILTERS: Final = {
-    "area": cv2.INTER_AREA,
-    "linear": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos": cv2.INTER_LANCZOS4,
-    "nearest": cv2.INTER_NEAREST,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +41,14 @@ class Voi:
         if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == grey.GreyRules(8, 7):
             return dataclasses.replace(picture, rules=None, bits=8, voi="none")
         table, used = grey.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
-        return dataclasses.replace(picture, table=table, rules=None, bits=self.bits, voi=used)
+        return dataclasses.replace(
+            picture, table=table, rules=None, bits=self.bits, voi=used, meant=rules.words_as_stored
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Stored values to 8 bits without any LUT or window of the header.
+    """Stored values to ``bits`` (8 or 16) without any LUT or window of the header.
 
     ``rule`` min-max: (v - min) / (max - min); max: v / max. ``rounding`` truncate or nearest (half to even). Polarity
     is a step of its own. A constant image becomes 0.
@@ -62,6 +56,7 @@ class Stretch:
 
     rule: str = "min-max"
     rounding: str = "truncate"
+    bits: int = 8
 
     def __call__(self, picture: Picture) -> Picture:
         """Apply the table that the extremes of the stored values give."""
@@ -70,16 +65,19 @@ class Stretch:
         if self.rule == "max":
             low = 0
         stored = np.clip(rules.stored(grey.words_of(picture.pixels)), low, high) - low
-        span = high - low
+        span, top = high - low, (1 << self.bits) - 1
+        kind: Any = np.uint8 if self.bits == 8 else np.uint16
         if span <= 0:
             picture.notes.append("all pixels have one value")
-            table = np.zeros(len(stored), np.uint8)
+            table = np.zeros(len(stored), kind)
         elif self.rounding == "truncate":
-            table = (stored * 255 // span).astype(np.uint8)
+            table = (stored * top // span).astype(kind)
         else:
-            table = np.rint(stored * (255.0 / span)).astype(np.uint8)
-        kept = grey.GreyRules(8, 7, inverted=rules.inverted)
-        return dataclasses.replace(picture, table=table, bits=8, rules=kept, voi=f"stretch {self.rule}")
+            table = np.rint(stored * (top / span)).astype(kind)
+        kept = grey.GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
+        return dataclasses.replace(
+            picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,9 @@ class Resize:
     """To ``width`` x ``height``, or so that the ``shortest`` or the ``longest`` side has that many pixels.
 
     Shrinking takes ``filter`` (area: the exact area average); enlarging takes linear where area is named, since area
-    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1.
+    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1. area-fast halves the
+    picture first, before its grey scale where that is possible, while twice the target is left and the sides are even;
+    JPEG files are decoded smaller by the same rule. A recipe that names it is not exact.
     """
 
     width: int | None = None
@@ -159,16 +159,16 @@ class Resize:
 
     def __call__(self, picture: Picture) -> Picture:
         """Resample; boxes and spacing scale with the real sizes."""
-        picture = picture.settled()
         width, height = self.target(picture.width, picture.height)
         if (width, height) == (picture.width, picture.height):
-            return picture
-        enlarging = width > picture.width or height > picture.height
-        method = "linear" if enlarging and self.filter == "area" else self.filter
+            return picture.settled()
         fx, fy = width / picture.width, height / picture.height
-        pixels = cv2.resize(picture.pixels, (width, height), interpolation=_FILTERS[method])
         spacing = picture.spacing_mm and (picture.spacing_mm[0] / fy, picture.spacing_mm[1] / fx)
-        return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing)
+        pixels = resample.halved(picture, self.target) if self.filter == "area-fast" else picture.settled().pixels
+        pixels = resample.resize(pixels, width, height, self.filter)
+        return dataclasses.replace(
+            picture, pixels=pixels, table=None, counts=None, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +210,18 @@ class CenterCrop:
 
 @dataclass(frozen=True, slots=True)
 class CropBorder:
-    """Cut rows and columns at the edges whose values all are within ``tolerance`` of the edge's own corner value."""
+    """Cut rows and columns at the edges in which no two values are more than ``tolerance`` apart.
+
+    At most ``largest`` of a side goes from each edge; a picture without any structure is left as it is.
+    """
 
     tolerance: int = 0
     largest: float = 0.4
 
     def __call__(self, picture: Picture) -> Picture:
-        """Cut uniform borders, at most ``largest`` of a side from each edge."""
+        """Cut uniform borders."""
         picture = picture.settled()
-        pixels = picture.pixels.astype(np.int32)
-        rows = (pixels.max(axis=1) - pixels.min(axis=1)) > self.tolerance
-        columns = (pixels.max(axis=0) - pixels.min(axis=0)) > self.tolerance
+        rows, columns = (_spread(picture.pixels, axis) > self.tolerance for axis in (1, 0))
         if not rows.any() or not columns.any():
             return picture
         top, bottom = _ends(rows, self.largest)
@@ -281,6 +282,12 @@ def _eight(picture: Picture, step: str) -> Any:
     return picture.pixels
 
 
+def _spread(pixels: Any, axis: int) -> Any:
+    """The largest less the smallest value along an axis (0: of each column, 1: of each row)."""
+    most, least = (cv2.reduce(pixels, axis, how).ravel() for how in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+    return most.astype(np.int32) - least
+
+
 def _ends(busy: Any, largest: float) -> tuple[int, int]:
     limit = int(len(busy) * largest)
     first = min(int(np.argmax(busy)), limit)
@@ -308,40 +315,3 @@ STEPS: Final[Mapping[str, type[Any]]] = {
     "crop-border": CropBorder,
     "bits": Bits,
 }
-
-_CHOICES: Final = {
-    ("voi", "source"): ("auto", "lut", "window", "range", "minmax"),
-    ("stretch", "rule"): ("min-max", "max"),
-    ("stretch", "rounding"): ("truncate", "nearest"),
-    ("resize", "filter"): tuple(_FILTERS),
-}
-_SIZES: Final = frozenset({"width", "height", "shortest", "longest", "window", "tiles"})
-
-
-def make_step(name: str, options: Mapping[str, Any], where: str) -> Step:
-    """The step ``name`` with ``options``. Raises ``ConfigError``, beginning with ``where``, for anything unknown."""
-    kind = STEPS.get(name)
-    if kind is None:
-        raise ConfigError(f"{where}: unknown step {name!r}", hint=f"steps: {', '.join(STEPS)}")
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigError(
-                f"{where}: step {name} has no option {key!r}", hint=f"its options: {', '.join(known) or '-'}"
-            )
-        choices = _CHOICES.get((name, key))
-        if choices and value not in choices:
-            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint=f"one of: {', '.join(choices)}")
-        if key in ("bits", "to") and value not in (8, 16):
-            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint="8 or 16")
-        if key in _SIZES and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 20_000):
-            raise ConfigError(f"{where}: {name} {key} = {value!r}", hint="a whole number from 1 to 20000")
-    if name == "resize":
-        ways = [bool(options.get("width") and options.get("height")), "shortest" in options, "longest" in options]
-        if sum(ways) != 1 or ("width" in options) != ("height" in options):
-            raise ConfigError(f"{where}: resize takes width and height, or shortest, or longest")
-    try:
-        step: Step = kind(**options)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {name}: {error}") from error
-    return step
