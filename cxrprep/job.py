@@ -165,6 +165,9 @@ class LabelSettings:
     blank_by: dict[str, str] = field(
         default_factory=dict, metadata=_about('the same for single observations: Edema = "zeros"', BLANK)
     )
+    observations: tuple[str, ...] = _set(
+        (), "what export hands over: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all"
+    )
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
     from cxrprep.datasets.spec import DatasetSpec, Mirror
 
-OWN_FOLDERS: Final = ("manifests", "derived", CACHE_NAME)
+OWN_FOLDERS: Final = ("manifests", "derived", "export", CACHE_NAME)
 _SAMPLE: Final = 2_000
 _SURE: Final = 0.5
 

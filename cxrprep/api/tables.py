@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.api.folders import Folder, open_folder
 from cxrprep.api.results import Result
+from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 
 if TYPE_CHECKING:
@@ -27,12 +29,16 @@ def extract_labels(
     tables: Path | str | None = None,
     options: Options | None = None,
     label_source: str | None = None,
+    policy: Policy | None = None,
+    split_by: SplitRule | None = None,
     on_event: Sink = ignore,
 ) -> Result[LabelsResult]:
     """The release's label tables as ``manifests/labels.parquet``; the manifest is built anew where images are here.
 
-    ``tables`` is a folder that holds the tables when ROOT does not. Raises ``UsageError`` for a folder that is no
-    known dataset or has no tables, ``TableError`` with file, line and column for a table that is not what it should be.
+    ``tables`` is a folder that holds the tables when ROOT does not. ``label_source``, ``policy`` and ``split_by`` act
+    on the manifest alone; what is not given stays as the manifest was made last. Raises ``UsageError`` for a folder
+    that is no known dataset or has no tables, ``TableError`` with file, line and column for a table that is not what it
+    should be.
     """
     from cxrprep.labels.extract import extract_labels as extract
 
@@ -47,7 +53,7 @@ def extract_labels(
         options=options,
         on_event=on_event,
     )
-    rebuild_manifest(folder, label_source=label_source, on_event=on_event)
+    rebuild_manifest(folder, label_source=label_source, policy=policy, split_by=split_by, on_event=on_event)
     apart = sum(count for use in found.tables for _, count in use.apart)
     rows = [
         ("dataset", f"{found.dataset} {found.release}"),
@@ -76,10 +82,12 @@ def build_manifest(
 ) -> Result[ManifestResult]:
     """``manifests/images.parquet`` and ``studies.parquet``, built again from the labels and the files that are here.
 
-    Raises ``UsageError`` for a folder that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
+    What is not given is the default again, whatever the manifest was made with last. Raises ``UsageError`` for a folder
+    that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
-    made = rebuild_manifest(folder, label_source=label_source, policy=policy, split_by=split_by, on_event=on_event)
+    choices = Choices(label_source, policy, split_by)
+    made = rebuild_manifest(folder, choices=choices, on_event=on_event)
     rows = [
         ("dataset", f"{folder.spec.name} {folder.release}"),
         ("images", made.images),
@@ -95,9 +103,42 @@ def build_manifest(
     return Result("manifest", made, rows=tuple(rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a person chose to see in the manifest; ``None`` is the default of the dataset, and no policy or split."""
+
+    label_source: str | None = None
+    policy: Policy | None = None
+    split_by: SplitRule | None = None
+
+    @classmethod
+    def of_last(cls, manifests: Path) -> Choices:
+        """Those by which the manifest there was made, as its footer says; the defaults where there is none."""
+        from cxrprep.labels.policy import Policy
+        from cxrprep.labels.splits import SplitRule
+        from cxrprep.manifest.build import IMAGES_NAME
+        from cxrprep.schemas import read_footer
+
+        path = manifests / IMAGES_NAME
+        if not path.is_file():
+            return cls()
+        try:
+            made_from = read_footer(path)
+            policy, split = made_from.get("policy"), made_from.get("split")
+            return cls(
+                made_from.get("label_source"),
+                None if policy is None else Policy.parse(**policy),
+                None if split is None else SplitRule.described(split),
+            )
+        except (TableError, UsageError, KeyError, TypeError, ValueError):
+            # A damaged manifest, or one of another time: it is about to be made again.
+            return cls()
+
+
 def rebuild_manifest(
     folder: Folder,
     *,
+    choices: Choices | None = None,
     label_source: str | None = None,
     policy: Policy | None = None,
     split_by: SplitRule | None = None,
@@ -105,11 +146,16 @@ def rebuild_manifest(
     to: Path | None = None,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it goes ``to``."""
+    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it goes ``to``.
+
+    It shows what ``choices`` say, by default those by which it was made last; ``label_source``, ``policy`` and
+    ``split_by`` are chosen anew.
+    """
     from cxrprep.images.reading import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import build_manifest as build
 
+    last = choices or Choices.of_last(folder.manifests)
     record = folder.record
     table = record.table() if record.exists else None
     return build(
@@ -120,10 +166,10 @@ def rebuild_manifest(
         files=table,
         discarded=discarded,
         measure=measure,
-        label_source=label_source,
+        label_source=label_source or last.label_source,
         release=folder.release,
-        policy=policy or KEEP,
-        split=split_by,
+        policy=policy or last.policy or KEEP,
+        split=split_by or last.split_by,
         on_event=on_event,
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cxrprep.api.planning import FetchOptions
     from cxrprep.cli.invocation import Invocation
     from cxrprep.engine import Engine
+    from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
 
 
@@ -46,6 +47,8 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
         "tables": invocation.path(invocation.job.tables),
         "options": options,
         "label_source": _given(labels.source),
+        "policy": _policy(invocation),
+        "split_by": _split_rule(invocation),
     }
 
 
@@ -59,6 +62,14 @@ def _policy_words(invocation: Invocation) -> dict[str, Any]:
     return {"uncertain": labels.uncertain, "blank": labels.blank, "derive": labels.derive, "per": per}
 
 
+def _policy(invocation: Invocation) -> Policy | None:
+    """The policy for the manifest, where one was asked for."""
+    from cxrprep.labels.policy import KEEP, Policy
+
+    policy = Policy.parse(**_policy_words(invocation))
+    return None if policy == KEEP else policy
+
+
 def _split_rule(invocation: Invocation) -> SplitRule | None:
     """The split of one's own, where one was asked for."""
     from cxrprep.labels.splits import SplitRule
@@ -66,10 +77,14 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
     split = invocation.job.split
     if not (split.by or split.fractions or split.stratify or split.within):
         return None
+    seed = split.seed
+    if "split.seed" not in invocation.flags and "selection.seed" in invocation.flags:
+        # Beside --sample there are two seeds; whoever writes one --seed and draws no sample means the split's.
+        seed = invocation.job.selection.seed if invocation.job.selection.sample is None else seed
     return SplitRule.parse(
         by=split.by or "patient",
         fractions=split.fractions or "0.8,0.1,0.1",
-        seed=split.seed,
+        seed=seed,
         within=_given(split.within),
         stratify=_given(split.stratify),
     )
@@ -77,12 +92,10 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
 
 def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``api.build_manifest``."""
-    from cxrprep.labels.policy import Policy
-
     return {
         **folder_arguments(invocation),
         "label_source": _given(invocation.job.labels.source),
-        "policy": Policy.parse(**_policy_words(invocation)),
+        "policy": _policy(invocation),
         "split_by": _split_rule(invocation),
     }
 
@@ -97,6 +110,7 @@ def export_arguments(invocation: Invocation) -> dict[str, Any]:
         "label_source": _given(invocation.job.labels.source),
         **_policy_words(invocation),
         "split_by": _split_rule(invocation),
+        "observations": ",".join(invocation.job.labels.observations) or None,
         "selection": chosen(invocation.job.selection),
     }
 

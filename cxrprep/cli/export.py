@@ -9,6 +9,7 @@ import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help import verb
+from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
@@ -20,6 +21,10 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
     "export",
     examples=(
         ("cxrprep export /data/chexpert --format csv --uncertain ones", "plain CSV with U-Ones"),
+        (
+            "cxrprep export /data/chexpert --format csv --observations chexpert-competition --uncertain ignore",
+            "the five of the competition, with masks",
+        ),
         ("cxrprep export /data/nih --format coco --out boxes.json", "NIH's boxes for a detector"),
         ("cxrprep export /data/nih/derived/square-224 --format hf --out /data/nih-hf", "a folder for load_dataset"),
     ),
@@ -33,8 +38,11 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
     metavar="NAME",
     help="csv, coco (boxes), webdataset (tar shards), hf (for load_dataset) or original (the release's own CSV)",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="where it goes; default: ROOT/export")
+@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="where it goes; default: ROOT/export/NAME")
 @options.label_policy
+@setting("labels.observations", "--observations", section="Labels", metavar="NAME")
+@setting("labels.derive", "--derive", section="Labels")
+@options.split("--split-seed")
 @options.selection
 def command(invocation: Invocation, form: str, out: Path | None) -> int:
     """Hand the manifest of ROOT over, with the label policy applied."""

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     help="take over the table of another labeler: chexpert-labeler, CheXbert, NegBio",
 )
 @click.option("--key", metavar="NAME", help="the id column for --compare and --import, where it is not found")
-@options.split
+@options.split("--seed", "--split-seed")
 @options.engine
 def command(
     invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: Path | None, key: str | None

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     examples=(
         ("cxrprep manifest /data/nih", "a row for each image that is here"),
         ("cxrprep manifest /data/chexpert --label-source visualchexbert", "with the labels of another labeler"),
-        ("cxrprep manifest /data/nih --split-by patient --fractions 0.8,0.1,0.1", "with a split of your own"),
+        ("cxrprep manifest /data/nih --split-by patient --fractions 0.8,0.1,0.1 --seed 7", "with a split of your own"),
+        (
+            "cxrprep manifest /data/nih --split-within train_val --fractions 0.9,0.1",
+            "with a validation part, which NIH's release has not",
+        ),
     ),
 )
 @options.folder
 @options.tables
 @setting("labels.derive", "--derive")
 @options.label_policy
-@options.split
+@options.split("--seed", "--split-seed")
 def command(invocation: Invocation) -> int:
     """Build the manifest of ROOT again; every other verb leaves it current, so this is for other labels or splits."""
     with invocation.events() as sink:

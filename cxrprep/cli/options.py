@@ -264,13 +264,17 @@ label_policy = several(
     setting("labels.blank", "--blank", section="Labels"),
 )
 
-split = several(
-    setting("split.by", "--split-by", section="Split"),
-    setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
-    setting("split.seed", "--split-seed", section="Split"),
-    setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
-    setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
-)
+
+def split(*seed: str) -> Callable[[F], F]:
+    """The options of a split of one's own; ``seed`` are the names of its seed."""
+    return several(
+        setting("split.by", "--split-by", section="Split"),
+        setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
+        setting("split.seed", *seed, section="Split"),
+        setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
+        setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
+    )
+
 
 engine = several(
     setting("engine.name", "--engine", section="Engine"),

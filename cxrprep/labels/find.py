@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STAGE: Final = "extract-labels"
 # Folders of images hold up to 112,120 entries and no table: looking into them would only cost time.
 _IMAGES: Final = re.compile(
-    r"^(\..*|images.*|train|valid|val|test|files|p\d+|patient\d+|png|dicom|derived|manifests)$", re.IGNORECASE
+    r"^(\..*|images.*|train|valid|val|test|files|p\d+|patient\d+|png|dicom|derived|manifests|export)$", re.IGNORECASE
 )
 
 

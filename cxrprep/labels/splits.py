@@ -20,7 +20,7 @@ from cxrprep.model import Split
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
     from cxrprep.events import Sink
@@ -76,6 +76,13 @@ class SplitRule:
         except ValueError as error:
             raise UsageError(f"unknown split {within!r}", hint=f"known: {', '.join(Split)}") from error
         return cls(numbers, seed, limited, None if stratify is None else stem_of(stratify))
+
+    @classmethod
+    def described(cls, words: Mapping[str, Any]) -> Self:
+        """The rule that ``describe`` gave these words for, as they stand in a footer."""
+        fractions = ",".join(repr(float(fraction)) for fraction in words["fractions"])
+        keys = ("by", "seed", "within", "stratify")
+        return cls.parse(fractions=fractions, **{key: words[key] for key in keys})
 
     @property
     def stable(self) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 # What cxrprep itself puts beside a release.
-_OURS: Final = frozenset({".cxrprep", "manifests", "derived"})
+_OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
 
 
 @dataclass(frozen=True, slots=True)

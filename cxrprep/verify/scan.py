@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-OWN: Final = frozenset({"manifests", "derived", CACHE_NAME, LOCK_NAME, FILES_NAME})
+OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME, FILES_NAME})
 """Top-level names that cxrprep itself keeps in a ROOT; they are no part of the release."""
 
 SCHEMA: Final = pa.schema(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cxrprep.durable import replace_file
 from cxrprep.errors import NothingSelectedError
-from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.manifest.export.run import ExportResult, card_of, places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         },
         ensure_ascii=False,
     )
-    path, card = out / "annotations.json", out / "README.md"
+    path, card = places(out, "coco", "annotations.json")
     replace_file(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     about_it = card_of(boxed, spec, options, on_event)
     replace_file(card, lambda part: part.write_text(about_it, encoding="utf-8"))

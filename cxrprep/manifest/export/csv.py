@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 from cxrprep.durable import replace_file
 from cxrprep.labels.policy import Uncertain
 from cxrprep.labels.vocabulary import published_name
-from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.manifest.export.run import ExportResult, card_of, places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +40,8 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         table = table.append_column(name, labels.column(name))
         if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
             table = table.append_column(f"mask {name}", mask.column(name))
-    path = out / "images.csv"
+    path, card = places(out, "csv", "images.csv")
     replace_file(path, lambda part: pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed")))
-    card = out / "README.md"
     text = card_of(dataset, spec, options, on_event)
     replace_file(card, lambda part: part.write_text(text, encoding="utf-8"))
     return ExportResult("csv", out, len(dataset), (path, card))

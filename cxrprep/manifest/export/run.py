@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cxrprep.datasets.spec import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.manifest.card import write_card
 from cxrprep.manifest.pixels import moments
 
@@ -29,6 +29,7 @@ FORMS: Final = {
     "original": "the release's own CSV form, for loaders written for it",
 }
 """The forms by name, each with a line about it."""
+_SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ def export(
 ) -> ExportResult:
     """What was written to the folder ``out`` in one of the ``FORMS``, with a card (``README.md``) beside it.
 
-    The same manifest, policy and options give the same bytes. Raises ``UsageError`` for an unknown form,
-    ``NothingSelectedError`` for a data set without images, ``StorageError`` when the disk refuses.
+    For csv and coco ``out`` may be a file, by its suffix; the card then stands beside it under its name. The same
+    manifest, policy and options give the same bytes. Raises ``UsageError`` for an unknown form and for a file where a
+    folder should be, ``NothingSelectedError`` for a data set without images, ``StorageError`` when the disk refuses.
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
@@ -78,12 +80,23 @@ def export(
     chosen = options or Options()
     if chosen.per_shard < 1:
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
+    if out.is_file() and out.suffix != _SUFFIXES.get(form):
+        raise UsageError(f"{out} is a file", hint="name a folder with --out")
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
     result = module.export(dataset, spec, out, chosen, on_event)
-    on_event(StageFinished(STAGE, done=result.images, failed=sum(count for _, count in result.left_out)))
+    for reason, count in result.left_out:
+        on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
+    on_event(StageFinished(STAGE, done=result.images))
     return result
+
+
+def places(out: Path, form: str, name: str) -> tuple[Path, Path]:
+    """Where a form of one file goes, and its card: ``name`` and ``README.md`` in a folder, or the file ``out``."""
+    if out.suffix == _SUFFIXES[form]:
+        return out, out.with_name(f"{out.stem}.README.md")
+    return out / name, out / "README.md"
 
 
 def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:
