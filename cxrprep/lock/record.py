@@ -361,16 +361,20 @@ def _load_once(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
 
 @contextlib.contextmanager
 def _saving(cache: Path) -> Iterator[None]:
-    """Hold the one place in line for saving. A holder that died is passed over after two minutes."""
+    """Hold the one place in line for saving. A holder that died is passed over: at once where it ran on this host."""
     path = cache / "saving"
     patience = time.monotonic() + _SAVE_PATIENCE
     while True:
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            try:
+                os.write(handle, journal_name().encode())
+            finally:
+                os.close(handle)
             break
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                if writer_is_gone(path.read_text(errors="replace")) or _is_stale(path):
                     path.unlink()
                     continue
             if time.monotonic() > patience:
@@ -387,6 +391,10 @@ def _saving(cache: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 def _make_folder(folder: Path) -> None:

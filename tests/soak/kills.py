@@ -58,8 +58,11 @@ class Campaign:
     problems: list[str] = field(default_factory=list)
 
 
-def prepare(work: Path, images: int, stack: ExitStack) -> tuple[list[Stage], Home]:
-    """The stages of two collections (NIH's archives, MIMIC's single files and reports), each run once undisturbed."""
+def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -> tuple[list[Stage], Home]:
+    """The stages of two collections (NIH's archives, MIMIC's single files and reports), each run once undisturbed.
+
+    A ``brief`` campaign has the first three of NIH only.
+    """
     nih, mimic = work / "nih", work / "mimic"
     Nih.generate(images, seed=3).write(nih)
     release = Mimic.generate(images, seed=3)
@@ -77,6 +80,8 @@ def prepare(work: Path, images: int, stack: ExitStack) -> tuple[list[Stage], Hom
         ("convert", ("convert", "ROOT", "--recipe", "square-224")),
         ("manifest", ("manifest", "ROOT")),
     ]
+    if brief:
+        return list(_undisturbed(work / "nih-root", plans[:3], work, home)), home
     stages = list(_undisturbed(work / "nih-root", plans, work, home))
     plans = [
         ("download files", ("download", "mimic-cxr-jpg", "ROOT", "--source", physionet)),
@@ -102,12 +107,18 @@ def _at(words: tuple[str, ...], root: Path) -> list[str]:
 
 
 def campaign(
-    work: Path, *, kills: int, seed: int = 1, images: int = 240, say: Callable[[str], object] = lambda _: None
+    work: Path,
+    *,
+    kills: int,
+    seed: int = 1,
+    images: int = 240,
+    brief: bool = False,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Campaign:
     """``kills`` kills spread over all stages; the same seed draws the same moments."""
     rng, found = random.Random(seed), Campaign()
     with ExitStack() as stack:
-        stages, home = prepare(work, images, stack)
+        stages, home = prepare(work, images, stack, brief=brief)
         say("undisturbed: " + ", ".join(f"{stage.name} {stage.seconds:.1f} s" for stage in stages))
         while sum(found.kills.values()) < kills:
             # The stage that was killed least comes next, so that the kills are spread evenly.
