@@ -53,6 +53,12 @@ docs: install  ## build the documentation, warnings as errors
 bench: install  ## run every benchmark with its peers and print one table
 	$(BIN)/python benchmarks/all.py
 
+soak: install  ## kill, cut, fill, deceive: some hundred faults, and a table of what came of each (twenty minutes)
+	$(BIN)/python -m tests.soak
+
+fuzz: install  ## fuzz every parser for SECONDS_EACH (20), guided by coverage where atheris is installed
+	$(BIN)/python tools/fuzz.py --seconds $(or $(SECONDS_EACH),20)
+
 build: install  ## build the wheel and the source distribution
 	$(BIN)/python -m build
 
