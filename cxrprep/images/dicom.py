@@ -1,7 +1,8 @@
 """DICOM files as pictures: the words of the pixel data, and the rules of the header.
 
-Uncompressed files are read without a copy through pydicom's data set; everything else goes through pydicom's decoders.
-No tag that could identify a person is looked at.
+Uncompressed pixels are used where they lie in the file, compressed grey ones are decoded by ``codecs``, what is left
+(colour, big endian, bits packed in bytes, syntaxes that are new) by pydicom. No tag that could identify a person is
+looked at.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import warnings
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 
 from cxrprep.errors import ImageError
+from cxrprep.images import codecs
 from cxrprep.images.grey import GreyRules, Lut, Window
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture, picture_of
+from cxrprep.images.raster import one_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NATIVE: Final = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12}
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_AGAIN: Final = "fetch it again: cxrprep verify ROOT --repair"
+# pydicom's words for a syntax that none of its installed decoders knows.
+_NO_DECODER: Final = ("missing dependencies", "no available", "not supported")
 
 
 def is_dicom(data: bytes) -> bool:
@@ -32,16 +40,38 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def read_header(data: bytes, name: str) -> tuple[Any, int]:
+def read_header(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, int]:
     """The data set without its pixels, and the byte where the pixel data element begins. Raises ``ImageError``."""
+    stream = io.BytesIO(data)
+    return _read(stream, data, name, limits, whole=False), stream.tell()
+
+
+def _read(stream: io.BytesIO, data: bytes, name: str, limits: Limits, *, whole: bool) -> Any:
     import pydicom
 
-    stream = io.BytesIO(data)
+    if _DEFLATED in data[:1024]:
+        _check_deflated(data, name, limits)
     try:
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=not is_dicom(data))
+        with warnings.catch_warnings():
+            # What breaks the standard without harm is pydicom's to say, once a file and to nobody.
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(stream, stop_before_pixels=not whole, force=not is_dicom(data))
     except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
         raise ImageError(f"{name}: not a readable DICOM file: {e}", hint="check what the file is") from e
-    return dataset, stream.tell()
+
+
+def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
+    # PS3.5 A.5: all behind the meta group is one raw deflate stream; a small one may stand for terabytes.
+    group = data.find(b"\x02\x00\x00\x00UL\x04\x00", 0, 256)
+    if group < 0:
+        return
+    start = group + 12 + int.from_bytes(data[group + 8 : group + 12], "little")
+    try:
+        size = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], limits.size + 1))
+    except zlib.error as e:
+        raise ImageError(f"{name}: the deflated data set is damaged: {e}", hint=_AGAIN) from e
+    if size > limits.size:
+        raise ImageError(f"{name}: inflates to more than the limit of {limits.size:,} bytes")
 
 
 def dicom_header(dataset: Any, name: str) -> tuple[int, int, str]:
@@ -60,7 +90,9 @@ def dicom_header(dataset: Any, name: str) -> tuple[int, int, str]:
 def _values_of(name: str) -> Iterator[None]:
     """Turn what a damaged value makes pydicom raise into ``ImageError``; values are read when they are asked for."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ImageError:
         raise
     except Exception as e:
@@ -78,7 +110,7 @@ def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, fra
 
 
 def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Picture:
-    dataset, start = read_header(data, name)
+    dataset, start = read_header(data, name, limits)
     columns, rows, photometric = dicom_header(dataset, name)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rows * columns > limits.pixels:
@@ -93,12 +125,11 @@ def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Pictur
     if samples == 1 and photometric.startswith("MONOCHROME"):
         words = _native_words(dataset, data, start, rows, columns) if frames == 1 else None
         if words is None:
-            words = _decoded_words(data, name, frame)
+            words = _decoded_words(_PixelData(data, name, limits, frame, frames), rows, columns)
         rules = grey_rules(dataset, words, notes)
         picture = picture_of(words, rules.bits_stored, photometric, rules, notes)
     else:
-        grey = _colour_as_grey(data, name, frame)
-        notes.append(f"{photometric} was reduced to luma")
+        grey = _colour_as_grey(_PixelData(data, name, limits, frame, frames), rows, columns, notes)
         bits = 16 if grey.dtype == np.uint16 else 8
         picture = picture_of(grey, bits, photometric, GreyRules(bits, bits - 1), notes)
     picture.spacing_mm = spacing(dataset, notes)
@@ -121,61 +152,97 @@ def _native_words(dataset: Any, data: bytes, start: int, rows: int, columns: int
     return words
 
 
-def _dataset_with_pixels(data: bytes, name: str) -> Any:
-    import pydicom
+class _PixelData:
+    """The pixel data of a file that is read whole: its frame as bytes, or decoded by pydicom."""
 
-    try:
-        return pydicom.dcmread(io.BytesIO(data), force=not is_dicom(data))
-    except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
-        raise ImageError(f"{name}: damaged DICOM file: {e}", hint="fetch it again: cxrprep verify ROOT --repair") from e
+    def __init__(self, data: bytes, name: str, limits: Limits, frame: int | None, frames: int) -> None:
+        self.name = name
+        self.dataset = _read(io.BytesIO(data), data, name, limits, whole=True)
+        self._index, self._frames = (frame or 1) - 1, frames
+        if "PixelData" not in self.dataset:
+            raise ImageError(f"{name}: DICOM without pixel data", hint="it may be a report or a header only")
+        meta = self.dataset.file_meta
+        if not getattr(meta, "TransferSyntaxUID", None):
+            # A data set without its file header: pydicom has found out by trying.
+            implicit, _ = self.dataset.original_encoding
+            meta.TransferSyntaxUID = "1.2.840.10008.1.2" if implicit is not False else "1.2.840.10008.1.2.1"
+        self.syntax = meta.TransferSyntaxUID
+
+    def frame(self) -> bytes | None:
+        """The codestream of the frame; ``None`` for pixels that are not compressed."""
+        from pydicom.encaps import get_frame
+
+        if not self.syntax.is_encapsulated:
+            return None
+        try:
+            stream: bytes = get_frame(self.dataset.PixelData, self._index, number_of_frames=self._frames)
+        except Exception as e:  # fragments of hostile files
+            raise ImageError(f"{self.name}: pixel data ({self.syntax.name}) is cut short: {e}", hint=_AGAIN) from e
+        return stream
+
+    def array(self, *, raw: bool) -> NDArray[Any]:
+        """The samples as pydicom decodes them, in this machine's byte order; ``raw`` keeps colour spaces."""
+        from pydicom.pixels.utils import pixel_array
+
+        index = self._index if self._frames > 1 else None
+        try:
+            pixels: NDArray[Any] = pixel_array(self.dataset, raw=raw, index=index)
+        except Exception as e:  # decoders of several libraries, each with errors of its own
+            text = str(e) or type(e).__name__
+            if "less than expected" in text:
+                raise ImageError(f"{self.name}: pixel data is cut short: {text.splitlines()[0]}", hint=_AGAIN) from e
+            lacking = any(words in text for words in _NO_DECODER)
+            reason = "no decoder is installed" if lacking else text.splitlines()[0].rstrip(":")
+            raise ImageError(
+                f"{self.name}: pixel data ({self.syntax.name}) cannot be decoded: {reason}",
+                hint="pip install 'cxrprep[codecs]'" if lacking else f"it may be damaged; {_AGAIN}",
+            ) from e
+        return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
 
-def _pixel_array(data: bytes, name: str, frame: int | None, *, raw: bool) -> NDArray[Any]:
-    from pydicom.pixels.utils import pixel_array
-
-    dataset = _dataset_with_pixels(data, name)
-    if "PixelData" not in dataset:
-        raise ImageError(f"{name}: DICOM without pixel data", hint="it may be a report or a header only")
-    if not getattr(dataset.file_meta, "TransferSyntaxUID", None):
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
-    try:
-        pixels: NDArray[Any] = pixel_array(dataset, raw=raw, index=None if frame is None else frame - 1)
-    except Exception as e:  # decoders of several libraries, each with errors of its own
-        syntax = getattr(dataset.file_meta, "TransferSyntaxUID", "?")
+def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None:
+    """Raise for a codestream of another size than the header's: a decoder would make room for what it states."""
+    stated = None if frame is None else codecs.frame_size(frame)
+    if stated is not None and stated != (columns, rows):
         raise ImageError(
-            f"{name}: pixel data ({getattr(syntax, 'name', syntax)}) cannot be decoded: {str(e).splitlines()[0]}",
-            hint="for compressed files: pip install 'cxrprep[codecs]'; a damaged file: cxrprep verify ROOT --repair",
-        ) from e
-    return pixels
+            f"{name}: the compressed pixels are {stated[0]} x {stated[1]}, the header says {columns} x {rows}",
+            hint=_AGAIN,
+        )
 
 
-def _decoded_words(data: bytes, name: str, frame: int | None) -> NDArray[Any]:
-    pixels = _pixel_array(data, name, frame, raw=True)
-    if pixels.ndim != 2:
-        raise ImageError(f"{name}: decoded to {pixels.ndim} dimensions, not to one grey image")
-    if pixels.dtype.itemsize == 1:
-        return np.ascontiguousarray(pixels).view(np.uint8)
-    if pixels.dtype.itemsize == 2:
-        return np.ascontiguousarray(pixels).view(np.uint16)
-    raise ImageError(
-        f"{name}: {pixels.dtype.itemsize * 8} bits a pixel", hint="only 8 and 16 bits allocated are radiographs"
-    )
+def _decoded_words(pixels: _PixelData, rows: int, columns: int) -> NDArray[Any]:
+    frame = pixels.frame()
+    _check_size(frame, pixels.name, rows, columns)
+    if frame is not None:
+        words = codecs.decode_frame(frame, pixels.syntax, rows, columns, int(pixels.dataset.BitsAllocated))
+        if words is not None:
+            return words
+    decoded = pixels.array(raw=True)
+    if decoded.ndim != 2:
+        raise ImageError(f"{pixels.name}: decoded to {decoded.ndim} dimensions, not to one grey image")
+    if decoded.dtype.kind not in "iu" or decoded.dtype.itemsize > 2:
+        raise ImageError(
+            f"{pixels.name}: {decoded.dtype.itemsize * 8} bits a pixel", hint="only 8 and 16 bits are radiographs"
+        )
+    return decoded.view(np.uint8 if decoded.dtype.itemsize == 1 else np.uint16)
 
 
-def _colour_as_grey(data: bytes, name: str, frame: int | None) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
     from pydicom.pixels.processing import apply_color_lut
 
-    dataset = _dataset_with_pixels(data, name)
-    if str(dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
-        pixels = apply_color_lut(_pixel_array(data, name, frame, raw=True), dataset)
-        if pixels.dtype == np.uint16 and int(pixels.max()) <= 255:
-            pixels = pixels.astype(np.uint8)
+    _check_size(pixels.frame(), pixels.name, rows, columns)
+    if str(pixels.dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
+        colours = apply_color_lut(pixels.array(raw=True), pixels.dataset)
+        if colours.dtype == np.uint16 and int(colours.max()) <= 255:
+            colours = colours.astype(np.uint8)
     else:
-        pixels = _pixel_array(data, name, frame, raw=False)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{name}: colour data of shape {pixels.shape} and type {pixels.dtype} is no radiograph")
-    grey: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return grey
+        colours = pixels.array(raw=False)
+    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"{pixels.name}: colour data of shape {colours.shape} and type {colours.dtype}",
+            hint="a radiograph is grey, or has three colours of 8 or 16 bits",
+        )
+    return one_channel(colours[:, :, ::-1], notes)
 
 
 def grey_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> GreyRules:
@@ -183,6 +250,8 @@ def grey_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> GreyRules
     allocated = words.dtype.itemsize * 8
     stored = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit") if dataset.get("HighBit") is not None else stored - 1)
+    if dataset.get("PresentationLUTShape") == "INVERSE" and dataset.get("PhotometricInterpretation") == "MONOCHROME2":
+        notes.append("PresentationLUTShape INVERSE contradicts MONOCHROME2 and was ignored")
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         notes.append(f"BitsStored {stored} and HighBit {high} do not fit {allocated} bits: all bits were taken")
         stored, high = allocated, allocated - 1

@@ -152,8 +152,9 @@ def display_table(
     elif used == "window":
         y = rules.windows[min(window, len(rules.windows)) - 1](x)
     else:
-        ends = occurring(picture, rules) if used == "minmax" else rules.stored_range
-        low, high = sorted(float(v) for v in rules.modality_value(np.asarray(ends, np.int64)))
+        ends = np.asarray(occurring(picture, rules), np.int64) if used == "minmax" else stored
+        reached = rules.modality_value(ends)
+        low, high = float(reached.min()), float(reached.max())
         y = np.clip((x - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(x))
     if rules.inverted:
         y = 1.0 - y

@@ -43,8 +43,8 @@ def png_header(data: bytes) -> tuple[int, int, str] | None:
     return width, height, mode
 
 
-def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Width, height and mode from a JPEG's frame header (ITU-T T.81 B.2.2); ``None`` when there is none in ``data``."""
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels from a JPEG's or JPEG-LS's frame header (ITU-T T.81 B.2.2); ``None`` without one."""
     if data[:2] != JPEG_MAGIC[:2]:
         return None
     at = 2
@@ -58,15 +58,20 @@ def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
         if marker in (0x01, *range(0xD0, 0xD9)):
             at += 2
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            channels = data[at + 9]
-            return (
-                (width, height, {1: "L", 3: "RGB", 4: "CMYK"}.get(channels, f"{channels} channels")) if width else None
-            )
-        at += 2 + length
+            return (width, height, data[at + 9]) if width else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Width, height and mode from a JPEG's frame header; ``None`` when there is none in ``data``."""
+    found = jpeg_frame(data)
+    if found is None:
+        return None
+    width, height, channels = found
+    return width, height, {1: "L", 3: "RGB", 4: "CMYK"}.get(channels, f"{channels} channels")
 
 
 def _check_png(data: bytes, name: str) -> None:
@@ -132,7 +137,7 @@ def decode_raster(
     if decoded is None:
         raise ImageError(f"{name}: the {kind} data cannot be decoded", hint=_HINT)
     notes: list[str] = []
-    pixels = _one_channel(decoded, notes)
+    pixels = one_channel(decoded, notes)
     if pixels.shape != (height // factor, width // factor):
         raise ImageError(
             f"{name}: decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}"
@@ -144,7 +149,8 @@ def decode_raster(
     return picture
 
 
-def _one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+def one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """The grey of a decoded image (rows, columns[, BGR or BGRA or grey and alpha]); luma where colours differ."""
     if decoded.ndim == 2:
         return decoded
     if decoded.shape[2] in (2, 4):

@@ -55,11 +55,12 @@ def header(path: Path) -> tuple[int, int, str] | None:
             if head[:2] == raster.JPEG_MAGIC[:2]:
                 return raster.jpeg_header(head) or raster.jpeg_header(head + file.read())
             if dicom.is_dicom(head) or path.suffix.lower() in (".dcm", ".dicom"):
-                file.seek(0)
-                dataset, _ = dicom.read_header(head, str(path))
-                if "Columns" not in dataset:
-                    dataset, _ = dicom.read_header(file.read(), str(path))
-                return dicom.dicom_header(dataset, str(path))
+                try:
+                    return dicom.dicom_header(dicom.read_header(head, str(path))[0], str(path))
+                except ImageError:
+                    # Tables before the image's size, or a deflated data set: the head alone cannot be read.
+                    whole = head + file.read()
+                    return dicom.dicom_header(dicom.read_header(whole, str(path))[0], str(path))
     except (OSError, ImageError):
         return None
     return None
