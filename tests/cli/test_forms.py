@@ -1,0 +1,233 @@
+"""One command in every form: for people, for machines, silent; on a terminal, in a pipe, on an old console."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrprep.cli.app import run
+from tests.integration.river import PROGRAM, cxrprep, ok, phantom
+from tests.servers.faults import serving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom(tmp_path_factory.mktemp("mirror") / "nih", patients=5, size=64)
+
+
+@pytest.fixture(scope="module")
+def made(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "nih"
+    home = {"HOME": str(root.parent), "XDG_STATE_HOME": str(root.parent)}
+    ok("download", "nih-chestxray14", root, "--source", mirror, "-q", env=home)
+    ok("extract-labels", root, "-q", env=home)
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "nih"))
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "download": ("download", "nih-chestxray14", "ROOT", "--source", "MIRROR"),
+    "dry-run": ("download", "nih-chestxray14", "ROOT", "--source", "MIRROR", "--dry-run"),
+    "verify": ("verify", "ROOT"),
+    "extract-labels": ("extract-labels", "ROOT"),
+    "convert": ("convert", "ROOT", "--recipe", "square-224"),
+    "manifest": ("manifest", "ROOT"),
+    "export": ("export", "ROOT", "--format", "csv"),
+    "status": ("status", "ROOT"),
+    "report": ("report", "ROOT", "--images", "2"),
+    "run": ("run", "JOB"),
+}
+
+
+def words_of(name: str, root: Path, mirror: Path) -> list[str]:
+    job = root.parent / "job.toml"
+    steps = '["download", "verify", "extract-labels", "manifest"]'
+    job.write_text(f'dataset = "nih-chestxray14"\nroot = "{root}"\nsteps = {steps}\n[download]\nsource = "{mirror}"\n')
+    places = {"ROOT": str(root), "MIRROR": str(mirror), "JOB": str(job)}
+    return [places.get(word, word) for word in COMMANDS[name]]
+
+
+Said = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """The command within this process, which need not load everything anew; its two streams."""
+
+    def call(*words: object) -> tuple[str, str]:
+        capsys.readouterr()
+        code = run(list(map(str, words)))
+        streams = capsys.readouterr()
+        assert code == 0, streams
+        return streams.out, streams.err
+
+    return call
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_form_says_what_it_should(name: str, root: Path, mirror: Path, said: Said) -> None:
+    words = words_of(name, root, mirror)
+    results, progress = said(*words)
+    assert str(root) in results
+    assert "\x1b" not in results + progress
+    for line in progress.splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [\w-]+: ", line), line
+
+    document, progress = said(*words, "--json")
+    answer = json.loads(document)
+    assert answer["exit_code"] == 0
+    assert answer["command"] == words[0]
+    assert progress == ""
+    assert said(*words, "--quiet") == ("", "")
+
+
+@pytest.mark.parametrize("name", ["download", "verify", "extract-labels", "convert", "manifest", "export", "report"])
+def test_events_are_json_lines_with_a_beginning_and_an_end(name: str, root: Path, mirror: Path, said: Said) -> None:
+    results, lines = said(*words_of(name, root, mirror), "--events", "jsonl")
+    events: list[dict[str, Any]] = [json.loads(line) for line in lines.splitlines()]
+    assert all({"v", "time", "event", "stage"} <= event.keys() for event in events)
+    assert all(event["v"] == 1 for event in events)
+    of_stage = [event["event"] for event in events if event["stage"] == name and event["event"] != "Note"]
+    assert of_stage[0] == "StageStarted"
+    assert of_stage[-1] == "StageFinished"
+    assert str(root) in results
+
+
+def test_events_and_json_together_are_for_machines_alone(root: Path, said: Said) -> None:
+    document, lines = said("verify", root, "--events", "jsonl", "--json")
+    assert json.loads(document)["command"] == "verify"
+    assert all(json.loads(line)["event"] for line in lines.splitlines())
+
+
+# ---- the log ----
+
+
+def test_the_log_has_versions_arguments_and_problems_and_no_secret(mirror: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in mirror.iterdir()}
+    root = tmp_path / "nih"
+    with serving(files, login=("reader", "opensesame")) as server:
+        address = server.url.replace("http://", "http://reader:opensesame@") + "?sig=verysecret"
+        cxrprep("download", "nih-chestxray14", root, "--source", address)
+        cxrprep("download", "nih-chestxray14", root, "--source", server.url)
+    ok("download", "nih-chestxray14", root, "--source", mirror)
+    logs = sorted(tmp_path.rglob("*download*.log")) + sorted(Path(os.environ["XDG_STATE_HOME"]).rglob("*.log"))
+    text = "".join(path.read_text(encoding="utf-8") for path in logs)
+    assert re.search(r"^# cxrprep \d+\.\d+\.\d+, Python 3\.", text, re.MULTILINE)
+    assert "# command: cxrprep download nih-chestxray14" in text
+    assert "download: " in text
+    assert "opensesame" not in text
+    assert "verysecret" not in text
+
+
+def test_the_log_may_be_put_elsewhere(root: Path, tmp_path: Path) -> None:
+    ok("verify", root, "--log-file", tmp_path / "logs" / "night.log")
+    assert "# command: cxrprep verify" in (tmp_path / "logs" / "night.log").read_text()
+
+
+def test_only_the_last_fifty_logs_are_kept(root: Path) -> None:
+    logs = root / ".cxrprep" / "logs"
+    for number in range(60):
+        (logs / f"20200101-0000{number:02d}-verify-1.log").write_text("old")
+    ok("verify", root, "--quick")
+    assert len(list(logs.glob("*.log"))) == 50
+    assert "20200101-000000" not in "".join(path.name for path in logs.iterdir())
+
+
+# ---- consoles ----
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])
+def test_a_console_without_our_symbols_gets_words(encoding: str, root: Path) -> None:
+    console = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([PROGRAM, "verify", str(root)], capture_output=True, check=False, env=console)
+    assert done.returncode == 0
+    assert done.stdout.decode(encoding).startswith("ok: Verified")
+
+
+def test_colours_are_for_those_who_ask() -> None:
+    plain = ok("datasets", "show", "chexpert", env={"NO_COLOR": ""})
+    assert "\x1b" not in plain.stdout
+    assert "\x1b[1m" in ok("datasets", "show", "chexpert", "--color", "always").stdout
+
+
+def on_terminal(*words: str, columns: int, env: dict[str, str] | None = None) -> str:
+    """What a terminal of that width is sent, both streams."""
+    outer, inner = pty.openpty()
+    ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    here = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.Popen(
+        [PROGRAM, *words],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        env={**here, "TERM": "xterm-256color", **(env or {})},
+    )
+    os.close(inner)
+    pieces = []
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        ready, _, _ = select.select([outer], [], [], 0.2)
+        if ready:
+            try:
+                piece = os.read(outer, 65_536)
+            except OSError:
+                # Linux says so when the other side is closed.
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+        elif process.poll() is not None:
+            break
+    os.close(outer)
+    assert process.wait(timeout=10) == 0, b"".join(pieces).decode()
+    return b"".join(pieces).decode()
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_terminal_gets_a_bar_that_fits_and_is_gone_at_the_end(columns: int, mirror: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in mirror.iterdir()}
+    with serving(files, drip=(2_000, 0.05)) as server:
+        words = ("download", "nih-chestxray14", str(tmp_path / "nih"), "--source", server.url)
+        sent = on_terminal(*words, columns=columns)
+    assert "━" in sent
+    for line in re.split(r"[\r\n]+", ANSI.sub("", sent)):
+        if "━" in line:
+            assert len(line) <= columns, line
+    # The cursor is shown again, and the last words are the result.
+    assert sent.rindex("\x1b[?25h") > sent.rindex("━")
+    assert "Downloaded nih-chestxray14" in sent[sent.rindex("\x1b[?25h") :]
+
+
+def test_no_color_on_a_terminal_means_none(root: Path) -> None:
+    sent = on_terminal("status", str(root), columns=80, env={"NO_COLOR": "1"})
+    assert not re.search(r"\x1b\[[0-9;]*m", sent.replace("\x1b[0m", "").replace("\x1b[1m", ""))
+    assert "images" in sent
+
+
+def test_tables_fit_a_narrow_terminal(root: Path) -> None:
+    sent = ANSI.sub("", on_terminal("status", str(root), columns=50))
+    table = sent[sent.index("Part") : sent.index("Stage")]
+    assert all(len(line.rstrip()) <= 50 for line in table.splitlines())
