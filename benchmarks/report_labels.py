@@ -1,20 +1,22 @@
-"""Quality and speed of the report labeler on the development reports of Open-i.
+"""Quality and speed of the report labeler on the development reports of Open-i, beside the reference labeler's output.
 
-usage: python benchmarks/report_labels.py REPORTS.csv [--gold-labels REFERENCE.csv] [--part all|tune|held] [--studies N]
+usage: python benchmarks/report_labels.py [--reports FILE] [--part all|tune|held] [--studies N]
 
-REPORTS.csv is written by shared/data/openi/build.py: uid, findings, impression, and the experts' MeSH terms (major).
-REFERENCE.csv holds another labeler's output for the same uids; its figures then stand beside ours. ``--studies N`` also
-labels a made-up MIMIC-CXR zip of N studies on all cores.
-
-A report is positive for an observation when the labeler says 1; uncertain counts as not positive. Reports that the
-experts left unindexed are not scored. A quarter of the reports, by hash, was held out while the rules were written.
+FILE is written by shared/data/openi/build.py: uid, findings, impression, and the experts' MeSH terms (major); without
+it that script is run, which downloads the reports once. A report is positive for an observation when the labeler says
+1; uncertain counts as not positive. Reports that the experts left unindexed are not scored. A quarter of the reports,
+by hash, was held out while the rules were written. Last a zip in MIMIC-CXR's layout is labelled, each of its studies
+with one sentence that no other has.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
+import os
+import random
 import re
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -23,14 +25,21 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrprep.engine import Engine
-from cxrprep.labels.compare import agreement_of
-from cxrprep.labels.report.collection import label_collection
-from cxrprep.labels.report.labeler import Labeler
-from cxrprep.labels.report.rules import OBSERVATIONS
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from benchmarks.measuring import PROGRAM, Row, arguments, finish, in_turn, measure  # noqa: E402  # as elsewhere here
+from cxrprep.engine import available_cores  # noqa: E402
+from cxrprep.labels.compare import agreement_of  # noqa: E402
+from cxrprep.labels.report.labeler import Labeler  # noqa: E402
+from cxrprep.labels.report.rules import OBSERVATIONS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+DATA = Path(os.environ.get("CXR_SHARED_DATA", PROJECT.parent / "shared" / "data")) / "openi"
+MICRO, MACRO, PER_SECOND, WHOLE = 0.83, 0.80, 5_000, 60.0
+STUDIES = 227_835
 
 # The experts' terms for each observation; a term is matched from its start, in any case.
 TERMS = {
@@ -75,99 +84,141 @@ def f1(pairs: Iterable[tuple[bool, bool]]) -> tuple[float, Counter[tuple[bool, b
     return (2 * counts[True, True] / size if size else 0.0), counts
 
 
-def table(ours: dict, theirs: dict | None, experts: dict[str, dict[str, bool]]) -> None:
-    print(f"positive F1 against the experts' terms, {len(experts)} reports; uncertain is not positive")
-    print(f"{'observation':<27} {'gold':>5} {'ours':>7} {'reference':>10}")
-    sums: dict[str, Counter] = {"ours": Counter(), "reference": Counter()}
-    means: dict[str, list[float]] = {"ours": [], "reference": []}
+def scores(labels: dict, experts: dict[str, dict[str, bool]]) -> dict[str, float]:
+    """F1 of the positive class by observation, and over the 13 without No Finding: ``micro`` and ``macro``."""
+    found: dict[str, float] = {}
+    total: Counter = Counter()
     for name in OBSERVATIONS:
-        cells = []
-        for who, labels in (("ours", ours), ("reference", theirs)):
-            if labels is None:
-                cells.append("-")
-                continue
-            uids = [uid for uid in experts if uid in labels]
-            score, counts = f1((experts[uid][name], labels[uid][name] == 1) for uid in uids)
-            cells.append(f"{score:.3f}")
-            if name != "No Finding":
-                sums[who] += counts
-                means[who].append(score)
-        print(f"{name:<27} {sum(each[name] for each in experts.values()):>5} {cells[0]:>7} {cells[1]:>10}")
-    for label, pick in (("micro F1, 13 observations", 0), ("macro F1, 13 observations", 1)):
-        cells = []
-        for who in ("ours", "reference"):
-            if not means[who]:
-                cells.append("-")
-                continue
-            counts = sums[who]
-            micro = 2 * counts[True, True] / (2 * counts[True, True] + counts[True, False] + counts[False, True])
-            cells.append(f"{(micro, sum(means[who]) / len(means[who]))[pick]:.3f}")
-        print(f"{label:<33} {cells[0]:>7} {cells[1]:>10}")
+        uids = [uid for uid in experts if uid in labels]
+        found[name], counts = f1((experts[uid][name], labels[uid][name] == 1) for uid in uids)
+        if name != "No Finding":
+            total += counts
+    found["micro"] = 2 * total[True, True] / (2 * total[True, True] + total[True, False] + total[False, True])
+    found["macro"] = sum(found[name] for name in OBSERVATIONS if name != "No Finding") / (len(OBSERVATIONS) - 1)
+    return found
+
+
+def table(ours: dict, theirs: dict, experts: dict[str, dict[str, bool]]) -> None:
+    mine, other = scores(ours, experts), scores(theirs, experts)
+    print(f"positive F1 against the experts' terms, {len(experts)} reports; uncertain is not positive\n")
+    print(f"{'observation':<27} {'gold':>5} {'ours':>7} {'reference':>10}")
+    for name in OBSERVATIONS:
+        print(f"{name:<27} {sum(e[name] for e in experts.values()):>5} {mine[name]:>7.3f} {other[name]:>10.3f}")
+    for name in ("micro", "macro"):
+        print(f"{name + ' F1, 13 observations':<33} {mine[name]:>7.3f} {other[name]:>10.3f}")
 
 
 def agreement(ours: dict, theirs: dict) -> None:
     uids = [uid for uid in ours if uid in theirs]
-    print(f"\nagreement with the reference labeler over four classes, {len(uids)} reports")
-    print(f"{'observation':<27} {'same':>6} {'kappa':>6} {'F1 pos':>7} {'F1 neg':>7} {'F1 unc':>7}")
+    print(f"\nagreement with the reference labeler over four classes, {len(uids)} reports; counts ours / reference\n")
+    print(f"{'observation':<27} {'same':>6} {'kappa':>6}" + "".join(f" {w:>19}" for w in ("pos", "neg", "unc")))
     for name in OBSERVATIONS:
         found = agreement_of(name, ((theirs[uid][name], ours[uid][name]) for uid in uids))
-        shown = ["     -" if value is None else f"{value:6.3f}" for value in (found.kappa, *found.f1.values())]
-        print(f"{name:<27} {found.agreement:6.3f} {shown[0]} {shown[1]:>7} {shown[2]:>7} {shown[3]:>7}")
+        kappa = "-" if found.kappa is None else f"{found.kappa:.3f}"
+        cells = ""
+        for value in (1, 0, -1):
+            score = "-" if found.f1[value] is None else f"{found.f1[value]:.3f}"
+            mine = sum(ours[uid][name] == value for uid in uids)
+            other = sum(theirs[uid][name] == value for uid in uids)
+            cells += f" {score:>6} {f'{mine}/{other}':>12}"
+        print(f"{name:<27} {found.agreement:6.3f} {kappa:>6}{cells}")
+
+
+def read_rows(path: Path | None, folder: Path) -> list[dict[str, str]]:
+    if path is None:
+        if not (DATA / "build.py").exists():
+            sys.exit(f"no {DATA / 'build.py'}: set CXR_SHARED_DATA, or give --reports FILE")
+        subprocess.run([sys.executable, DATA / "build.py", folder], check=True, stdout=subprocess.DEVNULL)
+        path = folder / "openi_reports_dev.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_reference() -> dict[str, dict[str, int | None]]:
+    with (DATA / "reference_labels_dev.csv").open(newline="", encoding="utf-8") as file:
+        return {row["uid"]: {name: _CELLS[row[name]] for name in OBSERVATIONS} for row in csv.DictReader(file)}
 
 
 def made_up_zip(path: Path, texts: list[tuple[str, str]], studies: int) -> None:
-    """A zip in the layout of mimic-cxr-reports.zip whose texts are the given ones, over and over."""
+    """A zip in the layout of mimic-cxr-reports.zip: findings of one report, impression of another, one new sentence."""
+    chance = random.Random(1)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for number in range(studies):
-            findings, impression = texts[number % len(texts)]
+            findings, impression = texts[number % len(texts)][0], texts[chance.randrange(len(texts))][1]
             patient = 10_000_000 + number // 3
+            new = f"The nodule in the left lung now measures {number % 97}.{number} mm, possibly with effusion."
             body = (
                 f"                                 FINAL REPORT\n EXAMINATION:  CHEST\n \n FINDINGS:\n \n {findings}\n"
             )
-            body += f" \n IMPRESSION:\n \n {impression}\n" if impression else ""
+            body += f" \n IMPRESSION:\n \n {impression} {new}\n"
             archive.writestr(f"files/p{str(patient)[:2]}/p{patient}/s{50_000_000 + number}.txt", body)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("reports", type=Path)
-    parser.add_argument("--gold-labels", type=Path)
-    parser.add_argument("--part", choices=("all", "tune", "held"), default="all")
-    parser.add_argument("--studies", type=int, default=0)
-    options = parser.parse_args()
-    with options.reports.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def cold(rows: list[dict[str, str]]) -> tuple[float, dict]:
     labeler = Labeler()
     began = time.process_time()
     labels = {
         row["uid"]: labeler.label(f"{row['findings']} {row['impression']}", mimic=False, evidence=False).labels
         for row in rows
     }
-    spent = time.process_time() - began
-    wanted = {row["uid"] for row in rows if options.part == "all" or held_out(row["uid"]) == (options.part == "held")}
-    experts = {row["uid"]: found for row in rows if row["uid"] in wanted and (found := gold(row["major"]))}
-    reference = None
-    if options.gold_labels:
-        with options.gold_labels.open(newline="", encoding="utf-8") as file:
-            reference = {
-                row["uid"]: {name: _CELLS[row[name]] for name in OBSERVATIONS}
-                for row in csv.DictReader(file)
-                if row["uid"] in wanted
-            }
-    table(labels, reference, experts)
-    if reference is not None:
-        agreement({uid: labels[uid] for uid in labels if uid in wanted}, reference)
-    print(f"\n{len(rows)} reports in {spent:.2f} s of one core, memory cold: {len(rows) / spent:,.0f} reports/s")
-    if options.studies:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "mimic-cxr-reports.zip"
-            made_up_zip(path, [(row["findings"], row["impression"]) for row in rows], options.studies)
-            for jobs in (1, 2):
-                wall = time.perf_counter()
-                outcome = label_collection(path, Path(folder) / f"out{jobs}", engine=Engine(jobs=jobs))
-                wall = time.perf_counter() - wall
-                print(f"{outcome.reports:,} studies from a zip, {jobs} process(es): {wall:.1f} s wall")
+    return time.process_time() - began, labels
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--reports", type=Path)
+    parser.add_argument("--part", choices=("all", "tune", "held"), default="all")
+    parser.add_argument("--studies", type=int, default=STUDIES, help="of the made-up zip; 0 leaves it out")
+    options = parser.parse_args()
+    studies = min(options.studies, 20_000) if options.small else options.studies
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = read_rows(options.reports, Path(scratch))
+        wanted = {r["uid"] for r in rows if options.part == "all" or held_out(r["uid"]) == (options.part == "held")}
+        experts = {r["uid"]: found for r in rows if r["uid"] in wanted and (found := gold(r["major"]))}
+        reference = {uid: labels for uid, labels in read_reference().items() if uid in wanted}
+        labels = cold(rows)[1]
+        table(labels, reference, experts)
+        agreement({uid: labels[uid] for uid in wanted}, reference)
+        mine, other = scores(labels, experts), scores(reference, experts)
+        seconds = in_turn({"cold": lambda: cold(rows)[0]}, options.repeats)["cold"]
+        found = [
+            Row("micro F1, positive", mine["micro"], "", "target", MICRO, floor=1.0),
+            Row("micro F1, positive", mine["micro"], "", "chexpert-labeler", other["micro"]),
+            Row("macro F1, positive", mine["macro"], "", "target", MACRO, floor=1.0),
+            Row("macro F1, positive", mine["macro"], "", "chexpert-labeler", other["macro"]),
+            Row(
+                "reports a CPU second, memory cold", len(rows) / seconds, "/s", "target", PER_SECOND, floor=1.0,
+            ),
+        ]  # fmt: skip
+        if studies:
+            found += whole_collection(Path(scratch), rows, studies, options.repeats)
+    return finish("The report labeler", found, json_file=options.json, versions={"python": sys.version.split()[0]})
+
+
+def whole_collection(scratch: Path, rows: list[dict[str, str]], studies: int, repeats: int) -> list[Row]:
+    """The command on a zip of ``studies``: wall time with one process and with all, and memory."""
+    path = scratch / "mimic-cxr-reports.zip"
+    made_up_zip(path, [(row["findings"], row["impression"]) for row in rows], studies)
+    peaks: dict[int, float] = {}
+
+    def run(jobs: int) -> float:
+        words = [PROGRAM, "extract-labels", str(scratch / f"out{jobs}"), "--reports", str(path), "-j", str(jobs), "-q"]
+        cost = measure(words)
+        if cost.code:
+            sys.exit(cost.stderr)
+        peaks[jobs] = max(peaks.get(jobs, 0.0), cost.tree)
+        return cost.wall
+
+    cores = min(2, available_cores())
+    walls = in_turn({str(jobs): lambda jobs=jobs: run(jobs) for jobs in {1, cores}}, repeats)
+    share = WHOLE * studies / STUDIES
+    return [
+        Row(f"{studies:,} studies, {cores} processes", walls[str(cores)], "s", "target", share, floor=1.0, lower=True),
+        Row(f"{cores} processes beside one", walls[str(cores)], "s", "one", walls["1"], lower=True),
+        Row(f"memory of all, {cores} processes", peaks[cores], "MiB"),
+        Row("memory, one process", peaks[1], "MiB"),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
