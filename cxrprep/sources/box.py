@@ -172,7 +172,9 @@ class BoxSource:
                 f"{file.key}: Box sent {sent!r} in its place",
                 hint=f"its link leads elsewhere now; look at {self._link}",
             )
-        stream.validator = None if stream.length is None else f"{name}; {stream.length}"
+        # The link stands for the content as long as the size is the one that was listed: Box says no more of it.
+        same = file.size is None or stream.length in (None, file.size)
+        stream.validator = handle if same else f"{handle}; {stream.length}"
         return stream
 
     def access(self) -> Access:

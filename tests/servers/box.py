@@ -42,7 +42,7 @@ class Box:
 
     def ids(self) -> dict[str, str]:
         """Number -> path."""
-        return {str(219_760_887_468 + n): path for n, path in enumerate(sorted(self.files))}
+        return {str(500_000_000_000 + n): path for n, path in enumerate(sorted(self.files))}
 
     def folders(self) -> dict[str, str]:
         """Path of a folder -> its number."""

@@ -208,6 +208,8 @@ class SourceContract:
             with source.open(file, offset) as stream:
                 seen.add(stream.validator)
         assert len(seen) == 1
+        if file.validator is not None:
+            assert seen == {file.validator}, "the listing and the stream speak of the content in the same words"
 
     def test_a_stream_may_be_left_in_the_middle_and_closed_twice(self, subject: Subject, source: Source) -> None:
         file = self.find(subject, source, "images/00000002_000.png")
