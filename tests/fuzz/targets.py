@@ -347,6 +347,48 @@ def _journal(data: bytes, scratch: Path) -> None:
         _inside([entry.path for entry in record.entries.values()])
 
 
+def _checks(name: str) -> Callable[[bytes, Path], None]:
+    """What an earlier check of a shared folder remembers; it may be believed for its own paths only."""
+
+    def parse(data: bytes, scratch: Path) -> None:
+        import pyarrow as pa
+
+        from cxrprep.verify.checks import Checks
+
+        cache = scratch / ".cxrprep"
+        _file(cache, name, data)
+        disk = pa.table(
+            {
+                "path": ["images/a.png", "images/b.png"],
+                "size": pa.array([5, 6], pa.int64()),
+                "mtime_ns": pa.array([7, 8], pa.int64()),
+                "inode": pa.array([9, 10], pa.uint64()),
+            }
+        )
+        checks = Checks(cache)
+        if len(checks.known(quick=True)(disk)) != 2:
+            raise BrokenPromiseError("not an answer a path")
+        checks.finish(disk)
+
+    return parse
+
+
+@cache
+def _checks_table() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cxrprep.verify.checks import SCHEMA
+
+    sink = io.BytesIO()
+    rows = {"path": ["images/a.png"], "size": [5], "mtime_ns": [7], "inode": [9], "digests": ["sha256:" + "0" * 64]}
+    pq.write_table(pa.table(rows, schema=SCHEMA), sink)
+    return sink.getvalue()
+
+
+_CHECKED = b'{"files":[["images/a.png",5,7,9,"sha256:00"],["images/b.png",6,8,10,"md5:00 sha256:11"]]}\n'
+
+
 def _journal_line() -> bytes:
     from cxrprep.lock import FileEntry, Origin
     from cxrprep.model import Digest
@@ -519,6 +561,9 @@ TARGETS = (
     Target("lock", _lock, lambda: [_locks()[0]], (b"[", b"=", b"\x00", b"9" * 30)),
     Target("lock-table", _lock_table, lambda: [_locks()[1]]),
     Target("journal", _journal, lambda: [_journal_line()], (b"null", b'{"forget": "a"}\n', b'"../x"', b"\x00\x00")),
+    Target("checks-journal", _checks("checks/1-host-1-a.jsonl"), lambda: [_CHECKED],
+           (b"null", b"-1", b"99999999999999999999", b'"files"', b"\x00\x00", b'"images/a.png"')),
+    Target("checks-table", _checks("checks.parquet"), lambda: [_checks_table()]),
     Target("netrc", _credentials(".netrc"), lambda: [b"machine physionet.org login a password b\n"],
            (b"default ", b"macdef x\n", b"#", b'"')),
     Target("kaggle-json", _credentials("kaggle.json"), lambda: [b'{"username": "a", "key": "b"}'], (b"null", b"[[")),
