@@ -105,16 +105,23 @@ def label_collection(
     """
     began = time.monotonic()
     policy = policy or Policy()
+    engine = engine or Engine("inline")
+    if engine.name == "dask":
+        # Workers of a cluster have another working folder.
+        source, out_dir = source.resolve(), out_dir.resolve()
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
     rules = build_rules(sources)
     collection = open_collection(source)
     made_from = {"rules": rules.digest, "policy": asdict(policy), "source": source.name}
+    if engine.name == "dask":
+        out_dir.mkdir(parents=True, exist_ok=True)
+        engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])
     out = out_dir if shard is None else shard_folder(out_dir, shard)
     job = Job(collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}")
     on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
     tally = _Tally()
     lost = 0
-    for summary in _run(batches(job, shard), engine or Engine(jobs=1)):
+    for summary in _run(batches(job, shard), engine):
         if isinstance(summary, Lost):
             lost += 1
             on_event(Note(STAGE, summary.cause, level="problem", subject=_named(summary.item)))
@@ -158,7 +165,7 @@ def _run(tasks: Iterator[Task], engine: Engine) -> Iterator[Summary | Lost[Task]
     first = list(itertools.islice(tasks, 2))
     if len(first) < 2 and engine.name == "local":
         # Processes would take longer to start than a single batch takes.
-        engine = Engine(jobs=1)
+        engine = Engine("inline")
     yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1)
 
 
