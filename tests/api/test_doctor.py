@@ -1,0 +1,134 @@
+"""What stands between a machine and the data: each check with its next step, and no secret in any of them."""
+
+from __future__ import annotations
+
+import socket
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+
+from cxrprep.api.doctor import Check, Examination, State, examine
+from cxrprep.credentials import Credentials
+from cxrprep.errors import ExitCode
+from tests.servers import physionet
+from tests.servers.faults import serving
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=2, cap=True):
+        yield
+
+
+def checks(root: Path, environment: dict[str, str] | None = None, **options: Any) -> list[Check]:
+    credentials = Credentials(environment={"CXRPREP_KEYRING": "0", **(environment or {})}, home=root)
+    return list(examine(root=root, credentials=credentials, **{"hosts": {}, **options}))
+
+
+def one(found: list[Check], name: str) -> Check:
+    (check,) = [check for check in found if check.name == name]
+    return check
+
+
+def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    found = checks(tmp_path, offline=True)
+    assert {check.group for check in found} == {"machine", "disk", "access"}
+    assert all(check.hint for check in found if check.state is not State.OK)
+    assert Examination(tuple(found)).exit_code == 0
+
+
+def test_a_dataset_limits_what_is_asked_of_access(tmp_path: Path) -> None:
+    found = checks(tmp_path, dataset="chexpert", offline=True)
+    assert {check.name for check in found if check.group == "access"} == {"login kaggle", "login chexpert"}
+
+
+def test_what_is_there_is_named_by_where_it_comes_from_and_never_shown(tmp_path: Path) -> None:
+    environment = {"PHYSIONET_USERNAME": "reader", "PHYSIONET_PASSWORD": "opensesame", "KAGGLE_API_TOKEN": "KGAT_123"}
+    found = checks(tmp_path, environment, offline=True)
+    assert one(found, "login physionet").found == "reader, from PHYSIONET_USERNAME, PHYSIONET_PASSWORD"
+    assert one(found, "login kaggle").found == "from KAGGLE_API_TOKEN"
+    assert "opensesame" not in repr(found)
+    assert "KGAT_123" not in repr(found)
+
+
+def test_a_netrc_that_others_can_read_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine physionet.org login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    netrc.chmod(0o644)
+    check = one(checks(tmp_path, offline=True), str(netrc))
+    assert check.state is State.WARNING
+    assert check.hint == f"chmod 600 {netrc}"
+    netrc.chmod(0o600)
+    assert str(netrc) not in {check.name for check in checks(tmp_path, offline=True)}
+
+
+def test_a_damaged_netrc_is_a_problem_of_access(tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine physionet.org login a pasword hunter2\n")
+    found = checks(tmp_path, {"NETRC": str(netrc)}, dataset="mimic-cxr", offline=True)
+    assert one(found, "login physionet").state is State.PROBLEM
+    assert "hunter2" not in repr(found)
+    assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
+
+
+@pytest.mark.parametrize("case", ["granted", "rejected", "unsigned"])
+def test_a_login_is_tried_and_the_agreement_too(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    projects = {f"mimic-cxr-jpg/{version}": {"SHA256SUMS.txt": b""} for version in ("2.1.0", "2.0.0")}
+    unsigned = {"mimic-cxr-jpg/2.1.0"} if case == "unsigned" else set()
+    password = "mistyped" if case == "rejected" else physionet.PASSWORD
+    with physionet.serving(projects, unsigned=unsigned) as site:
+        monkeypatch.setenv("CXRPREP_PHYSIONET_URL", physionet.address(site).rstrip("/"))
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+        login = {"PHYSIONET_USERNAME": physionet.USER, "PHYSIONET_PASSWORD": password}
+        found = checks(tmp_path, login, dataset="mimic-cxr-jpg", timeout=5)
+    check = one(found, "mimic-cxr-jpg from physionet")
+    assert check.state is (State.OK if case == "granted" else State.PROBLEM), check
+    assert case in check.found
+    assert physionet.USER in check.found
+    if case != "granted":
+        assert check.hint
+        assert Examination((check,)).exit_code == ExitCode.ACCESS
+    assert password not in repr(found)
+
+
+def test_reach_and_clock_are_measured_at_the_servers(tmp_path: Path) -> None:
+    with serving({"x": b""}) as server:
+        found = checks(tmp_path, hosts={server.url: "the test"}, dataset="chexpert", timeout=5)
+    reach = next(check for check in found if check.group == "network" and "127.0.0.1" in check.name)
+    assert reach.state is State.OK
+    assert "(the test)" in reach.found
+    assert one(found, "clock").found == "right"
+
+
+def test_a_host_without_an_answer_says_what_it_is_needed_for(tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}/"
+        found = checks(tmp_path, hosts={address: "NIH"}, dataset="chexpert", timeout=2)
+    reach = next(check for check in found if check.group == "network" and "127.0.0.1" in check.name)
+    assert reach.state is State.WARNING
+    assert reach.hint.startswith("needed for NIH")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_is_not_there_is_a_problem(address: str, tmp_path: Path) -> None:
+    found = checks(tmp_path, scheduler=address, offline=True, timeout=2)
+    assert one(found, address).state is State.PROBLEM
+    assert Examination(tuple(found)).exit_code == ExitCode.USAGE
+
+
+def test_a_full_disk_is_told_with_what_the_collections_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = types.SimpleNamespace(total=10**12, used=10**12, free=5 * 10**9)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    check = one(checks(tmp_path / "not" / "yet", offline=True), f"free at {tmp_path}")
+    assert check.state is State.WARNING
+    assert "nih-chestxray14 45 GB" in check.hint
