@@ -205,15 +205,17 @@ class Credentials:
         ``cxrprep:physionet``, netrc ``machine physionet.org``, a question. ``hosts`` are the hosts of a mirror that the
         user named instead of physionet.org: the login is then for those, and netrc is asked for them.
         """
-        found = self._once("physionet", lambda: self._physionet(hosts or PHYSIONET_HOSTS))
+        # A login is for its hosts alone, so what was found for some says nothing about others.
+        name = " ".join(("physionet", *hosts))
+        found = self._once(name, lambda: self._physionet(hosts or PHYSIONET_HOSTS))
         return found if isinstance(found, Login) else None
 
     def kaggle(self) -> Login | Token | None:
         """Kaggle's API token, or user name and key; ``None`` means anonymous.
 
         ``KAGGLE_API_TOKEN`` (the token, or a file that holds it), ``access_token``, ``KAGGLE_USERNAME`` with
-        ``KAGGLE_KEY``, ``kaggle.json``, keyring ``cxrprep:kaggle``. Raises ``AccessError`` for a ``kaggle.json`` that
-        is not what it should be.
+        ``KAGGLE_KEY``, ``kaggle.json``, the session of ``kaggle auth login`` while it lasts, keyring
+        ``cxrprep:kaggle``. Raises ``AccessError`` for a ``kaggle.json`` that is not what it should be.
         """
         return self._once("kaggle", self._kaggle)
 
@@ -258,9 +260,10 @@ class Credentials:
         A signed URL in a file or in the environment is read again instead: it may have been renewed meanwhile.
         """
         with self._guard:
-            found = self._found.pop(service, None)
-            if found is not None:
-                self._refused.add((service, self._identity(found)))
+            for name in [name for name in self._found if name.partition(" ")[0] == service]:
+                found = self._found.pop(name)
+                if found is not None:
+                    self._refused.add((service, self._identity(found)))
 
     def found(self, service: str) -> Finding | None:
         """What there is for ``service``, safe to print."""
@@ -329,6 +332,9 @@ class Credentials:
             for path in self._kaggle_files():
                 if path.is_file():
                     yield _kaggle_json(path)
+            signed_in = _kaggle_session(self._folder() / ".kaggle" / "credentials.json")
+            if signed_in is not None:
+                yield signed_in
             stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
             if stored is not None:
                 yield stored
@@ -469,3 +475,18 @@ def _kaggle_json(path: Path) -> Login:
         # The parser's own message would quote the key.
         raise AccessError(f"{path} is not a Kaggle API file", hint=ADVICE["kaggle"]) from None
     return Login(str(user), Secret(str(key)), str(path), KAGGLE_HOSTS)
+
+
+def _kaggle_session(path: Path) -> Token | None:
+    """The token that ``kaggle auth login`` wrote, which holds for 12 hours; ``None`` without one, or behind its end."""
+    import datetime as dt
+
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(_read(path).reveal())
+        token, end = data["access_token"], dt.datetime.fromisoformat(data["access_token_expiration"])
+    except (AccessError, ValueError, KeyError, TypeError):
+        return None
+    end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
+    return Token(Secret(str(token)), str(path), KAGGLE_HOSTS) if token and end > dt.datetime.now(dt.UTC) else None

@@ -34,11 +34,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back."""
+    """What is sent back; ``cut`` ends the connection after so many bytes of the body."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
 
 
 def as_json(value: object, status: int = 200, **headers: str) -> Reply:
@@ -132,9 +133,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         if self.command != "HEAD":
+            body = reply.body if reply.cut is None else reply.body[: reply.cut]
             with self.server.guard:
-                self.server.sent += len(reply.body)
-            self.wfile.write(reply.body)
+                self.server.sent += len(body)
+            self.wfile.write(body)
+            self.close_connection = self.close_connection or len(body) < len(reply.body)
 
     do_GET = do_HEAD = do_POST = do_OPTIONS = _answer  # noqa: N815  # the names that http.server calls
 

@@ -27,6 +27,8 @@ class PhysioNet:
     password: str = PASSWORD
     session_seconds: float = 43_200.0
     cookies: bool = True
+    stale: int = 401
+    """What a session that has run out is answered: 401, or 403 as some set-ups do."""
     statuses: list[int] = field(default_factory=list)
     fail: int | None = None
     retry_after: str | None = None
@@ -48,6 +50,8 @@ class PhysioNet:
         if not request.headers.get("user-agent", "").startswith(("Wget/", "libwfdb/")):
             return page("403 Forbidden", 403)
         extra = self._admit(request)
+        if extra is None and self.stale == 403 and "sessionid" in request.headers.get("cookie", ""):
+            return page("403 Forbidden", 403)
         if extra is None:
             challenge = {"WWW-Authenticate": 'Basic realm="PhysioNet"', "Set-Cookie": "testcookie=ok; Path=/"}
             return Reply(401, b"Unauthorized", challenge)

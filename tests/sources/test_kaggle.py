@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import random
@@ -79,6 +80,17 @@ def _json(folder: str, variable: str = "") -> Callable[[Path], dict[str, str]]:
     return write
 
 
+def _session(hours: int) -> Callable[[Path], dict[str, str]]:
+    def write(home: Path) -> dict[str, str]:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+        about = {"refresh_token": "r", "access_token": TOKEN, "access_token_expiration": end.isoformat()}
+        (home / ".kaggle").mkdir(exist_ok=True)
+        (home / ".kaggle" / "credentials.json").write_text(json.dumps(about))
+        return {}
+
+    return write
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -90,6 +102,7 @@ def _json(folder: str, variable: str = "") -> Callable[[Path], dict[str, str]]:
         pytest.param(_json("elsewhere", "KAGGLE_CONFIG_DIR"), id="KAGGLE_CONFIG_DIR"),
         pytest.param(_json(".kaggle"), id="~/.kaggle/kaggle.json"),
         pytest.param(_json("xdg/kaggle", "XDG_CONFIG_HOME"), id="XDG_CONFIG_HOME"),
+        pytest.param(_session(1), id="kaggle auth login"),
     ],
 )
 def test_every_form_of_credential_opens_it(
@@ -103,6 +116,14 @@ def test_every_form_of_credential_opens_it(
         source.close()
         assert service.storage is not None
         assert not any("authorization" in request.headers for request in service.storage.seen)
+
+
+def test_a_session_that_has_ended_is_passed_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _session(-1)(home)
+    with kaggle.serving(FILES) as service:
+        source = source_of(service, home, monkeypatch)
+        assert source.access().state is AccessState.MISSING
+        source.close()
 
 
 def test_a_public_dataset_needs_no_account(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

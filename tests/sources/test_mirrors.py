@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import random
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,23 @@ def test_kaggle_without_a_login_is_exit_5(tmp_path: Path, monkeypatch: pytest.Mo
     assert "kaggle.com/settings" in done["printed"]
 
 
+@pytest.mark.usefixtures("kaggle_login")
+def test_a_large_file_of_kaggle_goes_on_where_it_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    table = random.Random(3).randbytes(3_000_000)
+    with kaggle.serving({"train.csv": table}, "ashery/chexpert", archive=False, uses=1) as service:
+        assert service.api is not None
+        assert service.storage is not None
+        service.cuts = [1_500_000, 900_000]
+        monkeypatch.setenv("CXRPREP_KAGGLE_URL", service.api.url)
+        fine(command("download", "chexpert", tmp_path / "root", "--source", "kaggle"))
+        # What was on its way through the buffer when the connection broke comes again.
+        assert service.storage.sent - len(table) <= 2 * 262_144
+        assert len(service.signatures) == 3, "each attempt had an address of its own"
+    assert (tmp_path / "root/CheXpert-v1.0-small/train.csv").read_bytes() == table
+
+
 # ---- Google Cloud Storage ----
 
 
@@ -205,6 +223,7 @@ def test_nih_from_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: 
         }
         own = {number: path for path, number in numbers.items()}
         monkeypatch.setattr(box.Box, "ids", lambda _: own)
+        service.cuts = [len(archive) // 2]
         fine(command("download", "nih-chestxray14", root))
         assert tree(root) == files
         assert fine(command("download", "nih-chestxray14", root))["done"] == 0

@@ -79,11 +79,12 @@ def test_threads_that_are_challenged_at_once_log_in_once(tmp_path: Path, monkeyp
         assert site.hashes == 1
 
 
-def test_a_session_that_ran_out_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with physionet.serving({PROJECT: RELEASE}) as site:
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_session_that_ran_out_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    with physionet.serving({PROJECT: RELEASE}, stale=status) as site:
         source = source_of(site, tmp_path, monkeypatch)
         with closing(source):
-            files = images(source)
+            files = images(source)[:3]
             for file in files:
                 site.expire()
                 assert content(source.open(file, 100)) == RELEASE[file.key][100:]
