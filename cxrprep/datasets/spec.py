@@ -162,7 +162,8 @@ class Table:
 class DatasetSpec:
     """Everything that is known about a dataset before any request is made.
 
-    ``companion`` names the dataset whose label tables say what this one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
+    ``published`` is the day or year of each release. ``companion`` names the dataset whose label tables say what this
+    one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
     """
 
     name: str
@@ -180,6 +181,7 @@ class DatasetSpec:
     homepage: str
     images: ImageFacts
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    published: dict[str, str] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     companion: str = ""
     part: tuple[Part, ...] = ()

@@ -123,7 +123,7 @@ def build_manifest(
         )
     write_table(images, folder / IMAGES_NAME, name="images", made_from=origin)
     write_table(studies, folder / STUDIES_NAME, name="studies", made_from=origin)
-    write_croissant(folder, spec, (IMAGES_NAME, STUDIES_NAME))
+    write_croissant(folder, spec, chosen_release, (IMAGES_NAME, STUDIES_NAME))
     result = ManifestResult(
         images_path=folder / IMAGES_NAME,
         studies_path=folder / STUDIES_NAME,

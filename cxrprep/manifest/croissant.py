@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ _CONTEXT: Final[dict[str, Any]] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -41,11 +43,13 @@ _CONTEXT: Final[dict[str, Any]] = {
     "md5": "cr:md5",
     "parentField": "cr:parentField",
     "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -74,19 +78,30 @@ def _field(record_set: str, file: str, field: pa.Field) -> dict[str, Any]:
     if pa.types.is_list(kind):
         made["repeated"] = True
         kind = kind.value_type
-    # A box is a struct: its members are described, and readers get the column as it is.
-    if pa.types.is_struct(kind):
-        members = ", ".join(member.name for member in kind)
-        return {
-            **made,
-            "description": f"{made['description']}; each has {members}",
-            "dataType": "sc:Text",
-            "source": source,
+    if not pa.types.is_struct(kind):
+        return {**made, "dataType": _data_type(kind), "source": source}
+    # Readers take the members of a box out of the column by a path each.
+    made["subField"] = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{record_set}/{field.name}/{member.name}",
+            "name": member.name,
+            "dataType": _data_type(member.type),
+            "source": {**source, "transform": {"jsonPath": member.name}},
         }
-    return {**made, "dataType": _data_type(kind), "source": source}
+        for member in kind
+    ]
+    return made
 
 
-def write_croissant(folder: Path, spec: DatasetSpec | None, tables: tuple[str, ...]) -> Path:
+def _version(release: str) -> str:
+    """The release as the three numbers that a version must be there: ``v1.0-small`` is ``1.0.0+small``."""
+    numbers, _, variant = release.partition("-")
+    found = [*re.findall(r"\d+", numbers), "0", "0", "0"][:3]
+    return ".".join(found) + (f"+{variant}" if variant else "")
+
+
+def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
     """Write ``croissant.json`` beside the Parquet files ``tables`` of ``folder``; the path of what was written.
 
     Rows are described and never copied into it. Raises ``StorageError`` when the disk refuses.
@@ -129,7 +144,10 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, tables: tuple[str, .
             "license": spec.licence.url or spec.licence.name,
             "url": spec.homepage,
             "citeAs": spec.bibtex.strip(),
+            "version": _version(release),
         }
+        if release in spec.published:
+            about["datePublished"] = spec.published[release]
     text = json.dumps({**about, "distribution": files, "recordSet": records}, indent=2, ensure_ascii=False) + "\n"
     path = folder / CROISSANT_NAME
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -144,7 +144,7 @@ def build_derived_manifest(
     derived = null_columns(DERIVED, rows, columns)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     write_table(derived.sort_by(order), out / IMAGES_NAME, name="derived", made_from=origin)
-    write_croissant(out, catalog().get(dataset), (IMAGES_NAME,))
+    write_croissant(out, catalog().get(dataset), release, (IMAGES_NAME,))
     return DerivedResult(out / IMAGES_NAME, rows, without)
 
 
