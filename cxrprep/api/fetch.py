@@ -30,6 +30,7 @@ from cxrprep.events import ignore
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, load_plan
 from cxrprep.sources import open_source
+from cxrprep.verify.asked import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,6 +128,7 @@ def download(
                 tool=f"cxrprep {__version__}",
             )
             record.select(made.selection)
+            remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
             result = transfer.run(made, job.source)
         if arriving is not None:
             arriving.finish()

@@ -13,6 +13,7 @@ from cxrprep.engine import Engine
 from cxrprep.events import ignore
 from cxrprep.verify import ImageCheck, VerifyOptions, VerifyReport
 from cxrprep.verify import verify as prove
+from cxrprep.verify.asked import asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def verify(
             folder.release,
             folder.record,
             options=chosen,
+            selected=asked(folder.record.cache),
             labels=labels,
             check_image=check_image if decoding else None,
             executor=executor,

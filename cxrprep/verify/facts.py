@@ -132,7 +132,7 @@ def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tup
         find(
             Kind.FACT,
             fact.table,
-            f"{fact.id}: {what}, where {fact.source} has {expected}" + (f"; {fact.note}" if fact.note else ""),
+            f"{fact.id}: {what}, where {fact.source} has {_shown(expected)}" + (f"; {fact.note}" if fact.note else ""),
             level=Level(fact.level),
             expected=expected,
             found=number,
@@ -140,6 +140,10 @@ def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tup
         for what, expected, number in wrong
     )
     return answer(Status.CONTRADICTED, found), findings
+
+
+def _shown(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else str(number)
 
 
 def _differences(fact: Fact, found: Any, *, whole: bool) -> Iterator[tuple[str, Any, Any]]:

@@ -25,7 +25,7 @@ from cxrprep.verify.sorted import Walk, parts
 from cxrprep.verify.sums import known_copies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec, Quirk
@@ -316,8 +316,11 @@ def _rows(tables: Iterable[pa.Table]) -> Iterator[Row]:
         yield from map(Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def absent(disk: pa.Table, record: pa.Table, demanded: Iterable[pa.Array]) -> Iterator[Finding]:
-    """The files that should be here and are not: recorded ones, and those in ``demanded`` that were not discarded."""
+def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.Array]]) -> Iterator[Finding]:
+    """The files that should be here and are not: recorded ones, and those of ``demanded`` that were not discarded.
+
+    ``demanded`` has release paths by the reason why they should be here; a path is told once.
+    """
     here = disk["path"]
     state = record["state"].cast(pa.string())
     gone = record.filter(
@@ -326,12 +329,14 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Iterable[pa.Array]) -> It
     for batch in gone.select(["path", "size"]).to_batches(max_chunksize=_ROWS):
         for path, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
-    for paths in demanded:
-        lacking = paths.filter(
-            pc.invert(pc.or_(pc.is_in(paths, value_set=here), pc.is_in(paths, value_set=record["path"])))
-        )
-        for path in pc.unique(lacking).to_pylist():
-            yield find(Kind.MISSING, path, "it belongs to what was asked for and was never fetched")
+    told = pa.array([], pa.string())
+    for why, several in demanded.items():
+        for paths in several:
+            known = pc.or_(pc.is_in(paths, value_set=here), pc.is_in(paths, value_set=record["path"]))
+            lacking = pc.unique(paths.filter(pc.invert(pc.or_(known, pc.is_in(paths, value_set=told)))))
+            for path in lacking.to_pylist():
+                yield find(Kind.MISSING, path, why)
+            told = pa.concat_arrays([told, lacking])
 
 
 class _Progress:

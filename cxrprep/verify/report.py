@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES: Final = 5
+_TOTALS: Final = frozenset({"rows", "images", "studies", "patients", "reports", "boxes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +79,16 @@ class VerifyReport:
             if count > len(examples):
                 lines.append(f"and {count - len(examples):,} more, in {self.path}")
             if examples and examples[0].hint and examples[0].level in (Level.ERROR, Level.WARNING):
-                lines.append(f"({examples[0].hint})")
+                lines.append(f"({examples[0].hint.replace('ROOT', str(self.root))})")
             shown.append((str(kind), "\n".join(lines)))
         files = self.files
         shown.append(("files", f"{files.here:,} here, {_size(files.size_here)}"))
         for count, what in (
-            (files.published, "have the publisher's sum"),
-            (files.transport, "have the sum that came with them"),
-            (files.first_read, "are as they were when first read; no sum of them is published"),
-            (files.unproven, "are unproven: no sum is published and none is recorded"),
-            (files.believed, "were believed by size and time and not read now"),
+            (files.published, "with the publisher's sum"),
+            (files.transport, "with the sum that came with them, kept in the record"),
+            (files.first_read, "as they were when first read, by the record; no sum of them is published"),
+            (files.unproven, "unproven: no sum is published and none is recorded"),
+            (files.believed, "believed by size and time, and not read now"),
         ):
             if count:
                 shown.append(("", f"{count:,} {what}"))
@@ -95,11 +96,25 @@ class VerifyReport:
         if self.images is not None:
             shown.append(("", f"{self.images.checked:,} of {self.images.here:,} decoded"))
         if self.facts:
-            statuses = Counter(fact.status for fact in self.facts)
-            told = ", ".join(f"{statuses[status]} {status}" for status in Status if statuses[status])
-            shown.append(("published facts", told))
+            shown.append(("published facts", "\n".join(self._facts())))
         shown += [("not checked", sentence) for sentence in self.not_checked]
         return shown
+
+    def _facts(self) -> list[str]:
+        """How many hold, and the totals of which a part is here, as n of N."""
+        statuses = Counter(fact.status for fact in self.facts)
+        words = {
+            Status.HOLDS: "hold",
+            Status.CONTRADICTED: "contradicted",
+            Status.EXPLAINED: "differ for a known reason",
+            Status.PART: "of the whole release, of which a part is here",
+            Status.ABSENT: "not checked, for want of their tables",
+        }
+        lines = [f"{statuses[status]} {words[status]}" for status in Status if statuses[status]]
+        counted = [fact for fact in self.facts if fact.status is Status.PART and isinstance(fact.found, int)]
+        named = {fact.measure: fact for fact in counted if fact.measure in _TOTALS and fact.expected}
+        part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
+        return [*lines, *([", ".join(part)] if part else [])]
 
     def _gravest_first(self) -> list[tuple[Kind, int]]:
         order = list(Level)

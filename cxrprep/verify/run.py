@@ -26,7 +26,6 @@ from cxrprep.verify.scan import scan, stat_paths
 from cxrprep.verify.sums import is_table, published_sums, tables_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from concurrent.futures import Executor
 
     from cxrprep.datasets.layout import Layout
@@ -69,7 +68,7 @@ def verify(
     record: Record,
     *,
     options: VerifyOptions | None = None,
-    selected: Iterable[str] | None = None,
+    selected: Sequence[str] | pa.Array | None = None,
     labels: Callable[[], pa.Table] | None = None,
     check_image: CheckImage | None = None,
     executor: Executor | None = None,
@@ -79,14 +78,15 @@ def verify(
     """What is true of the folder: its bytes, its images, its tables.
 
     ``record`` is the folder's (empty where it has none). ``selected`` are release paths that must be here beside the
-    recorded ones. ``labels`` gives all rows of the release's tables as ``labels.parquet`` has them; it may raise
-    ``TableError``, which becomes a finding, or ``UsageError`` where there are no tables. ``check_image`` runs on
-    ``executor`` if there is one. With ``refetch`` wrong and missing files are fetched again and checked again.
+    recorded ones; ``None`` where nobody knows any more what the downloads asked for. ``labels`` gives all rows of the
+    release's tables as ``labels.parquet`` has them; it may raise ``TableError``, which becomes a finding, or
+    ``UsageError`` where there are no tables. ``check_image`` runs on ``executor`` if there is one. With ``refetch``
+    wrong and missing files are fetched again and checked again.
 
     Raises ``StorageError`` when nothing can be written beside the record, ``IntegrityError`` for a damaged sum file.
     """
     return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
-        pa.array(sorted(selected or ()), pa.string()), check_image, executor, refetch
+        selected, check_image, executor, refetch
     )
 
 
@@ -113,7 +113,11 @@ class _Run:
         return self.spec.layout(self.release)
 
     def go(
-        self, selected: pa.Array, check_image: CheckImage | None, executor: Executor | None, refetch: Refetch | None
+        self,
+        selected: Sequence[str] | pa.Array | None,
+        check_image: CheckImage | None,
+        executor: Executor | None,
+        refetch: Refetch | None,
     ) -> VerifyReport:
         started = time.monotonic()
         options = self.options
@@ -125,16 +129,24 @@ class _Run:
             self.not_checked.append("tables and published facts: run without --quick")
         if not self.record.exists:
             self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
+        elif selected is None and self.record.selections:
+            self.not_checked.append(
+                "what was asked for and never came: the list of it is gone, and the next download makes it anew"
+            )
+        demanded = selected if isinstance(selected, pa.Array) else pa.array(sorted(selected or ()), pa.string())
         with Collector(self.record.home / "manifests" / name) as out:
-            disk = self._bytes(out, selected, refetch)
+            disk = self._bytes(out, demanded, refetch)
             paths, ids = dataset.image_names(disk, self.layout)
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
             pictures = self._pictures(out, paths, labels, check_image, executor)
             named = self.spec.counts.get("images", len(ids))
+            here = len(ids)
             if labels is not None:
-                named = pc.count_distinct(labels["image_id"], mode="only_valid").as_py()
+                known = pc.unique(labels["image_id"].combine_chunks().drop_null())
+                # Images that no table names are told apart, and count for nothing here.
+                named, here = len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
             return VerifyReport(
                 dataset=self.spec.name,
                 release=self.release,
@@ -142,7 +154,7 @@ class _Run:
                 path=out.finish(),
                 files=self.counts,
                 images=pictures,
-                images_here=len(ids),
+                images_here=here,
                 images_named=named,
                 facts=tuple(self.facts),
                 counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
@@ -182,7 +194,9 @@ class _Run:
             check = self._file_check(checks)
             known = checks.known(quick=self.options.quick)
             check.run(join(disk, recorded, published, known), take, out.proven)
-            demanded = [selected, *(self._whole(out, published) if self.options.complete else ())]
+            demanded = {"it was asked for and never came": [selected]}
+            if self.options.complete:
+                demanded["the release has it, and --complete demands all of the release"] = self._whole(out, published)
             for finding in absent(disk, recorded, demanded):
                 if finding.path not in self.unread:
                     take(finding)

@@ -104,7 +104,7 @@ def test_no_finding_beside_a_finding_is_a_contradiction() -> None:
 def test_a_view_that_nobody_published_is_a_contradiction() -> None:
     _, findings = checked(replaced(real(), "view_raw", 0, "LL"))
     assert {one.detail for one in findings} == {
-        "NI-09-views: view of PA is 67,309, where counted in the release's tables has 67310",
+        "NI-09-views: view of PA is 67,309, where counted in the release's tables has 67,310",
         "NI-09-views: view has 'LL' 1 times, where counted in the release's tables has 0",
     }
 

@@ -1,0 +1,73 @@
+"""What a download asked for must be here, also when it never came: the folder remembers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxrprep import api
+from cxrprep.lock import Record
+from cxrprep.model import Selection, Shard
+from cxrprep.verify.asked import asked, remember
+from tests.datasets import mimic_cxr_jpg
+from tests.verify.trees import check, found, nih, write_sums
+
+IMAGE = "images/00000002_000.png"
+
+
+def test_what_was_asked_for_is_kept_by_selection_and_shard(tmp_path: Path) -> None:
+    assert asked(tmp_path) is None
+    remember(tmp_path, Selection(), ["b", "a"])
+    remember(tmp_path, Selection(limit=3), ["c"], Shard(1, 2))
+    remember(tmp_path, Selection(limit=3), ["d", "a"], Shard(2, 2))
+    assert asked(tmp_path).to_pylist() == ["a", "b", "c", "d"]
+    remember(tmp_path, Selection(), ["z"])
+    assert asked(tmp_path).to_pylist() == ["a", "c", "d", "z"]
+
+
+def test_a_damaged_list_is_no_list(tmp_path: Path) -> None:
+    remember(tmp_path, Selection(), ["a"])
+    (path,) = (tmp_path / "asked").iterdir()
+    path.write_bytes(b"PAR1")
+    assert asked(tmp_path) is None
+
+
+def test_a_lost_list_is_said_to_be_lost(tmp_path: Path) -> None:
+    with Record.open(nih(tmp_path)) as record:
+        record.select(Selection())
+    report = check(tmp_path)
+    assert any("was asked for and never came" in sentence for sentence in report.not_checked)
+    assert not any("never came" in sentence for sentence in check(tmp_path, selected=[IMAGE]).not_checked)
+
+
+def test_a_download_that_was_cut_off_leaves_files_missing_and_repair_brings_them(tmp_path: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    mimic_cxr_jpg.write(mirror)
+    write_sums(mirror)
+    listed = sorted(path.relative_to(mirror).as_posix() for path in mirror.rglob("*.jpg"))
+    api.download("mimic-cxr-jpg", root, source=str(mirror))
+    with Record.open(root) as record:
+        for path in listed[:2]:
+            (root / path).unlink()
+            record.forget(path)
+    report = api.verify(root).value
+    assert found(report) == [("missing", path) for path in listed[:2]] + [("row-without-image", "")]
+    assert {one.detail for one in report.findings if one.kind == "missing"} == {"it was asked for and never came"}
+    assert report.exit_code == 4
+    mended = api.verify(root, repair=True).value
+    assert found(mended) == [("repaired", path) for path in listed[:2]]
+    assert (mended.exit_code, api.verify(root).value.counts) == (0, {})
+
+
+@pytest.mark.parametrize("take", [slice(0, 3)])
+def test_a_part_that_was_asked_for_is_whole(tmp_path: Path, take: slice) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    mimic_cxr_jpg.write(mirror)
+    write_sums(mirror)
+    patients = sorted({path.parts[-3] for path in mirror.rglob("*.jpg")})[take]
+    api.download("mimic-cxr-jpg", root, source=str(mirror), selection=Selection(patients=frozenset(patients[:1])))
+    report = api.verify(root).value
+    assert "missing" not in report.counts
+    assert report.images_here < report.images_named
+    assert report.exit_code == 0
