@@ -20,6 +20,8 @@ _IMAGE = re.compile(
 )
 _BATCH = re.compile(r"CheXpert-v1\.0 batch \d+ \((?:train \d+|validate & csv)\)/", re.IGNORECASE | re.ASCII)
 _ARCHIVE = re.compile(r"(?:^|/)(CheXpert-v1\.0(?:-small)?(?: batch \d+ \([^/]*\))?\.zip)$", re.IGNORECASE | re.ASCII)
+# Kaggle's archive of all files, as the browser and the kaggle command name it; nobody is recognised by such a name.
+_KAGGLE = re.compile(r"(?:^|/)((?:archive|chexpert)\.zip)$", re.ASCII)
 _PLUS = re.compile(r"(?:^|/)(df_chexpert_plus_\d+\.csv|(?:findings|impression|report)_fixed\.json)$", re.ASCII)
 _SEGMENTATIONS = re.compile(r"(?:^|/)(CheXlocalize/(?:[^/]+/)*[^/]+\.(?:json|pkl))$")
 _FOLDER_TABLES = frozenset({"train.csv", "valid.csv", "test.csv"})
@@ -84,7 +86,7 @@ class CheXpertLayout:
         segmentations = _SEGMENTATIONS.search(key)
         if segmentations is not None:
             return segmentations.group(1)
-        archive = _ARCHIVE.search(key)
+        archive = _ARCHIVE.search(key) or _KAGGLE.search(key)
         if archive is not None:
             return archive.group(1)
         plus = _PLUS.search(key)

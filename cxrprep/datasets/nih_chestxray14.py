@@ -14,6 +14,8 @@ from cxrprep.model import ImageId
 
 _IMAGE = re.compile(r"(?:^|/)((\d{8})_\d{3})\.(png|dcm)$", re.ASCII)
 _ARCHIVE = re.compile(r"(?:^|/)(images_\d{3}\.tar\.gz)$", re.ASCII)
+# Kaggle's archive of all files, as the browser and the kaggle command name it; nobody is recognised by such a name.
+_KAGGLE = re.compile(r"(?:^|/)((?:archive|data)\.zip)$", re.ASCII)
 _TABLES = {
     name.lower(): name
     for name in (
@@ -61,7 +63,7 @@ class NihLayout:
         found = _IMAGE.search(key)
         if found is not None:
             return f"images/{found.group(1)}.{found.group(3)}"
-        archive = _ARCHIVE.search(key)
+        archive = _ARCHIVE.search(key) or _KAGGLE.search(key)
         if archive is not None:
             return archive.group(1)
         google = _GOOGLE.search(key)

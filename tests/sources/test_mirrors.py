@@ -116,6 +116,27 @@ def test_nih_from_kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comman
     assert tree(tmp_path / "root") == files
 
 
+@pytest.mark.usefixtures("kaggle_login")
+def test_the_archive_of_kaggle_as_one_file_and_from_where_a_browser_saved_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    nih_chestxray14.write(tmp_path / "nih", release="2017")
+    files = tree(tmp_path / "nih")
+    served = {name.replace("images/", "images_001/images/"): data for name, data in files.items()}
+    with kaggle.serving(served, "nih-chest-xrays/data") as service:
+        assert service.api is not None
+        monkeypatch.setenv("CXRPREP_KAGGLE_URL", service.api.url)
+        fine(command("download", "nih-chestxray14", tmp_path / "root", "--source", "kaggle-archive"))
+        assert fine(command("download", "nih-chestxray14", tmp_path / "root"))["done"] == 0
+    assert tree(tmp_path / "root") == files
+    saved = tmp_path / "Downloads"
+    saved.mkdir()
+    (saved / "archive.zip").write_bytes(archive_of(served))
+    fine(command("download", "nih-chestxray14", tmp_path / "local", "--source", saved, "--release", "2017"))
+    assert tree(tmp_path / "local") == files
+    assert (saved / "archive.zip").exists()
+
+
 def test_kaggle_without_a_login_is_exit_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
     with kaggle.serving({"train.csv": b"x"}, "ashery/chexpert") as service:
         assert service.api is not None
