@@ -77,6 +77,12 @@ def _sweep_once(folder: str) -> None:
     sweep(folder)
 
 
+def settle() -> None:
+    """Have the system bring to the disk whatever it has not written yet; one call for very many small files."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 def _sync_folder(folder: Path) -> None:
     # Windows and some network mounts refuse to open a folder; the rename is then as durable as the system makes it.
     try:

@@ -35,6 +35,8 @@ class Endpoint(NamedTuple):
 
 
 _PORTS = {"http": 80, "https": 443}
+# Most addresses, read in one go: nothing in them to refuse, to quote or to turn into lower case.
+_PLAIN = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9]\d{0,3}|[1-5]\d{4}))?(/[A-Za-z0-9/._~%-]*)")
 # What must not be shown begins with one of these, or ends with the last.
 _HIDES = re.compile("[?#@]")
 
@@ -44,6 +46,10 @@ def split_url(url: str) -> tuple[Endpoint, str]:
 
     Raises ``UsageError`` for what is not HTTP, has no host, or carries a login.
     """
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        scheme, host, number, target = plain.groups()
+        return Endpoint(scheme, host, int(number) if number else _PORTS[scheme]), target
     parts = urllib.parse.urlsplit(url)
     scheme = parts.scheme.lower()
     if scheme not in _PORTS or not parts.hostname:

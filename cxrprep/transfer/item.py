@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from cxrprep.durable import settle
 from cxrprep.errors import IntegrityError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.plan import Action, Choice
@@ -160,6 +161,8 @@ class Worker:
             on_file=self._hand_on,
         )
         if near is None and not self._keep_archives:
+            # Its members were left to the system to write: they must be on the disk before it goes.
+            settle()
             discard(self._record, item.dest)
         return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
 
