@@ -166,7 +166,9 @@ def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -
         return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
     image_keys = labels.column("image_id").combine_chunks()
     chosen = rows_of_sources(found.image, found.study, labels, wanted)
-    base = pc.coalesce(rows_for(found.image, image_keys, None), chosen)
+    # The row of the labels says the rest as well, unless it is about a study; then any row of the image does.
+    of_image = pc.if_else(pc.is_valid(image_keys.take(chosen)), chosen, pa.scalar(None, chosen.type))
+    base = pc.coalesce(of_image, rows_for(found.image, image_keys, None), chosen)
     for name in _ABOUT:
         told = labels.column(name).combine_chunks().take(base)
         known = about.get(name)

@@ -1,0 +1,365 @@
+"""Each form of export, opened by the reader that it is made for."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import gzip
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+import cxrprep
+from cxrprep.errors import NothingSelectedError, TableError, UsageError
+from cxrprep.labels.splits import SplitRule
+from cxrprep.model import LabelTest, Selection, Split
+from tests.datasets import chexpert
+from tests.manifest.made import made, remade
+from tests.parts import need
+
+FORMS = ("csv", "coco", "webdataset", "hf", "original")
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory):
+    return made("nih-chestxray14", tmp_path_factory.mktemp("nih"))
+
+
+@pytest.fixture(scope="module")
+def cx(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cx")
+    chexpert.write(root)
+    chexpert.write_chexbert(root)
+    return remade("chexpert", root)
+
+
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory):
+    return made("mimic-cxr-jpg", tmp_path_factory.mktemp("mimic"))
+
+
+def rows_of(path):
+    data = path.read_bytes()
+    text = gzip.decompress(data).decode() if path.suffix == ".gz" else data.decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def images(root):
+    return pq.read_table(root / "manifests" / "images.parquet").to_pylist()
+
+
+# ---- csv ----
+
+
+def test_csv_has_a_row_an_image_and_blanks_for_nulls(cx, tmp_path):
+    result = cxrprep.export(cx, form="csv", out=tmp_path).value
+    rows = rows_of(tmp_path / "images.csv")
+    assert result.images == len(rows) == len(images(cx))
+    for row, image in zip(rows, images(cx), strict=True):
+        assert (row["path"], row["image_id"], row["split"]) == (image["path"], image["image_id"], image["split"])
+        value = image["label_edema"]
+        assert row["Edema"] == ("" if value is None else str(value))
+
+
+def test_ignored_labels_have_a_mask_and_are_told_from_what_was_not_mentioned(cx, tmp_path):
+    cxrprep.export(cx, form="csv", out=tmp_path, uncertain="ignore", blank="zeros", observations=["Edema"])
+    rows = {row["image_id"]: (row["Edema"], row["mask Edema"]) for row in rows_of(tmp_path / "images.csv")}
+    stated = {image["image_id"]: image["label_edema"] for image in images(cx)}
+    meant = {1: ("1", "1"), 0: ("0", "1"), -1: ("", "0"), None: ("0", "1")}
+    assert rows == {name: meant[value] for name, value in stated.items()}
+    assert {-1, None, 1} <= set(stated.values())
+
+
+def test_csv_and_coco_may_be_a_file(nih, tmp_path):
+    for form, name in (("csv", "table.csv"), ("coco", "boxes.json")):
+        made = cxrprep.export(nih, form=form, out=tmp_path / name).value
+        assert made.files == (tmp_path / name, tmp_path / f"{name.partition('.')[0]}.README.md")
+        assert all(path.is_file() for path in made.files)
+    with pytest.raises(UsageError, match="is a file"):
+        cxrprep.export(nih, form="hf", out=tmp_path / "table.csv")
+
+
+# ---- coco ----
+
+
+def test_coco_boxes_are_read_by_pycocotools(nih, tmp_path, capsys):
+    need("pycocotools")
+    from pycocotools.coco import COCO
+
+    cxrprep.export(nih, form="coco", out=tmp_path)
+    found = COCO(tmp_path / "annotations.json")
+    names = {category["id"]: category["name"] for category in found.loadCats(found.getCatIds())}
+    read = {}
+    for image in found.loadImgs(found.getImgIds()):
+        assert (nih / image["file_name"]).is_file()
+        annotations = found.loadAnns(found.getAnnIds(imgIds=image["id"]))
+        read[image["image_id"]] = sorted((names[a["category_id"]], *a["bbox"]) for a in annotations)
+    drawn = {
+        image["image_id"]: sorted((box["label"], *(round(box[side], 3) for side in "xywh")) for box in image["boxes"])
+        for image in images(nih)
+        if image["boxes"] is not None
+    }
+    assert read == drawn
+    assert drawn
+
+
+def test_images_without_boxes_are_counted_and_none_at_all_is_said(nih, cx, tmp_path):
+    result = cxrprep.export(nih, form="coco", out=tmp_path).value
+    without = sum(image["boxes"] is None for image in images(nih))
+    assert result.left_out == (("without boxes", without),)
+    assert result.images + without == len(images(nih))
+    with pytest.raises(NothingSelectedError, match="none of these images has a box"):
+        cxrprep.export(cx, form="coco", out=tmp_path)
+
+
+# ---- webdataset ----
+
+
+# The reader leaves its files for the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_shards_are_read_by_webdataset(cx, tmp_path):
+    need("webdataset")
+    import webdataset
+
+    result = cxrprep.export(cx, form="webdataset", out=tmp_path, uncertain="ignore").value
+    shards = [str(path) for path in result.files if path.suffix == ".tar"]
+    read, sizes = {}, {}
+    for sample in webdataset.WebDataset(shards, shardshuffle=False).decode("pil"):
+        about = sample["json"]
+        assert sample["__key__"] == about["image_id"].replace("/", "__")
+        read[about["image_id"]] = about
+        sizes[about["image_id"]] = sample["jpg"].size
+    gc.collect()
+    for image in images(cx):
+        about = read[image["image_id"]]
+        assert sizes[image["image_id"]] == (image["width"], image["height"])
+        value = image["label_edema"]
+        assert about["labels"]["Edema"] == (None if value == -1 else value)
+        assert about["mask"]["Edema"] == int(value in (0, 1))
+        assert about["patient_id"] == image["patient_id"]
+    assert len(read) == len(images(cx))
+
+
+def test_shards_hold_as_many_samples_as_they_should_and_one_split_each(cx, tmp_path):
+    from cxrprep.manifest.export.run import Options, export
+    from cxrprep.manifest.load import load
+
+    result = export(load(cx), "webdataset", tmp_path, options=Options(per_shard=3, sample=0))
+    names = [path.name for path in result.files if path.suffix == ".tar"]
+    assert names == [
+        "chexpert-train-000000.tar", "chexpert-train-000001.tar", "chexpert-train-000002.tar",
+        "chexpert-validate-000000.tar",
+    ]  # fmt: skip
+
+
+# ---- hf ----
+
+
+def test_the_folder_is_opened_by_load_dataset(nih, tmp_path):
+    need("datasets")
+    import datasets
+
+    cxrprep.export(nih, form="hf", out=tmp_path / "out")
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(found) == {str(image["split"]) for image in images(nih)}
+    by_id = {image["image_id"]: image for image in images(nih)}
+    seen = 0
+    for split in found:
+        for row in found[split]:
+            image = by_id[row["image_id"]]
+            assert row["image"].size == (image["width"], image["height"])
+            assert (row["label_cardiomegaly"], row["patient_id"]) == (image["label_cardiomegaly"], image["patient_id"])
+            assert row["boxes"] == image["boxes"]
+            seen += 1
+    assert seen == len(by_id)
+
+
+def test_the_package_calls_validate_validation(cx, tmp_path):
+    need("datasets")
+    import datasets
+
+    cxrprep.export(cx, form="hf", out=tmp_path / "out")
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 8, "validation": 2}
+
+
+# ---- original ----
+
+
+def test_chexperts_own_tables_come_back_cell_for_cell(cx, tmp_path):
+    result = cxrprep.export(cx, form="original", out=tmp_path).value
+    assert [path.name for path in result.files] == ["train.csv", "valid.csv"]
+    for name in ("train.csv", "valid.csv"):
+        source = cx / "CheXpert-v1.0-small" / name
+        assert (tmp_path / name).read_text().splitlines()[0] == source.read_text().splitlines()[0]
+        assert sorted(rows_of(tmp_path / name), key=str) == sorted(rows_of(source), key=str)
+
+
+def test_nihs_own_tables_come_back_cell_for_cell(nih, tmp_path):
+    cxrprep.export(nih, form="original", out=tmp_path)
+    name = "Data_Entry_2017_v2020.csv"
+    here = {image["image_id"] for image in images(nih)}
+    source = [row for row in rows_of(nih / name) if row["Image Index"][:-4] in here]
+    assert sorted(rows_of(tmp_path / name), key=str) == sorted(source, key=str)
+    for listing in ("train_val_list.txt", "test_list.txt"):
+        kept = [line for line in (nih / listing).read_text().split() if line[:-4] in here]
+        assert sorted((tmp_path / listing).read_text().split()) == sorted(kept)
+
+
+def test_mimics_own_tables_come_back_cell_for_cell(mimic, tmp_path):
+    cxrprep.export(mimic, form="original", out=tmp_path)
+    for name in ("metadata", "split", "chexpert"):
+        file = f"mimic-cxr-2.0.0-{name}.csv.gz"
+        wanted = {tuple(sorted(row.items())) for row in rows_of(mimic / file)}
+        found = {tuple(sorted(row.items())) for row in rows_of(tmp_path / file)}
+        if name == "chexpert":
+            # A study that no labeler could read has a row of blanks, since its images are there.
+            blank = {row for row in found - wanted if all(not value for key, value in row if not key.endswith("_id"))}
+            assert len(blank) == 1
+            found -= blank
+        assert found == wanted
+
+
+def test_a_policy_changes_the_label_cells_and_nothing_else(cx, tmp_path):
+    cxrprep.export(cx, form="original", out=tmp_path, uncertain="ones")
+    source = {row["Path"]: row for row in rows_of(cx / "CheXpert-v1.0-small" / "train.csv")}
+    for row in rows_of(tmp_path / "train.csv"):
+        assert row == {name: "1.0" if cell == "-1.0" else cell for name, cell in source[row["Path"]].items()}
+
+
+# ---- what all have in common ----
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_rerun_gives_the_same_bytes(nih, tmp_path, form):
+    contents = []
+    for _ in range(2):
+        result = cxrprep.export(nih, form=form, out=tmp_path / "out").value
+        contents.append([(path.name, path.read_bytes()) for path in result.files])
+    assert contents[0] == contents[1]
+
+
+def test_the_card_counts_each_split(nih, tmp_path):
+    cxrprep.export(nih, form="csv", out=tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for split in {image["split"] for image in images(nih)}:
+        chosen = [image for image in images(nih) if image["split"] == split]
+        patients = len({image["patient_id"] for image in chosen})
+        assert f"| {split} | {len(chosen)} | {len(chosen)} | {patients} |" in card
+        one = sum(image["label_pleural_effusion"] == 1 for image in chosen)
+        zero = sum(image["label_pleural_effusion"] == 0 for image in chosen)
+        weight = f"{zero / one:.3f}" if one else "-"
+        assert f"| Pleural Effusion | {one} | {zero} | 0 | 0 | {weight} |" in card
+    assert "## Citation" in card
+    assert "@" in card.partition("## Citation")[2]
+    assert "## Licence" in card
+    assert "Data_Entry_2017_v2020.csv, sha256:" in card
+
+
+def test_mean_and_deviation_are_those_of_the_pixels(nih, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    cxrprep.export(nih, form="csv", out=tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for split in {image["split"] for image in images(nih)}:
+        paths = [nih / image["path"] for image in images(nih) if image["split"] == split]
+        pixels = np.concatenate([np.asarray(Image.open(path).convert("L"), float).ravel() / 255 for path in paths])
+        assert f"| {pixels.mean():.4f} | {pixels.std():.4f} |" in card
+
+
+def test_labels_of_another_source(cx, tmp_path):
+    cxrprep.export(cx, form="csv", out=tmp_path, label_source="visualchexbert")
+    rows = {row["image_id"]: row["Lung Opacity"] for row in rows_of(tmp_path / "images.csv")}
+    assert rows["patient00002/study2/view1_frontal"] == "0"
+    assert rows["patient64541/study1/view1_frontal"] == ""
+    with pytest.raises(UsageError) as caught:
+        cxrprep.export(cx, form="csv", out=tmp_path, label_source="nobody")
+    assert "visualchexbert" in caught.value.hint
+
+
+def test_a_selection_a_split_and_a_preset(cx, tmp_path):
+    selection = Selection(splits=frozenset({Split.TRAIN}), labels=(LabelTest("Edema", -1), LabelTest("Edema", 1)))
+    cxrprep.export(cx, form="csv", out=tmp_path, selection=selection, observations="chexpert-competition")
+    rows = rows_of(tmp_path / "images.csv")
+    assert {row["Edema"] for row in rows} == {"1", "-1"}
+    names = list(rows[0])[9:]
+    assert names == ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+    everyone = cxrprep.export(cx, form="csv", out=tmp_path, split_by=SplitRule((0.5, 0.5), seed=1)).value
+    placed = {row["patient_id"]: row["split"] for row in rows_of(tmp_path / "images.csv")}
+    assert everyone.images == len(images(cx))
+    assert placed == {patient: str(SplitRule((0.5, 0.5), seed=1).place(patient)) for patient in placed}
+
+
+def test_patients_may_be_named_as_people_write_them(cx, tmp_path):
+    result = cxrprep.export(cx, form="csv", out=tmp_path, selection=Selection(patients=frozenset({"2"}))).value
+    assert result.images == 3
+
+
+def test_nothing_left_and_unknown_words_are_said(cx, tmp_path):
+    with pytest.raises(NothingSelectedError):
+        cxrprep.export(cx, form="csv", out=tmp_path, selection=Selection(patients=frozenset({"99999"})))
+    with pytest.raises(UsageError, match="unknown form 'tfrecord'"):
+        cxrprep.export(cx, form="tfrecord", out=tmp_path)
+    with pytest.raises(UsageError, match="unknown policy 'often'"):
+        cxrprep.export(cx, form="csv", out=tmp_path, uncertain="often")
+    with pytest.raises(UsageError, match="unknown observation 'Edma'"):
+        cxrprep.export(cx, form="csv", out=tmp_path, observations=["Edma"])
+    with pytest.raises(UsageError, match="has no split 'test'"):
+        cxrprep.export(cx, form="csv", out=tmp_path, selection=Selection(splits=frozenset({Split.TEST})))
+    with pytest.raises(UsageError, match="has no manifest"):
+        cxrprep.export(tmp_path, form="csv")
+
+
+def test_exports_in_root_are_no_part_of_the_release(tmp_path):
+    root = made("nih-chestxray14", tmp_path)
+    before = json.dumps(images(root), default=str)
+    for form in FORMS:
+        assert cxrprep.export(root, form=form).value.out == root / "export" / form
+    remade("nih-chestxray14", root)
+    assert json.dumps(images(root), default=str) == before
+    assert not cxrprep.verify(root).exit_code
+    assert "export" not in (root / "manifests" / "verify.parquet").read_bytes().decode("latin-1")
+
+
+# ---- load ----
+
+
+def test_a_manifest_with_a_policy_is_loaded_with_another_from_what_was_stated(tmp_path):
+    from cxrprep.labels.policy import Policy
+
+    root = made("chexpert", tmp_path)
+    stated = [image["label_edema"] for image in images(root)]
+    remade("chexpert", root, policy=Policy.parse(uncertain="ones"))
+    assert -1 not in [image["label_edema"] for image in images(root)]
+    loaded = cxrprep.load(root, uncertain="zeros").to_pandas()["label_edema"]
+    assert [None if value is None else int(value) for value in loaded.astype(object).where(loaded.notna(), None)] == [
+        0 if value == -1 else value for value in stated
+    ]
+    (root / "manifests" / "labels.parquet").unlink()
+    with pytest.raises(UsageError, match="changed by a policy already"):
+        cxrprep.load(root, uncertain="zeros")
+
+
+def test_the_manifest_stays_as_it_was_chosen_until_it_is_made_anew(tmp_path):
+    root = made("chexpert", tmp_path)
+    from cxrprep.labels.policy import Policy
+
+    rule = SplitRule((0.5, 0.25, 0.25), seed=4)
+    cxrprep.build_manifest(root, policy=Policy.parse(uncertain="ones"), split_by=rule)
+    chosen = images(root)
+    cxrprep.extract_labels(root)
+    assert images(root) == chosen
+    cxrprep.build_manifest(root)
+    assert {image["split"] for image in images(root)} == {"train", "validate"}
+    assert -1 in [image["label_edema"] for image in images(root)]
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    root = made("nih-chestxray14", tmp_path)
+    path = root / "manifests" / "images.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TableError, match=r"images\.parquet"):
+        cxrprep.load(root)
