@@ -70,22 +70,22 @@ def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
 
     rows = list(entries)
     columns = {
-        "path": _texts([row.path for row in rows]),
+        "path": texts([row.path for row in rows]),
         "size": pa.Array.from_buffers(
             pa.int64(), len(rows), [None, pa.py_buffer(array("q", [row.size for row in rows]).tobytes())]
         ),
-        "digest": _texts([None if row.digest is None else str(row.digest) for row in rows]),
-        "origin": _texts([row.origin.value for row in rows]).dictionary_encode(),
-        "state": _texts([row.state.value for row in rows]).dictionary_encode(),
-        "source_key": _texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
-        "validator": _texts([row.validator for row in rows]),
-        "archive": _texts([row.archive for row in rows]).dictionary_encode(),
+        "digest": texts([None if row.digest is None else str(row.digest) for row in rows]),
+        "origin": texts([row.origin.value for row in rows]).dictionary_encode(),
+        "state": texts([row.state.value for row in rows]).dictionary_encode(),
+        "source_key": texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
+        "validator": texts([row.validator for row in rows]),
+        "archive": texts([row.archive for row in rows]).dictionary_encode(),
     }
     wanted = schema()
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
 
 
-def _texts(values: Sequence[str | None]) -> pa.StringArray:
+def texts(values: Sequence[str | None]) -> pa.StringArray:
     """A column of text. Made from buffers: ``pa.array`` would load pandas, which takes longer than a small download."""
     import pyarrow as pa
 
@@ -105,7 +105,7 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
 
     if not changes:
         return table
-    touched = pc.is_in(table["path"], value_set=_texts(list(changes)))
+    touched = pc.is_in(table["path"], value_set=texts(list(changes)))
     if pc.any(touched).as_py():
         table = table.filter(pc.invert(touched))
     added = from_entries(entry for entry in changes.values() if entry is not None)

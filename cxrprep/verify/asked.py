@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep.durable import replace_file
+from cxrprep.lock.table import texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +32,7 @@ def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Sha
 
     Raises ``StorageError`` when the disk refuses.
     """
-    table = pa.table({"path": pa.array(paths, pa.string())}, schema=SCHEMA)
+    table = pa.Table.from_arrays([texts(list(paths))], schema=SCHEMA)
     replace_file(
         cache / _FOLDER / _name(selection, shard), lambda part: pq.write_table(table, part, compression="zstd")
     )
