@@ -84,7 +84,7 @@ STATE: Final = NORMAL | ABNORMAL | BORDERLINE | STABLE | DOUBT_AFTER
 class Item:
     """A phrase in the sentence, with what is decided about it so far."""
 
-    __slots__ = ("by", "cue", "first", "last", "mentions", "rule", "sign", "status", "structure")
+    __slots__ = ("appearance", "by", "cue", "first", "last", "mentions", "rule", "sign", "status", "structure")
 
     def __init__(self, first: int, last: int, entry: Entry) -> None:
         """Take the phrase at word places ``first`` to ``last``."""
@@ -95,6 +95,7 @@ class Item:
         self.status = Status.POSITIVE
         self.rule = Rule.NAMED
         self.by: Item | None = None
+        self.appearance = any(role is Role.APPEARANCE for _, role in entry.mentions)
         self.sign = any(role is Role.SIGN for _, role in entry.mentions)
         self.structure = self.sign or any(role is Role.STRUCTURE for _, role in entry.mentions)
 

@@ -45,6 +45,7 @@ class Role(enum.StrEnum):
     """What a phrase says of its observation when no cue stands near."""
 
     FINDING = "finding"
+    APPEARANCE = "appearance"
     STRUCTURE = "structure"
     SIGN = "sign"
     SUSPECT = "suspect"
@@ -108,6 +109,7 @@ class Rules:
 _TABLES = ("observations.toml", "cues.toml")
 _ROLES = {
     "findings": Role.FINDING,
+    "appearances": Role.APPEARANCE,
     "structures": Role.STRUCTURE,
     "signs": Role.SIGN,
     "suspects": Role.SUSPECT,

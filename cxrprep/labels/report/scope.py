@@ -49,7 +49,6 @@ _CHOICE_GAP: Final = 5
 # Items that a cue looks ahead for the end of a list, or back for what it denies.
 _WINDOW: Final = 40
 _DENIALS: Final = frozenset(("no", "not", "without"))
-_OPACITY: Final = "Lung Opacity"
 _QUALITIES: Final = frozenset(("@where", "@degree", "@adv", "@plain"))
 
 
@@ -223,10 +222,11 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
             left = left if left and left.last == item.first and not _qualifies(words, item.last, rules) else None
             right = right if right and not _qualifies(words, item.first - 1, rules) else None
         for side in (left, right):
-            if side is not None and side.status is Status.POSITIVE and not side.structure:
+            # What is seen is there, whatever it turns out to be: "opacity/atelectasis".
+            if side is not None and side.status is Status.POSITIVE and not (side.structure or side.appearance):
                 side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
         if before is not None and right is not None:
-            _chain(items, before, item, rules.observations.index(_OPACITY))
+            _chain(items, before, item)
 
 
 def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
@@ -266,13 +266,12 @@ def _neighbour(items: Sequence[Item], index: int, step: int) -> int | None:
     return None
 
 
-def _chain(items: Sequence[Item], place: int, cue: Item, opacity: int) -> None:
+def _chain(items: Sequence[Item], place: int, cue: Item) -> None:
     """Carry an alternative back over "A, B, or C", but not to an opacity: it is what the alternatives explain."""
     while place >= 2 and items[place - 1].cue & COMMA and items[place - 2].mentions:
         before = items[place - 2]
         far = items[place].first - items[place - 1].last > _CHOICE_GAP
-        explained = any(observation == opacity for observation, _ in before.mentions)
-        if before.status is not Status.POSITIVE or before.structure or far or explained:
+        if before.status is not Status.POSITIVE or before.structure or before.appearance or far:
             return
         before.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, cue)
         place -= 2

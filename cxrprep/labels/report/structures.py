@@ -33,6 +33,7 @@ from cxrprep.labels.report.rules import Role
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_FINDINGS: Final = (Role.FINDING, Role.APPEARANCE)
 # "Enlargement of the cardiac silhouette" is one thing; with more words between it is not.
 _GAP: Final = 4
 # Items that a state looks ahead, and structures of one list that share a state.
@@ -80,9 +81,11 @@ def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, 
             elif group and not _of_another(items, index, words):
                 _give(group, item, states)
                 given = True
-        elif not item.cue and any(role is Role.FINDING for _, role in item.mentions):
-            # "Heart size normal, left effusion unchanged": what is unchanged is the effusion.
-            group = []
+        elif not item.cue and any(role in _FINDINGS for _, role in item.mentions):
+            # "Heart size normal, left effusion unchanged": what is unchanged is the effusion. But: "the heart and the
+            # effusion are unchanged".
+            joined = index > 1 and items[index - 1].cue & AND and items[index - 2].structure and not given
+            group = group if joined else []
     return states
 
 
