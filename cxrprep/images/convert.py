@@ -102,6 +102,7 @@ class Task:
     """What is done with each image: small to pickle, made once a run.
 
     With ``pseudonyms`` the headers are read too, and DICOM objects that are no images are left out without complaint.
+    With ``durable`` the disk has each output before its outcome is told.
     """
 
     recipe: Recipe
@@ -109,6 +110,7 @@ class Task:
     out: Place
     limits: Limits = DEFAULT_LIMITS
     pseudonyms: Pseudonyms | None = None
+    durable: bool = False
 
     @property
     def suffix(self) -> str:
@@ -206,8 +208,8 @@ def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted
 
 
 def convert_one(item: ConvertItem, recipe: Recipe, out: Path, limits: Limits = DEFAULT_LIMITS) -> Converted:
-    """One image's outcome; its output is written, unless a finished one is there. Raises ``StorageError``."""
-    return converted(item, Task(recipe, recipe.fingerprint(), Folder(str(out)), limits))
+    """One image's outcome; its output is on the disk, unless a finished one was there. Raises ``StorageError``."""
+    return converted(item, Task(recipe, recipe.fingerprint(), Folder(str(out)), limits, durable=True))
 
 
 def converted(item: ConvertItem, task: Task) -> Converted:
@@ -220,8 +222,7 @@ def converted(item: ConvertItem, task: Task) -> Converted:
     outcome, encoded = make(item, task, finished_one)
     if outcome.status == "ok":
         assert encoded is not None
-        stamp = task.out.fill(path, lambda part: part.write_bytes(encoded))
-        return dataclasses.replace(outcome, out_stamp=stamp)
+        return dataclasses.replace(outcome, out_stamp=task.out.put(path, encoded, durable=task.durable))
     if outcome.status == "notneeded":
         return dataclasses.replace(outcome, out_stamp=task.out.stamp(path) or "")
     return outcome

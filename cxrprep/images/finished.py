@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from cxrprep.durable import Journal, journal_name, read_journal, replace_file, writer_is_gone
 from cxrprep.images import convert as converting
 from cxrprep.images.picture import Frame
-from cxrprep.images.places import Folder, UrlPlace, stamp_of
+from cxrprep.images.places import Folder, stamp_of
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Finished:
         return _outcome(item, row) if row["out_stamp"] and found == row["out_stamp"] else item
 
     def _stamp(self, out: Place, path: str) -> str | None:
-        if not isinstance(out, UrlPlace):
+        if isinstance(out, Folder):
             return out.stamp(path)
         if self._stamps is None:
             # One listing instead of a request an image.

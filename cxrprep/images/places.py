@@ -6,37 +6,25 @@ generation in a store), so that what was seen once need not be read again.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import functools
 import os
-import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from cxrprep.durable import replace_file
-from cxrprep.errors import (
-    AccessError,
-    CxrprepError,
-    ImageError,
-    MissingExtraError,
-    SourceUnreachableError,
-    StorageError,
-    UsageError,
-)
+from cxrprep.durable import replace_file, storage_error
+from cxrprep.errors import ImageError, StorageError
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits
 from cxrprep.images.reading import read_bytes
-from cxrprep.model import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# scheme -> the extra that installs its fsspec package
-_EXTRAS: Final = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
+    from cxrprep.model import Digest
+
 _LINKS: Final = 8
 _TEMPORARY: Final = ".tmp"
-_REFUSED: Final = re.compile(r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +69,10 @@ class Place(Protocol):
         """Let ``write`` fill a temporary file here, then put it in place in one step; its stamp."""
         ...
 
+    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+        """Write a small file in one step; its stamp. ``durable``: the disk has it when this returns."""
+        ...
+
     def open(self, name: str) -> BinaryIO:
         """The file, to be read at any offset. Raises ``ImageError`` when it is gone."""
         ...
@@ -98,6 +90,8 @@ def is_url(text: str | Path) -> bool:
 def place_of(where: str | Path) -> Place:
     """The folder at a path or URL. Raises ``UsageError`` for a scheme that fsspec does not know."""
     if isinstance(where, str) and is_url(where):
+        from cxrprep.images.stores import UrlPlace
+
         place = UrlPlace(where.rstrip("/"))
         place.system()
         return place
@@ -108,7 +102,7 @@ def read_source(source: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The bytes of one source image, a path or a URL. Raises ``ImageError``, ``StorageError`` or the store's errors."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
-        return UrlPlace(folder).read(name, limits)
+        return place_of(folder).read(name, limits)
     return read_bytes(Path(source), limits)
 
 
@@ -116,7 +110,7 @@ def stamp_of(source: str) -> str | None:
     """The stamp of one source image; ``None`` when it is gone."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
-        return UrlPlace(folder).stamp(name)
+        return place_of(folder).stamp(name)
     return _stat_stamp(source)
 
 
@@ -184,6 +178,29 @@ class Folder:
         replace_file(path, write)
         return _stat_stamp(str(path)) or ""
 
+    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+        """Write beside it, rename. Raises ``StorageError``.
+
+        Waiting for the disk at each of a million small files takes longer than making them. One that a power cut
+        emptied has another size than was written down, and the next run makes it again.
+        """
+        if durable:
+            return self.fill(name, lambda part: part.write_bytes(data))
+        path = Path(self.full(name))
+        part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}{_TEMPORARY}")
+        try:
+            try:
+                part.write_bytes(data)
+            except FileNotFoundError:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise storage_error(path, "write", error) from error
+        return _stat_stamp(str(path)) or ""
+
     def open(self, name: str) -> BinaryIO:
         """The file itself."""
         path = Path(self.full(name))
@@ -211,152 +228,3 @@ class Folder:
                             path.unlink()
                             removed += 1
         return removed
-
-
-@functools.lru_cache(maxsize=8)
-def _system(scheme: str, process: int) -> Any:
-    # By process: connections of an object store do not survive a fork.
-    del process
-    try:
-        import fsspec
-    except ImportError as error:
-        raise _missing(scheme, "fsspec") from error
-    try:
-        # Kept by us: fsspec's own cache outlives a change of the environment.
-        return fsspec.filesystem(scheme, skip_instance_cache=True)
-    except ImportError as error:
-        raise _missing(scheme, str(error)) from error
-    except ValueError as error:
-        raise UsageError(
-            f"{scheme}:// is no address that fsspec knows", hint="gs://, s3:// or a path"
-        ) from error
-
-
-def _missing(scheme: str, what: str) -> CxrprepError:
-    extra = _EXTRAS.get(scheme)
-    command = f"pip install 'cxrprep[{extra}]'" if extra else "install the fsspec package that serves it"
-    return MissingExtraError(f"{scheme}:// needs another package: {what}", hint=command)
-
-
-@contextlib.contextmanager
-def _told(address: str) -> Iterator[None]:
-    """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain."""
-    try:
-        yield
-    except (CxrprepError, FileNotFoundError):
-        raise
-    except PermissionError as error:
-        raise AccessError(
-            f"{address} refuses: {error}", hint="sign in to the store (gcloud auth, aws configure) and run it again"
-        ) from error
-    except Exception as error:
-        # Each store raises the errors of its own library, of which this room knows none.
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        if _REFUSED.search(text):
-            hint = "sign in to the store (gcloud auth, aws configure) and run it again"
-            raise AccessError(f"{address} refuses: {text}", hint=hint) from error
-        raise SourceUnreachableError(f"{address}: {text}", hint="run it again; what is done is kept") from error
-
-
-@dataclass(frozen=True, slots=True)
-class UrlPlace:
-    """A prefix of an object store."""
-
-    address: str
-
-    def system(self) -> Any:
-        """The fsspec file system, one a process. Raises ``MissingExtraError`` or ``UsageError``."""
-        return _system(self.address.partition("://")[0], os.getpid())
-
-    def full(self, name: str) -> str:
-        """The URL of one object."""
-        return f"{self.address}/{name}"
-
-    def list(self) -> Iterator[Entry]:
-        """Every object below the prefix."""
-        system = self.system()
-        with _told(self.address):
-            inside = system._strip_protocol(self.address)  # noqa: SLF001  # fsspec's own way from URL to path
-            try:
-                found = system.find(self.address, detail=True)
-            except FileNotFoundError:
-                return
-        for path, about in found.items():
-            yield Entry(path[len(inside) :].lstrip("/"), int(about.get("size") or 0), _stamp(about), _stated(about))
-
-    def read(self, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The object, whole: one request."""
-        url = self.full(name)
-        system = self.system()
-        with _told(url):
-            try:
-                size = system.size(url)
-                if size is not None and size > limits.size:
-                    raise ImageError(f"{url}: {size:,} bytes are more than the limit of {limits.size:,}")
-                return bytes(system.cat_file(url))
-            except FileNotFoundError as error:
-                raise ImageError(f"{url} is gone", hint="list the prefix again") from error
-
-    def head(self, name: str, size: int) -> bytes | None:
-        """The first bytes, by a range request."""
-        url = self.full(name)
-        with _told(url):
-            try:
-                return bytes(self.system().cat_file(url, start=0, end=size))
-            except FileNotFoundError:
-                return None
-
-    def stamp(self, name: str) -> str | None:
-        """Size and ETag or generation."""
-        url = self.full(name)
-        with _told(url):
-            try:
-                return _stamp(self.system().info(url))
-            except FileNotFoundError:
-                return None
-
-    def fill(self, name: str, write: Callable[[Path], object]) -> str:
-        """Written here first, then sent; an object appears when it is whole."""
-        import tempfile
-
-        url = self.full(name)
-        system = self.system()
-        with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
-            part = Path(folder, "part")
-            write(part)
-            with _told(url):
-                system.put_file(str(part), url)
-                system.invalidate_cache()
-                return _stamp(system.info(url))
-
-    def open(self, name: str) -> BinaryIO:
-        """The object, read in blocks as they are asked for."""
-        url = self.full(name)
-        with _told(url):
-            try:
-                opened: BinaryIO = self.system().open(url, "rb")
-            except FileNotFoundError as error:
-                raise ImageError(f"{url} is gone", hint="run it again") from error
-        return opened
-
-    def remove(self, name: str) -> None:
-        """Take the object away."""
-        url = self.full(name)
-        with _told(url), contextlib.suppress(FileNotFoundError):
-            self.system().rm_file(url)
-
-
-def _stamp(about: dict[str, Any]) -> str:
-    sign = about.get("ETag") or about.get("etag") or about.get("generation") or about.get("mtime") or ""
-    return f"{about.get('size')}-{str(sign).strip(chr(34))}"
-
-
-def _stated(about: dict[str, Any]) -> Digest | None:
-    """The MD5 that Google states of an object; an ETag of S3 is an MD5 only sometimes, so it is none here."""
-    text = about.get("md5Hash")
-    if not isinstance(text, str):
-        return None
-    try:
-        return Digest("md5", base64.b64decode(text).hex())
-    except ValueError:
-        return None

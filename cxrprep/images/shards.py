@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.engine import Engine, Lost
 from cxrprep.errors import UsageError
-from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
+from cxrprep.events import StageStarted, ignore
 from cxrprep.images import convert as converting
 from cxrprep.images.outputs import output_in
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits
@@ -136,23 +136,22 @@ def convert_to_shards(
     on_event(StageStarted(converting.STAGE, items=total, unit="images"))
     task = converting.Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
     where = engine or Engine()
+    progress = converting.Progress(on_event)
 
     def told(done: ShardDone) -> None:
         for outcome in done.outcomes:
             if finished is not None:
                 finished.add(outcome, task)
-            if outcome.status == "error":
-                on_event(ItemFinished(converting.STAGE, outcome.item.relative, "error", detail=outcome.error))
+            progress.add(outcome)
             take(outcome)
-        on_event(Advanced(converting.STAGE, items=len(done.outcomes)))
 
     def to_do() -> Iterator[ShardPlan]:
         for plan in plans:
             held = None if finished is None else finished.whole(plan.items, paths_of(plan, task), plan.name, task)
             if isinstance(held, list):
                 for outcome in held:
+                    progress.add(outcome)
                     take(outcome)
-                on_event(Advanced(converting.STAGE, items=len(held)))
             else:
                 yield plan if held is None else dataclasses.replace(plan, items=held)
 
@@ -166,6 +165,7 @@ def convert_to_shards(
                 told(_given_up(second) if isinstance(second, Lost) else second)
         else:
             told(done)
+    progress.flush()
 
 
 def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, str]:

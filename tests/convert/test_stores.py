@@ -12,7 +12,7 @@ import pytest
 from cxrprep import api
 from cxrprep.engine import Engine
 from cxrprep.errors import UsageError
-from cxrprep.images import places
+from cxrprep.images import places, stores
 from tests.convert import hospital
 from tests.convert.commands import run, tree
 from tests.parts import need
@@ -68,9 +68,9 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, st
 def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of a bucket, and what the environment must hold."""
     env = request.getfixturevalue(request.param)
-    places._system.cache_clear()
+    stores._system.cache_clear()
     yield ("gs://bucket" if request.param == "gcs" else "s3://bucket"), env
-    places._system.cache_clear()
+    stores._system.cache_clear()
 
 
 def fetched(address: str, to: Path) -> Path:
