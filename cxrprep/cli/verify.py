@@ -59,5 +59,7 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep import api
     from cxrprep.cli.arguments import verify_arguments
+    from cxrprep.schemas import spare_pandas
 
+    spare_pandas()
     return api.verify(**verify_arguments(invocation), on_event=sink)

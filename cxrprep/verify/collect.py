@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep import __version__
@@ -76,6 +77,14 @@ class Collector:
             detail = f"{one.origin} sum" if one.read else f"{one.origin} sum, believed by size and time"
             self._row((one.path, "ok", "ok", one.digest, one.digest, detail))
 
+    def believed(self, files: pa.Table) -> None:
+        """Take files that were found good before and are unchanged: columns ``path``, ``digest`` and ``origin``."""
+        self._flush()
+        fine = pa.repeat("ok", files.num_rows)
+        detail = pc.binary_join_element_wise(files["origin"], "sum, believed by size and time", " ")
+        columns = [files["path"], fine, fine, files["digest"], files["digest"], detail]
+        self._write(pa.table([column.cast(field.type) for column, field in zip(columns, VERIFY, strict=True)], VERIFY))
+
     def finish(self) -> Path:
         """Put the Parquet file in place. Raises ``StorageError`` when the disk refuses."""
         self._flush()
@@ -100,8 +109,12 @@ class Collector:
             columns = [
                 pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), VERIFY, strict=True)
             ]
-            try:
-                self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=VERIFY))
-            except OSError as error:
-                raise storage_error(self.path, "write", error) from error
+            self._write(pa.Table.from_arrays(columns, schema=VERIFY))
             self._rows = []
+
+    def _write(self, table: pa.Table) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write_table(table)
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error

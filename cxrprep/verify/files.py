@@ -79,6 +79,15 @@ class FileCounts:
         """Files whose digest is the one that is known of them."""
         return self.published + self.transport + self.first_read
 
+    def prove(self, origin: str, count: int = 1) -> None:
+        """Count files whose digest is right, by where that digest comes from."""
+        if origin == Origin.PUBLISHED:
+            self.published += count
+        elif origin == Origin.TRANSPORT:
+            self.transport += count
+        else:
+            self.first_read += count
+
     def add(self, other: FileCounts, *, here: int) -> None:
         """Count a second look at some files, after which ``here`` files are in the folder."""
         self.here = here
@@ -109,8 +118,13 @@ class FileCheck:
         rows: Iterable[pa.Table],
         on_finding: Callable[[Finding], None],
         on_proven: Callable[[list[Proven]], None],
+        on_believed: Callable[[pa.Table], None],
     ) -> None:
-        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``."""
+        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``.
+
+        Files that were found good before and are unchanged go to ``on_believed``, many at a time: columns ``path``,
+        ``digest`` and ``origin``.
+        """
         jobs: dict[str, Row] = {}
         proven: list[Proven] = []
         said = _Progress(self.on_event)
@@ -124,7 +138,7 @@ class FileCheck:
                     self._count(proven, on_proven)
 
         def to_read() -> Iterator[Job]:
-            for row in _rows(rows):
+            for row in _rows(self._beyond_belief(rows, on_believed, said)):
                 self.counts.here += 1
                 self.counts.size_here += row.size
                 decision = self._decide(row, jobs)
@@ -144,6 +158,29 @@ class FileCheck:
         self._count(proven, on_proven)
         said.flush()
 
+    def _beyond_belief(
+        self, rows: Iterable[pa.Table], on_believed: Callable[[pa.Table], None], said: _Progress
+    ) -> Iterator[pa.Table]:
+        """The rows that need a closer look, once those are told whose known digest is all that is asked of them."""
+        for table in rows:
+            best = pc.coalesce(table["published"], table["recorded"])
+            agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
+            same = pc.and_(pc.equal(table["known"], best), pc.equal(table["recorded_size"], table["size"]))
+            sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
+            believed = table.filter(sure)
+            if believed.num_rows:
+                published = pc.is_valid(believed["published"])
+                origin = pc.if_else(published, str(Origin.PUBLISHED), believed["origin"])
+                origin = pc.fill_null(origin, str(Origin.FIRST_READ))
+                self.counts.here += believed.num_rows
+                self.counts.size_here += pc.sum(believed["size"]).as_py()
+                self.counts.believed += believed.num_rows
+                for one in pc.value_counts(origin).to_pylist():
+                    self.counts.prove(one["values"], one["counts"])
+                on_believed(pa.table({"path": believed["path"], "digest": best.filter(sure), "origin": origin}))
+                said.items(believed.num_rows)
+            yield table.filter(pc.invert(sure)) if believed.num_rows else table
+
     def _report(self, finding: Finding, on_finding: Callable[[Finding], None]) -> None:
         if finding.kind is Kind.UNPROVEN:
             self.counts.unproven += 1
@@ -153,12 +190,7 @@ class FileCheck:
 
     def _count(self, proven: list[Proven], on_proven: Callable[[list[Proven]], None]) -> None:
         for one in proven:
-            if one.origin == Origin.PUBLISHED:
-                self.counts.published += 1
-            elif one.origin == Origin.TRANSPORT:
-                self.counts.transport += 1
-            else:
-                self.counts.first_read += 1
+            self.counts.prove(one.origin)
             if not one.read:
                 self.counts.believed += 1
         if proven:

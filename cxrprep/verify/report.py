@@ -106,15 +106,13 @@ class VerifyReport:
         words = {
             Status.HOLDS: "hold",
             Status.CONTRADICTED: "contradicted",
-            Status.EXPLAINED: "differ for a known reason",
-            Status.PART: "of the whole release, of which a part is here",
-            Status.ABSENT: "not checked, for want of their tables",
+            Status.EXPLAINED: "other than published, for a known reason",
         }
-        lines = [f"{statuses[status]} {words[status]}" for status in Status if statuses[status]]
+        lines = [f"{statuses[status]} {what}" for status, what in words.items() if statuses[status]]
         counted = [fact for fact in self.facts if fact.status is Status.PART and isinstance(fact.found, int)]
         named = {fact.measure: fact for fact in counted if fact.measure in _TOTALS and fact.expected}
         part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
-        return [*lines, *([", ".join(part)] if part else [])]
+        return [*(lines or ["none could be checked"]), *([", ".join(part)] if part else [])]
 
     def _gravest_first(self) -> list[tuple[Kind, int]]:
         order = list(Level)

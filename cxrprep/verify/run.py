@@ -193,7 +193,7 @@ class _Run:
         try:
             check = self._file_check(checks)
             known = checks.known(quick=self.options.quick)
-            check.run(join(disk, recorded, published, known), take, out.proven)
+            check.run(join(disk, recorded, published, known), take, out.proven, out.believed)
             demanded = {"it was asked for and never came": [selected]}
             if self.options.complete:
                 demanded["the release has it, and --complete demands all of the release"] = self._whole(out, published)
@@ -267,6 +267,7 @@ class _Run:
             join(fresh, self.record.table(), published, None),
             lambda finding: still.update({finding.path: finding}),
             mended.extend,
+            out.believed,
         )
         out.proven(mended)
         for one in mended:
@@ -318,10 +319,10 @@ class _Run:
                 out.finding(finding)
         lacking = sum(fact.status is Status.ABSENT for fact in self.facts)
         if lacking:
-            self.not_checked.append(f"{lacking} published facts: the tables that they are about are not here")
+            self.not_checked.append(f"{_facts(lacking)}: the tables that they are about are not here")
         partial = sum(fact.status is Status.PART for fact in self.facts)
         if partial:
-            self.not_checked.append(f"{partial} published totals: the tables here hold a part of the release")
+            self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold a part of it")
         for found in (
             dataset.leakage(labels),
             dataset.duplicate_rows(labels),
@@ -376,3 +377,7 @@ class _Run:
             StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started)
         )
         return check.counts
+
+
+def _facts(count: int) -> str:
+    return f"{count} published {'fact' if count == 1 else 'facts'}"

@@ -8,8 +8,8 @@ import pytest
 
 from cxrprep import api
 from cxrprep.lock import Record
+from cxrprep.lock.asked import asked, remember
 from cxrprep.model import Selection, Shard
-from cxrprep.verify.asked import asked, remember
 from tests.datasets import mimic_cxr_jpg
 from tests.verify.trees import check, found, nih, write_sums
 
