@@ -1,0 +1,161 @@
+"""Splits by patient: no patient in two, stable when patients come and go, fractions as asked."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxrprep.errors import UsageError
+from cxrprep.labels.splits import SplitRule
+from cxrprep.model import Split
+from cxrprep.schemas import CATEGORY
+
+UNTIMED = settings(deadline=None)
+TWENTY = settings(deadline=None, max_examples=20)
+PATIENTS = st.lists(st.text("0123456789abcdefghij", min_size=1, max_size=8), min_size=1, max_size=60)
+FRACTIONS = st.sampled_from([(0.8, 0.1, 0.1), (0.7, 0.3), (0.5, 0.25, 0.25), (0.9, 0.1), (1 / 3, 1 / 3, 1 / 3)])
+SEEDS = st.integers(0, 2**32)
+OFFICIAL = st.sampled_from(["train", "validate", "test", "train_val", None])
+
+
+def table(patients, *, splits=None, cardiomegaly=None):
+    rows = len(patients)
+    return pa.table(
+        {
+            "patient_id": pa.array(patients, pa.string()),
+            "split": pa.array(splits or [None] * rows, pa.string()).dictionary_encode().cast(CATEGORY),
+            "label_cardiomegaly": pa.array(cardiomegaly or [None] * rows, pa.int8()),
+        }
+    )
+
+
+def placed(divided):
+    """The splits of each patient."""
+    found: dict[str, set[str | None]] = {}
+    for patient, split in zip(
+        divided.column("patient_id").to_pylist(), divided.column("split").to_pylist(), strict=True
+    ):
+        found.setdefault(patient, set()).add(split)
+    return found
+
+
+@UNTIMED
+@given(PATIENTS, FRACTIONS, SEEDS)
+def test_no_patient_is_in_two_splits_and_every_row_is_in_one(patients, fractions, seed):
+    divided = SplitRule(fractions, seed).apply(table(patients))
+    assert divided.num_rows == len(patients)
+    assert divided.column("patient_id").to_pylist() == patients
+    for splits in placed(divided).values():
+        assert len(splits) == 1
+        assert splits <= {"train", "validate", "test"}
+
+
+@UNTIMED
+@given(PATIENTS, PATIENTS, FRACTIONS, SEEDS)
+def test_a_patient_stays_when_others_come(patients, others, fractions, seed):
+    rule = SplitRule(fractions, seed)
+    before, after = placed(rule.apply(table(patients))), placed(rule.apply(table([*others, *patients])))
+    assert {patient: after[patient] for patient in before} == before
+
+
+@UNTIMED
+@given(PATIENTS, FRACTIONS, SEEDS, st.randoms())
+def test_the_order_of_rows_does_not_matter(patients, fractions, seed, random):
+    rule = SplitRule(fractions, seed)
+    shuffled = list(patients)
+    random.shuffle(shuffled)
+    assert placed(rule.apply(table(patients))) == placed(rule.apply(table(shuffled)))
+
+
+@UNTIMED
+@given(PATIENTS, FRACTIONS, SEEDS, st.data())
+def test_stratified_splits_leak_no_patient_either(patients, fractions, seed, data):
+    cells = data.draw(st.lists(st.sampled_from([1, 0, -1, None]), min_size=len(patients), max_size=len(patients)))
+    notes = []
+    rule = SplitRule(fractions, seed, stratify="cardiomegaly")
+    divided = rule.apply(table(patients, cardiomegaly=cells), notes.append)
+    assert all(len(splits) == 1 for splits in placed(divided).values())
+    assert not rule.stable
+    assert any("adding patients can move others" in note.message for note in notes)
+
+
+@UNTIMED
+@given(PATIENTS, SEEDS, st.data())
+def test_within_one_official_split_the_others_are_left_alone(patients, seed, data):
+    official = data.draw(st.lists(OFFICIAL, min_size=len(patients), max_size=len(patients)))
+    divided = SplitRule((0.9, 0.1), seed, within=Split.TRAIN_VAL).apply(table(patients, splits=official))
+    new = divided.column("split").to_pylist()
+    leaking = {
+        p for p, splits in placed(table(patients, splits=official)).items() if "train_val" in splits and len(splits) > 1
+    }
+    for patient, before, after in zip(patients, official, new, strict=True):
+        if before != "train_val" or patient in leaking:
+            assert after == before
+        else:
+            assert after in ("train", "validate")
+    # What the release kept apart stays apart.
+    for patient, splits in placed(divided).items():
+        assert len(splits) == 1 or len(placed(table(patients, splits=official))[patient]) > 1
+
+
+@TWENTY
+@given(FRACTIONS, SEEDS)
+def test_the_fractions_are_those_that_were_asked_for(fractions, seed):
+    patients = [f"{number:05d}" for number in range(4000)]
+    divided = SplitRule(fractions, seed).apply(table(patients)).column("split").to_pylist()
+    for name, fraction in zip(("train", "validate", "test"), fractions, strict=False):
+        # Six standard deviations of a binomial count.
+        assert abs(divided.count(name) / 4000 - fraction) < 6 * (fraction * (1 - fraction) / 4000) ** 0.5
+
+
+@TWENTY
+@given(FRACTIONS, SEEDS)
+def test_strata_are_divided_alike(fractions, seed):
+    patients = [f"{number:04d}" for number in range(1000)]
+    cells = [1 if number % 10 == 0 else 0 for number in range(1000)]
+    rule = SplitRule(fractions, seed, stratify="cardiomegaly")
+    divided = rule.apply(table(patients, cardiomegaly=cells)).column("split").to_pylist()
+    for name, fraction in zip(("train", "validate", "test"), fractions, strict=False):
+        positive = sum(cell for cell, split in zip(cells, divided, strict=True) if split == name)
+        assert abs(positive - 100 * fraction) <= 1
+
+
+def test_another_seed_is_another_division():
+    patients = [f"{number:05d}" for number in range(500)]
+    one, two = (SplitRule(seed=seed).apply(table(patients)).column("split").to_pylist() for seed in (1, 2))
+    assert one != two
+
+
+def test_the_hash_is_the_same_on_every_machine():
+    # A division that people published must come out the same for ever.
+    rule = SplitRule((0.8, 0.1, 0.1), seed=7)
+    assert [str(rule.place(f"{number:08d}")) for number in range(1, 13)] == [
+        "train", "validate", "validate", "train", "train", "train",
+        "train", "validate", "train", "train", "train", "train",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"fractions": "0.8,0.1"}, "no division"),
+        ({"fractions": "1.2,-0.2"}, "no division"),
+        ({"fractions": "all"}, "are not numbers"),
+        ({"by": "image"}, "cannot split by 'image'"),
+        ({"within": "somewhere"}, "unknown split 'somewhere'"),
+        ({"stratify": "Beauty"}, "unknown observation 'Beauty'"),
+    ],
+)
+def test_what_is_no_rule_is_refused_with_a_hint(words, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        SplitRule.parse(**words)
+    assert caught.value.hint
+
+
+@UNTIMED
+@given(FRACTIONS, SEEDS, st.sampled_from([None, "train_val"]), st.sampled_from([None, "Edema", "Hernia"]))
+def test_a_rule_survives_its_description(fractions, seed, within, stratify):
+    rule = SplitRule.parse(fractions=",".join(map(repr, fractions)), seed=seed, within=within, stratify=stratify)
+    assert SplitRule.described(rule.describe()) == rule
