@@ -70,7 +70,7 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
         return ()
     items = [Item(first, last, entry) for first, last, entry in hits]
     _forward(items)
-    _backward(items)
+    _backward(items, words)
     _doubted_at_the_end(items, len(words))
     _alternatives(items, words, rules)
     settle_structures(items, words)
@@ -161,12 +161,12 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     return not opened
 
 
-def _backward(items: Sequence[Item]) -> None:
+def _backward(items: Sequence[Item], words: Sequence[str]) -> None:
     """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
     for index, item in enumerate(items):
         if not item.cue & BACKWARD or (item.cue & FORWARD and _points_forward(items, index)):
             continue
-        joined = False
+        joined = listed = False
         seen = False
         apart = False
         for place in range(index - 1, max(-1, index - 1 - _WINDOW), -1):
@@ -177,13 +177,23 @@ def _backward(items: Sequence[Item]) -> None:
                 _apply_backward(earlier, item)
                 seen, joined = True, False
             elif earlier.cue & (CHOICE | AND):
-                joined = True
+                if seen and words[earlier.last] == "the" and _states(items, place, words):
+                    # "There is edema and the effusion has resolved".
+                    break
+                joined, listed = True, listed or seen
             elif earlier.cue & COMMA:
-                if seen and not joined:
+                # "A, B, and C have been removed", but: "there is A, and B has been removed".
+                if seen and not (joined or listed) or (seen and _states(items, place, words)):
                     break
                 joined, apart = True, not seen
             elif earlier.cue & (STOP | WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
                 break
+
+
+def _states(items: Sequence[Item], place: int, words: Sequence[str]) -> bool:
+    """Whether what stands before the comma at ``place`` says something by itself: it has a verb."""
+    before = items[max(0, place - _WINDOW) : place]
+    return any(item.cue & VERB or (item.cue & STOP and words[item.first] == "there") for item in before)
 
 
 def _apply_backward(item: Item, cue: Item) -> None:
