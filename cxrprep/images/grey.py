@@ -93,13 +93,6 @@ class GreyRules:
         return values
 
     @property
-    def stored_range(self) -> tuple[int, int]:
-        """The smallest and the largest value that the stated bits can hold."""
-        if self.signed:
-            return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
-        return 0, (1 << self.bits_stored) - 1
-
-    @property
     def words_as_stored(self) -> int:
         """Words up to this one are the stored values themselves, and none is padding; 0 where no such thing holds."""
         if self.signed or self.high_bit != self.bits_stored - 1 or self.padding is not None:

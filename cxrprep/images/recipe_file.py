@@ -75,7 +75,8 @@ def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, 
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        place = f"{where}, line {found[1]}" if found else where
+        line = found[1] if found else max(1, len(text.splitlines()))
+        place = f"{where}, line {line}"
         raise ConfigError(f"{place}: {error}", hint="mend the TOML syntax there") from error
     lines = Lines(text, where)
     for key in data:
@@ -101,9 +102,7 @@ def _step(item: Mapping[str, Any], number: int, lines: Lines) -> Step:
     options = dict(item)
     name = options.pop("do", None)
     if not isinstance(name, str):
-        raise ConfigError(
-            f"{lines('step', number)}: what does step {number} do?", hint=f"do = one of {', '.join(STEPS)}"
-        )
+        raise ConfigError(f"{lines('step', number)}: what does this step do?", hint=f"do = one of {', '.join(STEPS)}")
     if name not in STEPS:
         raise _unknown(lines("step", number, "do"), "a recipe", name, STEPS, "step")
     kind = STEPS[name]

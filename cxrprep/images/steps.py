@@ -73,7 +73,8 @@ class Stretch:
         elif self.rounding == "truncate":
             table = (stored * top // span).astype(kind)
         else:
-            table = np.rint(stored * (top / span)).astype(kind)
+            # In single precision, as OpenCV's convertScaleAbs has it: double gives other levels at some halves.
+            table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
         kept = grey.GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
         return dataclasses.replace(
             picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
