@@ -183,7 +183,7 @@ def _backward(items: Sequence[Item], words: Sequence[str]) -> None:
                 joined, listed = True, listed or seen
             elif earlier.cue & COMMA:
                 # "A, B, and C have been removed", but: "there is A, and B has been removed".
-                if seen and not (joined or listed) or (seen and _states(items, place, words)):
+                if seen and (not (joined or listed) or _states(items, place, words)):
                     break
                 joined, apart = True, not seen
             elif earlier.cue & (STOP | WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
