@@ -1,0 +1,126 @@
+"""Every ready job file runs, on a small copy of its dataset; a second run finds everything done."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrprep.cli.app import run
+from cxrprep.cli.config import template
+from cxrprep.datasets.spec import catalog
+from cxrprep.job import KEYS
+from cxrprep.settings import load_settings, parse_job
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+def write_mirror(dataset: str, folder: Path) -> Path:
+    """A tiny copy of a dataset in its real layout."""
+    module = importlib.import_module(f"tests.datasets.{dataset.replace('-', '_')}")
+    # NIH's images all have one size, which verify checks.
+    module.write(folder, **({"size": 1024} if dataset == "nih-chestxray14" else {}))
+    return folder
+
+
+def done(file: Path, root: Path, mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> dict[str, Any]:
+    """The JSON of ``cxrprep run``, the mirror replaced by a folder, as a person tries a job file before it is used."""
+    monkeypatch.setenv("CXRPREP_DOWNLOAD_SOURCE", str(mirror))
+    if file.stem == "mimic-cxr":
+        # The tiny copy has its frontal images in train.
+        monkeypatch.setenv("CXRPREP_SELECTION_SPLIT", "train")
+    capsys.readouterr()
+    code = run(["run", str(file), "--root", str(root), "--json"])
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == code
+    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda path: path.stem)
+def test_a_ready_job_file_runs_and_a_second_run_finds_it_done(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tomllib.loads(file.read_text(encoding="utf-8"))
+    mirror = write_mirror(job["dataset"], tmp_path / "mirror")
+    first = done(file, tmp_path / "root", mirror, capsys, monkeypatch)
+    assert [(s["step"], s["exit_code"], s["message"]) for s in first["steps"] if s["exit_code"]] == []
+    steps = [step["step"] for step in first["steps"]]
+    assert steps == list(job.get("steps", ["download", "verify", "extract-labels", "convert", "manifest"]))
+    results = {step["step"]: step["result"] for step in first["steps"]}
+    assert results["download"]["done"] > 0
+    assert results["manifest"]["images"] > 0
+
+    again = done(file, tmp_path / "root", mirror, capsys, monkeypatch)
+    results = {step["step"]: step["result"] for step in again["steps"]}
+    assert results["download"]["done"] == 0
+    assert results.get("convert", {"converted": 0})["converted"] == 0
+
+
+def test_every_dataset_has_a_ready_file_and_cron_and_ci_too() -> None:
+    jobs = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in CONFIGS}
+    covered = {job["dataset"] for job in jobs.values()}
+    # The DICOM release and its JPEGs share a file that explains both.
+    assert covered | {"mimic-cxr"} == set(catalog())
+    assert {"cluster-cron", "ci-staging", "demo"} <= set(jobs)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda path: path.stem)
+def test_a_ready_file_explains_itself(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert lines[0].startswith("# ")
+    assert "cxrprep run configs/" in text or "cxrprep run /etc" in text or "Needs " in text
+    assert sum("#" in line for line in lines) >= len(lines) / 3
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_template_holds_every_key_and_reads_back_as_the_defaults() -> None:
+    text = template("chexpert")
+    for key in KEYS.values():
+        assert f"{key.name.rpartition('.')[2]} = " in text, key.name
+    assert parse_job(text, "template").job.dataset == "chexpert"
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line and line.startswith("# ") and '= ""' not in line else line
+        for line in text.splitlines()
+        # A sentence with an example in it is no assignment.
+        if not line.startswith("# the same for single")
+    )
+    values = parse_job(uncommented, "template")
+    defaults = load_settings(environment={"XDG_CONFIG_HOME": "/nowhere"}, folder=Path("/nowhere"))
+    assert values.job.convert == defaults.job.convert
+    assert values.job.steps == defaults.job.steps
+
+
+def test_init_writes_a_file_that_check_accepts_and_does_not_write_over_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "nih.toml"
+    assert run(["config", "init", str(file), "--dataset", "nih-chestxray14"]) == 0
+    assert run(["config", "check", str(file)]) == 0
+    before = file.read_bytes()
+    assert run(["config", "init", str(file)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_show_says_who_set_each_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cxrprep.toml").write_text('root = "/a"\nrelease = "v1.0"\n')
+    (tmp_path / "job.toml").write_text('dataset = "chexpert"\nrelease = "v1.0-small"\n')
+    monkeypatch.setenv("CXRPREP_LABELS_UNCERTAIN", "ones")
+    assert run(["config", "show", "--changed", "--json", "--config", "job.toml"]) == 0
+    shown = {item["name"]: (item["value"], item["set_by"]) for item in json.loads(capsys.readouterr().out)}
+    assert shown == {
+        "dataset": ("chexpert", "job.toml, line 1"),
+        "root": ("/a", f"{tmp_path / 'cxrprep.toml'}, line 1"),
+        "release": ("v1.0-small", "job.toml, line 2"),
+        "labels.uncertain": ("ones", "CXRPREP_LABELS_UNCERTAIN"),
+        "output.format": ("json", "--json"),
+    }
