@@ -76,8 +76,8 @@ def machine() -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         f"{processor}, {cores} cores, {memory:.0f} GiB of memory",
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"{program_version([PROGRAM, '--version'])}",
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        program_version([PROGRAM, "--version"]),
     ]
 
 
