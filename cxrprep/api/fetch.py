@@ -27,10 +27,10 @@ from cxrprep.api.telling import STAGE, plan_data, plan_rows, result_data, result
 from cxrprep.datasets.spec import find_dataset
 from cxrprep.errors import CxrprepError, StorageError, UsageError
 from cxrprep.events import ignore
+from cxrprep.lock.asked import remember
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, load_plan
 from cxrprep.sources import open_source
-from cxrprep.verify.asked import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

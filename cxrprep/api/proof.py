@@ -11,9 +11,9 @@ from cxrprep.api.folders import open_folder
 from cxrprep.api.results import Result
 from cxrprep.engine import Engine
 from cxrprep.events import ignore
+from cxrprep.lock.asked import asked
 from cxrprep.verify import ImageCheck, VerifyOptions, VerifyReport
 from cxrprep.verify import verify as prove
-from cxrprep.verify.asked import asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

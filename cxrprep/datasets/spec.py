@@ -213,6 +213,11 @@ def _line_of(text: str, key: str) -> int:
     return 1
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
     """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors."""
 
@@ -222,7 +227,7 @@ def _build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
 
     if not isinstance(data, dict):
         raise ConfigError(f"{spot(key)}: expected a table for {kind.__name__}, found {type(data).__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast("Any", kind))
     names = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses are passed
     values: dict[str, Any] = {}
     for name, value in data.items():

@@ -9,6 +9,8 @@ import bisect
 import hashlib
 import itertools
 import json
+import operator
+import re
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+_FEW_ROWS: Final = 50_000
+_UNSAFE: Final = re.compile(UNSAFE_PATTERN).search
 _STATE_KEY: Final = b"cxrprep"
 _DESCRIPTIONS: Final = {
     "path": "release path under the root, / separated",
@@ -169,7 +173,6 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     would leave the root.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     wanted = schema()
@@ -178,19 +181,39 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             stored = file.read(use_threads=False)
         state = json.loads((stored.schema.metadata or {})[_STATE_KEY])
-        table = stored.select(wanted.names).cast(wanted)
-        paths = table["path"]
-        if table.num_rows and (paths.null_count or pc.min(table["size"]).as_py() < 0):
-            raise ValueError("a row without path or size")
-        if table.num_rows > 1 and not pc.all(pc.less(paths[:-1], paths[1:])).as_py():
-            raise ValueError("rows out of order")
+        table = stored.select(wanted.names)
+        if not table.schema.equals(wanted):
+            table = table.cast(wanted)
+        unsafe = _unsafe(table)
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise storage_error(path, "read", error) from error
         raise IntegrityError(f"{path} is damaged: {error}", hint=MEND) from error
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{path} is damaged or is not a record of cxrprep: {error}", hint=MEND) from error
-    unsafe = paths.filter(pc.match_substring_regex(paths, UNSAFE_PATTERN))
-    if len(unsafe):
-        raise UnsafePathError(f"{path} names {unsafe[0].as_py()!r}, which is not inside the folder", hint=MEND)
+    if unsafe is not None:
+        raise UnsafePathError(f"{path} names {unsafe!r}, which is not inside the folder", hint=MEND)
     return table, state
+
+
+def _unsafe(table: pa.Table) -> str | None:
+    """A path in ``table`` that would leave the root, if there is one. Raises ``ValueError`` for rows that are none."""
+    paths, sizes = table["path"], table["size"]
+    if paths.null_count or sizes.null_count:
+        raise ValueError("a row without path or size")
+    if table.num_rows <= _FEW_ROWS:
+        # Plain Python is done before pyarrow.compute is loaded.
+        texts = paths.to_pylist()
+        if any(size < 0 for size in sizes.to_pylist()):
+            raise ValueError("a row with a negative size")
+        if not all(map(operator.lt, texts, itertools.islice(texts, 1, None))):
+            raise ValueError("rows out of order")
+        return next((text for text in texts if _UNSAFE(text)), None)
+    import pyarrow.compute as pc
+
+    if pc.min(sizes).as_py() < 0:
+        raise ValueError("a row with a negative size")
+    if not pc.all(pc.less(paths[:-1], paths[1:])).as_py():
+        raise ValueError("rows out of order")
+    unsafe = paths.filter(pc.match_substring_regex(paths, UNSAFE_PATTERN))
+    return str(unsafe[0].as_py()) if len(unsafe) else None

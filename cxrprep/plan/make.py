@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -113,6 +115,18 @@ def make_plan(
     )
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: a plan has none, and looking through 400,000 items again and again takes time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 class _Sorted:
     """The listing sorted into tables (with archives), images, and what is left out."""
 
@@ -148,8 +162,9 @@ class _Sorted:
     def take(self, file: RemoteFile) -> None:
         """Sort one file of the listing in."""
         try:
-            place = self._layout.place(safe_path(file.key), release=self._release)
-            dest = safe_path(place) if place is not None else None
+            dest = self._layout.place(safe_path(file.key), release=self._release)
+            if dest is not None and dest != file.key:
+                safe_path(dest)
         except UnsafePathError:
             dest = None
         if dest is None:

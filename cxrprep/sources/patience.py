@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import stamina
-
 from cxrprep.errors import SourceUnreachableError
 
 if TYPE_CHECKING:
@@ -24,8 +22,18 @@ def patiently(call: Callable[[], T]) -> T:
 
     A wait that the server asked for (Retry-After) is kept. Raises what the last call raised.
     """
+    # Most listings need no other attempt, and most commands no stamina, which takes long to load.
+    try:
+        return call()
+    except SourceUnreachableError as error:
+        failure = error
+    import stamina
+
     for attempt in stamina.retry_context(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
         with attempt:
+            if attempt.num == 1:
+                # The attempt that has failed already is the first one.
+                raise failure
             return call()
     raise AssertionError("stamina ends with a value or an exception")
 

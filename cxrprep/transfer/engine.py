@@ -182,6 +182,7 @@ class Transfer:
         try:
             for thread in threads:
                 thread.start()
+            self._record.get_ready()
             for _ in threads:
                 # In slices: a bare wait would hold signals up on some systems.
                 while not finished.acquire(timeout=0.2):

@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import stamina
-
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import stamina
 
     from cxrprep.events import Sink
     from cxrprep.transfer.limits import Stop
@@ -80,6 +80,9 @@ class Persistence:
     def _again(
         self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
     ) -> T:
+        # Loaded with the first failure: it takes longer to load than a download with nothing to do lasts.
+        import stamina
+
         current: list[stamina.Attempt] = []
 
         def judge(error: Exception) -> bool | float:
