@@ -89,7 +89,7 @@ class Collection:
     def read(self, names: Sequence[str]) -> Iterator[Report]:
         """The reports of these names, in that order."""
         if self.kind == "zip":
-            archive = _open_zip(self.path)
+            archive = _open_zip(self.path, self.path.stat().st_mtime_ns)
             return (_zip_report(archive, name) for name in names)
         return (_file_report(self.path, name) for name in names)
 
@@ -114,7 +114,9 @@ def open_collection(path: Path) -> Collection:
         )
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        names = sorted({name for name in _open_zip(path).namelist() if name.lower().endswith((".txt", ".xml"))})
+        # Closed again: the directory of a large archive is worth a hundred megabytes, and workers read it themselves.
+        with _zip(path) as archive:
+            names = sorted({name for name in archive.namelist() if name.lower().endswith((".txt", ".xml"))})
         return _named(path, "zip", names)
     if suffix in (".txt", ".xml"):
         return Collection(path.parent, "folder", (path.name,))
@@ -138,8 +140,13 @@ def _named(path: Path, kind: str, names: Sequence[str]) -> Collection:
     return Collection(path, kind, tuple(names))
 
 
-@functools.lru_cache(maxsize=2)
-def _open_zip(path: Path) -> zipfile.ZipFile:
+@functools.lru_cache(maxsize=1)
+def _open_zip(path: Path, written: int) -> zipfile.ZipFile:
+    del written  # an archive that was replaced is another one
+    return _zip(path)
+
+
+def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
