@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -97,6 +98,14 @@ _HOSTS: Final = {
     "https://storage.googleapis.com/": "Google's mirrors",
     "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert",
 }
+# scheme of a mirror -> the host above that stands for it.
+_SERVED_BY: Final = {
+    "physionet": "physionet.org",
+    "box": "nihcc.app.box.com",
+    "kaggle": "www.kaggle.com",
+    "gs": "storage.googleapis.com",
+    "url": "aimistanforddatasets01.blob.core.windows.net",
+}
 _SKEW: Final = 300.0
 
 
@@ -125,12 +134,17 @@ def examine(
     if scheduler:
         yield _reachable_scheduler(scheduler, timeout)
     if not offline:
-        yield from _network(hosts, timeout)
-        for spec in specs:
-            for mirror in spec.mirror:
-                check = _accepted(spec, mirror, credentials, billing_project, timeout)
-                if check is not None:
-                    yield check
+        silent = set()
+        for check in _network(hosts, timeout):
+            if check.group == "network" and check.state is not State.OK:
+                silent.add(check.name)
+            yield check
+        # A service whose host does not answer was named just now; asking it again and again would only take time.
+        asked = [(s, m) for s in specs for m in s.mirror if not _behind(m, silent)]
+        with ThreadPoolExecutor(max_workers=max(len(asked), 1)) as pool:
+            for found in pool.map(lambda pair: _accepted(pair, credentials, billing_project, timeout), asked):
+                if found is not None:
+                    yield found
 
 
 def _machine() -> Iterator[Check]:
@@ -202,6 +216,16 @@ def _service(mirror: Mirror) -> str:
     return {"physionet": "physionet", "kaggle": "kaggle", "gs": "google", "url": rest.partition("/")[0]}.get(scheme, "")
 
 
+def _behind(mirror: Mirror, silent: set[str]) -> bool:
+    """Whether the mirror's host is among those that do not answer, unless the environment names another one."""
+    from cxrprep.sources.endpoints import ENDPOINTS, variable
+
+    service = mirror.url.partition("://")[0]
+    if service in ENDPOINTS and os.environ.get(variable(service)):
+        return False
+    return _SERVED_BY.get(service, "") in silent
+
+
 def _present(credentials: Credentials, service: str) -> Check:
     try:
         found = credentials.found(service)
@@ -214,12 +238,13 @@ def _present(credentials: Credentials, service: str) -> Check:
 
 
 def _accepted(
-    spec: DatasetSpec, mirror: Mirror, credentials: Credentials, project: str | None, timeout: float
+    place: tuple[DatasetSpec, Mirror], credentials: Credentials, project: str | None, timeout: float
 ) -> Check | None:
     """How far access goes at one mirror; ``None`` where a login is missing, which was said before."""
     from cxrprep.sources import open_source
     from cxrprep.sources.base import AccessState, SourceOptions
 
+    spec, mirror = place
     name = f"{spec.name} from {mirror.name}"
     options = SourceOptions(
         credentials=credentials,
@@ -246,8 +271,6 @@ def _accepted(
 
 
 def _network(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
-    from concurrent.futures import ThreadPoolExecutor
-
     skews = []
     with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
         for (url, what), answer in zip(hosts.items(), pool.map(lambda u: _head(u, timeout), hosts), strict=True):
@@ -284,7 +307,8 @@ def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
         with error:
             date = error.headers.get("Date")
     except (OSError, ValueError) as error:
-        return f"no answer: {getattr(error, 'reason', None) or error}"
+        reason = getattr(error, "reason", None) or error
+        return f"no answer: {getattr(reason, 'strerror', None) or reason}"
     seconds = time.monotonic() - begun
     try:
         there = email.utils.parsedate_to_datetime(date).timestamp() if date else None

@@ -110,10 +110,10 @@ def _dataset_of(file: Path) -> str:
 
 
 def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:
-    headline = f"Plan for {invocation.root}: nothing was fetched"
+    headline = f"Plan for {invocation.root}: no image was fetched"
     if file is not None:
         from cxrprep.plan import save_plan
 
         save_plan(planned.value, file)
-        headline = f"Plan saved in {file}: nothing was fetched"
+        headline = f"Plan saved in {file}: no image was fetched"
     return invocation.out.result(headline, planned, command="download")

@@ -128,8 +128,12 @@ class Invocation:
 
     def credentials(self, *, asks: bool = True) -> Credentials:
         """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""
+        from stamina.instrumentation import set_on_retry_hooks
+
         from cxrprep.credentials import Credentials
 
+        # Retries are told as events; what the library would print of them belongs on neither stream.
+        set_on_retry_hooks([])
         files, values = {}, {}
         named = self.job.download.url_file
         if named == "-":

@@ -19,7 +19,10 @@ from tests.servers.faults import serving
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting() -> Iterator[None]:
+def _nobody_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Port 9 of this machine answers to nobody: no check leaves it, and none has to wait.
+    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     with stamina.set_testing(True, attempts=2, cap=True):
         yield
 
@@ -107,6 +110,19 @@ def test_reach_and_clock_are_measured_at_the_servers(tmp_path: Path) -> None:
     assert reach.state is State.OK
     assert "(the test)" in reach.found
     assert one(found, "clock").found == "right"
+
+
+def test_a_service_whose_host_is_silent_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a source was opened")
+
+    monkeypatch.setattr("cxrprep.sources.open_source", refuse)
+    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("cxrprep.api.doctor._head", lambda *_: "no answer: timed out")
+    hosts = {"https://www.kaggle.com/": "Kaggle", "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert"}
+    found = checks(tmp_path, {"CHEXPERT_URL": "https://h.example/c?sig=1"}, hosts=hosts, dataset="chexpert")
+    assert [check.found for check in found if check.group == "network"] == ["no answer: timed out"] * 2
 
 
 def test_a_host_without_an_answer_says_what_it_is_needed_for(tmp_path: Path) -> None:
