@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import StorageError, TableError, UsageError
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
 
 STAGE: Final = "extract-labels"
 # Folders of images hold up to 112,120 entries and no table: looking into them would only cost time.
+_PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm")
 _IMAGES: Final = re.compile(
-    r"^(\..*|images.*|train|valid|val|test|files|p\d+|patient\d+|png|dicom|derived|manifests|export)$", re.IGNORECASE
+    r"^(.* batch \d+ \(train \d+\)|\..*|images.*|train|valid|val|test|files|p\d+|patient\d+"
+    r"|png|dicom|derived|manifests|export)$",
+    re.IGNORECASE,
 )
 
 
@@ -39,23 +44,33 @@ class Tables:
         return next((path for table, path in self.files if table.name == name), None)
 
 
-def _folders(base: Path) -> Iterator[Path]:
-    """``base``, then the folders in it, then theirs; folders of images are left out."""
+def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
+    """``base``, then the folders in it, then theirs, each with its files; images and their folders are left out."""
     level = [base]
     for _ in range(3):
-        yield from level
-        level = [
-            inner
-            for folder in level
-            for inner in sorted(folder.iterdir())
-            if inner.is_dir() and not _IMAGES.match(inner.name)
-        ]
+        inner = []
+        for folder in level:
+            files: list[str] = []
+            folders: list[str] = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.lower().endswith(_PICTURES):
+                        continue
+                    (folders if entry.is_dir() else files).append(entry.name)
+            yield folder, sorted(files)
+            inner += [folder / name for name in sorted(folders) if not _IMAGES.match(name)]
+        level = inner
 
 
-def _files(table: Table, folders: list[Path]) -> list[Path]:
-    """Every copy of a table, best name first, nearest first."""
-    found = (path for pattern in table.patterns for folder in folders for path in sorted(folder.glob(pattern)))
-    return list(dict.fromkeys(path for path in found if path.is_file()))
+def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
+    """Every copy of a table, best name first, nearest first. People rename: the case of letters does not matter."""
+    found = []
+    for pattern in table.patterns:
+        inside, _, name = pattern.lower().rpartition("/")
+        for folder, files in listed:
+            if not inside or folder.name.lower() == inside:
+                found += [folder / file for file in files if fnmatchcase(file.lower(), name)]
+    return list(dict.fromkeys(found))
 
 
 def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:
@@ -66,7 +81,7 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
     """
     if release is not None and release not in spec.releases:
         raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")
-    folders: list[Path] = []
+    listed: list[tuple[Path, list[str]]] = []
     for base in (tables, root):
         if base is None:
             continue
@@ -75,12 +90,13 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
                 f"{base} is not a folder", hint="name the folder that holds the dataset, or download it first"
             )
         try:
-            folders += [folder for folder in _folders(base) if folder not in folders]
+            known = {folder for folder, _ in listed}
+            listed += [entry for entry in _listed(base) if entry[0] not in known]
         except OSError as error:
             raise StorageError(
                 f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
             ) from error
-    found = [(table, _files(table, folders)) for table in spec.table]
+    found = [(table, _files(table, listed)) for table in spec.table]
     present = {table.release for table, paths in found if paths and table.release}
     if release is None or not any(table.release == release for table in spec.table):
         chosen = next((name for name in spec.releases if name in present), None)

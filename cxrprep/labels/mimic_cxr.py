@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.mimic_images import Images, list_images
+from cxrprep.labels.mimic_images import Images, list_images, whole
 from cxrprep.labels.mimic_reports import report_paths, report_texts
 from cxrprep.labels.tables import Form, TextTable, read_table
 from cxrprep.labels.values import LABEL_CELLS, constant, count_true, labels, positions
@@ -204,9 +204,12 @@ def _providers(tables: Tables, gathered: Gathered) -> list[tuple[pa.Array, dict[
         return []
     table = read_table(found[0][1], _PROVIDERS)
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
-    table.require_unique("study_id")
-    gathered.use(table, "providers", used=table.rows)
-    return [(table.text("study_id"), {name: table.text(name) for name in _PROVIDER_IDS if name in table})]
+    study = table.text("study_id")
+    # Whether a study can have two rows is not documented: the first one is taken.
+    first = positions(pc.unique(study), study)
+    again = table.rows - len(first)
+    gathered.use(table, "providers", used=len(first), are_about_a_study_that_an_earlier_row_is_about=again)
+    return [(study.take(first), {name: table.text(name).take(first) for name in _PROVIDER_IDS if name in table})]
 
 
 class _People:
@@ -222,8 +225,8 @@ class _People:
         table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
         table.require_unique("subject_id")
         sex = table.mapped("gender", {"M": "M", "F": "F"}, CATEGORY, "expected M or F")
-        age = table.translated("anchor_age", int, pa.int32(), "expected an age in years")
-        year = table.translated("anchor_year", int, pa.int32(), "expected a year")
+        age = table.translated("anchor_age", whole, pa.int32(), "expected an age in years")
+        year = table.translated("anchor_year", whole, pa.int32(), "expected a year")
         gathered.use(table, "patients", used=table.rows)
         return cls(table.text("subject_id"), sex, age, year)
 

@@ -211,15 +211,21 @@ def _tell(form: str, table: TextTable, gathered: Gathered) -> tuple[dict[str, An
         "view": view,
         "projection": projection_of(view),
         "view_raw": categories(table.column("ViewPosition")),
-        "orig_height": table.lenient("Rows", int, pa.int32(), note),
-        "orig_width": table.lenient("Columns", int, pa.int32(), note),
+        "orig_height": table.lenient("Rows", whole, pa.int32(), note),
+        "orig_width": table.lenient("Columns", whole, pa.int32(), note),
         "study_datetime": _datetime(table, note),
     }
     return told, {name: table.column(name) for name in table.names if name not in _IDS}
 
 
+def whole(text: str) -> int:
+    """The whole number that ``text`` is, also where a spreadsheet has put ``.0`` behind it."""
+    return int(text.removesuffix(".0"))
+
+
 def _day(text: str) -> int:
     """Milliseconds from 1970 to a date written as yyyymmdd."""
+    text = text.removesuffix(".0")
     if len(text) != 8 or not text.isdecimal():
         raise ValueError(text)
     day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "D")

@@ -60,7 +60,9 @@ def _findings_header(names: list[str]) -> list[str]:
 
 def _boxes_header(names: list[str]) -> list[str]:
     if len(names) > 2 and names[2].startswith("Bbox"):
-        return [*names[:2], "x", "y", "w", "h"]
+        # The bracket may be one field or four; the three empty ones behind it stand for no column.
+        rest = names[names.index("h]") + 1 :] if "h]" in names else names[3:]
+        return [*names[:2], "x", "y", "w", "h", *filter(None, rest)]
     return names
 
 
