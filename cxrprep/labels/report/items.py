@@ -95,9 +95,9 @@ class Item:
         self.status = Status.POSITIVE
         self.rule = Rule.NAMED
         self.by: Item | None = None
-        self.appearance = any(role is Role.APPEARANCE for _, role in entry.mentions)
-        self.sign = any(role is Role.SIGN for _, role in entry.mentions)
-        self.structure = self.sign or any(role is Role.STRUCTURE for _, role in entry.mentions)
+        self.appearance = entry.appearance
+        self.sign = entry.sign
+        self.structure = entry.structure
 
     def decide(self, status: Status, rule: Rule, by: Item) -> None:
         """Record a status with its reason."""

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import operator
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,16 @@ class Entry:
 
     mentions: tuple[tuple[int, Role], ...] = ()
     cue: int = 0
+    appearance: bool = field(init=False, default=False)
+    sign: bool = field(init=False, default=False)
+    structure: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        """Note which roles there are: sentences ask for them far more often than entries are made."""
+        roles = {role for _, role in self.mentions}
+        object.__setattr__(self, "appearance", Role.APPEARANCE in roles)
+        object.__setattr__(self, "sign", Role.SIGN in roles)
+        object.__setattr__(self, "structure", bool(roles & {Role.SIGN, Role.STRUCTURE}))
 
     def joined(self, other: Entry) -> Entry:
         """Both meanings at once."""

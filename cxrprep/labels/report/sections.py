@@ -89,6 +89,8 @@ def mimic_sections(text: str) -> list[Section]:
 
 def plain_sections(text: str) -> list[Section]:
     """The sections of any other text, by known titles in any case; none where the text has no such title."""
+    if ":" not in text:
+        return []
     headings = list(_plain_heading(text.isupper()).finditer(text))
     found: list[Section] = []
     ends = [heading.start(heading.lastindex or 0) for heading in headings[1:]] + [len(text)]
@@ -102,7 +104,7 @@ def plain_sections(text: str) -> list[Section]:
 
 
 def _only_headings(text: str) -> bool:
-    return not _plain_heading(text.isupper()).sub("", text).strip()
+    return ":" in text and not _plain_heading(text.isupper()).sub("", text).strip()
 
 
 def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bool | None = None) -> list[Section]:
