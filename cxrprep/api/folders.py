@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.datasets.spec import catalog, find_dataset
 from cxrprep.errors import StorageError, UsageError
 from cxrprep.lock import CACHE_NAME, Record
+from cxrprep.sources.addresses import behind
 
 if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
@@ -145,7 +146,7 @@ def find_place(spec: DatasetSpec, source: str | None, release: str | None = None
     Raises ``UsageError`` that suggests the nearest name, and for a signed URL, which does not belong on a command line.
     """
     wanted = _checked(spec, release)
-    name = source or spec.default_mirror
+    name = behind(source or spec.default_mirror)
     if "://" in name:
         lowered = name.lower()
         if "sig=" in lowered or "x-goog-signature=" in lowered or "x-amz-signature=" in lowered:

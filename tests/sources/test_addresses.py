@@ -1,0 +1,47 @@
+"""What people paste: the address of a page leads to the source behind it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrprep.api.folders import find_place
+from cxrprep.datasets.spec import find_dataset
+from cxrprep.sources.addresses import behind
+
+
+@pytest.mark.parametrize(
+    ("page", "source"),
+    [
+        ("https://physionet.org/content/mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org/content/mimic-cxr-jpg/2.1.0/#files", "physionet://mimic-cxr-jpg/2.1.0"),
+        ("https://physionet.org/files/mimic-cxr/2.1.0", "physionet://mimic-cxr/2.1.0"),
+        ("https://www.kaggle.com/datasets/ashery/chexpert", "kaggle://ashery/chexpert"),
+        ("https://www.kaggle.com/datasets/nih-chest-xrays/data?select=a.csv", "kaggle://nih-chest-xrays/data"),
+        ("https://www.kaggle.com/datasets/a/b/versions/3", "kaggle://a/b/versions/3"),
+        ("https://nihcc.app.box.com/v/ChestXray-NIHCC", "box://nihcc/ChestXray-NIHCC"),
+        ("https://nihcc.app.box.com/v/ChestXray-NIHCC/folder/36938765345", "box://nihcc/ChestXray-NIHCC"),
+        ("https://console.cloud.google.com/storage/browser/bucket/png;tab=objects", "gs://bucket/png"),
+        ("https://storage.googleapis.com/bucket/png/", "gs://bucket/png"),
+        ("https://physionet.org/files/mimic-cxr/2.1.0/files/p10/", "https://physionet.org/files/mimic-cxr/2.1.0/files/p10/"),
+        ("https://example.org/nih/", "https://example.org/nih/"),
+        ("gs://bucket", "gs://bucket"),
+    ],
+)  # fmt: skip
+def test_the_source_behind_a_page(page: str, source: str) -> None:
+    assert behind(page) == source
+
+
+@pytest.mark.parametrize("name", ["chexpert", "mimic-cxr", "mimic-cxr-jpg", "nih-chestxray14"])
+def test_the_page_of_a_mirror_is_that_mirror(name: str) -> None:
+    spec = find_dataset(name)
+    for mirror in spec.mirror:
+        scheme, _, rest = mirror.url.partition("://")
+        page = {
+            "physionet": f"https://physionet.org/content/{rest}/",
+            "kaggle": f"https://www.kaggle.com/datasets/{rest}",
+            "gs": f"https://storage.googleapis.com/{rest}/",
+            "box": f"https://{rest.partition('/')[0]}.app.box.com/v/{rest.partition('/')[2]}",
+        }.get(scheme)
+        if page is not None and not rest.endswith(".zip"):
+            place = find_place(spec, page)
+            assert (place.mirror, place.release) == (mirror, mirror.release)
