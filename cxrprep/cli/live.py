@@ -140,7 +140,9 @@ class Live:
             words.append(f"{decimal(tally.failed)} failed")
         if tally.size and wide:
             words.append(f"{human_bytes(tally.bytes_here)}/{human_bytes(tally.size)}")
-        if tally.rate:
+        if tally.stalled:
+            words.append("stalled")
+        elif tally.rate:
             words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.0f}/s")
         words.append(human_seconds(tally.left) if tally.left is not None else "-")
         fraction = tally.fraction

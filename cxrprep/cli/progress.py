@@ -88,8 +88,9 @@ def retry_line(event: Retrying) -> str:
 
 
 def stall_line(event: Stalled) -> str:
-    """What an item is waiting for."""
-    return f"{event.key}: no byte for {human_seconds(event.seconds)}; {event.cause}"
+    """What an item, or the whole stage, is waiting for."""
+    about = f"{event.key}: " if event.key else ""
+    return f"{about}no byte for {human_seconds(event.seconds)}; {event.cause}"
 
 
 def standing(tally: Tally) -> str:
@@ -106,7 +107,9 @@ def standing(tally: Tally) -> str:
         words.append(f"{human_bytes(tally.bytes_here)} of {human_bytes(tally.size)}")
     elif tally.moved:
         words.append(human_bytes(tally.moved))
-    if tally.rate:
+    if tally.stalled:
+        words.append("stalled")
+    elif tally.rate:
         words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
     if tally.left is not None:
         words.append(f"{human_seconds(tally.left)} left")

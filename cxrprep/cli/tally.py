@@ -49,6 +49,7 @@ class Tally:
     settled: int = 0
     active: dict[str, Active] = field(default_factory=dict)
     began: float = 0.0
+    stalled: str = ""
     _samples: deque[tuple[float, float]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,8 @@ class Tally:
     def left(self) -> float | None:
         """Seconds that remain at the present rate; ``None`` when that is not known."""
         rate, fraction = self.rate, self.fraction
-        if not rate or fraction is None:
+        # While nothing moves, a rate that sinks would promise ever more time, and no number would be true.
+        if not rate or fraction is None or self.stalled:
             return None
         if self.size:
             return max(self.size - self.bytes_here, 0) / rate
@@ -112,11 +114,15 @@ class Tally:
             self._advance(event)
         elif isinstance(event, ItemFinished):
             self._finish(event)
-        elif isinstance(event, Stalled) and event.key in self.active:
-            self.active[event.key].stalled = event.cause
+        elif isinstance(event, Stalled):
+            if event.key in self.active:
+                self.active[event.key].stalled = event.cause
+            elif not event.key:
+                self.stalled = event.cause
         self._sample()
 
     def _advance(self, event: Advanced) -> None:
+        self.stalled = ""
         self.done += event.items
         self.moved += event.size
         item = self.active.get(event.key)
@@ -127,6 +133,7 @@ class Tally:
             item.stalled = ""
 
     def _finish(self, event: ItemFinished) -> None:
+        self.stalled = ""
         if event.status == "ok":
             self.done += 1
         elif event.status == "notneeded":

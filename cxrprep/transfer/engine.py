@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.parse
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
-from cxrprep.events import ItemFinished, StageFinished, StageStarted, ignore
+from cxrprep.events import ItemFinished, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.lock import Origin
 from cxrprep.plan import Action
 from cxrprep.plan.items import MOVING
@@ -17,7 +18,7 @@ from cxrprep.transfer.fetch import SPLIT_FROM, Fetcher
 from cxrprep.transfer.holdings import FolderHoldings
 from cxrprep.transfer.item import Worker
 from cxrprep.transfer.lease import Lease
-from cxrprep.transfer.limits import Rate, Stop, Stopped, check_space
+from cxrprep.transfer.limits import Pulse, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.outcome import Outcome, Status, TransferResult
 from cxrprep.transfer.owner import Owner
 from cxrprep.transfer.partial import Parts
@@ -44,6 +45,8 @@ _REFUSALS: Final = 5
 # Each of these has been tried for as long as the patience goes.
 _TIMES_AWAY: Final = 5
 _ANSWER_SECONDS: Final = 0.7
+# So long without a byte is worth a word; a connection is given up only later.
+_STALL_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Transfer:
 
     def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
         connections = max(self._options.connections or source.politeness.connections, 1)
-        rate = Rate(self._options.rate, self._stop)
+        rate, pulse = Rate(self._options.rate, self._stop), Pulse()
         fetcher = Fetcher(
             source,
             self.parts,
@@ -156,6 +159,7 @@ class Transfer:
             rate=rate,
             stop=self._stop,
             slots=threading.Semaphore(connections),
+            pulse=pulse,
             on_event=self._emit,
             listing_origin=self._options.listing_origin,
             split_from=self._options.split_from,
@@ -183,10 +187,11 @@ class Transfer:
             for thread in threads:
                 thread.start()
             self._record.get_ready()
+            due = _STALL_SECONDS
             for _ in threads:
                 # In slices: a bare wait would hold signals up on some systems.
                 while not finished.acquire(timeout=0.2):
-                    pass
+                    due = self._watch(pulse.silence, due, source)
         except BaseException:
             self._stop.set()
             source.close()
@@ -196,6 +201,20 @@ class Transfer:
             raise
         if work.bug is not None:
             raise work.bug
+
+    def _halted(self) -> bool:
+        return self._stop.asked
+
+    def _watch(self, silence: float, due: float, source: Source) -> float:
+        """Say that nothing comes, after ``due`` seconds and then ever more rarely; when to say it next."""
+        if silence < _STALL_SECONDS:
+            return _STALL_SECONDS
+        if silence < due:
+            return due
+        host = urllib.parse.urlsplit(source.address).netloc or source.address
+        cause = f"waiting for {host}; a connection that stays silent is given up and tried again"
+        self._emit(Stalled("download", "", silence, cause))
+        return 2 * due
 
     def _serve(self, worker: Worker, work: _Work, finished: threading.Semaphore) -> None:
         buffer = memoryview(bytearray(_BUFFER))
@@ -210,6 +229,10 @@ class Transfer:
                     work.give_back(item)
                     return
                 except CxrprepError as error:
+                    if self._halted():
+                        # The connections were closed under it: it has not failed, it was interrupted.
+                        work.give_back(item)
+                        return
                     outcome = Outcome(item, Status.ERROR, error=error)
                 if work.settle(outcome):
                     self._stop.set()

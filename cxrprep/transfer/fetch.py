@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cxrprep.plan import Item
     from cxrprep.sources.base import ByteStream, Source
     from cxrprep.transfer.digests import Hasher
-    from cxrprep.transfer.limits import Rate, Stop
+    from cxrprep.transfer.limits import Pulse, Rate, Stop
     from cxrprep.transfer.partial import Partial, Parts
     from cxrprep.transfer.persist import Persistence
 
@@ -72,6 +72,7 @@ class Fetcher:
         rate: Rate,
         stop: Stop,
         slots: threading.Semaphore,
+        pulse: Pulse,
         on_event: Sink,
         listing_origin: Origin = Origin.PUBLISHED,
         split_from: int = SPLIT_FROM,
@@ -83,6 +84,7 @@ class Fetcher:
         self._rate = rate
         self._stop = stop
         self._slots = slots
+        self._pulse = pulse
         self._emit = on_event
         self._listing_origin = listing_origin
         self._split_from = split_from
@@ -97,10 +99,17 @@ class Fetcher:
         for last in (False, True):
             partial = self._parts.open(item.dest)
             meter = Meter(
-                item.dest, item.file.size, partial.done, rate=self._rate, stop=self._stop, on_event=self._emit
+                item.dest,
+                item.file.size,
+                partial.done,
+                rate=self._rate,
+                stop=self._stop,
+                pulse=self._pulse,
+                on_event=self._emit,
             )
             try:
-                way = self._bring(item, partial, meter, buffer)
+                with self._pulse:
+                    way = self._bring(item, partial, meter, buffer)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
                     return self._publish(item, partial, way, final, moved + meter.moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import StorageError
 
@@ -72,6 +72,40 @@ class Rate:
             wait = self._free - now
         if wait > 0:
             self._stop.wait(wait)
+
+
+class Pulse:
+    """When a byte last came over any connection. As a context: for that time somebody waits for bytes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._last = clock()
+
+    def __enter__(self) -> Self:
+        """Begin to wait."""
+        with self._lock:
+            if not self._waiting:
+                self._last = self._clock()
+            self._waiting += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait no longer."""
+        with self._lock:
+            self._waiting -= 1
+            self._last = self._clock()
+
+    def beat(self) -> None:
+        """A byte came."""
+        self._last = self._clock()
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a byte; 0 while nobody waits for one."""
+        with self._lock:
+            return self._clock() - self._last if self._waiting else 0.0
 
 
 def check_space(root: Path, need: int) -> int:

@@ -10,7 +10,7 @@ from cxrprep.events import Advanced, ItemStarted
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
-    from cxrprep.transfer.limits import Rate, Stop
+    from cxrprep.transfer.limits import Pulse, Rate, Stop
 
 _EVERY: Final = 0.1
 
@@ -18,13 +18,16 @@ _EVERY: Final = 0.1
 class Meter:
     """The bytes of one item. A file that is done within a tenth of a second makes no event of its own here."""
 
-    def __init__(self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, on_event: Sink) -> None:
+    def __init__(
+        self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, pulse: Pulse, on_event: Sink
+    ) -> None:
         self.moved = 0
         self._key = key
         self._size = size
         self._have = have
         self._rate = rate
         self._stop = stop
+        self._pulse = pulse
         self._emit = on_event
         self._told = time.monotonic()
         self._pending = 0
@@ -34,6 +37,7 @@ class Meter:
     def add(self, count: int) -> None:
         """Count bytes that came; waits when they came too fast. Raises ``Stopped``."""
         now = time.monotonic()
+        self._pulse.beat()
         with self._lock:
             self.moved += count
             self._pending += count

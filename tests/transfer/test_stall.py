@@ -1,0 +1,73 @@
+"""A stall is named while it lasts, and an interrupted run calls nothing failed that was only interrupted."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cxrprep import api
+from cxrprep.api.planning import FetchOptions
+from cxrprep.events import Event, ItemFinished, Stalled
+from cxrprep.transfer.limits import Pulse
+from tests.soak import faults
+from tests.soak.faults import OBJECT, Mirror, serving
+
+
+def test_silence_counts_only_while_somebody_waits() -> None:
+    now = [100.0]
+    pulse = Pulse(lambda: now[0])
+    now[0] += 50
+    assert pulse.silence == 0
+    with pulse:
+        now[0] += 7
+        assert pulse.silence == 7
+        pulse.beat()
+        with pulse:
+            now[0] += 3
+        assert pulse.silence == 0
+        now[0] += 2
+        assert pulse.silence == 2
+    assert pulse.silence == 0
+
+
+def test_a_stall_names_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.transfer.engine._STALL_SECONDS", 0.3)
+    seen: list[Event] = []
+    body = b"x" * 300_000
+    with serving(Mirror(body, [faults.stall(100_000), faults.honest])) as port:
+        address = f"http://127.0.0.1:{port}/mirror/"
+        options = FetchOptions(timeout=1.5)
+        api.download("nih-chestxray14", tmp_path / "root", source=address, options=options, on_event=seen.append)
+    stalls = [event for event in seen if isinstance(event, Stalled)]
+    assert stalls
+    assert f"127.0.0.1:{port}" in stalls[0].cause
+    # Said ever more rarely, not at each look.
+    assert len(stalls) <= 5
+    assert (tmp_path / "root" / OBJECT).read_bytes() == body
+
+
+def test_what_an_interrupt_cut_off_is_not_called_failed(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    begun = threading.Event()
+    with serving(Mirror(b"x" * 3_000_000, [faults.stall(1_000_000)])) as port:
+
+        def sink(event: Event) -> None:
+            seen.append(event)
+            if type(event).__name__ == "StageStarted":
+                begun.set()
+
+        def interrupt() -> None:
+            import _thread
+            import time
+
+            begun.wait(30)
+            time.sleep(0.7)
+            _thread.interrupt_main()
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            api.download("nih-chestxray14", tmp_path / "root", source=f"http://127.0.0.1:{port}/mirror/", on_event=sink)
+    assert begun.is_set()
+    assert not [event for event in seen if isinstance(event, ItemFinished) and event.status == "error"]
