@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_dask_without_or_with_a_wrong_scheduler_says_what_to_do() -> None:
 
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrprep.engine._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cxrprep.engine.cluster._CONNECT_SECONDS", 1)
     with pytest.raises(SourceUnreachableError, match="no Dask scheduler answers at tcp"):
         list(Engine("dask", scheduler="tcp://127.0.0.1:9").run(jobs.squares, [1]))
 
@@ -127,10 +128,39 @@ def test_a_cluster_gives_the_same(scheduler: str) -> None:
 
 
 @pytest.mark.slow
-def test_on_a_cluster_too_only_the_item_that_kills_is_lost(scheduler: str) -> None:
-    found = list(Engine("dask", scheduler=scheduler).run(jobs.squares_or_crash, range(20), batch=5))
-    assert [outcome.item for outcome in found if isinstance(outcome, Lost)] == [7]
-    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(20) if n != 7]
+def test_on_a_cluster_too_only_the_item_that_kills_is_lost_and_no_worker_dies_of_it(scheduler: str) -> None:
+    import distributed
+
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        before = client.run(os.getpid)
+        found = list(Engine("dask", scheduler=scheduler).run(jobs.squares_or_crash, range(60), batch=5))
+        after = client.run(os.getpid)
+        children = client.run(_children)
+    assert sorted(outcome.item for outcome in found if isinstance(outcome, Lost)) == [7, 40]
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
+    assert before == after
+    # The processes beside the workers are gone when the run is over.
+    assert all(not names for names in children.values()), children
+
+
+def _children() -> list[str]:
+    """The command lines of this process's children that do our work."""
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if "spawn_main" in command:
+                found.append(command)
+    return found
+
+
+@pytest.mark.slow
+def test_single_calls_on_a_cluster_break_as_they_do_here(scheduler: str) -> None:
+    for engine in (Engine(jobs=1), Engine("dask", scheduler=scheduler)):
+        with engine.executor() as executor:
+            assert executor.submit(jobs.squares, [3]).result() == [9]
+            with pytest.raises(BrokenProcessPool):
+                executor.submit(jobs.squares_or_crash, [7]).result()
 
 
 @pytest.mark.slow
