@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.api.folders import Folder, Place, find_place
 from cxrprep.archives import is_archive
 from cxrprep.datasets.spec import find_dataset
-from cxrprep.errors import AccessError, NothingSelectedError, UsageError
+from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.lock import Record
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, draw, make_plan
@@ -218,8 +218,31 @@ def _answered(job: Job, transfer: Transfer, selection: Selection) -> frozenset[s
     tables = job.tables
     if tables is None:
         _fetch_tables(job, transfer)
-    found = select_images(job.spec, job.folder.root, selection, release=None, tables=tables, on_event=job.on_event)
+    try:
+        found = select_images(job.spec, job.folder.root, selection, release=None, tables=tables, on_event=job.on_event)
+    except TableError as error:
+        other = find_dataset(job.spec.companion) if job.spec.companion else None
+        if other is None or _has_tables(other, tables or job.folder.root):
+            raise
+        raise _of_two(job.spec, other, f"they are not in {tables or job.source.address}") from error
     return found.ids
+
+
+def _has_tables(spec: DatasetSpec, folder: Path) -> bool:
+    names = [file.path for file in spec.files_of(spec.default_release) if file.kind == "table"]
+    return any((folder / spelling).exists() for name in names for spelling in (name, name.removesuffix(".gz")))
+
+
+def _of_two(spec: DatasetSpec, other: DatasetSpec, reason: str) -> AccessError:
+    """The error for tables of another project that are not to be had."""
+    agreements = [
+        mirror.agreement for mirror in (s.mirror_named(s.default_mirror) for s in (spec, other)) if mirror is not None
+    ]
+    return AccessError(
+        f"splits, views and labels of {spec.name} stand in the tables of {other.name}, which has an agreement of its "
+        f"own: {reason}",
+        hint=f"sign both {' and '.join(agreements)}; or give the tables: --tables DIR",
+    )
 
 
 def _fetch_tables(job: Job, transfer: Transfer) -> None:
@@ -244,11 +267,7 @@ def _fetch_tables(job: Job, transfer: Transfer) -> None:
                 job, transfer, source, (f.remote() for f in other.files_of(mirror.release) if f.kind == "table")
             )
         except AccessError as error:
-            raise AccessError(
-                f"splits, views and labels of {job.spec.name} stand in the tables of {other.name}, which has an "
-                f"agreement of its own: {error.message}",
-                hint=f"sign both {job.place.mirror.agreement} and {mirror.agreement}; or give the tables: --tables DIR",
-            ) from error
+            raise _of_two(job.spec, other, error.message) from error
         finally:
             source.close()
 

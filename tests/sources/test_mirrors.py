@@ -324,6 +324,17 @@ def test_without_the_other_agreement_both_are_named(
     assert len([name for name in tree(tmp_path / "root") if name.endswith(".dcm")]) == 1
 
 
+@pytest.mark.usefixtures("projects")
+def test_a_labs_copy_without_the_other_projects_tables(tmp_path: Path, command: Command) -> None:
+    words = ("download", "mimic-cxr", tmp_path / "root", "--source", tmp_path / "dicom", "--split", "test")
+    done = command(*words)
+    assert done["code"] == 5
+    assert "https://physionet.org/content/mimic-cxr/2.1.0/" in done["printed"]
+    assert "https://physionet.org/content/mimic-cxr-jpg/2.1.0/" in done["printed"]
+    fine(command(*words, "--tables", tmp_path / "jpg"))
+    assert len([name for name in tree(tmp_path / "root") if name.endswith(".dcm")]) == 1
+
+
 def test_a_patient_of_mimic_cxr_costs_no_list_of_checksums(
     tmp_path: Path, command: Command, projects: Projects, login: LogIn
 ) -> None:
