@@ -150,7 +150,7 @@ def _read_journals(journals: list[Path]) -> Iterator[pa.Table]:
     while taken := list(islice(rows, PART_ROWS)):
         try:
             columns = [pa.array(values, f.type) for values, f in zip(zip(*taken, strict=True), SCHEMA, strict=True)]
-        except (TypeError, ValueError, pa.ArrowException):
+        except (TypeError, ValueError, OverflowError, pa.ArrowException):
             continue
         yield pa.Table.from_arrays(columns, schema=SCHEMA)
 
