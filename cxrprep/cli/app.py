@@ -92,12 +92,10 @@ class Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that ``args`` begin with. Raises ``click.UsageError`` with the nearest name."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            raise click.UsageError(
-                f"there is no command {args[0]!r}{_meant(args[0], self.list_commands(ctx))}", ctx
-            ) from error
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            raise click.UsageError(f"there is no command {args[0]!r}{_meant(args[0], known)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """What the command gives. An interrupt is passed on as it is: click's own word for it knows no SIGTERM."""
