@@ -62,7 +62,7 @@ def test_the_policies(
     assert found == [default, compat, derived]
 
 
-@pytest.mark.parametrize("text", ["", " \n ", "IMPRESSION:\n"])
+@pytest.mark.parametrize("text", ["", " \n ", "IMPRESSION:\n", "Kein Erguss, keine Stauung."])
 def test_an_empty_report_is_no_finding_only_where_compatibility_asks(text: str) -> None:
     assert set(label_report(text).labels.values()) == {None}
     compat = label_report(text, policy="chexpert-labeler")

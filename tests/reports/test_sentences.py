@@ -22,6 +22,13 @@ from cxrprep.labels.report.sentences import normalised, split_sentences
         ("Seen by Dr. X. Clear.", ["seen by dr. x", "clear"]),
         ("Pneumonia? Clear!", ["pneumonia?", "clear"]),
         ("wrapped\nline", ["wrapped line"]),
+        ("Small effusion\nNo edema\nCardiomegaly", ["small effusion", "no edema", "cardiomegaly"]),
+        ("- No effusion\n- Edema\n", ["no effusion", "edema"]),
+        ("No effusion,\nEdema or mass", ["no effusion, edema or mass"]),
+        (
+            "A line that is as long as those that were wrapped at the\nRight margin",
+            ["a line that is as long as those that were wrapped at the right margin"],
+        ),
         ("one\n\ntwo", ["one", "two"]),
         ("one\n \t\ntwo", ["one", "two"]),
         ("air-space disease", ["air space disease"]),

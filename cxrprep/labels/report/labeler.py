@@ -74,7 +74,7 @@ class Labeler:
 
     def _without_labels(self, status: ReportStatus) -> ReportLabels:
         labels: dict[str, int | None] = dict.fromkeys(self.rules.reported)
-        if self.policy.empty_is_normal and status is not ReportStatus.UNREADABLE:
+        if self.policy.empty_is_normal:
             labels = self._aggregator.labels(0)
         return ReportLabels(labels, (), status, "")
 

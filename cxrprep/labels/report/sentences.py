@@ -21,16 +21,20 @@ _LOOKALIKES = str.maketrans(
     }
 )
 _NON_ASCII = re.compile(r"[^ -~]")
+_CONTROL = re.compile(r"[\0-\x09\x0c-\x1f\x7f]")
 _LETTER = re.compile(r"[a-z]")
 _DASH = re.compile(r"(?<= )-{1,3}(?= )")
-# A sentence ends at . ! or ? before a blank or a letter ("clear.No"), at a number that opens a list item, and at an
-# empty line. A single new line is only a wrapped line.
+# A sentence ends at . ! or ? before a blank or a letter ("clear.No"), at a number that opens a list item, at an empty
+# line and at a list line. Any other new line is only a wrapped line.
 _END = re.compile(
     r"(?<![.!?])[.!?]++(?=[\s)\]\"']|$)"
     r"|[.](?=[a-z]{2})"
     r"|(?<![\w.])\d{1,2}[.)](?=\s*[a-z])"
     r"|\n[ \t]*\n"
+    r"|\v"
 )
+# A short line before a capital or a bullet was not wrapped: it is an item of a list.
+_LIST_LINE = re.compile(r"(?m)^(?=.{1,40}$)(.*[^\s,;:])[ \t]*(\n)(?=[ \t]{0,40}(?:[A-Z]|[-*\u2022][ \t]*[A-Za-z]))")
 _ABBREVIATIONS = frozenset(("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st"))
 
 
@@ -50,7 +54,7 @@ def normalised(text: str) -> str:
     """
     if not text.isascii():
         text = _NON_ASCII.sub(_replacement, text)
-    lowered = text.lower().replace("\t", " ").replace("\r", " ")
+    lowered = _CONTROL.sub(" ", text.lower())
     if " -" in lowered:
         lowered = _DASH.sub(lambda found: ";" * len(found[0]), lowered)
     return lowered.replace("-", " ").replace("_", " ")
@@ -58,12 +62,12 @@ def normalised(text: str) -> str:
 
 def _replacement(found: re.Match[str]) -> str:
     char = found[0]
-    return char if char == "\n" else char.translate(_LOOKALIKES) if ord(char) in _LOOKALIKES else " "
+    return char if char in "\n\v" else char.translate(_LOOKALIKES) if ord(char) in _LOOKALIKES else " "
 
 
 def split_sentences(text: str) -> list[Sentence]:
     """The sentences of ``text``, in order; those without a letter are left out."""
-    flat = normalised(text)
+    flat = normalised(_with_list_lines(text) if "\n" in text else text)
     found: list[Sentence] = []
     start = 0
     for end in _END.finditer(flat):
@@ -75,6 +79,15 @@ def split_sentences(text: str) -> list[Sentence]:
         start = end.end()
     _append(found, flat, start, len(flat))
     return found
+
+
+def _with_list_lines(text: str) -> str:
+    """The text with a vertical tab in place of each new line that ends an item of a list."""
+    ends = [line.start(2) for line in _LIST_LINE.finditer(text)]
+    if not ends:
+        return text
+    pieces = [text[begin:end] for begin, end in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
+    return "\v".join(pieces)
 
 
 def _abbreviated(flat: str, dot: int) -> bool:
