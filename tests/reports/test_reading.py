@@ -27,7 +27,14 @@ def test_the_zip_of_mimic_gives_patients_and_studies(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
-    files = {"b.txt": "No edema.", "a/x.txt": "Edema.", ".hidden/y.txt": "no", "z.md": "no", member(1): mimic_report(1)}
+    files = {
+        "b.txt": "No edema.",
+        "a/x.txt": "Edema.",
+        ".hidden/y.txt": "no",
+        "z.md": "no",
+        "LICENSE.txt": "no",
+        member(1): mimic_report(1),
+    }
     reports = read(folder(tmp_path / "r", files))
     assert [(r.key, r.study) for r in reports] == [("a/x.txt", None), ("b.txt", None), (member(1), "50000001")]
 

@@ -162,7 +162,7 @@ def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabe
     if report.problem:
         status = ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE
         return ReportLabels(dict.fromkeys(labeler.rules.reported), (), status, "")
-    study = f"s{report.study}" if report.study and report.mimic else ""
+    study = "" if report.study is None or report.mimic is False else f"s{report.study.removeprefix('s')}"
     return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
 
 

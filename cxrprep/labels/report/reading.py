@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_REPORT_BYTES: Final = 64 << 20
 _MAX_RATIO: Final = 1000
 _MIMIC_NAME: Final = re.compile(r"(?:^|/)p(\d{8})/s(\d{8})\.txt$")
+_BESIDE: Final = ("license", "readme", "sha256sums", "md5sums", "records", "changelog")
 _CSV_FIELD_LIMIT: Final = 128 << 20
 
 _TEXT_COLUMNS: Final = (
@@ -103,9 +104,10 @@ def open_collection(path: Path) -> Collection:
     if path.is_dir():
         names = sorted(
             file.relative_to(path).as_posix()
-            for suffix in ("*.txt", "*.xml")
-            for file in path.rglob(suffix)
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            for file in path.rglob("*")
+            if _is_report(file.name)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
         )
         return _named(path, "folder", names)
     if not path.exists():
@@ -116,7 +118,7 @@ def open_collection(path: Path) -> Collection:
     if suffix == ".zip":
         # Closed again: the directory of a large archive is worth a hundred megabytes, and workers read it themselves.
         with _zip(path) as archive:
-            names = sorted({name for name in archive.namelist() if name.lower().endswith((".txt", ".xml"))})
+            names = sorted({name for name in archive.namelist() if _is_report(PurePosixPath(name).name)})
         return _named(path, "zip", names)
     if suffix in (".txt", ".xml"):
         return Collection(path.parent, "folder", (path.name,))
@@ -130,6 +132,12 @@ def open_collection(path: Path) -> Collection:
         f"{path} is no collection of reports that is known by its name",
         hint="MIMIC's mimic-cxr-reports.zip or its folder, Open-i XML, a .csv or a .parquet with a report column",
     )
+
+
+def _is_report(name: str) -> bool:
+    """Whether a file's name may be that of a report; what lies beside the reports of a release is none."""
+    lower = name.lower()
+    return lower.endswith((".txt", ".xml")) and not lower.startswith(_BESIDE)
 
 
 def _named(path: Path, kind: str, names: Sequence[str]) -> Collection:
@@ -242,7 +250,7 @@ def _tar_rows(path: Path) -> Iterator[Report]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                if not member.isfile() or not member.name.lower().endswith((".txt", ".xml")):
+                if not member.isfile() or not _is_report(PurePosixPath(member.name).name):
                     continue
                 if not safe_name(member.name) or member.size > MAX_REPORT_BYTES:
                     yield Report(member.name, problem="the member's name or size is not that of a report", refused=True)
@@ -287,7 +295,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
     wanted = {*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS, *_ID_COLUMNS, *_PATIENT_COLUMNS}
     columns = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
