@@ -26,7 +26,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.box_api import BoxApi
-from cxrprep.sources.client import HttpClient
+from cxrprep.sources.client import HttpClient, nobody
 from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class BoxSource:
         ranges = int(options.extra.get("ranges", "4"))
         self.politeness = Politeness(connections=options.connections or 4, ranges=ranges)
         self._known = {file.key: file for file in options.known}
-        self._client = HttpClient(options, login=_nobody, explain=self._explain)
+        self._client = HttpClient(options, login=nobody, explain=self._explain)
         token = options.credentials.box() if options.credentials is not None else None
         api = elsewhere or endpoints.ENDPOINTS["box"]
         self._api = BoxApi(token, self._link, api, options.timeout) if token is not None else None
@@ -275,7 +275,3 @@ def _sent_name(answer: Answer) -> str:
     if found is None:
         return ""
     return urllib.parse.unquote(found[1]) if found[1] else found[2] or found[3] or ""
-
-
-def _nobody(host: str) -> None:
-    del host

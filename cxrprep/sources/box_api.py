@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources import endpoints
+from cxrprep.sources import sdk
 from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
@@ -107,15 +107,13 @@ class BoxApi:
         """What the SDK returns, its exceptions as ours. They hold requests with the token: none is chained."""
         from box_sdk_gen import BoxAPIError, BoxSDKError
 
-        sdk = self._connected()
+        client = self._connected()
         try:
-            return ask(sdk)
+            return ask(client)
         except BoxAPIError as error:
             failed = self._failed(error.response_info.status_code, error.response_info.headers or {})
-        except BoxSDKError:
-            failed = SourceUnreachableError(
-                f"{endpoints.host_of(self._endpoint)} cannot be reached", hint="check the network; run again"
-            )
+        except BoxSDKError as error:
+            failed = sdk.failure(self._endpoint, error, self._timeout)
         raise failed
 
     def _failed(self, status: int, headers: Any) -> CxrprepError:
@@ -136,6 +134,7 @@ class BoxApi:
                 from box_sdk_gen.networking import BoxNetworkClient, BoxRetryStrategy
                 from box_sdk_gen.networking.timeout_config import TimeoutConfig
 
+                sdk.trust_named_certificates()
                 self._session = requests.Session()
                 milliseconds = int(self._timeout * 1000)
                 network = NetworkSession(

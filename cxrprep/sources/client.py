@@ -68,7 +68,7 @@ class HttpClient:
         """Nothing is connected yet. Raises ``AccessError`` for a cookie file that cannot be read."""
         credentials = options.credentials
         if login is None:
-            login = credentials.host if credentials is not None else _nobody
+            login = credentials.host if credentials is not None else nobody
         self._timeout = options.timeout
         self._connections = Connections(options.timeout)
         self._logins = Logins(login, options.cookie_file)
@@ -295,7 +295,8 @@ class HttpClient:
             self._connections.drop(wire)
 
 
-def _nobody(host: str) -> Login | None:
+def nobody(host: str) -> Login | None:
+    """No login, for no host: what a source passes whose service has a way of its own."""
     del host
     return None
 

@@ -8,7 +8,6 @@ encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_H
 from __future__ import annotations
 
 import os
-import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
@@ -49,8 +48,3 @@ def named(service: str) -> str | None:
 def is_here(host: str) -> bool:
     """Whether ``host`` is this machine."""
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def host_of(address: str) -> str:
-    """The host of an address, in lower case."""
-    return (urllib.parse.urlsplit(address).hostname or "").lower()

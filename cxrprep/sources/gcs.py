@@ -15,10 +15,12 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.credentials import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.sources import sdk
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient
+from cxrprep.sources.client import HttpClient, nobody
 from cxrprep.sources.gcs_access import GoogleAccess
 from cxrprep.sources.patience import patiently
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
 
-_LOGIN: Final = "run: gcloud auth application-default login (or set GOOGLE_APPLICATION_CREDENTIALS to a key file)"
 _FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,updated,contentEncoding),nextPageToken"
 _FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
 
@@ -60,7 +61,7 @@ class GcsSource:
         self.politeness = Politeness(connections=options.connections or 16, ranges=ranges)
         self._timeout = options.timeout
         self._access = GoogleAccess(options.credentials)
-        self._client = HttpClient(options, login=_nobody, explain=self._explain)
+        self._client = HttpClient(options, login=nobody, explain=self._explain)
         self._lock = threading.Lock()
         self._storage: Any = None
 
@@ -173,9 +174,7 @@ class GcsSource:
         except google.api_core.exceptions.GoogleAPICallError as error:
             failed = self._failed(error)
         except (requests.exceptions.RequestException, google.auth.exceptions.TransportError, OSError) as error:
-            failed = SourceUnreachableError(
-                f"{self._access.host} cannot be reached ({type(error).__name__})", hint="check the network; run again"
-            )
+            failed = sdk.failure(self._access.endpoint, error, self._timeout)
         except google.auth.exceptions.GoogleAuthError:
             # What the library makes of a 401: it would renew the login, which nobody does not have.
             refused = self._refusal(401, f"gs://{self._bucket}") if self._access.is_anonymous else None
@@ -235,8 +234,10 @@ class GcsSource:
             return self._unpaid()
         if status == 401:
             if self._access.is_anonymous:
-                return AccessError(f"{subject}: Google wants a login (401)", hint=_LOGIN)
-            return AccessError(f"{subject}: Google rejects the login (401)", hint=f"it may have expired; {_LOGIN}")
+                return AccessError(f"{subject}: Google wants a login (401)", hint=ADVICE["google"])
+            return AccessError(
+                f"{subject}: Google rejects the login (401)", hint=f"it may have expired; {ADVICE['google']}"
+            )
         if status == 403:
             return self._forbidden(subject, said)
         if status == 404:
@@ -251,7 +252,7 @@ class GcsSource:
                 hint="name a project of yours with billing switched on: --billing-project PROJECT",
             )
         if self._access.is_anonymous:
-            return AccessError(f"{subject}: Google refuses access without a login (403)", hint=_LOGIN)
+            return AccessError(f"{subject}: Google refuses access without a login (403)", hint=ADVICE["google"])
         if "physionet.org" in self._agreement:
             hint = (
                 "link this Google account at https://physionet.org/settings/cloud/, and ask for access by Google Cloud "
@@ -280,7 +281,3 @@ def _digest(algorithm: str, text: str | None) -> Digest | None:
         return Digest(algorithm, base64.b64decode(text, validate=True).hex()) if text else None
     except (binascii.Error, ValueError):
         return None
-
-
-def _nobody(host: str) -> None:
-    del host

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials import ADVICE
 from cxrprep.errors import AccessError, SourceUnreachableError
-from cxrprep.sources import endpoints
+from cxrprep.sources import sdk
 
 if TYPE_CHECKING:
     from cxrprep.credentials import Credentials
@@ -33,7 +33,6 @@ class GoogleAccess:
         self._looked = False
         self._session: Any = None
         self.endpoint = (os.environ.get("STORAGE_EMULATOR_HOST") or _ENDPOINT).rstrip("/")
-        self.host = endpoints.host_of(self.endpoint)
 
     @property
     def is_anonymous(self) -> bool:
@@ -55,6 +54,7 @@ class GoogleAccess:
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
+        sdk.trust_named_certificates()
         have = self._look() or AnonymousCredentials()  # type: ignore[no-untyped-call]  # the library's
         # A project is needed for making buckets only.
         client: Any = storage.Client(project=self._project or "none", credentials=have)
@@ -140,6 +140,7 @@ class GoogleAccess:
         import requests
 
         if self._session is None:
+            sdk.trust_named_certificates()
             self._session = requests.Session()
         try:
             have.refresh(google.auth.transport.requests.Request(self._session))

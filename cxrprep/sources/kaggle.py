@@ -18,7 +18,7 @@ from cxrprep.credentials import ADVICE, Login, Secret
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient
+from cxrprep.sources.client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.patience import patiently
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
@@ -56,7 +56,7 @@ class KaggleSource:
         self._members = options.extra.get("members") == "yes" and not self._archive_name
         ranges = int(options.extra.get("ranges", "4")) if self._archive_name else 1
         self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
-        self._client = HttpClient(options, login=_nobody, explain=_explain)
+        self._client = HttpClient(options, login=nobody, explain=_explain)
         self._api = KaggleApi(options.timeout, options.user_agent, self._credential, self._refusal)
         self._lock = threading.Lock()
         self._signed: Secret | None = None
@@ -296,7 +296,3 @@ def _parts(url: str) -> tuple[str, str, int | None, str]:
     if len(words) != 2:
         raise UsageError(f"{url} names no dataset of Kaggle", hint="write it as kaggle://OWNER/NAME")
     return words[0], words[1], int(version[1]) if version else None, archive
-
-
-def _nobody(host: str) -> None:
-    del host

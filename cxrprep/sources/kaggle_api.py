@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from cxrprep.credentials import Login
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.sources import endpoints
+from cxrprep.sources import endpoints, sdk
 from cxrprep.sources.answers import Answer, refusal
 from cxrprep.sources.client import USER_AGENT
-from cxrprep.sources.connection import split_url, unreachable, without_query
+from cxrprep.sources.connection import without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,9 +132,7 @@ class KaggleApi:
         except requests.exceptions.HTTPError as error:
             failed = self._refused(error.response, what)
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            endpoint, _ = split_url(self._endpoint)
-            cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else error
-            failed = unreachable(endpoint, _first_of(cause), self._timeout)
+            failed = sdk.failure(self._endpoint, error, self._timeout)
         raise failed from None
 
     def _refused(self, response: Any, what: str) -> CxrprepError:
@@ -164,6 +162,8 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
     from kagglesdk.kaggle_env import KaggleEnv
     from kagglesdk.kaggle_http_client import KaggleHttpClient
     from requests.adapters import HTTPAdapter
+
+    sdk.trust_named_certificates()
 
     class Adapter(HTTPAdapter):
         """An adapter with a time-out: the SDK passes none."""
@@ -204,17 +204,6 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
             return f"{endpoint}/v1/{service_name}/{request_name}"
 
     return Client(env=KaggleEnv.PROD, user_agent=user_agent)
-
-
-def _first_of(error: BaseException) -> BaseException:
-    """The system's own error at the bottom of what requests and urllib3 wrap around it."""
-    seen = {id(error)}
-    while True:
-        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-        if not isinstance(inner, BaseException) or id(inner) in seen:
-            return error
-        seen.add(id(inner))
-        error = inner
 
 
 def _code_within(response: Any) -> int:

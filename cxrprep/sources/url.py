@@ -16,7 +16,7 @@ from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUn
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure import SharedAccess, quoted, read_listing
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient
+from cxrprep.sources.client import HttpClient, nobody
 from cxrprep.sources.patience import patiently
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 
@@ -57,7 +57,7 @@ class SignedUrlSource:
         self._archives: dict[str, RemoteFile] = {}
         self._members = options.extra.get("members") == "yes"
         self.politeness = Politeness(connections=options.connections or 4, ranges=int(options.extra.get("ranges", "8")))
-        self._client = HttpClient(options, login=_nobody, explain=self._explain)
+        self._client = HttpClient(options, login=nobody, explain=self._explain)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The blobs below ``prefix``; the members of an archive when ``prefix`` leads into one.
@@ -283,10 +283,6 @@ class SignedUrlSource:
             if member.key == file.key:
                 return member
         raise NotInSourceError(f"{file.key}: the archive has no such member", hint="look at the archive's listing")
-
-
-def _nobody(host: str) -> None:
-    del host
 
 
 def _now() -> dt.datetime:

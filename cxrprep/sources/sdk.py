@@ -1,0 +1,46 @@
+"""What the services' own clients have in common: they all speak through requests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cxrprep.sources.connection import split_url, unreachable
+
+if TYPE_CHECKING:
+    from cxrprep.errors import CxrprepError
+
+
+def trust_named_certificates() -> None:
+    """Let requests trust what the rest of the system trusts.
+
+    ``SSL_CERT_FILE`` is what a site with a certificate of its own sets; requests reads ``REQUESTS_CA_BUNDLE`` alone.
+    """
+    named = os.environ.get("SSL_CERT_FILE")
+    if named and not os.environ.get("CURL_CA_BUNDLE"):
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", named)
+
+
+def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
+    """The error that says why ``address`` could not be reached, from whatever an SDK made of it.
+
+    Nothing of the SDK's own texts is taken over: they may hold requests with their headers.
+    """
+    import requests
+
+    endpoint, _ = split_url(address)
+    cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
+    return unreachable(endpoint, cause, timeout)
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """The system's own error at the bottom of what requests, urllib3 and an SDK wrap around it."""
+    seen = {id(error)}
+    while True:
+        held = getattr(error, "error", None)
+        wrapped = getattr(error, "reason", None)
+        inner = error.__cause__ or error.__context__ or held or wrapped
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner
