@@ -157,8 +157,8 @@ class LabelSettings:
     """Which labels go into the manifest and what uncertain ones become."""
 
     source: str = _set("", "whose labels go into images.parquet; default: the release's own")
-    uncertain: str = _set("keep", "what -1 becomes on export and load", choices=UNCERTAIN)
-    blank: str = _set("null", "what null (not mentioned) becomes on export and load", choices=BLANK)
+    uncertain: str = _set("keep", "what -1 becomes in manifest and export; labels.parquet keeps it", choices=UNCERTAIN)
+    blank: str = _set("null", "what null (not mentioned) becomes there", choices=BLANK)
     uncertain_by: dict[str, str] = field(
         default_factory=dict, metadata=_about('the same for single observations: Edema = "ones"', UNCERTAIN)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -35,7 +36,9 @@ class Grouped(click.Command):
             if record is not None and isinstance(parameter, click.Option):
                 common = {"--config", "--help"} & set(parameter.opts)
                 section = getattr(parameter, "section", "Output" if common else "Options")
-                sections.setdefault(section, []).append(record)
+                # Bounds in click's notation; who breaks them is told in words.
+                text = re.sub(r"\s*\[(?:\d+<=)?x[<>]=\d+\]$", "", record[1])
+                sections.setdefault(section, []).append((record[0], text))
         order = [name for name in sections if name not in _LAST] + [name for name in _LAST if name in sections]
         return {name: sections[name] for name in order if sections[name]}
 

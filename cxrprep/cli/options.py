@@ -76,6 +76,8 @@ def setting(
         choices = [choice for choice in about.choices if choice]
         attributes["type"] = click.Choice(choices)
         attributes["metavar"] = metavar or "|".join(choices)
+    if isinstance(attributes.get("type"), click.Choice):
+        attributes["metavar"] = attributes["metavar"] or "|".join(attributes["type"].choices)
     attributes["multiple"] = kind.startswith("tuple")
     attributes["metavar"] = attributes["metavar"] or {"int": "N", "float": "SECONDS"}.get(kind)
     return click.option(*declarations, cls=Setting, key=key, section=section, **attributes)
