@@ -17,7 +17,7 @@ def trust_named_certificates() -> None:
     ``SSL_CERT_FILE`` is what a site with a certificate of its own sets; requests reads ``REQUESTS_CA_BUNDLE`` alone.
     """
     named = os.environ.get("SSL_CERT_FILE")
-    if named and not os.environ.get("CURL_CA_BUNDLE"):
+    if named:
         os.environ.setdefault("REQUESTS_CA_BUNDLE", named)
 
 

@@ -170,8 +170,9 @@ class Box:
 @contextmanager
 def serving(files: dict[str, bytes], static: dict[str, str] | None = None, **options: Any) -> Iterator[Box]:
     """A running service; ``options`` are fields of ``Box``."""
+    tls = options.pop("tls", None)
     box = Box(files, static or {}, **options)
-    with running(box.answer) as box.app, running(box.store) as box.cloud:
+    with running(box.answer, tls) as box.app, running(box.store, tls) as box.cloud:
         yield box
 
 

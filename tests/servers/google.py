@@ -162,8 +162,9 @@ def key_file(folder: Path, token_url: str) -> Path:
 @contextmanager
 def serving(files: dict[str, bytes], name: str = "bucket", **options: Any) -> Iterator[Bucket]:
     """A running service with one bucket; ``options`` are fields of ``Bucket``."""
+    tls = options.pop("tls", None)
     bucket = Bucket(name, dict(files), **options)
-    with running(bucket.answer) as bucket.server:
+    with running(bucket.answer, tls) as bucket.server:
         yield bucket
 
 

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.servers.loopback import Reply, Request, Server, as_json, basic, goog_hash, object_reply, running
 
@@ -144,10 +145,11 @@ def archive_of(files: dict[str, bytes]) -> bytes:
 
 
 @contextmanager
-def serving(files: dict[str, bytes], name: str = "owner/data", **options: object) -> Iterator[Kaggle]:
+def serving(files: dict[str, bytes], name: str = "owner/data", **options: Any) -> Iterator[Kaggle]:
     """A running service; ``options`` are fields of ``Kaggle`` and of ``Dataset``."""
     about = {key: options.pop(key) for key in ("version", "zipped", "archive") if key in options}
-    state = Kaggle(Dataset(name, files, **about), **options)  # type: ignore[arg-type]  # checked by the dataclasses
-    with running(state.answer) as state.api, running(state.store) as state.storage:
+    tls = options.pop("tls", None)
+    state = Kaggle(Dataset(name, files, **about), **options)
+    with running(state.answer, tls) as state.api, running(state.store, tls) as state.storage:
         state.storage_url = state.storage.url
         yield state

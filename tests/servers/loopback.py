@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import email.utils
 import hashlib
 import http.server
+import ipaddress
 import json
 import re
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 
@@ -93,6 +98,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
+    scheme = "http"
 
     def __init__(self, app: Callable[[Request], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -104,7 +110,7 @@ class Server(http.server.ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address, without a slash at its end."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients hang up in these tests; that is no news."""
@@ -145,10 +151,41 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@cache
+def certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody has signed, with its key, made in ``folder`` for this run."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "loopback.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
 @contextmanager
-def running(app: Callable[[Request], Reply]) -> Iterator[Server]:
-    """A server that answers with ``app`` for as long as the block lasts."""
+def running(app: Callable[[Request], Reply], certificate: Path | None = None) -> Iterator[Server]:
+    """A server that answers with ``app`` for as long as the block lasts; over TLS with a ``certificate``."""
     server = Server(app)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.scheme = "https"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
