@@ -50,9 +50,11 @@ CheXpert, MIMIC-CXR and NIH ChestX-ray14.
 
 \b
 Begin with:
-  cxrprep datasets                       what there is, and how to get access
+  cxrprep datasets            what there is, and how to get access
+  cxrprep doctor              what this machine and your logins still lack
+  cxrprep COMMAND --help      options and examples
+A first look that needs no account:
   cxrprep download nih-chestxray14 --limit 100 --dry-run
-  cxrprep COMMAND --help                 options and examples
 """
 
 
