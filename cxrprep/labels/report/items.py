@@ -73,6 +73,7 @@ OR: Final = int(Cue.OR)
 VERSUS: Final = int(Cue.VERSUS)
 LIST: Final = int(Cue.LIST)
 WEAK: Final = int(Cue.WEAK)
+FIRM: Final = int(Cue.FIRM)
 
 FORWARD: Final = NEGATION | UNCERTAINTY | DOUBT
 BACKWARD: Final = NEGATION_AFTER | UNCERTAINTY_AFTER | DOUBT_AFTER

@@ -295,10 +295,11 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        names = file.schema_arrow.names
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
     wanted = {*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS, *_ID_COLUMNS, *_PATIENT_COLUMNS}
-    columns = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
+    columns = [name for name in names if name.strip().lower() in wanted]
     _needs_text(path, [name.strip().lower() for name in columns])
     number = 0
     batches = file.iter_batches(batch_size=4096, columns=columns)

@@ -77,6 +77,7 @@ class Cue(enum.IntFlag):
     VERSUS = enum.auto()
     LIST = enum.auto()
     WEAK = enum.auto()
+    FIRM = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from cxrprep.labels.report.items import (
     COMMA,
     DOUBT,
     DOUBT_AFTER,
+    FIRM,
     FORWARD,
     LIST,
     NEGATION,
@@ -146,7 +147,7 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     following = items[place]
     if following.cue & (STOP | VERB) or following.structure:
         return False
-    opened = bool(following.cue & OPENER) and not governor.cue & LIST
+    opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or following.cue & FIRM)
     mentioned = False
     for later in items[place : place + _WINDOW]:
         if later.cue & STOP:
@@ -155,8 +156,11 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
             # "No consolidation, large effusion, or pneumothorax": the list ends behind the "or".
             return True
         if later.cue & VERB:
-            # "No effusion and the heart is enlarged": a statement of its own.
-            return not opened and not (mentioned and conjoined)
+            # "No effusion and the heart is enlarged", "no consolidation, effusion is small": a statement of its own.
+            return not opened and (not mentioned or bool(later.cue & LIST))
+        if mentioned and later.cue & STABLE and not conjoined:
+            # "No pneumothorax, effusion unchanged".
+            return False
         mentioned = mentioned or bool(later.mentions)
     return not opened
 
