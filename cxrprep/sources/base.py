@@ -77,6 +77,26 @@ class ByteStream(Protocol):
         ...
 
 
+class Closing:
+    """The part of a ``ByteStream`` that all of them share: used in a ``with``, it is closed at the end."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """See ``ByteStream.close``."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Politeness:
     """What a service can bear: ``connections`` at once a host; ``ranges`` of one file at once (1 forbids splitting)."""

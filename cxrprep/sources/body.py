@@ -5,15 +5,14 @@ from __future__ import annotations
 import http.client
 import time
 import zlib
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.answers import expects_page, looks_like_page, page_instead
+from cxrprep.sources.base import Closing
 from cxrprep.sources.connection import Connections, Endpoint, unreachable
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cxrprep.model import Digest
     from cxrprep.sources.answers import Answer
     from cxrprep.sources.wire import Head, Wire
@@ -23,7 +22,7 @@ _COLLECT_SECONDS: Final = 0.05
 _PIECE: Final = 65_536
 
 
-class HttpBody:
+class HttpBody(Closing):
     """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers.
 
     The connection goes back to the others when the last byte was read; closed earlier, it is dropped.
@@ -149,18 +148,8 @@ class HttpBody:
         if wire is not None:
             self._connections.drop(wire)
 
-    def __enter__(self) -> Self:
-        """The body itself."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-class DecodedBody:
+class DecodedBody(Closing):
     """A body that a server compressed on its way although identity was asked for, as the file that it stands for.
 
     Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
@@ -206,18 +195,8 @@ class DecodedBody:
         """Close the body beneath."""
         self._body.close()
 
-    def __enter__(self) -> Self:
-        """The body itself."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-class EmptyBody:
+class EmptyBody(Closing):
     """The stream behind the last byte: what a 416 means when everything is here already."""
 
     __slots__ = ("digest", "length", "offset", "validator")
@@ -235,13 +214,4 @@ class EmptyBody:
         return 0
 
     def close(self) -> None:
-        """Nothing to close."""
-
-    def __enter__(self) -> Self:
-        """The stream itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         """Nothing to close."""

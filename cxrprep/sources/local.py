@@ -8,16 +8,15 @@ import os
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import sums
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Closing, Politeness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from cxrprep.model import Digest
     from cxrprep.sources.base import ByteStream, SourceOptions
@@ -119,7 +118,7 @@ class LocalSource:
         return {}
 
 
-class LocalBody:
+class LocalBody(Closing):
     """An open file as a ``ByteStream``; its validator is time and size."""
 
     __slots__ = ("_file", "_key", "_left", "_path", "digest", "length", "offset", "validator")
@@ -155,16 +154,6 @@ class LocalBody:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """The stream itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 def _place(stat: os.stat_result) -> _Place:

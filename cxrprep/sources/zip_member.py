@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ArchiveError, SourceUnreachableError
+from cxrprep.sources.base import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from cxrprep.model import Digest
     from cxrprep.sources.base import ByteStream
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PIECE: Final = 65_536
 
 
-class Ranged:
+class Ranged(Closing):
     """Bytes of a remote file from ``at`` up to ``end``, opened when the first is read.
 
     ``limit`` moves the end: what was asked for too much is read away when it is short, so that the connection can
@@ -89,18 +89,8 @@ class Ranged:
         finally:
             stream.close()
 
-    def __enter__(self) -> Self:
-        """The range itself."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-class StoredBody:
+class StoredBody(Closing):
     """A member that is not compressed: a window of the archive."""
 
     __slots__ = ("_raw", "digest", "length", "offset", "validator")
@@ -124,18 +114,8 @@ class StoredBody:
         """Close the range beneath."""
         self._raw.close()
 
-    def __enter__(self) -> Self:
-        """The body itself."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-class InflatedBody:
+class InflatedBody(Closing):
     """A deflated member, inflated while it is read. ``packed`` is its size in the archive, ``size`` outside of it."""
 
     __slots__ = ("_decoder", "_done", "_end", "_key", "_left", "_pending", "_raw", "_size",
@@ -195,13 +175,3 @@ class InflatedBody:
     def close(self) -> None:
         """Close the range beneath."""
         self._raw.close()
-
-    def __enter__(self) -> Self:
-        """The body itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
