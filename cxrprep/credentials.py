@@ -7,7 +7,6 @@ follow the order of Kaggle's own tool.
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import re
@@ -104,6 +103,8 @@ class Secret:
         """Whether both hide the same text, compared in constant time."""
         if not isinstance(other, Secret):
             return NotImplemented
+        import hmac
+
         return hmac.compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
