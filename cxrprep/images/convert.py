@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 STAGE: Final = "convert"
 _BATCH: Final = 24
 # Items that are looked up among the finished ones at once.
-_LOOKED_UP: Final = 16_384
+_LOOKED_UP: Final = 8192
 _OFTEN: Final = 0.1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _NAME: Final = "finished.parquet"
 _PREFIX: Final = "finished-"
 _ROWS: Final = 8192
+_GROUP: Final = 1 << 15
 # Of a journal that another host writes it is not known whether its writer lives; after this time it is taken as dead.
 _ABANDONED: Final = 86_400.0
 _YOUNG: Final = 3_600.0
@@ -83,9 +85,7 @@ class Finished:
         """
         tables = []
         with contextlib.suppress(OSError, pa.ArrowException):
-            held = pq.read_table(home / _NAME)
-            if held.schema.names == _SCHEMA.names:
-                tables.append(held.cast(_SCHEMA))
+            tables.append(_read(home / _NAME))
         journals = sorted(home.glob(f"{_PREFIX}*.jsonl")) if home.is_dir() else []
         interrupted = others = False
         for journal in journals:
@@ -96,6 +96,9 @@ class Finished:
                 interrupted |= gone
                 others |= not gone
         found = cls(home, _newest(tables), journals)
+        del tables
+        # What reading held for a while is given back, not kept for later.
+        pa.default_memory_pool().release_unused()
         found._journal.append({"begun": True})
         if interrupted and isinstance(out, Folder):
             # While another run is at work here, only what is old is surely nobody's.
@@ -217,7 +220,10 @@ class Finished:
         if self._new or self._added or done:
             self._fold()
             table = _newest([self._table, *self._added])
-            replace_file(self._home / _NAME, lambda part: pq.write_table(table, part, compression="zstd"))
+            replace_file(self._home / _NAME, functools.partial(_write, table))
+            del table
+            pa.default_memory_pool().release_unused()
+        self._table = _SCHEMA.empty_table()
         for journal in (*done, self._journal.path):
             journal.unlink(missing_ok=True)
 
@@ -260,8 +266,22 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         return _SCHEMA.empty_table()
 
 
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", row_group_size=_GROUP)
+
+
+def _read(path: Path) -> pa.Table:
+    # Group by group: a reader of the whole file holds several times as much for a while.
+    file = pq.ParquetFile(path)
+    return pa.Table.from_batches([b.cast(_SCHEMA) for b in file.iter_batches(_GROUP, use_threads=False)], _SCHEMA)
+
+
 def _newest(tables: Sequence[pa.Table]) -> pa.Table:
     """One table in which each image has the row that was written last, sorted by name."""
+    tables = [table for table in tables if len(table)]
+    if len(tables) == 1:
+        # As it was written: nothing is in it twice, and it is sorted.
+        return tables[0].unify_dictionaries().combine_chunks()
     table = pa.concat_tables([_SCHEMA.empty_table(), *tables]).unify_dictionaries().combine_chunks()
     numbered = pa.table({"relative": table.column("relative"), "row": pa.array(range(table.num_rows), pa.int64())})
     last = numbered.group_by("relative").aggregate([("row", "max")]).sort_by("relative")

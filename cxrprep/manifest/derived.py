@@ -74,7 +74,9 @@ class DerivedRows:
     def table(self) -> pa.Table:
         """All of them, sorted by path."""
         tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]
-        return pa.concat_tables(tables).unify_dictionaries().sort_by("path").combine_chunks()
+        table = pa.concat_tables(tables).unify_dictionaries().sort_by("path").combine_chunks()
+        pa.default_memory_pool().release_unused()
+        return table
 
 
 @dataclass(frozen=True, slots=True)
