@@ -239,7 +239,7 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
             # What is seen is there, whatever it turns out to be: "opacity/atelectasis".
             if side is not None and side.status is Status.POSITIVE and not (side.structure or side.appearance):
                 side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
-        if before is not None and right is not None:
+        if before is not None and (right is not None or words[item.last - 1] == "both"):
             _chain(items, before, item)
 
 

@@ -75,7 +75,7 @@ def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, 
             group.append(item)
             given = False
         elif item.cue & STATE:
-            ahead = _ahead(items, index)
+            ahead = _ahead(items, index, words)
             if ahead and not (group and _predicative(items, index)):
                 _give(ahead, item, states)
             elif group and not _of_another(items, index, words):
@@ -122,11 +122,20 @@ def _predicative(items: Sequence[Item], index: int) -> bool:
     return place >= 0 and bool(items[place].cue & COPULA) and not items[place].cue & STOP
 
 
-def _ahead(items: Sequence[Item], index: int) -> list[Item]:
+def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item]:
     """The structures that the state at ``index`` qualifies from before: "stable cardiac silhouette"."""
     ahead: list[Item] = []
     edge = items[index].last
     state_between = False
+    following = items[index + 1] if index + 1 < len(items) else None
+    if (
+        following is not None
+        and following.cue & AND
+        and following.first == edge
+        and words[following.last :][:1] == ["the"]
+    ):
+        # "The lungs are clear and the mediastinum is unchanged": a statement of its own.
+        return ahead
     for place, item in enumerate(items[index + 1 : index + 1 + _WINDOW], index + 1):
         if item.first - edge > _GAP:
             break
