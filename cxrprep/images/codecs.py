@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 _FAMILY: Final = "1.2.840.10008.1.2."
 RLE: Final = f"{_FAMILY}5"
-# Transfer syntax (PS3.5 10, A.4) -> the name of the decoder; looked up when used, since builds leave some out.
-_DECODERS: Final[Mapping[str, str]] = {
-    f"{_FAMILY}4.50": "jpeg8_decode",  # baseline, 8 bits
-    f"{_FAMILY}4.51": "jpeg_decode",  # extended, 8 or 12 bits
-    f"{_FAMILY}4.57": "ljpeg_decode",  # lossless, process 14
-    f"{_FAMILY}4.70": "ljpeg_decode",  # lossless, process 14, selection value 1
-    f"{_FAMILY}4.80": "jpegls_decode",
-    f"{_FAMILY}4.81": "jpegls_decode",  # near-lossless
-    f"{_FAMILY}4.90": "jpeg2k_decode",  # lossless only
-    f"{_FAMILY}4.91": "jpeg2k_decode",
-    f"{_FAMILY}4.201": "htj2k_decode",  # lossless
-    f"{_FAMILY}4.202": "htj2k_decode",  # lossless, by resolution
-    f"{_FAMILY}4.203": "htj2k_decode",
+# Transfer syntax (PS3.5 10, A.4) -> decoders to try in turn; looked up when used, since builds leave some out.
+_DECODERS: Final[Mapping[str, tuple[str, ...]]] = {
+    f"{_FAMILY}4.50": ("jpeg8_decode", "jpeg_decode"),  # baseline, 8 bits
+    f"{_FAMILY}4.51": ("jpeg_decode",),  # extended, 8 or 12 bits
+    f"{_FAMILY}4.57": ("ljpeg_decode", "jpegsof3_decode"),  # lossless, process 14
+    f"{_FAMILY}4.70": ("ljpeg_decode", "jpegsof3_decode"),  # lossless, process 14, selection value 1
+    f"{_FAMILY}4.80": ("jpegls_decode",),
+    f"{_FAMILY}4.81": ("jpegls_decode",),  # near-lossless
+    f"{_FAMILY}4.90": ("jpeg2k_decode",),  # lossless only
+    f"{_FAMILY}4.91": ("jpeg2k_decode",),
+    f"{_FAMILY}4.201": ("htj2k_decode", "jpeg2k_decode"),  # lossless
+    f"{_FAMILY}4.202": ("htj2k_decode", "jpeg2k_decode"),  # lossless, by resolution
+    f"{_FAMILY}4.203": ("htj2k_decode", "jpeg2k_decode"),
 }
 
 
@@ -51,33 +51,42 @@ def frame_size(frame: bytes) -> tuple[int, int] | None:
 
 
 def decode_frame(frame: bytes, syntax: str, rows: int, columns: int, allocated: int) -> NDArray[Any] | None:
-    """The words of one grey frame (rows, columns), uint8 or uint16; ``None`` when it cannot be decoded here.
+    """The words of one grey frame (rows, columns), uint8 or uint16; signed samples come as the words that hold them.
 
-    Signed samples come as the words that hold them. ``None`` may mean damage, an unknown syntax, or a decoder that
-    this build of imagecodecs lacks.
+    ``None`` when the syntax is unknown here, or this build of imagecodecs lacks its decoder. Raises ``ValueError`` with
+    the decoder's own reason for a frame that is damaged, or no grey image of this size.
     """
-    try:
-        if syntax == RLE:
-            decoded = _run_lengths(frame, rows, columns, allocated)
-        elif syntax in _DECODERS:
+    reason: Exception | None = None
+    decoded = None
+    if syntax == RLE:
+        decoded = _run_lengths(frame, rows, columns, allocated)
+    for name in _DECODERS.get(syntax, ()):
+        try:
             # A codec that the build lacks is there by name, and raises ImportError when called.
-            decoder: Callable[[bytes], Any] = getattr(imagecodecs, _DECODERS[syntax])
+            decoder: Callable[[bytes], Any] = getattr(imagecodecs, name)
             decoded = np.asarray(decoder(frame))
-        else:
-            return None
-    except (RuntimeError, ValueError, ImportError, AttributeError, TypeError, MemoryError, OverflowError):
+            break
+        except (ImportError, AttributeError):
+            continue
+        except (RuntimeError, ValueError, TypeError, MemoryError, OverflowError) as error:
+            reason = error
+    if decoded is None:
+        if reason is not None:
+            raise ValueError(str(reason)) from reason
         return None
     if decoded.shape != (rows, columns) or decoded.dtype.itemsize > 2 or decoded.dtype.kind not in "iu":
-        return None
+        raise ValueError(f"decoded to {decoded.shape} of {decoded.dtype}, not to a grey image of {rows} rows")
     return decoded.view(np.uint8 if decoded.dtype.itemsize == 1 else np.uint16)
 
 
 def _run_lengths(frame: bytes, rows: int, columns: int, allocated: int) -> NDArray[Any]:
     kind = np.dtype(np.uint8 if allocated == 8 else "<u2")
     size = rows * columns * kind.itemsize
-    # Two bytes become at most 128: more is no image of this size, and would fill the memory.
+    # Two bytes become at most 128, so that a shorter frame is no image of this size, whatever its header says.
     if len(frame) * 64 < size:
-        raise ValueError("too short")
-    out = bytearray(size + (size & 1))
-    packed = imagecodecs.dicomrle_decode(frame, kind, out=out)
-    return np.frombuffer(packed, kind, rows * columns).reshape(rows, columns)
+        raise ValueError(f"{len(frame)} bytes cannot hold {rows * columns} pixels")
+    try:
+        packed = imagecodecs.dicomrle_decode(frame, kind, out=bytearray(size + (size & 1)))
+        return np.frombuffer(packed, kind, rows * columns).reshape(rows, columns)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error

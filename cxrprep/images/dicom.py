@@ -120,16 +120,18 @@ def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Pictur
         )
     if frames > 1 and frame is None:
         raise ImageError(f"{name}: {frames} frames in one file", hint="a radiograph has one; leave the file out")
+    # pydicom leaves out an element whose end is missing.
+    cut = data[start : start + 4] == b"\xe0\x7f\x10\x00"
     notes: list[str] = []
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples == 1 and photometric.startswith("MONOCHROME"):
         words = _native_words(dataset, data, start, rows, columns) if frames == 1 else None
         if words is None:
-            words = _decoded_words(_PixelData(data, name, limits, frame, frames), rows, columns)
+            words = _decoded_words(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns)
         rules = grey_rules(dataset, words, notes)
         picture = picture_of(words, rules.bits_stored, photometric, rules, notes)
     else:
-        grey = _colour_as_grey(_PixelData(data, name, limits, frame, frames), rows, columns, notes)
+        grey = _colour_as_grey(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns, notes)
         bits = 16 if grey.dtype == np.uint16 else 8
         picture = picture_of(grey, bits, photometric, GreyRules(bits, bits - 1), notes)
     picture.spacing_mm = spacing(dataset, notes)
@@ -155,11 +157,13 @@ def _native_words(dataset: Any, data: bytes, start: int, rows: int, columns: int
 class _PixelData:
     """The pixel data of a file that is read whole: its frame as bytes, or decoded by pydicom."""
 
-    def __init__(self, data: bytes, name: str, limits: Limits, frame: int | None, frames: int) -> None:
+    def __init__(self, data: bytes, name: str, limits: Limits, frame: int | None, frames: int, *, cut: bool) -> None:
         self.name = name
         self.dataset = _read(io.BytesIO(data), data, name, limits, whole=True)
         self._index, self._frames = (frame or 1) - 1, frames
         if "PixelData" not in self.dataset:
+            if cut:
+                raise ImageError(f"{name}: pixel data is cut short", hint=_AGAIN)
             raise ImageError(f"{name}: DICOM without pixel data", hint="it may be a report or a header only")
         meta = self.dataset.file_meta
         if not getattr(meta, "TransferSyntaxUID", None):
@@ -187,7 +191,9 @@ class _PixelData:
         index = self._index if self._frames > 1 else None
         try:
             pixels: NDArray[Any] = pixel_array(self.dataset, raw=raw, index=index)
-        except Exception as e:  # decoders of several libraries, each with errors of its own
+        except BaseException as e:  # decoders of several libraries; those in Rust panic past Exception
+            if isinstance(e, KeyboardInterrupt | SystemExit):
+                raise
             text = str(e) or type(e).__name__
             if "less than expected" in text:
                 raise ImageError(f"{self.name}: pixel data is cut short: {text.splitlines()[0]}", hint=_AGAIN) from e
@@ -214,7 +220,13 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int) -> NDArray[Any]:
     frame = pixels.frame()
     _check_size(frame, pixels.name, rows, columns)
     if frame is not None:
-        words = codecs.decode_frame(frame, pixels.syntax, rows, columns, int(pixels.dataset.BitsAllocated))
+        try:
+            words = codecs.decode_frame(frame, pixels.syntax, rows, columns, int(pixels.dataset.BitsAllocated))
+        except ValueError as e:
+            raise ImageError(
+                f"{pixels.name}: pixel data ({pixels.syntax.name}) cannot be decoded: {e}",
+                hint=f"it may be damaged; {_AGAIN}",
+            ) from e
         if words is not None:
             return words
     decoded = pixels.array(raw=True)

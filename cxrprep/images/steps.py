@@ -135,6 +135,7 @@ class Clahe:
 class Resize:
     """To ``width`` x ``height``, or so that the ``shortest`` or the ``longest`` side has that many pixels.
 
+    In a recipe file ``square`` stands for width and height, here and in pad and center-crop; the aspect is not kept.
     Shrinking takes ``filter`` (area: the exact area average); enlarging takes linear where area is named, since area
     cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1. area-fast halves the
     picture first, before its grey scale where that is possible, while twice the target is left and the sides are even;
