@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # TLS hands out 16 KiB at a time. Collecting for this long saves calls on a fast line, and on a slow one no byte waits.
 _COLLECT_SECONDS: Final = 0.05
 _PIECE: Final = 65_536
+_BROKEN: Final = (OSError, http.client.HTTPException, ValueError)
 
 
 class HttpBody(Closing):
@@ -28,8 +29,8 @@ class HttpBody(Closing):
     The connection goes back to the others when the last byte was read; closed earlier, it is dropped.
     """
 
-    __slots__ = ("_chunk", "_chunked", "_connections", "_endpoint", "_first", "_key", "_last", "_left", "_timeout",
-                 "_wire", "answer", "digest", "length", "offset", "validator")  # fmt: skip
+    __slots__ = ("_broken", "_chunk", "_chunked", "_connections", "_endpoint", "_first", "_key", "_last", "_left",
+                 "_timeout", "_wire", "answer", "digest", "length", "offset", "validator")  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class HttpBody(Closing):
         self.digest: Digest | None = answer.digest()
         # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
         self._first = self.offset == 0 and not expects_page(key)
+        self._broken: BaseException | None = None
         if self._left == 0:
             self._release()
 
@@ -74,8 +76,10 @@ class HttpBody(Closing):
         if wire is None:
             return 0
         try:
+            if self._broken is not None:
+                raise self._broken
             count = self._collect(wire, buffer)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except _BROKEN as error:
             self.close()
             raise unreachable(self._endpoint, error, self._timeout) from error
         if self._first:
@@ -89,7 +93,14 @@ class HttpBody(Closing):
         began = 0.0
         count = 0
         while count < len(buffer):
-            piece = self._piece(wire, buffer[count:] if count else buffer)
+            try:
+                piece = self._piece(wire, buffer[count:] if count else buffer)
+            except _BROKEN as error:
+                if count == 0:
+                    raise
+                # What came before it counts: on a line that breaks again and again it is all the progress there is.
+                self._broken = error
+                break
             if piece == 0:
                 break
             count += piece
