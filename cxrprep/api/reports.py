@@ -11,6 +11,8 @@ from cxrprep.errors import ExitCode
 from cxrprep.events import ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cxrprep.events import Sink
     from cxrprep.labels.compare import Agreement, Comparison
     from cxrprep.labels.report.collection import Outcome
@@ -65,12 +67,17 @@ def label_reports(
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
+        *((name, _given(counts)) for name, counts in outcome.labels_given.items()),
         ("written", str(outcome.labels)),
         *((("evidence", str(outcome.mentions)),) if outcome.mentions else ()),
         *_about_shards(outcome),
     ]
     code = ExitCode.PARTIAL if outcome.failed else ExitCode.DONE
     return Result("extract-labels", outcome, code, rows=tuple(rows))
+
+
+def _given(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {word}" for word, count in counts.items() if word != "null")
 
 
 def _about_shards(outcome: Outcome) -> list[tuple[str, str]]:

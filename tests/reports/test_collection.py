@@ -50,6 +50,10 @@ def test_a_row_says_what_the_labeler_says(tmp_path: Path) -> None:
     outcome = label_collection(mimic_zip(tmp_path / "r.zip", 50), tmp_path, evidence=True)
     assert outcome.counts == {"labeled": 50}
     rows = labels(outcome.labels)
+    edema = [row["label_edema"] for row in rows]
+    assert outcome.labels_given["Edema"] == {
+        "positive": edema.count(1), "negative": edema.count(0), "uncertain": edema.count(-1), "null": edema.count(None),
+    }  # fmt: skip
     for number, row in enumerate(rows):
         expected = label_report(mimic_report(number))
         assert (row["row"], row["report_id"], row["study_id"]) == (number, member(number), str(50_000_000 + number))

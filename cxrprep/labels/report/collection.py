@@ -41,13 +41,15 @@ _NOTES: Final = 20
 class Outcome:
     """What labelling a collection gave: the tables, and how many reports had which status.
 
-    ``joined`` tells, after one shard, about the table of all of them.
+    ``labels_given`` counts for each observation how often it is positive, negative, uncertain and null. ``joined``
+    tells, after one shard, about the table of all of them.
     """
 
     labels: Path
     mentions: Path | None
     counts: dict[str, int]
     problems: tuple[str, ...] = ()
+    labels_given: dict[str, dict[str, int]] = field(default_factory=dict)
     joined: Joined | None = None
 
     @property
@@ -147,6 +149,7 @@ def label_collection(
         written.get(tables.MENTIONS_NAME),
         dict(sorted(tally.counts.items())),
         tuple(sorted(tally.problems)),
+        tables.count_labels(written[tables.LABELS_NAME], rules.reported),
         joined,
     )
     done = outcome.reports - tally.kept - outcome.failed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LABELS_NAME: Final = "report_labels"
 MENTIONS_NAME: Final = "mentions"
+_WORDS: Final = {"positive": 1, "negative": 0, "uncertain": -1, "null": None}
 GROUP: Final = 4096
 """Reports whose rows make a row group."""
 
@@ -105,6 +106,16 @@ def remove_other_evidence(labels: Path) -> Path | None:
     except OSError as error:
         raise storage_error(mentions, "remove", error) from error
     return mentions
+
+
+def count_labels(path: Path, observations: Iterable[str]) -> dict[str, dict[str, int]]:
+    """How often each observation is positive, negative, uncertain and null in a label table."""
+    counts: dict[str, dict[str, int]] = {}
+    for name in observations:
+        column = pq.read_table(path, columns=[column_of(name)]).column(0)
+        found = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+        counts[name] = {word: found.get(value, 0) for word, value in _WORDS.items()}
+    return counts
 
 
 def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
