@@ -92,7 +92,11 @@ def _forward(items: Sequence[Item]) -> None:
             governor, reached = (item if cue & FORWARD else None), False
         elif cue & FORWARD and _speaks_ahead(items, index, governor):
             governor, reached = item, False
-        elif cue & WITH or (cue & (COMMA | AND) and reached and governor and not _goes_on(items, index, governor)):
+        elif cue & WITH:
+            # "Possible nodule with effusion", but: "nodule, possibly with effusion".
+            if governor is not None and governor.last != item.first:
+                governor = None
+        elif cue & (COMMA | AND) and reached and governor and not _goes_on(items, index, governor):
             governor = None
 
 
