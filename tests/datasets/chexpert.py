@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tests.datasets.pictures import jpeg
 from tests.datasets.released import Released
+from tests.releases.chexpert import Chexpert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,48 +112,16 @@ def write_chexbert(root: Path) -> None:
         (root / name).write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-# Studies of the released training table with 1, 0 and -1 for each observation.
-STUDY_COUNTS = {
-    "No Finding": (16627, 0, 0), "Enlarged Cardiomediastinum": (9020, 15032, 10148),
-    "Cardiomegaly": (23002, 7712, 6597),
-    "Lung Opacity": (92669, 4949, 4341), "Lung Lesion": (6856, 752, 1071), "Edema": (48905, 15667, 11571),
-    "Consolidation": (12730, 19203, 23976), "Pneumonia": (4576, 1833, 15658), "Atelectasis": (29333, 1007, 29377),
-    "Pneumothorax": (17313, 47006, 2663), "Pleural Effusion": (75696, 24832, 9419), "Pleural Other": (2441, 206, 1771),
-    "Fracture": (7270, 1949, 484), "Support Devices": (105831, 5257, 898),
-}  # fmt: skip
-PATIENTS, STUDIES, IMAGES = 64_540, 187_641, 223_414
-# Studies by what they hold: (frontal, lateral) views.
-_VIEWS = {
-    (1, 0): 153_634, (1, 1): 29_675, (2, 0): 2_537, (1, 2): 955, (2, 1): 783, (3, 0): 41, (0, 1): 13, (0, 2): 3,
-}  # fmt: skip
-
-
 def full_table(seed: int = 5) -> str:
-    """A ``train.csv`` with the release's numbers of rows, patients, studies, views, and labels by study."""
-    rng = np.random.default_rng(seed)
-    extra = np.bincount(rng.integers(0, PATIENTS, STUDIES - PATIENTS), minlength=PATIENTS)
-    owner = np.repeat(np.arange(1, PATIENTS + 1), extra + 1)
-    number = np.arange(STUDIES) - np.repeat(np.cumsum(extra + 1) - extra - 1, extra + 1) + 1
-    cells = np.full((STUDIES, len(NAMES)), "", dtype=object)
-    for column, name in enumerate(NAMES):
-        order, start = rng.permutation(STUDIES), 0
-        for value, count in zip(("1.0", "0.0", "-1.0"), STUDY_COUNTS[name], strict=True):
-            cells[order[start : start + count], column] = value
-            start += count
-    views = [key for key, count in _VIEWS.items() for _ in range(count)]
-    rng.shuffle(views)
-    ages = np.clip(rng.normal(60, 17, PATIENTS + 1).astype(int), 18, 90)
-    lines = [HEADER]
-    for patient, study, row, (frontal, lateral) in zip(
-        owner.tolist(), number.tolist(), cells.tolist(), views, strict=True
-    ):
-        labels = ",".join(row)
-        sex = "Male" if patient % 9 < 5 else "Female"
-        for view in range(1, frontal + lateral + 1):
-            side = "frontal" if view <= frontal else "lateral"
-            beam = "" if side == "lateral" else "PA" if patient % 6 == 0 else "AP"
-            lines.append(
-                f"CheXpert-v1.0-small/train/patient{patient:05d}/study{study}/view{view}_{side}.jpg,"
-                f"{sex},{ages[patient]},{side.title()},{beam},{labels}"
-            )
-    return "\n".join(lines) + "\n"
+    """A ``train.csv`` of the release's size, with its counts of images and studies for each observation and value.
+
+    Patients ascend and their rows do not, as in the released table.
+    """
+    header, *lines = Chexpert.generate(seed=seed).train_csv()
+    rng = random.Random(seed)
+    shuffled: list[str] = []
+    for _, rows in itertools.groupby(lines, key=lambda line: line[: line.index("/study")]):
+        of_patient = list(rows)
+        rng.shuffle(of_patient)
+        shuffled += of_patient
+    return "\n".join([header, *shuffled]) + "\n"

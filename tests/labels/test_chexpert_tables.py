@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import collections
 import json
 import os
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -35,23 +35,43 @@ def full(tmp_path_factory):
     return folder, text
 
 
+# Images of the released table that are 1, 0, -1 and blank.
+PUBLISHED = {
+    "No Finding": (22381, 0, 0, 201033), "Enlarged Cardiomediastinum": (10798, 21638, 12403, 178575),
+    "Cardiomegaly": (27000, 11116, 8087, 177211), "Lung Opacity": (105581, 6599, 5598, 105636),
+    "Lung Lesion": (9186, 1270, 1488, 211470), "Edema": (52246, 20726, 12984, 137458),
+    "Consolidation": (14783, 28097, 27742, 152792), "Pneumonia": (6039, 2799, 18770, 195806),
+    "Atelectasis": (33376, 1328, 33739, 154971), "Pneumothorax": (19448, 56341, 3145, 144480),
+    "Pleural Effusion": (86187, 35396, 11628, 90203), "Pleural Other": (3523, 316, 2653, 216922),
+    "Fracture": (9040, 2512, 642, 211220), "Support Devices": (116001, 6137, 1079, 100197),
+}  # fmt: skip
+
+
+def test_a_table_of_the_real_size_gives_the_published_counts(full):
+    result = extract_labels(SPEC, full[0])
+    assert (result.rows, result.images, result.patients, result.studies) == (223414, 223414, 64540, 187641)
+    assert (result.release, dict(result.splits)) == ("v1.0-small", {"train": 223414})
+    found = {
+        label.observation: (label.positive, label.negative, label.uncertain, label.null)
+        for label in result.sources[0].labels
+    }
+    assert found == PUBLISHED
+    (use,) = result.tables
+    assert (use.rows, use.used, use.apart) == (223414, 223414, ())
+
+
 def test_every_cell_of_a_table_of_the_real_size_arrives(full):
     folder, text = full
-    counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in NAMES}
-    header, *lines = text.splitlines()
-    index = {name: header.split(",").index(name) for name in NAMES}
-    for line in lines:
-        cells = line.split(",")
-        for name in NAMES:
-            counts[name][cells[index[name]]] += 1
-    result = extract_labels(SPEC, folder)
-    assert (result.rows, result.images, result.patients, result.studies) == (223414, 223414, 64540, 187641)
-    assert result.release == "v1.0-small"
-    assert dict(result.splits) == {"train": 223414}
-    for label in result.sources[0].labels:
-        expected = counts[label.observation]
-        found = (label.positive, label.negative, label.uncertain, label.null)
-        assert found == (expected["1.0"], expected["0.0"], expected["-1.0"], expected[""]), label.observation
+    table = read_labels(SPEC, folder).table
+    names = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *NAMES)
+    raw = [table.column(f"raw_{name}").cast(pa.string()).combine_chunks() for name in names]
+    lines = pc.binary_join_element_wise(*raw, ",", null_handling="replace", null_replacement="")
+    assert sorted(lines.to_pylist()) == sorted(text.splitlines()[1:])
+    for name, cells in zip(NAMES, raw[5:], strict=True):
+        values = table.column(f"label_{name.lower().replace(' ', '_')}").combine_chunks()
+        assert values.equals(cells.cast(pa.float32()).cast(pa.int8())), name
+    ids = table.column("image_id").to_pylist()
+    assert ids == sorted(ids)
 
 
 def test_every_image_of_a_study_has_the_labels_of_the_study(full):
@@ -318,7 +338,7 @@ def test_what_is_no_table_is_refused(tmp_path, content, what):
 def test_a_packed_table_cut_short_is_refused(tmp_path):
     import gzip
 
-    data = gzip.compress(chexpert.full_table()[:20000].encode())
+    data = gzip.compress(chexpert.table(chexpert.TRAIN, "train", "CheXpert-v1.0-small").encode())
     (tmp_path / "train.csv.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(TableError, match="cannot be unpacked"):
         read_labels(SPEC, tmp_path)
