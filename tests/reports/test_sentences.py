@@ -20,6 +20,8 @@ from cxrprep.labels.report.sentences import normalised, split_sentences
         ("1.single view 2.no edema", ["single view", "no edema"]),
         ("Edema vs. pneumonia.", ["edema vs. pneumonia"]),
         ("Seen by Dr. X. Clear.", ["seen by dr. x", "clear"]),
+        ("? pneumonia. Clear", ["? pneumonia", "clear"]),
+        ("Opacity ? pneumonia", ["opacity ? pneumonia"]),
         ("Pneumonia? Clear!", ["pneumonia?", "clear"]),
         ("wrapped\nline", ["wrapped line"]),
         ("Small effusion\nNo edema\nCardiomegaly", ["small effusion", "no edema", "cardiomegaly"]),

@@ -74,6 +74,13 @@ def split_sentences(text: str) -> list[Sentence]:
         stop = end.start()
         if flat[stop] == "." and _abbreviated(flat, stop):
             continue
+        if (
+            flat[stop] == "?"
+            and flat[max(0, stop - 1) : stop] in ("", " ")
+            and _LETTER.search(flat, end.end(), end.end() + 80)
+        ):
+            # "Opacity, ? pneumonia": it doubts what follows.
+            continue
         # A question mark belongs to what it doubts.
         _append(found, flat, start, stop + 1 if flat[stop] == "?" else stop)
         start = end.end()
