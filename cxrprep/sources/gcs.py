@@ -114,8 +114,7 @@ class GcsSource:
             state = AccessState.UNSIGNED if self._agreement else AccessState.REJECTED
             return Access(state, account, error.hint, self._costs)
         except AccessError as error:
-            missing = self._access.is_anonymous or not self._project
-            state = AccessState.MISSING if missing else AccessState.REJECTED
+            state = AccessState.MISSING if self._access.is_anonymous else AccessState.REJECTED
             return Access(state, account, f"{error.message}: {error.hint}", self._costs)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, account, error.message, self._costs)

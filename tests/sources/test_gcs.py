@@ -152,6 +152,17 @@ def test_a_bucket_nobody_knows_of_says_so_itself(tmp_path: Path, monkeypatch: py
         source.close()
 
 
+def test_a_login_without_a_project_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_text: str
+) -> None:
+    with google.serving(FILES, requester_pays=True) as bucket:
+        source = source_of(bucket, tmp_path, monkeypatch, key=key_text)
+        access = source.access()
+        assert access.state is AccessState.REJECTED
+        assert "--billing-project" in access.advice
+        source.close()
+
+
 def test_the_project_pays_for_the_listing_and_for_each_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_text: str
 ) -> None:
