@@ -97,12 +97,17 @@ def read(tables: Tables, gathered: Gathered) -> None:
     gathered.use(table, "labels", used=table.rows, source="nih-textmined")
     raw = {name: table.column(name) for name in (*_NAMES, *_SIZES)}
     gathered.add(table.rows, columns, raw, plain=("Image Index",))
-    for other, where in tables.of_role("labels")[1:]:
-        if other.label_source.startswith("google"):
-            google = (
-                _all_findings(where) if other.label_source == "google-adjudicated-all" else read_table(where, _FOUR)
-            )
-            _add_google(google, other.label_source, names, attributes, gathered)
+    google = [
+        (other, where) for other, where in tables.of_role("labels")[1:] if other.label_source.startswith("google")
+    ]
+    apart = {where for other, where in google if other.name.startswith("four_findings")}
+    for other, where in google:
+        if apart and other.name.startswith("google2019"):
+            gathered.note("not used: the tables of Google that it joins are here themselves", str(where))
+            continue
+        whole = other.label_source == "google-adjudicated-all"
+        found = _all_findings(where) if whole else read_table(where, _FOUR)
+        _add_google(found, other.label_source, names, attributes, gathered)
 
 
 def _origin(source: str, table: TextTable) -> dict[str, pa.Array]:

@@ -183,6 +183,28 @@ def test_googles_labels_are_rows_of_their_own(tmp_path):
     assert table.num_rows == 9
 
 
+def test_googles_labels_joined_in_one_table_are_the_same_source(tmp_path):
+    nih.write(tmp_path, images=False)
+    nih.write_google(tmp_path)
+    folder = tmp_path / "four_findings_expert_labels"
+    apart = [row for row in read_labels(SPEC, tmp_path).table.to_pylist() if row["label_source"].startswith("google")]
+    parts = [(folder / name).read_text().splitlines() for name in ("validation_labels.csv", "test_labels.csv")]
+    header = f"{parts[0][0]},Set Id"
+    lines = [f"{line},{word}" for part, word in zip(parts, ("val", "test"), strict=True) for line in part[1:]]
+    (tmp_path / "google2019_nih-chest-xray-labels.csv").write_text("\n".join([header, *lines]) + "\n")
+    notes = []
+    beside = read_labels(SPEC, tmp_path, on_event=notes.append).table
+    assert beside.num_rows == 9
+    assert any(note.message.startswith("not used: the tables of Google") for note in notes)
+    for path in folder.iterdir():
+        path.unlink()
+    alone = [row for row in read_labels(SPEC, tmp_path).table.to_pylist() if row["label_source"].startswith("google")]
+    changed = {"table_name", "table_digest", "raw_Set Id"}
+    assert [{k: v for k, v in row.items() if k not in changed} for row in alone] == [
+        {k: v for k, v in row.items() if k not in changed} for row in apart
+    ]
+
+
 # ---- what is refused, and how ----
 
 
