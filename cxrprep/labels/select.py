@@ -13,8 +13,10 @@ from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.extract import read_labels
 from cxrprep.labels.rows import Options
+from cxrprep.labels.values import positions
 from cxrprep.labels.vocabulary import column_of
 from cxrprep.model import Projection, Selection, Split, View
+from cxrprep.plan import Choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,13 +64,11 @@ def select_images(
             f"the tables of {spec.name} that are here name studies, not images",
             hint="add the table that lists images (metadata, split or record list), or name its folder with --tables",
         )
-    for name, wanted in (
-        ("patient_id", selection.patients),
-        ("study_id", selection.studies),
-        ("image_id", selection.images),
-    ):
-        if wanted:
-            keep = pc.and_(keep, pc.is_in(table.column(name), value_set=pa.array(sorted(wanted), pa.string())))
+    if selection.patients or selection.studies:
+        keep = pc.and_(keep, _of_people(table, selection))
+    if selection.images:
+        wanted = pa.array(sorted(selection.images), pa.string())
+        keep = pc.and_(keep, pc.is_in(table.column("image_id"), value_set=wanted))
     sources = label_source or spec.default_label_source
     keep = pc.and_(keep, matching(table, selection, dataset=spec.name, sources=sources))
     found = table.filter(pc.fill_null(keep, fill_value=False))
@@ -100,6 +100,17 @@ def _distinct(table: pa.Table, name: str) -> frozenset[str]:
     return frozenset(pc.unique(table.column(name)).to_pylist())
 
 
+def _of_people(table: pa.Table, selection: Selection) -> Any:
+    """The rows of the wanted patients and studies, whose ids may be written as people write them."""
+    choice = Choice(Selection(patients=selection.patients, studies=selection.studies))
+    patient, study = table.column("patient_id").combine_chunks(), table.column("study_id").combine_chunks()
+    # A study has one patient, so each study is asked once.
+    studies = pc.unique(study)
+    owners = patient.take(positions(studies, study))
+    pairs = zip(owners.to_pylist(), studies.to_pylist(), strict=True)
+    return pc.is_in(study, value_set=studies.filter(pa.array([choice.wants_study(*pair) for pair in pairs])))
+
+
 def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str) -> Any:
     splits = table.column("split").cast(pa.string())
     known = {word for word in pc.unique(splits).to_pylist() if word is not None}
@@ -127,8 +138,9 @@ def _of_views(table: pa.Table, wanted: frozenset[str]) -> Any:
             views.append(word)
         else:
             known = [*(str(p) for p in Projection), *(str(v) for v in View if v is not View.LATERAL)]
-            near = difflib.get_close_matches(word, [k.upper() for k in known], n=1, cutoff=0.6)
-            suggestion = f"did you mean {near[0]}? " if near else ""
+            spelled = {k.upper(): k for k in known}
+            near = difflib.get_close_matches(word, spelled, n=1, cutoff=0.6)
+            suggestion = f"did you mean {spelled[near[0]]}? " if near else ""
             raise UsageError(f"unknown view {name!r}", hint=f"{suggestion}known: {', '.join(known)}")
     by_view = pc.is_in(table.column("view").cast(pa.string()), value_set=pa.array(views, pa.string()))
     by_projection = pc.is_in(table.column("projection").cast(pa.string()), value_set=pa.array(projections, pa.string()))
