@@ -178,13 +178,16 @@ class Fetcher:
         segment = partial.segments[0]
         with self._slots:
             stream = self._source.open(item.file, segment.done)
+            arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
-                begins = stream.offset == 0
-                if not begins:
+                if stream.offset == 0:
+                    # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
+                    arrived = self._first_bytes(stream, buffer)
+                else:
                     stream.close()
                 partial.restart([Segment(0, None)])
                 segment = partial.segments[0]
-                if not begins:
+                if stream.offset:
                     stream = self._source.open(item.file, 0)
             with stream:
                 if stream.offset != segment.done:
@@ -202,7 +205,7 @@ class Fetcher:
                     self._hash_again(partial, way, segment.done, buffer)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer)
+                self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer, arrived=arrived)
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -211,15 +214,34 @@ class Fetcher:
             item.file = dataclasses.replace(item.file, size=stream.length, validator=now)
             self._emit(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
 
+    def _first_bytes(self, stream: ByteStream, buffer: memoryview) -> int:
+        try:
+            return stream.readinto(buffer[: self._rate.piece])
+        except BaseException:
+            stream.close()
+            raise
+
     def _copy(
-        self, stream: ByteStream, partial: Partial, way: _Way, size: int | None, *, meter: Meter, buffer: memoryview
+        self,
+        stream: ByteStream,
+        partial: Partial,
+        way: _Way,
+        size: int | None,
+        *,
+        meter: Meter,
+        buffer: memoryview,
+        arrived: int = 0,
     ) -> None:
-        """Bring the stream to its end. ``size`` is what the listing says. Raises for a body that is too short."""
+        """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in ``buffer`` already.
+
+        Raises for a body that is too short.
+        """
         segment, hasher = partial.segments[0], way.hasher
         assert hasher is not None
         piece = self._rate.piece
         target = buffer if piece is None else buffer[:piece]
-        while count := stream.readinto(target):
+        while count := arrived or stream.readinto(target):
+            arrived = 0
             data = target[:count]
             partial.write(segment, data)
             hasher.update(data)

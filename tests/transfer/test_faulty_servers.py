@@ -1,0 +1,317 @@
+"""How peers fail, row by row: an 8 MB object, of which some of an old or of the same version is on disk already."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cxrprep.credentials import Login, Secret
+from cxrprep.errors import ExitCode
+from cxrprep.events import Note, Retrying
+from cxrprep.transfer.engine import TransferOptions
+from cxrprep.transfer.persist import Patience
+from tests.servers.faults import LOGIN_PAGE, FaultServer, Seen, serving
+from tests.transfer.runs import QUICK, download, image, leftovers, noise, tree, with_sums
+
+if TYPE_CHECKING:
+    from cxrprep.events import Event
+    from cxrprep.transfer.outcome import TransferResult
+
+PROJECT = Path(__file__).parents[2]
+OBJECT = image(1)
+BODY = noise(8_000_000)
+OTHER = noise(8_000_000, 1)
+HAVE = 3_000_000
+# One attempt: whatever breaks ends the run, and leaves what came.
+ONCE = TransferOptions(patience=Patience(attempts=1))
+
+
+def partly(root: Path, server: FaultServer, have: int = HAVE) -> None:
+    """A first run that breaks off when ``have`` bytes are there."""
+    server.faults.cut_after, server.faults.cuts = have, 1
+    assert download(root, server.url, options=ONCE).exit_code == ExitCode.UNREACHABLE
+    server.faults.cut_after = None
+    assert tree(root) == {}
+    assert len(leftovers(root)) == 2
+
+
+def code(result: TransferResult) -> ExitCode:
+    return result.exit_code
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_remote_changed_meanwhile(tmp_path: Path, sums: bool) -> None:
+    with serving(with_sums({OBJECT: BODY}) if sums else {OBJECT: BODY}) as server:
+        partly(tmp_path, server)
+        server.files = with_sums({OBJECT: OTHER}) if sums else {OBJECT: OTHER}
+        assert code(download(tmp_path, server.url)) == 0
+    assert tree(tmp_path) == {OBJECT: OTHER}
+    assert leftovers(tmp_path) == []
+
+
+def test_what_did_not_change_is_continued(tmp_path: Path) -> None:
+    with serving({OBJECT: BODY}) as server:
+        partly(tmp_path, server)
+        before = server.sent
+        assert download(tmp_path, server.url).size == len(BODY) - HAVE
+        assert server.sent - before == len(BODY) - HAVE
+        assert server.gets(OBJECT)[-1].headers["range"] == f"bytes={HAVE}-"
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_server_ignores_range(tmp_path: Path) -> None:
+    with serving({OBJECT: BODY}) as server:
+        partly(tmp_path, server)
+        server.faults.ignore_range = True
+        assert code(download(tmp_path, server.url)) == 0
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_cut_twice(tmp_path: Path, chunked: bool) -> None:
+    with serving({OBJECT: BODY}, cut_after=2_500_000, cuts=2, chunked=chunked) as server:
+        assert code(download(tmp_path, server.url)) == 0
+        offsets = [seen.headers.get("range") for seen in server.gets(OBJECT)]
+    assert offsets == [None, "bytes=2500000-", "bytes=5000000-"]
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_short_body_under_200(tmp_path: Path) -> None:
+    """The Content-Length agrees with what was sent; only the listing knows better."""
+    with serving({OBJECT: BODY}, short=1000, shorts=1) as server:
+        assert code(download(tmp_path, server.url)) == 0
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_short_body_under_200_again_and_again(tmp_path: Path) -> None:
+    with serving(with_sums({OBJECT: BODY}), short=1000) as server:
+        assert code(download(tmp_path, server.url)) in (ExitCode.INTEGRITY, ExitCode.UNREACHABLE)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_login_page_under_200(tmp_path: Path, kind: str) -> None:
+    with serving({OBJECT: BODY}) as server:
+        partly(tmp_path, server)
+        server.faults.page, server.faults.page_type = LOGIN_PAGE, kind
+        result = download(tmp_path, server.url)
+        assert code(result) == ExitCode.ACCESS
+        assert "login" in str(result.failures[0].error)
+        assert tree(tmp_path) == {}
+        server.faults.page = None
+        before = server.sent
+        assert code(download(tmp_path, server.url)) == 0
+        assert server.sent - before == len(BODY) - HAVE
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_429_with_retry_after(tmp_path: Path) -> None:
+    """The wait is the one that the server asked for, not the engine's own of ten milliseconds."""
+    said: list[Event] = []
+    with serving({OBJECT: BODY}) as server:
+
+        def refuse(server: FaultServer, seen: Seen) -> None:
+            times.append(time.monotonic())
+            if seen.path == OBJECT and seen.method == "GET" and len(server.gets(OBJECT)) == 1:
+                with server.guard:
+                    server.faults.statuses = [429]
+
+        times: list[float] = []
+        server.faults.retry_after = "1"
+        server.faults.statuses = []
+        server.on_request = refuse
+        # The listing's own requests are let through: the first GET of the object arms the refusal of the second.
+        server.faults.cut_after, server.faults.cuts = HAVE, 1
+        assert code(download(tmp_path, server.url, on_event=said.append)) == 0
+        gets = server.gets(OBJECT)
+    waits = [event.wait for event in said if isinstance(event, Retrying)]
+    assert 1.0 in waits
+    assert times[-1] - times[-2] >= 1.0
+    assert len(gets) == 3
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_503_twice(tmp_path: Path) -> None:
+    with serving({OBJECT: BODY}) as server:
+        partly(tmp_path, server)
+
+        def refuse(server: FaultServer, seen: Seen) -> None:
+            if seen.path == OBJECT and seen.method == "GET" and len(server.gets(OBJECT)) == 2:
+                with server.guard:
+                    server.faults.statuses = [503, 503]
+
+        server.on_request = refuse
+        server.faults.cut_after, server.faults.cuts = 1_000_000, 1
+        assert code(download(tmp_path, server.url)) == 0
+        assert len(server.gets(OBJECT)) == 5
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_authorization_stays_with_its_host(tmp_path: Path) -> None:
+    class Known:
+        def host(self, name: str) -> Login | None:
+            return Login("reader", Secret("open sesame"), "a test", ("127.0.0.1", "localhost"))
+
+    with (
+        serving({OBJECT: BODY}) as other,
+        serving(with_sums({OBJECT: BODY}), login=("reader", "open sesame")) as server,
+    ):
+        there = other.url.replace("127.0.0.1", "localhost")
+
+        def redirect(server: FaultServer, seen: Seen) -> None:
+            server.faults.redirect = there if seen.path == OBJECT else None
+
+        server.on_request = redirect
+        assert code(download(tmp_path, server.url, credentials=Known())) == 0
+        assert any("authorization" in seen.headers for seen in server.seen)
+        assert other.gets(OBJECT)
+        assert not any("authorization" in seen.headers or "cookie" in seen.headers for seen in other.seen)
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_no_password_on_the_command_line(tmp_path: Path) -> None:
+    """There is no option that takes one, and an address that carries one is refused before anybody is asked."""
+    program = Path(sys.executable).with_name("cxrprep")
+    with serving({OBJECT: BODY}) as server:
+        url = server.url.replace("//", "//reader:sesame@")
+        words = [str(program), "download", "nih-chestxray14", str(tmp_path / "nih"), "--source", url]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert server.seen == []
+    assert done.returncode == ExitCode.USAGE
+    assert "netrc" in done.stderr
+    assert "sesame" not in done.stderr + done.stdout
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from tests.transfer.runs import download
+from cxrprep.transfer.engine import TransferOptions
+options = TransferOptions(split_from=int(sys.argv[3]))
+sys.exit(download(Path(sys.argv[1]), sys.argv[2], options=options).exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split_from", [1 << 30, 1 << 20])
+def test_kill_9_costs_at_most_the_last_second(tmp_path: Path, split_from: int) -> None:
+    body, rate = noise(40_000_000), 8_000_000
+    with serving(with_sums({OBJECT: body}), drip=(80_000, 0.01)) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(tmp_path), server.url, str(split_from)],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+        deadline = time.monotonic() + 60
+        while server.sent < 20_000_000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.3)
+        server.faults.drip = None
+        before = server.sent
+        assert code(download(tmp_path, server.url, options=TransferOptions(split_from=split_from))) == 0
+        again = server.sent - before
+    assert tree(tmp_path) == {OBJECT: body}
+    # A second of each of the four connections, and what was on its way; the drip bounds the rate of one.
+    most = rate * (1 if split_from > len(body) else 4) * 1.5 + 4_000_000
+    assert again <= len(body) - min(20_000_000, len(body)) + most
+    assert again < len(body)
+
+
+# ---- beyond the table ----
+
+
+def test_wrong_bytes_are_kept_aside_and_fetched_once_more(tmp_path: Path) -> None:
+    said: list[Event] = []
+    with serving(with_sums({OBJECT: BODY})) as server:
+
+        def spoil(server: FaultServer, seen: Seen) -> None:
+            server.faults.corrupt = int(seen.path == OBJECT and len(server.gets(OBJECT)) == 1)
+
+        server.on_request = spoil
+        assert code(download(tmp_path, server.url, on_event=said.append)) == 0
+        assert len(server.gets(OBJECT)) == 2
+    assert tree(tmp_path) == {OBJECT: BODY}
+    assert (tmp_path / ".cxrprep" / "bad" / f"{OBJECT}.bad").read_bytes()[1:] == BODY[1:]
+    assert any(isinstance(event, Note) and event.level == "warning" for event in said)
+
+
+def test_wrong_bytes_twice_are_exit_4(tmp_path: Path) -> None:
+    with serving(with_sums({OBJECT: BODY, image(2): b"fine"})) as server:
+
+        def spoil(server: FaultServer, seen: Seen) -> None:
+            server.faults.corrupt = int(seen.path == OBJECT and seen.method == "GET")
+
+        server.on_request = spoil
+        result = download(tmp_path, server.url, options=TransferOptions(connections=1, patience=QUICK))
+        assert code(result) == ExitCode.INTEGRITY
+        assert len(server.gets(OBJECT)) == 2
+    assert tree(tmp_path) == {image(2): b"fine"}
+    assert ".bad" in result.failures[0].error.hint  # type: ignore[union-attr]  # it failed
+
+
+def test_an_expired_address_keeps_progress(tmp_path: Path) -> None:
+    with serving({OBJECT: BODY}) as server:
+
+        def expire(server: FaultServer, seen: Seen) -> None:
+            server.faults.forbidden = OBJECT if len(server.gets(OBJECT)) > 1 else None
+
+        server.on_request = expire
+        server.faults.cut_after, server.faults.cuts = HAVE, 1
+        assert code(download(tmp_path, server.url)) == ExitCode.ACCESS
+        server.on_request = None
+        server.faults.forbidden = None
+        before = server.sent
+        assert code(download(tmp_path, server.url)) == 0
+        assert server.sent - before == len(BODY) - HAVE
+    assert tree(tmp_path) == {OBJECT: BODY}
+
+
+@pytest.mark.parametrize("split_from", [1 << 30, 1 << 20])
+def test_a_file_that_changes_midway(tmp_path: Path, split_from: int) -> None:
+    options = TransferOptions(patience=QUICK, split_from=split_from)
+    with serving({OBJECT: BODY}) as server:
+
+        def change(server: FaultServer, seen: Seen) -> None:
+            if seen.method == "GET" and len(server.gets(OBJECT)) == 2:
+                server.files = {OBJECT: OTHER}
+
+        server.on_request = change
+        server.faults.cut_after, server.faults.cuts = HAVE, 1
+        assert code(download(tmp_path, server.url, options=options)) == 0
+    assert tree(tmp_path) == {OBJECT: OTHER}
+
+
+def test_gzip_on_the_way_is_taken_off(tmp_path: Path) -> None:
+    with serving(with_sums({OBJECT: BODY[:100_000]}), compress=True) as server:
+        assert code(download(tmp_path, server.url)) == 0
+    assert tree(tmp_path) == {OBJECT: BODY[:100_000]}
+
+
+def test_a_slow_drip_is_no_fault(tmp_path: Path) -> None:
+    with serving(with_sums({OBJECT: BODY[:200_000]}), drip=(20_000, 0.05)) as server:
+        assert code(download(tmp_path, server.url, timeout=0.5)) == 0
+        assert len(server.gets(OBJECT)) == 1
+    assert tree(tmp_path) == {OBJECT: BODY[:200_000]}
+
+
+def test_a_server_that_stays_away_is_exit_6_and_does_not_cost_an_attempt_a_file(tmp_path: Path) -> None:
+    files = {image(n): noise(2_000, n) for n in range(1, 200)}
+    with serving(with_sums(files)) as server:
+
+        def away(server: FaultServer, seen: Seen) -> None:
+            with server.guard:
+                server.faults.statuses = [503] if seen.path in files and seen.method == "GET" else []
+
+        server.on_request = away
+        result = download(tmp_path, server.url, options=TransferOptions(connections=2, patience=QUICK))
+        assert code(result) == ExitCode.UNREACHABLE
+        assert result.left > 100
