@@ -149,6 +149,9 @@ def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item
             pass
         elif item.cue & (STOP | VERB | COMMA | WITH):
             break
+        elif item.cue & AND and not ahead and item.first > edge and _state_follows(items, place):
+            # "Clear lungs and stable heart": what is clear is another noun. "Normal lungs and heart": it is both.
+            break
         elif item.mentions and not item.cue:
             # "Stable cardiomegaly and mediastinal contours": both are stable.
             if ahead or not items[index].cue & STABLE or not _conjoined(items, place):
