@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Inputs:
     """``items`` gives the images anew at every call, in a fixed order; ``total`` is how many they are.
 
-    ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead.
+    ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead. ``unusable``
+    are images whose names no output can have.
     """
 
     address: str
@@ -36,6 +37,7 @@ class Inputs:
     folder: Folder | None = None
     base: Path | None = None
     place: Place | None = None
+    unusable: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -194,7 +196,7 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
         for entry, stem in rows:
             yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp)
 
-    return Inputs(root, len(rows), items, place=place)
+    return Inputs(root, len(rows), items, place=place, unusable=found.unusable)
 
 
 def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:

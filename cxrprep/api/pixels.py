@@ -18,7 +18,7 @@ from cxrprep.lock import CACHE_NAME
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cxrprep.api.folders import Folder
     from cxrprep.engine import Engine
@@ -170,6 +170,7 @@ class _Run:
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
         finished = Finished.open(self._cache(out.address), out)
         gathered = _Gathered(inputs)
+        gathered.refuse(inputs.unusable)
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
             "total": inputs.total, "on_event": self.on_event,
@@ -309,6 +310,14 @@ class _Gathered:
         self.notes: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.done = self.kept = self.size = 0
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Images that cannot even be tried."""
+        from cxrprep.manifest.failures import Failure
+
+        for name in names:
+            message = f"{name}: no output can have this name"
+            self.failures.add(Failure(name, "convert", "UnsafePathError", message, "rename the file"))
 
     def take(self, outcome: Converted) -> None:
         """One image more."""

@@ -222,7 +222,11 @@ def converted(item: ConvertItem, task: Task) -> Converted:
     outcome, encoded = make(item, task, finished_one)
     if outcome.status == "ok":
         assert encoded is not None
-        return dataclasses.replace(outcome, out_stamp=task.out.put(path, encoded, durable=task.durable))
+        try:
+            stamp = task.out.put(path, encoded, durable=task.durable)
+        except ImageError as error:
+            return Converted(item, "error", error=error.message, kind="ImageError", hint=error.hint)
+        return dataclasses.replace(outcome, out_stamp=stamp)
     if outcome.status == "notneeded":
         return dataclasses.replace(outcome, out_stamp=task.out.stamp(path) or "")
     return outcome

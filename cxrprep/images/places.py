@@ -7,6 +7,8 @@ generation in a store), so that what was seen once need not be read again.
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import time
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _LINKS: Final = 8
 _TEMPORARY: Final = ".tmp"
+_serial = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,8 @@ class Folder:
         if durable:
             return self.fill(name, lambda part: part.write_bytes(data))
         path = Path(self.full(name))
-        part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}{_TEMPORARY}")
+        # Not longer than the name itself may be, and no thread's but this one's.
+        part = path.with_name(f".{os.getpid():x}-{next(_serial):x}-{time.monotonic_ns():x}{_TEMPORARY}")
         try:
             try:
                 part.write_bytes(data)
@@ -198,6 +202,8 @@ class Folder:
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+            if error.errno == errno.ENAMETOOLONG:
+                raise ImageError(f"{path}: the name is too long for this disk", hint="rename the source") from error
             raise storage_error(path, "write", error) from error
         return _stat_stamp(str(path)) or ""
 

@@ -30,13 +30,15 @@ _PREFIX: Final = 132
 class PlainImages:
     """``images`` in order of name with the ``stem`` of each output; ``renamed`` are those whose plain stem was taken.
 
-    ``left_out`` counts the files that are no images by their suffix (``""``: none).
+    ``left_out`` counts the files that are no images by their suffix (``""``: none). ``unusable`` are images whose names
+    no output can have: they would leave the folder, or are no Unicode.
     """
 
     images: tuple[Entry, ...]
     stems: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
     left_out: tuple[tuple[str, int], ...]
+    unusable: tuple[str, ...] = ()
 
 
 def stem_of(name: str) -> str:
@@ -73,18 +75,37 @@ def plain_images(place: Place, *, without: Iterable[str] = ()) -> PlainImages:
     passed = tuple(f"{folder.strip('/')}/" for folder in without)
     images: list[Entry] = []
     others: Counter[str] = Counter()
+    unusable: list[str] = []
     for entry in place.list():
         parts = entry.name.split("/")
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts) or entry.name.startswith(passed):
+        if any(
+            (part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts
+        ) or entry.name.startswith(passed):
             continue
         suffix = PurePosixPath(entry.name).suffix.lower()
         if suffix in SUFFIXES or (_may_be_dicom(entry, parts[-1], suffix) and _holds_dicom(place, entry.name)):
-            images.append(entry)
+            if _is_usable(entry.name, parts):
+                images.append(entry)
+            else:
+                unusable.append(ascii(entry.name)[1:-1])
         else:
             others[suffix if suffix in _OTHER else ""] += 1
     images.sort(key=lambda entry: entry.name)
     stems, renamed = stems_of([entry.name for entry in images])
-    return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()))
+    return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)))
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part != "..") or part == "__MACOSX"
+
+
+def _is_usable(name: str, parts: list[str]) -> bool:
+    """Whether a name may be a path below a folder here: an object store allows any text as a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not any(part in ("", "..") for part in parts) and "\0" not in name and "\\" not in name
 
 
 def _may_be_dicom(entry: Entry, base: str, suffix: str) -> bool:

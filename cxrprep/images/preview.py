@@ -30,7 +30,8 @@ _QUALITY: Final = 88
 _MANY_WHITE: Final = 0.15
 _MANY_BLACK: Final = 0.5
 _FLAT: Final = 0.09
-_BRIGHTER_EDGE: Final = 0.12
+# Of 114 radiographs of NIH's, as they are and equalised, 2 % go past this; of the same ones inverted, 56 %.
+_BRIGHTER_EDGE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)

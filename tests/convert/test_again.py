@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cxrprep import api
 from cxrprep.engine import Engine
 from cxrprep.model import Selection, Shard
 from tests.convert import hospital
-from tests.convert.commands import run, start, times, tree
+from tests.convert.commands import PROGRAM, run, start, times, tree
 from tests.datasets import nih_chestxray14
 
 INLINE = Engine("inline")
@@ -228,3 +229,16 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path: Path,
 def _written(out: Path) -> int:
     """Outputs and halves of outputs."""
     return sum(1 for path in out.rglob("*") if path.is_file() and ".cxrprep" not in path.parts)
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_a_disk_that_refuses_ends_the_run_with_7_and_the_next_one_goes_on(tmp_path: Path, to: str) -> None:
+    root, out = hospital.many(tmp_path / "in", 30), tmp_path / "out"
+    words = [PROGRAM, "convert", str(root), "--recipe", "square-224", "--out", str(out), "--to", to, "--jobs", "1"]
+    # The kernel refuses every byte past this size, as a full disk does.
+    done = subprocess.run(["prlimit", "--fsize=9000", *words], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 7, done.stderr
+    assert str(out) in done.stderr
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+    code, value, said = run(*words[1:])
+    assert (code, value["images"]) == (0, 30), said

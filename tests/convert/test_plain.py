@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,8 @@ from cxrprep import api
 from cxrprep.engine import Engine
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Event, Note
-from cxrprep.images.plain import stems_of
+from cxrprep.images.places import Entry
+from cxrprep.images.plain import plain_images, stems_of
 from cxrprep.model import Selection
 from tests.convert import hospital
 
@@ -151,3 +153,30 @@ def test_pixels_of_a_plain_folder_are_those_of_the_recipe(tmp_path: Path) -> Non
     difference = np.abs(made[:, left : left + width].astype(int) - wanted.astype(int))
     assert difference.mean() < 2
     assert not made[:, : left - 1].any()
+
+
+def test_names_that_are_no_unicode_and_names_that_are_too_long_are_failures_of_one_image(tmp_path: Path) -> None:
+    root = hospital.many(tmp_path / "in", 3)
+    data = hospital.png(hospital.small(1))
+    (root / ("n" * 251 + ".png")).write_bytes(data)
+    Path(os.fsdecode(os.fsencode(root) + b"/r\xf6ntgen.png")).write_bytes(data)
+    # A clash makes the output's name four characters longer than any name may be.
+    (root / ("n" * 251 + ".dcm")).write_bytes(hospital.dicom(hospital.body(1)))
+    result = api.convert(root, recipe="square-224", out=tmp_path / "out", engine=INLINE)
+    assert result.exit_code == 3
+    assert (result.value.images, result.value.failed) == (3, 3)
+    rows = pq.read_table(tmp_path / "out/manifests/failures.parquet").to_pylist()
+    said = {row["path"][:3]: row["message"] for row in rows}
+    assert "no output can have this name" in said["r\\u"]
+    assert "too long" in said["nnn"]
+
+
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/etc/x.png", "a//x.png", "a\\x.png"])
+def test_a_name_that_would_leave_the_folder_is_never_used(tmp_path: Path, name: str) -> None:
+    class Store:
+        def list(self) -> list[Entry]:
+            return [Entry(name, 10, "1"), Entry("good.png", 10, "1")]
+
+    found = plain_images(Store())
+    assert [entry.name for entry in found.images] == ["good.png"]
+    assert found.unusable == (ascii(name)[1:-1],)
