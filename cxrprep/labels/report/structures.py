@@ -149,7 +149,7 @@ def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item
             pass
         elif item.cue & (STOP | VERB | COMMA | WITH):
             break
-        elif item.cue & AND and not ahead and item.first > edge and _state_follows(items, place):
+        elif item.cue & AND and not ahead and item.first > edge and _own_state(items, place):
             # "Clear lungs and stable heart": what is clear is another noun. "Normal lungs and heart": it is both.
             break
         elif item.mentions and not item.cue:
@@ -165,6 +165,16 @@ def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item
 def _state_follows(items: Sequence[Item], place: int) -> bool:
     following = items[place + 1] if place + 1 < len(items) else None
     return following is not None and following.first == items[place].last and bool(following.cue & STATE)
+
+
+def _own_state(items: Sequence[Item], place: int) -> bool:
+    """Whether the structure after the "and" at ``place`` has a state of its own: "and mildly enlarged heart"."""
+    for item in items[place + 1 : place + 4]:
+        if item.structure:
+            return False
+        if item.cue & STATE:
+            return True
+    return False
 
 
 def _conjoined(items: Sequence[Item], place: int) -> bool:
