@@ -112,6 +112,8 @@ class BoxApi:
             return ask(client)
         except BoxAPIError as error:
             failed = self._failed(error.response_info.status_code, error.response_info.headers or {})
+        except sdk.STUMBLES:
+            failed = sdk.not_understood(self._endpoint)
         except BoxSDKError as error:
             failed = sdk.failure(self._endpoint, error, self._timeout)
         raise failed

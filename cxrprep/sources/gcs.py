@@ -172,12 +172,16 @@ class GcsSource:
             files = [file for file in map(self._file, page) if file is not None]
         except google.api_core.exceptions.GoogleAPICallError as error:
             failed = self._failed(error)
+        except requests.exceptions.JSONDecodeError:
+            failed = sdk.not_understood(self._access.endpoint)
         except (requests.exceptions.RequestException, google.auth.exceptions.TransportError, OSError) as error:
             failed = sdk.failure(self._access.endpoint, error, self._timeout)
         except google.auth.exceptions.GoogleAuthError:
             # What the library makes of a 401: it would renew the login, which nobody does not have.
             refused = self._refusal(401, f"gs://{self._bucket}") if self._access.is_anonymous else None
             failed = refused or self._access.not_renewed()
+        except sdk.STUMBLES:
+            failed = sdk.not_understood(self._access.endpoint)
         else:
             return files, None if most else blobs.next_page_token
         raise failed

@@ -83,10 +83,10 @@ class KaggleApi:
                 f"{owner}/{name}: Kaggle could not list the files",
                 hint="run again later, or look at the dataset's page",
             )
-        found = tuple(
-            RemoteFile(file.name, file.total_bytes or None, modified=_utc(file.creation_date))
-            for file in answer.dataset_files
-        )
+        listed = answer.dataset_files
+        if not all(file.name and isinstance(file.name, str) and isinstance(file.total_bytes, int) for file in listed):
+            raise sdk.not_understood(self._endpoint)
+        found = tuple(RemoteFile(f.name, f.total_bytes or None, modified=_utc(f.creation_date)) for f in listed)
         return FilePage(found, answer.next_page_token or "")
 
     def locate(self, owner: str, name: str, version: int, key: str) -> str:
@@ -131,7 +131,9 @@ class KaggleApi:
             return ask(api)
         except requests.exceptions.HTTPError as error:
             failed = self._refused(error.response, what)
-        except (requests.exceptions.RequestException, OSError, ValueError) as error:
+        except sdk.STUMBLES:
+            failed = sdk.not_understood(self._endpoint)
+        except (requests.exceptions.RequestException, OSError) as error:
             failed = sdk.failure(self._endpoint, error, self._timeout)
         raise failed from None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.connection import split_url, unreachable
 
 if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
+
+# What the SDKs stumble over when an answer has another form than they expect.
+STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def trust_named_certificates() -> None:
@@ -31,6 +35,16 @@ def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
     endpoint, _ = split_url(address)
     cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
     return unreachable(endpoint, cause, timeout)
+
+
+def not_understood(address: str) -> SourceUnreachableError:
+    """The error for an answer that is not what the service sends, as of a network's own login page."""
+    endpoint, _ = split_url(address)
+    return SourceUnreachableError(
+        f"{endpoint.authority} answered with something else than the service does",
+        hint="a proxy, or the login page of this network, may have answered in its place; open a page of the service "
+        "in a browser, then run again",
+    )
 
 
 def _first_of(error: BaseException) -> BaseException:
