@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from cxrprep.labels.report.labeler import label_report
@@ -37,3 +39,51 @@ HEART, MEDIASTINUM = "Cardiomegaly", "Enlarged Cardiomediastinum"
 def test_the_state_decides(text: str, heart: int | None, mediastinum: int | None) -> None:
     labels = label_report(text).labels
     assert (labels[HEART], labels[MEDIASTINUM]) == (heart, mediastinum)
+
+
+STATES = {
+    "is normal": 0,
+    "is enlarged": 1,
+    "is stable": -1,
+    "is within normal limits": 0,
+    "remains mildly enlarged": 1,
+    "is not enlarged": 0,
+    "is not significantly changed": -1,
+    "is enlarged but stable": 1,
+    "is stable and within normal limits": 0,
+    "is at the upper limits of normal": 0,
+    "is obscured": -1,
+    "is similar to prior": -1,
+    "is mildly enlarged, unchanged": 1,
+}
+QUALITIES = {"Normal": 0, "Enlarged": 1, "Stable": -1, "Unremarkable": 0, "Mildly enlarged": 1, "Stable enlarged": 1}
+
+
+@pytest.mark.parametrize("heart", ["heart size", "cardiac silhouette"])
+@pytest.mark.parametrize("mediastinum", ["mediastinum", "cardiomediastinal silhouette"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "The {h} {p} and the {m} {q}.",
+        "The {h} {p}; the {m} {q}.",
+        "The {h} {p}, and the {m} {q}. No effusion.",
+        "There is no effusion, and the {h} {p}. The {m} {q}.",
+        "The {m} {q}, {h} {p}.",
+    ],
+)
+def test_each_structure_has_the_state_that_its_own_words_give_it(heart: str, mediastinum: str, template: str) -> None:
+    for (p, first), (q, second) in itertools.product(STATES.items(), STATES.items()):
+        text = template.format(h=heart, m=mediastinum, p=p, q=q)
+        labels = label_report(text).labels
+        assert (labels[HEART], labels[MEDIASTINUM]) == (first, second), text
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{p} {h} and {q} {m}.", "{p} {h}, {q} {m}.", "{p} {h} with {q} {m}.", "Clear lungs and {p} {h}. {q} {m}."],
+)
+def test_a_state_in_front_belongs_to_what_follows_it(template: str) -> None:
+    for (p, first), (q, second) in itertools.product(QUALITIES.items(), QUALITIES.items()):
+        text = template.format(h="heart", m="mediastinum", p=p, q=q.lower())
+        labels = label_report(text).labels
+        assert (labels[HEART], labels[MEDIASTINUM]) == (first, second), text
