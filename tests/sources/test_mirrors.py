@@ -15,6 +15,7 @@ import pytest
 
 from cxrprep.cli.app import run
 from cxrprep.datasets import spec as specs
+from cxrprep.sources import url
 from tests.datasets import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.servers import box, google, kaggle, physionet
 from tests.servers.azurite import Azurite
@@ -432,3 +433,27 @@ def test_a_url_that_has_expired_is_exit_5_and_goes_on_with_a_new_one(
     Path(link).write_text(good)
     fine(command(*words))
     assert tree(tmp_path / "root") == files
+
+
+def test_a_url_that_expires_midway_keeps_what_is_here(
+    tmp_path: Path, portal: tuple[str, dict[str, bytes]], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, _ = portal
+    root = tmp_path / "root"
+    now = url._now
+    # The thirty days are over as soon as two images are here.
+    monkeypatch.setattr(url, "_now", lambda: now() + dt.timedelta(days=60 * (len([*root.rglob("*.jpg")]) >= 2)))
+    words = ("download", "chexpert", root, "--source", "portal", "--url-file", link, "--split", "train")
+    done = command(*words)
+    assert done["code"] == 5
+    assert "expired on" in done["printed"]
+    assert "what is here is kept" in done["printed"]
+    before = tree(root)
+    images = [name for name in before if name.endswith(".jpg")]
+    assert 2 <= len(images) < 8
+    monkeypatch.setattr(url, "_now", now)
+    again = fine(command(*words))
+    assert again["kept"] + again["done"] >= len(before)
+    got = tree(root)
+    assert before.items() <= got.items()
+    assert len([name for name in got if name.endswith(".jpg")]) == 8
