@@ -218,9 +218,12 @@ def _doubted_at_the_end(items: Sequence[Item], length: int) -> None:
     """Let a last word doubt what stands before it ("pneumonia?"): nothing follows that it could speak of."""
     last = items[-1]
     if last.cue & UNCERTAINTY and not last.cue & BACKWARD and last.last == length and len(items) > 1:
-        before = items[-2]
-        if before.mentions and before.status is Status.POSITIVE:
+        edge = items[-2].last
+        for before in reversed(items[:-1]):
+            if not before.mentions or before.last != edge or before.status is not Status.POSITIVE:
+                return
             before.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, last)
+            edge = before.first
 
 
 def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> None:

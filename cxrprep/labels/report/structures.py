@@ -189,6 +189,9 @@ def _settle(item: Item, states: dict[int, Item]) -> None:
         return
     abnormal, normal = states.get(ABNORMAL), states.get(NORMAL)
     if abnormal is not None and (normal is None or abnormal.first < normal.first):
+        if abnormal.last <= item.first and item.rule in (Rule.NEGATED_AFTER, Rule.UNCERTAIN_AFTER):
+            # "Enlarged cardiac silhouette is suspected".
+            return
         # The state itself may be denied or doubted: "no widening of the mediastinum", "the heart may be enlarged".
         rule = {Status.POSITIVE: Rule.ABNORMAL, Status.NEGATIVE: Rule.NORMAL, Status.UNCERTAIN: Rule.BORDERLINE}
         item.decide(abnormal.status, rule[abnormal.status], abnormal)
