@@ -249,7 +249,7 @@ def _accepted(
     options = SourceOptions(
         credentials=credentials,
         timeout=timeout,
-        billing_project=project or credentials.google_project(),
+        billing_project=project,
         extra=dict(mirror.settings),
     )
     try:
