@@ -206,6 +206,11 @@ class HttpClient:
                     f"{key}: {answer.url} redirects to an address without encryption",
                     hint="the site, or something between it and here, is not to be trusted",
                 )
+            if not there.lower().startswith(("http:", "https:")):
+                raise SourceUnreachableError(
+                    f"{key}: {answer.url} redirects to {without_query(there)!r}, which is no http or https address",
+                    hint="the site, or something between it and here, is not to be trusted",
+                )
             here = there
             endpoint, target = split_url(here)
         raise SourceUnreachableError(f"{key}: {without_query(url)} redirects in circles", hint="check the address")
