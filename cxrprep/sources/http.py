@@ -20,7 +20,7 @@ from cxrprep.sources.http_listing import Entry, read_page
 from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cxrprep.sources.base import ByteStream, SourceOptions
 
@@ -127,7 +127,8 @@ class HttpSource:
         except AccessError:
             # Some sites answer 403, or their home page, for what does not exist.
             return
-        with io.TextIOWrapper(io.BufferedReader(_Reader(stream), 1 << 20), "utf-8", errors="replace") as text:
+        reader = _Reader(stream, lambda at: self._client.open(self._url(name), key=name, offset=at))
+        with io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", errors="replace") as text:
             yield from sums.parse(text)
 
     def _page(self, folder: str) -> Sequence[Entry] | None:
@@ -204,17 +205,49 @@ class HttpSource:
 
 
 class _Reader(io.RawIOBase):
-    """A ``ByteStream`` as a file object, for readers of text."""
+    """A remote list as a file object; where its connection breaks, ``open_at`` opens it again."""
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: ByteStream, open_at: Callable[[int], ByteStream]) -> None:
+        self._stream: ByteStream | None = stream
+        self._open_at = open_at
+        self._validator = stream.validator
+        self._at = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object) -> int:
-        return self._stream.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
+        view = memoryview(buffer)  # type: ignore[arg-type]  # any writable buffer
+        count = patiently(lambda: self._more(view))
+        self._at += count
+        return count
+
+    def _more(self, view: memoryview) -> int:
+        try:
+            if self._stream is None:
+                self._stream = self._open_at(self._at)
+                if self._stream.validator != self._validator or (self._at and self._validator is None):
+                    raise SourceUnreachableError("a list changed, or may have, while it was read", hint="run again")
+                self._skip(self._stream, self._at - self._stream.offset)
+            return self._stream.readinto(view)
+        except SourceUnreachableError:
+            self._drop()
+            raise
+
+    @staticmethod
+    def _skip(stream: ByteStream, size: int) -> None:
+        scratch = memoryview(bytearray(65_536))
+        while size > 0:
+            count = stream.readinto(scratch[:size])
+            if count == 0:
+                raise SourceUnreachableError("a list ended before its end", hint="run again")
+            size -= count
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     def close(self) -> None:
-        self._stream.close()
+        self._drop()
         super().close()
