@@ -24,6 +24,7 @@ _KEYS: Final = (
     "uid",
     "id",
     "dicom_id",
+    "image_id",
     "path",
     "filename",
     "subject_id",

@@ -31,6 +31,26 @@ def plain(table: pa.Table) -> pa.Table:
     return table
 
 
+def csv_of(table: pa.Table) -> bytes:
+    """``table`` as CSV; quotation marks only where a cell of it needs them, then around all text.
+
+    The header never has any: NIH's has commas inside of names, which are two names to its readers.
+    """
+    style = "none"
+    while True:
+        sink = pa.BufferOutputStream()
+        try:
+            pacsv.write_csv(table, sink, pacsv.WriteOptions(include_header=False, quoting_style=style))
+        except pa.ArrowInvalid:
+            # Some cell holds a comma, a quotation mark or a line break.
+            if style == "needed":
+                raise
+            style = "needed"
+            continue
+        header = ",".join(table.column_names)
+        return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
+
+
 def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
     table = plain(dataset.to_arrow().select(list(_ABOUT)))
@@ -41,7 +61,8 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
             table = table.append_column(f"mask {name}", mask.column(name))
     path, card = places(out, "csv", "images.csv")
-    replace_file(path, lambda part: pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed")))
+    data = csv_of(table)
+    replace_file(path, lambda part: part.write_bytes(data))
     text = card_of(dataset, spec, options, on_event)
     replace_file(card, lambda part: part.write_text(text, encoding="utf-8"))
     return ExportResult("csv", out, len(dataset), (path, card))

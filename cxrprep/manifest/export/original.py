@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from cxrprep.durable import replace_file
@@ -21,6 +20,7 @@ from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.values import positions
 from cxrprep.labels.vocabulary import CHEXPERT, NIH
+from cxrprep.manifest.export.csv import csv_of
 from cxrprep.manifest.export.run import ExportResult
 from cxrprep.schemas import RAW_PREFIX
 
@@ -66,15 +66,6 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
 
 def _put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-
-
-def _csv(columns: dict[str, Any] | pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
-    # The published headers are not quoted, and a header with a comma in a name is two names to its readers.
-    pacsv.write_csv(table, sink, pacsv.WriteOptions(quoting_style="needed", include_header=False))
-    header = ",".join(table.column_names)
-    return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
 
 
 def _source_rows(dataset: Dataset, options: Options) -> pa.Table:
@@ -137,7 +128,7 @@ def _nih(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     if dataset.policy != KEEP:
         cells["Finding Labels"] = _finding_words(dataset)
     name = "Data_Entry_2017_v2020.csv" if dataset.made_from.get("release") == "v2020" else "Data_Entry_2017.csv"
-    files = [(name, _csv(cells))]
+    files = [(name, csv_of(pa.table(cells)))]
     split = dataset.stated.column("split").cast(pa.string())
     for word, listing in (("train_val", "train_val_list.txt"), ("test", "test_list.txt")):
         listed = names.filter(pc.equal(split, word)).to_pylist()
@@ -162,7 +153,7 @@ def _chexpert(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     table = pa.table({name: cells[name] for name in _CHEXPERT})
     split = dataset.stated.column("split").cast(pa.string())
     parts = [(name, table.filter(pc.equal(split, word))) for word, name in _SPLIT_FILES.items()]
-    return [(name, _csv(part)) for name, part in parts if part.num_rows]
+    return [(name, csv_of(part)) for name, part in parts if part.num_rows]
 
 
 def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
@@ -178,7 +169,7 @@ def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     order = ("dicom_id", "study_id", "subject_id")
     split = pa.table({**{name: ids[name] for name in order}, "split": stated.column("split").cast(pa.string())})
     return [
-        ("mimic-cxr-2.0.0-metadata.csv.gz", _csv(metadata)),
-        ("mimic-cxr-2.0.0-chexpert.csv.gz", _csv(labels)),
-        ("mimic-cxr-2.0.0-split.csv.gz", _csv(split)),
+        ("mimic-cxr-2.0.0-metadata.csv.gz", csv_of(metadata)),
+        ("mimic-cxr-2.0.0-chexpert.csv.gz", csv_of(labels)),
+        ("mimic-cxr-2.0.0-split.csv.gz", csv_of(split)),
     ]
