@@ -121,6 +121,12 @@ def _rows(subject: Subject, _: str) -> Counted | None:
     return int(subject.rows.num_rows)
 
 
+def _reports(subject: Subject, _: str) -> Counted | None:
+    # The images' project has no list of reports: that it names none says nothing.
+    paths = subject.column("report_path")
+    return None if paths.null_count == len(paths) else _distinct(paths)
+
+
 def _splits(subject: Subject, what: str) -> Counted | None:
     key = {"images": "image_id", "patients": "patient_id", "studies": "study_id"}[what]
     split = subject.column("split")
@@ -279,7 +285,7 @@ _MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
     "images": _of_ids("image_id"),
     "patients": _of_ids("patient_id"),
     "studies": _of_ids("study_id"),
-    "reports": _of_ids("report_path"),
+    "reports": _reports,
     "splits": _splits,
     "shared_patients": _shared_patients,
     "view": _of_images("view_raw"),

@@ -306,3 +306,11 @@ def test_label_counts_agree_with_counting_by_hand(seed: int) -> None:
     assert measure("study_label", subject) == {
         "Edema": [int(np.sum(cells[::3] == value)) for value in ("1.0", "0.0", "-1.0", None)]
     }
+
+
+def test_a_project_without_a_list_of_reports_says_nothing_of_reports(tmp_path: Path) -> None:
+    mimic_cxr_jpg.write(tmp_path)
+    labels = read_labels(MIMIC, tmp_path, release="2.1.0").table
+    by_id = {fact.id: fact for fact, _ in check_facts(MIMIC, "2.1.0", tmp_path, labels, complete=True)}
+    assert by_id["MI-11"].status is Status.ABSENT
+    assert by_id["MI-01-images"].status is Status.CONTRADICTED
