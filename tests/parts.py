@@ -49,13 +49,14 @@ _MODULES: dict[str, tuple[str, str]] = {
     "duckdb": ("duckdb", "pip install duckdb"),
     "mlcroissant": ("mlcroissant", "pip install mlcroissant"),
     "webdataset": ("webdataset", "pip install webdataset"),
+    "torchxrayvision": ("torchxrayvision", "pip install torchxrayvision"),
     "pycocotools": ("pycocotools", "pip install pycocotools"),
     "openpyxl": ("openpyxl", "pip install 'cxrprep[xlsx]'"),
     "sphinx": ("sphinx", "pip install 'cxrprep[docs]'"),
     "furo": ("furo", "pip install 'cxrprep[docs]'"),
 }
 # Parts too large for continuous integration; their tests run where a person has them.
-_OPTIONAL = frozenset({"torch"})
+_OPTIONAL = frozenset({"torch", "torchxrayvision"})
 
 
 def _absent(part: str, install: str) -> NoReturn:

@@ -243,6 +243,36 @@ def test_a_policy_changes_the_label_cells_and_nothing_else(cx, tmp_path):
         assert row == {name: "1.0" if cell == "-1.0" else cell for name, cell in source[row["Path"]].items()}
 
 
+def test_torchxrayvision_reads_the_original_form(nih, cx, mimic, tmp_path):
+    need("torchxrayvision")
+    import torchxrayvision as xrv
+
+    for name, root in (("nih", nih), ("cx", cx), ("mimic", mimic)):
+        cxrprep.export(root, form="original", out=tmp_path / name)
+    both = {"views": ["PA", "AP"], "unique_patients": False}
+    read = {
+        "nih": xrv.datasets.NIH_Dataset(
+            imgpath=str(nih / "images"),
+            csvpath=str(tmp_path / "nih" / "Data_Entry_2017_v2020.csv"),
+            bbox_list_path=str(nih / "BBox_List_2017.csv"),
+            **both,
+        ),
+        "cx": xrv.datasets.CheX_Dataset(
+            imgpath=str(cx / "CheXpert-v1.0-small"), csvpath=str(tmp_path / "cx" / "train.csv"), **both
+        ),
+        "mimic": xrv.datasets.MIMIC_Dataset(
+            imgpath=str(mimic / "files"),
+            csvpath=str(tmp_path / "mimic" / "mimic-cxr-2.0.0-chexpert.csv.gz"),
+            metacsvpath=str(tmp_path / "mimic" / "mimic-cxr-2.0.0-metadata.csv.gz"),
+            **both,
+        ),
+    }
+    for name, root, part in (("nih", nih, None), ("cx", cx, "train"), ("mimic", mimic, None)):
+        frontal = [i for i in images(root) if i["view"] in ("PA", "AP") and part in (None, i["split"])]
+        assert len(read[name]) == len(frontal)
+        assert read[name][0]["img"].shape[0] == 1
+
+
 # ---- what all have in common ----
 
 

@@ -1,0 +1,91 @@
+"""The commands that hand the manifest over, from the command line to the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.river import cxrprep
+from tests.manifest.made import made
+
+
+@pytest.fixture(scope="module")
+def cx(tmp_path_factory):
+    return made("chexpert", tmp_path_factory.mktemp("cx"))
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_export_says_what_it_wrote(cx, tmp_path):
+    words = ("--format", "csv", "--out", tmp_path, "--uncertain", "ones", "--observations", "chexpert-competition")
+    done = cxrprep("export", cx, *words, "--split", "train", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["form"], told["images"], told["left_out"]) == ("csv", 8, [])
+    rows = rows_of(tmp_path / "images.csv")
+    assert list(rows[0])[9:] == ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+    assert {row["split"] for row in rows} == {"train"}
+    assert not any("-1" in (row["Edema"], row["Atelectasis"]) for row in rows)
+
+
+def test_a_job_file_names_policies_of_single_observations(cx, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'root = "{cx}"\n[labels]\nuncertain = "zeros"\n[labels.uncertain_by]\nEdema = "ones"\n'
+        '[labels.blank_by]\nFracture = "zeros"\n'
+    )
+    done = cxrprep("export", "--config", job, "--format", "csv", "--out", tmp_path / "out", "-q")
+    assert done.returncode == 0, done.stderr
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out" / "images.csv")}
+    assert rows["patient00002/study1/view1_frontal"]["Edema"] == "1"
+    assert rows["patient07958/study5/view2_frontal"]["Atelectasis"] == "0"
+    assert rows["patient00001/study1/view1_frontal"]["Fracture"] == "0"
+    assert rows["patient00001/study1/view1_frontal"]["Edema"] == ""
+
+
+def test_one_seed_divides_the_patients_alike_in_manifest_and_export(tmp_path):
+    root = made("nih-chestxray14", tmp_path / "nih")
+    rule = ("--split-by", "patient", "--fractions", "0.5,0.25,0.25", "--seed", "3")
+    assert cxrprep("export", root, "--format", "csv", "--out", tmp_path / "e", "-q", *rule).returncode == 0
+    exported = {row["image_id"]: row["split"] for row in rows_of(tmp_path / "e" / "images.csv")}
+    assert cxrprep("manifest", root, "-q", *rule).returncode == 0
+    table = pq.read_table(root / "manifests" / "images.parquet").to_pylist()
+    assert {row["image_id"]: row["split"] for row in table} == exported
+    by_patient: dict[str, set[str]] = {}
+    for row in table:
+        by_patient.setdefault(row["patient_id"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in by_patient.values())
+
+
+def test_nih_gets_a_validation_part_and_its_test_images_stay(tmp_path):
+    root = made("nih-chestxray14", tmp_path / "nih")
+    before = {r["image_id"]: r["split"] for r in pq.read_table(root / "manifests" / "images.parquet").to_pylist()}
+    done = cxrprep("manifest", root, "--split-within", "train_val", "--fractions", "0.5,0.5", "--seed", "2", "-q")
+    assert done.returncode == 0, done.stderr
+    after = {r["image_id"]: r["split"] for r in pq.read_table(root / "manifests" / "images.parquet").to_pylist()}
+    assert {k for k, v in after.items() if v == "test"} == {k for k, v in before.items() if v == "test"}
+    assert set(after.values()) == {"train", "validate", "test"}
+    footer = json.loads(pq.read_schema(root / "manifests" / "images.parquet").metadata[b"cxrprep"])
+    assert footer["split"]["within"] == "train_val"
+
+
+def test_nothing_selected_is_exit_code_8(cx, tmp_path):
+    done = cxrprep("export", cx, "--format", "coco", "--out", tmp_path)
+    assert done.returncode == 8
+    assert "none of these images has a box" in done.stderr
+
+
+def test_manifests_beside_a_read_only_root(tmp_path):
+    root = made("nih-chestxray14", tmp_path / "nih")
+    (root / "manifests").rename(tmp_path / "gone")
+    state = tmp_path / "state"
+    assert cxrprep("extract-labels", root, "--state", state, "-q").returncode == 0
+    assert cxrprep("export", root, "--state", state, "--format", "csv", "-q").returncode == 0
+    assert len(rows_of(state / "export" / "csv" / "images.csv")) == 7
+    assert not (root / "export").exists()
