@@ -55,6 +55,8 @@ class Faults:
     """Flip a byte in so many answers."""
     chunked: bool = False
     no_head: bool = False
+    unsized: bool = False
+    """Folder pages show no sizes."""
     digests: bool = False
     """State MD5 in x-goog-hash."""
     forbidden: str | None = None
@@ -178,7 +180,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for path, data in sorted(self.server.files.items()):
             if path.startswith(folder):
                 name, slash, _ = path[len(folder) :].partition("/")
-                names[name + slash] = None if slash else len(data)
+                names[name + slash] = None if slash or self.server.faults.unsized else len(data)
         lines = [
             f'<a href="{urllib.parse.quote(name)}">{name}</a>   24-Nov-2026 02:30   {"-" if size is None else size}'
             for name, size in names.items()

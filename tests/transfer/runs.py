@@ -46,6 +46,11 @@ def with_sums(files: dict[str, bytes]) -> dict[str, bytes]:
     return {**files, "MD5SUMS": ("\n".join(lines) + "\n").encode()}
 
 
+def expected(files: dict[str, bytes]) -> dict[str, bytes]:
+    """What must lie in the folder when a mirror has ``files``."""
+    return {name: data for name, data in files.items() if name != "MD5SUMS"}
+
+
 def tar_gz(members: dict[str, bytes]) -> bytes:
     raw = io.BytesIO()
     with (

@@ -13,13 +13,9 @@ import pytest
 
 from cxrprep.transfer.engine import TransferOptions
 from tests.servers.faults import serving
-from tests.transfer.runs import download, image, leftovers, noise, release, tar_gz, tree, with_sums
+from tests.transfer.runs import download, expected, image, leftovers, noise, release, tar_gz, tree, with_sums
 
 PROJECT = Path(__file__).parents[2]
-
-
-def expected(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if name != "MD5SUMS"}
 
 
 def test_files_over_http_arrive_once(tmp_path: Path) -> None:
