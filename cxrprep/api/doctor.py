@@ -250,7 +250,12 @@ def _accepted(
         credentials=credentials,
         timeout=timeout,
         billing_project=project,
-        extra=dict(mirror.settings),
+        extra={
+            **mirror.settings,
+            "agreement": mirror.agreement,
+            "access": mirror.access,
+            "costs": mirror.costs,
+        },
     )
     try:
         source = open_source(mirror.url, options)
