@@ -14,6 +14,7 @@ from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.values import constant, count_true
+from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
 from cxrprep.manifest.labelled import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
@@ -124,6 +125,7 @@ def build_manifest(
     write_table(images, folder / IMAGES_NAME, name="images", made_from=origin)
     write_table(studies, folder / STUDIES_NAME, name="studies", made_from=origin)
     write_croissant(folder, spec, chosen_release, (IMAGES_NAME, STUDIES_NAME))
+    write_card_beside(folder / IMAGES_NAME, spec)
     result = ManifestResult(
         images_path=folder / IMAGES_NAME,
         studies_path=folder / STUDIES_NAME,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.durable import replace_file
 from cxrprep.labels.vocabulary import VOCABULARIES
 from cxrprep.manifest.numbers import SplitNumbers, numbers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.manifest.load import Dataset
 
+CARD_NAME: Final = "README.md"
 # Mean, standard deviation, and the number of images that they are of.
 Moments = tuple[float, float, int]
 
@@ -42,19 +46,33 @@ def write_card(
     return "\n".join(parts)
 
 
+def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
+    """Write the card of the manifest at ``path`` as ``README.md`` beside it; the pixels are not looked at.
+
+    Raises ``StorageError`` when the disk refuses.
+    """
+    from cxrprep.manifest.load import load
+
+    text = write_card(load(path.parent.parent, manifests=path.parent), spec)
+    replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> str:
-    lines = [
-        "## Splits\n",
-        "| split | images | studies | patients | mean | standard deviation |",
-        "|---|---|---|---|---|---|",
-    ]
+    header, rule = "| split | images | studies | patients |", "|---|---|---|---|"
+    if moments:
+        header, rule = f"{header} mean | standard deviation |", f"{rule}---|---|"
+    lines = ["## Splits\n", header, rule]
     for part in splits:
-        found = moments.get(part.name)
-        pixels = f"{found[0]:.4f} | {found[1]:.4f}" if found else "- | -"
-        lines.append(f"| {part.name or 'none'} | {part.images:,} | {part.studies:,} | {part.patients:,} | {pixels} |")
+        line = f"| {part.name or 'none'} | {part.images:,} | {part.studies:,} | {part.patients:,} |"
+        if moments:
+            found = moments.get(part.name)
+            line += f" {found[0]:.4f} | {found[1]:.4f} |" if found else " - | - |"
+        lines.append(line)
     if moments:
         read = ", ".join(f"{name or 'none'} {found[2]:,}" for name, found in sorted(moments.items()))
         lines.append(f"\nMean and standard deviation of pixel values from 0 to 1, over images drawn by a hash: {read}.")
+    else:
+        lines.append("\nMean and standard deviation of the pixels stand in the card of an export.")
     return "\n".join(lines) + "\n"
 
 

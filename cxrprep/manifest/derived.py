@@ -16,6 +16,7 @@ from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.values import categories, constant, positions, projection_of
 from cxrprep.manifest.build import IMAGES_NAME
+from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns, read_footer, write_table
 
@@ -147,6 +148,7 @@ def build_derived_manifest(
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     write_table(derived.sort_by(order), out / IMAGES_NAME, name="derived", made_from=origin)
     write_croissant(out, catalog().get(dataset), release, (IMAGES_NAME,))
+    write_card_beside(out / IMAGES_NAME, catalog().get(dataset))
     return DerivedResult(out / IMAGES_NAME, rows, without)
 
 

@@ -93,7 +93,7 @@ def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
         build_manifest(spec, root, manifests=tmp_path / "m")
         contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / "m").iterdir())})
     assert contents[0] == contents[1]
-    assert set(contents[0]) == {"labels.parquet", "images.parquet", "studies.parquet", "croissant.json"}
+    assert set(contents[0]) == {"labels.parquet", "images.parquet", "studies.parquet", "croissant.json", "README.md"}
 
 
 def test_every_dataset_has_a_generator():
