@@ -118,6 +118,12 @@ def test_a_text_without_headings_is_read_whole() -> None:
     assert read(text) == [("report", text)]
 
 
+def test_what_follows_the_end_of_the_impression_is_not_read() -> None:
+    tail = "END OF IMPRESSION:\nSUMMARY: 4-POSSIBLE SIGNIFICANT FINDINGS.\nI have reviewed the images."
+    assert read(f"1. Small effusion.\n{tail}") == [("report", "1. Small effusion.")]
+    assert read(f"IMPRESSION:\n1. Small effusion.\n{tail}") == [("impression", "1. Small effusion.")]
+
+
 def test_headings_alone_are_nothing_to_read() -> None:
     assert read("IMPRESSION:\n") == []
     assert read("Findings:\nImpression: \n") == []

@@ -18,6 +18,7 @@ from cxrprep.labels.report.aggregate import Sections
 _MIMIC_HEADING = re.compile(r"\n ([A-Z ()/,-]{1,120}):\s")
 _BLANK_LINE = "\n \n"
 _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM|PFI|EXAMINATION)\b")
+_END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
 _READ = ("impression", "findings", "last_paragraph", "comparison")
 
 
@@ -125,6 +126,10 @@ def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bo
         if all(section.name == "full report" for section in found):
             found = plain_sections(text) or found
     else:
+        # What follows are codes and signatures.
+        end = _END_OF_IMPRESSION.search(text)
+        if end is not None and text[: end.start()].strip():
+            text = text[: end.start()]
         found = plain_sections(text)
         if not found:
             return [] if _only_headings(text) else [Section("report", 0, len(text))]
