@@ -75,18 +75,17 @@ def check_facts(
     ``labels`` is a table of the ``labels`` schema with the release's own columns as ``raw_...``. ``complete`` demands
     the totals of a part, too.
     """
-    done = []
-    subjects: dict[str, tuple[Subject, int]] = {}
-    for fact in spec.fact:
-        if fact.release not in ("", release):
-            continue
-        if fact.table not in subjects:
-            rows = _rows_of(labels, fact.table)
-            subjects[fact.table] = Subject(rows, spec, release, root), _held(rows)
-        subject, held = subjects[fact.table]
-        whole = complete or held >= _PART * _expected_rows(spec, release, fact)
-        done.append(_check(fact, subject.counting(fact.value), whole=whole))
-    return done
+    facts = [fact for fact in spec.fact if fact.release in ("", release)]
+    done: dict[str, tuple[FactCheck, tuple[Finding, ...]]] = {}
+    # Table by table: the rows of each are a copy, and one of them at a time is enough.
+    for table in dict.fromkeys(fact.table for fact in facts):
+        rows = _rows_of(labels, table)
+        subject, held = Subject(rows, spec, release, root), _held(rows)
+        for fact in facts:
+            if fact.table == table:
+                whole = complete or held >= _PART * _expected_rows(spec, release, fact)
+                done[fact.id] = _check(fact, subject.counting(fact.value), whole=whole)
+    return [done[fact.id] for fact in facts]
 
 
 def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:

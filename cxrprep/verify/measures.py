@@ -31,6 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,7 +59,7 @@ class Subject:
     release: str
     root: Path
     observations: tuple[str, ...] = ()
-    _first: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _first: dict[tuple[str, ...], pa.Table] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, rows: pa.Table) -> Subject:
         """The same with other rows."""
@@ -73,14 +74,16 @@ class Subject:
         column = self.rows[name].combine_chunks()
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
-    def once_each(self, key: str) -> Subject:
-        """The first row of each distinct value of ``key``; rows without one are left out."""
-        if key not in self._first:
+    def once_each(self, key: str, *names: str) -> Subject:
+        """The first row of each distinct value of ``key``, with these columns; rows without a value are left out."""
+        wanted = (key, *(name for name in names if name != key and name in self.rows.column_names))
+        if wanted not in self._first:
             keys = self.column(key)
-            first = pa.table({"key": keys, "row": pa.array(range(len(keys)), pa.int64())}).filter(pc.is_valid(keys))
-            rows = first.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
-            self._first[key] = self.rows.take(rows)
-        return self.of(self._first[key])
+            numbered = pa.table({"key": keys, "row": pa.array(np.arange(len(keys)))}).filter(pc.is_valid(keys))
+            rows = numbered.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
+            # A copy of these columns only: all of them are some hundred megabytes.
+            self._first[wanted] = self.rows.select(wanted).take(rows)
+        return self.of(self._first[wanted])
 
 
 def measure(name: str, subject: Subject) -> Counted | None:
@@ -110,7 +113,7 @@ def _of_ids(key: str) -> Callable[[Subject, str], Counted | None]:
 
 
 def _of_images(key: str) -> Callable[[Subject, str], Counted | None]:
-    return lambda subject, value: _one(_histogram(subject.once_each("image_id").column(key)), value)
+    return lambda subject, value: _one(_histogram(subject.once_each("image_id", key).column(key)), value)
 
 
 def _one(counted: dict[str, Any], value: str) -> Counted:
@@ -156,7 +159,7 @@ def _raw(subject: Subject, name: str) -> Counted | None:
 
 
 def _words(subject: Subject) -> pa.Array:
-    return subject.once_each("image_id").column("labels_raw")
+    return subject.once_each("image_id", "labels_raw").column("labels_raw")
 
 
 def _finding(subject: Subject, word: str) -> Counted | None:
@@ -183,11 +186,15 @@ def _label(subject: Subject, _: str) -> Counted | None:
 
 
 def _study_label(subject: Subject, argument: str) -> Counted | None:
-    return _label(subject.once_each("study_id"), argument)
+    return _label(subject.once_each("study_id", *(_RAW + name for name in subject.observations)), argument)
+
+
+def _label_columns(subject: Subject) -> list[str]:
+    return [name for name in subject.rows.column_names if name.startswith("label_") and name != "label_source"]
 
 
 def _joined_labels(subject: Subject) -> pa.Array:
-    columns = [name for name in subject.rows.column_names if name.startswith("label_") and name != "label_source"]
+    columns = _label_columns(subject)
     stated = [subject.column(name) for name in columns if subject.rows[name].null_count < subject.rows.num_rows]
     texts = [pc.fill_null(column.cast(pa.string()), "") for column in stated]
     return pc.binary_join_element_wise(*texts, "|") if texts else pa.array([""] * subject.rows.num_rows)
@@ -195,8 +202,12 @@ def _joined_labels(subject: Subject) -> pa.Array:
 
 def _blank(key: str) -> Callable[[Subject, str], Counted | None]:
     def counted(subject: Subject, _: str) -> Counted | None:
-        joined = _joined_labels(subject.once_each(key))
-        return int(pc.sum(pc.equal(pc.utf8_trim(joined, "|"), "")).as_py() or 0)
+        names = _label_columns(subject)
+        first = subject.once_each(key, *names)
+        blank = pa.array(np.ones(first.rows.num_rows, bool))
+        for name in names:
+            blank = pc.and_(blank, pc.is_null(first.rows[name].combine_chunks()))
+        return int(pc.sum(blank).as_py() or 0)
 
     return counted
 
@@ -210,7 +221,7 @@ def _study_conflicts(subject: Subject, _: str) -> Counted | None:
 
 
 def _all_boxes(subject: Subject) -> tuple[pa.Array, pa.Array] | None:
-    boxes = subject.once_each("image_id").column("boxes")
+    boxes = subject.once_each("image_id", "boxes").column("boxes")
     return None if boxes.null_count == len(boxes) else (boxes, pc.list_flatten(boxes))
 
 
