@@ -13,9 +13,12 @@ _PAGES: Final = (
     (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
 )  # fmt: skip
 
+# Where a slash at the end means something: web servers tell folders by it, and / is a folder.
+_AS_THEY_ARE: Final = ("http://", "https://", "file://", "/")
+
 
 def behind(url: str) -> str:
-    """The address of the source that serves what the page at ``url`` shows; ``url`` itself for any other.
+    """The address of the source that serves what the page at ``url`` shows; ``url`` itself, in one spelling, otherwise.
 
     ``https://physionet.org/content/mimic-cxr/2.1.0/`` is ``physionet://mimic-cxr/2.1.0``: as a plain web server it
     would turn our requests away.
@@ -24,4 +27,4 @@ def behind(url: str) -> str:
         found = page.fullmatch(url.strip())
         if found is not None:
             return found.expand(source)
-    return url
+    return url if url.startswith(_AS_THEY_ARE) else url.rstrip("/")

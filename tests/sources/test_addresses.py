@@ -25,6 +25,11 @@ from cxrprep.sources.addresses import behind
         ("https://physionet.org/files/mimic-cxr/2.1.0/files/p10/", "https://physionet.org/files/mimic-cxr/2.1.0/files/p10/"),
         ("https://example.org/nih/", "https://example.org/nih/"),
         ("gs://bucket", "gs://bucket"),
+        ("gs://bucket/png/", "gs://bucket/png"),
+        ("physionet://mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("file:///data/", "file:///data/"),
+        ("/", "/"),
+        ("box", "box"),
     ],
 )  # fmt: skip
 def test_the_source_behind_a_page(page: str, source: str) -> None:
