@@ -206,6 +206,9 @@ def listed(job: Job, selection: Selection) -> Iterable[RemoteFile]:
 
 def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
     """A saved plan with actions for what is here now; its choice of files stays."""
+    if not saved.items:
+        # A shard that got no file: an array may have more jobs than there are files.
+        return saved
     made = made_of(job, transfer, (item.file for item in saved.items), Selection(), images=None)
     made = replace(made, selection=saved.selection, images=saved.images)
     return made if job.options.shard is None else made.shard(job.options.shard)

@@ -1,0 +1,251 @@
+"""``cxrprep download`` as users run it: plans, shards, every way to select, adoption, conversion on arrival."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+from cxrprep.cli.app import run
+from cxrprep.lock import Record
+from tests.datasets import mimic_cxr_jpg, nih_chestxray14
+
+ROWS = mimic_cxr_jpg.IMAGES
+STUDIES = {str(row[2]): f"{mimic_cxr_jpg.stem(row)}.jpg" for row in ROWS}
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def cxrprep(*words: object) -> Done:
+    """The command, in this process: dozens of them would otherwise mostly start Python."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(word) for word in words])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def ok(*words: object) -> None:
+    done = cxrprep(*words)
+    assert done.code == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+
+
+def result(*words: object) -> dict[str, Any]:
+    done = cxrprep(*words, "--json")
+    assert done.code == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mimic") / "mirror"
+    mimic_cxr_jpg.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nih") / "mirror"
+    nih_chestxray14.write(folder)
+    return folder
+
+
+def images(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in (root / "files").rglob("*.jpg")}
+
+
+def wanted(*numbers: int) -> set[str]:
+    return {f"{mimic_cxr_jpg.stem(ROWS[number])}.jpg" for number in numbers}
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (("--patients", "10000032"), (0, 1, 2, 3)),
+        (("--patients", "p10000764"), (4, 5)),
+        (("--studies", "s50414267"), (0, 1)),
+        (("--split", "test"), (6,)),
+        (("--split", "valid"), (4, 5)),
+        (("--view", "frontal"), (0, 2, 3)),
+        (("--view", "lateral"), (1, 5)),
+        (("--view", "PA", "--split", "train"), (0, 2)),
+        (("--label", "Cardiomegaly"), (6,)),
+        (("--label", "pneumonia=-1"), (2,)),
+        (("--label", "No Finding", "--label", "Edema=1"), (0, 1, 6)),
+        (("--include", "files/p10/p10000032/**"), (0, 1, 2, 3)),
+        (("--exclude", "files/p10/p10000032/**"), (4, 5, 6)),
+        (("--view", "frontal", "--limit", "1"), (0,)),
+    ],
+)
+def test_a_selection_brings_what_it_names_and_no_more(
+    tmp_path: Path, mimic: Path, words: tuple[str, ...], numbers: tuple[int, ...]
+) -> None:
+    ok("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, *words)
+    assert images(tmp_path / "root") == wanted(*numbers)
+
+
+def test_a_list_of_ids_as_csv_and_as_parquet(tmp_path: Path, mimic: Path) -> None:
+    table = pd.DataFrame({"study_id": [50414267, 50771383], "note": ["a", "b"]})
+    table.to_csv(tmp_path / "ids.csv", index=False)
+    table.to_parquet(tmp_path / "ids.parquet")
+    for name in ("ids.csv", "ids.parquet"):
+        root = tmp_path / name.replace(".", "-")
+        ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--ids", tmp_path / name)
+        assert images(root) == wanted(0, 1, 6)
+
+
+def test_a_sample_is_the_same_for_the_same_seed(tmp_path: Path, mimic: Path) -> None:
+    drawn = []
+    for number, seed in enumerate(("7", "7", "8", "9", "10")):
+        root = tmp_path / str(number)
+        ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--sample", "3", "--seed", seed)
+        drawn.append(frozenset(images(root)))
+    assert {len(each) for each in drawn} == {3}
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+def test_another_selection_adds_to_what_is_here(tmp_path: Path, mimic: Path) -> None:
+    root = tmp_path / "root"
+    ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--patients", "10000764")
+    ok("download", "mimic-cxr-jpg", root, "--patients", "10000898")
+    assert images(root) == wanted(4, 5, 6)
+    with Record.open(root) as record:
+        assert len(record.selections) == 2
+
+
+def test_a_dry_run_says_all_and_fetches_nothing(tmp_path: Path, mimic: Path) -> None:
+    root = tmp_path / "root"
+    said = result("download", "mimic-cxr-jpg", root, "--source", mimic, "--patients", "10000032", "--dry-run")
+    actions = said["actions"]
+    assert actions["fetch"]["files"] >= 4
+    assert actions["fetch"]["bytes"] == said["disk_need"]
+    assert said["disk_free"] > said["disk_need"]
+    assert {"keep", "resume", "refetch", "impossible"} <= set(actions)
+    assert {"seconds_at_best", "seconds_at_worst"} <= set(said)
+    assert not (root / "files").exists()
+    ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--patients", "10000032")
+    (root / next(iter(wanted(0)))).unlink()
+    (root / next(iter(wanted(1)))).write_bytes(b"short")
+    after = result("download", "mimic-cxr-jpg", root, "--dry-run")["actions"]
+    assert (after["refetch"]["files"], after["fetch"]["files"]) == (1, 4)
+    assert after["keep"]["files"] == actions["fetch"]["files"] - 2
+
+
+def test_a_plan_is_kept_and_applied_elsewhere_in_shards(tmp_path: Path, mimic: Path) -> None:
+    plan = tmp_path / "plan.json"
+    ok("download", "mimic-cxr-jpg", tmp_path / "one", "--source", mimic, "--split", "train", "--save-plan", plan)
+    assert not images(tmp_path / "one")
+    assert json.loads(plan.read_text())["dataset"] == "mimic-cxr-jpg"
+    root = tmp_path / "other"
+    seen: set[str] = set()
+    for index in (1, 2, 3):
+        before = images(root)
+        ok("download", "mimic-cxr-jpg", root, "--from-plan", plan, "--shard", f"{index}/3")
+        new = images(root) - before
+        assert not new & seen
+        seen |= new
+    assert seen == wanted(0, 1, 2, 3)
+    # The shards have left one record, and the whole plan has nothing more to do.
+    assert result("download", "mimic-cxr-jpg", root, "--from-plan", plan)["done"] == 0
+
+
+def test_a_plan_of_another_dataset_is_a_usage_error(tmp_path: Path, mimic: Path) -> None:
+    plan = tmp_path / "plan.json"
+    ok("download", "mimic-cxr-jpg", tmp_path / "one", "--source", mimic, "--save-plan", plan)
+    done = cxrprep("download", "chexpert", tmp_path / "two", "--from-plan", plan)
+    assert done.code == 2
+    assert "mimic-cxr-jpg" in done.stderr
+
+
+def test_a_read_only_folder_is_adopted_where_it_lies(tmp_path: Path, mimic: Path) -> None:
+    lab, state = tmp_path / "lab", tmp_path / "state"
+    shutil.copytree(mimic, lab)
+    mounted = subprocess.run(["mount", "--bind", "-o", "ro", str(lab), str(lab)], capture_output=True, check=False)
+    if mounted.returncode:
+        for path in [*lab.rglob("*"), lab]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        before = {path: path.stat().st_mtime_ns for path in lab.rglob("*")}
+        said = result("download", "mimic-cxr-jpg", lab, "--source", lab, "--state", state)
+        assert said["failed"] == 0
+        assert said["bytes"] == 0
+        with Record.open(lab, state) as record:
+            assert wanted(*range(7)) <= set(record.entries)
+            assert all(entry.digest is not None for entry in record.entries.values())
+        assert result("download", "mimic-cxr-jpg", lab, "--source", lab, "--state", state)["done"] == 0
+        ok("verify", lab, "--state", state)
+        assert {path: path.stat().st_mtime_ns for path in lab.rglob("*")} == before
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", "-l", str(lab)], check=True)
+        else:
+            for path in [lab, *lab.rglob("*")]:
+                path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_converted_on_arrival_and_only_the_small_ones_stay(tmp_path: Path, nih: Path) -> None:
+    root = tmp_path / "nih"
+    words = ("download", "nih-chestxray14", root, "--source", nih, "--then", "square-224", "--discard-raw")
+    ok(*words)
+    derived = root / "derived" / "square-224"
+    made = pd.read_parquet(derived / "manifests" / "images.parquet")
+    assert len(made) == len(nih_chestxray14.ROWS)
+    assert all((derived / path).is_file() for path in made.path)
+    assert not list((root / "images").glob("*.png")) if (root / "images").exists() else True
+    assert (root / "Data_Entry_2017_v2020.csv").is_file()
+    kept = {path: path.stat().st_mtime_ns for path in derived.rglob("*.png")}
+    said = result(*words)
+    assert (said["done"], said["failed"]) == (0, 0)
+    assert {path: path.stat().st_mtime_ns for path in derived.rglob("*.png")} == kept
+    ok("verify", root)
+
+
+def test_converted_on_arrival_equals_converted_later(tmp_path: Path, nih: Path) -> None:
+    early, late = tmp_path / "early", tmp_path / "late"
+    ok("download", "nih-chestxray14", early, "--source", nih, "--then", "square-224", "--discard-raw")
+    ok("download", "nih-chestxray14", late, "--source", nih)
+    ok("convert", late, "--recipe", "square-224")
+    pictures = [
+        {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in (root / "derived" / "square-224").rglob("*.png")
+        }
+        for root in (early, late)
+    ]
+    assert pictures[0]
+    assert pictures[0] == pictures[1]
+
+
+def test_an_image_that_cannot_be_converted_stays(tmp_path: Path, nih: Path) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(nih, mirror)
+    victim = mirror / "images" / "00000002_000.png"
+    victim.write_bytes(victim.read_bytes()[:300])
+    root = tmp_path / "nih"
+    done = cxrprep("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
+    assert "00000002_000.png" in done.stderr
+    assert (root / "images" / "00000002_000.png").is_file()
+    assert len(list((root / "derived" / "square-224" / "images").glob("*.png"))) == len(nih_chestxray14.ROWS) - 1
+
+
+@pytest.mark.parametrize("how", ["copy", "hardlink", "reflink"])
+def test_a_labs_copy_is_linked_or_copied_by_choice(tmp_path: Path, mimic: Path, how: str) -> None:
+    root = tmp_path / "root"
+    ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--link", how)
+    for path in wanted(*range(7)):
+        assert (root / path).read_bytes() == (mimic / path).read_bytes()
+        assert (root / path).samefile(mimic / path) == (how == "hardlink")
