@@ -154,6 +154,15 @@ def test_parts_of_a_source_that_changed_are_not_used(tmp_path: Path) -> None:
     assert digests(out) != first
 
 
+def test_parts_of_runs_that_nobody_goes_on_with_are_removed(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".parts-old", tmp_path / ".parts-fresh"
+    for parts in (old, fresh):
+        parts.mkdir()
+    os.utime(old, (0, 0))
+    label_collection(mimic_zip(tmp_path / "r.zip", 3), tmp_path)
+    assert list(tmp_path.glob(".parts-*")) == [fresh]
+
+
 FORMS = ("zip", "folder", "csv", "parquet", "openi", "chexpert-labeler")
 
 

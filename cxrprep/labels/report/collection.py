@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 STAGE: Final = "extract-labels"
 _NOTES: Final = 20
+# Seconds that the parts of a stopped run are kept for it to go on.
+_KEPT: Final = 3 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def label_collection(
         if removed is not None:
             message = "removed: the labels beside it are new; --evidence writes it again"
             on_event(Note(STAGE, message, subject=str(removed)))
-    shutil.rmtree(job.folder, ignore_errors=True)
+    _remove_parts(job.folder)
     joined = None if shard is None else merge_shards(out_dir, shard)
     outcome = Outcome(
         written[tables.LABELS_NAME],
@@ -156,6 +158,18 @@ def label_collection(
     seconds = time.monotonic() - began
     on_event(StageFinished(STAGE, done=done, kept=tally.kept, failed=outcome.failed, seconds=seconds))
     return outcome
+
+
+def _remove_parts(ours: Path) -> None:
+    """Remove the parts of this run, and those that a run of other rules or another source left here days ago."""
+    long_ago = time.time() - _KEPT
+    for folder in ours.parent.glob(".parts-*"):
+        try:
+            if folder == ours or folder.stat().st_mtime < long_ago:
+                shutil.rmtree(folder)
+        except OSError:
+            # Another run has just removed them.
+            continue
 
 
 def _total(collection: Collection, shard: Shard | None) -> int | None:
