@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,8 +122,11 @@ def extract_labels(
     on_event(StageStarted(STAGE, unit="rows"))
     labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
     path = (out or root / "manifests") / LABELS_NAME
-    write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
-    result = count_labels(spec.name, labels, path)
+    # Neither waits for the other: with a second core the counts cost nothing.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        counted = pool.submit(count_labels, spec.name, labels, path)
+        write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
+        result = counted.result()
     on_event(StageFinished(STAGE, done=result.rows))
     return result
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,7 +92,7 @@ class TextTable:
         """The error for data row ``row`` (from 0): names file, line and column, and shows the cell."""
         value = self.columns.column(column)[row].as_py() if column in self else None
         shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
-        line = _line_of(_read(self.path)[0], self._place(row))
+        line = _line_of(_read(self.path)[1], self._place(row))
         return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
 
     def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
@@ -171,7 +172,7 @@ class TextTable:
         if pc.count_distinct(column).as_py() == len(column):
             return
         seen: dict[str, int] = {}
-        data = _read(self.path)[0]
+        data = _read(self.path)[1]
         for row, key in enumerate(column.to_pylist()):
             if key in seen:
                 raise TableError(
@@ -195,8 +196,12 @@ def first_true(mask: Any) -> int:
     return int(pc.index(mask, pa.scalar(True)).as_py())
 
 
-def _read(path: Path) -> tuple[bytes, Digest]:
-    """The table's bytes, unpacked if its name ends in .gz, and the digest of the file itself."""
+def _digest(data: bytes) -> Digest:
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> tuple[bytes, bytes]:
+    """The file's bytes as they are, and unpacked if its name ends in .gz."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -205,8 +210,8 @@ def _read(path: Path) -> tuple[bytes, Digest]:
         raise TableError(
             f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
         ) from error
-    digest = Digest("sha256", hashlib.sha256(data).hexdigest())
-    if path.suffix == ".gz":
+    packed = data
+    if path.suffix.lower() == ".gz":
         try:
             data = _unpacked(data)
         except (EOFError, zlib_ng.error) as error:  # type: ignore[misc]  # its stub calls the class an instance
@@ -215,7 +220,7 @@ def _read(path: Path) -> tuple[bytes, Digest]:
             ) from error
     if len(data) > _LIMIT:
         raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
-    return data, digest
+    return packed, data
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -319,32 +324,35 @@ def read_table(path: Path, form: Form) -> TextTable:
     Raises ``TableError``, with file, line and column, for a file that cannot be read, is no CSV, has rows of another
     width, lacks a column or has one that the release does not have.
     """
-    data, digest = _read(path)
+    packed, data = _read(path)
     header, first = _head(data, path)
     names = _names(header, first, form, path)
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
     plain = frozenset(form.plain)
-    try:
-        table = pacsv.read_csv(
-            pa.BufferReader(data),
-            read_options=pacsv.ReadOptions(
-                block_size=len(data) + 1 if form.multiline else min(len(data) + 1, _BLOCK),
-                column_names=_distinct(names),
-                skip_rows=1,
-            ),
-            parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=read,
-                column_types={name: pa.string() if name in plain else TEXT for name in read},
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise _explain(path, data, len(names), error) from error
+    # The digest costs a tenth of the reading: another core may have it.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        digest = pool.submit(_digest, packed)
+        try:
+            table = pacsv.read_csv(
+                pa.BufferReader(data),
+                read_options=pacsv.ReadOptions(
+                    block_size=len(data) + 1 if form.multiline else min(len(data) + 1, _BLOCK),
+                    column_names=_distinct(names),
+                    skip_rows=1,
+                ),
+                parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline),
+                convert_options=pacsv.ConvertOptions(
+                    include_columns=read,
+                    column_types={name: pa.string() if name in plain else TEXT for name in read},
+                    strings_can_be_null=True,
+                    null_values=[""],
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise _explain(path, data, len(names), error) from error
     table = table.unify_dictionaries().combine_chunks()
-    found = TextTable(path, digest, table, tuple(read))
+    found = TextTable(path, digest.result(), table, tuple(read))
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found)
     return found
@@ -386,11 +394,11 @@ def _refuse_line_breaks(table: TextTable) -> None:
 
 def read_names(path: Path) -> tuple[pa.Array, Digest]:
     """The lines of a list without a header (split lists), blank ones left out, and the file's digest."""
-    data, digest = _read(path)
+    packed, data = _read(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise TableError(f"{path}, line {line}: not UTF-8 text", hint=_AGAIN) from error
     lines = pc.utf8_trim_whitespace(pa.array(text.splitlines(), pa.string()))
-    return lines.filter(pc.not_equal(lines, "")), digest
+    return lines.filter(pc.not_equal(lines, "")), _digest(packed)
