@@ -130,12 +130,29 @@ def download(
             record.select(made.selection)
             remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
             result = transfer.run(made, job.source)
+        _keep_failures(result, job)
         if arriving is not None:
             arriving.finish()
         elif (job.folder.manifests / "images.parquet").exists():
             rebuild_manifest(job.folder, on_event=on_event)
         rows = result_rows(result, made, job)
         return Result(STAGE, result, result.exit_code, rows=rows, data=result_data(result, made, job))
+
+
+def _keep_failures(result: TransferResult, job: Job) -> None:
+    """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
+    from cxrprep.manifest.failures import Failure, write_failures
+
+    shard = job.options.shard
+    below = "" if shard is None else f"shards/{shard.index}-of-{shard.count}"
+    layout = job.folder.layout
+    failures = []
+    for outcome in result.failures:
+        image, error = layout.parse(outcome.item.dest), outcome.error
+        kind = type(error).__name__ if error is not None else ""
+        message, hint = (error.message, error.hint) if error is not None else (outcome.item.reason, "")
+        failures.append(Failure(outcome.item.dest, STAGE, kind, message, hint, image.image if image else None))
+    write_failures(failures, job.folder.manifests / below)
 
 
 def fetch_again(

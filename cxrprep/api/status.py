@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folders import Folder, open_folder
 from cxrprep.api.results import Result
+from cxrprep.lock.asked import asked
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # More ids than this are no part of a command that a person would type.
 _FEW: Final = 5
+# What failed in the last download; written beside the manifests.
+FAILURES_NAME: Final = "failures.parquet"
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
 
@@ -109,13 +112,21 @@ def _parts(folder: Folder) -> tuple[PartStatus, ...]:
         count[0] += 1
         count[1] += size
     recorded = folder.record.table()
+    known = set(here)
     for batch in recorded.select(["path", "size", "state"]).to_batches(max_chunksize=8192):
         for path, size, state in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
+            known.add(path)
             # A raw file that was dropped on purpose is neither here nor missing.
             if state == "here" and here.get(path) != size:
                 counts[part_of(path)][2 if path not in here else 3] += 1
     for path in _partials(folder.record.cache):
+        known.add(path)
         counts[part_of(path)][4] += 1
+    wanted = asked(folder.record.cache)
+    for path in () if wanted is None else wanted.to_pylist():
+        if path not in known:
+            # Asked for, and not one byte of it came.
+            counts[part_of(path)][2] += 1
     names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
     rows = [
         PartStatus(name, title, files, size, missing, wrong, partial, expected)
@@ -165,12 +176,13 @@ def _stages(folder: Folder, parts: tuple[PartStatus, ...]) -> Iterator[StageStat
     here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
     wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
     manifests = folder.manifests
+    refused = _rows(manifests / FAILURES_NAME)
     if not folder.record.exists:
         yield StageStatus("download", "not recorded", f"{here:,} files, made by others: verify adopts them in place")
     elif missing or partial or wrong:
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
-        yield StageStatus("download", "incomplete", detail)
+        yield StageStatus("download", "incomplete", detail, refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
     changed = _changed(folder)

@@ -19,6 +19,7 @@ from cxrprep.lock import Record
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.settings import load_settings
 from tests.integration.river import phantom
+from tests.servers.faults import serving
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,24 @@ def test_many_ids_stand_for_the_file_that_they_came_from(tmp_path: Path) -> None
     record.describe(dataset="nih-chestxray14", release="v2020")
     record.select(Selection(images=frozenset({"a", "b"})))
     assert again_command(open_folder(tmp_path)).endswith(" --ids FILE")
+
+
+def test_what_was_refused_is_missing_and_failed_until_it_comes(mirror: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    files = {path.name: path.read_bytes() for path in mirror.iterdir() if path.name != "MD5SUMS"}
+    root = tmp_path / "nih"
+    with serving(files, forbidden=r"BBox_List") as server:
+        result = cxrprep.download("nih-chestxray14", root, source=server.url)
+        assert result.value.failed == 1
+        (row,) = pq.read_table(root / "manifests" / "failures.parquet").to_pylist()
+        assert (row["path"], row["stage"]) == ("BBox_List_2017.csv", "download")
+        assert row["message"]
+        value, stages = of(root)
+        assert stages["download"] == "incomplete"
+        assert next(part for part in value.parts if part.name == "tables").missing == 1
+        assert next(stage for stage in value.stages if stage.name == "download").failed == 1
+        server.faults.forbidden = None
+        cxrprep.download("nih-chestxray14", root, source=server.url)
+    assert of(root)[1]["download"] == "done"
+    assert not (root / "manifests" / "failures.parquet").exists()
