@@ -150,7 +150,6 @@ class _Sorted:
         self._in_place = in_place
         self._seen: dict[str, Item] = {}
         self._reports: list[tuple[Item, str, str]] = []
-        self._ids: dict[str, ImageId] = {}
         self.tables: list[Item] = []
         self.images: list[Item] = []
         self.impossible: list[Item] = []
@@ -190,7 +189,6 @@ class _Sorted:
         self._seen[dest] = item
         if image is not None:
             self.images.append(item)
-            self._ids[dest] = image
             return
         report = report_of(dest)
         if report is not None:
@@ -218,18 +216,24 @@ class _Sorted:
                 hint="--limit and --sample need the label tables there; or name images with --ids FILE",
             )
         if drawing and self.images:
-            ids = (image.image for image in self._ids.values())
+            ids = (self._id(item).image for item in self.images)
             drawn = draw(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
-            kept = [item for item in self.images if self._ids[item.dest].image in drawn]
+            kept = [item for item in self.images if self._id(item).image in drawn]
             self.passed_over += len(self.images) - len(kept)
             self.images = kept
         self._settle_reports(drawing=drawing)
-        self._ids.clear()
         self._seen.clear()
+
+    def _id(self, item: Item) -> ImageId:
+        # Read again when it is asked for: kept for every image, ids would take as much room as the plan.
+        image = self._layout.parse(item.file.key)
+        assert image is not None
+        return image
 
     def _settle_reports(self, *, drawing: bool) -> None:
         by_image = self._choice.by_image or drawing
-        studies = {(self._ids[i.dest].patient, self._ids[i.dest].study) for i in self.images} if by_image else set()
+        ids = map(self._id, self.images if by_image and self._reports else ())
+        studies = {(image.patient, image.study) for image in ids}
         for item, patient, study in self._reports:
             # A listing without images (the study list) leaves patients and studies to decide.
             wanted = (
