@@ -48,7 +48,8 @@ def read(tables: Tables, gathered: Gathered) -> None:
     for entry, path in tables.of_role("labels"):
         form = _FORMS[entry.settings["form"]]
         table = read_table(path, form)
-        if not gathered.release_stated and entry.settings["form"] == "full":
+        # CheXbert's tables have the paths of the full release, whichever the images are of: the first table decides.
+        if not gathered.release_stated and not gathered.blocks and "Path" in table:
             gathered.release = _release(table, gathered.release)
         columns = study_ids(table, "Study") if "Study" in table else image_ids(table, "Path")
         table, columns = _in_order(table, columns)

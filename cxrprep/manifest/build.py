@@ -96,7 +96,7 @@ def build_manifest(
     chosen_release = made_from.get("release") or release or spec.default_release
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
     wanted = stated_sources(label_source or spec.default_label_source)
-    columns, joined = _join(found, labels, wanted)
+    columns, joined = _join(found, labels, wanted, stated_sources(spec.default_label_source))
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
@@ -155,8 +155,13 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
 
 
-def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, int]]:
-    """The columns that the label tables give to the files, and how the join went."""
+def _join(
+    found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...], usual: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The columns that the label tables give to the files, and how the join went.
+
+    Labels are those of ``wanted``; what is known beside them the tables of ``usual`` say best.
+    """
     about: dict[str, Any] = {
         "image_id": found.image,
         "patient_id": found.patient,
@@ -168,11 +173,14 @@ def _join(found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...]) -
         return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
     image_keys = labels.column("image_id").combine_chunks()
     chosen = rows_of_sources(found.image, found.study, labels, wanted)
-    # The row of the labels says the rest as well, unless it is about a study; then any row of the image does.
-    of_image = pc.if_else(pc.is_valid(image_keys.take(chosen)), chosen, pa.scalar(None, chosen.type))
-    base = pc.coalesce(of_image, rows_for(found.image, image_keys, None), chosen)
+    best = chosen if usual == wanted else rows_of_sources(found.image, found.study, labels, usual)
+    # A row about a study says less of an image than any row about the image itself.
+    own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
+    first = rows_for(found.image, image_keys, None)
+    base = pc.coalesce(best, own, first, chosen)
+    named = pc.coalesce(own, first, chosen)
     for name in _ABOUT:
-        told = labels.column(name).combine_chunks().take(base)
+        told = labels.column(name).combine_chunks().take(named if name == "path_raw" else base)
         known = about.get(name)
         about[name] = told if known is None else pc.if_else(pc.is_valid(base), told.cast(known.type), known)
     about["image_id"] = found.image

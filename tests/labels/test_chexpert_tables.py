@@ -143,6 +143,27 @@ def test_other_labelers_are_rows_beside_the_labelers_own(tmp_path):
     assert bert["table_name"] == "train_cheXbert.csv"
 
 
+def test_the_first_table_decides_the_release_of_all(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    chexpert.write_chexbert(tmp_path)
+    labels = read_labels(SPEC, tmp_path)
+    assert labels.release == "v1.0-small"
+    assert set(labels.table.column("release").to_pylist()) == {"v1.0-small"}
+    for path in (tmp_path / "CheXpert-v1.0-small").iterdir():
+        path.unlink()
+    assert read_labels(SPEC, tmp_path).release == "v1.0"
+
+
+def test_a_labelers_table_may_have_paths_and_labels_alone(tmp_path):
+    lines = [f"Path,{','.join(reversed(NAMES))}"]
+    lines += [f"CheXpert-v1.0/train/{row[0]}.jpg,{','.join('1' if n in row[5] else '0' for n in reversed(NAMES))}"
+              for row in chexpert.TRAIN]  # fmt: skip
+    (tmp_path / "train_visualCheXbert.csv").write_text("\n".join(lines) + "\n")
+    row = rows(tmp_path)["patient00002/study1/view2_lateral", "visualchexbert"]
+    assert (row["label_edema"], row["label_fracture"], row["view"], row["age_years"]) == (1, 0, "LATERAL", None)
+    assert row["projection"] == "lateral"
+
+
 @pytest.mark.parametrize("layout", ["released", "kaggle", "batches"])
 def test_tables_are_found_in_every_layout(tmp_path, layout):
     release = "v1.0" if layout == "batches" else "v1.0-small"

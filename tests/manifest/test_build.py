@@ -154,6 +154,21 @@ def test_labels_of_the_release_itself_by_default_and_others_by_name(tmp_path):
     assert (valid["label_source"], valid["label_cardiomegaly"], valid["sex"]) == (None, None, "M")
 
 
+def test_another_labelers_table_that_knows_less_takes_nothing_away(tmp_path):
+    chexpert.write(tmp_path)
+    lines = [f"Path,{','.join(chexpert.NAMES)}"]
+    lines += [f"CheXpert-v1.0/train/{row[0]}.jpg,{','.join('0' for _ in chexpert.NAMES)}" for row in chexpert.TRAIN]
+    (tmp_path / "train_visualCheXbert.csv").write_text("\n".join(lines) + "\n")
+    usual = images(remade("chexpert", tmp_path))
+    other = images(remade("chexpert", tmp_path, label_source="visualchexbert"))
+    row, before = (found["patient07958/study5/view2_frontal"] for found in (other, usual))
+    assert (row["label_source"], row["label_atelectasis"], before["label_atelectasis"]) == ("visualchexbert", 0, -1)
+    for name in ("view", "projection", "sex", "age_years", "split", "view_raw"):
+        assert row[name] == before[name]
+        assert row[name] is not None
+    assert row["path_raw"] == "CheXpert-v1.0/train/patient07958/study5/view2_frontal.jpg"
+
+
 def test_labels_of_studies_reach_images_that_no_table_names(tmp_path):
     chexpert.write(tmp_path)
     chexpert.write_ground_truth(tmp_path)
