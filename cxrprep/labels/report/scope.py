@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 _CHOICE_GAP: Final = 5
 # Items that a cue looks ahead for the end of a list, or back for what it denies.
 _WINDOW: Final = 40
+# Words of a remark in brackets that still belongs to its sentence: "no effusion (or pneumothorax)".
+_SHORT_ASIDE: Final = 5
 _DENIALS: Final = frozenset(("no", "not", "without"))
 _QUALITIES: Final = frozenset(("@where", "@degree", "@adv", "@plain"))
 
@@ -66,6 +68,8 @@ def is_word(word: str) -> bool:
 def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     """The mentions of a sentence in normal form, each with its status and the rule that decided."""
     words = words_of(sentence)
+    if "(" in words:
+        _part_aside(words)
     hits = rules.lexicon.scan(words)
     if not any(entry.mentions for _, _, entry in hits):
         return ()
@@ -76,6 +80,14 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     _alternatives(items, words, rules)
     settle_structures(items, words)
     return tuple(found for item in items for found in item.found())
+
+
+def _part_aside(words: list[str]) -> None:
+    """Let a remark in brackets that ends the sentence speak for itself: "no effusion (blunting may be old scars)"."""
+    opening = len(words) - 1 - words[::-1].index("(")
+    rest = words[opening + 1 :]
+    if len(rest) > _SHORT_ASIDE and ")" not in rest[:-1] and rest[0] not in {"or", "and", "nor"}:
+        words[opening] = ";"
 
 
 def _forward(items: Sequence[Item]) -> None:
