@@ -39,11 +39,12 @@ class Cost:
 def _children(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
+        try:
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
                 found += [int(word) for word in task.read_text().split()]
-            except OSError:
-                continue
+        except OSError:
+            # It has ended meanwhile.
+            continue
     return found
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -98,11 +99,12 @@ class Watch:
     def _family(self) -> list[int]:
         found = [self._pid]
         for parent in found:
-            for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                try:
+            try:
+                for task in Path(f"/proc/{parent}/task").glob("*/children"):
                     found += [int(word) for word in task.read_text().split()]
-                except OSError:
-                    continue
+            except OSError:
+                # It has ended meanwhile.
+                continue
         return found
 
 
@@ -134,12 +136,21 @@ def contents(path: Path) -> Iterator[bytes]:
                 or pa.types.is_dictionary(column.type)
             ):
                 yield "\n".join(map(str, column.to_pylist())).encode()
-    elif data[:2] == b"\x1f\x8b":
-        yield gzip.decompress(data)
-    elif data[:2] == b"PK":
+    elif data[:2] in (b"\x1f\x8b", b"PK"):
+        yield from _unpacked(data)
+
+
+def _unpacked(data: bytes) -> Iterator[bytes]:
+    try:
+        if data[:2] == b"\x1f\x8b":
+            yield gzip.decompress(data)
+            return
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 yield archive.read(name)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        # Half an archive; its bytes were looked at as they are.
+        return
 
 
 @dataclass
