@@ -28,6 +28,7 @@ def load(
     derive: bool = False,
     per: Mapping[str, Mapping[str, str] | str] | None = None,
     observations: str | Iterable[str] | None = None,
+    split: str | None = None,
     split_by: SplitRule | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     on_event: Sink = ignore,
@@ -37,7 +38,8 @@ def load(
     ``uncertain`` is keep, ones, zeros or ignore, ``blank`` null or zeros; ``per`` says so for single observations
     (``{"Edema": "ones"}``); ``derive`` fills parents from children. ``observations`` is a preset's name
     (``chexpert-competition``) or a list of names. ``label_source`` takes the labels of another source of
-    ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out.
+    ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out, ``split`` takes one
+    split.
 
     Raises ``UsageError`` for a folder without a manifest and for a word that names nothing, ``TableError`` for a
     damaged manifest.
@@ -45,7 +47,7 @@ def load(
     from cxrprep.labels.policy import Policy
     from cxrprep.manifest.load import load as open_manifest
 
-    return open_manifest(
+    dataset = open_manifest(
         root,
         manifests=None if state is None else Path(state) / "manifests",
         label_source=label_source,
@@ -55,6 +57,7 @@ def load(
         observations=observations,
         on_event=on_event,
     )
+    return dataset if split is None else dataset.split(split)
 
 
 def export(

@@ -37,7 +37,7 @@ _SIZES: Final = ("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x"
 _IMAGE: Final = r"^\d{8}_\d{3}\.png$"
 _IMAGE_FORM: Final = "expected an image name such as 00000001_000.png"
 _OLDEST: Final = 100
-_READERS: Final = {"YES": 1, "NO": 0, "HEDGE": -1, "Yes": 1, "No": 0, "Hedge": -1, "1": 1, "0": 0}
+_READERS: Final = {"YES": 1, "NO": 0, "HEDGE": -1, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 # How all_findings_expert_labels may spell its columns; its header was never published verbatim.
 _GOOGLE_IMAGE: Final = ("Image Index", "Image ID", "image_id", "Image_ID", "image id")
 
@@ -305,7 +305,7 @@ def _add_google(
     for term in terms:
         name = spelled.get(term.name.replace("_", " ").lower())
         if name is not None and term.column not in columns:
-            cells = table.mapped(name, _READERS, pa.int8(), "expected YES, NO or HEDGE")
+            cells = table.translated(name, lambda text: _READERS[text.upper()], pa.int8(), "expected YES, NO or HEDGE")
             columns[term.column] = cells.filter(kept)
     raw = {name: table.column(name).filter(kept) for name in table.names}
     gathered.add(used, columns, raw, plain=("Image Index",))

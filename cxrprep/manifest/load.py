@@ -62,11 +62,14 @@ class Dataset:
         return tuple(str(split) for split in (*Split,) if split in there)
 
     def split(self, name: str) -> Dataset:
-        """The images of one split; ``valid`` is understood. Raises ``UsageError`` for a word that names none."""
+        """The images of one split; ``valid`` is understood. Raises ``UsageError`` for a word that names none here."""
+        here = f"splits here: {', '.join(self.splits) or 'none'}"
         try:
             wanted = str(Split.parse(name))
         except ValueError as error:
-            raise UsageError(f"unknown split {name!r}", hint=f"splits here: {', '.join(self.splits)}") from error
+            raise UsageError(f"unknown split {name!r}", hint=here) from error
+        if wanted not in self.splits:
+            raise UsageError(f"no image here is in the split {wanted}", hint=here)
         return self.filter(pc.equal(self.stated.column("split").cast(pa.string()), wanted))
 
     def filter(self, mask: Any) -> Dataset:

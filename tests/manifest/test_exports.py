@@ -371,6 +371,16 @@ def test_exports_in_root_are_no_part_of_the_release(tmp_path):
 # ---- load ----
 
 
+def test_one_split_is_loaded_by_its_name(cx):
+    assert len(cxrprep.load(cx, split="valid")) == 2
+    assert cxrprep.load(cx, split="train").splits == ("train",)
+    with pytest.raises(UsageError, match="unknown split 'dev'") as caught:
+        cxrprep.load(cx, split="dev")
+    assert "train, validate" in caught.value.hint
+    with pytest.raises(UsageError, match="no image here is in the split test"):
+        cxrprep.load(cx, split="test")
+
+
 def test_a_manifest_with_a_policy_is_loaded_with_another_from_what_was_stated(tmp_path):
     from cxrprep.labels.policy import Policy
 
