@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cxrprep import __version__  # noqa: E402  # the checkout comes onto the path first
+from cxrprep import __version__  # the checkout comes onto the path first
 
 project = "cxrprep"
 author = "the cxrprep authors"
