@@ -76,6 +76,11 @@ def open_inputs(
     from cxrprep.manifest.build import IMAGES_NAME
 
     home = None if state is None else Path(state)
+    if is_url(root) and dataset is not None:
+        raise UsageError(
+            f"{root}: the tables of a dataset are joined with files here only",
+            hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
+        )
     if is_url(root) or (dataset is None and _is_plain(Path(root), home)):
         found = _plain(str(root), selection, shard, without, on_event)
     else:

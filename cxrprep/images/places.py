@@ -10,6 +10,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _LINKS: Final = 8
 _TEMPORARY: Final = ".tmp"
+# As this module and durable.replace_file name them: a folder of the user's may hold other temporary files.
+_OURS: Final = re.compile(r"\.[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\.tmp|\..+\.\d+\.[0-9a-f]+\.tmp")
 _serial = itertools.count()
 
 
@@ -227,7 +230,7 @@ class Folder:
         removed = 0
         for folder, _, names in os.walk(self.address):
             for name in names:
-                if name.startswith(".") and name.endswith(_TEMPORARY):
+                if _OURS.fullmatch(name):
                     path = Path(folder, name)
                     with contextlib.suppress(OSError):
                         if path.stat().st_mtime < before:

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -242,3 +243,39 @@ def test_a_disk_that_refuses_ends_the_run_with_7_and_the_next_one_goes_on(tmp_pa
     assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
     code, value, said = run(*words[1:])
     assert (code, value["images"]) == (0, 30), said
+
+
+def test_only_our_own_temporary_files_are_swept_away(tmp_path: Path) -> None:
+    root, out = hospital.many(tmp_path / "in", 2), tmp_path / "out"
+    convert(root, out)
+    ours = [out / "s000" / ".1f-0-3a2b.tmp", out / "data" / ".x.tar.4242.9f3.tmp"]
+    theirs = [out / ".notes.tmp", out / "s000" / "report.tmp", out / ".x.tmp"]
+    for path in (*ours, *theirs):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    # The journal of a run whose process is gone.
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    (out / ".cxrprep" / f"finished-1-{socket.gethostname()}-{gone}-abcd.jsonl").write_text('{"begun":true}\n')
+    convert(root, out)
+    assert not [path for path in ours if path.exists()]
+    assert all(path.exists() for path in theirs)
+    assert [path.name for path in (out / ".cxrprep").iterdir()] == ["finished.parquet"]
+
+
+@pytest.mark.slow
+def test_a_job_array_at_work_at_the_same_time(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    words = ("convert", root, "--recipe", "square-224", "--jobs", 1)
+    running = [start(*words, "--out", tmp_path / "array", "--shard", f"{index}/3") for index in (1, 2, 3)]
+    for process in running:
+        _, said = process.communicate(timeout=100)
+        # A shard to which no image falls says so with 8.
+        assert process.returncode in (0, 8), said
+    code, value, said = run(*words, "--out", tmp_path / "array")
+    assert code == 0, said
+    assert (value["converted"], value["kept"]) == (0, 7)
+    code, _, said = run(*words, "--out", tmp_path / "one")
+    assert code == 0, said
+    found, wanted = tree(tmp_path / "array"), tree(tmp_path / "one")
+    assert {name: found[name] for name in found if "/shards/" not in name} == wanted
