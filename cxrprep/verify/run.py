@@ -135,8 +135,9 @@ class _Run:
             )
         demanded = selected if isinstance(selected, pa.Array) else pa.array(sorted(selected or ()), pa.string())
         with Collector(self.record.home / "manifests" / name) as out:
-            disk = self._bytes(out, demanded, refetch)
-            paths, ids = dataset.image_names(disk, self.layout)
+            paths, ids = dataset.image_names(self._bytes(out, demanded, refetch), self.layout)
+            # The tables come now, and may have the room that the files had.
+            pa.default_memory_pool().release_unused()
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
@@ -301,7 +302,7 @@ class _Run:
             self.not_checked.append(f"{what}: no tables are here")
         else:
             try:
-                return self.read_labels()
+                rows = self.read_labels()
             except TableError as error:
                 if tables_here(self.spec, self.root):
                     out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
@@ -309,6 +310,9 @@ class _Run:
                     self.not_checked.append(f"{what}: {error.message}")
             except UsageError as error:
                 self.not_checked.append(f"{what}: {error.message}")
+            else:
+                pa.default_memory_pool().release_unused()
+                return rows
         return None
 
     def _tables(self, out: Collector, labels: pa.Table, paths: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
