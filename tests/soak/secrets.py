@@ -296,8 +296,7 @@ def _reports(campaign: Campaign, given: Path) -> Iterator[Outcome]:
     for study in range(50_000_000, 50_000_020):
         (folder / f"s{study}.txt").write_text(text)
     (folder / "s50000099.txt").write_bytes(b"\xff\xfe" + text.encode() + b"\x00")
-    root = str(campaign.work / "reports")
-    Path(root).mkdir()
+    root = str(campaign.work / "jpg")
     yield campaign.step("report text", [
         ("extract-labels", root, "--reports", str(given / "texts"), "--evidence", "--events", "jsonl"),
         ("extract-labels", root, "--reports", str(given / "texts"), "--json"), ("report", root), ("status", root),
