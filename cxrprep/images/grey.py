@@ -84,6 +84,10 @@ class GreyRules:
     padding: tuple[int, int] | None = None
     inverted: bool = False
 
+    def distinct(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of all ``words`` that differ in bits that count; the others follow in the same order, over and over."""
+        return words[: 1 << (self.high_bit + 1)]
+
     def stored(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
         """The stored value of each word: shifted, masked, and sign-extended."""
         values = (words >> (self.high_bit + 1 - self.bits_stored)) & ((1 << self.bits_stored) - 1)
@@ -118,6 +122,12 @@ def words_of(pixels: Pixels) -> NDArray[np.int64]:
     return np.arange(256 if pixels.dtype == np.uint8 else 65536, dtype=np.int64)
 
 
+def over_words(table: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+    """A table of the distinct words as one of all words that an array of this type can hold."""
+    size = 256 if pixels.dtype == np.uint8 else 65536
+    return table if len(table) == size else np.tile(table, size // len(table))
+
+
 def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
     """The smallest and largest stored value of the picture, padding aside."""
     present = rules.stored(words_of(picture.pixels)[picture.histogram() > 0])
@@ -135,8 +145,7 @@ def display_table(
     ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
     missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black.
     """
-    words = words_of(picture.pixels)
-    stored = rules.stored(words)
+    stored = rules.stored(rules.distinct(words_of(picture.pixels)))
     x = rules.modality_value(stored)
     used = _choose(rules, source, window)
     if used == "lut":
@@ -153,7 +162,7 @@ def display_table(
         y = 1.0 - y
     y[rules.is_padding(stored)] = 0.0
     kind = np.uint8 if bits == 8 else np.uint16
-    return np.rint(y * ((1 << bits) - 1)).astype(kind), used
+    return over_words(np.rint(y * ((1 << bits) - 1)).astype(kind), picture.pixels), used
 
 
 def _choose(rules: GreyRules, source: str, window: int) -> str:

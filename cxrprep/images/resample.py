@@ -1,4 +1,4 @@
-"""Resampling: OpenCV's area average in two thirds of its time, and a variant that trades a little of it for speed."""
+"""Resampling: OpenCV's area average in half of its time, and a variant that trades a little of it for speed."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def resize(pixels: Pixels, width: int, height: int, method: str) -> Pixels:
 
 
 def _area(pixels: Pixels, width: int, height: int) -> Pixels:
-    # OpenCV adds up one pixel after the other, each sum waiting for the one before; four channels wait together. Tiles
-    # whose edges are edges of target pixels, laid over each other as channels, therefore cost a third less, and give
-    # the same sums in the same order.
+    # OpenCV adds up one pixel after the other, and four channels at once where words have 16 bits. Tiles whose edges
+    # are edges of target pixels, laid over each other as channels, therefore cost less than half, and give the same
+    # sums in the same order, rounded alike.
     rows, columns = pixels.shape
     if pixels.size < _WORTH_TILES or (columns % width == 0 and rows % height == 0):
         return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -58,7 +58,9 @@ def _area(pixels: Pixels, width: int, height: int) -> Pixels:
         tile = np.s_[: rows // down, : columns // across]
         starts = [(rows // down * y, columns // across * x) for y in range(down) for x in range(across)]
         stacked = cv2.merge([pixels[y:, x:][tile] for y, x in starts])
-        small = cv2.resize(stacked, (width // across, height // down), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            stacked.astype(np.uint16, copy=False), (width // across, height // down), interpolation=cv2.INTER_AREA
+        )
         whole: Pixels = np.empty((height, width), pixels.dtype)
         for number in range(across * down):
             y, x = height // down * (number // across), width // across * (number % across)

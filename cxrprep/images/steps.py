@@ -64,7 +64,7 @@ class Stretch:
         low, high = grey.occurring(picture, rules, without_padding=False)
         if self.rule == "max":
             low = 0
-        stored = np.clip(rules.stored(grey.words_of(picture.pixels)), low, high) - low
+        stored = np.clip(rules.stored(rules.distinct(grey.words_of(picture.pixels))), low, high) - low
         span, top = high - low, (1 << self.bits) - 1
         kind: Any = np.uint8 if self.bits == 8 else np.uint16
         if span <= 0:
@@ -75,6 +75,7 @@ class Stretch:
         else:
             # In single precision, as OpenCV's convertScaleAbs has it: double gives other levels at some halves.
             table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
+        table = grey.over_words(table, picture.pixels)
         kept = grey.GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
         return dataclasses.replace(
             picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
