@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.releases.mimic_cxr import Mimic
+from tests.releases.server import PASSWORD, USER, Site, folder_reader
+from tests.releases.server import serving as site_serving
 from tests.soak import faults
 from tests.soak.commands import Done, Home, leftovers, run
 from tests.soak.faults import OBJECT, Behaviour, Mirror, serving
@@ -167,6 +170,29 @@ def play_all(work: Path, only: Callable[[Case], bool] = lambda _: True) -> Itera
                 other.seen.clear()
                 yield play(case, work / "case", other)
     yield from _unreachable(work, port, only)
+    yield from _physionet(work, only)
+
+
+def _physionet(work: Path, only: Callable[[Case], bool]) -> Iterator[Outcome]:
+    """A site with sessions: one that ends every half second, and an account whose agreement is not signed."""
+    ending = Case("a session that ends every half second", (), 0, (), None)
+    unsigned = Case("an agreement that is not signed", (), 5, ("agreement",), None)
+    for case, rules in ((ending, {"session_seconds": 0.5}), (unsigned, {"signed": False})):
+        if not only(case):
+            continue
+        shutil.rmtree(work / "case", ignore_errors=True)
+        release = work / "case" / "release"
+        Mimic.generate(60, seed=3).write_tables("mimic-cxr-jpg", release / "mimic-cxr-jpg" / "2.1.0")
+        site = Site(folder_reader(release, 3), latency=0.1, **rules)
+        home = Home(work / "case", {"PHYSIONET_USERNAME": USER, "PHYSIONET_PASSWORD": PASSWORD})
+        with site_serving(site) as address:
+            source = f"physionet://{address.removeprefix('http://')}/mimic-cxr-jpg/2.1.0"
+            words = ["download", "mimic-cxr-jpg", str(work / "case" / "root"), "--source", source, "--connections", "4"]
+            done = run(words, home, timeout=_PATIENCE)
+        wrong = list(_judge(case, done, work / "case" / "root", Mirror(b"", [])))
+        if case is ending and site.counts["logins"] < 2:
+            wrong.append(f"{site.counts['logins']} logins: no session ended, so nothing was shown")
+        yield Outcome(case, done, wrong)
 
 
 def _unreachable(work: Path, port: int, only: Callable[[Case], bool]) -> Iterator[Outcome]:
