@@ -133,7 +133,7 @@ def hashing(root: Path) -> float:
 
 
 def large(work: Path, repeats: int, *, small: bool) -> list[Row]:
-    count, size = (4, 64 * MIB) if small else (16, 256 * MIB)
+    count, size = (4, 64 * MIB) if small else (24, 256 * MIB)
     root = made(work / "large", [size] * count)
     warm(root)
     total = count * size / 1e6
