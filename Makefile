@@ -12,10 +12,14 @@ WORKERS ?= 2
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/program: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cxrprep needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,s3,gcs,codecs,keyring,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed: $(VENV)/program
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,s3,gcs,codecs,keyring,xlsx,docs]'
 	@touch $@
 
 install: $(VENV)/installed  ## make the virtual environment, cxrprep and all extras in it
@@ -27,7 +31,7 @@ npm:  # the parts of the tests that npm has: Azurite and axe-core; without npm t
 	  fi; \
 	fi
 
-demo: install  ## generate a phantom NIH collection, serve it, and run download, verify, extract-labels, convert, manifest
+demo: $(VENV)/program  ## generate a phantom NIH collection, serve it, and run download, verify, extract-labels, convert, manifest
 	$(BIN)/python tools/demo.py
 
 test: install npm  ## run the tests; a test whose real part is absent is skipped with the command that installs it

@@ -59,13 +59,18 @@ def main() -> None:
     server.shutdown()
 
     derived = root / "derived" / "square-224"
+    found = (
+        (f"{root}/images/", "the images, as released"),
+        (f"{root}/manifests/images.parquet", "one row per image: ids, view, split, labels, boxes, digest"),
+        (f"{root}/manifests/studies.parquet", "one row per study"),
+        (f"{derived}/", "224 x 224 images, with manifests/images.parquet of their own"),
+    )
+    width = max(len(place) for place, _ in found)
+    places = "\n".join(f"  {place:{width}}  {what}" for place, what in found)
     print(f"""
 Done in {time.monotonic() - begun:.0f} s. What is where:
 
-  {root}/images/                        the images, as released
-  {root}/manifests/images.parquet       one row per image: ids, view, split, labels, boxes, digest
-  {root}/manifests/studies.parquet      one row per study
-  {derived}/       224 x 224 images, with manifests/images.parquet of their own
+{places}
 
 Open them:
 
