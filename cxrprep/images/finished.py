@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ _NAME: Final = "finished.parquet"
 _PREFIX: Final = "finished-"
 _ROWS: Final = 8192
 _GROUP: Final = 1 << 15
+_END: Final = b'{"ended":true}\n'
 # Of a journal that another host writes it is not known whether its writer lives; after this time it is taken as dead.
 _ABANDONED: Final = 86_400.0
 _YOUNG: Final = 3_600.0
@@ -73,8 +75,7 @@ class Finished:
         self._keys = table.column("relative").combine_chunks()
         self._journals = tuple(journals)
         self._journal = Journal(home / f"{_PREFIX}{journal_name()}")
-        self._new: list[dict[str, Any]] = []
-        self._added: list[pa.Table] = []
+        self._written = 0
         self._stamps: dict[str, str] | None = None
 
     @classmethod
@@ -89,9 +90,8 @@ class Finished:
         journals = sorted(home.glob(f"{_PREFIX}*.jsonl")) if home.is_dir() else []
         interrupted = others = False
         for journal in journals:
-            rows, ended = _rows_of(journal)
-            tables += rows
-            if not ended:
+            tables += _tables(journal)
+            if not _ended(journal):
                 gone = _is_gone(journal)
                 interrupted |= gone
                 others |= not gone
@@ -198,13 +198,7 @@ class Finished:
             "sign": sign_of(task, outcome.item),
         }
         self._journal.append(row)
-        self._new.append(row)
-        if len(self._new) == _ROWS:
-            self._fold()
-
-    def _fold(self) -> None:
-        self._added.append(_table(self._new))
-        self._new = []
+        self._written += 1
 
     def close(self, *, alone: bool) -> None:
         """End this run's journal. With ``alone`` (no other shard writes here) everything becomes one table.
@@ -216,16 +210,28 @@ class Finished:
             self._journal.close()
             return
         self._journal.close()
-        done = [journal for journal in self._journals if _rows_of(journal, count=False)[1] or _is_gone(journal)]
-        if self._new or self._added or done:
-            self._fold()
-            table = _newest([self._table, *self._added])
-            replace_file(self._home / _NAME, functools.partial(_write, table))
-            del table
-            pa.default_memory_pool().release_unused()
-        self._table = _SCHEMA.empty_table()
+        done = [journal for journal in self._journals if _ended(journal) or _is_gone(journal)]
+        if self._written or done:
+            new = pa.chunked_array(
+                [
+                    pa.array([], pa.string()),
+                    *(t.column("relative").combine_chunks() for t in _tables(self._journal.path)),
+                ]
+            )
+            replace_file(self._home / _NAME, functools.partial(self._write, new))
+        self._table, self._keys = _SCHEMA.empty_table(), pa.array([], pa.string())
+        pa.default_memory_pool().release_unused()
         for journal in (*done, self._journal.path):
             journal.unlink(missing_ok=True)
+
+    def _write(self, new: pa.ChunkedArray, path: Path) -> None:
+        """What was known and is not in ``new``, then what this run wrote down: group by group, never all at once."""
+        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+            for start in range(0, len(self._table), _GROUP):
+                part = self._table.slice(start, _GROUP)
+                writer.write_table(part.filter(pc.invert(pc.is_in(part.column("relative"), value_set=new))))
+            for table in _tables(self._journal.path):
+                writer.write_table(table)
 
 
 def sign_of(task: Task, item: ConvertItem) -> str:
@@ -245,17 +251,21 @@ def _is_gone(journal: Path) -> bool:
     return True
 
 
-def _rows_of(journal: Path, *, count: bool = True) -> tuple[list[pa.Table], bool]:
-    """The rows of a journal, and whether its run came to its end."""
-    tables, rows, ended = [], [], False
-    for item, _ in read_journal(journal):
-        if "relative" in item and count:
-            rows.append(item)
-            if len(rows) == _ROWS:
-                tables.append(_table(rows))
-                rows = []
-        ended = "ended" in item
-    return [*tables, _table(rows)], ended
+def _tables(journal: Path) -> Iterator[pa.Table]:
+    """The rows of a journal, some thousand at a time."""
+    rows = (item for item, _ in read_journal(journal) if "relative" in item)
+    while chunk := list(itertools.islice(rows, _ROWS)):
+        yield _table(chunk)
+
+
+def _ended(journal: Path) -> bool:
+    """Whether the run of a journal came to its end."""
+    try:
+        with journal.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - len(_END)))
+            return file.read() == _END
+    except OSError:
+        return False
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -264,10 +274,6 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     except (pa.ArrowException, TypeError, ValueError):
         # A journal of another version of this program: its images are asked themselves.
         return _SCHEMA.empty_table()
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", row_group_size=_GROUP)
 
 
 def _read(path: Path) -> pa.Table:

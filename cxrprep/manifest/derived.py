@@ -72,10 +72,14 @@ class DerivedRows:
         """How many there are."""
         return len(self._rows) + sum(len(table) for table in self._tables)
 
-    def table(self) -> pa.Table:
-        """All of them, sorted by path."""
+    def take(self) -> pa.Table:
+        """All of them, sorted by path; none is left here, since two copies of 400,000 would be too many."""
         tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]
-        table = pa.concat_tables(tables).unify_dictionaries().sort_by("path").combine_chunks()
+        self._tables, self._rows = [], []
+        table = pa.concat_tables(tables)
+        del tables
+        # The order in which images were done is another one in every run; the bytes of the manifest are not.
+        table = table.sort_by("path").combine_chunks()
         pa.default_memory_pool().release_unused()
         return table
 
@@ -109,13 +113,12 @@ def build_derived_manifest(
         for image in converted:
             gathered.add(image)
         converted = gathered
-    own = converted.table()
-    paths = own.column("path").to_pylist()
-    twice = next((a for a, b in itertools.pairwise(paths) if a == b), None)
-    if twice is not None:
+    own = converted.take()
+    rows = own.num_rows
+    if pc.count_distinct(own.column("path")).as_py() != rows:
+        paths = sorted(own.column("path").to_pylist())
+        twice = next(a for a, b in itertools.pairwise(paths) if a == b)
         raise TableError(f"two converted images are called {twice}", hint="convert into an empty folder")
-    rows = len(paths)
-    del paths
     sources = own.column("source_path").combine_chunks()
     origin: dict[str, Any] = {"recipe": recipe, "fingerprint": fingerprint}
     columns: dict[str, Any] = {}
@@ -136,6 +139,7 @@ def build_derived_manifest(
         columns, headers = _of_headers(own)
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
+    columns["source_mode"] = categories(own.column("source_mode"))
     columns |= {"recipe": constant(recipe, rows), "recipe_fingerprint": constant(fingerprint, rows)}
     for name in ("image_id", "patient_id", "study_id"):
         # A file without a row has no identity but its path; a made-up patient would be worse.
@@ -158,7 +162,8 @@ def _of_base(footer: dict[str, Any]) -> dict[str, Any]:
 
 _OWN: Final = pa.schema(
     [
-        *(DERIVED.field(name) for name in (*_CHANGED, "source_path", "source_digest")),
+        *(DERIVED.field(name) for name in (*_CHANGED, "source_path", "source_digest") if name != "source_mode"),
+        pa.field("source_mode", pa.string()),
         pa.field("about", pa.string()),
     ]
 )
@@ -176,7 +181,7 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
         "digest": pa.array([row.digest for row in rows], pa.string()),
         "width": pa.array([row.width for row in rows], pa.int32()),
         "height": pa.array([row.height for row in rows], pa.int32()),
-        "source_mode": categories(pa.array([row.mode for row in rows], pa.string())),
+        "source_mode": pa.array([row.mode for row in rows], pa.string()),
         "spacing_x_mm": pa.array([row.spacing_mm and row.spacing_mm[0] for row in rows], pa.float32()),
         "spacing_y_mm": pa.array([row.spacing_mm and row.spacing_mm[1] for row in rows], pa.float32()),
         "boxes": pa.array(boxes, pa.list_(BOX)),

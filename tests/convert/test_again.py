@@ -279,3 +279,20 @@ def test_a_job_array_at_work_at_the_same_time(tmp_path: Path) -> None:
     assert code == 0, said
     found, wanted = tree(tmp_path / "array"), tree(tmp_path / "one")
     assert {name: found[name] for name in found if "/shards/" not in name} == wanted
+
+
+def test_the_order_in_which_images_are_done_is_in_no_byte_of_the_manifest(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    (root / "cut.dcm").write_bytes(hospital.dicom(hospital.body(1))[:900])
+    (root / "cut2.png").write_bytes(hospital.png(hospital.small(1))[:90])
+
+    class Backwards:
+        name, jobs, workers = "inline", 1, 1
+
+        def run(self, function, items, *, batch):
+            for item in reversed(list(items)):
+                yield from function([item])
+
+    convert(root, tmp_path / "a")
+    convert(root, tmp_path / "b", engine=Backwards())
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
