@@ -123,10 +123,12 @@ def _images(table: TextTable, release: str) -> dict[str, pa.Array]:
     for name in _NAMES[1:]:
         table.require(name)
     table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
-    table.require_unique("Image Index")
     names = table.text("Image Index")
-    image = pc.utf8_slice_codeunits(names, 0, 12)
-    patient = pc.utf8_slice_codeunits(names, 0, 8)
+    # The rows stand in the order of their images, so an image that stands there twice has itself for a neighbour.
+    if pc.any(pc.equal(names[1:], names[:-1])).as_py():
+        table.require_unique("Image Index")
+    image = pc.binary_slice(names.cast(pa.binary()), 0, 12).cast(pa.string())
+    patient = pc.binary_slice(names.cast(pa.binary()), 0, 8).cast(pa.string())
     stated = table.translated("Patient ID", lambda text: f"{int(text):08d}", pa.string(), "expected a patient number")
     if not pc.all(pc.equal(stated, patient)).as_py():
         row = first_true(pc.invert(pc.equal(stated, patient)))
@@ -209,12 +211,13 @@ def _splits(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
             "no split lists are here (train_val_list.txt, test_list.txt): the split is not stated", "", "warning"
         )
         return pa.nulls(len(names), CATEGORY)
-    words = []
     split = np.full(len(names), -1, np.int8)
-    for code, (entry, path) in enumerate(lists):
-        words.append(entry.settings["split"])
-        listed, digest = read_names(path)
-        place = positions(listed, names)
+    read = [read_names(path) for _, path in lists]
+    places = positions(pa.concat_arrays([listed for listed, _ in read]), names)
+    begins = 0
+    for code, ((_, path), (listed, digest)) in enumerate(zip(lists, read, strict=True)):
+        place = places.slice(begins, len(listed))
+        begins += len(listed)
         rows = place.drop_null().to_numpy()
         if (split[rows] >= 0).any():
             raise _listed_twice(listed, place, split, path, [other.name for _, other in lists[:code]])
@@ -230,7 +233,7 @@ def _splits(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
     unlisted = int((split < 0).sum())
     if unlisted:
         gathered.note(f"{unlisted:,} images stand in no split list: their split is null", "", "warning")
-    return coded(pa.array(split, mask=split < 0), words)
+    return coded(pa.array(split, mask=split < 0), [entry.settings["split"] for entry, _ in lists])
 
 
 def _listed_twice(
