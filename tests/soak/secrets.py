@@ -276,10 +276,7 @@ def _physionet(campaign: Campaign, address: str) -> Iterator[Outcome]:
     ], variables=login)  # fmt: skip
     other = (*fetch[:2], f"{root}-wrong", *fetch[3:])
     yield campaign.step("a wrong password", [other], variables={**login, "PHYSIONET_PASSWORD": WRONG})
-    netrc = campaign.home.folder / ".netrc"
-    netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
-    netrc.chmod(0o600)
-    campaign.given.add(netrc)
+    _netrc(campaign)
     yield campaign.step("a login in netrc", [(*fetch[:2], f"{root}-netrc", *fetch[3:])])
     crashing = campaign.work / "given" / "crash"
     crashing.mkdir()
@@ -287,6 +284,13 @@ def _physionet(campaign: Campaign, address: str) -> Iterator[Outcome]:
     path = os.pathsep.join(filter(None, (str(crashing), os.environ.get("PYTHONPATH"))))
     yield campaign.step("a crash, shown with its traceback", [(*fetch[:2], f"{root}-crash", *fetch[3:])],
                         variables={**login, "CXRPREP_DEBUG": "1", "PYTHONPATH": path})  # fmt: skip
+
+
+def _netrc(campaign: Campaign) -> None:
+    netrc = campaign.home.folder / ".netrc"
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
+    netrc.chmod(0o600)
+    campaign.given.add(netrc)
 
 
 def _reports(campaign: Campaign, given: Path) -> Iterator[Outcome]:
@@ -348,6 +352,7 @@ def _kaggle(campaign: Campaign, stack: ExitStack) -> Iterator[Outcome]:
 
 
 def _elsewhere(campaign: Campaign, stack: ExitStack) -> Iterator[Outcome]:
+    _netrc(campaign)
     other = faults.Mirror(b"elsewhere" * 1000, [faults.honest])
     port = stack.enter_context(faults.serving(other))
     basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
