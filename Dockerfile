@@ -9,7 +9,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY docs/man docs/man
 COPY cxrprep cxrprep
 RUN python -m venv /opt/cxrprep \
- && /opt/cxrprep/bin/python -m pip install --no-cache-dir --disable-pip-version-check '.[dask,s3,gcs,codecs]'
+ && /opt/cxrprep/bin/python -m pip install --no-cache-dir --disable-pip-version-check '.[dask,s3,gcs,codecs,xlsx]'
 
 FROM python:3.12.12-slim-bookworm
 LABEL org.opencontainers.image.title="cxrprep" \
