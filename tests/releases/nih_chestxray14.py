@@ -37,6 +37,7 @@ _BOXES = {
     "Atelectasis": 180, "Effusion": 153, "Cardiomegaly": 146, "Infiltration": 123, "Pneumonia": 120,
     "Pneumothorax": 98, "Mass": 85, "Nodule": 79,
 }  # fmt: skip
+_MALE = 63_340
 _HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
@@ -85,7 +86,16 @@ class Nih:
     def table(self) -> Iterator[str]:
         """``Data_Entry_2017_v2020.csv``, line by line."""
         rng, people = np.random.default_rng(self.seed + 1), int(self.patient.max())
-        sexes, ages = rng.choice(["M", "F"], people, p=(0.565, 0.435)), rng.integers(1, 80, people)
+        ages = rng.integers(1, 80, people)
+        sizes = np.bincount(self.patient, minlength=people + 1)[1:]
+        # The youngest and the oldest of the release, with one image each, so that they do not age.
+        ages[rng.permutation(np.flatnonzero(sizes == 1))[:2]] = (0, 95)[: int((sizes == 1).sum())]
+        sexes = np.full(people, "F", object)
+        left = round(_MALE * len(self.names) / IMAGES)
+        # Images, not patients, are counted: whole patients in random order as long as they fit.
+        for owner in rng.permutation(people).tolist():
+            if sizes[owner] <= left:
+                sexes[owner], left = "M", left - int(sizes[owner])
         views = np.empty(len(self.names), object)
         for part, counts in enumerate(((56_214, 30_310), (11_096, 14_500))):
             members = np.flatnonzero(self.test == part)
