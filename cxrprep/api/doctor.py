@@ -82,13 +82,15 @@ _CODES: Final[Mapping[str, ExitCode]] = {
 _CODECS: Final = (
     ("cv2", "PNG and JPEG", "", State.PROBLEM),
     ("pydicom", "DICOM headers, uncompressed and RLE pixels", "", State.PROBLEM),
-    ("imagecodecs", "compressed DICOM (JPEG, JPEG-LS, JPEG 2000), JPEG XL", "codecs", State.WARNING),
+    ("imagecodecs", "compressed DICOM (JPEG, JPEG-LS, JPEG 2000), JPEG XL", "", State.PROBLEM),
 )
 _EXTRAS: Final = (
     ("distributed", "an existing Dask cluster", "dask"),
     ("s3fs", "S3 as input and output", "s3"),
     ("gcsfs", "Google Cloud Storage as output", "gcs"),
     ("keyring", "credentials in the system's keyring", "keyring"),
+    ("pylibjpeg", "compressed DICOM in colour", "codecs"),
+    ("openpyxl", "CheXpert's demographics, a workbook", "xlsx"),
 )
 # host -> what it serves; asked with HEAD, which moves no data.
 _HOSTS: Final = {
