@@ -362,7 +362,7 @@ def _decide_archives(items: Sequence[Item], holdings: Holdings, wanted: Callable
         missing = None if known is None else sum(1 for path, _ in known if wanted(path) and path not in here)
         if held is not None and changed:
             item.action, item.reason = Action.REFETCH, changed
-        elif held is not None and missing == 0:
+        elif held is not None and missing == 0 and not (held.discarded and size == held.size):
             item.action, item.reason = Action.KEEP, "unpacked"
         elif held is not None and size == held.size:
             item.action, item.reason, item.have = Action.RESUME, "here, to be unpacked", size

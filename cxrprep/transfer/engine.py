@@ -14,6 +14,7 @@ from cxrprep.events import ItemFinished, StageFinished, StageStarted, Stalled, i
 from cxrprep.lock import Origin
 from cxrprep.plan import Action
 from cxrprep.plan.items import MOVING
+from cxrprep.transfer.crew import Crew
 from cxrprep.transfer.fetch import SPLIT_FROM, Fetcher
 from cxrprep.transfer.holdings import FolderHoldings
 from cxrprep.transfer.item import Worker
@@ -179,8 +180,11 @@ class Transfer:
         )
         count = min(connections, len(work))
         finished = threading.Semaphore(0)
+        crew = Crew(count)
         threads = [
-            threading.Thread(target=self._serve, args=(worker, work, finished), name=f"transfer-{n}", daemon=True)
+            threading.Thread(
+                target=self._serve, args=(n, worker, work, crew, finished), name=f"transfer-{n}", daemon=True
+            )
             for n in range(count)
         ]
         try:
@@ -192,6 +196,9 @@ class Transfer:
                 # In slices: a bare wait would hold signals up on some systems.
                 while not finished.acquire(timeout=0.2):
                     due = self._watch(pulse.silence, due, source)
+                    if self._on_complete is None:
+                        # What a caller does with each file may well keep many processors busy.
+                        crew.look(work.result.done)
         except BaseException:
             self._stop.set()
             source.close()
@@ -216,10 +223,12 @@ class Transfer:
         self._emit(Stalled("download", "", silence, cause))
         return 2 * due
 
-    def _serve(self, worker: Worker, work: _Work, finished: threading.Semaphore) -> None:
+    def _serve(self, number: int, worker: Worker, work: _Work, crew: Crew, finished: threading.Semaphore) -> None:
         buffer = memoryview(bytearray(_BUFFER))
         try:
             while not self._stop.asked:
+                if crew.park(number) and len(work):
+                    continue
                 item = work.take()
                 if item is None:
                     return

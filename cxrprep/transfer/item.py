@@ -10,7 +10,7 @@ from cxrprep.errors import IntegrityError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.plan import Action, Choice
 from cxrprep.transfer.fetch import OWN_ALGORITHM, Fetched
-from cxrprep.transfer.holdings import read_index
+from cxrprep.transfer.holdings import read_index, write_index
 from cxrprep.transfer.local import OnThisMachine, read_digest, take_over
 from cxrprep.transfer.outcome import Outcome, Status
 from cxrprep.transfer.unpack import discard, unpack
@@ -160,9 +160,14 @@ class Worker:
             stop=self._stop,
             on_file=self._hand_on,
         )
-        if near is None and not self._keep_archives:
+        drop = near is None and not self._keep_archives
+        if drop:
             # Its members were left to the system to write: they must be on the disk before it goes.
             settle()
+            # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
+            self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+        write_index(self._record.cache, item.dest, done.index)
+        if drop:
             discard(self._record, item.dest)
         return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
 

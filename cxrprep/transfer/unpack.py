@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxrprep.archives import read_members, reading, safe_path
@@ -13,7 +13,6 @@ from cxrprep.durable import storage_error
 from cxrprep.errors import ArchiveError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.model import Digest
-from cxrprep.transfer.holdings import write_index
 from cxrprep.transfer.partial import Segment
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ class Unpacked:
     kept: int = 0
     size: int = 0
     foreign: int = 0
+    index: list[tuple[str, int]] = field(default_factory=list)
+    """Release path and size of every file of the release in the archive, wanted or not."""
 
 
 def unpack(
@@ -57,7 +58,6 @@ def unpack(
     buffer = memoryview(bytearray(1 << 18))
     proof = Origin.FIRST_READ if origin is Origin.FIRST_READ else Origin.TRANSPORT
     done = Unpacked()
-    index: list[tuple[str, int]] = []
     for member in read_members(path):
         stop.check()
         dest = place(member.name)
@@ -65,7 +65,7 @@ def unpack(
             done.foreign += 1
             continue
         safe_path(dest)
-        index.append((dest, member.size))
+        done.index.append((dest, member.size))
         if not wanted(dest):
             continue
         if _is_here(record, dest, member.size, archive):
@@ -76,7 +76,6 @@ def unpack(
             done.written += 1
             done.size += member.size
         on_file(dest)
-    write_index(record.cache, archive, index)
     return done
 
 

@@ -186,3 +186,31 @@ def test_archives_one_after_the_other_need_no_room_for_all(tmp_path: Path) -> No
     assert result.exit_code == 0
     assert result.unpacked == 49
     assert 1 <= most <= 2
+
+
+@pytest.mark.parametrize("moment", ["settle", "write_index", "discard"])
+def test_stopped_between_unpacking_and_dropping_the_archive_still_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The run dies with everything unpacked and the archive still there; the next one finishes, and fetches nothing."""
+    from cxrprep.transfer import item
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    name = "images_001.tar.gz"
+    members = {image(n): noise(20_000, n) for n in range(1, 9)}
+    with serving(with_sums({name: tar_gz(members)})) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(item, moment, die)
+            with pytest.raises(Killed):
+                download(tmp_path, server.url)
+        assert set(tree(tmp_path)) == {*members, name}
+        gets = len(server.gets(name))
+        assert download(tmp_path, server.url).exit_code == 0
+        assert tree(tmp_path) == members
+        assert len(server.gets(name)) == gets
+        assert download(tmp_path, server.url).kept == 1

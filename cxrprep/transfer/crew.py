@@ -1,0 +1,80 @@
+"""How many of the workers work at once: all of them where the network is waited for, few where Python is.
+
+Sixteen threads with small files from a fast server spend half of their time handing the interpreter to each other. So
+when the process is busy, fewer are tried for a moment, and whichever number brings more files a second stays.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FEW: Final = 3
+# Below these nothing is to be won: the process waits, or the files are large.
+_BUSY: Final = 0.8
+_FILES_A_SECOND: Final = 400
+_LOOK_SECONDS: Final = 0.4
+# So long a choice stays; a wrong try costs its own moment only.
+_KEEP_SECONDS: Final = 30.0
+_PARKED_SECONDS: Final = 0.1
+
+
+class Crew:
+    """Workers 0 to ``count``; those from ``limit`` on are parked between two items.
+
+    ``look`` is to be called some times a second by the thread that waits for them.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        busy: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.limit = self._count = count
+        self._clock, self._busy = clock, busy
+        self._since, self._spent, self._had = clock(), busy(), 0
+        self._all_rate = 0.0
+        self._settled_until = 0.0
+        self._changed = threading.Condition()
+
+    def park(self, number: int) -> bool:
+        """Wait a moment if worker ``number`` is not to work now; whether it is not."""
+        if number < self.limit:
+            return False
+        with self._changed:
+            self._changed.wait(_PARKED_SECONDS)
+        return number >= self.limit
+
+    def look(self, done: int) -> None:
+        """Judge by the number of items that are done so far whether fewer workers, or all, bring more."""
+        now = self._clock()
+        elapsed = now - self._since
+        if self._count <= FEW or elapsed < _LOOK_SECONDS:
+            return
+        rate = (done - self._had) / elapsed
+        usage = (self._busy() - self._spent) / elapsed
+        self._since, self._spent, self._had = now, self._busy(), done
+        if now < self._settled_until:
+            return
+        if self._all_rate:
+            # Few have been tried for a moment.
+            if rate < self._all_rate:
+                self._let(self._count)
+            self._all_rate = 0.0
+            self._settled_until = now + _KEEP_SECONDS
+        elif self.limit < self._count:
+            self._let(self._count)
+        elif usage > _BUSY and rate > _FILES_A_SECOND:
+            self._all_rate = rate
+            self._let(FEW)
+
+    def _let(self, limit: int) -> None:
+        with self._changed:
+            self.limit = limit
+            self._changed.notify_all()
