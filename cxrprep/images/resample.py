@@ -26,6 +26,8 @@ _TILINGS: Final = ((4, 1), (1, 4), (2, 2), (3, 1), (1, 3), (2, 1), (1, 2))
 _WORTH_TILES: Final = 200_000
 # What halving leaves is at least this many times the target, so that its grid cannot be seen.
 _LEFT: Final = 2
+# Rows, an even number; 0.6 MB of a radiograph of 16 bits.
+_STRIP: Final = 128
 # libjpeg decodes at 1/2, 1/4 and 1/8 of the size from the low frequencies alone.
 _REDUCED: Final = 8
 
@@ -92,14 +94,32 @@ def halved(picture: Picture, target: Callable[[int, int], tuple[int, int]]) -> P
     """
     factor = reduction(picture.width, picture.height, target)
     pixels, table = picture.pixels, picture.table
-    if factor == 1 or (table is not None and not _proportional(picture)):
+    half = _half_of_words(picture) if factor > 1 and table is not None and picture.meant > 0 else None
+    if half is not None:
+        pixels = half
+        factor //= 2
+    else:
         pixels, table = picture.settled().pixels, None
     while factor > 1:
         factor //= 2
-        rows, columns = pixels.shape
-        pixels = cv2.resize(pixels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+        pixels = _half(pixels)
     return pixels if table is None else cv2.LUT(pixels, table)
 
 
-def _proportional(picture: Picture) -> bool:
-    return picture.meant > 0 and cv2.minMaxLoc(picture.pixels)[1] <= picture.meant
+def _half(pixels: Pixels) -> Pixels:
+    rows, columns = pixels.shape
+    return cv2.resize(pixels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+
+
+def _half_of_words(picture: Picture) -> Pixels | None:
+    """Averages of 2 x 2 words; ``None`` when one of them holds more than its stored value."""
+    pixels = picture.pixels
+    rows, columns = pixels.shape
+    half: Pixels = np.empty((rows // 2, columns // 2), pixels.dtype)
+    # In strips that the processor's own cache holds, since each is looked at twice.
+    for top in range(0, rows, _STRIP):
+        strip = pixels[top : top + _STRIP]
+        if cv2.minMaxLoc(strip)[1] > picture.meant:
+            return None
+        half[top // 2 : (top + _STRIP) // 2] = _half(strip)
+    return half
