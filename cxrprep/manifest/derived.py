@@ -131,6 +131,7 @@ def build_derived_manifest(
         columns = {
             name: table.column(name).combine_chunks().take(place) for name in IMAGES.names if name not in _CHANGED
         }
+        del table
         if without:
             first = sources.filter(pc.is_null(place))[0]
             message = f"{without:,} converted images are not in the dataset's manifest; the first: {first}"
@@ -148,9 +149,13 @@ def build_derived_manifest(
     release = origin.get("release") or ""
     for name, word in (("dataset", dataset), ("release", release)):
         columns[name] = constant(word, rows)
-    derived = null_columns(DERIVED, rows, columns)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
-    write_table(derived.sort_by(order), out / IMAGES_NAME, name="derived", made_from=origin)
+    derived = null_columns(DERIVED, rows, columns).sort_by(order)
+    # The card reads the manifest again: two of them in memory are enough.
+    del own, sources, columns
+    write_table(derived, out / IMAGES_NAME, name="derived", made_from=origin)
+    del derived
+    pa.default_memory_pool().release_unused()
     write_croissant(out, catalog().get(dataset), release, (IMAGES_NAME,))
     write_card_beside(out / IMAGES_NAME, catalog().get(dataset))
     return DerivedResult(out / IMAGES_NAME, rows, without)
