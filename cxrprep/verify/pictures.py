@@ -70,7 +70,7 @@ def sample(paths: Sequence[str], count: int, seed: int) -> list[str]:
 
 @dataclass(slots=True)
 class PictureCheck:
-    """Checks images of one release; ``pixels`` collects digests of their pixels by path."""
+    """Checks images of one release; with ``duplicates``, ``pixels`` collects the paths by digests of their pixels."""
 
     root: Path
     spec: DatasetSpec
@@ -78,6 +78,7 @@ class PictureCheck:
     check_image: Callable[[Path], ImageCheck]
     executor: Executor | None
     on_event: Sink
+    duplicates: bool = True
     counts: ImageCounts = field(default_factory=ImageCounts)
     pixels: dict[bytes, list[str]] = field(default_factory=dict)
 
@@ -111,7 +112,7 @@ class PictureCheck:
         self.on_event(Advanced(STAGE, items=len(paths)))
         for path, check in zip(paths, checks, strict=True):
             self.counts.checked += 1
-            if check.pixels is not None:
+            if self.duplicates and check.pixels is not None:
                 self.pixels.setdefault(hashlib.sha256(check.pixels.encode()).digest()[:16], []).append(path)
             finding = self._judge(path, check)
             if finding is None:

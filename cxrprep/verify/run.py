@@ -359,7 +359,9 @@ class _Run:
         if len(chosen) < len(sound):
             self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
         self.on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
-        check = PictureCheck(self.root, self.spec, self.release, check_image, executor, self.on_event)
+        check = PictureCheck(
+            self.root, self.spec, self.release, check_image, executor, self.on_event, options.duplicates
+        )
         check.counts.here = len(paths)
         failed = 0
         for finding in check.run(chosen):
