@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ from cxrprep.labels.vocabulary import published_name
 from cxrprep.schemas import LABELS, OBSERVATIONS, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec
@@ -120,15 +122,30 @@ def extract_labels(
     The same tables give the same bytes. Raises as ``read_labels`` does, and ``StorageError`` when the disk refuses.
     """
     on_event(StageStarted(STAGE, unit="rows"))
-    labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
     path = (out or root / "manifests") / LABELS_NAME
-    # Neither waits for the other: with a second core the counts cost nothing.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        counted = pool.submit(count_labels, spec.name, labels, path)
-        write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
-        result = counted.result()
+    with _plain_memory():
+        labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
+        # Neither waits for the other: with a second core the counts cost nothing.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            counted = pool.submit(count_labels, spec.name, labels, path)
+            write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
+            result = counted.result()
     on_event(StageFinished(STAGE, done=result.rows))
     return result
+
+
+@contextmanager
+def _plain_memory() -> Iterator[None]:
+    """The C library's memory for a while: pyarrow's own asks for huge pages, which cost more than they bring here.
+
+    On a machine whose memory is in pieces the kernel spends as long on finding them as the tables take.
+    """
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:
