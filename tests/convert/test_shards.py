@@ -71,7 +71,9 @@ def test_hugging_face_opens_parquet_shards_as_images_with_labels_by_split(
 
 
 def test_webdataset_reads_the_tar_shards(nih: Path) -> None:
-    wds = pytest.importorskip("webdataset", reason="pip install webdataset")
+    need("webdataset")
+    import webdataset as wds
+
     wanted, out = pixels(nih), convert(nih, "webdataset", per_shard=2)
     shards = sorted(str(path) for path in out.glob("*.tar"))
     assert [Path(shard).name for shard in shards] == [
