@@ -149,12 +149,16 @@ def rebuild_manifest(
     """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it goes ``to``.
 
     It shows what ``choices`` say, by default those by which it was made last; ``label_source``, ``policy`` and
-    ``split_by`` are chosen anew.
+    ``split_by`` are chosen anew. Raises ``UsageError`` for a ``label_source`` that no label has.
     """
     from cxrprep.images.reading import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import build_manifest as build
+    from cxrprep.manifest.labelled import check_sources
 
+    named = label_source or (choices.label_source if choices else None)
+    if named:
+        check_sources(folder.manifests, named)
     last = choices or Choices.of_last(folder.manifests)
     record = folder.record
     table = record.table() if record.exists else None

@@ -215,6 +215,12 @@ def _worded(error: click.ClickException) -> str:
         # The nearest one is enough: a list of guesses is read by nobody.
         near = _meant(error.option_name, error.possibilities or ())
         return f"{where} has no option {error.option_name}{near}".replace("'", "")
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        parameter = error.param
+        names = parameter.opts if isinstance(parameter, click.Option) else [parameter.human_readable_name.upper()]
+        kind = parameter.type
+        choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
+        return f"{names[0]} is missing{choices}"
     return error.format_message()
 
 

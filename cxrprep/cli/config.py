@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from cxrprep.job import Key
 
 
-@click.group("config", context_settings=SETTINGS)
-def command() -> None:
+@click.group("config", context_settings=SETTINGS, invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Check, show or begin a configuration.
 
     Values come from, the later the stronger: the defaults, your own file, ./cxrprep.toml, the file of --config,
     CXRPREP_ variables, options.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @verb(

@@ -32,7 +32,7 @@ _ACCESS = {
         ("cxrprep datasets show chexpert --bibtex", "the citation"),
     ),
 )
-@click.argument("what", required=False, type=click.Choice(["show"]), metavar="[show]")
+@click.argument("what", required=False, metavar="[show]", shell_complete=options.complete_show)
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
 def command(invocation: Invocation, what: str | None, name: str | None, bibtex: bool) -> None:
@@ -41,6 +41,9 @@ def command(invocation: Invocation, what: str | None, name: str | None, bibtex: 
     from cxrprep.errors import UsageError
 
     out = invocation.out
+    if what not in (None, "show"):
+        # `cxrprep datasets nih` can only mean one thing.
+        name = name or what
     if name is None:
         if what or bibtex:
             raise UsageError("which dataset?", hint=f"cxrprep datasets show NAME; known: {', '.join(catalog())}")

@@ -10,6 +10,7 @@ import click
 from cxrprep.cli import options
 from cxrprep.cli.help import verb
 from cxrprep.cli.options import setting
+from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
@@ -60,6 +61,8 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     """
     if from_plan is not None and "dataset" not in invocation.flags:
         invocation.flags["dataset"] = (_dataset_of(from_plan), "--from-plan")
+    if not invocation.job.dataset and from_plan is None:
+        raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     with invocation.events() as sink:
         if from_plan is not None:
             planned = read_plan(invocation, from_plan, sink)

@@ -104,6 +104,11 @@ def complete_dataset(ctx: click.Context, parameter: click.Parameter, incomplete:
     return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
 
 
+def complete_show(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The word ``show``, and the datasets that may follow without it."""
+    return [*_items(("show",), incomplete), *complete_dataset(ctx, parameter, incomplete)]
+
+
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
     import importlib.resources

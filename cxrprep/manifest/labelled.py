@@ -57,6 +57,26 @@ def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sourc
     return chosen
 
 
+def check_sources(folder: Path, text: str) -> None:
+    """Raise ``UsageError`` that lists the sources when ``labels.parquet`` of a folder has none that ``text`` names."""
+    path = folder / LABELS_NAME
+    if path.is_file():
+        try:
+            labels = pq.read_table(path, columns=["label_source"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+        _check(labels, stated_sources(text), path)
+
+
+def _check(labels: pa.Table, sources: tuple[str, ...], path: Path) -> None:
+    known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
+    if not known & set(sources):
+        raise UsageError(
+            f"no labels of {', '.join(sources)} are in {path}",
+            hint=f"label sources there: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
 def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...]) -> pa.Table:
     """``images`` with the labels of ``sources``, from the first ``labels.parquet`` that is in one of ``folders``.
 
@@ -69,12 +89,7 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
         labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS]).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
-    known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
-    if not known & set(sources):
-        raise UsageError(
-            f"no labels of {', '.join(sources)} are in {path}",
-            hint=f"label sources there: {', '.join(sorted(known)) or 'none'}",
-        )
+    _check(labels, sources, path)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     chosen = rows_of_sources(image_ids, study_ids, labels, sources)
     for name in (*ORIGIN, *LABEL_COLUMNS):

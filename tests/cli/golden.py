@@ -53,6 +53,10 @@ def scenes() -> dict[str, tuple[str, ...]]:
         "error-label": ("download", "chexpert", "nowhere", "--label", "Edema=2"),
         "error-folder": ("verify", "nowhere"),
         "error-no-root": ("verify",),
+        "error-no-dataset": ("download",),
+        "error-no-file": ("run",),
+        "error-no-format": ("export", "nowhere"),
+        "config-alone": ("config",),
         "error-json": ("verify", "nowhere", "--json"),
     }
 
