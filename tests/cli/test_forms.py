@@ -231,3 +231,12 @@ def test_tables_fit_a_narrow_terminal(root: Path) -> None:
     sent = ANSI.sub("", on_terminal("status", str(root), columns=50))
     table = sent[sent.index("Part") : sent.index("Stage")]
     assert all(len(line.rstrip()) <= 50 for line in table.splitlines())
+
+
+def test_a_label_source_that_is_not_there_leaves_the_manifest_as_it_was(root: Path) -> None:
+    ok("manifest", root)
+    before = (root / "manifests" / "images.parquet").read_bytes()
+    done = cxrprep("manifest", root, "--label-source", "chexbrt")
+    assert done.returncode == 2
+    assert "label sources there: nih-textmined" in done.stderr
+    assert (root / "manifests" / "images.parquet").read_bytes() == before
