@@ -7,8 +7,11 @@ costs more Python than everything else about a file of 90 KB; so head and framin
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
+import ssl
+import struct
 from http.client import BadStatusLine, IncompleteRead, InvalidURL, LineTooLong, NotConnected, RemoteDisconnected
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -62,6 +65,14 @@ class Wire:
     def connect(self) -> None:
         """Connect, through TLS and proxy where they are wanted."""
         self._connection.connect()
+        sock = self._socket
+        timeout = sock.gettimeout()
+        if timeout and os.name == "posix" and not isinstance(sock, ssl.SSLSocket):
+            # The system watches the time: Python would ask it before each read whether there is anything.
+            limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+            sock.settimeout(None)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def request(self, method: str, target: str, headers: Mapping[str, str]) -> None:
         """Send a request without a body. Raises ``InvalidURL`` and ``ValueError`` for what would break its lines."""
@@ -70,7 +81,10 @@ class Wire:
         text = f"{method} {target} HTTP/1.1\r\n" + "".join([f"{name}: {headers[name]}\r\n" for name in headers])
         if text.count("\n") != len(headers) + 1 or text.count("\r") != len(headers) + 1:
             raise ValueError("a header must not contain a line break")
-        self._socket.sendall(text.encode("latin-1") + b"\r\n")
+        try:
+            self._socket.sendall(text.encode("latin-1") + b"\r\n")
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def answer(self, method: str) -> Head:
         """The head of the answer to ``method``; interim answers (1xx) are passed over."""
@@ -88,7 +102,7 @@ class Wire:
             buffer[:count] = self._view[self._at : self._at + count]
             self._at += count
             return count
-        return self._socket.recv_into(buffer)
+        return self._received(buffer)
 
     def chunk(self) -> int:
         """The size of the next chunk; 0 behind the last one, whose trailers are passed over."""
@@ -128,6 +142,12 @@ class Wire:
             raise NotConnected
         return sock
 
+    def _received(self, buffer: memoryview) -> int:
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            raise TimeoutError from None
+
     def _fill(self) -> bool:
         """Read more into what is held; whether anything came."""
         if self._at:
@@ -138,7 +158,7 @@ class Wire:
             larger = bytearray(2 * len(self._held))
             larger[: self._end] = self._held
             self._held, self._view = larger, memoryview(larger)
-        count = self._socket.recv_into(self._view[self._end :])
+        count = self._received(self._view[self._end :])
         self._end += count
         return count > 0
 

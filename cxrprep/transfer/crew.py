@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FEW: Final = 3
+FEW: Final = 2
 # Below these nothing is to be won: the process waits, or the files are large.
 _BUSY: Final = 0.8
 _FILES_A_SECOND: Final = 400

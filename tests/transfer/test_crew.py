@@ -56,5 +56,5 @@ def test_a_choice_is_looked_at_again() -> None:
 
 
 def test_a_small_crew_is_left_alone() -> None:
-    assert Machine(2_000, 3_000, 1.3, count=3).run(20) == 0.0
-    assert Machine(2_000, 3_000, 1.3, count=3).crew.limit == 3
+    assert Machine(2_000, 3_000, 1.3, count=FEW).run(20) == 0.0
+    assert Machine(2_000, 3_000, 1.3, count=FEW).crew.limit == FEW
