@@ -18,8 +18,11 @@ FEW: Final = 2
 _BUSY: Final = 0.8
 _FILES_A_SECOND: Final = 400
 _LOOK_SECONDS: Final = 0.4
-# So long a choice stays; a wrong try costs its own moment only.
+# Few that bring nearly as much are better: they leave the processors to others.
+_NEARLY: Final = 0.9
+# So long a choice stays; a try that brings less costs its own moment only.
 _KEEP_SECONDS: Final = 30.0
+_TRY_AGAIN_SECONDS: Final = 6.0
 _PARKED_SECONDS: Final = 0.1
 
 
@@ -64,10 +67,11 @@ class Crew:
             return
         if self._all_rate:
             # Few have been tried for a moment.
-            if rate < self._all_rate:
+            worse = rate < self._all_rate * _NEARLY
+            if worse:
                 self._let(self._count)
             self._all_rate = 0.0
-            self._settled_until = now + _KEEP_SECONDS
+            self._settled_until = now + (_TRY_AGAIN_SECONDS if worse else _KEEP_SECONDS)
         elif self.limit < self._count:
             self._let(self._count)
         elif usage > _BUSY and rate > _FILES_A_SECOND:
