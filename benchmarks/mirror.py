@@ -30,7 +30,7 @@ http {{
   default_type application/octet-stream; etag on;
   client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
   uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-  server {{ listen 127.0.0.1:{port} {tls}; root {root};
+  server {{ listen 127.0.0.1:{port} {tls}; root {root}; autoindex on;
 {locations}
   }}
 }}
@@ -109,7 +109,7 @@ def served(folder: Path, work: Path, *, delay: float = 0.0, login: bool = False,
         port=port,
         tls=encryption,
         root=folder,
-        locations=f"    {waiting}\n    location / {{ {lock} autoindex on; }}",
+        locations=f"    {waiting}\n    location / {{ {lock} }}",
     )
     (work / "nginx.conf").write_text(config)
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
