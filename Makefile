@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help install npm demo test test-fast lint format docs docs-check bench soak fuzz build check-wheel clean ci
+.PHONY: help install npm demo test test-fast lint format docs bench soak fuzz reference build check-wheel test-oldest clean ci
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,10 +63,21 @@ soak: install  ## kill, cut, fill, deceive: some hundred faults, and a table of 
 fuzz: install  ## fuzz every parser for SECONDS_EACH (20), guided by coverage where atheris is installed
 	$(BIN)/python tools/fuzz.py --seconds $(or $(SECONDS_EACH),20)
 
+reference: install  ## make what is generated from the code again: reference pages, manual pages, kept output
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/manpages.py
+	$(BIN)/python -m tests.cli.golden
+
+check-wheel: install  ## build the distributions, install the wheel, and run its tests in an empty folder
+	$(BIN)/python tools/check_wheel.py
+
+test-oldest: install  ## run the tests with the oldest versions that are allowed
+	$(BIN)/python tools/check_oldest.py
+
 build: install  ## build the wheel and the source distribution
 	$(BIN)/python -m build
 
 clean:  ## drop what can be made again
-	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf build dist docs/_build .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
 
 ci: lint test docs demo  ## what .ci/run calls after it installed the real parts
