@@ -1,11 +1,14 @@
 """How many of the workers work at once: all of them where the network is waited for, few where Python is.
 
 Sixteen threads with small files from a fast server spend half of their time handing the interpreter to each other. So
-when the process is busy, fewer are tried for a moment, and whichever number brings more files a second stays.
+when the process is busy, fewer are tried for a moment, and whichever number brings more files a second stays. Where the
+quickest answer takes so long that few workers could never bring as much, the network is what is waited for, and nothing
+is tried.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -44,6 +47,7 @@ class Crew:
         self._since, self._spent, self._had = clock(), busy(), 0
         self._all_rate = 0.0
         self._settled_until = 0.0
+        self._quickest = math.inf
         self._changed = threading.Condition()
 
     def park(self, number: int) -> bool:
@@ -54,6 +58,10 @@ class Crew:
             self._changed.wait(_PARKED_SECONDS)
         return number >= self.limit
 
+    def took(self, seconds: float) -> None:
+        """Hear how long an item took that was fetched; from any worker."""
+        self._quickest = min(self._quickest, seconds)
+
     def look(self, done: int) -> None:
         """Judge by the number of items that are done so far whether fewer workers, or all, bring more."""
         now = self._clock()
@@ -62,7 +70,8 @@ class Crew:
             return
         rate = (done - self._had) / elapsed
         usage = (self._busy() - self._spent) / elapsed
-        self._since, self._spent, self._had = now, self._busy(), done
+        most_by_few = FEW / self._quickest if self._quickest else math.inf
+        self._since, self._spent, self._had, self._quickest = now, self._busy(), done, math.inf
         if now < self._settled_until:
             return
         if self._all_rate:
@@ -74,7 +83,7 @@ class Crew:
             self._settled_until = now + (_TRY_AGAIN_SECONDS if worse else _KEEP_SECONDS)
         elif self.limit < self._count:
             self._let(self._count)
-        elif usage > _BUSY and rate > _FILES_A_SECOND:
+        elif usage > _BUSY and rate > _FILES_A_SECOND and most_by_few > rate * _NEARLY:
             self._all_rate = rate
             self._let(FEW)
 

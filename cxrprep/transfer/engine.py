@@ -232,8 +232,10 @@ class Transfer:
                 item = work.take()
                 if item is None:
                     return
+                begun = time.monotonic()
                 try:
                     outcome = worker.work(item, buffer)
+                    crew.took(time.monotonic() - begun)
                 except Stopped:
                     work.give_back(item)
                     return
