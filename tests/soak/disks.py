@@ -200,7 +200,7 @@ def full(name: str, room: int = 32_768) -> Callable[[Bench, Outcome], Iterator[s
     def play(bench: Bench, outcome: Outcome) -> Iterator[str]:
         stage = bench.stage(name)
         with memory_disk(bench.work / "full") as disk:
-            root = disk / "root"
+            root = disk / "nih"
             copy_tree(stage.before, root)
             status = os.statvfs(disk)
             used = (status.f_blocks - status.f_bfree) * status.f_frsize
@@ -216,7 +216,7 @@ def read_only(bench: Bench, outcome: Outcome) -> Iterator[str]:
     """Every verb on a folder that may not be written: refused, and with ``--state`` it works."""
     state = bench.work / "state"
     with memory_disk(bench.work / "read-only") as disk:
-        root = disk / "root"
+        root = disk / "nih"
         copy_tree(bench.stage("verify").before, root)
         remount(disk, "ro")
         for name in ("verify", "extract-labels", "convert", "manifest"):
@@ -235,10 +235,10 @@ def over_quota(bench: Bench, outcome: Outcome) -> Iterator[str]:
     """A download over quota names the folder, and goes on when the quota is raised."""
     stage = bench.stage("download")
     with mounted(bench.work / "quota", "--quota=200000") as disk:
-        root = disk / "root"
+        root = disk / "nih"
         yield from refused(outcome.took(run(at(stage.words, root), bench.home)), root)
         kept = bench.work / "quota" / "kept"
-        copy_tree(bench.work / "quota" / "backing" / "root", kept)
+        copy_tree(bench.work / "quota" / "backing" / "nih", kept)
     yield from mended(stage, kept, bench.home, outcome)
 
 
@@ -294,7 +294,7 @@ def every_stage(home: Callable[[Bench], Home], *ways: str) -> Callable[[Bench, O
         with ExitStack() as stack:
             place = bench.work / f"odd-{outcome.name.replace(' ', '-')}"
             disk = stack.enter_context(mounted(place, *ways)) if ways else place
-            root = disk / "root"
+            root = disk / "nih"
             for stage in bench.stages:
                 done = outcome.took(run(at(stage.words, root), home(bench)))
                 if done.code:
@@ -312,7 +312,7 @@ def linked(way: str, *, code: int) -> Callable[[Bench, Outcome], Iterator[str]]:
     def play(bench: Bench, outcome: Outcome) -> Iterator[str]:
         source = bench.work / "reference"
         with mounted(bench.work / f"links-{way}", "--no-links") as disk:
-            words = ["download", "nih-chestxray14", str(disk / "root"), "--source", str(source), "--link", way]
+            words = ["download", "nih-chestxray14", str(disk / "nih"), "--source", str(source), "--link", way]
             done = outcome.took(run(words, bench.home))
             if done.code != code:
                 yield f"exit {done.code}, not {code}: {done.said[-500:]}"
@@ -320,7 +320,7 @@ def linked(way: str, *, code: int) -> Callable[[Bench, Outcome], Iterator[str]]:
                 images = {
                     name: digest for name, digest in bench.stage("download").after.items() if name[:7] == "images/"
                 }
-                found = {name: digest for name, digest in tree(disk / "root").items() if name[:7] == "images/"}
+                found = {name: digest for name, digest in tree(disk / "nih").items() if name[:7] == "images/"}
                 yield from differences(found, images)[:5]
 
     return play
