@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYNC_SECONDS: Final = 1.0
-_TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
+TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
 def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
@@ -63,7 +63,7 @@ def sweep(folder: str | Path) -> None:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                found = _TEMPORARY.search(entry.name)
+                found = TEMPORARY.search(entry.name)
                 if found is not None and writer_is_gone(found[1]):
                     with contextlib.suppress(OSError):
                         os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands

@@ -76,6 +76,7 @@ class Finished:
         self._journals = tuple(journals)
         self._journal = Journal(home / f"{_PREFIX}{journal_name()}")
         self._written = 0
+        self._swept: Folder | None = None
         self._stamps: dict[str, str] | None = None
 
     @classmethod
@@ -101,8 +102,8 @@ class Finished:
         pa.default_memory_pool().release_unused()
         found._journal.append({"begun": True})
         if interrupted and isinstance(out, Folder):
-            # While another run is at work here, only what is old is surely nobody's.
-            out.sweep(before=time.time() - (_YOUNG if others else 0.0))
+            found._swept = out
+            found._sweep(others=others)
         return found
 
     def divide(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
@@ -223,6 +224,13 @@ class Finished:
         pa.default_memory_pool().release_unused()
         for journal in (*done, self._journal.path):
             journal.unlink(missing_ok=True)
+        # Again: a worker of the killed run may have outlived it by the moment in which this one began.
+        self._sweep(others=any(not _ended(j) and not _is_gone(j) for j in self._home.glob(f"{_PREFIX}*.jsonl")))
+
+    def _sweep(self, *, others: bool) -> None:
+        """Remove what a killed run left. While another run is at work here, only what is old is surely nobody's."""
+        if self._swept is not None:
+            self._swept.sweep(before=time.time() - (_YOUNG if others else 0.0))
 
     def _write(self, new: pa.ChunkedArray, path: Path) -> None:
         """What was known and is not in ``new``, then what this run wrote down: group by group, never all at once."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from cxrprep.durable import replace_file, storage_error
+from cxrprep.durable import TEMPORARY, replace_file, storage_error
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images.picture import DEFAULT_LIMITS, Limits
 from cxrprep.images.reading import read_bytes
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _LINKS: Final = 8
 _TEMPORARY: Final = ".tmp"
-# As this module and durable.replace_file name them: a folder of the user's may hold other temporary files.
-_OURS: Final = re.compile(r"\.[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\.tmp|\..+\.\d+\.[0-9a-f]+\.tmp")
+# As this module and durable name them: a folder of the user's may hold other temporary files.
+_OURS: Final = re.compile(rf"\.[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\.tmp|{TEMPORARY.pattern}")
 _serial = itertools.count()
 
 

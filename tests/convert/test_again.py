@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrprep import api
+from cxrprep.durable import temporary_for
 from cxrprep.engine import Engine
 from cxrprep.model import Selection, Shard
 from tests.convert import hospital
@@ -248,7 +249,7 @@ def test_a_disk_that_refuses_ends_the_run_with_7_and_the_next_one_goes_on(tmp_pa
 def test_only_our_own_temporary_files_are_swept_away(tmp_path: Path) -> None:
     root, out = hospital.many(tmp_path / "in", 2), tmp_path / "out"
     convert(root, out)
-    ours = [out / "s000" / ".1f-0-3a2b.tmp", out / "data" / ".x.tar.4242.9f3.tmp"]
+    ours = [out / "s000" / ".1f-0-3a2b.tmp", temporary_for(out / "data" / "x.tar")]
     theirs = [out / ".notes.tmp", out / "s000" / "report.tmp", out / ".x.tmp"]
     for path in (*ours, *theirs):
         path.parent.mkdir(exist_ok=True)

@@ -141,7 +141,8 @@ ATOMS = (
 
 @pytest.mark.parametrize("seed", range(24))
 def test_time_grows_with_the_length_and_not_faster(seed: int) -> None:
-    # Not how fast, but how it grows: eight times the text may take thirty times the time, a square takes sixty-four.
+    # Not how fast, but how it grows: eight times the text takes a square sixty-four times as long. A busy machine gives
+    # this process anything between; so a growth that looks too fast must look so every time.
     chance = random.Random(seed)
     unit = "".join(chance.choice(ATOMS) for _ in range(chance.randint(1, 4)))
     short = unit * (20_000 // len(unit))
@@ -152,8 +153,10 @@ def test_time_grows_with_the_length_and_not_faster(seed: int) -> None:
         labeler.label(text)
         return time.process_time() - begin
 
-    small = min(spent(short) for _ in range(3))
-    assert min(spent(short * 8) for _ in range(2)) < 30 * max(small, 0.002)
+    def grows() -> bool:
+        return spent(short * 8) > 30 * max(spent(short), 0.004)
+
+    assert not all(grows() for _ in range(8))
 
 
 @pytest.mark.slow
