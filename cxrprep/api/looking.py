@@ -36,10 +36,8 @@ def preview(
     tables: Path | str | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
-    engine: Engine | None = None,
     limits: Limits | None = None,
     on_event: Sink = ignore,
-    **_: object,
 ) -> Result[PreviewResult]:
     """A contact sheet of ``count`` images: stored values, the header's intent, and the result, side by side.
 
@@ -54,7 +52,6 @@ def preview(
     from cxrprep.report.contact import draw
     from cxrprep.report.preview import write_preview
 
-    del engine
     chosen = load_recipe(recipe)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,

@@ -228,8 +228,8 @@ def source_arguments(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def convert_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.convert``. Raises ``UsageError`` when no recipe is named."""
+def preview_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.preview``. Raises ``UsageError`` when no recipe is named."""
     from cxrprep.images.picture import Limits
 
     convert = invocation.job.convert
@@ -237,11 +237,19 @@ def convert_arguments(invocation: Invocation) -> dict[str, Any]:
         **source_arguments(invocation),
         "recipe": recipe_of(invocation),
         "out": invocation.path(convert.out),
+        "shard": invocation.shard,
+        "limits": Limits(convert.max_pixels, convert.max_bytes),
+    }
+
+
+def convert_arguments(invocation: Invocation) -> dict[str, Any]:
+    """For ``api.convert``. Raises ``UsageError`` when no recipe is named."""
+    convert = invocation.job.convert
+    return {
+        **preview_arguments(invocation),
         "to": convert.to,
         "per_shard": convert.per_shard,
-        "shard": invocation.shard,
         "engine": engine_of(invocation),
-        "limits": Limits(convert.max_pixels, convert.max_bytes),
     }
 
 

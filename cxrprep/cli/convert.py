@@ -53,7 +53,7 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     """
     from cxrprep import api
-    from cxrprep.cli.arguments import engine_of, source_arguments
+    from cxrprep.cli.arguments import engine_of, preview_arguments, source_arguments
 
     out = invocation.out
     with invocation.events() as sink:
@@ -62,7 +62,8 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
             found = api.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
             return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
         if preview:
-            sheet = api.preview(**_arguments(invocation), count=preview, on_event=sink)
+            looking = _with_addresses(invocation, preview_arguments(invocation))
+            sheet = api.preview(**looking, count=preview, on_event=sink)
             return out.result(f"Preview of {invocation.job.convert.recipe}", sheet, command="convert")
         result = perform(invocation, sink)
     return out.result(f"Converted {invocation.root}", result, command="convert")
@@ -71,19 +72,12 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep import api
-
-    return api.convert(**_arguments(invocation), on_event=sink)
-
-
-def _arguments(invocation: Invocation) -> dict[str, Any]:
     from cxrprep.cli.arguments import convert_arguments
 
-    arguments = _with_addresses(invocation, convert_arguments(invocation))
-    out = invocation.job.convert.out
-    return {**arguments, "out": out} if "://" in out else arguments
+    return api.convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
 
 
 def _with_addresses(invocation: Invocation, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same, with ROOT as it was written where it is an address: as a path it would lose a slash."""
-    root = invocation.job.root
-    return {**arguments, "root": root} if "://" in root else arguments
+    """The same, with ROOT and --out as they were written where they are addresses: as paths they would lose a slash."""
+    written = {"root": invocation.job.root, "out": invocation.job.convert.out}
+    return arguments | {name: text for name, text in written.items() if name in arguments and "://" in text}

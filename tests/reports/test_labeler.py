@@ -154,7 +154,7 @@ def test_time_grows_with_the_length_and_not_faster(seed: int) -> None:
         return time.process_time() - begin
 
     def grows() -> bool:
-        return spent(short * 8) > 30 * max(spent(short), 0.004)
+        return spent(short * 8) > 30 * max(spent(short), 0.002)
 
     assert not all(grows() for _ in range(8))
 
