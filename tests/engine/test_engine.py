@@ -46,7 +46,7 @@ def test_items_over_which_a_worker_crashes_are_named_and_the_others_are_done(wor
 
 
 def test_an_exception_of_the_function_ends_the_run() -> None:
-    with pytest.raises(ValueError, match="cannot do 0"):
+    with pytest.raises(ValueError, match=r"cannot do [02468]"):
         list(Engine(jobs=2).run(jobs.fail, range(10), batch=2))
 
 
