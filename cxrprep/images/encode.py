@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -115,7 +114,7 @@ def _png(pixels: Any, text: bytes) -> bytes:
         (b"IEND", b""),
     )
     packed = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib_ng.crc32(body, zlib_ng.crc32(kind)))
         for kind, body in chunks
     ]
     return PNG_MAGIC + b"".join(packed)

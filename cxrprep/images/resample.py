@@ -32,43 +32,66 @@ _STRIP: Final = 128
 _REDUCED: Final = 8
 
 
-def resize(pixels: Pixels, width: int, height: int, method: str) -> Pixels:
+def resize(pixels: Pixels, width: int, height: int, method: str, table: Pixels | None = None) -> Pixels:
     """``pixels`` (rows, columns) as ``height`` x ``width``, equal to ``cv2.resize`` with that interpolation.
 
     ``method`` is a key of ``FILTERS``. Where ``area`` is named and a side grows, linear is taken, since area cannot
-    enlarge.
+    enlarge. With ``table`` (256 or 65,536 entries) each pixel is looked up there first.
     """
     rows, columns = pixels.shape
     how = FILTERS[method]
     if how == cv2.INTER_AREA:
         if width <= columns and height <= rows:
-            return _area(pixels, width, height)
+            return _area(pixels, width, height, table)
         how = cv2.INTER_LINEAR
-    return cv2.resize(pixels, (width, height), interpolation=how)
+    return cv2.resize(_looked_up(pixels, table), (width, height), interpolation=how)
 
 
-def _area(pixels: Pixels, width: int, height: int) -> Pixels:
+def _looked_up(pixels: Pixels, table: Pixels | None) -> Pixels:
+    return pixels if table is None else cv2.LUT(pixels, table)
+
+
+def _area(pixels: Pixels, width: int, height: int, table: Pixels | None) -> Pixels:
     # OpenCV adds up one pixel after the other, and four channels at once where words have 16 bits. Tiles whose edges
     # are edges of target pixels, laid over each other as channels, therefore cost less than half, and give the same
     # sums in the same order, rounded alike.
     rows, columns = pixels.shape
-    if pixels.size < _WORTH_TILES or (columns % width == 0 and rows % height == 0):
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    for across, down in _TILINGS:
-        if columns % across or width % across or rows % down or height % down:
-            continue
-        tile = np.s_[: rows // down, : columns // across]
-        starts = [(rows // down * y, columns // across * x) for y in range(down) for x in range(across)]
-        stacked = cv2.merge([pixels[y:, x:][tile] for y, x in starts])
-        small = cv2.resize(
-            stacked.astype(np.uint16, copy=False), (width // across, height // down), interpolation=cv2.INTER_AREA
-        )
-        whole: Pixels = np.empty((height, width), pixels.dtype)
-        for number in range(across * down):
-            y, x = height // down * (number // across), width // across * (number % across)
-            whole[y : y + height // down, x : x + width // across] = small[:, :, number]
-        return whole
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    tiling = _tiling(rows, columns, width, height)
+    if tiling is None:
+        return cv2.resize(_looked_up(pixels, table), (width, height), interpolation=cv2.INTER_AREA)
+    across, down = tiling
+    small = cv2.resize(
+        _stacked(pixels, across, down, table), (width // across, height // down), interpolation=cv2.INTER_AREA
+    )
+    whole: Pixels = np.empty((height, width), pixels.dtype if table is None else table.dtype)
+    for number in range(across * down):
+        y, x = height // down * (number // across), width // across * (number % across)
+        whole[y : y + height // down, x : x + width // across] = small[:, :, number]
+    return whole
+
+
+def _tiling(rows: int, columns: int, width: int, height: int) -> tuple[int, int] | None:
+    if rows * columns < _WORTH_TILES or (columns % width == 0 and rows % height == 0):
+        return None
+    fits = (t for t in _TILINGS if not (columns % t[0] or width % t[0] or rows % t[1] or height % t[1]))
+    return next(fits, None)
+
+
+def _stacked(pixels: Pixels, across: int, down: int, table: Pixels | None) -> Pixels:
+    """The tiles as channels of 16 bits, (rows, columns, tiles), row by row from the left; looked up on the way."""
+    rows, columns = pixels.shape[0] // down, pixels.shape[1] // across
+    stacked: Pixels = np.empty((rows, columns, across * down), np.uint16)
+    wide = None if table is None else table.astype(np.uint16)
+    for top in range(0, rows, _STRIP):
+        bottom = min(rows, top + _STRIP)
+        bands = [_looked_up(pixels[rows * y + top : rows * y + bottom], wide) for y in range(down)]
+        tiles = [
+            band[:, columns * x : columns * (x + 1)].astype(np.uint16, copy=False)
+            for band in bands
+            for x in range(across)
+        ]
+        cv2.merge(tiles, stacked[top:bottom])
+    return stacked
 
 
 def reduction(width: int, height: int, target: Callable[[int, int], tuple[int, int]]) -> int:
@@ -86,8 +109,8 @@ def reduction(width: int, height: int, target: Callable[[int, int], tuple[int, i
     return factor
 
 
-def halved(picture: Picture, target: Callable[[int, int], tuple[int, int]]) -> Pixels:
-    """Display values of the picture, halved by plain averages of 2 x 2 while ``reduction`` allows it.
+def halved(picture: Picture, target: Callable[[int, int], tuple[int, int]]) -> tuple[Pixels, Pixels | None]:
+    """The picture's pixels, halved by plain averages of 2 x 2 while ``reduction`` allows it, and the table that waits.
 
     The words of the file are averaged before the grey scale where they are in proportion to what they mean: exact but
     for edges of a window, and four times less to look up. What is left is for ``resize``.
@@ -98,12 +121,12 @@ def halved(picture: Picture, target: Callable[[int, int], tuple[int, int]]) -> P
     if half is not None:
         pixels = half
         factor //= 2
-    else:
-        pixels, table = picture.settled().pixels, None
+    if factor > 1:
+        pixels, table = _looked_up(pixels, table), None
     while factor > 1:
         factor //= 2
         pixels = _half(pixels)
-    return pixels if table is None else cv2.LUT(pixels, table)
+    return pixels, table
 
 
 def _half(pixels: Pixels) -> Pixels:

@@ -167,8 +167,9 @@ class Resize:
             return picture.settled()
         fx, fy = width / picture.width, height / picture.height
         spacing = picture.spacing_mm and (picture.spacing_mm[0] / fy, picture.spacing_mm[1] / fx)
-        pixels = resample.halved(picture, self.target) if self.filter == "area-fast" else picture.settled().pixels
-        pixels = resample.resize(pixels, width, height, self.filter)
+        fast = self.filter == "area-fast"
+        pixels, table = resample.halved(picture, self.target) if fast else (picture.pixels, picture.table)
+        pixels = resample.resize(pixels, width, height, self.filter, table)
         return dataclasses.replace(
             picture, pixels=pixels, table=None, counts=None, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing
         )
