@@ -6,7 +6,6 @@ import contextlib
 import errno
 import gzip
 import lzma
-import re
 import stat
 import struct
 import tarfile
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep.durable import storage_error
-from cxrprep.errors import ArchiveError, StorageError, UnsafePathError
+from cxrprep.errors import ArchiveError, StorageError
+from cxrprep.paths import safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
 
-_UNSAFE: Final = re.compile(r"^[A-Za-z]:|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)|[\ud800-\udfff]")
 _NOT_READABLE: Final = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -37,16 +36,6 @@ _NOT_READABLE: Final = (
     NotImplementedError,
     RuntimeError,
 )
-
-
-def safe_path(name: str) -> str:
-    """``name`` itself when it is relative, ``/``-separated and stays below its root. Raises ``UnsafePathError``."""
-    if _UNSAFE.search(name):
-        raise UnsafePathError(
-            f"{name!r} is not a path inside the folder",
-            hint="whatever named it (a listing, an archive, a plan) is damaged or not to be trusted",
-        )
-    return name
 
 
 def is_archive(name: str) -> bool:

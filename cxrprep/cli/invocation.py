@@ -128,12 +128,16 @@ class Invocation:
 
     def credentials(self, *, asks: bool = True) -> Credentials:
         """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""
-        from stamina.instrumentation import set_on_retry_hooks
+        from importlib.util import find_spec
 
         from cxrprep.credentials import Credentials
 
-        # Retries are told as events; what the library would print of them belongs on neither stream.
-        set_on_retry_hooks([])
+        if find_spec("structlog") is not None:
+            from stamina.instrumentation import set_on_retry_hooks
+
+            # Retries are told as events; what the library would print of them through structlog belongs on neither
+            # stream. Its log lines go nowhere, and without structlog it need not be loaded before something fails.
+            set_on_retry_hooks([])
         files, values = {}, {}
         named = self.job.download.url_file
         if named == "-":

@@ -37,6 +37,8 @@ def _existing(text: str) -> Path:
 
 
 def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
+    if not texts:
+        return frozenset()
     from cxrprep.manifest.ids import read_list
 
     found: set[str] = set()

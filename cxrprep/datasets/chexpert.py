@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cxrprep.datasets.layout import finder
 from cxrprep.model import ImageId, View
 
-_IMAGE = re.compile(
+_find_image = finder(
     r"(?:^|/)(?:(?:train|valid|val|test)/)?"
     r"(?P<patient>patient\d{5})/(?P<study>study\d+)/(?P<view>view\d+_(?P<side>frontal|lateral))\.(?P<suffix>jpe?g|png|dcm)$",
     re.IGNORECASE | re.ASCII,
@@ -61,7 +62,7 @@ class CheXpertLayout:
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path; the file name says frontal or lateral, and only lateral is a view."""
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is None:
             return None
         patient, study, side = found["patient"].lower(), found["study"].lower(), found["side"].lower()
@@ -79,7 +80,7 @@ class CheXpertLayout:
     def place(self, key: str, *, release: str) -> str | None:
         """Where a mirror's file goes under ROOT; tables that name images go beside their split folders."""
         top = CheXpertLayout(release).folder
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is not None:
             image = f"{found['patient']}/{found['study']}/{found['view']}.{found['suffix']}".lower()
             return f"{top}/{split_folder(found['patient'].lower())}/{image}"
@@ -100,7 +101,7 @@ class CheXpertLayout:
     def recognise(self, names: frozenset[str]) -> float:
         """Sure by its tables and folder names, nearly sure by image paths alone."""
         bare = {name.rsplit("/", 1)[-1].lower() for name in names}
-        images = sum(1 for name in names if _IMAGE.search(name) or _ARCHIVE.search(name))
+        images = sum(1 for name in names if _find_image(name) or _ARCHIVE.search(name))
         if images and bare & (_FOLDER_TABLES | set(_TOP_TABLES)):
             return 1.0
         if bare & {"train_chexbert.csv", "train_visualchexbert.csv"} or {"train.csv", "valid.csv"} <= bare:

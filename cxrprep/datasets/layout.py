@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cxrprep.model import ImageId
+
+
+def finder(pattern: str, flags: re.RegexFlag = re.ASCII) -> Callable[[str], re.Match[str] | None]:
+    """``pattern``'s search, which remembers its last answer: a plan asks for a key's place and then for its ids."""
+    return lru_cache(maxsize=1)(re.compile(pattern, flags).search)
 
 
 class Layout(Protocol):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cxrprep.datasets.layout import finder
 from cxrprep.model import ImageId
 
-_IMAGE = re.compile(
-    r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})/(?P<image>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.(?P<suffix>dcm|jpg|png)$",
-    re.ASCII,
+_find_image = finder(
+    r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})/(?P<image>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.(?P<suffix>dcm|jpg|png)$"
 )
 _REPORT = re.compile(r"(?:^|/)p(?P<patient>1\d{7})/s(?P<study>5\d{7})\.txt$", re.ASCII)
 # The tables of MIMIC-CXR-JPG 2.1.0 still say 2.0.0 in their names.
@@ -38,7 +38,7 @@ class MimicLayout:
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path, whatever stands before the patient; ``None`` for everything else."""
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is None:
             return None
         return ImageId(patient=found["patient"], study=found["study"], image=found["image"])
@@ -51,7 +51,7 @@ class MimicLayout:
     def place(self, key: str, *, release: str) -> str | None:
         """Where a mirror's file goes under ROOT; leftovers of bucket copies and index pages have no place."""
         del release
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is not None:
             return f"{_folder(found['patient'])}/s{found['study']}/{found['image']}.{found['suffix']}"
         report = _REPORT.search(key)
@@ -62,7 +62,7 @@ class MimicLayout:
 
     def recognise(self, names: frozenset[str]) -> float:
         """Sure by images of the project's own suffix; by its tables only where there is no image to decide."""
-        suffixes = [found["suffix"] for found in map(_IMAGE.search, names) if found is not None]
+        suffixes = [found["suffix"] for found in map(_find_image, names) if found is not None]
         if suffixes:
             own = sum(1 for suffix in suffixes if f".{suffix}" == self.suffix)
             return 0.9 + 0.1 * own / len(suffixes)

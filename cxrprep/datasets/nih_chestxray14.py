@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cxrprep.datasets.layout import finder
 from cxrprep.model import ImageId
 
-_IMAGE = re.compile(r"(?:^|/)((\d{8})_\d{3})\.(png|dcm)$", re.ASCII)
+_find_image = finder(r"(?:^|/)((\d{8})_\d{3})\.(png|dcm)$")
 _ARCHIVE = re.compile(r"(?:^|/)(images_\d{3}\.tar\.gz)$", re.ASCII)
 # Kaggle's archive of all files, as the browser and the kaggle command name it; nobody is recognised by such a name.
 _KAGGLE = re.compile(r"(?:^|/)((?:archive|data)\.zip)$", re.ASCII)
@@ -46,7 +47,7 @@ class NihLayout:
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's name, whatever folders stand before it; ``None`` for everything else."""
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is None:
             return None
         name, patient = found.group(1), found.group(2)
@@ -60,7 +61,7 @@ class NihLayout:
     def place(self, key: str, *, release: str) -> str | None:
         """Where a mirror's file goes under ROOT; DICOM copies keep their suffix, archives their name at the top."""
         del release
-        found = _IMAGE.search(key)
+        found = _find_image(key)
         if found is not None:
             return f"images/{found.group(1)}.{found.group(3)}"
         archive = _ARCHIVE.search(key) or _KAGGLE.search(key)
@@ -79,7 +80,7 @@ class NihLayout:
             return 1.0
         if bare & {"bbox_list_2017.csv"}:
             return 0.9
-        images = sum(1 for name in names if _IMAGE.search(name) or _ARCHIVE.search(name))
+        images = sum(1 for name in names if _find_image(name) or _ARCHIVE.search(name))
         return 0.8 * images / len(names) if names else 0.0
 
 

@@ -20,6 +20,8 @@ from cxrprep.errors import ConfigError, UsageError
 from cxrprep.model import Digest, RemoteFile
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from cxrprep.datasets.layout import Layout
 
 T = TypeVar("T")
@@ -288,15 +290,20 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
 
 
 @cache
+def _files() -> dict[str, Traversable]:
+    entries = importlib.resources.files("cxrprep.datasets").iterdir()
+    return {entry.name: entry for entry in sorted(entries, key=lambda e: e.name) if entry.name.endswith(".toml")}
+
+
+@cache
+def _spec_in(name: str) -> DatasetSpec:
+    return parse_spec(_files()[name].read_text(encoding="utf-8"), name)
+
+
+@cache
 def catalog() -> dict[str, DatasetSpec]:
     """Every dataset that cxrprep knows, by name, in alphabetical order."""
-    folder = importlib.resources.files("cxrprep.datasets")
-    specs = {}
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".toml"):
-            spec = parse_spec(entry.read_text(encoding="utf-8"), entry.name)
-            specs[spec.name] = spec
-    return specs
+    return {spec.name: spec for spec in map(_spec_in, _files())}
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -307,6 +314,10 @@ def find_dataset(name: str) -> DatasetSpec:
     import difflib
 
     wanted = name.strip().lower().replace("_", "-")
+    own = f"{wanted.replace('-', '_')}.toml"
+    if own in _files():
+        # One file is read sooner than all of them.
+        return _spec_in(own)
     known: dict[str, DatasetSpec] = {}
     for spec in catalog().values():
         for spelling in (spec.name, *spec.aliases):

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from cxrprep.errors import UnsafePathError
 from cxrprep.model import Digest
+from cxrprep.paths import safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# Absolute, a drive, a backslash, control characters, or an empty, "." or ".." component. Python and RE2 read it alike.
-UNSAFE_PATTERN: Final = r"^[A-Za-z]:|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)"
-_UNSAFE: Final = re.compile(UNSAFE_PATTERN + "|[\ud800-\udfff]")
-
-
-def check_path(path: str) -> str:
-    """``path`` itself when it is relative, ``/``-separated and stays below its root. Raises ``UnsafePathError``."""
-    if _UNSAFE.search(path):
-        raise UnsafePathError(
-            f"{path!r} is not a path inside the folder",
-            hint="whatever named it (a listing, an archive, a record) is damaged or not to be trusted",
-        )
-    return path
 
 
 class Origin(enum.StrEnum):
@@ -67,7 +52,7 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         """Refuse what no listing, archive or record may say."""
-        check_path(self.path)
+        safe_path(self.path)
         if self.size < 0:
             raise ValueError(f"{self.path}: a size of {self.size} bytes")
 

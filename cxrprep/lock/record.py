@@ -12,9 +12,9 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.durable import Journal, journal_name, read_journal, replace_file, storage_error, writer_is_gone
 from cxrprep.errors import BusyError, IntegrityError, UsageError
@@ -111,6 +111,10 @@ class Record:
         with self._mutex:
             self._fold()
             return self._table
+
+    def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Plain values of these columns, sorted by path, of a snapshot: the quickest way through all entries."""
+        return files.rows(self.table(), names)
 
     # ---- what changes it ----
 
@@ -291,8 +295,7 @@ class _Entries(Mapping[str, FileEntry]):
         return isinstance(path, str) and self._record.get(path) is not None
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self._record.table().select(["path"]).to_batches(max_chunksize=4096):
-            yield from batch.column(0).to_pylist()
+        return (path for (path,) in self._record.rows(["path"]))
 
     def __len__(self) -> int:
         return int(self._record.table().num_rows)
@@ -307,8 +310,9 @@ class _Entries(Mapping[str, FileEntry]):
 
     def in_order(self) -> Iterator[FileEntry]:
         """The entries of a snapshot, some thousands in memory at a time."""
-        for batch in self._record.table().to_batches(max_chunksize=4096):
-            yield from map(FileEntry.from_row, batch.to_pylist())
+        names = FileEntry.__slots__
+        for row in self._record.rows(names):
+            yield FileEntry.from_row(dict(zip(names, row, strict=True)))
 
 
 class _Values(ValuesView[FileEntry]):

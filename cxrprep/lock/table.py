@@ -10,24 +10,23 @@ import hashlib
 import itertools
 import json
 import operator
-import re
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.durable import replace_file, storage_error
 from cxrprep.errors import IntegrityError, UnsafePathError
-from cxrprep.lock.entry import UNSAFE_PATTERN, FileEntry
+from cxrprep.lock.entry import FileEntry
 from cxrprep.lock.header import MEND
 from cxrprep.model import Digest
+from cxrprep.paths import UNSAFE_PATTERN, is_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
 _FEW_ROWS: Final = 50_000
-_UNSAFE: Final = re.compile(UNSAFE_PATTERN).search
 _STATE_KEY: Final = b"cxrprep"
 _DESCRIPTIONS: Final = {
     "path": "release path under the root, / separated",
@@ -119,6 +118,24 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
     return merged
 
 
+def rows(table: pa.Table, names: Sequence[str], size: int = 4096) -> Iterator[tuple[Any, ...]]:
+    """The values of these columns, row by row, some thousands of rows in memory at a time."""
+    for batch in table.select(list(names)).to_batches(max_chunksize=size):
+        yield from zip(*(_values(batch.column(number)) for number in range(len(names))), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """``column.to_pylist()``, which looks each row of a dictionary up by itself, at forty times the cost."""
+    import pyarrow as pa
+
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if not isinstance(column, pa.DictionaryArray):
+        return list(column.to_pylist())
+    words = column.dictionary.to_pylist()
+    return [None if number is None else words[number] for number in column.indices.to_pylist()]
+
+
 def find(table: pa.Table, path: str) -> FileEntry | None:
     """The entry of ``path`` in a sorted table, or ``None``; a binary search, so nothing is held beside the columns."""
     column = table["path"]
@@ -208,7 +225,7 @@ def _unsafe(table: pa.Table) -> str | None:
             raise ValueError("a row with a negative size")
         if not all(map(operator.lt, texts, itertools.islice(texts, 1, None))):
             raise ValueError("rows out of order")
-        return next((text for text in texts if _UNSAFE(text)), None)
+        return next((text for text in texts if not is_safe(text)), None)
     import pyarrow.compute as pc
 
     if pc.min(sizes).as_py() < 0:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from cxrprep.archives import is_archive, safe_path
+from cxrprep.archives import is_archive
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
+from cxrprep.paths import safe_path
 from cxrprep.plan.choice import Choice, draw, report_of
 from cxrprep.plan.items import Action, Item, Plan
 
@@ -86,9 +87,10 @@ def make_plan(
     found = _Sorted(
         choice, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
     )
-    for file in listing:
-        found.take(file)
-    found.settle(selection, images)
+    with _uncollected():
+        for file in listing:
+            found.take(file)
+        found.settle(selection, images)
     if (not found.tables and not found.images) or found.misses(images):
         _nothing(found, selection)
     tables = sorted(found.tables, key=attrgetter("dest"))

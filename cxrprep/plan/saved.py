@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.archives import safe_path
 from cxrprep.durable import replace_file
 from cxrprep.errors import ConfigError, StorageError, UnsafePathError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Split
+from cxrprep.paths import safe_path
 from cxrprep.plan.items import Action, Item, Plan
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Files are retried by ``transfer``, which knows what of them is here already; a l
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 4
+
+# Without a handler the library's own log lines would land on the terminal.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 def patiently(call: Callable[[], T]) -> T:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cxrprep.transfer.partial import Parts
 
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
-_BATCH: Final = 4096
 
 
 class FolderHoldings:
@@ -32,11 +31,9 @@ class FolderHoldings:
         self.same_mirror = same_mirror
 
     def rows(self) -> Iterator[Held]:
-        """The record, sorted by path; read from its columns, some thousands of rows at a time."""
-        for batch in self._record.table().select(list(_COLUMNS)).to_batches(max_chunksize=_BATCH):
-            columns = [batch.column(number).to_pylist() for number in range(len(_COLUMNS))]
-            for path, size, digest, validator, state, archive in zip(*columns, strict=True):
-                yield Held(path, size, digest, validator, state == "discarded", archive)
+        """The record, sorted by path."""
+        for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
+            yield Held(path, size, digest, validator, state == "discarded", archive)
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""

@@ -8,11 +8,12 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cxrprep.archives import read_members, reading, safe_path
+from cxrprep.archives import read_members, reading
 from cxrprep.durable import storage_error
 from cxrprep.errors import ArchiveError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.model import Digest
+from cxrprep.paths import safe_path
 from cxrprep.transfer.partial import Segment
 
 if TYPE_CHECKING:
