@@ -64,9 +64,9 @@ def _area(pixels: Pixels, width: int, height: int, table: Pixels | None) -> Pixe
         _stacked(pixels, across, down, table), (width // across, height // down), interpolation=cv2.INTER_AREA
     )
     whole: Pixels = np.empty((height, width), pixels.dtype if table is None else table.dtype)
-    for number in range(across * down):
+    for number, tile in enumerate(cv2.split(small)):
         y, x = height // down * (number // across), width // across * (number % across)
-        whole[y : y + height // down, x : x + width // across] = small[:, :, number]
+        whole[y : y + height // down, x : x + width // across] = tile
     return whole
 
 
