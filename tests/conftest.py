@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from collections.abc import Iterator
 
+import pytest
+from hypothesis import HealthCheck, settings
+
+# What a user may have set and a test must not see, beside everything of our own.
 _LEAKY = (
     "KAGGLE_API_TOKEN",
+    "KAGGLE_CONFIG_DIR",
     "KAGGLE_USERNAME",
     "KAGGLE_KEY",
+    "CHEXPERT_URL",
+    "CHEXPERT_URL_FILE",
+    "CLOUDSDK_CONFIG",
+    "GCE_METADATA_HOST",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_CLOUD_PROJECT",
+    "STORAGE_EMULATOR_HOST",
     "BOX_DEVELOPER_TOKEN",
     "PHYSIONET_USERNAME",
     "PHYSIONET_PASSWORD",
-    "CXRPREP_CONFIG",
+    "PHYSIONET_PASSWORD_FILE",
     "NETRC",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
     "http_proxy",
     "https_proxy",
+    "all_proxy",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
 )
 
+# The examples are the same on every machine and at every hour, and how long one takes is not judged by a clock:
+# to look for new ones, run with --hypothesis-profile=search.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("suite")
+
+
+def _nobodys(patch: pytest.MonkeyPatch, home: str) -> None:
+    patch.setenv("HOME", home)
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        patch.setenv(name, f"{home}/{name.lower()}")
+    patch.setenv("NO_COLOR", "1")
+    patch.setenv("COLUMNS", "100")
+    own = [name for name in os.environ if name.startswith("CXRPREP_") and name != "CXRPREP_REQUIRE_PARTS"]
+    for name in (*_LEAKY, *own):
+        patch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_real_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what several tests share: it is made before the home of any one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        _nobodys(patch, str(tmp_path_factory.mktemp("home")))
+        yield
+
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
-        monkeypatch.setenv(name, str(home / name.lower()))
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "100")
-    for name in _LEAKY:
-        monkeypatch.delenv(name, raising=False)
+    _nobodys(monkeypatch, str(tmp_path_factory.mktemp("home")))

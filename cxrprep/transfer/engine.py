@@ -213,7 +213,7 @@ class Transfer:
         return self._stop.asked
 
     def _watch(self, silence: float, due: float, source: Source) -> float:
-        """Say that nothing comes, after ``due`` seconds and then ever more rarely; when to say it next."""
+        """Say that nothing comes, after ``due`` seconds and then each time twice as late; when to say it next."""
         if silence < _STALL_SECONDS:
             return _STALL_SECONDS
         if silence < due:
@@ -221,7 +221,7 @@ class Transfer:
         host = urllib.parse.urlsplit(source.address).netloc or source.address
         cause = f"waiting for {host}; a connection that stays silent is given up and tried again"
         self._emit(Stalled("download", "", silence, cause))
-        return 2 * due
+        return 2 * silence
 
     def _serve(self, number: int, worker: Worker, work: _Work, crew: Crew, finished: threading.Semaphore) -> None:
         buffer = memoryview(bytearray(_BUFFER))

@@ -184,8 +184,10 @@ def on_terminal(*words: str, columns: int, env: dict[str, str] | None = None) ->
     )
     os.close(inner)
     pieces = []
-    end = time.monotonic() + 60
+    end = time.monotonic() + 100
     while time.monotonic() < end:
+        # In this order: what it said before it ended is there to be read.
+        ended = process.poll() is not None
         ready, _, _ = select.select([outer], [], [], 0.2)
         if ready:
             try:
@@ -196,7 +198,7 @@ def on_terminal(*words: str, columns: int, env: dict[str, str] | None = None) ->
             if not piece:
                 break
             pieces.append(piece)
-        elif process.poll() is not None:
+        elif ended:
             break
     os.close(outer)
     assert process.wait(timeout=10) == 0, b"".join(pieces).decode()

@@ -234,8 +234,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         step, pause = faults.drip or (1 << 20, 0.0)
         for at in range(0, len(part), step):
             piece = part[at : at + step]
+            # Before it is sent: whoever has it may look at the sum at once.
+            with self.server.guard:
+                self.server.sent += len(piece)
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if faults.chunked else piece)
-            self.server.sent += len(piece)
             if pause:
                 time.sleep(pause)
         if cut:

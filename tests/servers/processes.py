@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -12,14 +13,35 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port for a server that cannot choose its own.
+
+    It lies below those that the system hands out by itself: between this look and the server's start no client and no
+    other test is given it, and a client that asks for it too early is not connected with itself.
+    """
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        lowest = 49_152
+    # Of the system's own chance: tests seed the other one, and would then all begin at the same port.
+    chance = random.SystemRandom()
+    for _ in range(1_000):
+        port = chance.randrange(12_000, max(lowest, 16_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of this machine is free")
 
 
 @contextmanager
-def process(words: list[str], port: int, log: Path, *, seconds: float = 20.0) -> Iterator[None]:
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens for as long as the block lasts: it is held, and nobody else gets it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@contextmanager
+def process(words: list[str], port: int, log: Path, *, seconds: float = 60.0) -> Iterator[None]:
     """``words`` run, listening at ``port``, for as long as the block lasts; what they print goes to ``log``."""
     with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as child:
         try:
@@ -32,7 +54,7 @@ def process(words: list[str], port: int, log: Path, *, seconds: float = 20.0) ->
         finally:
             child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(5)
+                child.wait(20)
             if child.poll() is None:
                 child.kill()
 

@@ -77,12 +77,23 @@ def start(words: Sequence[str], home: Home, *, silent: bool = False) -> subproce
 
 
 def group_lives(group: int) -> bool:
-    """Whether any process of the group is still there."""
+    """Whether any process of the group still runs: one that has ended may be listed until somebody asks for its end."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    return True
+    states = [_state(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    return not states or any(own == group and state not in "ZX" for state, own in states)
+
+
+def _state(stat: Path) -> tuple[str, int]:
+    """The state of a process and the group that it belongs to."""
+    try:
+        words = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        # It has ended meanwhile.
+        return "X", 0
+    return words[0], int(words[2])
 
 
 def end_group(group: int) -> None:

@@ -65,6 +65,7 @@ class Bench:
     stages: list[Stage]
     files: Stage
     images: Path
+    site: Site
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -122,7 +123,8 @@ def bench(work: Path, images: int = 60) -> Iterator[Bench]:
         ("convert", ("convert", "ROOT", "--recipe", "square-224")),
         ("manifest", ("manifest", "ROOT")),
     )
-    with serving(Site(folder_reader(mimic, 3), latency=0.02)) as address:
+    site = Site(folder_reader(mimic, 3), latency=0.02)
+    with serving(site) as address:
         home.variables = {"PHYSIONET_USERNAME": USER, "PHYSIONET_PASSWORD": PASSWORD}
         physionet = f"physionet://{address.removeprefix('http://')}/mimic-cxr-jpg/2.1.0"
         files = ("download", "mimic-cxr-jpg", "ROOT", "--source", physionet, "--connections", "4")
@@ -131,7 +133,7 @@ def bench(work: Path, images: int = 60) -> Iterator[Bench]:
         stages = [_undisturbed(name, words, root, work, home) for name, words in plans]
         root = work / "reference-files"
         root.mkdir()
-        yield Bench(work, home, stages, _undisturbed("files", files, root, work, home), nih)
+        yield Bench(work, home, stages, _undisturbed("files", files, root, work, home), nih, site)
 
 
 def _undisturbed(name: str, words: tuple[str, ...], root: Path, work: Path, home: Home) -> Stage:
@@ -248,11 +250,14 @@ def over_quota(bench: Bench, outcome: Outcome) -> Iterator[str]:
 def vanishing(bench: Bench, outcome: Outcome) -> Iterator[str]:
     """The folder is moved away in the middle of a download; nothing that is in it is hurt."""
     root, gone = bench.work / "vanishing", bench.work / "vanished"
+    # Slow enough for the folder to vanish before the last file is here, on any machine.
+    usual, bench.site.latency = bench.site.latency, 0.5
     process = start(at(bench.files.words, root), bench.home)
     deadline = time.monotonic() + 60
     while not any(root.glob("files/*/*/*/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.01)
     root.rename(gone)
+    bench.site.latency = usual
     begun = time.monotonic()
     out, err = process.communicate(timeout=100)
     text = (out.decode(), err.decode())

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import random
-import socket
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from cxrprep.errors import AccessError, CxrprepError, ExitCode, NotInSourceError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, ByteStream, Source, SourceOptions
+from tests.servers.processes import closed_port
 
 MARK = "hunter2secret"
 _RNG = random.Random(4)
@@ -93,13 +93,6 @@ def shows(error: BaseException) -> str:
     return f"{error} {error!r} {hint} {''.join(traceback.format_exception(error))}"
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class SourceContract:
     """Subclass it, say which ``schemes`` it stands for, and write ``serve``: a context that yields a ``Subject``.
 
@@ -116,6 +109,12 @@ class SourceContract:
     @pytest.fixture(autouse=True)
     def _fixtures(self, request: pytest.FixtureRequest) -> None:
         self.request = request
+
+    @pytest.fixture
+    def port(self) -> Iterator[int]:
+        """Nobody listens there."""
+        with closed_port() as port:
+            yield port
 
     @pytest.fixture
     def subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
@@ -279,12 +278,12 @@ class SourceContract:
         assert not any(secret in shows(caught.value) for secret in subject.secrets)
         source.close()
 
-    def test_nobody_listens(self, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_listens(self, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         if subject.nowhere is None:
             pytest.skip("this source has no server")
         with contextlib.closing(self.make(subject, tmp_path)) as here:
             file = self.find(subject, here, "images/00000002_000.png")
-        url, environment = subject.nowhere(closed_port())
+        url, environment = subject.nowhere(port)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         moved = dataclasses.replace(subject, environment={**subject.environment, **environment})

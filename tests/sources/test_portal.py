@@ -20,7 +20,8 @@ from cxrprep.sources.base import AccessState, Selective, Source, SourceOptions
 from tests.servers import loopback
 from tests.servers.azurite import Azurite
 from tests.servers.kaggle import archive_of
-from tests.sources.contract import closed_port, content, credentials, digest_of
+from tests.servers.processes import closed_port
+from tests.sources.contract import content, credentials, digest_of
 
 BATCH = "CheXpert-v1.0 batch 1 (validate & csv).zip"
 IMAGE = "CheXpert-v1.0/valid/patient64541/study1/view1_frontal.jpg"
@@ -100,8 +101,11 @@ def test_without_the_right_to_list_the_catalogs_files_are_asked_for(
 def test_what_the_service_would_refuse_is_said_before_it_is_asked(
     azure: Azurite, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
-    signed = azure.sas("nothing", **options).replace(azure.address, f"http://127.0.0.1:{closed_port()}")
-    with closing(source_of(signed, tmp_path)) as source:
+    signed = azure.sas("nothing", **options)
+    with (
+        closed_port() as port,
+        closing(source_of(signed.replace(azure.address, f"http://127.0.0.1:{port}"), tmp_path)) as source,
+    ):
         for call in (lambda: [*source.list()], lambda: source.open(RemoteFile("README.md"))):
             with pytest.raises(AccessError, match=reason) as caught:
                 call()

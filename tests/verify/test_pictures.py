@@ -152,7 +152,7 @@ def dies(path: Path) -> ImageCheck:
 def test_a_checker_that_raises_blames_that_image_only(tmp_path: Path, processes: int) -> None:
     nih(tmp_path)
     if processes:
-        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as executor:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
             report = looked_at(tmp_path, check_image=raises, executor=executor)
     else:
         report = looked_at(tmp_path, check_image=raises)
@@ -164,7 +164,7 @@ def test_a_checker_that_raises_blames_that_image_only(tmp_path: Path, processes:
 
 def test_a_decoder_that_dies_leaves_images_unchecked_and_the_rest_of_the_report_whole(tmp_path: Path) -> None:
     nih(tmp_path)
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as executor:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         report = looked_at(tmp_path, check_image=dies, executor=executor)
     assert report.counts == {"unchecked": 7}
     assert report.exit_code == 3
