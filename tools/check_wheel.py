@@ -61,14 +61,15 @@ def run_tests(python: Path, folder: Path, arguments: list[str]) -> int:
     modules = PROJECT / "tests" / "npm" / "node_modules"
     if modules.is_dir():
         (folder / "tests" / "npm" / "node_modules").symlink_to(modules)
-    where = [str(python), "-c", "import cxrprep; print(cxrprep.__file__)"]
-    found = subprocess.run(where, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-    if str(PROJECT / "cxrprep") in found:
-        raise SystemExit(f"the tests would run on the checkout: {found}")
-    print(f"Testing {found}", flush=True)
     data = os.environ.get("CXR_SHARED_DATA", str(PROJECT.parent / "shared" / "data"))
     environment = {**os.environ, "CXR_SHARED_DATA": data}
     environment.pop("PYTHONPATH", None)
+    where = [str(python), "-c", "import cxrprep; print(cxrprep.__file__)"]
+    asked = subprocess.run(where, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    found = asked.stdout.strip()
+    if str(PROJECT / "cxrprep") in found:
+        raise SystemExit(f"the tests would run on the checkout: {found}")
+    print(f"Testing {found}", flush=True)
     words = [str(python), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(words, cwd=folder, env=environment, check=False).returncode
 
