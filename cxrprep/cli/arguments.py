@@ -182,7 +182,7 @@ def verify_arguments(invocation: Invocation) -> dict[str, Any]:
         sample=checks.sample,
         seed=job.selection.seed,
         shard=invocation.shard,
-        threads=job.engine.jobs,
+        jobs=job.engine.jobs,
     )
     return {
         **folder_arguments(invocation),

@@ -7,8 +7,7 @@ at that moment. A check in progress writes a journal under ``.cxrprep/checks/``;
 from __future__ import annotations
 
 import time
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +17,7 @@ from cxrprep.durable import Journal, journal_name, read_journal, replace_file, w
 from cxrprep.verify.sorted import PART_ROWS, Walk, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SCHEMA: Final = pa.schema(
@@ -34,16 +33,6 @@ SCHEMA: Final = pa.schema(
 
 # A check that nobody went on with for a week is forgotten: what it read says too little about today.
 _MEMORY_SECONDS: Final = 7 * 86_400
-
-
-class Checked(NamedTuple):
-    """A file as it was when it was read; ``digests`` is ``"sha256:... md5:..."``."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-    digests: str
 
 
 class Checks:
@@ -82,9 +71,10 @@ class Checks:
 
         return ask
 
-    def add(self, files: Iterable[Checked]) -> None:
-        """Remember files that were just read, so that a killed check need not read them again."""
-        self._journal.append({"files": [list(one) for one in files]})
+    def add(self, files: pa.Table) -> None:
+        """Remember files that were just read (``SCHEMA``), so that a killed check need not read them again."""
+        if files.num_rows:
+            self._journal.append({name: files[name].to_pylist() for name in SCHEMA.names})
 
     def finish(self, disk: pa.Table, *, keep_others: bool = False) -> None:
         """Fold this check into the memory; of files that are not on ``disk`` only with ``keep_others``."""
@@ -140,20 +130,11 @@ def _among(rows: pa.Table, paths: pa.ChunkedArray) -> pa.Table:
 
 
 def _read_journals(journals: list[Path]) -> Iterator[pa.Table]:
-    rows = (
-        row
-        for path in journals
-        for item, _ in read_journal(path)
-        for row in _listed(item.get("files"))
-        if isinstance(row, list) and len(row) == len(SCHEMA)
-    )
-    while taken := list(islice(rows, PART_ROWS)):
-        try:
-            columns = [pa.array(values, f.type) for values, f in zip(zip(*taken, strict=True), SCHEMA, strict=True)]
-        except (TypeError, ValueError, OverflowError, pa.ArrowException):
-            continue
-        yield pa.Table.from_arrays(columns, schema=SCHEMA)
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    for path in journals:
+        for item, _ in read_journal(path):
+            try:
+                columns = [pa.array(item[field.name], field.type) for field in SCHEMA]
+                yield pa.Table.from_arrays(columns, schema=SCHEMA)
+            except (KeyError, TypeError, ValueError, OverflowError, pa.ArrowException):
+                # A cache: what cannot be read here is read from the files themselves.
+                continue

@@ -19,11 +19,12 @@ from cxrprep.schemas import FOOTER_KEY, SCHEMA_VERSION, VERIFY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.verify.files import Proven
     from cxrprep.verify.finding import Finding, Kind, Level
 
 _KEPT: Final = 1_000
-_ROWS: Final = 8_192
+_ROWS: Final = 16_384
+# Paths and digests hardly repeat: a dictionary of them would only cost time.
+_REPEATED: Final = ["finding", "level", "detail"]
 _Row = tuple[str, str, str, str | None, str | None, str]
 
 
@@ -39,6 +40,7 @@ class Collector:
     levels: Counter[Level] = field(default_factory=Counter)
     kept: list[Finding] = field(default_factory=list)
     _rows: list[_Row] = field(default_factory=list)
+    _tables: list[pa.Table] = field(default_factory=list)
     _writer: pq.ParquetWriter | None = None
     _part: Path | None = None
 
@@ -50,7 +52,7 @@ class Collector:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             sweep(self.path.parent)
-            self._writer = pq.ParquetWriter(self._part, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", use_dictionary=_REPEATED)
         except OSError as error:
             raise storage_error(self.path, "write", error) from error
         return self
@@ -69,21 +71,18 @@ class Collector:
         if self.counts[finding.kind] <= _KEPT:
             self.kept.append(finding)
         expected, found = finding.expected or None, finding.found or None
-        self._row((finding.path, str(finding.kind), str(finding.level), expected, found, finding.detail))
+        self._rows.append((finding.path, str(finding.kind), str(finding.level), expected, found, finding.detail))
+        if len(self._rows) >= _ROWS:
+            self._gather()
 
-    def proven(self, files: list[Proven]) -> None:
-        """Take files that are what they should be."""
-        for one in files:
-            detail = f"{one.origin} sum" if one.read else f"{one.origin} sum, believed by size and time"
-            self._row((one.path, "ok", "ok", one.digest, one.digest, detail))
-
-    def believed(self, files: pa.Table) -> None:
-        """Take files that were found good before and are unchanged: columns ``path``, ``digest`` and ``origin``."""
-        self._flush()
+    def proven(self, files: pa.Table, read: bool) -> None:
+        """Take files that are what they should be (``PROVEN``), and whether they were read now."""
+        self._gather()
         fine = pa.repeat("ok", files.num_rows)
-        detail = pc.binary_join_element_wise(files["origin"], "sum, believed by size and time", " ")
+        how = "sum" if read else "sum, believed by size and time"
+        detail = pc.binary_join_element_wise(files["origin"], how, " ")
         columns = [files["path"], fine, fine, files["digest"], files["digest"], detail]
-        self._write(pa.table([column.cast(field.type) for column, field in zip(columns, VERIFY, strict=True)], VERIFY))
+        self._take(pa.table([column.cast(field.type) for column, field in zip(columns, VERIFY, strict=True)], VERIFY))
 
     def finish(self) -> Path:
         """Put the Parquet file in place. Raises ``StorageError`` when the disk refuses."""
@@ -99,22 +98,27 @@ class Collector:
             raise storage_error(self.path, "write", error) from error
         return self.path
 
-    def _row(self, row: _Row) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= _ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows and self._writer is not None:
+    def _gather(self) -> None:
+        """Make columns of single rows."""
+        if self._rows:
             columns = [
                 pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), VERIFY, strict=True)
             ]
-            self._write(pa.Table.from_arrays(columns, schema=VERIFY))
             self._rows = []
+            self._take(pa.Table.from_arrays(columns, schema=VERIFY))
 
-    def _write(self, table: pa.Table) -> None:
+    def _take(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        if sum(one.num_rows for one in self._tables) >= _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._gather()
+        if not self._tables:
+            return
         assert self._writer is not None
         try:
-            self._writer.write_table(table)
+            self._writer.write_table(pa.concat_tables(self._tables))
         except OSError as error:
             raise storage_error(self.path, "write", error) from error
+        self._tables = []

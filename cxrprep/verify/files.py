@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
@@ -17,20 +20,24 @@ import pyarrow.compute as pc
 
 from cxrprep.events import Advanced, ItemFinished
 from cxrprep.lock import FileState, Origin
-from cxrprep.verify.checks import Checked, Checks
 from cxrprep.verify.finding import Finding, Kind, Level, find
-from cxrprep.verify.hashing import Hashed, Job, hash_files
+from cxrprep.verify.hashing import Job, hash_files
 from cxrprep.verify.scan import leftover
 from cxrprep.verify.sorted import Walk, parts
 from cxrprep.verify.sums import known_copies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec, Quirk
     from cxrprep.events import Sink
+    from cxrprep.verify.checks import Checks
+    from cxrprep.verify.hashing import Hashed
 
+OnFinding = Callable[[Finding], None]
+OnProven = Callable[[pa.Table, bool], None]
+"""Takes files that are right, many at a time (``PROVEN``), and whether they were read now."""
 STAGE: Final = "verify"
 _ROWS: Final = 4096
 _EVENT_SECONDS: Final = 0.1
@@ -51,13 +58,8 @@ class Row(NamedTuple):
     """Digests of an earlier check, when size, time and inode are still the same."""
 
 
-class Proven(NamedTuple):
-    """A file that is what it should be: against which kind of sum, and whether it was read in this run."""
-
-    path: str
-    digest: str
-    origin: str
-    read: bool
+# Of files that are what they should be: the digest, and against which kind of sum.
+PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("origin", pa.string())])
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class FileCheck:
     mirror: str
     checks: Checks | None
     on_event: Sink
-    threads: int | None = None
+    jobs: int | None = None
     counts: FileCounts = field(default_factory=FileCounts)
     _published_sizes: dict[str, int] = field(init=False)
 
@@ -113,92 +115,120 @@ class FileCheck:
         """Look up what the catalog says of sizes."""
         self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
 
-    def run(
-        self,
-        rows: Iterable[pa.Table],
-        on_finding: Callable[[Finding], None],
-        on_proven: Callable[[list[Proven]], None],
-        on_believed: Callable[[pa.Table], None],
-    ) -> None:
-        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``.
-
-        Files that were found good before and are unchanged go to ``on_believed``, many at a time: columns ``path``,
-        ``digest`` and ``origin``.
-        """
-        jobs: dict[str, Row] = {}
-        proven: list[Proven] = []
+    def run(self, rows: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
+        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``."""
         said = _Progress(self.on_event)
-
-        def settle(verdict: Finding | Proven) -> None:
-            if isinstance(verdict, Finding):
-                self._report(verdict, on_finding)
-            else:
-                proven.append(verdict)
-                if len(proven) >= _ROWS:
-                    self._count(proven, on_proven)
+        reading = _Queue()
 
         def to_read() -> Iterator[Job]:
-            for row in _rows(self._beyond_belief(rows, on_believed, said)):
-                self.counts.here += 1
-                self.counts.size_here += row.size
-                decision = self._decide(row, jobs)
-                if isinstance(decision, Job):
-                    yield decision
-                else:
-                    settle(decision)
-                    said.items(1)
+            for table in rows:
+                self.counts.here += table.num_rows
+                self.counts.size_here += pc.sum(table["size"]).as_py() or 0
+                unsure = self._beyond_belief(table, on_proven, said)
+                wanted = self._wanted(unsure, on_finding, on_proven)
+                if None in wanted:
+                    settled = wanted.count(None)
+                    said.items(settled)
+                    unsure = unsure.filter(pa.array([one is not None for one in wanted], pa.bool_()))
+                reading.put(unsure)
+                algorithms = [one for one in wanted if one is not None]
+                yield from map(Job, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
 
-        for batch in hash_files(self.root, to_read(), threads=self.threads, on_bytes=said.read):
-            self._remember(batch, jobs)
-            for hashed in batch:
-                self.counts.read += 1
-                self.counts.size_read += hashed.size
-                settle(self._compare(jobs.pop(hashed.path), hashed.digests, hashed.problem, read=True))
+        for batch in hash_files(self.root, to_read(), workers=self.jobs, on_bytes=said.read):
+            self._settle(reading.take(len(batch)), batch, on_finding, on_proven)
             said.items(len(batch))
-        self._count(proven, on_proven)
         said.flush()
 
-    def _beyond_belief(
-        self, rows: Iterable[pa.Table], on_believed: Callable[[pa.Table], None], said: _Progress
-    ) -> Iterator[pa.Table]:
+    def _beyond_belief(self, table: pa.Table, on_proven: OnProven, said: _Progress) -> pa.Table:
         """The rows that need a closer look, once those are told whose known digest is all that is asked of them."""
-        for table in rows:
-            best = pc.coalesce(table["published"], table["recorded"])
-            agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
-            same = pc.and_(pc.equal(table["known"], best), pc.equal(table["recorded_size"], table["size"]))
-            sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
-            believed = table.filter(sure)
-            if believed.num_rows:
-                published = pc.is_valid(believed["published"])
-                origin = pc.if_else(published, str(Origin.PUBLISHED), believed["origin"])
-                origin = pc.fill_null(origin, str(Origin.FIRST_READ))
-                self.counts.here += believed.num_rows
-                self.counts.size_here += pc.sum(believed["size"]).as_py()
-                self.counts.believed += believed.num_rows
-                for one in pc.value_counts(origin).to_pylist():
-                    self.counts.prove(one["values"], one["counts"])
-                on_believed(pa.table({"path": believed["path"], "digest": best.filter(sure), "origin": origin}))
-                said.items(believed.num_rows)
-            yield table.filter(pc.invert(sure)) if believed.num_rows else table
+        if table["known"].null_count == table.num_rows:
+            return table
+        agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
+        same = pc.and_(pc.equal(table["known"], _best(table)), pc.equal(table["recorded_size"], table["size"]))
+        sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
+        believed = table.filter(sure)
+        self._prove(believed, on_proven, read=False)
+        said.items(believed.num_rows)
+        return table.filter(pc.invert(sure)) if believed.num_rows else table
 
-    def _report(self, finding: Finding, on_finding: Callable[[Finding], None]) -> None:
+    def _wanted(self, table: pa.Table, on_finding: OnFinding, on_proven: OnProven) -> list[tuple[str, ...] | None]:
+        """With which algorithms to read each file; ``None`` where all is said without reading it."""
+        pairs = zip(_algorithm(table["recorded"]), _algorithm(table["published"]), strict=True)
+        wanted: list[tuple[str, ...] | None] = list(map(_both, pairs))
+        # Without a record it is the catalog that may know the size.
+        catalog = pc.is_in(table["path"], value_set=pa.array(self._published_sizes, pa.string()))
+        due = pc.coalesce(pc.equal(table["recorded_size"], table["size"]), pc.invert(catalog))
+        summed = pc.or_(pc.is_valid(table["recorded"]), pc.is_valid(table["published"]))
+        plain = pc.and_(pc.and_(due, summed), pc.and_(pc.greater(table["size"], 0), pc.is_null(table["known"])))
+        odd = pc.indices_nonzero(pc.invert(plain))
+        for index, row in zip(odd.to_pylist(), _rows([table.take(odd)]), strict=True):
+            decision = self._decide(row)
+            if isinstance(decision, tuple):
+                wanted[index] = decision
+                continue
+            wanted[index] = None
+            if isinstance(decision, Finding):
+                self._report(decision, on_finding)
+            else:
+                self._prove(table.slice(index, 1), on_proven, read=False, digest=(row.known or "").split(" ")[0])
+        return wanted
+
+    def _settle(
+        self,
+        table: pa.Table,
+        batch: list[Hashed],
+        on_finding: OnFinding,
+        on_proven: OnProven,
+    ) -> None:
+        """Compare what was read with what should be there, and remember it."""
+        self.counts.read += len(batch)
+        self.counts.size_read += sum(one.size for one in batch)
+        if self.checks is not None:
+            sizes = table["size"].to_pylist()
+            whole = [not one.problem and one.size == size for one, size in zip(batch, sizes, strict=True)]
+            digests = pa.array([" ".join(one.digests) for one in batch], pa.string())
+            seen = table.select(["path", "size", "mtime_ns", "inode"]).append_column("digests", digests)
+            self.checks.add(seen if all(whole) else seen.filter(pa.array(whole)))
+        # The last algorithm is that of the best sum, as they are asked for.
+        found = pa.array([one.digests[-1] if one.digests else None for one in batch], pa.string())
+        right = pc.fill_null(pc.equal(found, _best(table)), fill_value=False)
+        if pc.all(right).as_py():
+            self._prove(table, on_proven, read=True)
+            return
+        self._prove(table.filter(right), on_proven, read=True)
+        odd = pc.indices_nonzero(pc.invert(right))
+        for index, row in zip(odd.to_pylist(), _rows([table.take(odd)]), strict=True):
+            finding = self._compare(row, batch[index].digests, batch[index].problem)
+            if finding is None:
+                self._prove(table.slice(index, 1), on_proven, read=True, digest=batch[index].digests[0])
+            else:
+                self._report(finding, on_finding)
+
+    def _prove(self, table: pa.Table, on_proven: OnProven, *, read: bool, digest: str | None = None) -> None:
+        """Count files that are right, and pass them on; ``digest`` for a file that only its copies are known of."""
+        if not table.num_rows:
+            return
+        published = pc.or_(pc.is_valid(table["published"]), pc.is_null(table["recorded"]))
+        origin = pc.if_else(published, str(Origin.PUBLISHED), pc.fill_null(table["origin"], str(Origin.FIRST_READ)))
+        for one in pc.value_counts(origin).to_pylist():
+            self.counts.prove(one["values"], one["counts"])
+        if not read:
+            self.counts.believed += table.num_rows
+        best = _best(table) if digest is None else pc.fill_null(_best(table), digest)
+        on_proven(pa.table([table["path"], best, origin], schema=PROVEN), read)
+
+    def _report(self, finding: Finding, on_finding: OnFinding) -> None:
         if finding.kind is Kind.UNPROVEN:
             self.counts.unproven += 1
         if finding.level is Level.ERROR:
             self.on_event(ItemFinished(STAGE, finding.path, "error", detail=f"{finding.kind}: {finding.detail}"))
         on_finding(finding)
 
-    def _count(self, proven: list[Proven], on_proven: Callable[[list[Proven]], None]) -> None:
-        for one in proven:
-            self.counts.prove(one.origin)
-            if not one.read:
-                self.counts.believed += 1
-        if proven:
-            on_proven(list(proven))
-        proven.clear()
+    def _decide(self, row: Row) -> tuple[str, ...] | Finding | None:
+        """What is wrong with a file as far as can be said without reading; ``None`` where it is right by what is known.
 
-    def _decide(self, row: Row, jobs: dict[str, Row]) -> Job | Finding | Proven:
-        """What can be said without reading, or the job of reading."""
+        Else the algorithms to read it with.
+        """
         wanted = _algorithms(row)
         if row.recorded_size is None and row.published is None:
             stranger = self._stranger(row)
@@ -222,13 +252,11 @@ class FileCheck:
             return find(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
         if row.known is not None:
             digests = tuple(row.known.split())
-            if {digest.partition(":")[0] for digest in digests} >= set(wanted):
-                verdict = self._compare(row, digests, "", read=False)
-                # A believed digest is enough to trust a file, never to accuse it.
-                if isinstance(verdict, Proven):
-                    return verdict
-        jobs[row.path] = row
-        return Job(row.path, row.size, wanted)
+            enough = {digest.partition(":")[0] for digest in digests} >= set(wanted)
+            # A believed digest is enough to trust a file, never to accuse it.
+            if enough and self._compare(row, digests, "") is None:
+                return None
+        return wanted
 
     def _stranger(self, row: Row) -> Finding | None:
         """What to say of a file that neither record nor publisher knows; ``None`` when copies of it are known."""
@@ -243,7 +271,8 @@ class FileCheck:
             return None
         return find(Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size)
 
-    def _compare(self, row: Row, digests: tuple[str, ...], problem: str, *, read: bool) -> Finding | Proven:
+    def _compare(self, row: Row, digests: tuple[str, ...], problem: str) -> Finding | None:
+        """What is wrong with a file that has these digests; ``None`` where nothing is."""
         if problem:
             return find(Kind.UNCHECKED, row.path, f"cannot be read: {problem}")
         found = {digest.partition(":")[0]: digest for digest in digests}
@@ -264,11 +293,11 @@ class FileCheck:
                 detail += ", though they are what the mirror sent"
             return find(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
         if row.published is not None:
-            return Proven(row.path, row.published, Origin.PUBLISHED, read)
+            return None
         if row.recorded is None:
             # A table of which copies are known, in a folder without a record.
             if any(str(copy) in digests for copy in known_copies(self.spec, row.path)):
-                return Proven(row.path, digests[0], Origin.PUBLISHED, read)
+                return None
             return find(Kind.UNPROVEN, row.path, "its digest is that of no known copy of this table", found=digests[0])
         if not same_as_recorded:
             return find(
@@ -278,7 +307,7 @@ class FileCheck:
                 expected=row.recorded,
                 found=found[row.recorded.partition(":")[0]],
             )
-        return Proven(row.path, row.recorded, row.origin or Origin.FIRST_READ, read)
+        return None
 
     def _quirk(self, path: str) -> Quirk | None:
         return next(
@@ -298,32 +327,61 @@ class FileCheck:
         mirror = self.spec.mirror_named(name)
         return not name or not self.mirror or self.mirror in (name, mirror.url if mirror else name)
 
-    def _remember(self, batch: list[Hashed], jobs: dict[str, Row]) -> None:
-        if self.checks is None:
-            return
-        files = [
-            Checked(one.path, row.size, row.mtime_ns, row.inode, " ".join(one.digests))
-            for one in batch
-            if not one.problem and one.size == (row := jobs[one.path]).size
-        ]
-        if files:
-            self.checks.add(files)
+
+class _Queue:
+    """Rows that are being read, in the order in which they come back."""
+
+    def __init__(self) -> None:
+        self._tables: deque[pa.Table] = deque()
+
+    def put(self, table: pa.Table) -> None:
+        self._tables.append(table)
+
+    def take(self, count: int) -> pa.Table:
+        taken = []
+        while count:
+            first = self._tables.popleft()
+            taken.append(first.slice(0, count))
+            count -= taken[-1].num_rows
+            if taken[-1].num_rows < first.num_rows:
+                self._tables.appendleft(first.slice(taken[-1].num_rows))
+        return taken[0] if len(taken) == 1 else pa.concat_tables(taken)
+
+
+def _best(table: pa.Table) -> pa.ChunkedArray:
+    """The digest that counts."""
+    return pc.coalesce(table["published"], table["recorded"])
+
+
+def _algorithm(digests: pa.ChunkedArray) -> list[str | None]:
+    """The algorithms that digests name, null where there is none."""
+    names: list[str | None] = pc.list_element(pc.split_pattern(digests, ":", max_splits=1), 0).to_pylist()
+    return names
+
+
+@cache
+def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
+    """The algorithms of recorded and published digest, each once; that of the best digest is the last."""
+    return tuple(dict.fromkeys(name for name in pair if name is not None))
 
 
 def _algorithms(row: Row) -> tuple[str, ...]:
-    named = [digest.partition(":")[0] for digest in (row.recorded, row.published) if digest is not None]
-    return tuple(dict.fromkeys(named))
+    recorded, published = (digest and digest.partition(":")[0] for digest in (row.recorded, row.published))
+    return _both((recorded, published))
 
 
 def join(
-    disk: pa.Table, record: pa.Table, published: pa.Table, known: Callable[[pa.Table], pa.ChunkedArray] | None
+    disk: Iterable[pa.Table],
+    record: pa.Table,
+    published: pa.Table,
+    known: Callable[[pa.Table], pa.ChunkedArray] | None,
 ) -> Iterator[pa.Table]:
-    """Each file on the disk with what is known of it: the columns of ``Row``, some thousand rows at a time.
+    """Each file on the disk with what is known of it: the columns of ``Row``, as many at a time as ``disk`` gives.
 
-    All tables are sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
+    Everything is sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
     """
     recorded_rows, published_rows = Walk(parts(record), record.schema), Walk(parts(published), published.schema)
-    for here in parts(disk):
+    for here in disk:
         last = here["path"][-1].as_py()
         near, stated = recorded_rows.upto(last), published_rows.upto(last)
         near = near.take(pc.index_in(here["path"], value_set=near["path"]))

@@ -1,31 +1,27 @@
-"""Digests of many files, as fast as the machine can compute them.
-
-OpenSSL's digests release the interpreter, so threads keep every core busy. One reused buffer of 1 MiB a thread and
-``readinto`` measured best: faster than memory maps (page faults, and threads wait for one another in the kernel) and
-than reading into new bytes. Files of a few kilobytes spend their time in system calls, where threads only hinder each
-other; those stay on the calling thread.
-"""
+"""Digests of many files at once, as fast as the machine can compute them: a process a core, fed by a thread each."""
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import os
+import subprocess
+import sys
 import threading
-import zlib
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from cxrprep.verify import digests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
-CHUNK: Final = 1 << 20
 _BATCH_FILES: Final = 256
 _BATCH_BYTES: Final = 16 << 20
-_TINY: Final = 8 << 10
-_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Batches under way, a process: enough that none waits for the caller.
+_AHEAD: Final = 2
 
 
 class Job(NamedTuple):
@@ -48,47 +44,6 @@ class Hashed(NamedTuple):
     problem: str = ""
 
 
-class _Hash(Protocol):
-    def update(self, data: Any, /) -> None: ...
-
-    def hexdigest(self) -> str: ...
-
-
-class _Crc32:
-    def __init__(self, data: Any = b"") -> None:
-        self._value = zlib.crc32(data)
-
-    def update(self, data: Any, /) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
-class _Crc32c:
-    def __init__(self, data: Any = b"") -> None:
-        import google_crc32c
-
-        self._extend = google_crc32c.extend
-        self._value = 0
-        self.update(data)
-
-    def update(self, data: Any, /) -> None:
-        self._value = self._extend(self._value, bytes(data))
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
-_MAKERS: Final[Mapping[str, Callable[..., _Hash]]] = {
-    "md5": partial(hashlib.md5, usedforsecurity=False),
-    "sha1": partial(hashlib.sha1, usedforsecurity=False),
-    "sha256": hashlib.sha256,
-    "crc32": _Crc32,
-    "crc32c": _Crc32c,
-}
-
-
 def usable_cores() -> int:
     """How many cores this process may use."""
     try:
@@ -101,37 +56,35 @@ def hash_files(
     root: Path,
     jobs: Iterable[Job],
     *,
-    threads: int | None = None,
+    workers: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Iterator[list[Hashed]]:
     """The digests of ``jobs``, in their order, some hundred files at a time; whatever cannot be read says why.
 
     A few batches are ahead of the caller at any time, so memory does not grow with the number of files. ``on_bytes``
-    is called from several threads with the number of bytes just read.
+    is called from several threads with the number of bytes just read. Without ``workers`` it is one a core; no process
+    is started for what one of them would do.
     """
-    count = threads or usable_cores()
-    prefix = f"{root}{os.sep}"
-    stop = threading.Event()
-    waiting: deque[list[Hashed] | Future[list[Hashed]]] = deque()
-    with ThreadPoolExecutor(count, "verify") as pool:
-        try:
-            for batch in _batches(jobs):
-                if sum(job.size for job in batch) < _TINY * len(batch):
-                    waiting.append(_hash_batch(prefix, batch, on_bytes, stop))
-                else:
-                    waiting.append(pool.submit(_hash_batch, prefix, batch, on_bytes, stop))
-                while len(waiting) > 2 * count:
-                    yield _finished(waiting.popleft())
-            while waiting:
-                yield _finished(waiting.popleft())
-        finally:
-            # Reached early when the caller was interrupted: let no thread go on through a file of gigabytes.
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-
-
-def _finished(item: list[Hashed] | Future[list[Hashed]]) -> list[Hashed]:
-    return item.result() if isinstance(item, Future) else item
+    batches = _batches(jobs)
+    first = list(itertools.islice(batches, 2))
+    with _Readers(f"{root}{os.sep}", on_bytes or (lambda _: None)) as readers:
+        if len(first) < 2:
+            yield from map(readers.read_here, first)
+            return
+        count = workers or usable_cores()
+        waiting: deque[Future[list[Hashed]]] = deque()
+        with ThreadPoolExecutor(count, "verify") as pool:
+            try:
+                for batch in itertools.chain(first, batches):
+                    waiting.append(pool.submit(readers.read, batch))
+                    while len(waiting) > _AHEAD * count:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                # Reached early when the caller was interrupted: nobody goes on through a file of gigabytes.
+                readers.stop()
+                pool.shutdown(cancel_futures=True)
 
 
 def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
@@ -147,47 +100,79 @@ def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
         yield batch
 
 
-_local = threading.local()
+class _Readers:
+    """Processes that read, one for each thread that asks. Where there can be none, the thread itself reads."""
 
+    def __init__(self, prefix: str, on_bytes: Callable[[int], None]) -> None:
+        self._prefix = prefix
+        self._on_bytes = on_bytes
+        self._mine = threading.local()
+        self._all: list[subprocess.Popen[bytes]] = []
+        self._stopped = threading.Event()
 
-def _buffer() -> memoryview:
-    view: memoryview | None = getattr(_local, "view", None)
-    if view is None:
-        view = _local.view = memoryview(bytearray(CHUNK))
-    return view
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for process in self._all:
+            # Closes the pipes, and waits.
+            with process:
+                pass
 
-def _hash_batch(
-    prefix: str, batch: list[Job], on_bytes: Callable[[int], None] | None, stop: threading.Event
-) -> list[Hashed]:
-    view = _buffer()
-    target = [view]
-    done: list[Hashed] = []
-    unsaid = 0
-    for path, _, algorithms in batch:
-        total = 0
-        try:
-            handle = os.open(prefix + path, _FLAGS)
+    def stop(self) -> None:
+        """Tell processes and threads to end now."""
+        self._stopped.set()
+        for process in self._all:
+            process.kill()
+
+    def read(self, batch: list[Job]) -> list[Hashed]:
+        """The digests of a batch, computed by this thread's process."""
+        process = self._process()
+        if process is not None:
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
-                total = count = os.readv(handle, target)
-                hashes = [_MAKERS[name](view[:count]) for name in algorithms]
-                # A short read of a regular file is its end; the loop asks again only after a full buffer.
-                while count == CHUNK and not stop.is_set():
-                    count = os.readv(handle, target)
-                    for one in hashes:
-                        one.update(view[:count])
-                    total += count
-                    if on_bytes is not None:
-                        on_bytes(count)
-                        unsaid -= count
-            finally:
-                os.close(handle)
-        except OSError as error:
-            done.append(Hashed(path, total, (), error.strerror or str(error)))
-            continue
-        unsaid += total
-        digests = tuple([f"{name}:{one.hexdigest()}" for name, one in zip(algorithms, hashes, strict=True)])
-        done.append(Hashed(path, total, digests))
-    if on_bytes is not None and unsaid:
-        on_bytes(unsaid)
-    return done
+                digests.send(process.stdin, (self._prefix, [(job.path, job.algorithms) for job in batch]))
+                while isinstance(answer := digests.receive(process.stdout), int):
+                    self._on_bytes(answer)
+            except (OSError, EOFError, ValueError):
+                # Somebody ended it, or it lacks a module that this process found in its own way.
+                self._mine.process = None
+            else:
+                return _hashed(batch, answer)
+        return [] if self._stopped.is_set() else self.read_here(batch)
+
+    def read_here(self, batch: list[Job]) -> list[Hashed]:
+        """The digests of a batch, computed by this thread."""
+        files = [(job.path, job.algorithms) for job in batch]
+        return _hashed(
+            batch, digests.digest_files(self._prefix, files, self._on_bytes, lambda: not self._stopped.is_set())
+        )
+
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        if not hasattr(self._mine, "process"):
+            self._mine.process = _started()
+            if self._mine.process is not None:
+                self._all.append(self._mine.process)
+                if self._stopped.is_set():
+                    self._mine.process.kill()
+        process: subprocess.Popen[bytes] | None = self._mine.process
+        return process
+
+
+def _started() -> subprocess.Popen[bytes] | None:
+    try:
+        # -P: the modules of this room are no modules of the standard library.
+        return subprocess.Popen(
+            [sys.executable, "-P", digests.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+
+
+def _hashed(batch: list[Job], answer: list[tuple[int, tuple[str, ...], str]]) -> list[Hashed]:
+    return [Hashed(job.path, *found) for job, found in zip(batch, answer, strict=True)]

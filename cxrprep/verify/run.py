@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from cxrprep.verify.files import STAGE, FileCheck, FileCounts, absent, join
 from cxrprep.verify.finding import REPAIRABLE, Finding, Kind, Level, find
 from cxrprep.verify.pictures import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verify.report import VerifyReport
+from cxrprep.verify.scan import SCHEMA as SCANNED
 from cxrprep.verify.scan import scan, stat_paths
 from cxrprep.verify.sums import is_table, published_sums, tables_here
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.model import Shard
-    from cxrprep.verify.files import Proven
 
 CheckImage = Callable[[Path], ImageCheck]
 """Decodes one image; picklable where it runs in other processes. An error that it raises is the image's."""
@@ -47,7 +47,7 @@ class VerifyOptions:
 
     ``quick`` believes size, time and inode of the last full check. ``complete`` demands the whole release. ``strict``
     counts warnings and notes as faults. ``images`` decodes images, all or a ``sample`` drawn by ``seed``;
-    ``duplicates`` looks for images with the same pixels. ``threads`` read files; ``None`` means one a core.
+    ``duplicates`` looks for images with the same pixels. ``jobs`` processes read files; ``None`` means one a core.
     """
 
     quick: bool = False
@@ -58,7 +58,7 @@ class VerifyOptions:
     sample: int | None = None
     seed: int = 0
     shard: Shard | None = None
-    threads: int | None = None
+    jobs: int | None = None
 
 
 def verify(
@@ -172,15 +172,13 @@ class _Run:
     def _bytes(self, out: Collector, selected: pa.Array, refetch: Refetch | None) -> pa.Table:
         """Check every file; the table of what is on the disk afterwards."""
         started = time.monotonic()
-        disk, problems = scan(self.root, leave_out=[self.record.home] if self.record.home != self.root else [])
+        self.on_event(StageStarted(STAGE))
         recorded, published = self.record.table(), published_sums(self.root, self.spec, self.release)
         if self.options.shard is not None:
-            disk, recorded, published = (self._in_shard(table) for table in (disk, recorded, published))
+            recorded, published = self._in_shard(recorded), self._in_shard(published)
             selected = selected.filter(self._shard_mask(selected.to_pylist()))
-        for problem in problems:
-            out.finding(problem)
-            self.unread.add(problem.path)
-        self.on_event(StageStarted(STAGE, items=disk.num_rows, size=pc.sum(disk["size"]).as_py() or 0))
+        seen: list[pa.Table] = [SCANNED.empty_table()]
+        problems: list[Finding] = []
 
         def take(finding: Finding) -> None:
             if finding.kind in REPAIRABLE:
@@ -194,7 +192,11 @@ class _Run:
         try:
             check = self._file_check(checks)
             known = checks.known(quick=self.options.quick)
-            check.run(join(disk, recorded, published, known), take, out.proven, out.believed)
+            check.run(join(self._listed(seen, problems), recorded, published, known), take, out.proven)
+            disk = pa.concat_tables(seen)
+            for problem in problems:
+                out.finding(problem)
+                self.unread.add(problem.path)
             demanded = {"it was asked for and never came": [selected]}
             if self.options.complete:
                 demanded["the release has it, and --complete demands all of the release"] = self._whole(out, published)
@@ -225,9 +227,19 @@ class _Run:
         )
         return disk
 
+    def _listed(self, seen: list[pa.Table], problems: list[Finding]) -> Iterator[pa.Table]:
+        """What is on the disk, some thousand files at a time as they are listed, all of them in ``seen`` in the end."""
+        for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
+            table = listed if self.options.shard is None else self._in_shard(listed)
+            if table.num_rows:
+                seen.append(table)
+                yield table
+        total = sum(pc.sum(table["size"]).as_py() or 0 for table in seen)
+        self.on_event(StageStarted(STAGE, items=sum(table.num_rows for table in seen), size=total))
+
     def _file_check(self, checks: Checks | None) -> FileCheck:
         mirror = self.record.header.mirror
-        return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.threads)
+        return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.jobs)
 
     def _whole(self, out: Collector, published: pa.Table) -> list[pa.Array]:
         """The release paths of everything that the release consists of, as far as anybody says."""
@@ -263,17 +275,20 @@ class _Run:
         others = disk.filter(pc.invert(pc.is_in(disk["path"], value_set=pa.array(list(before), pa.string()))))
         again = self._file_check(None)
         still: dict[str, Finding] = {path: before[path] for path in before if path not in fresh["path"].to_pylist()}
-        mended: list[Proven] = []
+        mended: list[str] = []
+
+        def take(files: pa.Table, read: bool) -> None:
+            mended.extend(files["path"].to_pylist())
+            out.proven(files, read)
+
         again.run(
-            join(fresh, self.record.table(), published, None),
+            join([fresh] if fresh.num_rows else [], self.record.table(), published, None),
             lambda finding: still.update({finding.path: finding}),
-            mended.extend,
-            out.believed,
+            take,
         )
-        out.proven(mended)
-        for one in mended:
-            old = before[one.path]
-            out.finding(find(Kind.REPAIRED, one.path, f"was {old.kind}: {old.detail}"))
+        for path in mended:
+            old = before[path]
+            out.finding(find(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
         self.repaired = len(mended)
         self.damaged = []
         for path, finding in still.items():

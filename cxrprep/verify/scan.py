@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from cxrprep.lock import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.verify.finding import Finding, Kind, find
-from cxrprep.verify.sorted import PART_ROWS, by_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME, FILES_NAME})
 """Top-level names that cxrprep itself keeps in a ROOT; they are no part of the release."""
@@ -23,6 +21,8 @@ OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME,
 SCHEMA: Final = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())]
 )
+# Few enough that reading begins at once, many enough that columns pay.
+_ROWS: Final = 4096
 _Rows = tuple[list[str], list[int], list[int], list[int]]
 
 # Partial files of a transfer, with their sidecars: they go on with the next download.
@@ -35,27 +35,24 @@ _LEFTOVER: Final = re.compile(
 )
 
 
-def scan(root: Path, leave_out: Iterable[Path] = ()) -> tuple[pa.Table, list[Finding]]:
-    """Every file below ``root`` as columns sorted by path, and the folders and names that could not be read.
+def scan(root: Path, problems: list[Finding], leave_out: Iterable[Path] = ()) -> Iterator[pa.Table]:
+    """Every file below ``root`` as columns, some thousand rows at a time, in order of path, while it is being listed.
 
-    Links are followed; cxrprep's own files and the folders ``leave_out`` are passed over. ``size`` is in bytes.
+    Links are followed; cxrprep's own files and the folders ``leave_out`` are passed over. ``size`` is in bytes. Folders
+    and names that cannot be read are added to ``problems``.
     """
-    problems: list[Finding] = []
     skip = {os.fspath(path.resolve()) for path in leave_out}
-    batches: list[pa.RecordBatch] = []
     rows: _Rows = ([], [], [], [])
-    for path, status in _walk(root, skip, problems):
-        try:
-            path.encode()
-        except UnicodeEncodeError:
+    for path, status in _walk(os.fspath(root), skip, problems):
+        if not path.isascii() and not _is_text(path):
             problems.append(find(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release"))
             continue
         _append(rows, path, status)
-        if len(rows[0]) == PART_ROWS:
-            batches.append(_batch(rows))
+        if len(rows[0]) == _ROWS:
+            yield _table(rows)
             rows = ([], [], [], [])
-    batches.append(_batch(rows))
-    return by_path(pa.Table.from_batches(batches, SCHEMA)), problems
+    if rows[0]:
+        yield _table(rows)
 
 
 def stat_paths(root: Path, paths: Iterable[str]) -> pa.Table:
@@ -67,7 +64,7 @@ def stat_paths(root: Path, paths: Iterable[str]) -> pa.Table:
         except OSError:
             continue
         _append(rows, path, status)
-    return pa.Table.from_batches([_batch(rows)], SCHEMA)
+    return _table(rows)
 
 
 def leftover(path: str) -> Kind | None:
@@ -84,26 +81,35 @@ def _append(rows: _Rows, path: str, status: os.stat_result) -> None:
     rows[3].append(status.st_ino)
 
 
-def _batch(rows: _Rows) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
+def _table(rows: _Rows) -> pa.Table:
+    return pa.Table.from_arrays(
         [pa.array(values, field.type) for values, field in zip(rows, SCHEMA, strict=True)], schema=SCHEMA
     )
 
 
-def _walk(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(root: str, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
     """Every file in order of path, with its status; folders are gone into where their names stand in that order."""
-    top = root.stat()
-    stack = [(iter(_entries(os.fspath(root), "", problems)), "", frozenset({(top.st_dev, top.st_ino)}))]
+    stack = [(root, "", iter(_entries(root, "", problems)))]
     while stack:
-        entries, prefix, above = stack[-1]
-        for entry in entries:
+        _, prefix, entries = stack[-1]
+        for name, entry in entries:
             path = prefix + entry.name
             if not prefix and entry.name in OWN:
                 continue
             try:
-                status = entry.stat()
-                if not stat.S_ISDIR(status.st_mode):
-                    yield path, status
+                if not name.endswith("/"):
+                    yield path, entry.stat()
+                    continue
+                # A link to a folder above it would never end.
+                if entry.is_symlink() and _is_above(entry.path, stack):
                     continue
             except FileNotFoundError:
                 if entry.is_symlink():
@@ -112,21 +118,31 @@ def _walk(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[tuple
             except OSError as error:
                 problems.append(find(Kind.UNCHECKED, path, f"cannot be read: {error.strerror}"))
                 continue
-            # A link to a folder above it would never end.
-            identity = (status.st_dev, status.st_ino)
-            if identity not in above and not (skip and os.path.realpath(entry.path) in skip):
-                inside = iter(_entries(entry.path, path, problems))
-                stack.append((inside, f"{path}/", above | {identity}))
+            if not (skip and os.path.realpath(entry.path) in skip):
+                stack.append((entry.path, f"{path}/", iter(_entries(entry.path, path, problems))))
                 break
         else:
             stack.pop()
 
 
-def _entries(folder: str, path: str, problems: list[Finding]) -> list[os.DirEntry[str]]:
+def _is_above(link: str, stack: list[tuple[str, str, Iterator[Any]]]) -> bool:
+    target = Path(link).stat()
+    return any(os.path.samestat(target, Path(folder).stat()) for folder, _, _ in stack)
+
+
+def _entries(folder: str, path: str, problems: list[Finding]) -> list[tuple[str, os.DirEntry[str]]]:
     try:
         with os.scandir(folder) as entries:
             # What is in a folder comes after "name/", as it does when whole paths are sorted.
-            return sorted(entries, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
+            return sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
     except OSError as error:
         problems.append(find(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle: its status says so once more.
+        return False

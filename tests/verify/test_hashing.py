@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxrprep.verify import hashing
-from cxrprep.verify.hashing import CHUNK, Job, hash_files
+from cxrprep.verify.digests import CHUNK
+from cxrprep.verify.hashing import Job, hash_files
 
 SIZES = st.sampled_from([0, 1, 4095, 4096, 8191, 70_000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5])
 
@@ -30,7 +31,7 @@ def test_every_size_gives_the_digest_of_its_bytes_in_the_order_asked(
     jobs = [Job(f"{number}", size) for number, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hashing, "_BATCH_FILES", batch)
-        done = [one for several in hash_files(root, jobs, threads=threads, on_bytes=read.append) for one in several]
+        done = [one for several in hash_files(root, jobs, workers=threads, on_bytes=read.append) for one in several]
     assert [(one.path, one.size, one.problem) for one in done] == [(job.path, job.size, "") for job in jobs]
     for one in done:
         assert one.digests == (f"sha256:{hashlib.sha256((root / one.path).read_bytes()).hexdigest()}",)
@@ -72,7 +73,7 @@ def test_a_caller_that_leaves_early_stops_the_reading(tmp_path: Path) -> None:
             asked.append(f"{number}")
             yield Job(f"{number}", 64 << 20)
 
-    batches = hash_files(tmp_path, jobs(), threads=2)  # type: ignore[arg-type]  # a generator of jobs
+    batches = hash_files(tmp_path, jobs(), workers=2)  # type: ignore[arg-type]  # a generator of jobs
     next(batches)
     batches.close()  # type: ignore[attr-defined]  # it is a generator
     assert len(asked) < 10
