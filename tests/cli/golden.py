@@ -6,6 +6,7 @@ usage: python -m tests.cli.golden        writes the files anew; look at the diff
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import click
 
+# Older ones word their own errors and usages in other ways.
+NEW_WORDS = tuple(map(int, importlib.metadata.version("click").split(".")[:2])) >= (8, 4)
 FOLDER = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[2]
 

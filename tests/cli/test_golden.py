@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import pytest
 
-from tests.cli.golden import FOLDER, said, scenes
+from tests.cli.golden import FOLDER, NEW_WORDS, said, scenes
 
 SCENES = scenes()
-# Older ones word their own errors and usages in other ways.
-_NEW = tuple(map(int, importlib.metadata.version("click").split(".")[:2])) >= (8, 4)
 
 
-@pytest.mark.skipif(not _NEW, reason="the files hold the words of click 8.4 and newer: pip install -U click")
+@pytest.mark.skipif(not NEW_WORDS, reason="the files hold the words of click 8.4 and newer: pip install -U click")
 @pytest.mark.parametrize("name", SCENES)
 def test_the_program_says_what_it_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
