@@ -173,7 +173,8 @@ class _Run:
         """Check every file; the table of what is on the disk afterwards."""
         started = time.monotonic()
         self.on_event(StageStarted(STAGE))
-        recorded, published = self.record.table(), published_sums(self.root, self.spec, self.release)
+        recorded = self.record.table()
+        published = published_sums(self.root, self.spec, self.release, recorded["path"])
         if self.options.shard is not None:
             recorded, published = self._in_shard(recorded), self._in_shard(published)
             selected = selected.filter(self._shard_mask(selected.to_pylist()))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrprep.errors import IntegrityError
 from cxrprep.lock import check_path
@@ -14,6 +16,7 @@ from cxrprep.model import Digest
 from cxrprep.verify.sorted import by_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cxrprep.datasets.layout import Layout
@@ -26,37 +29,69 @@ _ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
 _ROWS: Final = 32_768
 
 
-def read_sums(path: Path, layout: Layout, release: str) -> pa.Table:
+def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
     """The sums in the file ``path`` by release path, as columns ``path`` and ``digest``.
 
-    One or two spaces or `` *`` between sum and name are understood. Raises ``IntegrityError`` with file and line for a
-    line of another form, ``UnsafePathError`` for a name that leaves the root.
+    One or two spaces or `` *`` between sum and name are understood. Names among ``known`` are release paths already.
+    Raises ``IntegrityError`` with file and line for a line of another form, ``UnsafePathError`` for a name that leaves
+    the root.
     """
-    batches = []
-    paths: list[str] = []
-    digests: list[str] = []
+    tables = [SCHEMA.empty_table()]
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            found = _LINE.match(line)
-            if found is None:
-                if line.strip():
+        number = 1
+        while lines := list(islice(file, _ROWS)):
+            plain, others = _plain(lines)
+            tables.append(plain)
+            names, digests = [], []
+            for index in others:
+                found = _LINE.match(lines[index])
+                if found is not None:
+                    value, name = found.group(1).lower(), found.group(2).removeprefix("./")
+                    names.append(check_path(name))
+                    digests.append(f"{_ALGORITHMS[len(value)]}:{value}")
+                elif lines[index].strip():
                     raise IntegrityError(
-                        f"{path}, line {number}: expected a sum and a file name", hint="fetch the sums again"
+                        f"{path}, line {number + index}: expected a sum and a file name", hint="fetch the sums again"
                     )
-                continue
-            value, name = found.group(1).lower(), found.group(2).removeprefix("./")
-            check_path(name)
-            paths.append(layout.place(name, release=release) or name)
-            digests.append(f"{_ALGORITHMS[len(value)]}:{value}")
-            if len(paths) == _ROWS:
-                batches.append(pa.record_batch([pa.array(paths), pa.array(digests)], schema=SCHEMA))
-                paths, digests = [], []
-    batches.append(pa.record_batch([pa.array(paths, pa.string()), pa.array(digests, pa.string())], schema=SCHEMA))
-    return pa.Table.from_batches(batches, SCHEMA)
+            tables.append(pa.table({"path": names, "digest": digests}, schema=SCHEMA))
+            number += len(lines)
+    return _placed(pa.concat_tables(tables), layout, release, known)
 
 
-def published_sums(root: Path, spec: DatasetSpec, release: str) -> pa.Table:
-    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``."""
+def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
+    """The lines of the form that nearly all have, as columns, and the indices of the rest."""
+    length = lines[0].find(" ")
+    if length not in _ALGORITHMS:
+        return SCHEMA.empty_table(), range(len(lines))
+    try:
+        texts = pa.array(lines, pa.string())
+    except UnicodeEncodeError:
+        # A name that is not UTF-8.
+        return SCHEMA.empty_table(), range(len(lines))
+    fits = pc.match_substring_regex(texts, rf"^[0-9a-f]{{{length}}} [ *]?[^ *./\\][^\r\n]*\n?$")
+    sums = pc.utf8_slice_codeunits(texts.filter(fits), 0, length)
+    names = pc.utf8_rtrim(pc.utf8_ltrim(pc.utf8_slice_codeunits(texts.filter(fits), length, None), " *"), "\n")
+    digests = pc.binary_join_element_wise(_ALGORITHMS[length], sums, ":")
+    return pa.table([names, digests], schema=SCHEMA), pc.indices_nonzero(pc.invert(fits)).to_pylist()
+
+
+def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray | None) -> pa.Table:
+    """``sums`` by release path. Raises ``UnsafePathError``."""
+    foreign = sums
+    if known is not None:
+        settled = pc.is_in(sums["path"], value_set=known)
+        sums, foreign = sums.filter(settled), sums.filter(pc.invert(settled))
+    else:
+        sums = SCHEMA.empty_table()
+    paths = [layout.place(check_path(name), release=release) or name for name in foreign["path"].to_pylist()]
+    return pa.concat_tables([sums, pa.table([pa.array(paths, pa.string()), foreign["digest"]], schema=SCHEMA)])
+
+
+def published_sums(root: Path, spec: DatasetSpec, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
+    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``.
+
+    ``known`` are release paths, as many as are known already: finding a file's place is what takes time here.
+    """
     layout = spec.layout(release)
     described = [file for file in spec.files_of(release) if file.digest]
     tables = [
@@ -67,7 +102,7 @@ def published_sums(root: Path, spec: DatasetSpec, release: str) -> pa.Table:
     ]
     names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
     here = (root / name for name in sorted(names | set(_NAMES)))
-    tables += [read_sums(path, layout, release) for path in here if path.is_file()]
+    tables += [read_sums(path, layout, release, known) for path in here if path.is_file()]
     return by_path(pa.concat_tables(tables))
 
 
