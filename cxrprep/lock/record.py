@@ -50,8 +50,8 @@ class Record:
     ``root`` is never written to).
     """
 
-    def __init__(self, root: Path, home: Path, header: Header, table: pa.Table, read_to: dict[str, int]) -> None:
-        """Wrap what ``open`` has read."""
+    def __init__(self, root: Path, home: Path, header: Header, table: pa.Table | None, read_to: dict[str, int]) -> None:
+        """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded."""
         self.root = root
         self.home = home
         self.header = header
@@ -104,16 +104,18 @@ class Record:
         with self._mutex:
             if path in self._pending:
                 return self._pending[path]
-            return files.find(self._table, path)
+            return None if self._table is None else files.find(self._table, path)
 
     def table(self) -> pa.Table:
         """All entries as columns sorted by path (see ``cxrprep.lock.table.schema``); a snapshot."""
         with self._mutex:
-            self._fold()
-            return self._table
+            return self._folded()
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Plain values of these columns, sorted by path, of a snapshot: the quickest way through all entries."""
+        with self._mutex:
+            if self._table is None and not self._pending:
+                return iter(())
         return files.rows(self.table(), names)
 
     # ---- what changes it ----
@@ -175,10 +177,9 @@ class Record:
                     with contextlib.suppress(FileNotFoundError):
                         self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
                 else:
-                    self._table, self._pending = files.empty(), {}
+                    self._table, self._pending = None, {}
                     stored, self._table, self._read_to = _load(self.home)
                 self._replay()
-                self._fold()
                 self._write(stored)
                 self._dirty = False
                 for path in self._journals():
@@ -190,7 +191,6 @@ class Record:
     @staticmethod
     def get_ready() -> None:
         """Load what ``save`` will need, while others wait for the network."""
-        import pyarrow.compute
         import pyarrow.parquet  # noqa: F401  # loaded, not used
 
     def close(self) -> None:
@@ -216,12 +216,15 @@ class Record:
         self._pending[path] = entry
         self._dirty = True
         if len(self._pending) >= _PENDING_ROWS:
-            self._fold()
+            self._folded()
 
-    def _fold(self) -> None:
+    def _folded(self) -> pa.Table:
+        if self._table is None:
+            self._table = files.empty()
         if self._pending:
             self._table = files.merge(self._table, self._pending)
             self._pending = {}
+        return self._table
 
     def _journals(self) -> list[Path]:
         try:
@@ -246,17 +249,16 @@ class Record:
         self._read_to = read_to
 
     def _write(self, stored: Header) -> None:
-        import pyarrow.compute as pc
-
-        size = pc.sum(self._table["size"]).as_py() or 0
+        table = self._folded()
+        size = files.size_of(table)
         generation = stored.generation
         for _ in range(_TORN_WRITES):
             generation += 1
             state = {"generation": generation, "journals": self._read_to}
-            digest = files.write(self._table, self.home / FILES_NAME, state)
+            digest = files.write(table, self.home / FILES_NAME, state)
             self._generation = generation
             self._write_header(
-                dataclasses.replace(stored, generation=generation, files=self._table.num_rows, size=size, table=digest)
+                dataclasses.replace(stored, generation=generation, files=table.num_rows, size=size, table=digest)
             )
             # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
             # have put its table under our header: whoever wrote last makes the two agree.
@@ -337,8 +339,11 @@ def _stored_header(home: Path) -> Header:
         raise storage_error(path, "read", error) from error
 
 
-def _load(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
-    """Header, file table, and how far each journal is in it. Raises ``IntegrityError`` for a damaged record."""
+def _load(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
+    """Header, file table if there is one, and how far each journal is in it.
+
+    Raises ``IntegrityError`` for a damaged record.
+    """
     for _ in range(_TORN_READS):
         try:
             return _load_once(home)
@@ -348,13 +353,13 @@ def _load(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
     return _load_once(home)
 
 
-def _load_once(home: Path) -> tuple[Header, pa.Table, dict[str, int]]:
+def _load_once(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
     header = _stored_header(home)
     if not listing.exists():
         if header.table is not None:
             raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
-        return header, files.empty(), {}
+        return header, None, {}
     table, state = files.read(listing)
     generation, read_to = state.get("generation"), state.get("journals")
     if not isinstance(generation, int) or not isinstance(read_to, dict):

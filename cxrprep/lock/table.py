@@ -104,10 +104,14 @@ def texts(values: Sequence[str | None]) -> pa.StringArray:
 def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
     """``table`` with ``changes`` applied, sorted by path; ``None`` takes a file out."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if not changes:
         return table
+    if not table.num_rows:
+        # Plain Python is done before pyarrow.compute is loaded.
+        return from_entries(entry for _, entry in sorted(changes.items()) if entry is not None)
+    import pyarrow.compute as pc
+
     touched = pc.is_in(table["path"], value_set=texts(list(changes)))
     if pc.any(touched).as_py():
         table = table.filter(pc.invert(touched))
@@ -116,6 +120,15 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
     # The allocator would keep the old columns for itself: over a long download that doubles the process.
     pa.default_memory_pool().release_unused()
     return merged
+
+
+def size_of(table: pa.Table) -> int:
+    """The bytes of all files together."""
+    if table.num_rows <= _FEW_ROWS:
+        return sum(table["size"].to_pylist())
+    import pyarrow.compute as pc
+
+    return int(pc.sum(table["size"]).as_py())
 
 
 def rows(table: pa.Table, names: Sequence[str], size: int = 4096) -> Iterator[tuple[Any, ...]]:
@@ -219,7 +232,7 @@ def _unsafe(table: pa.Table) -> str | None:
     if paths.null_count or sizes.null_count:
         raise ValueError("a row without path or size")
     if table.num_rows <= _FEW_ROWS:
-        # Plain Python is done before pyarrow.compute is loaded.
+        # As in ``merge``: plain Python is done before pyarrow.compute is loaded.
         texts = paths.to_pylist()
         if any(size < 0 for size in sizes.to_pylist()):
             raise ValueError("a row with a negative size")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _STUDY_TEXT: Final = re.compile(r"(?:^|/)p(\d{8})/s(\d{8})\.txt$", re.ASCII)
 _WORD: Final = re.compile(r"[A-Za-z]+")
+# Names that a draw holds beyond twice as many as are wanted.
+_ROOM: Final = 10_000
 
 
 def _plain(identifier: str) -> str:
@@ -34,12 +36,21 @@ def draw(
     A draw takes the ids with the smallest hashes, so it depends on the seed and the ids alone, not on their order nor
     on which others there are; a limit takes the first ids in alphabetical order.
     """
-    chosen = set(images)
     if sample is not None:
-        chosen = set(heapq.nsmallest(sample, chosen, key=lambda image: _lot(image, seed)))
+        images = _least(images, sample, lambda image: _lot(image, seed))
     if limit is not None:
-        chosen = set(heapq.nsmallest(limit, chosen))
-    return frozenset(chosen)
+        images = _least(images, limit, str)
+    return frozenset(images)
+
+
+def _least(names: Iterable[str], count: int, key: Callable[[str], str | bytes]) -> set[str]:
+    """The ``count`` different names with the smallest keys; those that cannot be among them are soon let go."""
+    kept: set[str] = set()
+    for name in names:
+        kept.add(name)
+        if len(kept) > 2 * count + _ROOM:
+            kept = set(heapq.nsmallest(count, kept, key=key))
+    return set(heapq.nsmallest(count, kept, key=key))
 
 
 def _lot(image: str, seed: int) -> bytes:

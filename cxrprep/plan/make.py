@@ -211,6 +211,7 @@ class _Sorted:
 
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
+        self._seen.clear()
         drawing = selection.limit is not None or selection.sample is not None
         if drawing and any(item.archive for item in self.tables) and images is None:
             raise UsageError(
@@ -224,7 +225,6 @@ class _Sorted:
             self.passed_over += len(self.images) - len(kept)
             self.images = kept
         self._settle_reports(drawing=drawing)
-        self._seen.clear()
 
     def _id(self, item: Item) -> ImageId:
         # Read again when it is asked for: kept for every image, ids would take as much room as the plan.

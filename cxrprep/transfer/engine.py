@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _BUFFER: Final = 1 << 18
 # One archive is unpacked while the next one comes; more would only need more disk.
 _ARCHIVES_AT_ONCE: Final = 2
+# Workers beyond the connections: while one puts a file in place, another asks for the next one.
+_SPARE: Final = 1
 # So many refusals in a row, with no success between them, mean all of them.
 _REFUSALS: Final = 5
 # Each of these has been tried for as long as the patience goes.
@@ -178,7 +180,7 @@ class Transfer:
             listing_origin=self._options.listing_origin,
             on_complete=self._on_complete,
         )
-        count = min(connections, len(work))
+        count = min(connections + _SPARE, len(work))
         finished = threading.Semaphore(0)
         crew = Crew(count)
         threads = [

@@ -177,6 +177,7 @@ class Fetcher:
         """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
         segment = partial.segments[0]
         with self._slots:
+            self._stop.check()
             stream = self._source.open(item.file, segment.done)
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
