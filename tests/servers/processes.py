@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import subprocess
@@ -43,7 +44,9 @@ def closed_port() -> Iterator[int]:
 @contextmanager
 def process(words: list[str], port: int, log: Path, *, seconds: float = 60.0) -> Iterator[None]:
     """``words`` run, listening at ``port``, for as long as the block lasts; what they print goes to ``log``."""
-    with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as child:
+    # The services are in UTC, and some emulators state the time of wherever they run.
+    here = {**os.environ, "TZ": "UTC"}
+    with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=here) as child:
         try:
             deadline = time.monotonic() + seconds
             while not _answers(port):

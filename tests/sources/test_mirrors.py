@@ -232,8 +232,9 @@ def test_nih_from_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: 
         elif file.kind == "table":
             small.append(dataclasses.replace(file, id="" if file.path == "BBox_List_2017.csv" else file.id))
     tiny = dataclasses.replace(real, file=tuple(small))
-    whole = specs.catalog()
+    whole, one = specs.catalog(), specs._spec_in
     monkeypatch.setattr(specs, "catalog", lambda: {**whole, tiny.name: tiny})
+    monkeypatch.setattr(specs, "_spec_in", lambda name: tiny if name == "nih_chestxray14.toml" else one(name))
     root = tmp_path / "root"
     with box.serving(shared, {"vfk49d74nhbxq3nqjg0900w5nvkorp5c.gz": "images/images_001.tar.gz"}) as service:
         monkeypatch.setenv("CXRPREP_BOX_URL", box.address(service))
