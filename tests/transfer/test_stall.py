@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_a_stall_names_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "root" / OBJECT).read_bytes() == body
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell ignores interrupts for what it starts in the background, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_what_an_interrupt_cut_off_is_not_called_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The signal comes while the main thread waits and a connection is silent: the thread that waits says the stall.
     monkeypatch.setattr("cxrprep.transfer.engine._STALL_SECONDS", 0.3)
