@@ -140,7 +140,13 @@ import cxrprep.images.convert
 from cxrprep.errors import ImageError
 from cxrprep.images.reading import decode
 import imagecodecs, pydicom.pixels.utils, pydicom.encaps
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def most():
+    # Not what getrusage says where it can be helped: that begins with what the process was that started this one.
+    try:
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+used = most()
 for path in sorted(Path(sys.argv[1]).iterdir()):
     begun = time.process_time()
     try:
@@ -149,9 +155,9 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     except ImageError as error:
         print(path.name, "refused:", error.message)
     assert time.process_time() - begun < 10, path
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) / 1024
+grown = (most() - used) / 1024
 print("grown", round(grown))
-assert grown < 700, grown
+assert grown < 100, grown
 """
     root = Path(__file__).parents[2]
     done = subprocess.run(
