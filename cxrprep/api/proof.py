@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.api.folders import open_folder
+from cxrprep.api.folders import find_place, open_folder
 from cxrprep.api.results import Result
-from cxrprep.engine import Engine
 from cxrprep.events import ignore
 from cxrprep.lock.asked import asked
 from cxrprep.verify import ImageCheck, VerifyOptions, VerifyReport
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cxrprep.api.planning import FetchOptions
+    from cxrprep.engine import Engine
     from cxrprep.events import Sink
 
 
@@ -46,12 +45,12 @@ def verify(
     """What is true of the folder; the report never says more than was checked.
 
     With ``repair`` wrong and missing files are fetched again from ``source`` (by default the record's mirror), as
-    ``fetching`` says. Raises ``UsageError`` for a folder that is no known dataset.
+    ``fetching`` says. ``engine`` decodes images, by default processes here. Raises ``UsageError`` for a folder that is
+    no known dataset, and for a ``source`` that is no mirror.
     """
     chosen = options or VerifyOptions()
     home = None if state is None else Path(state)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
-    where = engine or Engine()
 
     def labels() -> Any:
         from cxrprep.labels.extract import read_labels
@@ -70,22 +69,32 @@ def verify(
 
         return fetch_again(folder, paths, fetching, source=source, on_event=on_event)
 
+    if repair:
+        # A source that nobody understands is refused before the hours of a check, not after them.
+        find_place(folder.spec, source or folder.record.header.mirror or None, folder.release)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
-    with where.executor() if decoding and where.workers > 1 else nullcontext() as executor:
-        report = prove(
-            folder.root,
-            folder.spec,
-            folder.release,
-            folder.record,
-            options=chosen,
-            selected=asked(folder.record.cache),
-            labels=labels,
-            check_image=check_image if decoding else None,
-            executor=executor,
-            refetch=refetch if repair else None,
-            on_event=on_event,
-        )
+    if decoding and engine is not None:
+        engine.needs([str(folder.root.absolute())])
+    report = prove(
+        folder.root,
+        folder.spec,
+        folder.release,
+        folder.record,
+        options=chosen,
+        selected=asked(folder.record.cache),
+        labels=labels,
+        check_image=check_image if decoding else None,
+        engine=engine or _engine() if decoding else None,
+        refetch=refetch if repair else None,
+        on_event=on_event,
+    )
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
     return Result("verify", report, report.exit_code, rows=tuple(shown), data=report.as_dict())
+
+
+def _engine() -> Engine:
+    from cxrprep.engine import Engine  # only who decodes needs processes
+
+    return Engine()

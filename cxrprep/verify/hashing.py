@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -116,8 +117,8 @@ class _Readers:
     def __exit__(self, *_: object) -> None:
         self.stop()
         for process in self._all:
-            # Closes the pipes, and waits.
-            with process:
+            # Closes the pipes, and waits. What one that has ended did not take is of no use to anybody.
+            with contextlib.suppress(BrokenPipeError), process:
                 pass
 
     def stop(self) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
@@ -16,14 +15,13 @@ from cxrprep.verify.finding import Finding, Kind, Level, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec, Quirk
+    from cxrprep.engine import Engine
     from cxrprep.events import Sink
 
-_CHUNK: Final = 16
-_AHEAD: Final = 8
+_BATCH: Final = 16
 _FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -76,7 +74,7 @@ class PictureCheck:
     spec: DatasetSpec
     release: str
     check_image: Callable[[Path], ImageCheck]
-    executor: Executor | None
+    engine: Engine | None
     on_event: Sink
     duplicates: bool = True
     counts: ImageCounts = field(default_factory=ImageCounts)
@@ -84,39 +82,23 @@ class PictureCheck:
 
     def run(self, paths: Iterable[str]) -> Iterator[Finding]:
         """What is wrong with the images ``paths``, or known to be odd about them."""
-        chunks = _chunks(paths)
-        if self.executor is None:
-            for chunk in chunks:
-                yield from self._settle(chunk, check_some(self.check_image, self.root, chunk))
-            return
-        waiting: dict[Future[list[ImageCheck]], list[str]] = {}
-        try:
-            while True:
-                for chunk in islice(chunks, _AHEAD - len(waiting)):
-                    waiting[self.executor.submit(check_some, self.check_image, self.root, chunk)] = chunk
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    checks = future.result()
-                    yield from self._settle(waiting.pop(future), checks)
-        except BrokenExecutor:
-            # A decoder took its process down, and the pool with it: the images it held, and all after them.
-            unread = [path for chunk in (*waiting.values(), *chunks) for path in chunk]
-            for path in unread:
-                yield find(Kind.UNCHECKED, path, "the decoding process died before this image was done")
-        finally:
-            for future in waiting:
-                future.cancel()
+        from cxrprep.engine import Engine, Lost  # only who decodes needs processes
 
-    def _settle(self, paths: list[str], checks: list[ImageCheck]) -> Iterator[Finding]:
-        self.on_event(Advanced(STAGE, items=len(paths)))
-        for path, check in zip(paths, checks, strict=True):
-            self.counts.checked += 1
-            if self.duplicates and check.pixels is not None:
-                self.pixels.setdefault(hashlib.sha256(check.pixels.encode()).digest()[:16], []).append(path)
-            finding = self._judge(path, check)
-            if finding is None:
-                continue
+        engine = self.engine or Engine("inline")
+        check = partial(check_some, self.check_image, self.root.absolute())
+        for checked in engine.run(check, paths, batch=_BATCH):
+            if isinstance(checked, Lost):
+                yield from self._settle(checked.item, ImageCheck(error=checked.cause))
+            else:
+                yield from self._settle(*checked)
+
+    def _settle(self, path: str, check: ImageCheck) -> Iterator[Finding]:
+        self.on_event(Advanced(STAGE, items=1))
+        self.counts.checked += 1
+        if self.duplicates and check.pixels is not None:
+            self.pixels.setdefault(hashlib.sha256(check.pixels.encode()).digest()[:16], []).append(path)
+        finding = self._judge(path, check)
+        if finding is not None:
             if finding.level is Level.ERROR:
                 self.on_event(ItemFinished(STAGE, path, "error", detail=f"{finding.kind}: {finding.detail}"))
             yield finding
@@ -176,24 +158,21 @@ class PictureCheck:
         )
 
 
-def check_some(check_image: Callable[[Path], ImageCheck], root: Path, paths: list[str]) -> list[ImageCheck]:
-    """The checks of ``paths``, one for each; an image that raises is one that cannot be decoded."""
+def check_some(
+    check_image: Callable[[Path], ImageCheck], root: Path, paths: Sequence[str]
+) -> list[tuple[str, ImageCheck]]:
+    """Each of ``paths`` with what was found in it; an image that raises is one that cannot be decoded."""
     done = []
     for path in paths:
         try:
-            done.append(check_image(root / path))
+            check = check_image(root / path)
         except CxrprepError as error:
-            done.append(ImageCheck(error=error.message))
+            check = ImageCheck(error=error.message)
         except (OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
             # Decoders fail in many ways on damaged input; the next image has nothing to do with it.
-            done.append(ImageCheck(error=f"{type(error).__name__}: {error}"))
+            check = ImageCheck(error=f"{type(error).__name__}: {error}")
+        done.append((path, check))
     return done
-
-
-def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(paths)
-    while chunk := list(islice(rest, _CHUNK)):
-        yield chunk
 
 
 def same_pixels(pixels: Mapping[bytes, list[str]], split_of: Callable[[str], str | None]) -> Iterator[Finding]:

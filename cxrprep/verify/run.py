@@ -27,15 +27,14 @@ from cxrprep.verify.scan import scan, stat_paths
 from cxrprep.verify.sums import is_table, published_sums, tables_here
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from cxrprep.datasets.layout import Layout
     from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.engine import Engine
     from cxrprep.events import Sink
     from cxrprep.model import Shard
 
 CheckImage = Callable[[Path], ImageCheck]
-"""Decodes one image; picklable where it runs in other processes. An error that it raises is the image's."""
+"""Decodes one image; picklable where an engine runs it. An error that it raises is the image's."""
 Refetch = Callable[[Sequence[str]], Mapping[str, str]]
 """Fetches these release paths again and records them; what could not be fetched, with the reason in one line."""
 VERIFY_NAME: Final = "verify.parquet"
@@ -71,7 +70,7 @@ def verify(
     selected: Sequence[str] | pa.Array | None = None,
     labels: Callable[[], pa.Table] | None = None,
     check_image: CheckImage | None = None,
-    executor: Executor | None = None,
+    engine: Engine | None = None,
     refetch: Refetch | None = None,
     on_event: Sink = ignore,
 ) -> VerifyReport:
@@ -80,13 +79,13 @@ def verify(
     ``record`` is the folder's (empty where it has none). ``selected`` are release paths that must be here beside the
     recorded ones; ``None`` where nobody knows any more what the downloads asked for. ``labels`` gives all rows of the
     release's tables as ``labels.parquet`` has them; it may raise ``TableError``, which becomes a finding, or
-    ``UsageError`` where there are no tables. ``check_image`` runs on ``executor`` if there is one. With ``refetch``
-    wrong and missing files are fetched again and checked again.
+    ``UsageError`` where there are no tables. ``check_image`` runs on ``engine``, without one in this process. With
+    ``refetch`` wrong and missing files are fetched again and checked again.
 
     Raises ``StorageError`` when nothing can be written beside the record, ``IntegrityError`` for a damaged sum file.
     """
     return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
-        selected, check_image, executor, refetch
+        selected, check_image, engine, refetch
     )
 
 
@@ -116,7 +115,7 @@ class _Run:
         self,
         selected: Sequence[str] | pa.Array | None,
         check_image: CheckImage | None,
-        executor: Executor | None,
+        engine: Engine | None,
         refetch: Refetch | None,
     ) -> VerifyReport:
         started = time.monotonic()
@@ -141,7 +140,7 @@ class _Run:
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
-            pictures = self._pictures(out, paths, labels, check_image, executor)
+            pictures = self._pictures(out, paths, labels, check_image, engine)
             named = self.spec.counts.get("images", len(ids))
             here = len(ids)
             if labels is not None:
@@ -360,7 +359,7 @@ class _Run:
         paths: pa.ChunkedArray,
         labels: pa.Table | None,
         check_image: CheckImage | None,
-        executor: Executor | None,
+        engine: Engine | None,
     ) -> ImageCounts | None:
         options = self.options
         wanted = options.images or options.duplicates or options.sample is not None
@@ -375,9 +374,7 @@ class _Run:
         if len(chosen) < len(sound):
             self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
         self.on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
-        check = PictureCheck(
-            self.root, self.spec, self.release, check_image, executor, self.on_event, options.duplicates
-        )
+        check = PictureCheck(self.root, self.spec, self.release, check_image, engine, self.on_event, options.duplicates)
         check.counts.here = len(paths)
         failed = 0
         for finding in check.run(chosen):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxrprep import api
+from cxrprep.errors import UsageError
 from cxrprep.lock import Record
 from cxrprep.lock.asked import asked, remember
 from cxrprep.model import Selection, Shard
@@ -71,3 +72,11 @@ def test_a_part_that_was_asked_for_is_whole(tmp_path: Path, take: slice) -> None
     assert "missing" not in report.counts
     assert report.images_here < report.images_named
     assert report.exit_code == 0
+
+
+def test_a_source_that_nobody_understands_is_refused_before_anything_is_checked(tmp_path: Path) -> None:
+    root = nih(tmp_path)
+    with pytest.raises(UsageError, match="neither a mirror of nih-chestxray14 nor a folder"):
+        api.verify(root, repair=True, source="nonsense")
+    assert not (root / "manifests").exists()
+    assert api.verify(root, repair=True, source="box").value.repaired == 0

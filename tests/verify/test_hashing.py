@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxrprep.verify import hashing
+from cxrprep.verify import digests, hashing
 from cxrprep.verify.digests import CHUNK
 from cxrprep.verify.hashing import Job, hash_files
 
@@ -77,3 +78,37 @@ def test_a_caller_that_leaves_early_stops_the_reading(tmp_path: Path) -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]  # it is a generator
     assert len(asked) < 10
+
+
+ENDS: dict[str, str] = {
+    "at once": "pass",
+    "in the middle of an answer": "import sys; sys.stdin.buffer.read(9); sys.stdout.buffer.write(b'\\x40\\0\\0\\0abc')",
+    "after its first batch": "import runpy, sys\n"
+    "digests = runpy.run_path(sys.argv[1])\n"
+    "prefix, files = digests['receive'](sys.stdin.buffer)\n"
+    "digests['send'](sys.stdout.buffer, digests['digest_files'](prefix, files, lambda _: None))",
+}
+
+
+@pytest.mark.parametrize("when", ENDS)
+def test_what_a_process_leaves_undone_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    script = tmp_path / "ends.py"
+    script.write_text(f"import sys; sys.argv.append({digests.__file__!r})\n" + ENDS[when])
+    monkeypatch.setattr(digests, "__file__", str(script))
+    read_by_many(tmp_path, monkeypatch)
+
+
+def test_where_no_process_can_be_started_threads_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    read_by_many(tmp_path, monkeypatch)
+
+
+def read_by_many(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "_BATCH_FILES", 3)
+    jobs = [Job(f"{number}", number) for number in range(30)]
+    for job in jobs:
+        (root / job.path).write_bytes(os.urandom(job.size))
+    done = [one for several in hash_files(root, jobs, workers=2) for one in several]
+    assert [(one.path, one.digests) for one in done] == [
+        (job.path, (f"sha256:{hashlib.sha256((root / job.path).read_bytes()).hexdigest()}",)) for job in jobs
+    ]

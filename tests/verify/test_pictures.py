@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,14 @@ import numpy as np
 import pydicom
 import pytest
 
+from cxrprep import api
 from cxrprep.datasets.spec import catalog
-from cxrprep.errors import ImageError
-from cxrprep.verify import ImageCheck, Kind, VerifyReport
+from cxrprep.engine import Engine
+from cxrprep.errors import ImageError, UsageError
+from cxrprep.verify import ImageCheck, Kind, VerifyOptions, VerifyReport
 from tests.datasets import mimic_cxr, pictures
 from tests.parts import shared_data
+from tests.verify.checkers import dies
 from tests.verify.trees import check, decode, flip, found, nih, nih_spec, remember
 
 IMAGE = "images/00000002_000.png"
@@ -142,33 +142,32 @@ def raises(path: Path) -> ImageCheck:
     return decode(path)
 
 
-def dies(path: Path) -> ImageCheck:
-    if path.name == "00000002_000.png":
-        os._exit(11)
-    return decode(path)
-
-
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_checker_that_raises_blames_that_image_only(tmp_path: Path, processes: int) -> None:
     nih(tmp_path)
-    if processes:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
-            report = looked_at(tmp_path, check_image=raises, executor=executor)
-    else:
-        report = looked_at(tmp_path, check_image=raises)
+    report = looked_at(tmp_path, check_image=raises, engine=Engine(jobs=processes) if processes else None)
     assert found(report) == sorted(
         [QUIRK, ("undecodable-image", IMAGE), ("undecodable-image", "images/00000003_000.png")]
     )
     assert report.findings[0].detail or report.findings[1].detail
 
 
-def test_a_decoder_that_dies_leaves_images_unchecked_and_the_rest_of_the_report_whole(tmp_path: Path) -> None:
+def test_a_decoder_that_dies_blames_the_image_it_died_over_and_no_other(tmp_path: Path) -> None:
     nih(tmp_path)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        report = looked_at(tmp_path, check_image=dies, executor=executor)
-    assert report.counts == {"unchecked": 7}
-    assert report.exit_code == 3
-    assert report.files.proven == 11
+    report = looked_at(tmp_path, check_image=dies, engine=Engine(jobs=1))
+    assert found(report) == [("undecodable-image", IMAGE)]
+    assert "died over it" in report.findings[0].detail
+    assert report.images is not None
+    assert report.images.checked == 7
+    assert report.exit_code == 4
+
+
+def test_the_engine_that_was_asked_for_is_the_one_that_decodes(tmp_path: Path) -> None:
+    nih(tmp_path)
+    with pytest.raises(UsageError, match="the address of a scheduler"):
+        api.verify(tmp_path, options=VerifyOptions(images=True), engine=Engine("dask", jobs=1))
+    # Without images nothing is decoded, and no engine is needed.
+    api.verify(tmp_path, engine=Engine("dask", jobs=1))
 
 
 @pytest.mark.slow
