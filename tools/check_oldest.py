@@ -38,7 +38,8 @@ def main() -> int:
     own = ["--no-deps", "--force-reinstall", "--no-build-isolation", str(PROJECT)]
     subprocess.run([*install, *own], check=True)
     # What is deprecated today was not when these were made.
-    words = ["-W", "default", "-p", "no:cacheprovider", *(sys.argv[1:] or [f"--ignore=tests/{n}" for n in LEFT_OUT])]
+    usual = ["-n", "2", "--dist", "loadfile", *(f"--ignore=tests/{name}" for name in LEFT_OUT)]
+    words = ["-W", "default", "-p", "no:cacheprovider", *(sys.argv[1:] or usual)]
     return subprocess.run([str(python), "-m", "pytest", *words], cwd=PROJECT, check=False).returncode
 
 
