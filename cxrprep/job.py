@@ -202,6 +202,7 @@ class ConvertSettings:
     per_shard: int = _set(1000, "images in one shard", low=1)
     max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
     max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)
+    max_seconds: float = _set(120.0, "give an image up that a worker is at for longer; 0: never", low=0)
 
 
 @dataclass(frozen=True, slots=True)

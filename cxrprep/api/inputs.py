@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
     from cxrprep.images.convert import ConvertItem
-    from cxrprep.images.places import Place
+    from cxrprep.images.places import Entry, Place
     from cxrprep.images.plain import PlainImages
     from cxrprep.manifest.sources import SourceImage
     from cxrprep.model import Shard
@@ -28,7 +29,8 @@ class Inputs:
     """``items`` gives the images anew at every call, in a fixed order; ``total`` is how many they are.
 
     ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead. ``unusable``
-    are images whose names no output can have.
+    are images whose names no output can have. ``others`` gives the same and those that the selection leaves out, all
+    of this shard; ``None`` when it leaves none out.
     """
 
     address: str
@@ -38,6 +40,7 @@ class Inputs:
     base: Path | None = None
     place: Place | None = None
     unusable: tuple[str, ...] = ()
+    others: Callable[[], Iterator[ConvertItem]] | None = None
 
     @property
     def name(self) -> str:
@@ -139,12 +142,18 @@ def inputs_of_manifest(
             (row.image.image for row in chosen()), sample=selection.sample, limit=selection.limit, seed=selection.seed
         )
 
+    def item(row: SourceImage) -> ConvertItem:
+        return ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
+
     def items() -> Iterator[ConvertItem]:
         for row in chosen():
             if kept is None or row.image.image in kept:
-                yield ConvertItem(
-                    f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row
-                )
+                yield item(row)
+
+    def others() -> Iterator[ConvertItem]:
+        for row in source_images(base):
+            if shard is None or shard.holds(row.path):
+                yield item(row)
 
     if kept is not None:
         total = len(kept)
@@ -152,7 +161,9 @@ def inputs_of_manifest(
         total = count_images(base)
     else:
         total = sum(1 for _ in chosen())
-    return Inputs(str(folder.root), total, items, folder, base)
+    return Inputs(
+        str(folder.root), total, items, folder, base, others=None if selection.is_everything else others
+    )  # fmt: skip
 
 
 def _chooser(
@@ -187,21 +198,25 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
     found = plain_images(place, without=_inside(root, without))
     _say(found, root, on_event)
     wants = Choice(selection).wants_path
-    rows = [
+    everything = [
         (entry, stem)
         for entry, stem in zip(found.images, found.stems, strict=True)
-        if wants(entry.name) and (shard is None or shard.holds(entry.name))
+        if shard is None or shard.holds(entry.name)
     ]
+    rows = [(entry, stem) for entry, stem in everything if wants(entry.name)]
     if selection.limit is not None or selection.sample is not None:
         names = (entry.name for entry, _ in rows)
         kept = draw(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
         rows = [(entry, stem) for entry, stem in rows if entry.name in kept]
 
-    def items() -> Iterator[ConvertItem]:
-        for entry, stem in rows:
+    def items(pairs: list[tuple[Entry, str]]) -> Iterator[ConvertItem]:
+        for entry, stem in pairs:
             yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp)
 
-    return Inputs(root, len(rows), items, place=place, unusable=found.unusable)
+    others = None if selection.is_everything else functools.partial(items, everything)
+    return Inputs(
+        root, len(rows), functools.partial(items, rows), place=place, unusable=found.unusable, others=others
+    )  # fmt: skip
 
 
 def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from cxrprep.engine import Engine
     from cxrprep.events import Sink
     from cxrprep.images.convert import Converted
+    from cxrprep.images.finished import Finished
     from cxrprep.images.headers import Pseudonyms
     from cxrprep.images.picture import Limits
     from cxrprep.images.places import Place
     from cxrprep.images.recipe import Recipe
     from cxrprep.images.shards import ShardPlan
+    from cxrprep.manifest.earlier import Earlier, Names
     from cxrprep.model import Shard
 
 FORMS: Final = ("files", "webdataset", "parquet")
@@ -42,8 +44,8 @@ class ConvertResult:
     """What ``convert`` did: ``converted`` now, ``kept`` from before, ``failed``; ``notes`` count remarks.
 
     ``left_out`` counts DICOM objects of a plain folder that are no images, by kind. ``form`` is files, webdataset or
-    parquet. ``manifest`` lists the images below ``out``; ``failures`` is the table of what failed, ``None`` when
-    nothing did.
+    parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and ``earlier`` ones, that other
+    selections made by the same recipe. ``failures`` is the table of what failed, ``None`` when nothing did.
     """
 
     recipe: str
@@ -54,6 +56,7 @@ class ConvertResult:
     images: int
     converted: int
     kept: int
+    earlier: int
     failed: int
     size: int
     notes: tuple[tuple[str, int], ...]
@@ -83,7 +86,8 @@ def convert(
 
     ROOT is a known dataset, or any folder of DICOM, PNG and JPEG files. ROOT and ``out`` may be addresses that fsspec
     opens, such as ``gs://bucket/folder``. ``to`` is files, webdataset (tar) or parquet (with the image bytes inside),
-    the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed.
+    the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed. Another
+    selection into the same ``out`` adds to its files and to its manifest; shards of another selection are replaced.
 
     Raises ``UsageError`` for an unknown recipe or folder, ``NothingSelectedError`` when nothing is to be converted,
     ``StorageError`` when the disk refuses. An image that fails is a row of ``failures.parquet`` and exit code 3.
@@ -188,12 +192,39 @@ class _Run:
                     yield plan
 
             convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
+        earlier = self._earlier(gathered, finished, shared["limits"], pseudonyms, out)
         finished.close(alone=self.shard is None)
         failed = len(gathered.failures)
         self.on_event(StageFinished("convert", gathered.done, gathered.kept, failed, gathered.size))
         if names and self.shard is None:
             self._remove_stale(out, set(names))
-        return self._result(gathered, out)
+        return self._result(gathered, earlier, out)
+
+    @property
+    def _below(self) -> str:
+        """The folder of the manifest in the folder of outputs."""
+        if self.shard is not None:
+            # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
+            return f"manifests/shards/{self.shard.index}-of-{self.shard.count}"
+        return "manifests"
+
+    def _earlier(
+        self, gathered: _Gathered, finished: Finished, limits: Limits, pseudonyms: Pseudonyms | None, out: Place
+    ) -> Earlier | None:
+        """What other selections made; shards are written anew for each selection, and hold nothing else."""
+        from cxrprep.api.earlier import gather_earlier
+        from cxrprep.images.convert import Task
+
+        if self.form != "files":
+            return None
+        task = Task(self.recipe, self.recipe.fingerprint(), out, limits, pseudonyms)
+        tried, made = gathered.tried(), gathered.images.names("path")
+        before = len(gathered.images)
+        earlier = gather_earlier(
+            self.inputs, finished, task, self._below, gathered.add, tried=tried, made=made, on_event=self.on_event
+        )
+        gathered.earlier = len(gathered.images) - before + len(earlier)
+        return earlier
 
     def _check_cluster(self, engine: Engine | None, out: Place) -> None:
         from cxrprep.images.places import is_url
@@ -230,20 +261,17 @@ class _Run:
             message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
             self.on_event(Note("convert", message, "info", out.address))
 
-    def _result(self, gathered: _Gathered, out: Place) -> Result[ConvertResult]:
+    def _result(self, gathered: _Gathered, earlier: Earlier | None, out: Place) -> Result[ConvertResult]:
         from cxrprep.images.places import Folder as LocalFolder
 
-        below = "manifests"
-        if self.shard is not None:
-            # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
-            below = f"manifests/shards/{self.shard.index}-of-{self.shard.count}"
+        below = self._below
         if isinstance(out, LocalFolder):
-            value = self._written(gathered, Path(out.address, below), Path(out.address, below))
+            value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
         else:
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
-                value = self._written(gathered, Path(folder), Path(below))
+                value = self._written(gathered, earlier, Path(folder), Path(below))
                 made = {path.name for path in Path(folder).iterdir()}
                 for name in sorted(made):
                     out.fill(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
@@ -254,6 +282,7 @@ class _Run:
             ("images", value.images),
             ("converted", value.converted),
             *((("done before", value.kept),) if value.kept else ()),
+            *((("of earlier runs", f"{value.earlier:,}, in the manifest too"),) if value.earlier else ()),
             *((("failed", value.failed),) if value.failed else ()),
             *(("", message) for message in value.first_failures),
             *((f"{count:,} images", note) for note, count in value.notes),
@@ -264,7 +293,7 @@ class _Run:
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
         return Result("convert", value, code, rows=tuple(rows))
 
-    def _written(self, gathered: _Gathered, folder: Path, shown: Path) -> ConvertResult:
+    def _written(self, gathered: _Gathered, earlier: Earlier | None, folder: Path, shown: Path) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
         from cxrprep.manifest.derived import build_derived_manifest
         from cxrprep.manifest.failures import write_failures
@@ -276,6 +305,7 @@ class _Run:
             out=folder,
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
+            earlier=earlier,
             on_event=self.on_event,
         )
         table = write_failures(gathered.failures, folder)
@@ -285,9 +315,10 @@ class _Run:
             out=str(self.target),
             form=self.form,
             manifest=shown / built.path.name,
-            images=built.images,
-            converted=built.images - gathered.kept,
+            images=built.images - gathered.earlier,
+            converted=built.images - gathered.earlier - gathered.kept,
             kept=gathered.kept,
+            earlier=gathered.earlier,
             failed=len(gathered.failures),
             size=gathered.size,
             notes=tuple(gathered.notes.most_common(_REMARKS)),
@@ -309,7 +340,12 @@ class _Gathered:
         self.failures = FailureRows()
         self.notes: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
-        self.done = self.kept = self.size = 0
+        self.done = self.kept = self.size = self.earlier = 0
+        self._without: list[str] = []
+
+    def tried(self) -> Names:
+        """The sources of this run, whatever became of them."""
+        return self.images.names("source_path", self._without)
 
     def refuse(self, names: Sequence[str]) -> None:
         """Images that cannot even be tried."""
@@ -317,14 +353,16 @@ class _Gathered:
 
         for name in names:
             message = f"{name}: no output can have this name"
+            self._without.append(name)
             self.failures.add(Failure(name, "convert", "UnsafePathError", message, "rename the file"))
 
     def take(self, outcome: Converted) -> None:
         """One image more."""
-        from cxrprep.manifest.derived import ConvertedImage
         from cxrprep.manifest.failures import Failure
 
         name = outcome.item.relative
+        if outcome.status in ("left out", "error"):
+            self._without.append(name)
         for note in outcome.notes:
             # Notes that quote values are as many as images.
             self.notes[note if note in self.notes or len(self.notes) < _NOTES else "other remarks"] += 1
@@ -337,22 +375,28 @@ class _Gathered:
             self.kept += outcome.status == "notneeded"
             self.done += outcome.status == "ok"
             self.size += outcome.size
-            spacing = outcome.spacing_mm
-            self.images.add(
-                ConvertedImage(
-                    source_path=name,
-                    source_digest=outcome.source_digest,
-                    path=outcome.path,
-                    size=outcome.size,
-                    digest=outcome.digest,
-                    width=outcome.width,
-                    height=outcome.height,
-                    mode=outcome.mode,
-                    spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
-                    boxes=outcome.boxes,
-                    about=outcome.about,
-                )
+            self.add(outcome)
+
+    def add(self, outcome: Converted) -> None:
+        """The row of one image."""
+        from cxrprep.manifest.derived import ConvertedImage
+
+        spacing = outcome.spacing_mm
+        self.images.add(
+            ConvertedImage(
+                source_path=outcome.item.relative,
+                source_digest=outcome.source_digest,
+                path=outcome.path,
+                size=outcome.size,
+                digest=outcome.digest,
+                width=outcome.width,
+                height=outcome.height,
+                mode=outcome.mode,
+                spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
+                boxes=outcome.boxes,
+                about=outcome.about,
             )
+        )
 
 
 def _make_folder(folder: Path) -> None:

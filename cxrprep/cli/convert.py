@@ -45,12 +45,14 @@ if TYPE_CHECKING:
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
 @setting("convert.max_pixels", "--max-pixels")
 @setting("convert.max_bytes", "--max-bytes")
+@setting("convert.max_seconds", "--max-seconds")
 @options.selection
 @options.engine
 def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int:
     """Make training images of ROOT by a recipe; boxes follow the pixels, and a manifest lies beside them.
 
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
+    Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
     from cxrprep import api
     from cxrprep.cli.arguments import engine_of, preview_arguments, source_arguments

@@ -139,6 +139,14 @@ class Finished:
             return outcomes
         return tuple(one.item if isinstance(one, converting.Converted) else one for one in judged)
 
+    def known(self, fingerprint: str, tried: pa.ChunkedArray) -> list[str]:
+        """The images that earlier runs finished by this recipe, as far as is written down, without those ``tried``."""
+        names = pc.invert(pc.is_in(self._keys, value_set=tried))
+        left = self._table.select(["relative", "fingerprint"]).filter(names)
+        same = pc.equal(left.column("fingerprint").cast(pa.string()), fingerprint)
+        known: list[str] = left.column("relative").filter(same).to_pylist()
+        return known
+
     def _judged(
         self,
         item: ConvertItem,

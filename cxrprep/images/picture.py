@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decoder may be asked to allocate: ``pixels`` an image, ``size`` bytes a file. Larger ones are refused."""
+    """What one image may cost: ``pixels`` of it, ``size`` bytes of its file, ``seconds`` of work (0: any time).
+
+    More is refused; the process that works on an image for longer is ended, and the image is a failure.
+    """
 
     pixels: int = 200_000_000
     size: int = 1_000_000_000
+    seconds: float = 120.0
 
 
 DEFAULT_LIMITS = Limits()

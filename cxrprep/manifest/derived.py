@@ -18,6 +18,7 @@ from cxrprep.labels.values import categories, constant, positions, projection_of
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
+from cxrprep.manifest.earlier import HEADERS_NAME, Earlier, Names, one_table
 from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns, read_footer, write_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.model import Box
 
-HEADERS_NAME: Final = "headers.parquet"
 # Images held as objects before they become columns.
 _ROWS: Final = 8192
 _CHANGED: Final = ("path", "bytes", "digest", "width", "height", "source_mode", "spacing_x_mm", "spacing_y_mm", "boxes")
@@ -72,6 +72,11 @@ class DerivedRows:
         """How many there are."""
         return len(self._rows) + sum(len(table) for table in self._tables)
 
+    def names(self, column: str, also: Sequence[str] = ()) -> Names:
+        """What stands in ``source_path`` or ``path`` of all of them, in no promised order, and ``also`` these."""
+        own = [*(getattr(row, column) for row in self._rows), *also]
+        return pa.chunked_array([*_chunks(self._tables, column), pa.array(own, pa.string())])
+
     def take(self) -> pa.Table:
         """All of them, sorted by path; none is left here, since two copies of 400,000 would be too many."""
         tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]
@@ -100,6 +105,7 @@ def build_derived_manifest(
     out: Path,
     recipe: str,
     fingerprint: str,
+    earlier: Earlier | None = None,
     on_event: Sink = ignore,
 ) -> DerivedResult:
     """What was written to ``images.parquet`` in ``out`` (``derived/RECIPE/manifests``), in the order of ``base``.
@@ -107,6 +113,9 @@ def build_derived_manifest(
     ``base`` is the dataset's ``images.parquet``; ``None`` for a plain folder of images, whose rows then say only what
     the conversion knows. Images that ``base`` does not list are written too, and counted. Raises ``TableError`` for a
     damaged base and for two outputs of one path, ``StorageError`` when the disk refuses.
+
+    ``earlier`` are rows of the manifest before this one that stay. What ``base`` says of their sources now replaces
+    what it said then; a row whose source is gone stays as it is.
     """
     if not isinstance(converted, DerivedRows):
         gathered = DerivedRows()
@@ -114,6 +123,11 @@ def build_derived_manifest(
             gathered.add(image)
         converted = gathered
     own = converted.take()
+    gone: pa.Table | None = None
+    if earlier is not None and len(earlier):
+        here, gone = earlier.divided(base)
+        if len(here):
+            own = pa.concat_tables([own, _own_of(here)]).sort_by("path").combine_chunks()
     rows = own.num_rows
     if pc.count_distinct(own.column("path")).as_py() != rows:
         paths = sorted(own.column("path").to_pylist())
@@ -136,8 +150,10 @@ def build_derived_manifest(
             first = sources.filter(pc.is_null(place))[0]
             message = f"{without:,} converted images are not in the dataset's manifest; the first: {first}"
             on_event(Note("convert", message, "warning", str(out / IMAGES_NAME)))
-    elif pc.any(pc.not_equal(own.column("about"), "")).as_py():
+    elif pc.any(pc.not_equal(own.column("about"), "")).as_py() or (earlier is not None and len(earlier.headers)):
         columns, headers = _of_headers(own)
+        if earlier is not None and len(earlier.headers):
+            headers = one_table([headers, earlier.headers])
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
     columns["source_mode"] = categories(own.column("source_mode"))
@@ -150,7 +166,11 @@ def build_derived_manifest(
     for name, word in (("dataset", dataset), ("release", release)):
         columns[name] = constant(word, rows)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
-    derived = null_columns(DERIVED, rows, columns).sort_by(order)
+    derived = null_columns(DERIVED, rows, columns)
+    if gone is not None and len(gone):
+        derived = one_table([derived, gone])
+        rows = derived.num_rows
+    derived = derived.sort_by(order)
     # The card reads the manifest again: two of them in memory are enough.
     del own, sources, columns
     write_table(derived, out / IMAGES_NAME, name="derived", made_from=origin)
@@ -163,6 +183,10 @@ def build_derived_manifest(
 
 def _of_base(footer: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in footer.items() if k not in {"schema", "schema_version", "tool"}}
+
+
+def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
+    return [chunk for table in tables for chunk in table.column(name).chunks]
 
 
 _OWN: Final = pa.schema(
@@ -194,6 +218,14 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
         "source_digest": pa.array([row.source_digest for row in rows], pa.string()),
         "about": pa.array([json.dumps(row.about) if row.about else "" for row in rows], pa.string()),
     }
+    return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
+
+
+def _own_of(rows: pa.Table) -> pa.Table:
+    """What the conversion knew of rows that a manifest tells."""
+    columns = {name: rows.column(name) for name in _OWN.names if name != "about"}
+    columns["source_mode"] = rows.column("source_mode").cast(pa.string())
+    columns["about"] = constant("", len(rows)).cast(pa.string())
     return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
 
 

@@ -1,0 +1,113 @@
+"""The manifest that an earlier run wrote of the same outputs: what of it still holds after another selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import CxrprepError
+from cxrprep.manifest.build import IMAGES_NAME
+from cxrprep.schemas import DERIVED, HEADERS, null_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+HEADERS_NAME: Final = "headers.parquet"
+# Names of many files; half a million of them as objects would be too many.
+Names: TypeAlias = pa.ChunkedArray
+_ASKED: Final = ["path", "source_path", "recipe_fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Rows of an earlier manifest, and of the headers beside it.
+
+    ``foreign`` are the paths of outputs that another recipe made, by the recipe's name and fingerprint.
+    """
+
+    rows: pa.Table = field(default_factory=DERIVED.empty_table)
+    headers: pa.Table = field(default_factory=HEADERS.empty_table)
+    foreign: tuple[tuple[str, str, str], ...] = ()
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return int(self.rows.num_rows)
+
+    def only(self, holds: Callable[[str, str, str, int], bool]) -> Earlier:
+        """The rows for which ``holds(source_path, source_digest, path, bytes)`` is true."""
+        columns = (self.rows.column(n).to_pylist() for n in ("source_path", "source_digest", "path", "bytes"))
+        kept = self.rows.filter(pa.array([holds(*row) for row in zip(*columns, strict=True)], pa.bool_()))
+        headers = self.headers.filter(
+            pc.is_in(self.headers.column("source_path"), value_set=kept.column("source_path").combine_chunks())
+        )
+        return Earlier(kept, headers, self.foreign)
+
+    def divided(self, base: Path | None) -> tuple[pa.Table, pa.Table]:
+        """The rows whose source the manifest ``base`` names, and all others."""
+        if base is None:
+            return self.rows.slice(0, 0), self.rows
+        named = pc.is_in(
+            self.rows.column("source_path"), value_set=pq.read_table(base, columns=["path"]).column("path")
+        )
+        return self.rows.filter(named), self.rows.filter(pc.invert(named))
+
+
+def read_earlier(open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names) -> Earlier:
+    """The rows of this recipe, without sources that were ``tried`` and outputs that were ``made`` in this run.
+
+    ``open_file`` opens a file of the manifest's folder by its name. What is not there or cannot be read is empty.
+    """
+    foreign: list[tuple[str, str, str]] = []
+    parts = [DERIVED.empty_table()]
+    try:
+        with open_file(IMAGES_NAME) as held:
+            file = pq.ParquetFile(held)
+            for group in range(file.num_row_groups):
+                # Mostly nothing is wanted of it: three columns tell.
+                asked = file.read_row_group(group, columns=_ASKED)
+                left = pc.invert(pc.is_in(asked.column("path"), value_set=made))
+                same = pc.equal(asked.column("recipe_fingerprint").cast(pa.string()), fingerprint)
+                wanted = pc.and_(pc.and_(left, same), pc.invert(pc.is_in(asked.column("source_path"), value_set=tried)))
+                if pc.any(wanted).as_py():
+                    parts.append(_as(DERIVED, file.read_row_group(group).filter(wanted)))
+                others = pc.and_(left, pc.invert(same))
+                if pc.any(others).as_py():
+                    table = file.read_row_group(group, columns=["path", "recipe", "recipe_fingerprint"]).filter(others)
+                    foreign += zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True)
+    except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
+        return Earlier()
+    rows = one_table(parts)
+    return Earlier(rows, _headers(open_file, rows) if len(rows) else HEADERS.empty_table(), tuple(foreign))
+
+
+def _headers(open_file: Callable[[str], BinaryIO], rows: pa.Table) -> pa.Table:
+    try:
+        with open_file(HEADERS_NAME) as held:
+            table = pq.read_table(held)
+        wanted = pc.is_in(table.column("source_path"), value_set=rows.column("source_path"))
+        return _as(HEADERS, table.filter(wanted))
+    except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
+        return HEADERS.empty_table()
+
+
+def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """``table`` with the columns of ``schema``, which an older version may have had fewer of."""
+    there = {name: table.column(name).combine_chunks() for name in schema.names if name in table.schema.names}
+    return null_columns(schema, len(table), there)
+
+
+def one_table(tables: Iterable[pa.Table]) -> pa.Table:
+    """Tables of one schema as one. Words are numbered by their order, so that the same rows give the same bytes."""
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+    def column(name: str, kind: pa.DataType) -> Any:
+        held = table.column(name)
+        return held.cast(kind.value_type).dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else held
+
+    schema = table.schema
+    return pa.Table.from_arrays([column(f.name, f.type) for f in schema], schema=schema)
