@@ -259,8 +259,6 @@ def main() -> NoReturn:
         # A console that lacks a character shows a substitute; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    # Loading modules and planning make very many objects that stay: looking for cycles after each 700 finds none.
-    gc.set_threshold(20_000)
     withdraw()
     _on_signals()
     code = run(sys.argv[1:])

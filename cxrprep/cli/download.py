@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +16,9 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
     from cxrprep.events import Sink
+
+# New objects after which Python looks for cycles, instead of 700.
+_OBJECTS: Final = 250_000
 
 
 @verb(
@@ -63,6 +67,9 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         invocation.flags["dataset"] = (_dataset_of(from_plan), "--from-plan")
     if not invocation.job.dataset and from_plan is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
+    if not invocation.job.download.then:
+        # Plans are very many objects that stay, and hold no cycles. A conversion may leave some, with pixels in them.
+        gc.set_threshold(_OBJECTS)
     with invocation.events() as sink:
         if from_plan is not None:
             planned = read_plan(invocation, from_plan, sink)

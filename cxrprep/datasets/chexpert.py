@@ -73,6 +73,10 @@ class CheXpertLayout:
             view=View.LATERAL if side == "lateral" else None,
         )
 
+    def shows_image(self, key: str) -> bool:
+        """Whether the key is an image's."""
+        return _find_image(key) is not None
+
     def key(self, image: ImageId, *, release: str) -> str:
         """``CheXpert-v1.0.../<split>/<patient>/<study>/<view>.jpg``."""
         return f"{CheXpertLayout(release).folder}/{split_folder(image.patient)}/{image.image}.jpg"

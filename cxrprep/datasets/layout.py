@@ -28,6 +28,10 @@ class Layout(Protocol):
         """The ids that an image's key states, in any known layout; ``None`` for what is not an image of the release."""
         ...
 
+    def shows_image(self, key: str) -> bool:
+        """Whether ``parse`` knows ids for it: asked of every file where nobody asks which."""
+        ...
+
     def key(self, image: ImageId, *, release: str) -> str:
         """The release path of an image."""
         ...

@@ -43,6 +43,10 @@ class MimicLayout:
             return None
         return ImageId(patient=found["patient"], study=found["study"], image=found["image"])
 
+    def shows_image(self, key: str) -> bool:
+        """Whether the key is an image's."""
+        return _find_image(key) is not None
+
     def key(self, image: ImageId, *, release: str) -> str:
         """``files/pNN/p<patient>/s<study>/<image>`` with the project's suffix."""
         del release

@@ -53,6 +53,10 @@ class NihLayout:
         name, patient = found.group(1), found.group(2)
         return ImageId(patient=patient, study=name, image=name)
 
+    def shows_image(self, key: str) -> bool:
+        """Whether the key is an image's."""
+        return _find_image(key) is not None
+
     def key(self, image: ImageId, *, release: str) -> str:
         """``images/<image id>.png``, in every release."""
         del release

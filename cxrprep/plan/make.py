@@ -91,15 +91,15 @@ def make_plan(
         for file in listing:
             found.take(file)
         found.settle(selection, images)
-    if (not found.tables and not found.images) or found.misses(images):
-        _nothing(found, selection)
-    tables = sorted(found.tables, key=attrgetter("dest"))
-    chosen = sorted(found.images, key=attrgetter("dest"))
-    archives = [item for item in tables if item.archive]
-    plain = [item for item in tables if not item.archive]
-    _decide(plain, holdings)
-    _decide(chosen, holdings)
-    _decide_archives(archives, holdings, _member_wanted(choice, layout))
+        if (not found.tables and not found.images) or found.misses(images):
+            _nothing(found, selection)
+        tables = sorted(found.tables, key=attrgetter("dest"))
+        chosen = sorted(found.images, key=attrgetter("dest"))
+        archives = [item for item in tables if item.archive]
+        plain = [item for item in tables if not item.archive]
+        _decide(plain, holdings)
+        _decide(chosen, holdings)
+        _decide_archives(archives, holdings, _member_wanted(choice, layout))
     if in_place:
         for item in (*plain, *archives, *chosen):
             item.archive = False
@@ -182,14 +182,15 @@ class _Sorted:
         if twin is not None:
             self._second(twin, file, dest)
             return
-        image = self._layout.parse(file.key)
+        shown = self._layout.shows_image(file.key)
+        image = self._layout.parse(file.key) if shown and self._choice.by_image else None
         if not self._choice.wants(dest, image):
             self.passed_over += 1
-            self._unwanted_images += image is not None
+            self._unwanted_images += shown
             return
         item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
         self._seen[dest] = item
-        if image is not None:
+        if shown:
             self.images.append(item)
             return
         report = report_of(dest)
@@ -329,9 +330,9 @@ def _differs(file: RemoteFile, held: Held, size: int, *, same_mirror: bool) -> s
     if file.size is not None and file.size != size:
         return f"the mirror has another one, of {file.size} bytes"
     if file.digest is not None and held.digest is not None:
-        algorithm, _, _ = held.digest.partition(":")
+        algorithm, _, value = held.digest.partition(":")
         if algorithm == file.digest.algorithm:
-            return "" if str(file.digest) == held.digest else "the mirror states another digest"
+            return "" if value == file.digest.value else "the mirror states another digest"
     if same_mirror and file.validator is not None and held.validator is not None and file.validator != held.validator:
         return "the mirror's file has changed"
     return ""

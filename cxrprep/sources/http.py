@@ -69,7 +69,9 @@ class HttpSource:
         if self._single:
             yield from self._with_sizes(iter([RemoteFile(urllib.parse.unquote(self._single))]))
             return
-        files = (file for file in self._everything(prefix) if file.key.startswith(prefix))
+        files = self._everything(prefix)
+        if prefix:
+            files = (file for file in files if file.key.startswith(prefix))
         yield from self._with_sizes(files)
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
