@@ -180,10 +180,8 @@ def many(work: Path, repeats: int, *, small: bool) -> list[Row]:
         spent = {who: sorted(cost.cpu for cost in several)[len(several) // 2] for who, several in costs.items()}
         what, peer = f"{count:,} files of {kilobytes} kB", f"xargs -P {CORES} openssl dgst"
         both = in_turn({"ours": lambda r=root: hashing(r), "openssl": lambda r=root: openssl(r, CORES).wall}, repeats)  # type: ignore[misc]  # bound now
-        # Images have tens of kilobytes and more; of texts of two, reading costs a third of what Python costs.
-        floor = 1.0 if kilobytes >= 10 else None
         rows += [
-            Row(f"{what}, digests alone", count / both["ours"], "files/s", peer, count / both["openssl"], floor),
+            Row(f"{what}, digests alone", count / both["ours"], "files/s", peer, count / both["openssl"], 1.0),
             Row(f"{what}, the whole command", count / walls["ours"], "files/s", peer, count / walls["openssl"]),
             Row(f"{what}, CPU time of it", spent["ours"], "s", peer, spent["openssl"], lower=True),
         ]

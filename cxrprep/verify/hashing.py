@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-_BATCH_FILES: Final = 256
-_BATCH_BYTES: Final = 16 << 20
+_BATCH_FILES: Final = 512
+_BATCH_BYTES: Final = 32 << 20
 # Batches under way, a process: enough that none waits for the caller.
 _AHEAD: Final = 2
 
@@ -163,6 +163,8 @@ class _Readers:
 
 
 def _started() -> subprocess.Popen[bytes] | None:
+    if not sys.executable:
+        return None
     try:
         # -P: the modules of this room are no modules of the standard library.
         return subprocess.Popen(

@@ -21,7 +21,8 @@ OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME,
 SCHEMA: Final = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())]
 )
-# Few enough that reading begins at once, many enough that columns pay.
+# The first part is small, so that reading begins at once; later ones are large enough for columns to pay.
+_FIRST_ROWS: Final = 512
 _ROWS: Final = 4096
 _Rows = tuple[list[str], list[int], list[int], list[int]]
 
@@ -43,14 +44,16 @@ def scan(root: Path, problems: list[Finding], leave_out: Iterable[Path] = ()) ->
     """
     skip = {os.fspath(path.resolve()) for path in leave_out}
     rows: _Rows = ([], [], [], [])
+    enough = _FIRST_ROWS
     for path, status in _walk(os.fspath(root), skip, problems):
         if not path.isascii() and not _is_text(path):
             problems.append(find(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release"))
             continue
         _append(rows, path, status)
-        if len(rows[0]) == _ROWS:
+        if len(rows[0]) == enough:
             yield _table(rows)
             rows = ([], [], [], [])
+            enough = min(2 * enough, _ROWS)
     if rows[0]:
         yield _table(rows)
 
