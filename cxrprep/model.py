@@ -172,6 +172,11 @@ class Selection:
         return bool(self.splits or self.views or self.labels)
 
     @property
+    def names_ids(self) -> bool:
+        """Whether it names patients, studies or images."""
+        return bool(self.patients or self.studies or self.images)
+
+    @property
     def is_everything(self) -> bool:
         """Whether it leaves nothing out."""
         return self == Selection(seed=self.seed)

@@ -62,7 +62,7 @@ def plan(
 
 
 def read_plan(
-    file: Path | str,
+    file: Path | str | Plan,
     dataset: str = "",
     root: Path | str | None = None,
     *,
@@ -76,12 +76,14 @@ def read_plan(
 ) -> Result[Plan]:
     """The plan that ``plan.save`` wrote to ``file``, perhaps on another host, with actions for what is here now.
 
-    Raises ``ConfigError`` for a file that is no plan, ``UsageError`` for one of another dataset.
+    A plan that was read already may stand for its file. Raises ``ConfigError`` for a file that is no plan,
+    ``UsageError`` for one of another dataset.
     """
     del selection, release
-    saved = load_plan(Path(file))
+    saved = file if isinstance(file, Plan) else load_plan(Path(file))
     if dataset and find_dataset(dataset).name != saved.dataset:
-        raise UsageError(f"{file} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
+        name = "this" if isinstance(file, Plan) else file
+        raise UsageError(f"{name} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
     mirror = source or saved.mirror
     with opened(
         saved.dataset, root, options, on_event, source=mirror, release=saved.release, state=state, tables=tables

@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folders import Folder, Place, find_place
 from cxrprep.archives import is_archive
 from cxrprep.datasets.spec import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
+from cxrprep.events import Note
 from cxrprep.lock import Record
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, draw, make_plan
+from cxrprep.plan.choice import plain_id
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.transfer.engine import Transfer, TransferOptions
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from cxrprep.credentials import Credentials
     from cxrprep.datasets.spec import DatasetSpec, PublishedFile
     from cxrprep.events import Sink
+    from cxrprep.labels.select import SelectedImages
     from cxrprep.model import RemoteFile, Shard
     from cxrprep.sources.base import Source
+
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +193,13 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
 
 def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
     """The plan for what the mirror lists now."""
-    images = _answered(job, transfer, selection) if selection.needs_tables else None
+    images = _answered(job, transfer, selection).ids if selection.needs_tables else None
     listing = listed(job, selection)
-    if selection.limit is not None or selection.sample is not None:
+    drawing = selection.limit is not None or selection.sample is not None
+    if drawing or selection.names_ids:
         listing = list(listing)
         if any(job.unpacks(file.key) for file in listing):
-            images = _answered(job, transfer, selection) if images is None else images
-            images = draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+            images = _of_archives(job, transfer, selection, images, drawing=drawing)
     made = made_of(job, transfer, listing, selection, images=images)
     return made if job.options.shard is None else made.shard(job.options.shard)
 
@@ -214,7 +219,42 @@ def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
     return made if job.options.shard is None else made.shard(job.options.shard)
 
 
-def _answered(job: Job, transfer: Transfer, selection: Selection) -> frozenset[str]:
+def _of_archives(
+    job: Job, transfer: Transfer, selection: Selection, images: frozenset[str] | None, *, drawing: bool
+) -> frozenset[str] | None:
+    """The images that are wanted of archives: what is in those, only the tables can say before they are here.
+
+    ``None`` when ids alone were asked for, and there are no tables. Raises ``NothingSelectedError`` for ids that the
+    tables do not know.
+    """
+    if images is None:
+        try:
+            found = _answered(job, transfer, selection)
+        except TableError:
+            if drawing:
+                raise
+            return None
+        _say_unknown(job, selection, found)
+        images = found.ids
+    if not images:
+        raise NothingSelectedError(
+            f"the tables of {job.spec.name} know no image that the selection wants", hint="loosen it, or check its ids"
+        )
+    return draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+
+
+def _say_unknown(job: Job, selection: Selection, found: SelectedImages) -> None:
+    """Say which ids the tables do not know."""
+    known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
+    asked = sorted(selection.patients | selection.studies | selection.images)
+    unknown = [name for name in asked if plain_id(name) not in known]
+    shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+    if unknown:
+        message = f"{len(unknown):,} of {len(asked):,} ids are not in the tables of {job.spec.name}: {shown}"
+        job.on_event(Note("download", message, "warning", shown))
+
+
+def _answered(job: Job, transfer: Transfer, selection: Selection) -> SelectedImages:
     """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
     from cxrprep.labels.select import select_images
 
@@ -222,13 +262,12 @@ def _answered(job: Job, transfer: Transfer, selection: Selection) -> frozenset[s
     if tables is None:
         _fetch_tables(job, transfer)
     try:
-        found = select_images(job.spec, job.folder.root, selection, release=None, tables=tables, on_event=job.on_event)
+        return select_images(job.spec, job.folder.root, selection, release=None, tables=tables, on_event=job.on_event)
     except TableError as error:
         other = find_dataset(job.spec.companion) if job.spec.companion else None
         if other is None or _has_tables(other, tables or job.folder.root):
             raise
         raise _of_two(job.spec, other, f"they are not in {tables or job.source.address}") from error
-    return found.ids
 
 
 def _has_tables(spec: DatasetSpec, folder: Path) -> bool:

@@ -24,9 +24,9 @@ def say_foreign(made: Plan, on_event: Sink) -> None:
     """Name the mirror's files that are not taken."""
     if made.foreign:
         names = ", ".join(made.foreign_names[:_SHOWN])
-        on_event(
-            Note(STAGE, f"{made.foreign:,} files of the mirror are no part of the release: {names}", subject=names)
-        )
+        more = ", ..." if made.foreign > _SHOWN else ""
+        some = "a file of the mirror is" if made.foreign == 1 else f"{made.foreign:,} files of the mirror are"
+        on_event(Note(STAGE, f"{some} no part of the release: {names}{more}", subject=names))
 
 
 def _free(root: Path) -> int:

@@ -16,6 +16,7 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from cxrprep.cli.invocation import Invocation
     from cxrprep.events import Sink
+    from cxrprep.plan import Plan
 
 # New objects after which Python looks for cycles, instead of 700.
 _OBJECTS: Final = 250_000
@@ -63,16 +64,20 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
+    saved: Path | Plan | None = from_plan
     if from_plan is not None and "dataset" not in invocation.flags:
-        invocation.flags["dataset"] = (_dataset_of(from_plan), "--from-plan")
+        from cxrprep.plan import load_plan
+
+        saved = load_plan(from_plan)
+        invocation.flags["dataset"] = (saved.dataset, "--from-plan")
     if not invocation.job.dataset and from_plan is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     if not invocation.job.download.then:
         # Plans are very many objects that stay, and hold no cycles. A conversion may leave some, with pixels in them.
         gc.set_threshold(_OBJECTS)
     with invocation.events() as sink:
-        if from_plan is not None:
-            planned = read_plan(invocation, from_plan, sink)
+        if saved is not None:
+            planned = read_plan(invocation, saved, sink)
         elif dry_run or save_plan:
             planned = plan(invocation, sink)
         else:
@@ -105,18 +110,12 @@ def plan(invocation: Invocation, sink: Sink) -> Any:
     return api.plan(**download_arguments(invocation), on_event=sink)
 
 
-def read_plan(invocation: Invocation, file: Path, sink: Sink) -> Any:
+def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
     """A saved plan, brought up to what is here now."""
     from cxrprep import api
     from cxrprep.cli.arguments import download_arguments
 
     return api.read_plan(file, **download_arguments(invocation), on_event=sink)
-
-
-def _dataset_of(file: Path) -> str:
-    from cxrprep.plan import load_plan
-
-    return load_plan(file).dataset
 
 
 def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:

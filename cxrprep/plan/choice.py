@@ -18,11 +18,11 @@ _WORD: Final = re.compile(r"[A-Za-z]+")
 _ROOM: Final = 10_000
 
 
-def _plain(identifier: str) -> str:
+def plain_id(identifier: str) -> str:
     """An id without the decoration that people add or drop: ``p10000032``, ``patient00001``, ``1`` for ``00000001``."""
     text = identifier.strip()
     if "/" in text:
-        return "/".join(_plain(part) for part in text.split("/"))
+        return "/".join(plain_id(part) for part in text.split("/"))
     word = _WORD.match(text)
     digits = text[word.end() :] if word else text
     return digits.lstrip("0") or "0" if digits.isdecimal() else text.lower()
@@ -68,8 +68,8 @@ class Choice:
         """Raises nothing; globs that match nothing show in the plan."""
         self._include = _globs(selection.include)
         self._exclude = _globs(selection.exclude)
-        self._patients = frozenset(map(_plain, selection.patients))
-        self._studies = frozenset(map(_plain, selection.studies))
+        self._patients = frozenset(map(plain_id, selection.patients))
+        self._studies = frozenset(map(plain_id, selection.studies))
         wanted = images
         if selection.images:
             wanted = selection.images if wanted is None else wanted & selection.images
@@ -91,12 +91,12 @@ class Choice:
 
     def wants_study(self, patient: str, study: str) -> bool:
         """Whether the patients and studies want this study; NIH's image ids stand for their studies."""
-        if self._patients and _plain(patient) not in self._patients:
+        if self._patients and plain_id(patient) not in self._patients:
             return False
         if not self._studies:
             return True
-        plain = _plain(study)
-        return plain in self._studies or f"{_plain(patient)}/{plain}" in self._studies
+        plain = plain_id(study)
+        return plain in self._studies or f"{plain_id(patient)}/{plain}" in self._studies
 
     def wants(self, path: str, image: ImageId | None) -> bool:
         """Whether the file at ``path``, which shows ``image``, is wanted; tables are subject to globs alone."""

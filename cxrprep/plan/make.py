@@ -13,6 +13,7 @@ from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.paths import safe_path
 from cxrprep.plan.choice import Choice, draw, report_of
 from cxrprep.plan.items import Action, Item, Plan
+from cxrprep.sources.sums import NAMES as SUMS_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,6 +170,9 @@ class _Sorted:
         except UnsafePathError:
             dest = None
         if dest is None:
+            if file.key.rpartition("/")[2] in SUMS_NAMES:
+                # The mirror's list of what it has: it describes the release, and is no stray file.
+                return
             self.foreign += 1
             if len(self.foreign_names) < _NAMES_SHOWN:
                 self.foreign_names.append(file.key)

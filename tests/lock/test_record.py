@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from cxrprep.errors import ConfigError, IntegrityError, StorageError, UnsafePathError, UsageError
 from cxrprep.lock import FILES_NAME, LOCK_NAME, FileEntry, FileState, Origin, Record, check_path
 from cxrprep.model import Digest, LabelTest, Selection, Split
+from cxrprep.paths import UNSAFE_PATTERN, is_safe
 
 SHA = Digest("sha256", "ab" * 32)
 MD5 = Digest("md5", "0f" * 16)
@@ -150,6 +152,12 @@ def test_odd_but_harmless_paths_are_taken(path: str) -> None:
     assert check_path(path) == path
 
 
+@given(st.text(st.sampled_from("ab.-_/:\\C \x00\x7fé\udcff"), max_size=8))
+def test_a_path_that_looks_plain_is_a_path_that_is_safe(path: str) -> None:
+    alone = re.search(UNSAFE_PATTERN + "|[\ud800-\udfff]", path) is None
+    assert is_safe(path) == alone
+
+
 # ---- killed, torn, side by side ----
 
 _WRITER = textwrap.dedent("""
@@ -278,6 +286,37 @@ def test_a_record_is_a_dictionary_on_disk(
             record.save()
         assert {key: one.size for key, one in record.entries.items()} == model
     assert {key: one.size for key, one in Record.open(root).entries.items()} == model
+
+
+def test_columns_are_read_as_their_entries(tmp_path: Path) -> None:
+    nih(
+        tmp_path,
+        entry("a", archive="one.zip", validator='"1"'),
+        entry("b", state=FileState.DISCARDED),
+        entry("c", archive="two.zip"),
+        FileEntry("d", 1),
+    )
+    record = Record.open(tmp_path)
+    assert list(record.rows(["path", "archive", "state", "validator", "digest"])) == [
+        ("a", "one.zip", "here", '"1"', str(SHA)),
+        ("b", None, "discarded", None, str(SHA)),
+        ("c", "two.zip", "here", None, str(SHA)),
+        ("d", None, "here", None, None),
+    ]
+    record.add(entry("aa"))
+    assert [path for (path,) in record.rows(["path"])] == ["a", "aa", "b", "c", "d"]
+
+
+def test_a_folder_without_a_record_is_opened_without_pyarrow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import cxrprep.api.fetch; from cxrprep.lock import Record\n"
+        "with Record.open(Path(sys.argv[1])) as record:\n"
+        "    assert record.get('a') is None and not list(record.rows(['path']))\n"
+        "    record.describe(dataset='chexpert', release='v1.0')\n"
+        "print('pyarrow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_many_files_are_folded_into_columns_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_a_draw_depends_on_nothing_but_ids_and_seed(
     assert len(drawn) == min(sample, len(images), limit if limit is not None else len(images))
     # A smaller draw is part of a larger one of the same seed.
     assert draw(images, sample=sample // 2, seed=seed) <= draw(images, sample=sample, seed=seed)
+
+
+def test_a_draw_from_many_is_the_draw_from_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number * 7919 % 1000:04d}" for number in range(3000)]
+    whole = draw(names, sample=30, seed=3), draw(names, limit=30)
+    monkeypatch.setattr(sys.modules["cxrprep.plan.choice"], "_ROOM", 0)
+    assert (draw(names, sample=30, seed=3), draw(iter(names), limit=30)) == whole
+    assert whole[1] == frozenset(sorted(set(names))[:30])
 
 
 def saved(folder: Path) -> Path:

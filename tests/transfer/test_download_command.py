@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +96,46 @@ def test_a_selection_brings_what_it_names_and_no_more(
 ) -> None:
     ok("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, *words)
     assert images(tmp_path / "root") == wanted(*numbers)
+
+
+def archived(mirror: Path, nih: Path) -> Path:
+    """The mirror in NIH's own form: tables beside an archive of images."""
+    shutil.copytree(nih, mirror, ignore=shutil.ignore_patterns("images"))
+    with tarfile.open(mirror / "images_001.tar.gz", "w:gz") as tar:
+        tar.add(nih / "images", "images")
+    return mirror
+
+
+def test_ids_that_the_tables_do_not_know_fetch_no_archive(tmp_path: Path, nih: Path) -> None:
+    mirror, root = archived(tmp_path / "mirror", nih), tmp_path / "root"
+    done = cxrprep("download", "nih-chestxray14", root, "--source", mirror, "--patients", "99999999")
+    assert done.code == 8
+    assert "99999999" in done.stderr
+    assert not list(root.glob("images*"))
+    done = cxrprep("download", "nih-chestxray14", root, "--source", mirror, "--patients", "00000002,99999999")
+    assert done.code == 0
+    assert "1 of 2 ids" in done.stderr
+    assert "99999999" in done.stderr
+    assert [path.name for path in (root / "images").iterdir()] == ["00000002_000.png"]
+
+
+def test_ids_without_tables_are_looked_for_in_the_archives(tmp_path: Path, nih: Path) -> None:
+    mirror, root = archived(tmp_path / "mirror", nih), tmp_path / "root"
+    for table in [*mirror.glob("*.csv"), *mirror.glob("*.txt")]:
+        table.unlink()
+    ok("download", "nih-chestxray14", root, "--source", mirror, "--patients", "00000002")
+    assert [path.name for path in (root / "images").iterdir()] == ["00000002_000.png"]
+
+
+def test_a_stray_file_is_named_and_a_list_of_checksums_is_none(tmp_path: Path, nih: Path) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(nih, mirror)
+    (mirror / "MD5SUMS").write_text("")
+    done = cxrprep("download", "nih-chestxray14", tmp_path / "one", "--source", mirror)
+    assert "no part of the release" not in done.stderr
+    (mirror / "notes.docx").write_text("")
+    done = cxrprep("download", "nih-chestxray14", tmp_path / "two", "--source", mirror)
+    assert "a file of the mirror is no part of the release: notes.docx" in done.stderr
 
 
 def test_a_list_of_ids_as_csv_and_as_parquet(tmp_path: Path, mimic: Path) -> None:
