@@ -131,7 +131,7 @@ def check_phi(
     unreadable: list[tuple[str, str]] = []
     suspect_files = 0
     work = ((inputs.address, item.relative) for item in inputs.items())
-    for looked in (engine or Engine()).run(look, work, batch=100):
+    for looked in (engine or Engine()).run(look, work, batch=100, on_event=on_event):
         on_event(Advanced("check-phi", items=1))
         if isinstance(looked, Lost):
             unreadable.append((looked.item[1], looked.cause))

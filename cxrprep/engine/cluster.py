@@ -11,14 +11,17 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.engine.processes import Lost, Shelter
 from cxrprep.errors import CxrprepError, MissingExtraError, SourceUnreachableError, UsageError
+from cxrprep.events import Note, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from cxrprep.events import Sink
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,6 +31,8 @@ _CONNECT_SECONDS: Final = 20
 _AHEAD: Final = 4
 # How long the size of a cluster that grows and shrinks is taken as known, in seconds.
 KNOWN: Final = 2.0
+# A cluster without workers is said after so many seconds.
+LONELY: Final = 5.0
 # Dask gives a task up when four workers ended over it. With crashes kept out of them these were nodes that went away.
 _PATIENCE: Final = 25
 
@@ -46,11 +51,11 @@ def _own_shelter() -> Shelter:
     return found
 
 
-def _sheltered(function: Callable[[Sequence[T]], Sequence[R]], held: list[T]) -> list[R | Lost[T]]:
+def _sheltered(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> list[R | Lost[T]]:
     """A batch in the process beside this thread of a worker."""
     own = _own_shelter()
     with own.guard:
-        return list(own.run(function, held))
+        return list(own.run(function, held, seconds))
 
 
 def _call_sheltered(function: Callable[..., R], args: tuple[Any, ...], options: dict[str, Any]) -> R:
@@ -95,22 +100,48 @@ class Cluster:
     inner: cf.Executor
     threads: int = 0
     asked: float = -KNOWN
+    seen: float = field(default_factory=time.monotonic)
+    told: bool = False
 
     @property
     def executor(self) -> cf.Executor:
         """For single calls."""
         return _Sheltered(self.inner)
 
-    def submit(self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T]) -> cf.Future[list[R | Lost[T]]]:
+    def submit(
+        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
+    ) -> cf.Future[list[R | Lost[T]]]:
         """A batch on its way."""
-        return self.inner.submit(_sheltered, function, held)
+        return self.inner.submit(_sheltered, function, held, seconds)
 
     def most(self) -> int:
         """How many batches may be under way: four a thread, as the cluster is now."""
         if time.monotonic() - self.asked >= KNOWN:
             self.threads = sum(self.client.nthreads().values())
             self.asked = time.monotonic()
+            if self.threads:
+                self.seen = self.asked
         return max(1, self.threads) * _AHEAD
+
+    def tell_waiting(self, on_event: Sink) -> None:
+        """Say once that nobody works, and where to look."""
+        if self.threads:
+            self.told = False
+        elif not self.told and time.monotonic() - self.seen >= LONELY:
+            self.told = True
+            board = self.dashboard()
+            message = (
+                f"the Dask scheduler at {self.client.scheduler.address} has no worker; waiting for one"
+                f"{f', dashboard: {board}' if board else ''}"
+            )
+            on_event(Note("engine", message, "warning", self.client.scheduler.address))
+
+    def dashboard(self) -> str:
+        """The address of the scheduler's dashboard; empty when it has none."""
+        try:
+            return str(self.client.dashboard_link or "")
+        except (KeyError, AttributeError, ValueError):
+            return ""
 
     def result(self, future: cf.Future[R]) -> R | None:
         """What a task gave; ``None`` when its workers went away. Raises what it raised, or that the cluster is gone."""
@@ -134,7 +165,11 @@ class Cluster:
             raise
 
     def results(
-        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]]
+        self,
+        function: Callable[[Sequence[T]], Sequence[R]],
+        batches: Iterator[list[T]],
+        seconds: float = 0.0,
+        on_event: Sink = ignore,
     ) -> Iterator[R | Lost[T]]:
         """What the batches give, as they end, with a bounded number of them under way."""
         waiting: dict[cf.Future[list[R | Lost[T]]], list[T]] = {}
@@ -146,9 +181,10 @@ class Cluster:
                     held = again.pop() if again else next(batches, None)
                     if held is None:
                         break
-                    waiting[self.submit(function, held)] = held
+                    waiting[self.submit(function, held, seconds)] = held
                 if not waiting:
                     return
+                self.tell_waiting(on_event)
                 done, _ = cf.wait(waiting, timeout=KNOWN, return_when=cf.FIRST_COMPLETED)
                 for future in done:
                     held = waiting.pop(future)

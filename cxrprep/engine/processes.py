@@ -1,7 +1,8 @@
 """Worker processes of this machine, and what is left of them when one dies.
 
 A worker that dies takes only its batch with it. Each writes down the serial number of the batch it works on, so that
-the guilty are looked for among those alone: in a process of their own, in halves, until one item is left.
+the guilty are looked for among those alone: in a process of their own, in halves, until one item is left. One that is
+at an item for too long is ended (see ``cxrprep.engine.watch``), and that item is named at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import types
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from cxrprep.engine.watch import IDLE, Desks, Watch
 from cxrprep.errors import CxrprepError
 
 if TYPE_CHECKING:
@@ -28,16 +31,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_IDLE: Final = -1
+# Seconds that a run which ends too early waits for what its workers are at.
+GRACE: Final = 5.0
+_OFTEN: Final = 0.02
 _DIED: Final = "the worker process died over it (a crash in a decoder, or memory ran out)"
 
 
 @dataclass(frozen=True, slots=True)
 class Lost(Generic[T]):
-    """An item whose worker process died while it had nothing else to do; ``cause`` says how."""
+    """An item over which a worker process died; ``cause`` says how. ``late``: it was ended, the item took too long."""
 
     item: T
     cause: str
+    late: bool = False
+
+
+def _without(held: list[T], place: int, seconds: float) -> tuple[Lost[T], list[T]]:
+    """The item that took too long, and the others of its batch."""
+    # The one item of a batch may be many things (a shard of images), each of which it announced.
+    place = min(place, len(held) - 1)
+    cause = f"no end of the work on it after {seconds:g} s; its process was ended"
+    return Lost(held[place], cause, late=True), held[:place] + held[place + 1 :]
 
 
 def available_cores() -> int:
@@ -76,20 +90,29 @@ class _Spawn(context.SpawnContext):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The executor, and a place for each worker where it writes down the serial number of its batch."""
+    """The executor, and a desk for each worker where it writes down what it is at."""
 
     executor: cf.ProcessPoolExecutor
-    at_work: Any
+    desks: Desks
 
     @classmethod
     def of(cls, workers: int) -> Pool:
         """A pool of ``workers`` processes, each started when it is needed."""
         spawn = _Spawn()
-        at_work, taken = spawn.RawArray("q", [_IDLE] * workers), spawn.Value("i", 0)
-        executor = cf.ProcessPoolExecutor(
-            workers, mp_context=spawn, initializer=_begin_worker, initargs=(at_work, taken)
-        )
-        return cls(executor, at_work)
+        desks, taken = Desks(spawn, workers), spawn.Value("i", 0)
+        executor = cf.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(desks, taken))
+        return cls(executor, desks)
+
+    def hurry(self) -> None:
+        """Let workers end what they are at for a little while, then end them; the way out after Ctrl-C or an error."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + GRACE
+        while busy := self.desks.busy():
+            if time.monotonic() >= until:
+                for desk in busy:
+                    self.desks.end(desk)
+                return
+            time.sleep(_OFTEN)
 
 
 @contextmanager
@@ -98,15 +121,18 @@ def pool(workers: int) -> Iterator[Pool]:
     made = Pool.of(workers)
     try:
         yield made
+    except BaseException:
+        made.hurry()
+        raise
     finally:
         made.executor.shutdown(wait=True, cancel_futures=True)
 
 
-_own: Any = None
+_own: Desks | None = None
 _slot = 0
 
 
-def _begin_worker(at_work: Any, taken: Any) -> None:
+def _begin_worker(desks: Desks, taken: Any) -> None:
     global _own, _slot  # noqa: PLW0603  # a worker process is one worker for its whole life
     import signal
 
@@ -115,7 +141,9 @@ def _begin_worker(at_work: Any, taken: Any) -> None:
     with taken.get_lock():
         _slot = taken.value
         taken.value += 1
-    _own = at_work
+    if _slot < len(desks):
+        _own = desks
+        desks.process[_slot] = os.getpid()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -128,12 +156,28 @@ def _end_with_parent() -> None:
 
 
 def _work(function: Callable[[Sequence[T]], Sequence[R]], serial: int, held: list[T]) -> Sequence[R]:
-    if _own is not None and _slot < len(_own):
-        _own[_slot] = serial
+    if _own is not None:
+        _own.items[_slot] = 0
+        _own.serial[_slot] = serial
     results = function(held)
-    if _own is not None and _slot < len(_own):
-        _own[_slot] = _IDLE
+    if _own is not None:
+        _own.serial[_slot] = IDLE
     return results
+
+
+def begin_item() -> None:
+    """Announce that the function of a batch begins its next item, so that one without end can be told and ended.
+
+    A function that announces nothing has all the time in the world. Outside of a worker process nothing happens.
+    """
+    if _own is not None:
+        _own.items[_slot] += 1
+
+
+def end_item() -> None:
+    """Announce that what follows belongs to no item, such as writing what was made of all."""
+    if _own is not None:
+        _own.items[_slot] = 0
 
 
 class Running(Generic[T, R]):
@@ -145,13 +189,15 @@ class Running(Generic[T, R]):
         pool: Pool,
         batches: Iterator[list[T]],
         most: int,
+        seconds: float = 0.0,
     ) -> None:
-        """``most`` batches are under way at once."""
+        """``most`` batches are under way at once, ``seconds`` are granted to each item (0: any time)."""
         self.broken = False
         self._function = function
         self._pool = pool
         self._batches = batches
         self._most = most
+        self._watch = Watch(pool.desks, seconds)
         self._serial = itertools.count()
         self._waiting: dict[cf.Future[Sequence[R]], tuple[int, list[T]]] = {}
 
@@ -161,7 +207,8 @@ class Running(Generic[T, R]):
             self._submit()
             if not self._waiting:
                 return
-            done, _ = cf.wait(self._waiting, return_when=cf.FIRST_COMPLETED)
+            done, _ = cf.wait(self._waiting, timeout=self._watch.every, return_when=cf.FIRST_COMPLETED)
+            self._watch.look()
             for future in done:
                 if isinstance(future.exception(), BrokenProcessPool):
                     self.broken = True
@@ -180,11 +227,23 @@ class Running(Generic[T, R]):
                 self._waiting[cf.Future()] = (serial, held)
                 return
 
-    def divided(self) -> tuple[list[list[T]], list[list[T]]]:
-        """What is not done, as the batches that were being worked on, and those that had not begun."""
-        begun = set(self._pool.at_work)
+    def divided(self) -> tuple[list[Lost[T]], list[list[T]], list[list[T]]]:
+        """What is not done: an item that took too long, batches that may have killed, and innocent ones."""
+        late = self._watch.late()
+        if late is not None:
+            # The others died of that one's end, which broke the pool.
+            lost: list[Lost[T]] = []
+            innocent = []
+            for serial, held in self._waiting.values():
+                rest = held
+                if serial == late[0]:
+                    one, rest = _without(held, late[1], self._watch.seconds)
+                    lost.append(one)
+                innocent.append(rest)
+            return lost, [], [held for held in innocent if held]
+        begun = set(self._pool.desks.serial)
         suspects = [held for serial, held in self._waiting.values() if serial in begun]
-        return suspects, [held for serial, held in self._waiting.values() if serial not in begun]
+        return [], suspects, [held for serial, held in self._waiting.values() if serial not in begun]
 
 
 class Shelter:
@@ -195,14 +254,27 @@ class Shelter:
         self._pool: Pool | None = None
         self.guard = threading.Lock()
 
-    def run(self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T]) -> Iterator[R | Lost[T]]:
-        """The results of a batch; when the process dies over it, of its halves, down to the item that kills."""
+    def run(
+        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
+    ) -> Iterator[R | Lost[T]]:
+        """The results of a batch; when the process dies over it, of its halves, down to the item that kills.
+
+        ``seconds`` are granted to each item, 0 grants any time.
+        """
         stack = [held]
         while stack:
             batch = stack.pop()
+            watch = Watch(self._started().desks, seconds)
             try:
-                results = self.call(function, batch)
+                results = self._ended(self._started().executor.submit(_work, function, 0, batch), watch)
             except BrokenProcessPool:
+                self.close()
+                late = watch.late()
+                if late is not None:
+                    lost, rest = _without(batch, late[1], seconds)
+                    yield lost
+                    stack += [rest] if rest else []
+                    continue
                 half = len(batch) // 2
                 if half:
                     stack += [batch[half:], batch[:half]]
@@ -213,22 +285,31 @@ class Shelter:
 
     def call(self, function: Callable[..., R], *args: Any, **options: Any) -> R:
         """What the function gives, in the process. Raises ``BrokenProcessPool`` when it dies over it."""
-        if self._pool is None:
-            self._pool = Pool.of(1)
-            self._greet()
         try:
-            return self._pool.executor.submit(function, *args, **options).result()
+            return self._started().executor.submit(function, *args, **options).result()
         except BrokenProcessPool:
             self.close()
             raise
 
-    def _greet(self) -> None:
-        assert self._pool is not None
-        try:
-            self._pool.executor.submit(os.getpid).result()
-        except BrokenProcessPool as error:
-            self.close()
-            raise no_workers() from error
+    def _started(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool.of(1)
+            try:
+                self._pool.executor.submit(os.getpid).result()
+            except BrokenProcessPool as error:
+                self.close()
+                raise no_workers() from error
+        return self._pool
+
+    def _ended(self, future: cf.Future[R], watch: Watch) -> R:
+        while not cf.wait([future], timeout=watch.every).done:
+            watch.look()
+        return future.result()
+
+    def hurry(self) -> None:
+        """Wait a little for what is under way, then end the process."""
+        if self._pool is not None:
+            self._pool.hurry()
 
     def close(self) -> None:
         """End the process."""
@@ -242,7 +323,11 @@ def shelter() -> Iterator[Shelter]:
     """A shelter for as long as the block lasts."""
     made = Shelter()
     with contextlib.closing(made):
-        yield made
+        try:
+            yield made
+        except BaseException:
+            made.hurry()
+            raise
 
 
 def no_workers() -> CxrprepError:

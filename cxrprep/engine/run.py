@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from cxrprep.engine.cluster import cluster
 from cxrprep.engine.processes import Lost, Running, available_cores, no_workers, pool, shelter
 from cxrprep.errors import UsageError
+from cxrprep.events import ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
+
+    from cxrprep.events import Sink
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,13 +48,21 @@ class Engine:
         return 1 if self.name == "inline" else self.jobs or available_cores()
 
     def run(
-        self, function: Callable[[Sequence[T]], Sequence[R]], items: Iterable[T], *, batch: int = 32
+        self,
+        function: Callable[[Sequence[T]], Sequence[R]],
+        items: Iterable[T],
+        *,
+        batch: int = 32,
+        seconds: float = 0.0,
+        on_event: Sink = ignore,
     ) -> Iterator[R | Lost[T]]:
         """What ``function`` gives for each batch of ``items``, flattened, as batches finish.
 
         ``function`` and items must be picklable. Order within a batch is kept, order of batches is not promised. An
         item over which its process dies is ``Lost``; an exception of ``function`` ends the run. No worker is started
-        for no items. Raises ``SourceUnreachableError`` when no cluster answers.
+        for no items. With ``seconds`` the process that works longer on an item that ``function`` announced (see
+        ``begin_item``) is ended, and the item ``Lost``; inline nobody watches. Raises ``SourceUnreachableError`` when
+        no cluster answers.
         """
         batches = _batches(items, batch)
         first = next(batches, None)
@@ -60,30 +71,31 @@ class Engine:
         batches = itertools.chain((first,), batches)
         if self.name == "dask":
             with cluster(self.scheduler) as there:
-                yield from there.results(function, batches)
+                yield from there.results(function, batches, seconds, on_event)
         elif self.name == "inline":
             for held in batches:
                 yield from function(held)
         else:
-            yield from self._here(function, batches)
+            yield from self._here(function, batches, seconds)
 
     def _here(
-        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]]
+        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float
     ) -> Iterator[R | Lost[T]]:
         idle_deaths = 0
         while True:
             with pool(self.workers) as processes:
-                running = Running(function, processes, batches, self.workers * _AHEAD)
+                running = Running(function, processes, batches, self.workers * _AHEAD, seconds)
                 yield from running.results()
                 if not running.broken:
                     return
-                suspects, innocent = running.divided()
-            idle_deaths = 0 if suspects else idle_deaths + 1
+                late, suspects, innocent = running.divided()
+            yield from late
+            idle_deaths = 0 if late or suspects else idle_deaths + 1
             if idle_deaths == _IDLE_DEATHS:
                 raise no_workers()
             with shelter() as alone:
                 for held in suspects:
-                    yield from alone.run(function, held)
+                    yield from alone.run(function, held, seconds)
             batches = itertools.chain(innocent, batches)
 
     @contextmanager

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.engine import Engine, Lost
+from cxrprep.engine import Engine, Lost, begin_item
 from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
 from cxrprep.images.encode import Mark, encode
@@ -156,7 +156,10 @@ def convert(
                 else:
                     yield found
 
-    for outcome in (engine or Engine()).run(functools.partial(convert_batch, task=task), to_do(), batch=_BATCH):
+    work = functools.partial(convert_batch, task=task)
+    for outcome in (engine or Engine()).run(
+        work, to_do(), batch=_BATCH, seconds=limits.seconds, on_event=on_event
+    ):  # fmt: skip
         if isinstance(outcome, Lost):
             outcome = lost(outcome)  # noqa: PLW2901  # the same image, told in this room's words
         elif finished is not None:
@@ -191,10 +194,11 @@ class Progress:
 
 def lost(outcome: Lost[ConvertItem]) -> Converted:
     """An image over which worker processes died, as a failure."""
-    return Converted(
-        outcome.item, "error", error=f"{outcome.item.source}: {outcome.cause}", kind="ImageError",
-        hint="look at the file; it is left out until then",
-    )  # fmt: skip
+    hint = "look at the file; it is left out until then"
+    if outcome.late:
+        hint = "look at the file; raise the limit with --max-seconds when it is genuine"
+    error = f"{outcome.item.source}: {outcome.cause}"
+    return Converted(outcome.item, "error", error=error, kind="ImageError", hint=hint)
 
 
 def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted]:
@@ -241,6 +245,7 @@ def make(
 
     ``finished_one`` gives the output that was made of a source of this digest: its mark, its size, its bytes.
     """
+    begin_item()
     data: bytes | None = None
     # Before the bytes: a source that changes meanwhile is then seen to have changed.
     stamp = item.stamp or stamp_of(item.source) or ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.engine import Engine, Lost
+from cxrprep.engine import Engine, Lost, end_item
 from cxrprep.errors import UsageError
 from cxrprep.events import StageStarted, ignore
 from cxrprep.images import convert as converting
@@ -56,7 +56,7 @@ class ShardPlan:
     name: str
     items: tuple[ConvertItem, ...]
     keys: tuple[str, ...]
-    known_to_kill: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    known_to_kill: Mapping[str, Lost[ConvertItem]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +156,23 @@ def convert_to_shards(
                 yield plan if held is None else dataclasses.replace(plan, items=held)
 
     work = functools.partial(_make_shards, task=task, form=form)
-    for done in where.run(work, to_do(), batch=1):
+    run = functools.partial(where.run, batch=1, seconds=limits.seconds, on_event=on_event)
+    for done in run(work, to_do()):
         if isinstance(done, Lost):
             # Which of its images it was, is found with each image alone; then the shard is made without it.
             killers = _killers(done.item, task, where)
             again = dataclasses.replace(done.item, known_to_kill=killers)
-            for second in where.run(work, [again], batch=1):
+            for second in run(work, [again]):
                 told(_given_up(second) if isinstance(second, Lost) else second)
         else:
             told(done)
     progress.flush()
 
 
-def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, str]:
+def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, Lost[ConvertItem]]:
     probe = functools.partial(_probe, task=task)
-    outcomes = engine.run(probe, plan.items, batch=_PROBED)
-    return {outcome.item.relative: outcome.cause for outcome in outcomes if isinstance(outcome, Lost)}
+    outcomes = engine.run(probe, plan.items, batch=_PROBED, seconds=task.limits.seconds)
+    return {outcome.item.relative: outcome for outcome in outcomes if isinstance(outcome, Lost)}
 
 
 def _probe(items: Sequence[ConvertItem], *, task: Task) -> list[None]:
@@ -181,7 +182,7 @@ def _probe(items: Sequence[ConvertItem], *, task: Task) -> list[None]:
 
 
 def _given_up(done: Lost[ShardPlan]) -> ShardDone:
-    lost = (converting.lost(Lost(item, done.cause)) for item in done.item.items)
+    lost = (converting.lost(Lost(item, done.cause, done.late)) for item in done.item.items)
     return ShardDone(done.item.name, tuple(lost))
 
 
@@ -222,6 +223,7 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
             outcomes.append(dataclasses.replace(outcome, path=path) if encoded is not None else outcome)
             if encoded is not None:
                 yield key, encoded, _row(outcome, task)
+        end_item()
 
     def write(part: Path) -> None:
         if form == "webdataset":
@@ -247,10 +249,10 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
 
 
 def _image(
-    item: ConvertItem, member: str, task: Task, held: Held, killers: Mapping[str, str]
+    item: ConvertItem, member: str, task: Task, held: Held, killers: Mapping[str, Lost[ConvertItem]]
 ) -> tuple[Converted, bytes | None]:
     if item.relative in killers:
-        return converting.lost(Lost(item, killers[item.relative])), None
+        return converting.lost(killers[item.relative]), None
 
     def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
         data = held.get(member)

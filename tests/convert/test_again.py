@@ -290,7 +290,7 @@ def test_the_order_in_which_images_are_done_is_in_no_byte_of_the_manifest(tmp_pa
     class Backwards:
         name, jobs, workers = "inline", 1, 1
 
-        def run(self, function, items, *, batch):
+        def run(self, function, items, *, batch, seconds, on_event):
             for item in reversed(list(items)):
                 yield from function([item])
 

@@ -48,6 +48,33 @@ def test_a_segfault_in_a_decoder_costs_one_image(tmp_path: Path, to: str, jobs: 
         assert {name: made[name] for name in wanted} == wanted
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "jobs"), [("files", 2), ("webdataset", 1)])
+def test_a_decoder_without_end_costs_one_image(tmp_path: Path, to: str, jobs: int) -> None:
+    root = folder(tmp_path / "in")
+    (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"TREADMILL"))
+    words = ("--recipe", "square-224", "--to", to, "--per-shard", 40, "--jobs", jobs, "--max-seconds", 4)
+    code, value, said = run("convert", root, *words, "--out", tmp_path / "out", PYTHONPATH=POISON)
+    assert code == 3, said
+    assert (value["images"], value["failed"]) == (30, 1)
+    row = pq.read_table(tmp_path / "out/manifests/failures.parquet").to_pylist()[0]
+    assert row["path"] == "i0155.png"
+    assert "no end of the work on it after 4 s" in row["message"]
+    assert "--max-seconds" in row["hint"]
+
+
+def test_ctrl_c_ends_a_run_whose_decoder_has_no_end(tmp_path: Path) -> None:
+    root = folder(tmp_path / "in", 3)
+    (root / "i0025.png").write_bytes(hospital.png(hospital.small(1), b"TREADMILL"))
+    out = tmp_path / "out"
+    process = start("convert", root, "--recipe", "square-224", "--out", out, "--jobs", 1, PYTHONPATH=POISON)
+    while process.poll() is None and len([*out.rglob("i*.png")]) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+
+
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     need("dask")

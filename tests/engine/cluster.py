@@ -35,6 +35,19 @@ def cluster(workers: int) -> Iterator[str]:
             process.wait(timeout=60)
 
 
+@contextmanager
+def joined(scheduler: str) -> Iterator[None]:
+    """One worker more, of one thread."""
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--nthreads", "1", "--no-dashboard"]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=env) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
 def main() -> None:
     from distributed import LocalCluster
 

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from cxrprep.engine import begin_item, end_item
+
 
 def squares(batch: list[int]) -> list[int]:
     return [n * n for n in batch]
@@ -38,4 +40,34 @@ def fail(batch: list[int]) -> list[int]:
 
 def die(batch: list[int]) -> list[int]:
     os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
+def squares_or_hang(batch: list[int]) -> list[int]:
+    """7 and 40 have no end."""
+    for n in batch:
+        begin_item()
+        while n in {7, 40}:
+            time.sleep(1)
+    return [n * n for n in batch]
+
+
+def hang_or_crash(batch: list[int]) -> list[int]:
+    """3 has no end, 5 ends the process."""
+    for n in batch:
+        begin_item()
+        while n == 3:
+            time.sleep(1)
+        if n == 5:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return batch
+
+
+def long_but_in_many_steps(batch: list[int]) -> list[int]:
+    """Each item is short, what follows is long and belongs to none."""
+    for _ in batch:
+        begin_item()
+        time.sleep(0.3)
+    end_item()
+    time.sleep(1.5)
     return batch

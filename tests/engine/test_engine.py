@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import pytest
 
 from cxrprep.engine import Engine, Lost
 from cxrprep.errors import SourceUnreachableError, UsageError
+from cxrprep.events import Event, Note
 from tests.engine import jobs
+from tests.engine.cluster import cluster, joined
+from tests.parts import need
 
 PROJECT = Path(__file__).parents[2]
 
@@ -43,6 +47,31 @@ def test_items_over_which_a_worker_crashes_are_named_and_the_others_are_done(wor
     assert sorted(outcome.item for outcome in lost) == [7, 40]
     assert all("died" in outcome.cause for outcome in lost)
     assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_items_without_end_are_named_and_the_others_are_done(workers: int) -> None:
+    found = list(Engine(jobs=workers).run(jobs.squares_or_hang, range(60), batch=8, seconds=1))
+    lost = [outcome for outcome in found if isinstance(outcome, Lost)]
+    assert sorted(outcome.item for outcome in lost) == [7, 40]
+    assert all(outcome.late and "after 1 s" in outcome.cause for outcome in lost)
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
+
+
+def test_a_crash_and_an_item_without_end_are_told_apart() -> None:
+    found = list(Engine(jobs=2).run(jobs.hang_or_crash, range(12), batch=6, seconds=1))
+    lost = {outcome.item: outcome.late for outcome in found if isinstance(outcome, Lost)}
+    assert lost == {3: True, 5: False}
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n for n in range(12) if n not in {3, 5}]
+
+
+def test_the_limit_is_for_each_item_and_for_announced_items_only() -> None:
+    assert list(Engine(jobs=1).run(jobs.long_but_in_many_steps, range(6), batch=6, seconds=1)) == [*range(6)]
+
+
+def test_without_a_limit_nobody_is_ended() -> None:
+    running = Engine(jobs=1).run(jobs.long_but_in_many_steps, range(2), batch=2, seconds=0)
+    assert list(running) == [0, 1]
 
 
 def test_an_exception_of_the_function_ends_the_run() -> None:
@@ -151,6 +180,33 @@ def _children() -> list[str]:
             if "spawn_main" in command:
                 found.append(command)
     return found
+
+
+@pytest.mark.slow
+def test_on_a_cluster_too_an_item_without_end_is_named(scheduler: str) -> None:
+    engine = Engine("dask", scheduler=scheduler)
+    found = list(engine.run(jobs.squares_or_hang, range(60), batch=5, seconds=1))
+    assert sorted(outcome.item for outcome in found if isinstance(outcome, Lost)) == [7, 40]
+    assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_said_once_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("dask")
+    monkeypatch.setattr("cxrprep.engine.cluster.LONELY", 0.1)
+    told: list[Event] = []
+    with cluster(0) as address:
+        running = Engine("dask", scheduler=address).run(jobs.squares, range(4), batch=2, on_event=told.append)
+        with ThreadPoolExecutor(1) as alone:
+            results = alone.submit(list, running)
+            while not told:
+                assert not results.done()
+                time.sleep(0.05)
+            with joined(address):
+                assert sorted(results.result()) == [0, 1, 4, 9]
+    assert len(told) == 1
+    assert isinstance(told[0], Note)
+    assert f"the Dask scheduler at {address} has no worker" in told[0].message
 
 
 @pytest.mark.slow
