@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from cxrprep.durable import replace_file
 from cxrprep.labels.vocabulary import VOCABULARIES
 from cxrprep.manifest.numbers import SplitNumbers, numbers
+from cxrprep.schemas import read_footer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.manifest.load import Dataset
 
+_COUNTED: Final = ("split", "study_id", "patient_id")
 CARD_NAME: Final = "README.md"
 # Mean, standard deviation, and the number of images that they are of.
 Moments = tuple[float, float, int]
@@ -49,11 +54,18 @@ def write_card(
 def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     """Write the card of the manifest at ``path`` as ``README.md`` beside it; the pixels are not looked at.
 
-    Raises ``StorageError`` when the disk refuses.
+    Of the manifest those columns are read that are counted, group by group: the whole of a large one takes some hundred
+    MiB. Raises ``StorageError`` when the disk refuses.
     """
-    from cxrprep.manifest.load import load
+    from cxrprep.manifest.load import Dataset, known_observations
 
-    text = write_card(load(path.parent.parent, manifests=path.parent), spec)
+    file = pq.ParquetFile(path)
+    columns = [*_COUNTED, *(name for name in file.schema_arrow.names if name.startswith("label_"))]
+    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    batches = file.iter_batches(columns=columns, use_threads=False)
+    table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
+    dataset = Dataset(path.parent.parent, table, observations=known_observations(table), made_from=read_footer(path))
+    text = write_card(dataset, spec)
     replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 
 
