@@ -140,11 +140,15 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A secret without a user name: an API token or a signed URL. ``origin`` says where it was found."""
+    """A secret without a user name: an API token or a signed URL. ``origin`` says where it was found.
+
+    ``renewal`` is what the service gives a new one for, once this one has ended; ``secret`` is empty when it has.
+    """
 
     secret: Secret
     origin: str
     hosts: tuple[str, ...] = ()
+    renewal: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ class Credentials:
         """Kaggle's API token, or user name and key; ``None`` means anonymous.
 
         ``KAGGLE_API_TOKEN`` (the token, or a file that holds it), ``access_token``, ``KAGGLE_USERNAME`` with
-        ``KAGGLE_KEY``, ``kaggle.json``, the session of ``kaggle auth login`` while it lasts, keyring
+        ``KAGGLE_KEY``, ``kaggle.json``, the session of ``kaggle auth login`` (its source renews it), keyring
         ``cxrprep:kaggle``. Raises ``AccessError`` for a ``kaggle.json`` that is not what it should be.
         """
         return self._once("kaggle", self._kaggle)
@@ -288,7 +292,11 @@ class Credentials:
     def _identity(found: Login | Token) -> str:
         import hashlib
 
-        text = f"{found.user}\0{found.password.reveal()}" if isinstance(found, Login) else found.secret.reveal()
+        if isinstance(found, Login):
+            text = f"{found.user}\0{found.password.reveal()}"
+        else:
+            # The tokens of a session come and go.
+            text = (found.renewal or found.secret).reveal()
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _usable(self, service: str, candidates: Iterator[Login | Token]) -> Login | Token | None:
@@ -479,15 +487,21 @@ def _kaggle_json(path: Path) -> Login:
 
 
 def _kaggle_session(path: Path) -> Token | None:
-    """The token that ``kaggle auth login`` wrote, which holds for 12 hours; ``None`` without one, or behind its end."""
+    """The session that ``kaggle auth login`` wrote: a token for 12 hours, and what renews it; ``None`` without one."""
     import datetime as dt
 
     if not path.is_file():
         return None
     try:
         data = json.loads(_read(path).reveal())
-        token, end = data["access_token"], dt.datetime.fromisoformat(data["access_token_expiration"])
-    except (AccessError, ValueError, KeyError, TypeError):
+        token, renewal = str(data.get("access_token") or ""), str(data.get("refresh_token") or "")
+        # Empty, as Kaggle's own tool writes it, where no token was given yet.
+        end = dt.datetime.fromisoformat(data.get("access_token_expiration") or "1970-01-01")
+    except (AccessError, ValueError, AttributeError, TypeError):
         return None
     end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
-    return Token(Secret(str(token)), str(path), KAGGLE_HOSTS) if token and end > dt.datetime.now(dt.UTC) else None
+    if end <= dt.datetime.now(dt.UTC):
+        token = ""
+    if not token and not renewal:
+        return None
+    return Token(Secret(token), str(path), KAGGLE_HOSTS, Secret(renewal) if renewal else None)

@@ -57,7 +57,9 @@ class KaggleSource:
         ranges = int(options.extra.get("ranges", "4")) if self._archive_name else 1
         self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
         self._client = HttpClient(options, login=nobody, explain=_explain)
-        self._api = KaggleApi(options.timeout, options.user_agent, self._credential, self._refusal)
+        self._api = KaggleApi(
+            options.timeout, options.user_agent, self._credential, self._refusal, pass_over=self._pass_over
+        )
         self._lock = threading.Lock()
         self._signed: Secret | None = None
         self._zips: dict[str, tuple[RemoteZip, RemoteFile]] = {}
@@ -135,11 +137,11 @@ class KaggleSource:
         try:
             patiently(lambda: self._api.version(self._owner, self._slug))
         except AccessError as error:
-            state = AccessState.MISSING if have is None else AccessState.REJECTED
+            state = AccessState.MISSING if self._credential() is None else AccessState.REJECTED
             return Access(state, account, error.hint)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, account, error.message)
-        return Access(AccessState.GRANTED if have is not None else AccessState.OPEN, account)
+        return Access(AccessState.GRANTED if self._credential() is not None else AccessState.OPEN, account)
 
     def close(self) -> None:
         """Drop connections."""
@@ -244,11 +246,20 @@ class KaggleSource:
         credentials = self._options.credentials
         return credentials.kaggle() if credentials is not None else None
 
+    def _pass_over(self) -> None:
+        if self._options.credentials is not None:
+            self._options.credentials.refuse("kaggle")
+
     def _refusal(self, status: int, what: str) -> CxrprepError | None:
         """The error that an answer of the API means; ``None`` leaves it to the general rule."""
         subject = f"{self._name}: {what}" if what else self._name
         if status == 401:
             have = self._credential()
+            if have is None and self._api.lapsed:
+                return AccessError(
+                    f"{subject}: Kaggle does not renew the session in {self._api.lapsed}, and wants a login (401)",
+                    hint=f"run: kaggle auth login; or {ADVICE['kaggle']}",
+                )
             if have is None:
                 return AccessError(f"{subject}: Kaggle wants a login (401)", hint=ADVICE["kaggle"])
             return AccessError(

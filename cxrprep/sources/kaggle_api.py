@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cxrprep.credentials import Login
+from cxrprep.credentials import Login, Secret, Token
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints, sdk
@@ -22,13 +22,14 @@ from cxrprep.sources.connection import without_query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.credentials import Token
     from cxrprep.errors import CxrprepError
 
 T = TypeVar("T")
 
 # What the service gives at once; its default is 20.
 PAGE_SIZE: Final = 200
+# For how long Kaggle's own tool asks.
+_SESSION: Final = dt.timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,11 @@ class FilePage:
 
 
 class KaggleApi:
-    """The few calls that a source makes. ``refusal`` turns a status into the error that fits, ``None`` elsewhere."""
+    """The few calls that a source makes. ``explain`` turns a status into the error that fits, ``None`` elsewhere.
+
+    A session of ``kaggle auth login`` that has ended is renewed, also in the middle of a download; when Kaggle does not
+    renew it, ``pass_over`` is called, and ``credential`` must find another one, or none.
+    """
 
     def __init__(
         self,
@@ -48,14 +53,18 @@ class KaggleApi:
         user_agent: str | None,
         credential: Callable[[], Login | Token | None],
         explain: Callable[[int, str], CxrprepError | None],
+        pass_over: Callable[[], None],
     ) -> None:
         """Nothing is imported or connected yet. Raises ``UsageError`` for a wrong ``CXRPREP_KAGGLE_URL``."""
         self._endpoint = endpoints.named("kaggle") or endpoints.ENDPOINTS["kaggle"]
         self._timeout, self._user_agent = timeout, user_agent or USER_AGENT
-        self._credential, self._explain = credential, explain
+        self._credential, self._explain, self._pass_over = credential, explain, pass_over
         self._lock = threading.Lock()
         self._http: Any = None
         self._datasets: Any = None
+        self._have: Login | Token | None = None
+        self.lapsed = ""
+        """Where a session was found that Kaggle did not renew."""
 
     def version(self, owner: str, name: str) -> int:
         """The number of the newest version."""
@@ -125,25 +134,27 @@ class KaggleApi:
         """What the SDK returns, its exceptions as ours. They may hold headers with credentials: none is chained."""
         import requests
 
-        api = self._api()
         failed: CxrprepError | None = None
-        try:
-            return ask(api)
-        except requests.exceptions.HTTPError as error:
-            failed = self._refused(error.response, what)
-        except sdk.STUMBLES:
-            failed = sdk.not_understood(self._endpoint)
-        except (requests.exceptions.RequestException, OSError) as error:
-            failed = sdk.failure(self._endpoint, error, self._timeout)
+        for renewed in (False, True):
+            api = self._api()
+            try:
+                return ask(api)
+            except requests.exceptions.HTTPError as error:
+                if _status(error.response) == 401 and not renewed and self._forget(api):
+                    continue
+                failed = self._refused(error.response, what)
+            except sdk.STUMBLES:
+                failed = sdk.not_understood(self._endpoint)
+            except (requests.exceptions.RequestException, OSError) as error:
+                failed = sdk.failure(self._endpoint, error, self._timeout)
+            break
+        assert failed is not None
         raise failed from None
 
     def _refused(self, response: Any, what: str) -> CxrprepError:
-        if response is None:
+        status = _status(response)
+        if status is None:
             return SourceUnreachableError("Kaggle answered with an error and no status", hint="run again later")
-        status = response.status_code
-        if status < 400:
-            # The SDK takes the code within the answer for the status.
-            status = _code_within(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
         answer = Answer(status, headers, without_query(response.url or self._endpoint))
         return self._explain(status, what) or refusal(answer, what or "the dataset")
@@ -153,10 +164,56 @@ class KaggleApi:
             if self._datasets is None:
                 from kagglesdk.datasets.services.dataset_api_service import DatasetApiClient
 
-                self._http = _http_client(self._endpoint, self._timeout, self._user_agent, self._credential())
+                have = self._have or self._credential()
+                if isinstance(have, Token) and not have.secret and have.renewal:
+                    have = self._renewed(have)
+                self._have = have
+                self._http = _http_client(self._endpoint, self._timeout, self._user_agent, have)
                 self._http.__enter__()
                 self._datasets = DatasetApiClient(self._http)
             return self._datasets
+
+    def _forget(self, api: Any) -> bool:
+        """Let go of the token that ``api`` was refused with, where another can be asked for; whether there is hope."""
+        with self._lock:
+            if self._datasets is not api:
+                # Another thread has renewed it meanwhile.
+                return True
+            if not isinstance(self._have, Token) or not self._have.renewal:
+                return False
+            self._have = replace(self._have, secret=Secret(""))
+            http, self._http, self._datasets = self._http, None, None
+        http.__exit__(None, None, None)
+        return True
+
+    def _renewed(self, ended: Token) -> Login | Token | None:
+        """The session with a new token, for this process alone; another credential where Kaggle gives none."""
+        import requests
+        from kagglesdk.users.services.account_service import AccountClient
+        from kagglesdk.users.types.account_service import ApiVersion, GenerateAccessTokenRequest
+
+        assert ended.renewal is not None
+        request = GenerateAccessTokenRequest()
+        request.refresh_token = ended.renewal.reveal()
+        request.api_version = ApiVersion.API_VERSION_V1
+        request.expiration_duration = _SESSION
+        failed: CxrprepError | None = None
+        try:
+            with _http_client(self._endpoint, self._timeout, self._user_agent, None) as client:
+                return replace(ended, secret=Secret(AccountClient(client).generate_access_token(request).token))
+        except requests.exceptions.HTTPError as error:
+            status = _status(error.response)
+            if status is None or status == 429 or status >= 500:
+                failed = self._refused(error.response, "the session")
+        except sdk.STUMBLES:
+            failed = sdk.not_understood(self._endpoint)
+        except (requests.exceptions.RequestException, OSError) as error:
+            failed = sdk.failure(self._endpoint, error, self._timeout)
+        if failed is not None:
+            raise failed from None
+        self.lapsed = ended.origin
+        self._pass_over()
+        return self._credential()
 
 
 def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | Token | None) -> Any:
@@ -206,6 +263,14 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
             return f"{endpoint}/v1/{service_name}/{request_name}"
 
     return Client(env=KaggleEnv.PROD, user_agent=user_agent)
+
+
+def _status(response: Any) -> int | None:
+    if response is None:
+        return None
+    status: int = response.status_code
+    # The SDK takes the code within the answer for the status.
+    return status if status >= 400 else _code_within(response)
 
 
 def _code_within(response: Any) -> int:

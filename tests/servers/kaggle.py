@@ -51,6 +51,10 @@ class Kaggle:
     cuts: list[int] = field(default_factory=list)
     """After how many bytes the first large answers break off."""
     signatures: dict[str, int] = field(default_factory=dict)
+    token: str = TOKEN
+    refresh_token: str = ""
+    """What a session is renewed with."""
+    renewed: int = 0
     pages: list[int] = field(default_factory=list)
     storage_url: str = ""
     api: Server | None = None
@@ -63,10 +67,12 @@ class Kaggle:
         if status:
             headers = {"Retry-After": self.retry_after} if self.retry_after is not None else {}
             return as_json({"code": status, "message": f"Error {status}"}, status, **headers)
+        if request.path == "/v1/users.AccountService/GenerateAccessToken":
+            return self._renew(request)
         if request.method != "POST" or not request.path.startswith("/v1/datasets.DatasetApiService/"):
             return as_json({"code": 404, "message": "Not found"}, 404)
         who = request.headers.get("authorization", "")
-        known = who == f"Bearer {TOKEN}" or basic(request) == (USER, KEY)
+        known = who == f"Bearer {self.token}" or basic(request) == (USER, KEY)
         if who and not known:
             return as_json({"code": 401, "message": "Unauthenticated"}, 401)
         if not known and not self.public:
@@ -85,6 +91,13 @@ class Kaggle:
         if method == "DownloadDataset":
             return self._download(str(asked.get("fileName", "")))
         return as_json({"code": 404, "message": "Not found"}, 404)
+
+    def _renew(self, request: Request) -> Reply:
+        asked = request.json()
+        if "authorization" in request.headers or asked.get("refreshToken") != self.refresh_token:
+            return as_json({"code": 401, "message": "Unauthenticated"}, 401)
+        self.renewed += 1
+        return as_json({"token": self.token, "expiresIn": 43200, "userName": USER, "userId": 1})
 
     def _list(self, asked: dict[str, object]) -> Reply:
         size = int(str(asked.get("pageSize", 20)))

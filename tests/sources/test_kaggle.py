@@ -118,11 +118,40 @@ def test_every_form_of_credential_opens_it(
         assert not any("authorization" in request.headers for request in service.storage.seen)
 
 
-def test_a_session_that_has_ended_is_passed_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_has_ended_is_renewed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _session(-1)(home)
+    before = (home / ".kaggle" / "credentials.json").read_text()
+    with kaggle.serving(FILES, refresh_token="r") as service:
+        source = source_of(service, home, monkeypatch)
+        assert source.access().state is AccessState.GRANTED
+        files = [*source.list()]
+        # And again when it ends on the way.
+        service.token = "another"
+        assert content(source.open(files[0])) == FILES[files[0].key]
+        assert service.renewed == 2
+        source.close()
+    assert (home / ".kaggle" / "credentials.json").read_text() == before
+
+
+def test_a_session_that_is_not_renewed_is_passed_over_and_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _session(-1)(home)
     with kaggle.serving(FILES) as service:
         source = source_of(service, home, monkeypatch)
-        assert source.access().state is AccessState.MISSING
+        access = source.access()
+        assert access.state is AccessState.MISSING
+        assert "kaggle auth login" in access.advice
+        with pytest.raises(AccessError, match=r"credentials\.json"):
+            [*source.list()]
+        service.public = True
+        assert {file.key for file in source.list()} == set(FILES)
+        source.close()
+
+
+def test_a_session_cannot_be_renewed_while_kaggle_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _session(-1)(home)
+    with kaggle.serving(FILES, refresh_token="r", statuses=[503]) as service:
+        source = source_of(service, home, monkeypatch)
+        assert source.access().state is AccessState.GRANTED
         source.close()
 
 
