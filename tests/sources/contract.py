@@ -125,9 +125,8 @@ class SourceContract:
 
     @pytest.fixture
     def source(self, subject: Subject, tmp_path: Path) -> Iterator[Source]:
-        source = self.make(subject, tmp_path)
-        yield source
-        source.close()
+        with contextlib.closing(self.make(subject, tmp_path)) as source:
+            yield source
 
     @staticmethod
     def make(subject: Subject, home: Path, url: str = "", **options: Any) -> Source:

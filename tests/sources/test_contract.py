@@ -187,7 +187,7 @@ def _portal(contract: SourceContract, blobs: dict[str, bytes]) -> Subject:
     subject = Subject("url://chexpert", environment={"CHEXPERT_URL": signed}, goes_on=True, secrets=("sig=",))
 
     def refuse(status: int) -> None:
-        subject.environment["CHEXPERT_URL"] = signed[:-8] + "AAAA%3D"
+        subject.environment["CHEXPERT_URL"] = azurite.forged(signed)
 
     def nowhere(port: int) -> tuple[str, dict[str, str]]:
         moved = signed.replace(azure.address, f"http://127.0.0.1:{port}")
