@@ -15,6 +15,8 @@ from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cxrprep.events import Sink
     from cxrprep.images.picture import Limits
     from cxrprep.model import Shard
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = 5
 _LISTED: Final = 1000
+# Lines of one kind that a person reads.
+_TOLD: Final = 8
+_BY_FILE: Final = ("burned in", "file name")
+# Kind, creator, tag and keyword.
+_Key = tuple[str, str, str, str]
 
 
 def preview(
@@ -89,14 +96,27 @@ class SuspectTag:
     masked: str
     files: int
     names: tuple[str, ...]
+    creator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectGroup:
+    """Tags of one kind, private ones of one ``creator``: how many they are, and how many files hold any of them."""
+
+    kind: str
+    why: str
+    creator: str
+    tags: int
+    files: int
 
 
 @dataclass(frozen=True, slots=True)
 class PhiResult:
-    """What ``check_phi`` found in ``files`` files; ``unreadable`` are (file, reason)."""
+    """What ``check_phi`` found in ``files`` files, by tag and by kind; ``unreadable`` are (file, reason)."""
 
     files: int
     suspect_files: int
+    groups: tuple[SuspectGroup, ...]
     tags: tuple[SuspectTag, ...]
     unreadable: tuple[tuple[str, str], ...]
 
@@ -125,9 +145,10 @@ def check_phi(
         on_event=on_event,
     )  # fmt: skip
     on_event(StageStarted("check-phi", items=inputs.total, unit="images"))
-    counts: Counter[tuple[str, str, str]] = Counter()
-    shapes: dict[tuple[str, str, str], str] = {}
-    names: dict[tuple[str, str, str], list[str]] = {}
+    counts: Counter[_Key] = Counter()
+    holders: Counter[tuple[str, str]] = Counter()
+    shapes: dict[_Key, str] = {}
+    names: dict[_Key, list[str]] = {}
     unreadable: list[tuple[str, str]] = []
     suspect_files = 0
     work = ((inputs.address, item.relative) for item in inputs.items())
@@ -139,29 +160,51 @@ def check_phi(
         if looked.error:
             unreadable.append((looked.name, looked.error))
         suspect_files += bool(looked.suspects)
-        for key, masked in {(s.kind, s.tag, s.keyword): s.masked for s in looked.suspects}.items():
+        holders.update({(s.kind, s.creator) for s in looked.suspects})
+        for key, masked in {(s.kind, s.creator, s.tag, s.keyword): s.masked for s in looked.suspects}.items():
             counts[key] += 1
             shapes[key] = min(shapes.get(key, masked), masked)
             if len(names.setdefault(key, [])) < _LISTED:
                 names[key].append(looked.name)
     order = list(KINDS)
     tags = tuple(
-        SuspectTag(key[1], key[2], key[0], KINDS[key[0]], shapes[key], counts[key], tuple(sorted(names[key])))
+        SuspectTag(key[2], key[3], key[0], KINDS[key[0]], shapes[key], counts[key], tuple(sorted(names[key])), key[1])
         for key in sorted(counts, key=lambda key: (order.index(key[0]), -counts[key], key))
     )
-    value = PhiResult(inputs.total, suspect_files, tags, tuple(sorted(unreadable)))
+    of_group = Counter(key[:2] for key in counts)
+    groups = tuple(
+        SuspectGroup(key[0], KINDS[key[0]], key[1], of_group[key], holders[key])
+        for key in sorted(holders, key=lambda key: (order.index(key[0]), -holders[key], key))
+    )
+    value = PhiResult(inputs.total, suspect_files, groups, tags, tuple(sorted(unreadable)))
     rows = [
         ("images", value.files),
-        ("with suspect tags", value.suspect_files),
-        *((f"{tag.keyword} {tag.tag}", _told(tag)) for tag in tags),
+        ("suspect", value.suspect_files),
+        *((kind, "\n".join(_told(kind, value))) for kind in order if any(group.kind == kind for group in groups)),
         *((("not readable", len(unreadable)),) if unreadable else ()),
         *((name, reason) for name, reason in value.unreadable[:_EXAMPLES]),
-        ("", "values are masked: x is a letter, 9 a digit; no output of convert carries any of these tags"),
+        ("", "values are masked: x is a letter, 9 a digit; --json lists every tag with its files"),
+        ("", "no output of convert carries any of these tags"),
     ]
     return Result("check-phi", value, ExitCode.PARTIAL if unreadable else ExitCode.DONE, rows=tuple(rows))
 
 
-def _told(tag: SuspectTag) -> str:
-    shape = f", such as {tag.masked}" if tag.masked else ""
-    shown = ", ".join(tag.names[:2])
-    return f"{tag.why}: {tag.files:,} files{shape}; {shown}{', ...' if tag.files > 2 else ''}"
+def _told(kind: str, value: PhiResult) -> Iterator[str]:
+    """One kind of tag for a person: the tags in most files first, private ones by their creator."""
+    groups = [group for group in value.groups if group.kind == kind]
+    yield groups[0].why
+    if kind == "private":
+        told = [f"{group.creator or 'no creator'}: {group.tags:,} tags in {group.files:,} files" for group in groups]
+    else:
+        told = [_of_tag(tag) for tag in value.tags if tag.kind == kind]
+    yield from (f"- {line}" for line in told[:_TOLD])
+    if len(told) > _TOLD:
+        yield f"- and {len(told) - _TOLD:,} more"
+
+
+def _of_tag(tag: SuspectTag) -> str:
+    where = f"{tag.keyword} {tag.tag}" if tag.tag.startswith("(") else tag.keyword
+    shape = f": {tag.masked}" if tag.masked else ""
+    # Of these a person must look at the very files.
+    first = f"; first: {tag.names[0]}" if tag.kind in _BY_FILE else ""
+    return f"{where} in {tag.files:,} files{shape}{first}"

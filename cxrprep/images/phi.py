@@ -52,12 +52,16 @@ _PEOPLE: Final = re.compile(r"Physician|Operator|Person|Reviewer|PatientName|Pat
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A tag of one file: ``tag`` as (gggg,eeee), its keyword, why it is suspect (of ``KINDS``), and a masked value."""
+    """A tag of one file: ``tag`` as (gggg,eeee), its keyword, why it is suspect (of ``KINDS``), and a masked value.
+
+    ``creator`` is whose private tag it is: a name where it is a known one, else masked.
+    """
 
     tag: str
     keyword: str
     kind: str
     masked: str
+    creator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,16 @@ def _in_dataset(dataset: Any, depth: int = 0) -> Iterator[Suspect]:
             kind = _kind(element)
             if kind and element.value not in (None, "", b"", []):
                 value = element.value if kind != "private" or element.VR not in ("OB", "OW", "UN") else "(binary)"
-                yield Suspect(str(element.tag), element.keyword or "(private)", kind, mask(value))
+                creator = _creator(element) if kind == "private" else ""
+                yield Suspect(str(element.tag), element.keyword or "(private)", kind, mask(value), creator)
+
+
+def _creator(element: Any) -> str:
+    """Whose private tag it is. A name that no vendor is known by may be the hospital's own."""
+    from pydicom.datadict import private_dictionaries  # type: ignore[attr-defined]  # the only list of vendors there is
+
+    name = str(element.private_creator or "").strip()
+    return name if name in private_dictionaries else mask(name)
 
 
 def _kind(element: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -138,6 +139,39 @@ def test_suspect_tags_are_named_with_their_files_and_values_are_masked(tmp_path:
     assert kinds["StudyInstanceUID"] == "uid"
     assert kinds["PNG text 'Comment'"] == "text"
     assert not {"Modality", "PhotometricInterpretation", "SOPClassUID", "Rows", "ViewPosition"} & set(kinds)
+
+
+def test_what_is_printed_of_many_files_fits_a_screen_and_json_has_it_all(tmp_path: Path) -> None:
+    import io
+    import json
+
+    import pydicom
+
+    plain = pydicom.dcmread(io.BytesIO(hospital.dicom(hospital.body(1, 32, 32), **hospital.IDENTITY)))
+    for creator, group in (("SIEMENS MED", 0x0019), ("ELBKLINIKUM", 0x0021)):
+        block = plain.private_block(group, creator, create=True)
+        for number in range(40):
+            block.add_new(number, "LO", f"ZWIEBEL {number}")
+    held = io.BytesIO()
+    plain.save_as(held)
+    (tmp_path / "in").mkdir()
+    for number in range(60):
+        (tmp_path / f"in/i{number:04d}.dcm").write_bytes(held.getvalue())
+    words = [PROGRAM, "convert", str(tmp_path / "in"), "--check-phi", "--jobs", "1"]
+    said = subprocess.run(words, capture_output=True, check=True, text=True, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert len(said.splitlines()) < 40
+    # A path is never folded.
+    assert max(len(line) for line in said.splitlines()[1:]) <= 80
+    # A known vendor is named; what may be the hospital's name is not.
+    assert "SIEMENS MED: 40 tags in 60 files" in said
+    assert "xxxxxxxxxxx: 40 tags in 60 files" in said
+    assert "PatientName (0010,0010) in 60 files: xxxxxxx^xxxxxxxxx" in " ".join(said.split())
+    found = json.loads(subprocess.run([*words, "--json"], capture_output=True, check=True, text=True).stdout)
+    assert sum(tag["kind"] == "private" for tag in found["tags"]) == 80
+    assert {"kind": "private", "why": "private tags, which may hold anything", "creator": "SIEMENS MED", "tags": 40,
+            "files": 60} in found["groups"]  # fmt: skip
+    assert all(len(tag["names"]) == 60 for tag in found["tags"])
+    assert not [secret for secret in hospital.SECRETS if secret in said.encode() + json.dumps(found).encode()]
 
 
 def test_no_value_is_printed_in_any_form(tmp_path: Path) -> None:
