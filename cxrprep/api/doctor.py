@@ -167,6 +167,18 @@ def _machine() -> Iterator[Check]:
         there = importlib.util.find_spec(module) is not None
         found = what if there else f"not installed: {what}"
         yield Check("machine", f"extra {extra}", State.OK, found, "" if there else f"pip install 'cxrprep[{extra}]'")
+    yield _labeler()
+
+
+def _labeler() -> Check:
+    """The report labeler over its own examples, some tenths of a second."""
+    from cxrprep.api.reports import check_labeler
+
+    checked = check_labeler().value
+    if checked.passed:
+        return Check("machine", "report labeler", State.OK, f"{checked.examples:,} examples labelled as they should be")
+    found = f"{len(checked.failures):,} of {checked.examples:,} examples labelled wrongly"
+    return Check("machine", "report labeler", State.PROBLEM, found, "look at them: cxrprep explain --selftest")
 
 
 def _disk(root: Path) -> Iterator[Check]:

@@ -148,3 +148,15 @@ def test_a_full_disk_is_told_with_what_the_collections_take(tmp_path: Path, monk
     check = one(checks(tmp_path / "not" / "yet", offline=True), f"free at {tmp_path}")
     assert check.state is State.WARNING
     assert "nih-chestxray14 45 GB" in check.hint
+
+
+def test_the_report_labeler_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cxrprep.labels.report.selftest import SelfTest
+
+    good = one(checks(tmp_path, offline=True), "report labeler")
+    assert (good.group, good.state, good.hint) == ("machine", State.OK, "")
+    assert "examples labelled as they should be" in good.found
+    monkeypatch.setattr("cxrprep.labels.report.selftest.selftest", lambda: SelfTest(3, ("wrong",)))
+    bad = one(checks(tmp_path, offline=True), "report labeler")
+    assert (bad.state, bad.found) == (State.PROBLEM, "1 of 3 examples labelled wrongly")
+    assert "--selftest" in bad.hint
