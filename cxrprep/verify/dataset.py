@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cxrprep.model import ImageId
 from cxrprep.verify.finding import Finding, Kind, find
 from cxrprep.verify.measures import shared_patients
-from cxrprep.verify.sorted import PART_ROWS, parts
+from cxrprep.verify.sorted import PART_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
 
 
-def image_names(disk: pa.Table, layout: Layout) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """The paths on the disk that are images of the release, and their image ids."""
-    paths: list[pa.Array] = [pa.array([], pa.string())]
-    ids: list[pa.Array] = [pa.array([], pa.string())]
-    for part in parts(disk.select(["path"])):
-        found = [layout.parse(path) for path in part["path"].to_pylist()]
-        ids.append(pa.array([one.image for one in found if one is not None], pa.string()))
-        paths += part["path"].filter(pa.array([one is not None for one in found], pa.bool_())).chunks
-    return pa.chunked_array(paths), pa.chunked_array(ids)
+NAMES: Final = pa.schema([("path", pa.string()), ("image", pa.string())])
+
+
+def names(disk: pa.Table, layout: Layout) -> pa.Table:
+    """The paths on the disk, and the image's id of each that is an image of the release, else null (``NAMES``)."""
+    found = [layout.parse(path) for path in disk["path"].to_pylist()]
+    images = pa.array([one and one.image for one in found], pa.string())
+    return pa.Table.from_arrays([disk["path"], images], schema=NAMES)
 
 
 def leakage(labels: pa.Table) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from cxrprep.lock import FileState, Origin
 from cxrprep.verify.finding import Finding, Kind, Level, find
 from cxrprep.verify.hashing import Job, hash_files
 from cxrprep.verify.scan import leftover
-from cxrprep.verify.sorted import Walk, parts
+from cxrprep.verify.sorted import Walk, by_path, parts
 from cxrprep.verify.sums import known_copies
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ OnFinding = Callable[[Finding], None]
 OnProven = Callable[[pa.Table, bool], None]
 """Takes files that are right, many at a time (``PROVEN``), and whether they were read now."""
 STAGE: Final = "verify"
-_ROWS: Final = 4096
 _EVENT_SECONDS: Final = 0.1
+_PATHS: Final = pa.schema([("path", pa.string())])
 
 
 class Row(NamedTuple):
@@ -414,22 +414,29 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.
 
     ``demanded`` has release paths by the reason why they should be here; a path is told once.
     """
-    here = disk["path"]
-    state = record["state"].cast(pa.string())
-    gone = record.filter(
-        pc.and_(pc.invert(pc.is_in(record["path"], value_set=here)), pc.equal(state, str(FileState.HERE)))
-    )
-    for batch in gone.select(["path", "size"]).to_batches(max_chunksize=_ROWS):
-        for path, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+    for part in _lacking(record.select(["path", "size", "state"]), disk):
+        gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
+        for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
             yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
-    told = pa.array([], pa.string())
+    told: set[str] = set()
     for why, several in demanded.items():
         for paths in several:
-            known = pc.or_(pc.is_in(paths, value_set=here), pc.is_in(paths, value_set=record["path"]))
-            lacking = pc.unique(paths.filter(pc.invert(pc.or_(known, pc.is_in(paths, value_set=told)))))
-            for path in lacking.to_pylist():
-                yield find(Kind.MISSING, path, why)
-            told = pa.concat_arrays([told, lacking])
+            unseen = pa.concat_tables(
+                [_PATHS.empty_table(), *_lacking(by_path(pa.table([paths], schema=_PATHS)), disk)]
+            )
+            for part in _lacking(unseen, record):
+                for path in part["path"].to_pylist():
+                    if path not in told:
+                        told.add(path)
+                        yield find(Kind.MISSING, path, why)
+
+
+def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
+    """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
+    walk = Walk(parts(there.select(["path"])), _PATHS)
+    for part in parts(wanted):
+        near = walk.upto(part["path"][-1].as_py())
+        yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
 
 
 class _Progress:

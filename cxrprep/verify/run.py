@@ -22,7 +22,6 @@ from cxrprep.verify.files import STAGE, FileCheck, FileCounts, absent, join
 from cxrprep.verify.finding import REPAIRABLE, Finding, Kind, Level, find
 from cxrprep.verify.pictures import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verify.report import VerifyReport
-from cxrprep.verify.scan import SCHEMA as SCANNED
 from cxrprep.verify.scan import scan, stat_paths
 from cxrprep.verify.sums import is_table, published_sums, tables_here
 
@@ -134,7 +133,8 @@ class _Run:
             )
         demanded = selected if isinstance(selected, pa.Array) else pa.array(sorted(selected or ()), pa.string())
         with Collector(self.record.home / "manifests" / name) as out:
-            paths, ids = dataset.image_names(self._bytes(out, demanded, refetch), self.layout)
+            images = self._bytes(out, demanded, refetch).drop_null()
+            paths, ids = images["path"], images["image"]
             # The tables come now, and may have the room that the files had.
             pa.default_memory_pool().release_unused()
             labels = self._labels(out)
@@ -169,15 +169,17 @@ class _Run:
     # ---- bytes ----
 
     def _bytes(self, out: Collector, selected: pa.Array, refetch: Refetch | None) -> pa.Table:
-        """Check every file; the table of what is on the disk afterwards."""
+        """Check every file; the table of what is on the disk afterwards (``dataset.NAMES``)."""
         started = time.monotonic()
         self.on_event(StageStarted(STAGE))
         recorded = self.record.table()
         published = published_sums(self.root, self.spec, self.release, recorded["path"])
+        # The lines of the sum file were more than what is kept of them.
+        pa.default_memory_pool().release_unused()
         if self.options.shard is not None:
             recorded, published = self._in_shard(recorded), self._in_shard(published)
             selected = selected.filter(self._shard_mask(selected.to_pylist()))
-        seen: list[pa.Table] = [SCANNED.empty_table()]
+        seen: list[pa.Table] = [dataset.NAMES.empty_table()]
         problems: list[Finding] = []
 
         def take(finding: Finding) -> None:
@@ -194,6 +196,7 @@ class _Run:
             known = checks.known(quick=self.options.quick)
             check.run(join(self._listed(seen, problems), recorded, published, known), take, out.proven)
             disk = pa.concat_tables(seen)
+            pa.default_memory_pool().release_unused()
             for problem in problems:
                 out.finding(problem)
                 self.unread.add(problem.path)
@@ -228,14 +231,17 @@ class _Run:
         return disk
 
     def _listed(self, seen: list[pa.Table], problems: list[Finding]) -> Iterator[pa.Table]:
-        """What is on the disk, some thousand files at a time as they are listed, all of them in ``seen`` in the end."""
+        """What is on the disk, some thousand files at a time as they are listed; in the end ``seen`` has all names."""
+        layout, count, size = self.layout, 0, 0
         for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
             table = listed if self.options.shard is None else self._in_shard(listed)
             if table.num_rows:
-                seen.append(table)
                 yield table
-        total = sum(pc.sum(table["size"]).as_py() or 0 for table in seen)
-        self.on_event(StageStarted(STAGE, items=sum(table.num_rows for table in seen), size=total))
+                # Looked at while the files are being read.
+                seen.append(dataset.names(table, layout))
+                count += table.num_rows
+                size += pc.sum(table["size"]).as_py()
+        self.on_event(StageStarted(STAGE, items=count, size=size))
 
     def _file_check(self, checks: Checks | None) -> FileCheck:
         mirror = self.record.header.mirror
@@ -295,7 +301,7 @@ class _Run:
             reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
             self.damaged.append(replace(finding, detail=finding.detail + reason))
         self.counts.add(again.counts, here=others.num_rows + fresh.num_rows)
-        return pa.concat_tables([others, fresh]).sort_by("path")
+        return pa.concat_tables([others, dataset.names(fresh, self.layout)]).sort_by("path")
 
     # ---- tables ----
 

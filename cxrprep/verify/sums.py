@@ -77,14 +77,14 @@ def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
 
 def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray | None) -> pa.Table:
     """``sums`` by release path. Raises ``UnsafePathError``."""
-    foreign = sums
-    if known is not None:
-        settled = pc.is_in(sums["path"], value_set=known)
-        sums, foreign = sums.filter(settled), sums.filter(pc.invert(settled))
-    else:
-        sums = SCHEMA.empty_table()
+    settled = pc.is_in(sums["path"], value_set=pa.chunked_array([], pa.string()) if known is None else known)
+    if pc.all(settled).as_py():
+        return sums
+    foreign = sums.filter(pc.invert(settled))
     paths = [layout.place(check_path(name), release=release) or name for name in foreign["path"].to_pylist()]
-    return pa.concat_tables([sums, pa.table([pa.array(paths, pa.string()), foreign["digest"]], schema=SCHEMA)])
+    return pa.concat_tables(
+        [sums.filter(settled), pa.table([pa.array(paths, pa.string()), foreign["digest"]], schema=SCHEMA)]
+    )
 
 
 def published_sums(root: Path, spec: DatasetSpec, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
