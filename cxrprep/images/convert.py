@@ -16,6 +16,7 @@ from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
 from cxrprep.images.encode import Mark, encode
 from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
+from cxrprep.images.looks import looks_wrong
 from cxrprep.images.memory import keep_freed_memory
 from cxrprep.images.outputs import read_output
 from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
@@ -269,6 +270,8 @@ def make(
         picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction)
         picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
+        if doubt := looks_wrong(made):
+            made.notes.append(doubt)
         mark = Mark(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
             made.spacing_mm, tuple(made.notes),
