@@ -13,21 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.events import Advanced, ItemFinished
-from cxrprep.lock import FileState, Origin
+from cxrprep.lock import Origin
 from cxrprep.verify.finding import Finding, Kind, Level, find
 from cxrprep.verify.hashing import Job, hash_files
+from cxrprep.verify.joined import Row, rows
 from cxrprep.verify.scan import leftover
-from cxrprep.verify.sorted import Walk, by_path, parts
 from cxrprep.verify.sums import known_copies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec, Quirk
@@ -40,24 +40,6 @@ OnProven = Callable[[pa.Table, bool], None]
 """Takes files that are right, many at a time (``PROVEN``), and whether they were read now."""
 STAGE: Final = "verify"
 _EVENT_SECONDS: Final = 0.1
-_PATHS: Final = pa.schema([("path", pa.string())])
-
-
-class Row(NamedTuple):
-    """A file on the disk beside what is known of it; ``None`` where nothing is."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-    recorded_size: int | None
-    recorded: str | None
-    origin: str | None
-    published: str | None
-    known: str | None
-    """Digests of an earlier check, when size, time and inode are still the same."""
-
-
 # Of files that are what they should be: the digest, and against which kind of sum.
 PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("origin", pa.string())])
 
@@ -115,13 +97,13 @@ class FileCheck:
         """Look up what the catalog says of sizes."""
         self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
 
-    def run(self, rows: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
-        """Check ``rows`` (see ``join``): the wrong and the unproven go to ``on_finding``, the rest to ``on_proven``."""
+    def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
+        """Check ``tables`` (see ``join``): what is wrong or unproven goes to ``on_finding``, else to ``on_proven``."""
         said = _Progress(self.on_event)
         reading = _Queue()
 
         def to_read() -> Iterator[Job]:
-            for table in rows:
+            for table in tables:
                 self.counts.here += table.num_rows
                 self.counts.size_here += pc.sum(table["size"]).as_py() or 0
                 unsure = self._beyond_belief(table, on_proven, said)
@@ -164,7 +146,7 @@ class FileCheck:
         summed = pc.or_(pc.is_valid(table["recorded"]), pc.is_valid(table["published"]))
         plain = pc.and_(pc.and_(due, summed), pc.and_(pc.greater(table["size"], 0), pc.is_null(table["known"])))
         odd = pc.indices_nonzero(pc.invert(plain))
-        for index, row in zip(odd.to_pylist(), _rows([table.take(odd)]), strict=True):
+        for index, row in zip(odd.to_pylist(), rows(table.take(odd)), strict=True):
             decision = self._decide(row)
             if isinstance(decision, tuple):
                 wanted[index] = decision
@@ -200,7 +182,7 @@ class FileCheck:
             return
         self._prove(table.filter(right), on_proven, read=True)
         odd = pc.indices_nonzero(pc.invert(right))
-        for index, row in zip(odd.to_pylist(), _rows([table.take(odd)]), strict=True):
+        for index, row in zip(odd.to_pylist(), rows(table.take(odd)), strict=True):
             finding = self._compare(row, batch[index].digests, batch[index].problem)
             if finding is None:
                 self._prove(table.slice(index, 1), on_proven, read=True, digest=batch[index].digests[0])
@@ -371,72 +353,6 @@ def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
 def _algorithms(row: Row) -> tuple[str, ...]:
     recorded, published = (digest and digest.partition(":")[0] for digest in (row.recorded, row.published))
     return _both((recorded, published))
-
-
-def join(
-    disk: Iterable[pa.Table],
-    record: pa.Table,
-    published: pa.Table,
-    known: Callable[[pa.Table], pa.ChunkedArray] | None,
-) -> Iterator[pa.Table]:
-    """Each file on the disk with what is known of it: the columns of ``Row``, as many at a time as ``disk`` gives.
-
-    Everything is sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
-    """
-    recorded_rows, published_rows = Walk(parts(record), record.schema), Walk(parts(published), published.schema)
-    for here in disk:
-        last = here["path"][-1].as_py()
-        near, stated = recorded_rows.upto(last), published_rows.upto(last)
-        near = near.take(pc.index_in(here["path"], value_set=near["path"]))
-        stated = stated.take(pc.index_in(here["path"], value_set=stated["path"]))
-        yield pa.table(
-            {
-                "path": here["path"],
-                "size": here["size"],
-                "mtime_ns": here["mtime_ns"],
-                "inode": here["inode"],
-                "recorded_size": near["size"],
-                "recorded": near["digest"],
-                "origin": near["origin"].cast(pa.string()),
-                "published": stated["digest"],
-                "known": pa.nulls(here.num_rows, pa.string()) if known is None else known(here),
-            }
-        )
-
-
-def _rows(tables: Iterable[pa.Table]) -> Iterator[Row]:
-    for table in tables:
-        yield from map(Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.Array]]) -> Iterator[Finding]:
-    """The files that should be here and are not: recorded ones, and those of ``demanded`` that were not discarded.
-
-    ``demanded`` has release paths by the reason why they should be here; a path is told once.
-    """
-    for part in _lacking(record.select(["path", "size", "state"]), disk):
-        gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
-        for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
-            yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
-    told: set[str] = set()
-    for why, several in demanded.items():
-        for paths in several:
-            unseen = pa.concat_tables(
-                [_PATHS.empty_table(), *_lacking(by_path(pa.table([paths], schema=_PATHS)), disk)]
-            )
-            for part in _lacking(unseen, record):
-                for path in part["path"].to_pylist():
-                    if path not in told:
-                        told.add(path)
-                        yield find(Kind.MISSING, path, why)
-
-
-def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
-    """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
-    walk = Walk(parts(there.select(["path"])), _PATHS)
-    for part in parts(wanted):
-        near = walk.upto(part["path"][-1].as_py())
-        yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
 
 
 class _Progress:

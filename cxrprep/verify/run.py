@@ -18,8 +18,9 @@ from cxrprep.verify import dataset
 from cxrprep.verify.checks import Checks
 from cxrprep.verify.collect import Collector
 from cxrprep.verify.facts import FactCheck, Status, check_facts
-from cxrprep.verify.files import STAGE, FileCheck, FileCounts, absent, join
+from cxrprep.verify.files import STAGE, FileCheck, FileCounts
 from cxrprep.verify.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verify.joined import absent, join
 from cxrprep.verify.pictures import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verify.report import VerifyReport
 from cxrprep.verify.scan import scan, stat_paths
