@@ -125,7 +125,7 @@ def label_collection(
     on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
     tally = _Tally()
     lost = 0
-    for summary in _run(batches(job, shard), engine):
+    for summary in _run(batches(job, shard), engine, on_event):
         if isinstance(summary, Lost):
             lost += 1
             on_event(Note(STAGE, summary.cause, level="problem", subject=_named(summary.item)))
@@ -178,12 +178,12 @@ def _total(collection: Collection, shard: Shard | None) -> int | None:
     return sum(1 for name in collection.names if shard is None or shard.holds(name))
 
 
-def _run(tasks: Iterator[Task], engine: Engine) -> Iterator[Summary | Lost[Task]]:
+def _run(tasks: Iterator[Task], engine: Engine, on_event: Sink) -> Iterator[Summary | Lost[Task]]:
     first = list(itertools.islice(tasks, 2))
     if len(first) < 2 and engine.name == "local":
         # Processes would take longer to start than a single batch takes.
         engine = Engine("inline")
-    yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1)
+    yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1, on_event=on_event)
 
 
 def _named(task: Task) -> str:
