@@ -74,7 +74,11 @@ def test_secrets_compare_by_content() -> None:
     assert not Secret("")
 
 
-def test_credentials_travel_to_another_process_without_what_they_found(home: Path) -> None:
+def test_credentials_travel_to_another_process_without_what_they_found(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There they look at the environment that is there.
+    monkeypatch.setenv("CXRPREP_KEYRING", "0")
     (home / ".netrc").write_text(f"machine physionet.org login me password {MARK}\n")
     credentials = look(home)
     assert credentials.physionet() is not None
