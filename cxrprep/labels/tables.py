@@ -335,7 +335,7 @@ def read_table(path: Path, form: Form) -> TextTable:
         digest = pool.submit(_digest, packed)
         try:
             table = pacsv.read_csv(
-                pa.BufferReader(data),
+                pa.BufferReader(_owned_by_arrow(data)),
                 read_options=pacsv.ReadOptions(
                     block_size=len(data) + 1 if form.multiline else min(len(data) + 1, _BLOCK),
                     column_names=_distinct(names),
@@ -356,6 +356,17 @@ def read_table(path: Path, form: Form) -> TextTable:
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found)
     return found
+
+
+def _owned_by_arrow(data: bytes) -> pa.Buffer:
+    """A copy that Arrow's threads may let go of by themselves.
+
+    After an error some of them are still at the blocks that follow. What belongs to Python needs the interpreter when
+    it is let go, and a thread that asks for it while the program ends takes the program down.
+    """
+    copy = pa.allocate_buffer(len(data))
+    memoryview(copy).cast("B")[:] = data
+    return copy
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
