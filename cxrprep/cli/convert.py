@@ -75,7 +75,9 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep import api
     from cxrprep.cli.arguments import convert_arguments
+    from cxrprep.schemas import spare_pandas
 
+    spare_pandas()
     return api.convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
 
 

@@ -127,7 +127,9 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The release's tables, with the settings of this call."""
     from cxrprep import api
     from cxrprep.cli.arguments import label_arguments
+    from cxrprep.schemas import spare_pandas
 
+    spare_pandas()
     return api.extract_labels(**label_arguments(invocation), on_event=sink)
 
 

@@ -43,5 +43,7 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep import api
     from cxrprep.cli.arguments import manifest_arguments
+    from cxrprep.schemas import spare_pandas
 
+    spare_pandas()
     return api.build_manifest(**manifest_arguments(invocation), on_event=sink)

@@ -134,7 +134,7 @@ class _Readers:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                digests.send(process.stdin, (self._prefix, [(job.path, job.algorithms) for job in batch]))
+                digests.send(process.stdin, (self._prefix, [(job.path, job.size, job.algorithms) for job in batch]))
                 while isinstance(answer := digests.receive(process.stdout), int):
                     self._on_bytes(answer)
             except (OSError, EOFError, ValueError):
@@ -146,7 +146,7 @@ class _Readers:
 
     def read_here(self, batch: list[Job]) -> list[Hashed]:
         """The digests of a batch, computed by this thread."""
-        files = [(job.path, job.algorithms) for job in batch]
+        files = [(job.path, job.size, job.algorithms) for job in batch]
         return _hashed(
             batch, digests.digest_files(self._prefix, files, self._on_bytes, lambda: not self._stopped.is_set())
         )

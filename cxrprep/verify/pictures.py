@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 _BATCH: Final = 16
+# What converting grants an image too, if nobody says otherwise.
+_SECONDS: Final = 120.0
 _FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -86,7 +88,7 @@ class PictureCheck:
 
         engine = self.engine or Engine("inline")
         check = partial(check_some, self.check_image, self.root.absolute())
-        for checked in engine.run(check, paths, batch=_BATCH):
+        for checked in engine.run(check, paths, batch=_BATCH, seconds=_SECONDS, on_event=self.on_event):
             if isinstance(checked, Lost):
                 yield from self._settle(checked.item, ImageCheck(error=checked.cause))
             else:
@@ -162,8 +164,11 @@ def check_some(
     check_image: Callable[[Path], ImageCheck], root: Path, paths: Sequence[str]
 ) -> list[tuple[str, ImageCheck]]:
     """Each of ``paths`` with what was found in it; an image that raises is one that cannot be decoded."""
+    from cxrprep.engine import begin_item  # only who decodes needs processes
+
     done = []
     for path in paths:
+        begin_item()
         try:
             check = check_image(root / path)
         except CxrprepError as error:

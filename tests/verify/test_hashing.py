@@ -55,6 +55,21 @@ def test_several_algorithms_take_one_reading(tmp_path: Path) -> None:
     assert sum(read) == len(data)
 
 
+def test_a_file_system_that_reads_in_pieces_gives_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(300_000)
+    (tmp_path / "a").write_bytes(data)
+    read: list[int] = []
+    whole = os.readv
+
+    def in_pieces(handle: int, buffers: list[memoryview]) -> int:
+        return whole(handle, [buffers[0][:70_000]])
+
+    monkeypatch.setattr(os, "readv", in_pieces)
+    ((one,),) = hash_files(tmp_path, [Job("a", len(data))], on_bytes=read.append)
+    assert one.digests == (f"sha256:{hashlib.sha256(data).hexdigest()}",)
+    assert (one.size, sum(read)) == (len(data), len(data))
+
+
 def test_a_file_that_cannot_be_read_says_why_and_the_others_are_done(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "folder").mkdir()
