@@ -17,12 +17,12 @@ from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
 from cxrprep.images.encode import Mark, encode
 from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.looks import looks_wrong
-from cxrprep.images.memory import keep_freed_memory
 from cxrprep.images.outputs import read_output
 from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
 from cxrprep.images.places import Folder, Place, place_of, read_source, stamp_of
 from cxrprep.images.plain import stem_of
 from cxrprep.images.reading import decode
+from cxrprep.memory import keep_freed_memory
 from cxrprep.model import Box, Digest
 
 if TYPE_CHECKING:

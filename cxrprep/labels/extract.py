@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +17,10 @@ from cxrprep.labels.find import STAGE, find_tables
 from cxrprep.labels.rows import Gathered, Options, TableUse
 from cxrprep.labels.values import count_true
 from cxrprep.labels.vocabulary import published_name
+from cxrprep.memory import plain_memory
 from cxrprep.schemas import LABELS, OBSERVATIONS, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cxrprep.datasets.spec import DatasetSpec
@@ -123,7 +122,7 @@ def extract_labels(
     """
     on_event(StageStarted(STAGE, unit="rows"))
     path = (out or root / "manifests") / LABELS_NAME
-    with _plain_memory():
+    with plain_memory():
         labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
         # Neither waits for the other: with a second core the counts cost nothing.
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -132,20 +131,6 @@ def extract_labels(
             result = counted.result()
     on_event(StageFinished(STAGE, done=result.rows))
     return result
-
-
-@contextmanager
-def _plain_memory() -> Iterator[None]:
-    """The C library's memory for a while: pyarrow's own asks for huge pages, which cost more than they bring here.
-
-    On a machine whose memory is in pieces the kernel spends as long on finding them as the tables take.
-    """
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
 
 
 def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:

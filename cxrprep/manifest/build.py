@@ -20,6 +20,7 @@ from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
 from cxrprep.manifest.labelled import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
 from cxrprep.manifest.sizes import add_sizes
 from cxrprep.manifest.studies import studies_of
+from cxrprep.memory import plain_memory
 from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ManifestResult:
     sources: tuple[tuple[str, int], ...] = field(default=())
 
 
+@plain_memory()
 def build_manifest(
     spec: DatasetSpec,
     root: Path,
@@ -95,6 +97,7 @@ def build_manifest(
     labels, made_from = _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
+    pa.default_memory_pool().release_unused()
     wanted = stated_sources(label_source or spec.default_label_source)
     columns, joined = _join(found, labels, wanted, stated_sources(spec.default_label_source))
     columns["dataset"] = constant(spec.name, found.rows)
@@ -150,9 +153,11 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
     made_from = read_footer(path)
     extra = ["report_text"] if "report_text" in pq.read_schema(path).names else []
     try:
-        return pq.read_table(path, columns=[*LABELS.names, *extra]).combine_chunks(), made_from
+        table = pq.read_table(path, columns=[*LABELS.names, *extra], use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
+    pa.default_memory_pool().release_unused()
+    return table, made_from
 
 
 def _join(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cxrprep.datasets.layout import Layout
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
 
+_LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
+_IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view")])
+# As many paths are objects of Python at once: all of them would take more room than the tables.
+_PART: Final = 16_384
 # What cxrprep itself puts beside a release.
 _OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
 
@@ -56,18 +62,17 @@ class ImageFiles:
 
 
 def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
-    paths, sizes = [], []
+    parts = [_LISTED.empty_table()]
+    walk = ((path, size, None) for path, size in _walk(str(root), "") if path.lower().endswith(suffixes))
     try:
-        for path, size in _walk(str(root), ""):
-            if path.lower().endswith(suffixes):
-                paths.append(path)
-                sizes.append(size)
+        while some := list(itertools.islice(walk, _PART)):
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), _LISTED, strict=True)]
+            parts.append(pa.table(columns, schema=_LISTED))
     except OSError as error:
         raise StorageError(
             f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
         ) from error
-    table = {"path": pa.array(paths, pa.string()), "size": pa.array(sizes, pa.int64())}
-    return pa.table({**table, "digest": pa.nulls(len(paths), pa.string())})
+    return pa.concat_tables(parts)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
@@ -99,11 +104,12 @@ def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
 
 def digest_of_files(files: pa.Table) -> Digest:
     """A digest of what the record says is here: paths, sizes and digests, whenever and in whatever order they came."""
-    here = files.filter(pc.equal(files.column("state").cast(pa.string()), "here")).sort_by("path")
+    here = pc.equal(files.column("state").cast(pa.string()), "here")
+    table = files.select(["path", "size", "digest"]).filter(here).sort_by("path")
     hasher = hashlib.sha256()
-    rows = (here.column(name).to_pylist() for name in ("path", "size", "digest"))
-    for path, size, digest in zip(*rows, strict=True):
-        hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
+    for batch in table.to_batches(max_chunksize=_PART):
+        for path, size, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
     return Digest("sha256", hasher.hexdigest())
 
 
@@ -128,49 +134,54 @@ def image_files(
         table = _with_digests(table, files)
         if discarded:
             table = pa.concat_tables([table, _discarded(files, suffixes).cast(table.schema)])
-    table = table.sort_by("path")
-    layout = spec.layout(release)
-    rank = {suffix: index for index, suffix in enumerate(suffixes)}
-    best: dict[str, tuple[int, int]] = {}
-    ids: list[Any] = []
-    foreign: list[str] = []
-    second: list[str] = []
-    paths = table.column("path").to_pylist()
-    for row, path in enumerate(paths):
-        identity = layout.parse(path)
-        ids.append(identity)
-        if identity is None:
-            foreign.append(path)
-            continue
-        order = rank.get(path[path.rfind(".") :].lower(), len(rank))
-        held = best.get(identity.image)
-        if held is not None:
-            second.append(path if held[0] <= order else paths[held[1]])
-        if held is None or order < held[0]:
-            best[identity.image] = (order, row)
+    table = table.sort_by("path").combine_chunks()
+    ids = _ids(table.column("path"), spec.layout(release))
+    ours = pc.is_valid(ids.column("image"))
+    rows = _best(table.column("path"), ids.column("image"), suffixes)
+    foreign = table.column("path").filter(pc.invert(ours))
+    second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
     for found, what in (
         (second, "show images that another file shows already"),
         (foreign, "are no images of the release"),
     ):
-        if found:
+        if len(found):
             on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))
-    rows = [row for _, row in best.values()]
-    kept = [ids[row] for row in rows]
-    view = (
-        pa.array([None if i.view is None else str(i.view) for i in kept], pa.string())
-        .dictionary_encode()
-        .cast(CATEGORY)
-    )
-    taken = table.take(pa.array(rows, pa.int64()))
+    taken, ids = table.take(rows), ids.take(rows)
+    view = ids.column("view").combine_chunks().dictionary_encode().cast(CATEGORY)
     return ImageFiles(
-        path=taken.column("path").combine_chunks(),
-        size=taken.column("size").combine_chunks(),
-        digest=taken.column("digest").combine_chunks(),
-        image=pa.array([i.image for i in kept], pa.string()),
-        study=pa.array([i.study for i in kept], pa.string()),
-        patient=pa.array([i.patient for i in kept], pa.string()),
+        **{name: taken.column(name).combine_chunks() for name in ("path", "size", "digest")},
+        **{name: ids.column(name).combine_chunks() for name in ("image", "study", "patient")},
         view=view,
         projection=projection_of(view),
         second_copies=len(second),
         foreign=len(foreign),
     )
+
+
+def _ids(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:
+    """What each path says of its image; null where it shows none of the release."""
+    parts = [_IDS.empty_table()]
+    for start in range(0, len(paths), _PART):
+        held = [layout.parse(path) for path in paths.slice(start, _PART).to_pylist()]
+        columns = [[None if i is None else getattr(i, name) for i in held] for name in _IDS.names]
+        parts.append(pa.table([pa.array(c, pa.string()) for c in columns], schema=_IDS))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _best(paths: pa.ChunkedArray, images: pa.ChunkedArray, suffixes: tuple[str, ...]) -> pa.Array:
+    """The rows to take, one for each image: the first by the order of the suffixes, then of the paths."""
+    rows = pc.indices_nonzero(pc.is_valid(images)).cast(pa.int64())
+    if pc.count_distinct(images).as_py() == len(rows):
+        return rows
+    rank = pa.array([len(suffixes)] * len(paths), pa.int64())
+    lowered = pc.utf8_lower(paths)
+    for number, suffix in reversed(list(enumerate(suffixes))):
+        rank = pc.if_else(pc.ends_with(lowered, suffix), number, rank)
+    table = pa.table({"image": images.take(rows), "rank": rank.take(rows), "row": rows})
+    table = table.sort_by([("rank", "ascending"), ("row", "ascending")])
+    first = table.group_by("image", use_threads=False).aggregate([("row", "first")])
+    return first.column("row_first").combine_chunks()
+
+
+def _at(rows: pa.Array, count: int) -> pa.Array:
+    return pc.is_in(pa.array(range(count), pa.int64()), value_set=rows)

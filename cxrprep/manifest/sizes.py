@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.events import Note
-from cxrprep.labels.values import categories
+from cxrprep.labels.values import categories, positions
 from cxrprep.schemas import BOX
 
 if TYPE_CHECKING:
@@ -22,61 +23,69 @@ if TYPE_CHECKING:
 Measure = Callable[[Sequence["Path"]], Iterable[tuple[int, int, str] | None]]
 """Width, height and mode of each file, in order; ``None`` for a file whose header cannot be read."""
 
-_KEYS = ("path", "bytes", "digest")
+_KEYS: Final = ("path", "bytes", "digest")
+_SIZES: Final = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("source_mode", pa.string())])
+_MEASURED: Final = tuple(_SIZES.names)
+# Files that are measured before the next paths are made.
+_PART: Final = 8192
 
 
-def _remembered(images: pa.Table, earlier: Path) -> dict[str, tuple[int, int, str]]:
-    """What an earlier manifest says of files that are the same by size and digest."""
-    if not earlier.exists():
-        return {}
-    try:
-        table = pq.read_table(earlier, columns=[*_KEYS, "width", "height", "source_mode"])
-    except (OSError, KeyError, pa.ArrowInvalid):
-        return {}  # a manifest of another make: measuring again costs time only
-    known: dict[str, tuple[int, int, str]] = {}
-    now = {row["path"]: row for row in images.select(list(_KEYS)).to_pylist()}
-    for row in table.to_pylist():
-        same = now.get(row["path"])
-        if (
-            same
-            and row["digest"]
-            and same["digest"] == row["digest"]
-            and same["bytes"] == row["bytes"]
-            and row["width"]
-        ):
-            known[row["path"]] = (row["width"], row["height"], row["source_mode"])
-    return known
+def _remembered(images: pa.Table, earlier: Path) -> pa.Table:
+    """Width, height and mode for each row of ``images`` whose file an earlier manifest shows by size and digest."""
+    table = pa.table({name: pa.nulls(0, images.schema.field(name).type) for name in (*_KEYS, *_MEASURED)})
+    if earlier.exists():
+        # A manifest of another make: measuring again costs time only.
+        with contextlib.suppress(OSError, KeyError, ValueError, pa.ArrowException):
+            table = pq.read_table(earlier, columns=table.column_names).cast(table.schema)
+    place = positions(images.column("path"), table.column("path").combine_chunks())
+    held = table.drop_columns(["path"]).take(place)
+    same = [pc.equal(held.column(name), images.column(name)) for name in ("bytes", "digest")]
+    known = pc.fill_null(pc.and_(*same), fill_value=False)
+    nothing = {name: pa.scalar(None, held.column(name).type) for name in _MEASURED}
+    return pa.table({name: pc.if_else(known, held.column(name), nothing[name]) for name in _MEASURED})
 
 
 def add_sizes(
     spec: DatasetSpec, images: pa.Table, *, root: Path, earlier: Path, measure: Measure | None, on_event: Sink
 ) -> pa.Table:
     """``images`` with width, height and source_mode, spacing in mm, and boxes in the pixels of the file itself."""
-    paths = images.column("path").to_pylist()
     known = _remembered(images, earlier)
-    if measure is None and not known:
+    if measure is None and known.column("width").null_count == images.num_rows:
         return images
-    asked = [path for path in paths if path not in known] if measure is not None else []
-    unread = []
-    for path, size in zip(asked, measure([root / path for path in asked]) if measure else [], strict=True):
-        if size is None:
-            unread.append(path)
-        else:
-            known[path] = size
-    if unread:
-        message = f"{len(unread):,} images cannot be measured: their width and height are null; the first: {unread[0]}"
-        on_event(Note("manifest", message, "warning", unread[0]))
-    sizes: list[Any] = [known.get(path, (None, None, None)) for path in paths]
-    width = pa.array([size[0] for size in sizes], pa.int32())
-    height = pa.array([size[1] for size in sizes], pa.int32())
+    width, height, mode = (known.column(name).combine_chunks() for name in _MEASURED)
+    if measure is not None:
+        new = pc.is_null(width)
+        found = _measured(images.column("path").filter(new), root, measure, on_event)
+        width, height, mode = (
+            pc.replace_with_mask(held.cast(column.type), new, column.combine_chunks())
+            for held, column in zip((width, height, mode), found.columns, strict=True)
+        )
     images = _set(images, "width", width)
     images = _set(images, "height", height)
-    images = _set(images, "source_mode", categories(pa.array([size[2] for size in sizes], pa.string())))
+    images = _set(images, "source_mode", categories(mode))
     for axis, own, original in (("x", width, "orig_width"), ("y", height, "orig_height")):
         scale = pc.divide(images.column(original).cast(pa.float64()), own.cast(pa.float64()))
         spacing = pc.multiply(images.column("pixel_spacing_mm").cast(pa.float64()), scale)
         images = _set(images, f"spacing_{axis}_mm", spacing.cast(pa.float32()))
     return _scale_boxes(spec, images, width, height, on_event)
+
+
+def _measured(paths: pa.ChunkedArray, root: Path, measure: Measure, on_event: Sink) -> pa.Table:
+    parts = []
+    unread = 0
+    first = ""
+    for start in range(0, len(paths), _PART):
+        named = paths.slice(start, _PART).to_pylist()
+        sizes = list(measure([root / path for path in named]))
+        missing = [path for path, size in zip(named, sizes, strict=True) if size is None]
+        unread += len(missing)
+        first = first or (missing[0] if missing else "")
+        columns = zip(*(size or (None, None, None) for size in sizes), strict=True)
+        parts.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, _SIZES, strict=True)], schema=_SIZES))
+    if unread:
+        message = f"{unread:,} images cannot be measured: their width and height are null; the first: {first}"
+        on_event(Note("manifest", message, "warning", first))
+    return pa.concat_tables(parts).combine_chunks() if parts else _SIZES.empty_table()
 
 
 def _set(table: pa.Table, name: str, values: Any) -> pa.Table:

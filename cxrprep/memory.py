@@ -1,0 +1,57 @@
+"""How a process deals with memory that it no longer needs: worker processes keep it, large joins give it back."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# <malloc.h> of glibc; the largest threshold that it takes is half of one of its heaps.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_LARGEST_BLOCK: Final = 32 << 20
+_KEPT: Final = 128 << 20
+_GIVEN_BACK: Final = 1 << 20
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let the C library keep what one image needed (up to 128 MiB) for the next; does nothing outside of glibc.
+
+    It would give blocks of this size back to the system and get them anew, zeroed page by page, several times an image:
+    for a radiograph that costs as much as all arithmetic on it. For processes that do little else; call it once.
+    """
+    _mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+    _mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@contextmanager
+def plain_memory() -> Iterator[None]:
+    """Pyarrow takes the C library's memory for a while, and blocks of a MiB go back to the system when they are freed.
+
+    pyarrow's own memory asks for huge pages, which cost more than they bring to tables that are joined once (on a
+    machine whose memory is in pieces the kernel spends as long on finding them as the tables take), and keeps what was
+    freed, as the C library does with the blocks of columns once it has seen one: a third of the peak of a join.
+    """
+    import pyarrow as pa
+
+    _mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK)
+    before, plain = pa.default_memory_pool(), pa.system_memory_pool()
+    before.release_unused()
+    pa.set_memory_pool(plain)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+        plain.release_unused()
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    try:
+        ctypes.CDLL(None).mallopt(parameter, value)
+    except (OSError, AttributeError, TypeError):
+        return
