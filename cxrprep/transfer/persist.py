@@ -1,4 +1,4 @@
-"""Trying again: with backoff, as long as the server asks, and with fresh patience whenever bytes came."""
+"""Trying again: with backoff, as long as the server asks, and with fresh patience whenever it brought something."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a request that brings no byte is repeated, and how long is waited in between, in seconds.
+    """How often a request is repeated that brings nothing, and how long is waited in between, in seconds.
 
-    The default survives two minutes without a network.
+    The default survives two minutes without a network. ``worth`` is how many bytes are something: a server that sends
+    a few and falls silent, again and again, would else be asked for days.
     """
 
     attempts: int = 10
+    worth: int = 1 << 16
     first_wait: float = 0.5
     longest_wait: float = 30.0
     jitter: float = 1.0
@@ -53,7 +55,7 @@ class Persistence:
         self._not_before = 0.0
 
     def run(self, work: Callable[[], T], progress: Callable[[], int], key: str) -> T:
-        """What ``work`` returns, in the end. ``progress`` counts bytes: more of them give a full new budget.
+        """What ``work`` returns, in the end. ``progress`` counts bytes: enough of them give a full new budget.
 
         Raises the last ``SourceUnreachableError`` when the budget is used up, and every other error at once.
         """
@@ -84,6 +86,7 @@ class Persistence:
         import stamina
 
         current: list[stamina.Attempt] = []
+        began = progress()
 
         def judge(error: Exception) -> bool | float:
             if not isinstance(error, SourceUnreachableError) or self._stop.asked:
@@ -112,11 +115,10 @@ class Persistence:
                 if attempt.num == 1:
                     # The attempt that has failed already is the first one.
                     raise failure
-                before = progress()
                 try:
                     return self._once(work)
                 except SourceUnreachableError as error:
-                    if progress() > before:
+                    if progress() - began >= self._patience.worth:
                         raise _Advanced from error
                     raise
         raise failure

@@ -1,0 +1,37 @@
+"""Patience is renewed by bytes that are worth it, and by no fewer."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.events import ignore
+from cxrprep.transfer.limits import Stop
+from cxrprep.transfer.persist import Patience, Persistence
+
+PATIENCE = Patience(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0, worth=10_000)
+
+
+def asked(each: int, size: int) -> int:
+    """How often a server was asked that sends ``each`` bytes at a time, until all ``size`` are here or it is enough."""
+    done = attempts = 0
+
+    def work() -> None:
+        nonlocal done, attempts
+        attempts += 1
+        done += each
+        if done < size:
+            raise SourceUnreachableError("the server fell silent", hint="run again")
+
+    Persistence(PATIENCE, Stop(), ignore).run(work, lambda: done, "one file")
+    return attempts
+
+
+def test_bytes_that_are_worth_it_give_new_patience() -> None:
+    assert asked(10_000, 100_000) == 10
+    assert asked(5_000, 100_000) == 20
+
+
+def test_a_few_bytes_each_time_are_not_waited_for_without_end() -> None:
+    with pytest.raises(SourceUnreachableError, match="fell silent"):
+        asked(100, 100_000)
