@@ -157,7 +157,12 @@ def _open_zip(path: Path, written: int) -> zipfile.ZipFile:
 def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        NotImplementedError,
+        ValueError,
+    ) as error:  # ValueError: names that are no text
         raise ArchiveError(f"{path} is no readable zip: {error}", hint="fetch it again") from error
 
 
