@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
 
-_NOT_READABLE: Final = (
+NOT_READABLE: Final = (
     tarfile.TarError,
     zipfile.BadZipFile,
     gzip.BadGzipFile,
@@ -36,6 +36,8 @@ _NOT_READABLE: Final = (
     NotImplementedError,
     RuntimeError,
 )
+"""What Python's readers of archives raise for damage: ``ValueError`` for names that are no text, ``RuntimeError`` for a
+password, ``NotImplementedError`` for a compression that nobody uses."""
 
 
 def is_archive(name: str) -> bool:
@@ -87,7 +89,7 @@ def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # 
                 )
             safe_path(member.name)
             yield member
-    except (*_NOT_READABLE, LookupError, TypeError) as error:
+    except (*NOT_READABLE, LookupError, TypeError) as error:
         # The last two: what the library's own code stumbles over in a header that was cut or altered.
         raise damaged(path, error) from error
     except OSError as error:
@@ -111,7 +113,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what the archive readers raise while a member is read into ``ArchiveError``."""
     try:
         yield
-    except _NOT_READABLE as error:
+    except NOT_READABLE as error:
         raise damaged(path, error) from error
     except OSError as error:
         # Others are the business of whoever writes the member: a disk that is full, say.

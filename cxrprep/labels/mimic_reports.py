@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from cxrprep.archives import NOT_READABLE
 from cxrprep.errors import TableError
 from cxrprep.labels.tables import Form, digest_of, read_table
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _STUDIES: Final = Form(("subject_id", "study_id", "path"), plain=("subject_id", "study_id", "path"))
 _MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
-# ValueError: names that are no text; RuntimeError: a password; NotImplementedError: a compression that nobody uses.
-_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError)
 _LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
 
 
@@ -66,7 +64,7 @@ def report_texts(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array
                     )
                 studies.append(named.group(1))
                 texts.append(_text(archive.read(member)))
-    except (OSError, *_DAMAGED) as error:
+    except (OSError, *NOT_READABLE) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="the file is cut short: fetch it again") from error
     gathered.use_file(
         path, digest_of(path), "reports", rows=len(studies) + others, used=len(studies), are_no_reports=others

@@ -29,6 +29,16 @@ def folder(root: Path, count: int = 30) -> Path:
     return root
 
 
+def the_one_that_failed(root: Path, words: tuple[object, ...], out: Path) -> dict[str, str]:
+    """Converts with a decoder that poison gets the better of; the failure's row, after all others were done."""
+    code, value, said = run("convert", root, *words, "--out", out, PYTHONPATH=POISON)
+    assert code == 3, said
+    assert (value["images"], value["failed"]) == (30, 1)
+    row: dict[str, str] = pq.read_table(out / "manifests/failures.parquet").to_pylist()[0]
+    assert row["path"] == "i0155.png"
+    return row
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("to", "jobs"), [("files", 1), ("webdataset", 2)])
 def test_a_segfault_in_a_decoder_costs_one_image(tmp_path: Path, to: str, jobs: int) -> None:
@@ -37,11 +47,7 @@ def test_a_segfault_in_a_decoder_costs_one_image(tmp_path: Path, to: str, jobs: 
     code, _, said = run("convert", root, *words, "--out", tmp_path / "without")
     assert code == 0, said
     (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"POISON"))
-    code, value, said = run("convert", root, *words, "--out", tmp_path / "out", PYTHONPATH=POISON)
-    assert code == 3, said
-    assert (value["images"], value["failed"]) == (30, 1)
-    row = pq.read_table(tmp_path / "out/manifests/failures.parquet").to_pylist()[0]
-    assert row["path"] == "i0155.png"
+    row = the_one_that_failed(root, words, tmp_path / "out")
     assert "worker process died over it" in row["message"]
     if to == "files":
         made, wanted = tree(tmp_path / "out"), tree(tmp_path / "without")
@@ -54,11 +60,7 @@ def test_a_decoder_without_end_costs_one_image(tmp_path: Path, to: str, jobs: in
     root = folder(tmp_path / "in")
     (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"TREADMILL"))
     words = ("--recipe", "square-224", "--to", to, "--per-shard", 40, "--jobs", jobs, "--max-seconds", 10)
-    code, value, said = run("convert", root, *words, "--out", tmp_path / "out", PYTHONPATH=POISON)
-    assert code == 3, said
-    assert (value["images"], value["failed"]) == (30, 1)
-    row = pq.read_table(tmp_path / "out/manifests/failures.parquet").to_pylist()[0]
-    assert row["path"] == "i0155.png"
+    row = the_one_that_failed(root, words, tmp_path / "out")
     assert "no end of the work on it after 10 s" in row["message"]
     assert "--max-seconds" in row["hint"]
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
+from cxrprep.archives import NOT_READABLE
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 
 if TYPE_CHECKING:
@@ -157,12 +158,7 @@ def _open_zip(path: Path, written: int) -> zipfile.ZipFile:
 def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        NotImplementedError,
-        ValueError,
-    ) as error:  # ValueError: names that are no text
+    except (OSError, *NOT_READABLE) as error:
         raise ArchiveError(f"{path} is no readable zip: {error}", hint="fetch it again") from error
 
 
