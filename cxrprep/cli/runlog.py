@@ -141,8 +141,10 @@ class RunLog:
             _prune(folder)
 
     def _header(self) -> str:
+        # Not platform.platform(): it starts a program to learn the processor's name.
+        machine = f"{platform.system()} {platform.release()} {platform.machine()}"
         lines = [
-            f"cxrprep {__version__}, Python {platform.python_version()}, {platform.platform()}",
+            f"cxrprep {__version__}, Python {platform.python_version()}, {machine}",
             f"command: {shown_command(self._arguments)}",
             f"folder: {Path.cwd()}",
             f"host: {socket.gethostname()}, process {os.getpid()}",

@@ -78,11 +78,11 @@ def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
             pa.int64(), len(rows), [None, pa.py_buffer(array("q", [row.size for row in rows]).tobytes())]
         ),
         "digest": texts([None if row.digest is None else str(row.digest) for row in rows]),
-        "origin": texts([row.origin.value for row in rows]).dictionary_encode(),
-        "state": texts([row.state.value for row in rows]).dictionary_encode(),
+        "origin": _few([row.origin.value for row in rows]),
+        "state": _few([row.state.value for row in rows]),
         "source_key": texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
         "validator": texts([row.validator for row in rows]),
-        "archive": texts([row.archive for row in rows]).dictionary_encode(),
+        "archive": _few([row.archive for row in rows]),
     }
     wanted = schema()
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
@@ -94,11 +94,29 @@ def texts(values: Sequence[str | None]) -> pa.StringArray:
 
     encoded = [b"" if value is None else value.encode() for value in values]
     offsets = array("i", [0, *itertools.accumulate(map(len, encoded))])
+    buffers = [_known(values), pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _few(values: Sequence[str | None]) -> pa.DictionaryArray:
+    """A column of few different words. Made from buffers too: ``dictionary_encode`` would load pyarrow.compute."""
+    import pyarrow as pa
+
+    words = list(dict.fromkeys(value for value in values if value is not None))
+    numbers = {word: number for number, word in enumerate(words)}
+    indices = array("i", [0 if value is None else numbers[value] for value in values])
+    column = pa.Array.from_buffers(pa.int32(), len(values), [_known(values), pa.py_buffer(indices.tobytes())])
+    return pa.DictionaryArray.from_arrays(column, texts(words))
+
+
+def _known(values: Sequence[str | None]) -> pa.Buffer | None:
+    """One bit a row, the first row in the lowest one; ``None`` when every value is known."""
+    import pyarrow as pa
+
+    if None not in values:
+        return None
     known = "".join("0" if value is None else "1" for value in reversed(values))
-    # One bit a row, the first row in the lowest one.
-    valid = int(known or "0", 2).to_bytes((len(values) + 7) // 8, "little") if "0" in known else None
-    buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(offsets.tobytes())]
-    return pa.Array.from_buffers(pa.string(), len(values), [*buffers, pa.py_buffer(b"".join(encoded))])
+    return pa.py_buffer(int(known, 2).to_bytes((len(values) + 7) // 8, "little"))
 
 
 def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:

@@ -42,7 +42,7 @@ _BUFFER: Final = 1 << 18
 # One archive is unpacked while the next one comes; more would only need more disk.
 _ARCHIVES_AT_ONCE: Final = 2
 # Workers beyond the connections: while one puts a file in place, another asks for the next one.
-_SPARE: Final = 1
+_SPARE: Final = 3
 # So many refusals in a row, with no success between them, mean all of them.
 _REFUSALS: Final = 5
 # Each of these has been tried for as long as the patience goes.

@@ -11,6 +11,7 @@ from cxrprep.events import Note
 from cxrprep.lock import Origin
 from cxrprep.model import Digest
 from cxrprep.transfer.digests import finished, new_hasher
+from cxrprep.transfer.limits import Slot
 from cxrprep.transfer.meter import Meter
 from cxrprep.transfer.partial import Segment
 from cxrprep.transfer.segmented import SegmentedFetch, SplitRefused
@@ -176,7 +177,7 @@ class Fetcher:
     def _stream(self, item: Item, partial: Partial, way: _Way, meter: Meter, buffer: memoryview) -> None:
         """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
         segment = partial.segments[0]
-        with self._slots:
+        with Slot(self._slots) as slot:
             self._stop.check()
             stream = self._source.open(item.file, segment.done)
             arrived = 0
@@ -206,7 +207,7 @@ class Fetcher:
                     self._hash_again(partial, way, segment.done, buffer)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer, arrived=arrived)
+                self._copy(stream, partial, way, item.file.size, slot=slot, meter=meter, buffer=buffer, arrived=arrived)
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -229,6 +230,7 @@ class Fetcher:
         way: _Way,
         size: int | None,
         *,
+        slot: Slot,
         meter: Meter,
         buffer: memoryview,
         arrived: int = 0,
@@ -244,6 +246,9 @@ class Fetcher:
         while count := arrived or stream.readinto(target):
             arrived = 0
             data = target[:count]
+            if segment.done + count == stream.length:
+                # The next request may go out while these bytes are written and digested.
+                slot.release()
             partial.write(segment, data)
             hasher.update(data)
             way.hashed = segment.done

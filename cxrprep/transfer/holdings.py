@@ -28,6 +28,7 @@ class FolderHoldings:
         self._record = record
         self._parts = parts
         self._root = str(record.root) + "/"
+        self._tops: dict[str, bool] = {}
         self.same_mirror = same_mirror
 
     def rows(self) -> Iterator[Held]:
@@ -37,6 +38,13 @@ class FolderHoldings:
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""
+        top = path.partition("/")[0]
+        there = self._tops.get(top)
+        if there is None:
+            # A new folder holds nothing: hundreds of thousands of files need not be asked for one by one.
+            there = self._tops[top] = os.path.lexists(self._root + top)
+        if not there:
+            return None
         try:
             return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
         except OSError:

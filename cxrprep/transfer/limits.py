@@ -46,6 +46,30 @@ class Stop:
             raise Stopped
 
 
+class Slot:
+    """One of the connections that may be open at once, as a context; waits for it at entry."""
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots: threading.Semaphore | None = None
+        self._all = slots
+
+    def __enter__(self) -> Self:
+        """Wait until a connection is free, and take it."""
+        self._all.acquire()
+        self._slots = self._all
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others have it."""
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it already, since nothing more comes over it; a second call does nothing."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
+
+
 class Rate:
     """A token bucket that all connections draw from. ``None`` bytes a second means no limit."""
 
