@@ -26,6 +26,7 @@ http {{
   client_body_temp_path {work}/body; proxy_temp_path {work}/proxy; fastcgi_temp_path {work}/fastcgi;
   uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;
   default_type application/octet-stream;
+  limit_conn_zone $binary_remote_addr zone=all:1m;
   map $http_user_agent $known {{ default 0; "~^Wget/" 1; "~^libwfdb/" 1; }}
   server {{
     listen 127.0.0.1:{port};
@@ -54,14 +55,20 @@ class Nginx:
 
 
 @contextmanager
-def serving(root: Path, work: Path, *, start: str = "/", login: bool = False) -> Iterator[Nginx]:
-    """Serves ``root`` below ``start``; with ``login`` under the rules of PhysioNet. ``work`` is for its own files."""
+def serving(
+    root: Path, work: Path, *, start: str = "/", login: bool = False, most: int | None = None
+) -> Iterator[Nginx]:
+    """Serves ``root`` below ``start``; with ``login`` under the rules of PhysioNet. ``work`` is for its own files.
+
+    ``most`` is how many requests are served at once, slowly then, before others are answered with 503.
+    """
     program = need("nginx")
     work.mkdir(parents=True, exist_ok=True)
     digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
     (work / "users").write_text(f"{USER}:{{SHA}}{digest}\n")
     port = free_port()
     rules = _RULES.format(work=work) if login else ""
+    rules += f" limit_conn all {most}; limit_rate 50k;" if most is not None else ""
     text = _CONFIGURATION.format(work=work, port=port, root=root, start=start, rules=rules)
     (work / "nginx.conf").write_text(text)
     words = [program, "-p", str(work), "-c", str(work / "nginx.conf")]

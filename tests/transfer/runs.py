@@ -86,7 +86,8 @@ def download(
 ) -> TransferResult:  # fmt: skip
     """One whole run, as ``api`` does it."""
     root.mkdir(parents=True, exist_ok=True)
-    source = open_source(url, SourceOptions(timeout=timeout, credentials=credentials))
+    connections = options.connections if options else None
+    source = open_source(url, SourceOptions(timeout=timeout, credentials=credentials, connections=connections))
     with (
         Record.open(root, state) as record,
         Transfer(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cxrprep.transfer.engine import TransferOptions
+from tests.servers import nginx
 from tests.servers.faults import serving
-from tests.transfer.runs import download, expected, image, leftovers, noise, release, tar_gz, tree, with_sums
+from tests.transfer.runs import QUICK, download, expected, image, leftovers, noise, release, tar_gz, tree, with_sums
 
 PROJECT = Path(__file__).parents[2]
 
@@ -30,6 +31,18 @@ def test_files_over_http_arrive_once(tmp_path: Path) -> None:
         assert (again.done, again.kept) == (0, 7)
         assert server.sent - sent == len(files["MD5SUMS"])
     assert leftovers(root) == []
+
+
+def test_no_more_connections_are_used_than_allowed(tmp_path: Path) -> None:
+    files, mirror = release(6, 60_000), tmp_path / "mirror"
+    for name, data in files.items():
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).write_bytes(data)
+    options = TransferOptions(connections=2, patience=QUICK)
+    with nginx.serving(mirror, tmp_path / "nginx", most=2) as server:
+        assert download(tmp_path / "nih", server.url, options=options).done == 7
+        assert {status for status, *_ in server.seen()} == {"200"}
+    assert tree(tmp_path / "nih") == expected(files)
 
 
 @pytest.mark.parametrize("link", ["copy", "hardlink", "reflink"])
