@@ -77,8 +77,15 @@ def machine() -> list[str]:
     return [
         f"{processor}, {cores} cores, {memory:.0f} GiB of memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"files on {_file_system(tempfile.gettempdir())} (TMPDIR chooses where)",
         program_version([PROGRAM, "--version"]),
     ]
+
+
+def _file_system(folder: str) -> str:
+    """The kind of file system that holds ``folder``: what reading and writing cost depends on it."""
+    said = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True, check=False).stdout
+    return said.split()[-1] if said else "an unknown file system"
 
 
 def page(all_done: list[Done], moment: dt.datetime) -> str:

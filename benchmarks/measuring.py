@@ -24,7 +24,8 @@ PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 class Cost:
     """Seconds of wall and CPU time; ``peak`` is the largest single process, ``tree`` all of them at once, in MiB.
 
-    ``tree`` is sampled (proportional set size, so shared pages count once), ``peak`` comes from the kernel.
+    ``peak`` comes from the kernel. ``tree`` is sampled (proportional set size, so shared pages count once) where
+    ``measure`` was asked to, since a process waits while its pages are counted; elsewhere it is ``peak``.
     """
 
     code: int
@@ -58,7 +59,9 @@ def _proportional(pid: int) -> int:
     return 0
 
 
-def measure(words: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Cost:
+def measure(
+    words: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, tree: bool = False
+) -> Cost:
     """Run ``words`` to its end and return what it cost."""
     begun = time.monotonic()
     process = subprocess.Popen(
@@ -76,7 +79,7 @@ def measure(words: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: 
     threads = [
         threading.Thread(target=lambda: read.__setitem__("out", process.stdout.read())),
         threading.Thread(target=lambda: read.__setitem__("err", process.stderr.read())),
-        threading.Thread(target=watch),
+        *([threading.Thread(target=watch)] if tree else []),
     ]
     for thread in threads:
         thread.start()

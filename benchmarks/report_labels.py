@@ -204,7 +204,7 @@ def whole_collection(scratch: Path, rows: list[dict[str, str]], studies: int, re
 
     def run(jobs: int) -> float:
         words = [PROGRAM, "extract-labels", str(scratch / f"out{jobs}"), "--reports", str(path), "-j", str(jobs), "-q"]
-        cost = measure(words)
+        cost = measure(words, tree=True)
         if cost.code:
             sys.exit(cost.stderr)
         peaks[jobs] = max(peaks.get(jobs, 0.0), cost.tree)

@@ -124,7 +124,7 @@ def run(dataset: str, images: int, work: Path) -> dict[str, Cost]:
             places["patients"] = str(_patients(folder))
         for stage in stages(dataset):
             words = [PROGRAM, *(word.format(**places) for word in stage.words), "--json"]
-            costs[stage.name] = cost = measure(words, env={**env, "HOME": str(folder)})
+            costs[stage.name] = cost = measure(words, env={**env, "HOME": str(folder)}, tree=True)
             print(
                 f"  {stage.name:28} exit {cost.code}  {cost.wall:8.1f} s  CPU {cost.cpu:8.1f} s  "
                 f"{cost.peak:6.0f} MiB  all processes {cost.tree:6.0f} MiB",
