@@ -58,12 +58,6 @@ def _sheltered(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], se
         return list(own.run(function, held, seconds))
 
 
-def _call_sheltered(function: Callable[..., R], args: tuple[Any, ...], options: dict[str, Any]) -> R:
-    own = _own_shelter()
-    with own.guard:
-        return own.call(function, *args, **options)
-
-
 def _close_shelters() -> None:
     """End the processes that nobody uses: another program may be at work on the same cluster."""
     for shelter in _shelters:
@@ -81,17 +75,6 @@ def _unseen(paths: list[str]) -> list[str]:
 # ---- here ----
 
 
-class _Sheltered(cf.Executor):
-    """The cluster as a plain executor, whose functions run in the processes beside its workers."""
-
-    def __init__(self, inner: cf.Executor) -> None:
-        self._inner = inner
-
-    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> cf.Future[R]:
-        """As any executor does."""
-        return self._inner.submit(_call_sheltered, fn, args, kwargs)
-
-
 @dataclass(slots=True)
 class Cluster:
     """A client of a Dask cluster."""
@@ -102,11 +85,6 @@ class Cluster:
     asked: float = -KNOWN
     seen: float = field(default_factory=time.monotonic)
     told: bool = False
-
-    @property
-    def executor(self) -> cf.Executor:
-        """For single calls."""
-        return _Sheltered(self.inner)
 
     def submit(
         self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0

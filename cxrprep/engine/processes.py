@@ -54,14 +54,6 @@ def _without(held: list[T], place: int, seconds: float) -> tuple[Lost[T], list[T
     return Lost(held[place], cause, late=True), held[:place] + held[place + 1 :]
 
 
-def available_cores() -> int:
-    """Processors that this process may use, at least 1."""
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
 class _Worker(context.SpawnProcess):
     """A process that does not import the program which started it, and may be started by a daemon.
 
@@ -282,14 +274,6 @@ class Shelter:
                     yield Lost(batch[0], _DIED)
                 continue
             yield from results
-
-    def call(self, function: Callable[..., R], *args: Any, **options: Any) -> R:
-        """What the function gives, in the process. Raises ``BrokenProcessPool`` when it dies over it."""
-        try:
-            return self._started().executor.submit(function, *args, **options).result()
-        except BrokenProcessPool:
-            self.close()
-            raise
 
     def _started(self) -> Pool:
         if self._pool is None:

@@ -7,18 +7,17 @@ that one task lasts long enough to be worth sending; a bounded number of batches
 from __future__ import annotations
 
 import itertools
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.engine.cluster import cluster
-from cxrprep.engine.processes import Lost, Running, available_cores, no_workers, pool, shelter
+from cxrprep.engine.processes import Lost, Running, no_workers, pool, shelter
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.machine import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Executor
 
     from cxrprep.events import Sink
 
@@ -97,16 +96,6 @@ class Engine:
                 for held in suspects:
                     yield from alone.run(function, held, seconds)
             batches = itertools.chain(innocent, batches)
-
-    @contextmanager
-    def executor(self) -> Iterator[Executor]:
-        """The plain executor, for work that is not in batches; it is shut down at the end."""
-        if self.name == "dask":
-            with cluster(self.scheduler) as there:
-                yield there.executor
-        else:
-            with pool(self.workers) as processes:
-                yield processes.executor
 
     def needs(self, paths: Sequence[str]) -> None:
         """Raise ``UsageError`` when a worker of the cluster does not see one of these folders of ours."""

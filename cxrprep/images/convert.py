@@ -22,7 +22,7 @@ from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
 from cxrprep.images.places import Folder, Place, place_of, read_source, stamp_of
 from cxrprep.images.plain import stem_of
 from cxrprep.images.reading import decode
-from cxrprep.memory import keep_freed_memory
+from cxrprep.machine import keep_freed_memory
 from cxrprep.model import Box, Digest
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cxrprep.labels.find import STAGE, find_tables
 from cxrprep.labels.rows import Gathered, Options, TableUse
 from cxrprep.labels.values import count_true
 from cxrprep.labels.vocabulary import published_name
-from cxrprep.memory import plain_memory
+from cxrprep.machine import plain_memory
 from cxrprep.schemas import LABELS, OBSERVATIONS, write_table
 
 if TYPE_CHECKING:

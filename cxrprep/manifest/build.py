@@ -14,13 +14,13 @@ from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.values import constant, count_true
+from cxrprep.machine import plain_memory
 from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
 from cxrprep.manifest.labelled import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
 from cxrprep.manifest.sizes import add_sizes
 from cxrprep.manifest.studies import studies_of
-from cxrprep.memory import plain_memory
 from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from cxrprep.machine import available_cores
 from cxrprep.verify import digests
 
 if TYPE_CHECKING:
@@ -45,14 +46,6 @@ class Hashed(NamedTuple):
     problem: str = ""
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
 def hash_files(
     root: Path,
     jobs: Iterable[Job],
@@ -72,7 +65,7 @@ def hash_files(
         if len(first) < 2:
             yield from map(readers.read_here, first)
             return
-        count = workers or usable_cores()
+        count = workers or available_cores()
         waiting: deque[Future[list[Hashed]]] = deque()
         with ThreadPoolExecutor(count, "verify") as pool:
             try:

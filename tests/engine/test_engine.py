@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -211,15 +210,6 @@ def test_a_cluster_without_workers_is_said_once_and_waited_for(monkeypatch: pyte
     assert len(told) == 1
     assert isinstance(told[0], Note)
     assert f"the Dask scheduler at {address} has no worker" in told[0].message
-
-
-@pytest.mark.slow
-def test_single_calls_on_a_cluster_break_as_they_do_here(scheduler: str) -> None:
-    for engine in (Engine(jobs=1), Engine("dask", scheduler=scheduler)):
-        with engine.executor() as executor:
-            assert executor.submit(jobs.squares, [3]).result() == [9]
-            with pytest.raises(BrokenProcessPool):
-                executor.submit(jobs.squares_or_crash, [7]).result()
 
 
 @pytest.mark.slow

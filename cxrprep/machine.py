@@ -1,9 +1,9 @@
-"""How a process deals with memory that it no longer needs: worker processes keep it, large joins give it back."""
+"""What a process may use of the machine: its cores, and memory that it no longer needs, kept or given back."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,14 @@ _M_MMAP_THRESHOLD: Final = -3
 _LARGEST_BLOCK: Final = 32 << 20
 _KEPT: Final = 128 << 20
 _GIVEN_BACK: Final = 1 << 20
+
+
+def available_cores() -> int:
+    """Processors that this process may use, at least 1."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 @functools.cache
@@ -51,6 +59,8 @@ def plain_memory() -> Iterator[None]:
 
 
 def _mallopt(parameter: int, value: int) -> None:
+    import ctypes
+
     try:
         ctypes.CDLL(None).mallopt(parameter, value)
     except (OSError, AttributeError, TypeError):
