@@ -271,8 +271,6 @@ def _line_of(data: bytes, row: int) -> int:
 def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
     again = "fetch the table again"
-    if not data[: 1 << 20].strip():
-        raise TableError(f"{path} is empty", hint=again)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")
     if data.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
@@ -281,10 +279,12 @@ def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
         )
     records = iter(_records(data[: 1 << 20]))
     try:
-        header = next(records)[1]
+        header = next(records, (0, []))[1]
         first = next(records, (0, []))[1]
     except csv.Error as error:
         raise TableError(f"{path}, line 1: {error}", hint=again) from error
+    if not header:
+        raise TableError(f"{path} is empty", hint=again)
     if not first:
         raise TableError(f"{path} has a header and no rows", hint=again)
     return header, first
