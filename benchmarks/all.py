@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.measuring import PROGRAM, Row, markdown, program_version  # noqa: E402  # the project's root comes first
+from benchmarks.measuring import PROGRAM, Row, file_system, markdown, program_version  # noqa: E402  # the project's root comes first
 
 PAGE = HERE.parent / "docs" / "explanation" / "benchmarks.md"
 # What is no benchmark with rows: this file, what they share, and the run at full size, which has a page of its own.
@@ -77,15 +77,9 @@ def machine() -> list[str]:
     return [
         f"{processor}, {cores} cores, {memory:.0f} GiB of memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        f"files on {_file_system(tempfile.gettempdir())} (TMPDIR chooses where)",
+        f"files on {file_system(tempfile.gettempdir())} (TMPDIR chooses where)",
         program_version([PROGRAM, "--version"]),
     ]
-
-
-def _file_system(folder: str) -> str:
-    """The kind of file system that holds ``folder``: what reading and writing cost depends on it."""
-    said = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True, check=False).stdout
-    return said.split()[-1] if said else "an unknown file system"
 
 
 def page(all_done: list[Done], moment: dt.datetime) -> str:

@@ -7,10 +7,13 @@ list of checksums, planning, fetching, digesting every byte, and writing the rec
 moment. Client and server share the machine, so read the ratios. The measurements:
 
 latency   2,000 files of 60-120 KB with basic auth, each request delayed by 30 ms (nginx's echo module)
+disk      the first of these again, on the disk of the temporary folder
 many      20,000 files of 60-120 KB
 large     one file of 2 GB over TLS
 nothing   the same 20,000 files, all here already; and a plan of 400,000 files
 
+All but the second happen in memory (/dev/shm) where there is enough of it: what is measured there is the program, not
+how soon a disk has two gigabytes that ours, unlike the others, wait for. What people have is a disk, hence the second.
 Installed by: apt-get install nginx-light libnginx-mod-http-echo aria2 curl wget rclone
 """
 
@@ -28,19 +31,22 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import mirror
-from benchmarks.measuring import PROGRAM, Cost, Row, arguments, finish, in_turn, measure, program_version
+from benchmarks.measuring import PROGRAM, Cost, Row, arguments, file_system, finish, in_turn, measure, program_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.mirror import Corpus
 
-MEASUREMENTS: Final = ("latency", "many", "large", "nothing")
+MEASUREMENTS: Final = ("latency", "disk", "many", "large", "nothing")
 DELAY: Final = 0.03
+MEMORY: Final = Path("/dev/shm")  # a folder of its own is made there
+# The files, and what two programs leave of them for a moment.
+_NEEDED: Final = 7_000_000_000
 
 
 class Bench:
-    """Where the runs happen: a fresh target folder for each, removed outside of the measured time."""
+    """Where the runs happen: a fresh target folder for each, emptied outside of the measured time."""
 
     def __init__(self, work: Path, repeats: int) -> None:
         self.work = work
@@ -65,8 +71,15 @@ class Bench:
         here = sum(1 for path in folder.rglob("*.jpg"))
         if cost.code or here != len(corpus.files):
             raise SystemExit(f"{words or shell}: exit code {cost.code}, {here} files\n{cost.stdout}\n{cost.stderr}")
-        shutil.rmtree(folder)
+        self.empty(folder)
         return cost
+
+    @staticmethod
+    def empty(folder: Path) -> None:
+        """Give the space back. The names stay: for each new file ext4 passes over those removed lately, one by one."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                os.truncate(path, 0)
 
     def write(self, name: str, text: str) -> Path:
         """A file of a peer's own: a list of addresses."""
@@ -133,7 +146,7 @@ class Bench:
         return [f"--ca-certificate={self._trust()}"] if "SSL_CERT_FILE" in self.env else []
 
 
-def latency(bench: Bench, count: int) -> list[Row]:
+def latency(bench: Bench, count: int, where: str = "") -> list[Row]:
     """Files a second when each request takes 30 ms: what a network looks like."""
     corpus = mirror.many(bench.work / f"files-{count}", count)
     with mirror.served(corpus.folder, bench.work / "nginx", delay=DELAY, login=True) as url:
@@ -145,7 +158,7 @@ def latency(bench: Bench, count: int) -> list[Row]:
             "curl -Z 64": lambda: count / bench.curl(corpus, url, 64).wall,
         }
         found = in_turn(runs, bench.repeats)
-    what = f"{count:,} files, 30 ms a request, basic auth"
+    what = f"{count:,} files, 30 ms a request, basic auth{where}"
     return [
         Row(
             f"{what}, 16 connections", found["ours 16"], "files/s", "aria2c -j16, checksums", found["aria2c -j16"], 1.0
@@ -227,7 +240,7 @@ def nothing(bench: Bench, count: int, planned: int) -> list[Row]:
             "wget": lambda: _well(measure(again, env=bench.env, cwd=bench.work)).wall,
         }
         found = in_turn(runs, bench.repeats)
-    shutil.rmtree(folder)
+    bench.empty(folder)
     listing = bench.work / "listing"
     (listing / "files").mkdir(parents=True, exist_ok=True)
     lines = [
@@ -248,6 +261,12 @@ def nothing(bench: Bench, count: int, planned: int) -> list[Row]:
     ]
 
 
+def _memory() -> str | None:
+    """The folder that lies in memory, where there is one with enough room."""
+    there = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > _NEEDED
+    return str(MEMORY) if there else None
+
+
 def _well(cost: Cost) -> Cost:
     if cost.code:
         raise SystemExit(f"exit code {cost.code}\n{cost.stdout}\n{cost.stderr}")
@@ -256,16 +275,22 @@ def _well(cost: Cost) -> Cost:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--work", type=Path, help="a folder to work in (default: a temporary one)")
+    parser.add_argument("--work", type=Path, help="a folder to work in (default: one in memory, if there is enough)")
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="this measurement only")
     chosen = parser.parse_args()
     wanted = chosen.only or MEASUREMENTS
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="cxrprep-bench-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="cxrprep-bench-", dir=_memory()) as temporary,
+        tempfile.TemporaryDirectory(prefix="cxrprep-bench-") as disk,
+    ):
         bench = Bench((chosen.work or Path(temporary)).resolve(), chosen.repeats)
         bench.work.mkdir(parents=True, exist_ok=True)
+        few = 200 if chosen.small else 2_000
         if "latency" in wanted:
-            rows += latency(bench, 200 if chosen.small else 2_000)
+            rows += latency(bench, few)
+        if "disk" in wanted and file_system(disk) != file_system(str(bench.work)):
+            rows += latency(Bench(Path(disk).resolve(), chosen.repeats), few, f", on {file_system(disk)}")
         if "many" in wanted:
             rows += many(bench, 500 if chosen.small else 20_000)
         if "nothing" in wanted:
@@ -276,6 +301,7 @@ def main() -> int:
         # Start-up is most of so little: it shows that the benchmark runs, and nothing else.
         rows = [dataclasses.replace(row, floor=None) for row in rows]
     versions = {
+        "files on": file_system(str(chosen.work or _memory() or tempfile.gettempdir())),
         "aria2c": program_version(["aria2c", "--version"]),
         "curl": program_version(["curl", "--version"]),
         "wget": program_version(["wget", "--version"]),

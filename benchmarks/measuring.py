@@ -184,6 +184,12 @@ def in_turn(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def file_system(folder: str) -> str:
+    """The kind of file system that holds ``folder``: what reading and writing cost depends on it."""
+    said = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True, check=False).stdout
+    return said.split()[-1] if said else "an unknown file system"
+
+
 def program_version(words: Sequence[str]) -> str:
     """The first line that ``words`` print; "absent" when the program is not there."""
     try:
