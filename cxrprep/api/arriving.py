@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from typing import TYPE_CHECKING
 
-from cxrprep.events import ItemFinished, Note
+from cxrprep.events import ItemFinished
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Self
 
+    from cxrprep.api.pixels import ConvertResult
     from cxrprep.api.planning import Job
+    from cxrprep.api.results import Result
 
 
 class Arriving:
-    """The hook of a transfer: each image is converted in the thread that fetched it.
+    """The hook of a transfer: each image is converted while the thread that fetched it waits; a context.
 
-    With ``discard_raw`` the original is then dropped and recorded as discarded; one that cannot be converted stays. The
-    manifest of the converted images is built at the end, from what they say of themselves.
+    The work is done in processes, one a core, so that a decoder that crashes or finds no end costs one image and not
+    the download. With ``discard_raw`` the original is then dropped and recorded as discarded; one that cannot be
+    converted stays. The manifest of the converted images is built at the end, from what they say of themselves.
     """
 
     def __init__(self, job: Job) -> None:
         """Raises ``UsageError`` or ``ConfigError`` for a recipe that is unknown or wrong."""
+        from cxrprep.engine import Shelters
+        from cxrprep.images.convert import Task, convert_batch
+        from cxrprep.images.places import Folder
         from cxrprep.images.recipe import load_recipe
+        from cxrprep.machine import available_cores
 
         self._job = job
         self._recipe = load_recipe(job.options.then)
         self._out = job.folder.home / "derived" / self._recipe.name
         self._layout = job.folder.layout
-        self._guard = threading.Lock()
-        self.failed: list[str] = []
+        # Durable: the original may be dropped right after.
+        self._task = Task(self._recipe, self._recipe.fingerprint(), Folder(str(self._out)), durable=True)
+        self._work = functools.partial(convert_batch, task=self._task)
+        self._shelters = Shelters(available_cores())
+        self._over = False
+
+    def __enter__(self) -> Self:
+        """No process is started before the first image."""
+        self._shelters.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """End the processes."""
+        self._over = True
+        self._shelters.__exit__(kind, *rest)
 
     def __call__(self, path: str, place: Path) -> bool:
         """Convert one file; whether the original has been used up."""
-        from cxrprep.images.convert import ConvertItem, convert_one
+        from cxrprep.engine import Lost
+        from cxrprep.images.convert import ConvertItem, lost
 
         if self._layout.parse(path) is None:
             return False
         entry = self._job.folder.record.get(path)
         digest = entry.digest if entry is not None else None
-        outcome = convert_one(ConvertItem(str(place), path, digest), self._recipe, self._out)
+        outcome = self._shelters.run(self._work, ConvertItem(str(place), path, digest), self._task.limits.seconds)
+        if self._over:
+            # Its process was ended because the run is: the image has not failed, the next run converts it.
+            return False
+        if isinstance(outcome, Lost):
+            outcome = lost(outcome)
         if outcome.status == "error":
-            with self._guard:
-                self.failed.append(path)
             self._job.on_event(ItemFinished("convert", path, "error", detail=outcome.error))
             return False
         return self._job.options.discard_raw
 
-    def finish(self) -> None:
-        """Build the manifest of the converted images, those of earlier runs too."""
+    def finish(self) -> Result[ConvertResult]:
+        """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""
         from cxrprep.api.pixels import convert_recorded
 
-        convert_recorded(self._job.folder, self._recipe, self._out, on_event=self._job.on_event)
-        if self.failed:
-            message = f"{len(self.failed):,} images could not be converted; their originals are kept"
-            self._job.on_event(Note("convert", message, "problem", self.failed[0]))
+        return convert_recorded(self._job.folder, self._recipe, self._out, on_event=self._job.on_event)

@@ -87,8 +87,8 @@ def gather_earlier(
     if foreign:
         path, recipe, fingerprint = foreign[0]
         message = (
-            f"{len(foreign):,} images here were made by another recipe ({recipe} {fingerprint}) and are not in the "
-            f"manifest; the first: {path}; remove them, or give each recipe a folder of its own with --out"
+            f"images here that were made by another recipe ({recipe} {fingerprint}): {len(foreign):,}; they are not in "
+            f"the manifest; the first: {path}; remove them, or give each recipe a folder of its own with --out"
         )
         on_event(Note("convert", message, "warning", task.out.address))
     return earlier

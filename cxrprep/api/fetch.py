@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from cxrprep.api.results import Result
 from cxrprep.api.tables import rebuild_manifest
 from cxrprep.api.telling import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
 from cxrprep.datasets.spec import find_dataset
-from cxrprep.errors import CxrprepError, StorageError, UsageError
+from cxrprep.errors import CxrprepError, StorageError, UsageError, most_pressing
 from cxrprep.events import ignore
 from cxrprep.lock.asked import remember
 from cxrprep.model import Selection
@@ -119,7 +120,7 @@ def download(
         source, release = source or plan.mirror, release or plan.release
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         arriving = Arriving(job) if job.options.then else None
-        with transfer_of(job, arriving) as transfer:
+        with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, selection) if plan is None else again(job, transfer, plan)
             say_foreign(made, on_event)
             record = job.folder.record
@@ -133,12 +134,17 @@ def download(
             remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
             result = transfer.run(made, job.source)
         _keep_failures(result, job)
+        rows, data = result_rows(result, made, job), result_data(result, made, job)
+        code = result.exit_code
         if arriving is not None:
-            arriving.finish()
+            converted = arriving.finish()
+            code = most_pressing((code, converted.exit_code))
+            data["not_converted"] = converted.value.failed
+            if converted.value.failed:
+                rows += (("not converted", f"{converted.value.failed:,}, their originals are kept"),)
         elif (job.folder.manifests / "images.parquet").exists():
             rebuild_manifest(job.folder, on_event=on_event)
-        rows = result_rows(result, made, job)
-        return Result(STAGE, result, result.exit_code, rows=rows, data=result_data(result, made, job))
+        return Result(STAGE, result, code, rows=rows, data=data)
 
 
 def _keep_failures(result: TransferResult, job: Job) -> None:

@@ -119,7 +119,7 @@ def convert_recorded(folder: Folder, recipe: Recipe, out: Path, *, on_event: Sin
     rebuild_manifest(folder, discarded=True, to=out / "manifests" / "source", on_event=on_event)
     base = out / "manifests" / "source" / IMAGES_NAME
     run = _Run(inputs_of_manifest(folder, base), recipe, out, "files", PER_SHARD, None, None, on_event)
-    return run.perform(Engine("inline"), None)
+    return run.perform(Engine(), None)
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:

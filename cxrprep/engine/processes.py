@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import queue
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, context
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from cxrprep.engine.watch import IDLE, Desks, Watch
 from cxrprep.errors import CxrprepError
@@ -95,10 +96,10 @@ class Pool:
         executor = cf.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(desks, taken))
         return cls(executor, desks)
 
-    def hurry(self) -> None:
-        """Let workers end what they are at for a little while, then end them; the way out after Ctrl-C or an error."""
+    def hurry(self, grace: float = GRACE) -> None:
+        """Let workers end what they are at for some seconds, then end them; the way out after Ctrl-C or an error."""
         self.executor.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + grace
         while busy := self.desks.busy():
             if time.monotonic() >= until:
                 for desk in busy:
@@ -290,16 +291,50 @@ class Shelter:
             watch.look()
         return future.result()
 
-    def hurry(self) -> None:
-        """Wait a little for what is under way, then end the process."""
+    def hurry(self, grace: float = GRACE) -> None:
+        """Wait some seconds for what is under way, then end the process."""
         if self._pool is not None:
-            self._pool.hurry()
+            self._pool.hurry(grace)
 
     def close(self) -> None:
         """End the process."""
         if self._pool is not None:
             self._pool.executor.shutdown(wait=True, cancel_futures=True)
         self._pool = None
+
+
+class Shelters:
+    """Shelters for threads that come with one item at a time: each waits until one of ``count`` is free.
+
+    A context: at its end the processes end, after an error or an interrupt at once; what they were at is ``Lost``.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Nothing is started yet, and no more than are used at once ever will be."""
+        self._all = [Shelter() for _ in range(count)]
+        # The one that was used last comes first: its process has started.
+        self._free: queue.LifoQueue[Shelter] = queue.LifoQueue()
+        for one in reversed(self._all):
+            self._free.put(one)
+
+    def run(self, function: Callable[[Sequence[T]], Sequence[R]], item: T, seconds: float = 0.0) -> R | Lost[T]:
+        """What ``function`` gives for a batch of this one item, or that its process died over it."""
+        own = self._free.get()
+        try:
+            return next(own.run(function, [item], seconds))
+        finally:
+            self._free.put(own)
+
+    def __enter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the processes."""
+        for one in self._all:
+            if kind is not None:
+                one.hurry(0.0)
+            one.close()
 
 
 @contextmanager

@@ -77,13 +77,14 @@ def _measured(paths: pa.ChunkedArray, root: Path, measure: Measure, on_event: Si
     for start in range(0, len(paths), _PART):
         named = paths.slice(start, _PART).to_pylist()
         sizes = list(measure([root / path for path in named]))
-        missing = [path for path, size in zip(named, sizes, strict=True) if size is None]
+        # One that was discarded on purpose is no surprise.
+        missing = [path for path, size in zip(named, sizes, strict=True) if size is None and (root / path).exists()]
         unread += len(missing)
         first = first or (missing[0] if missing else "")
         columns = zip(*(size or (None, None, None) for size in sizes), strict=True)
         parts.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, _SIZES, strict=True)], schema=_SIZES))
     if unread:
-        message = f"{unread:,} images cannot be measured: their width and height are null; the first: {first}"
+        message = f"images that cannot be measured: {unread:,}; their width and height are null; the first: {first}"
         on_event(Note("manifest", message, "warning", first))
     return pa.concat_tables(parts).combine_chunks() if parts else _SIZES.empty_table()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.convert.commands import run, tree
+from tests.convert import hospital
+from tests.convert.commands import run, start, tree
+from tests.convert.test_crash import POISON
 from tests.datasets import nih_chestxray14
 
 
@@ -34,3 +38,48 @@ def test_a_small_copy_without_room_for_the_large_one(tmp_path: Path) -> None:
     assert code == 0, said
     made = {name: digest for name, digest in before.items() if name.endswith(".png")}
     assert made == {name: digest for name, digest in tree(tmp_path / "whole").items() if name.endswith(".png")}
+
+
+def poisoned(mirror: Path, word: bytes) -> str:
+    """A release with one image that a decoder does not survive, or never comes to the end of; its path."""
+    nih_chestxray14.write(mirror, size=256)
+    path = "images/00000002_000.png"
+    (mirror / path).write_bytes(hospital.png(hospital.small(1), word))
+    return path
+
+
+@pytest.mark.slow
+def test_a_decoder_that_crashes_costs_one_image_and_not_the_download(tmp_path: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    victim = poisoned(mirror, b"POISON")
+    words = ("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
+    code, value, said = run(*words, PYTHONPATH=POISON)
+    assert (code, value["failed"], value["not_converted"]) == (3, 0, 1), said
+    assert [path.name for path in (root / "images").glob("*.png")] == [Path(victim).name]
+    out = root / "derived/square-224"
+    assert len(list(out.rglob("*.png"))) == 6
+    (row,) = pq.read_table(out / "manifests/failures.parquet").to_pylist()
+    assert row["path"] == victim
+    assert "worker process died over it" in row["message"]
+    # With a decoder that was mended the same command finishes the job.
+    code, _, said = run(*words)
+    assert code == 0, said
+    assert not list((root / "images").glob("*.png"))
+    assert len(list(out.rglob("*.png"))) == 7
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_decoder_has_no_end(tmp_path: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    poisoned(mirror, b"TREADMILL")
+    words = ("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
+    process = start(*words, PYTHONPATH=POISON)
+    while process.poll() is None and len(list((root / "derived").rglob("*.png"))) < 6:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "worker process died" not in said
+    code, _, said = run(*words)
+    assert code == 0, said
+    assert len(list((root / "derived").rglob("*.png"))) == 7

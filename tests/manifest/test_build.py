@@ -137,7 +137,7 @@ def test_an_image_that_cannot_be_measured_stays_and_is_said(tmp_path):
     result = build_manifest(NIH, tmp_path, measure=measure, on_event=notes.append)
     assert result.images == 7
     assert images(tmp_path)["00000002_000"]["width"] is None
-    assert any("1 images cannot be measured" in getattr(note, "message", "") for note in notes)
+    assert any("images that cannot be measured: 1;" in getattr(note, "message", "") for note in notes)
 
 
 def test_labels_of_the_release_itself_by_default_and_others_by_name(tmp_path):
