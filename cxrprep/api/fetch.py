@@ -137,11 +137,12 @@ def download(
         rows, data = result_rows(result, made, job), result_data(result, made, job)
         code = result.exit_code
         if arriving is not None:
-            converted = arriving.finish()
-            code = most_pressing((code, converted.exit_code))
-            data["not_converted"] = converted.value.failed
-            if converted.value.failed:
-                rows += (("not converted", f"{converted.value.failed:,}, their originals are kept"),)
+            small = arriving.finish()
+            code = most_pressing((code, small.exit_code))
+            rows += (("converted", f"{small.value.images:,} images in {small.value.out}"),)
+            data |= {"converted": small.value.images, "not_converted": small.value.failed}
+            if small.value.failed:
+                rows += (("not converted", f"{small.value.failed:,}, whose originals are kept"),)
         elif (job.folder.manifests / "images.parquet").exists():
             rebuild_manifest(job.folder, on_event=on_event)
         return Result(STAGE, result, code, rows=rows, data=data)

@@ -54,7 +54,7 @@ def test_a_decoder_that_crashes_costs_one_image_and_not_the_download(tmp_path: P
     victim = poisoned(mirror, b"POISON")
     words = ("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
     code, value, said = run(*words, PYTHONPATH=POISON)
-    assert (code, value["failed"], value["not_converted"]) == (3, 0, 1), said
+    assert (code, value["failed"], value["converted"], value["not_converted"]) == (3, 0, 6, 1), said
     assert [path.name for path in (root / "images").glob("*.png")] == [Path(victim).name]
     out = root / "derived/square-224"
     assert len(list(out.rglob("*.png"))) == 6
