@@ -9,32 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from collections import ChainMap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError
+from cxrprep.secret import WITHDRAWN, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-MASK: Final = "********"
-
 # No credential is longer; a larger file was named by mistake.
 _LIMIT: Final = 65_536
-
-# A query string may be a signature, and what stands before the @ of an address is a login.
-_QUERY: Final = re.compile(r"(\bhttps?://[^\s?\"'<>]*)\?[^\s\"'<>)]*", re.IGNORECASE)
-_USERINFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
-
-
-def mask_urls(text: str) -> str:
-    """``text`` without the query strings and logins of the addresses in it; for logs and messages of others."""
-    return _USERINFO.sub(rf"\1{MASK}@", _QUERY.sub(rf"\1?{MASK}", text))
-
 
 # service -> how a person gets access, in one sentence; shown as a hint and by `cxrprep doctor`.
 ADVICE: Final[Mapping[str, str]] = {
@@ -47,81 +35,6 @@ ADVICE: Final[Mapping[str, str]] = {
     "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
     "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
 }
-
-
-# What is secret in itself; the variables that name files may be inherited.
-_SECRET_VARIABLES: Final = (
-    "PHYSIONET_PASSWORD",
-    "KAGGLE_API_TOKEN",
-    "KAGGLE_KEY",
-    "BOX_DEVELOPER_TOKEN",
-    "CHEXPERT_URL",
-)
-_WITHDRAWN: Final[dict[str, str]] = {}
-
-
-def withdraw() -> None:
-    """Take the secrets out of this process's environment, so that no child inherits them; here they are still found."""
-    for name in _SECRET_VARIABLES:
-        if name in os.environ:
-            _WITHDRAWN[name] = os.environ.pop(name)
-
-
-class Secret:
-    """A string that shows itself only when asked by name: ``reveal()``.
-
-    ``repr``, ``str`` and ``format`` give asterisks, copies are the same object, pickling is refused, so that neither a
-    log line, a traceback with locals, nor a message to a worker process can carry it.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The secret itself; call it at the border where it is sent, and keep the result in no variable."""
-        return self._value
-
-    def __repr__(self) -> str:
-        """Asterisks."""
-        return f"Secret('{MASK}')"
-
-    def __str__(self) -> str:
-        """Asterisks."""
-        return MASK
-
-    def __format__(self, spec: str) -> str:
-        """Asterisks, as wide as asked."""
-        return format(MASK, spec)
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to keep secret."""
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both hide the same text, compared in constant time."""
-        if not isinstance(other, Secret):
-            return NotImplemented
-        import hmac
-
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
-
-    def __hash__(self) -> int:
-        """The same for the same text within one process."""
-        return hash((Secret, self._value))
-
-    def __copy__(self) -> Self:
-        """The same object."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """The same object: ``dataclasses.asdict`` keeps it masked."""
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle is a file or a message that others may read."""
-        raise TypeError("a Secret does not leave its process; look it up again where it is needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +96,7 @@ class Credentials:
         prompt: Callable[[str, bool], str | None] | None = None,
         keyring: bool = True,
     ) -> None:
-        self._environment = ChainMap(os.environ, _WITHDRAWN) if environment is None else environment
+        self._environment = ChainMap(os.environ, WITHDRAWN) if environment is None else environment
         self._home = home
         self._files = dict(files or {})
         self._values = dict(values or {})

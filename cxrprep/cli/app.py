@@ -14,8 +14,8 @@ import click
 
 from cxrprep import __version__
 from cxrprep.cli.invocation import Invocation
-from cxrprep.credentials import withdraw
 from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.secret import withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cxrprep.cli.runlog import RunLog
-    from cxrprep.credentials import Credentials, Secret
+    from cxrprep.credentials import Credentials
     from cxrprep.events import Sink
     from cxrprep.job import Job
     from cxrprep.model import Shard
+    from cxrprep.secret import Secret
     from cxrprep.settings import Settings
 
 
@@ -149,7 +150,7 @@ class Invocation:
 
 
 def _from_stdin() -> Secret:
-    from cxrprep.credentials import Secret
+    from cxrprep.secret import Secret
 
     text = sys.stdin.read(65_536).strip()
     if not text:

@@ -14,8 +14,8 @@ from rich.text import Text
 from cxrprep.cli.output import decimal, human_bytes, human_seconds
 from cxrprep.cli.progress import closing, retry_line, stall_line, summary
 from cxrprep.cli.tally import Active, Tally
-from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.secret import mask_urls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from cxrprep.cli.output import decimal, human_bytes, human_seconds, inert
 from cxrprep.cli.tally import Tally
-from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.secret import mask_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, Self, TextIO
 from cxrprep import __version__
 from cxrprep.cli.output import inert
 from cxrprep.cli.progress import retry_line, stall_line, summary, total
-from cxrprep.credentials import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.secret import mask_urls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

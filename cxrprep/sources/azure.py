@@ -14,9 +14,9 @@ import xml.etree.ElementTree as ET  # the listing comes over TLS from the accoun
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cxrprep.credentials import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

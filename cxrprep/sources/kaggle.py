@@ -14,9 +14,10 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials import ADVICE, Login, Secret
+from cxrprep.credentials import ADVICE, Login
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
+from cxrprep.secret import Secret
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi

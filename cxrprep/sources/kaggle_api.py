@@ -11,9 +11,10 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cxrprep.credentials import Login, Secret, Token
+from cxrprep.credentials import Login, Token
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
+from cxrprep.secret import Secret
 from cxrprep.sources import endpoints, sdk
 from cxrprep.sources.answers import Answer, refusal
 from cxrprep.sources.client import USER_AGENT

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.credentials import ADVICE, Credentials, Login, Secret, Token, mask_urls
+from cxrprep.credentials import ADVICE, Credentials, Login, Token
 from cxrprep.errors import AccessError
+from cxrprep.secret import Secret, mask_urls
 
 MARK = "hunter2-do-not-show"
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cxrprep.credentials import Credentials, Secret
+from cxrprep.credentials import Credentials
 from cxrprep.errors import AccessError, NotInSourceError
 from cxrprep.model import Digest, RemoteFile, Selection
+from cxrprep.secret import Secret
 from cxrprep.sources import open_source, url
 from cxrprep.sources.azure import SharedAccess
 from cxrprep.sources.base import AccessState, Selective, Source, SourceOptions

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.credentials import Login, Secret
+from cxrprep.credentials import Login
 from cxrprep.errors import ExitCode
 from cxrprep.events import Note, Retrying
+from cxrprep.secret import Secret
 from cxrprep.transfer import partial
 from cxrprep.transfer.engine import TransferOptions
 from cxrprep.transfer.persist import Patience
