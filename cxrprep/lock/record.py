@@ -12,18 +12,18 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.durable import Journal, journal_name, read_journal, replace_file, storage_error, writer_is_gone
 from cxrprep.errors import BusyError, IntegrityError, UsageError
 from cxrprep.lock import table as files
+from cxrprep.lock.entries import Entries
 from cxrprep.lock.entry import FileEntry
 from cxrprep.lock.header import MEND, Header, dump_header, load_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -97,7 +97,7 @@ class Record:
     @property
     def entries(self) -> Mapping[str, FileEntry]:
         """Every recorded file by path, sorted, as a live view."""
-        return _Entries(self)
+        return Entries(self)
 
     def get(self, path: str) -> FileEntry | None:
         """The entry of ``path``, or ``None``."""
@@ -279,56 +279,6 @@ class Record:
         header = dataclasses.replace(header, created=header.created or now, updated=now)
         replace_file(self.home / LOCK_NAME, lambda part: part.write_text(dump_header(header), encoding="utf-8"))
         self.header = header
-
-
-class _Entries(Mapping[str, FileEntry]):
-    """The entries of a record, read from its columns as they are asked for."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-
-    def __getitem__(self, path: str) -> FileEntry:
-        entry = self._record.get(path)
-        if entry is None:
-            raise KeyError(path)
-        return entry
-
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self._record.get(path) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        return (path for (path,) in self._record.rows(["path"]))
-
-    def __len__(self) -> int:
-        return int(self._record.table().num_rows)
-
-    def values(self) -> ValuesView[FileEntry]:
-        """Each entry, in order of path, without looking any up."""
-        return _Values(self)
-
-    def items(self) -> ItemsView[str, FileEntry]:
-        """Each path with its entry, in order of path, without looking any up."""
-        return _Items(self)
-
-    def in_order(self) -> Iterator[FileEntry]:
-        """The entries of a snapshot, some thousands in memory at a time."""
-        names = FileEntry.__slots__
-        for row in self._record.rows(names):
-            yield FileEntry.from_row(dict(zip(names, row, strict=True)))
-
-
-class _Values(ValuesView[FileEntry]):
-    _mapping: _Entries
-
-    def __iter__(self) -> Iterator[FileEntry]:
-        return self._mapping.in_order()
-
-
-class _Items(ItemsView[str, FileEntry]):
-    _mapping: _Entries
-
-    def __iter__(self) -> Iterator[tuple[str, FileEntry]]:
-        return ((entry.path, entry) for entry in self._mapping.in_order())
 
 
 def _stored_header(home: Path) -> Header:
