@@ -22,7 +22,7 @@ from cxrprep.transfer.lease import Lease
 from cxrprep.transfer.limits import Pulse, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.outcome import Outcome, Status, TransferResult
 from cxrprep.transfer.owner import Owner
-from cxrprep.transfer.partial import Parts
+from cxrprep.transfer.parts import Parts
 from cxrprep.transfer.persist import Patience, Persistence
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cxrprep.sources.base import ByteStream, Source
     from cxrprep.transfer.digests import Hasher
     from cxrprep.transfer.limits import Pulse, Rate, Stop
-    from cxrprep.transfer.partial import Partial, Parts
+    from cxrprep.transfer.partial import Partial
+    from cxrprep.transfer.parts import Parts
     from cxrprep.transfer.persist import Persistence
 
 # Below this a second connection costs more than it brings.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.lock import Record
-    from cxrprep.transfer.partial import Parts
+    from cxrprep.transfer.parts import Parts
 
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 

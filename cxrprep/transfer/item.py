@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cxrprep.sources.base import Source
     from cxrprep.transfer.fetch import Fetcher
     from cxrprep.transfer.limits import Stop
-    from cxrprep.transfer.partial import Parts
+    from cxrprep.transfer.parts import Parts
 
 
 class Worker:

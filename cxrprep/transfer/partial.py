@@ -1,9 +1,6 @@
 """Partial files: bytes at explicit offsets, a sidecar that says of what, and one step to the final name.
 
-Partial files lie in ``ROOT/.cxrprep/parts``. Each belongs to one run, whose name is part of theirs, so two runs never
-write to the same file, whether or not locks work. A run that wants to continue another's partial file renames it to its
-own name first, and does so only when that other run is gone, or silent for long. A writer that was asleep looks whether
-its file still has its name before it writes again.
+A writer that was asleep looks whether its file still has its name before it writes again.
 
 The sidecar holds the validator, the size and how far each segment is known to be on the disk; it is written once a
 second, after an ``fsync``. What a killed or unplugged run had written beyond that is fetched again.
@@ -15,9 +12,7 @@ next plan sees that by its size, and fetches it again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -28,15 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.durable import storage_error
 from cxrprep.errors import BusyError
-from cxrprep.transfer.owner import Owner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.model import Digest
+    from cxrprep.transfer.owner import Owner
 
-PARTS: Final = ".cxrprep/parts"
-ASIDE: Final = ".cxrprep/bad"
 # From here on a sidecar pays: below, fetching again is cheaper than remembering.
 _WORTH_RESUMING: Final = 1 << 20
 # File systems beside those of POSIX may keep the size and lose the bytes, so there every file is synced.
@@ -45,8 +38,6 @@ _SYNC_FROM: Final = 1 << 20 if os.name == "posix" else 0
 _MOST_FOLDERS: Final = 20_000
 _CHECKPOINT_SECONDS: Final = 1.0
 _ASLEEP_SECONDS: Final = 10.0
-# A run on another host that has said nothing for so long is taken for gone.
-_SILENT_SECONDS: Final = 900.0
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
@@ -70,7 +61,9 @@ class Segment:
 
 
 @dataclass(slots=True)
-class _Sidecar:
+class Sidecar:
+    """What an earlier run wrote down of its partial file ``part``; ``path`` is where."""
+
     dest: str
     part: Path
     path: Path
@@ -82,14 +75,31 @@ class _Sidecar:
 
     @property
     def done(self) -> int:
+        """Bytes that are known to be on the disk."""
         return sum(segment.done for segment in self.segments)
+
+
+def read_sidecar(path: Path, owner: Owner) -> Sidecar | None:
+    """What ``path`` says; ``None`` when it is no whole sidecar, or its partial file is gone."""
+    part = path.with_name(path.name.removesuffix(".json"))
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        segments = [Segment(int(s), None if e is None else int(e), int(d)) for s, e, d in body["segments"]]
+        texts = [body["dest"], body["validator"] or "", body["digest"] or ""]
+        if not part.exists() or not segments or not all(isinstance(text, str) for text in texts):
+            return None
+        if any(s.start < 0 or s.done < 0 for s in segments):
+            return None
+        return Sidecar(body["dest"], part, path, owner, body["validator"], body["size"], body["digest"], segments)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Partial:
     """One file on its way. ``segments`` are changed by the engine alone; ``done`` counts the bytes that are written."""
 
     def __init__(
-        self, dest: str, path: Path, fresh: bool, sidecar: _Sidecar | None = None, made: set[str] | None = None
+        self, dest: str, path: Path, fresh: bool, sidecar: Sidecar | None = None, made: set[str] | None = None
     ) -> None:
         """Open ``path``, emptied when ``fresh``; ``made`` holds folders that exist. Raises ``StorageError``."""
         self.dest = dest
@@ -311,136 +321,3 @@ class Partial:
         finally:
             beside.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
-
-
-class Parts:
-    """The partial files of a root: those that this run makes, and those that earlier runs left."""
-
-    def __init__(self, root: Path, owner: Owner) -> None:
-        """Look at what is there; nothing is changed."""
-        self._root = root
-        self._folder = root / PARTS
-        self._owner = owner
-        self._left: dict[str, _Sidecar] = {}
-        self._guard = threading.Lock()
-        self._made = False
-        self._folders: set[str] = set()
-        self._survey()
-
-    def bytes_of(self, dest: str) -> int | None:
-        """How many bytes of ``dest`` an earlier run left, when they may be continued."""
-        left = self._left.get(dest)
-        return left.done if left is not None else None
-
-    def aside(self, dest: str) -> Path:
-        """Where a wrong version of ``dest`` is kept."""
-        return self._root / ASIDE / (dest + ".bad")
-
-    def beside(self, dest: str) -> Path:
-        """A place of this run's own for what will become ``dest`` in one step: a link or a clone."""
-        self._make_folder()
-        path = self._path(dest)
-        return path.with_name(path.name + ".link")
-
-    def open(self, dest: str) -> Partial:
-        """The partial file for ``dest``: an earlier run's, taken over, or a new one. Raises ``StorageError``."""
-        self._make_folder()
-        path = self._path(dest)
-        with self._guard:
-            left = self._left.pop(dest, None)
-        if left is not None:
-            claimed = self._claim(left, path)
-            if claimed is not None:
-                return claimed
-        return Partial(dest, path, fresh=True, made=self._folders)
-
-    def clean(self) -> None:
-        """Remove what runs that are gone left and nobody can continue."""
-        keep = {left.part for left in self._left.values()} | {left.path for left in self._left.values()}
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._folder):
-                path = self._folder / entry.name
-                owner = _owner_of(entry.name)
-                if path not in keep and owner is not None and self._over(owner, path):
-                    path.unlink(missing_ok=True)
-
-    # ---- inside ----
-
-    def _path(self, dest: str) -> Path:
-        stem = hashlib.blake2b(dest.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
-        return self._folder / f"{stem}.{self._owner}.part"
-
-    def _make_folder(self) -> None:
-        if not self._made:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise storage_error(self._folder, "make", error) from error
-            self._made = True
-
-    def _survey(self) -> None:
-        try:
-            entries = sorted(entry.name for entry in os.scandir(self._folder))
-        except OSError:
-            return
-        for name in entries:
-            if not name.endswith(".part.json"):
-                continue
-            owner = _owner_of(name)
-            path = self._folder / name
-            if owner is None or owner == self._owner or not self._over(owner, path):
-                continue
-            found = _read_sidecar(path, owner)
-            if found is not None and (found.dest not in self._left or self._left[found.dest].done < found.done):
-                self._left[found.dest] = found
-
-    def _over(self, owner: Owner, path: Path) -> bool:
-        """Whether the run that ``path`` belongs to will not write to it again."""
-        if owner == self._owner:
-            return False
-        if owner.gone:
-            return True
-        try:
-            return time.time() - path.stat().st_mtime > _SILENT_SECONDS
-        except OSError:
-            return False
-
-    def _claim(self, left: _Sidecar, path: Path) -> Partial | None:
-        """Take an earlier run's partial file over; ``None`` when somebody was faster."""
-        mine = path.with_name(path.name + ".json")
-        try:
-            # The new sidecar first: whatever happens in between, one sidecar has its part.
-            shutil.copyfile(left.path, mine)
-            left.part.replace(path)
-        except OSError:
-            mine.unlink(missing_ok=True)
-            return None
-        left.path.unlink(missing_ok=True)
-        partial = Partial(left.dest, path, fresh=False, sidecar=left, made=self._folders)
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise storage_error(path, "read", error) from error
-        if size < max((s.position for s in left.segments if s.done), default=0):
-            partial.restart()
-        return partial
-
-
-def _owner_of(name: str) -> Owner | None:
-    pieces = name.split(".")
-    return Owner.parse(pieces[1]) if len(pieces) >= 3 else None
-
-
-def _read_sidecar(path: Path, owner: Owner) -> _Sidecar | None:
-    part = path.with_name(path.name.removesuffix(".json"))
-    try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        segments = [Segment(int(s), None if e is None else int(e), int(d)) for s, e, d in body["segments"]]
-        texts = [body["dest"], body["validator"] or "", body["digest"] or ""]
-        if not part.exists() or not segments or not all(isinstance(text, str) for text in texts):
-            return None
-        if any(s.start < 0 or s.done < 0 for s in segments):
-            return None
-        return _Sidecar(body["dest"], part, path, owner, body["validator"], body["size"], body["digest"], segments)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cxrprep.archives import Member
     from cxrprep.lock import Record
     from cxrprep.transfer.limits import Stop
-    from cxrprep.transfer.partial import Partial, Parts
+    from cxrprep.transfer.partial import Partial
+    from cxrprep.transfer.parts import Parts
 
 
 @dataclass(slots=True)
