@@ -151,6 +151,11 @@ def opened(
         stream.close()
 
 
+def passing(job: Job) -> Callable[[str], bool] | None:
+    """Which release paths go as soon as they are converted; ``None`` when all stay."""
+    return (lambda path: job.folder.layout.parse(path) is not None) if job.options.discard_raw else None
+
+
 def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None) -> Transfer:
     """A transfer into the job's folder; enter it before planning, so that plan and work see one state."""
     return Transfer(
@@ -163,6 +168,7 @@ def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None
             keep_archives=job.options.keep_archives,
             link=job.options.link,
             shard=job.options.shard,
+            passing=passing(job),
         ),
         on_event=job.on_event,
         on_complete=hook,

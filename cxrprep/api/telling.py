@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.planning import passing
 from cxrprep.events import Note
 from cxrprep.plan import Action
 
@@ -36,9 +37,14 @@ def _free(root: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def _need(made: Plan, job: Job) -> int:
+    connections = job.options.connections or job.source.politeness.connections
+    return made.disk_need(keep_archives=job.options.keep_archives, passing=passing(job), passing_at_once=connections)
+
+
 def plan_data(made: Plan, job: Job) -> dict[str, Any]:
     """A plan in numbers."""
-    need = made.disk_need(keep_archives=job.options.keep_archives)
+    need = _need(made, job)
     shortest, longest = made.estimate(job.source.politeness.connections)
     return {
         "dataset": made.dataset,
@@ -72,8 +78,9 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
         rows.append(("left out by the selection", made.passed_over))
     if made.foreign:
         rows.append(("no part of the release", made.foreign))
-    need = made.disk_need(keep_archives=job.options.keep_archives)
-    rows.append(("disk", f"{_bytes(need)} needed, {_bytes(_free(job.folder.root))} free"))
+    need = _need(made, job)
+    small = " besides the converted images" if job.options.discard_raw else ""
+    rows.append(("disk", f"{_bytes(need)} needed{small}, {_bytes(_free(job.folder.root))} free"))
     if made.moving().size and not job.place.url.startswith("file:"):
         shortest, longest = made.estimate(job.source.politeness.connections)
         rows.append(("time, by what users report", f"{_time(shortest)} to {_time(longest)}"))

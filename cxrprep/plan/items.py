@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.model import RemoteFile, Shard
 
@@ -118,25 +119,37 @@ class Plan:
         parts = [total for action, total in self.totals().items() if action in MOVING]
         return Total(sum(t.files for t in parts), sum(t.size for t in parts), sum(t.unsized for t in parts))
 
-    def disk_need(self, *, keep_archives: bool = False, archives_at_once: int = 2) -> int:
+    def disk_need(
+        self,
+        *,
+        keep_archives: bool = False,
+        archives_at_once: int = 2,
+        passing: Callable[[str], bool] | None = None,
+        passing_at_once: int = 0,
+    ) -> int:
         """Bytes that must be free, as far as sizes are known.
 
         An archive needs room for itself and for what is in it; unless it is kept, only ``archives_at_once`` of them
-        lie on the disk at a time.
+        lie on the disk at a time. A file whose path is ``passing`` goes as soon as it has been used, as does what comes
+        out of archives then: ``passing_at_once`` of them lie there at a time.
         """
         files = 0
         archives: list[int] = []
         unpacked = 0
+        through: list[int] = []
         for item in self.items:
             if item.action not in MOVING or item.file.size is None:
                 continue
             if item.archive:
                 archives.append(item.left or 0)
-                unpacked += int(item.file.size * _UNPACKED)
+                unpacked += int(item.file.size * _UNPACKED) if passing is None else 0
+            elif passing is not None and passing(item.dest):
+                through.append(item.file.size)
             else:
                 files += item.left or 0
         archives.sort(reverse=True)
-        return files + unpacked + sum(archives if keep_archives else archives[:archives_at_once])
+        files += unpacked + sum(heapq.nlargest(passing_at_once, through))
+        return files + sum(archives if keep_archives else archives[:archives_at_once])
 
     def estimate(self, connections: int) -> tuple[float, float]:
         """The shortest and the longest time to expect, in seconds, over a network.

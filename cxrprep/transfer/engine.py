@@ -57,8 +57,9 @@ class TransferOptions:
     """How a plan is applied.
 
     ``connections`` overrides what the source calls polite; ``rate`` is bytes a second in all; ``link`` is copy, reflink
-    or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``lease=False``
-    leaves out the message that another run is at work here (tests of file systems without locks).
+    or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
+    the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``lease=False`` leaves out the
+    message that another run is at work here (tests of file systems without locks).
     """
 
     connections: int | None = None
@@ -67,6 +68,7 @@ class TransferOptions:
     link: str = "copy"
     shard: Shard | None = None
     listing_origin: Origin = Origin.PUBLISHED
+    passing: Callable[[str], bool] | None = None
     patience: Patience = field(default_factory=Patience)
     split_from: int = SPLIT_FROM
     lease: bool = True
@@ -134,7 +136,12 @@ class Transfer:
         began = time.monotonic()
         moving = plan.moving()
         if moving.files:
-            check_space(self._record.root, plan.disk_need(keep_archives=self._options.keep_archives))
+            need = plan.disk_need(
+                keep_archives=self._options.keep_archives,
+                passing=self._options.passing,
+                passing_at_once=self._connections(source),
+            )
+            check_space(self._record.root, need)
             self.parts.clean()
         work = _Work(plan, hooked=self._on_complete is not None)
         size = moving.size if not moving.unsized else None
@@ -153,7 +160,7 @@ class Transfer:
     # ---- inside ----
 
     def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
-        connections = max(self._options.connections or source.politeness.connections, 1)
+        connections = self._connections(source)
         rate, pulse = Rate(self._options.rate, self._stop), Pulse()
         fetcher = Fetcher(
             source,
@@ -210,6 +217,9 @@ class Transfer:
             raise
         if work.bug is not None:
             raise work.bug
+
+    def _connections(self, source: Source) -> int:
+        return max(self._options.connections or source.politeness.connections, 1)
 
     def _halted(self) -> bool:
         return self._stop.asked

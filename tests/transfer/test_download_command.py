@@ -255,6 +255,15 @@ def test_converted_on_arrival_and_only_the_small_ones_stay(tmp_path: Path, nih: 
     ok("verify", root)
 
 
+def test_originals_that_are_dropped_need_room_for_those_on_their_way_alone(tmp_path: Path, nih: Path) -> None:
+    words = ("download", "nih-chestxray14", tmp_path / "nih", "--source", nih, "--connections", 2, "--dry-run")
+    sizes = sorted(path.stat().st_size for path in (nih / "images").glob("*.png"))
+    all_of_them = result(*words)["disk_need"]
+    assert result(*words, "--then", "square-224")["disk_need"] == all_of_them
+    few = result(*words, "--then", "square-224", "--discard-raw")["disk_need"]
+    assert few == all_of_them - sum(sizes[:-2])
+
+
 def test_converted_on_arrival_equals_converted_later(tmp_path: Path, nih: Path) -> None:
     early, late = tmp_path / "early", tmp_path / "late"
     ok("download", "nih-chestxray14", early, "--source", nih, "--then", "square-224", "--discard-raw")
