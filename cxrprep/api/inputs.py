@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cxrprep.api.folders import Folder, open_folder
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
-from cxrprep.lock import Record
+from cxrprep.lock import FileState, Record
 from cxrprep.model import ImageId, Selection
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cxrprep.images.convert import ConvertItem
     from cxrprep.images.places import Entry, Place
     from cxrprep.images.plain import PlainImages
+    from cxrprep.images.recipe import Recipe
     from cxrprep.manifest.sources import SourceImage
     from cxrprep.model import Shard
 
@@ -64,11 +65,13 @@ def open_inputs(
     shard: Shard | None = None,
     rows: bool = False,
     without: Path | str | None = None,
+    made: Recipe | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
     """The images of ROOT that are wanted; the manifest of a known dataset is made current first.
 
-    With ``rows`` they come split by split, each with what the manifest says of it.
+    With ``rows`` they come split by split, each with what the manifest says of it. With ``made`` images whose originals
+    were dropped on arrival count, where that recipe's output lies in ``without`` (default: the recipe's own folder).
 
     A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it, except what
     lies in ``without``. Raises ``UsageError`` for a selection that needs tables where there are none,
@@ -79,6 +82,7 @@ def open_inputs(
     from cxrprep.manifest.build import IMAGES_NAME
 
     home = None if state is None else Path(state)
+    hint = "loosen the selection, or look at what the folder holds: cxrprep status ROOT"
     if is_url(root) and dataset is not None:
         raise UsageError(
             f"{root}: the tables of a dataset are joined with files here only",
@@ -89,14 +93,19 @@ def open_inputs(
     else:
         folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
         rebuild_manifest(folder, on_event=on_event)
-        found = inputs_of_manifest(
-            folder, folder.manifests / IMAGES_NAME, selection, shard,
-            tables=None if tables is None else Path(tables), rows=rows, on_event=on_event,
-        )  # fmt: skip
+        place = None if tables is None else Path(tables)
+        if made is not None and has_dropped(folder) and not is_url(str(without or "")):
+            out = folder.home / "derived" / made.name if without is None else Path(without)
+            found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
+            hint = f"originals were dropped once they were converted; {made.name} needs them again: another ROOT"
+        else:
+            found = inputs_of_manifest(
+                folder, folder.manifests / IMAGES_NAME, selection, shard, tables=place, rows=rows, on_event=on_event
+            )
     if not found.total:
         raise NothingSelectedError(
             f"no image of {found.address} is to be converted",
-            hint="loosen the selection, or look at what the folder holds: cxrprep status ROOT",
+            hint=hint,
         )
     return found
 
@@ -113,6 +122,43 @@ def _is_plain(root: Path, home: Path | None) -> bool:
 # ---- a known dataset ----
 
 
+def has_dropped(folder: Folder) -> bool:
+    """Whether images of the folder were dropped once they had been converted."""
+    record = folder.record
+    # Asked of all at once first: most folders never dropped anything, and some have 400,000 files.
+    if not record.exists or FileState.DISCARDED not in record.table().column("state").unique().to_pylist():
+        return False
+    return any(
+        state == FileState.DISCARDED and folder.layout.parse(path) is not None
+        for path, state in record.rows(["path", "state"])
+    )
+
+
+def inputs_with_dropped(
+    folder: Folder,
+    recipe: Recipe,
+    out: Path,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    *,
+    tables: Path | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made."""
+    from cxrprep.api.tables import rebuild_manifest
+    from cxrprep.images.plain import stem_of
+    from cxrprep.manifest.build import IMAGES_NAME
+
+    base = out / "manifests" / "source" / IMAGES_NAME
+    rebuild_manifest(folder, discarded=True, to=base.parent, on_event=on_event)
+    suffix = recipe.output.suffix
+
+    def usable(path: str) -> bool:
+        return (folder.root / path).exists() or (out / f"{stem_of(path)}{suffix}").exists()
+
+    return inputs_of_manifest(folder, base, selection, shard, tables=tables, usable=usable, on_event=on_event)
+
+
 def inputs_of_manifest(
     folder: Folder,
     base: Path,
@@ -121,18 +167,25 @@ def inputs_of_manifest(
     *,
     tables: Path | None = None,
     rows: bool = False,
+    usable: Callable[[str], bool] | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
-    """The images of the manifest ``base`` that are wanted, in its order, or with ``rows`` split by split."""
+    """The images of the manifest ``base`` that are wanted, in its order, or with ``rows`` split by split.
+
+    ``usable`` says of a path whether anything can be had of it; default: of every one.
+    """
     from cxrprep.images.convert import ConvertItem
     from cxrprep.manifest.sources import count_images, images_by_split, source_images
 
     wants = _chooser(folder, selection, tables, on_event)
 
-    def chosen() -> Iterator[SourceImage]:
+    def there() -> Iterator[SourceImage]:
         for row in (images_by_split if rows else source_images)(base):
-            if wants(row.path, row.image) and (shard is None or shard.holds(row.path)):
+            if (shard is None or shard.holds(row.path)) and (usable is None or usable(row.path)):
                 yield row
+
+    def chosen() -> Iterator[SourceImage]:
+        return (row for row in there() if wants(row.path, row.image))
 
     kept: frozenset[str] | None = None
     if selection.limit is not None or selection.sample is not None:
@@ -151,13 +204,11 @@ def inputs_of_manifest(
                 yield item(row)
 
     def others() -> Iterator[ConvertItem]:
-        for row in source_images(base):
-            if shard is None or shard.holds(row.path):
-                yield item(row)
+        return map(item, there())
 
     if kept is not None:
         total = len(kept)
-    elif selection.is_everything and shard is None:
+    elif selection.is_everything and shard is None and usable is None:
         total = count_images(base)
     else:
         total = sum(1 for _ in chosen())

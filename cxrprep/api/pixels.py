@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.inputs import Inputs, inputs_of_manifest, open_inputs
+from cxrprep.api.inputs import Inputs, inputs_with_dropped, open_inputs
 from cxrprep.api.results import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
@@ -101,7 +101,7 @@ def convert(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection,
         # A job array divides shards where there are any, else images.
         shard=shard if to == "files" else None,
-        rows=to != "files", without=out, on_event=on_event,
+        rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
     )  # fmt: skip
     target = target_of(inputs, chosen, out, to)
     home = None if state is None else Path(state)
@@ -110,15 +110,12 @@ def convert(
 
 
 def convert_recorded(folder: Folder, recipe: Recipe, out: Path, *, on_event: Sink = ignore) -> Result[ConvertResult]:
-    """The converted images of every image that the record names, originals that were discarded too."""
-    from cxrprep.api.tables import rebuild_manifest
+    """What became of every image of an open folder, originals that were dropped too."""
     from cxrprep.engine import Engine
-    from cxrprep.manifest.build import IMAGES_NAME
 
     folder.record.save()
-    rebuild_manifest(folder, discarded=True, to=out / "manifests" / "source", on_event=on_event)
-    base = out / "manifests" / "source" / IMAGES_NAME
-    run = _Run(inputs_of_manifest(folder, base), recipe, out, "files", PER_SHARD, None, None, on_event)
+    inputs = inputs_with_dropped(folder, recipe, out, on_event=on_event)
+    run = _Run(inputs, recipe, out, "files", PER_SHARD, None, None, on_event)
     return run.perform(Engine(), None)
 
 

@@ -31,6 +31,19 @@ def test_a_small_copy_without_room_for_the_large_one(tmp_path: Path) -> None:
     code, _, said = run(*words)
     assert code == 0, said
     assert tree(out) == before
+    # Labels that were read later come into its manifest, though no original is here any more.
+    assert run("extract-labels", root)[0] == 0
+    code, _, said = run("convert", root, "--recipe", "square-224")
+    assert code == 0, said
+    labelled = pq.read_table(out / "manifests/images.parquet")
+    assert labelled.num_rows == 7
+    assert labelled.column("label_source").null_count == 0
+    assert {name: digest for name, digest in tree(out).items() if name.endswith(".png")} == {
+        name: digest for name, digest in before.items() if name.endswith(".png")
+    }
+    code, _, said = run("convert", root, "--recipe", "shortest-512")
+    assert code == 8
+    assert "dropped" in said
     # The same as converting from a whole copy.
     code, _, said = run(
         "convert", mirror, "--recipe", "square-224", "--out", tmp_path / "whole", "--state", tmp_path / "s"
