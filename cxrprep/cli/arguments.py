@@ -254,8 +254,8 @@ def convert_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def recipe_of(invocation: Invocation) -> str:
-    """The recipe that was named. Raises ``UsageError`` when none was."""
-    recipe = invocation.job.convert.recipe
+    """The recipe that was named, if only for what arrives. Raises ``UsageError`` when none was."""
+    recipe = invocation.job.convert.recipe or invocation.job.download.then
     if not recipe:
         raise UsageError("which recipe?", hint="for example: cxrprep convert ROOT --recipe square-224")
     return recipe

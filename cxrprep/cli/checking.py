@@ -41,6 +41,12 @@ def check_names(job: Job, where: str) -> None:
         raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
     if job.download.discard_raw and not job.download.then:
         raise UsageError(f"{where}: discard_raw without then", hint='name the recipe: then = "shortest-512"')
+    if job.download.discard_raw and job.convert.recipe not in ("", job.download.then):
+        raise UsageError(
+            f"{where}: discard_raw drops what convert needs: {job.download.then} is kept, {job.convert.recipe} is to "
+            "be made",
+            hint="name one recipe for both, or leave discard_raw out",
+        )
     if job.engine.name == "dask" and not job.engine.scheduler:
         raise UsageError(f"{where}: the dask engine needs a scheduler", hint='scheduler = "tcp://host:8786"')
 
@@ -78,5 +84,10 @@ def summary(job: Job) -> str:
     words = [job.dataset or "any dataset", f"into {job.root}" if job.root else ""]
     if job.download.source:
         words.append(f"from {job.download.source}")
-    steps = [step for step in job.steps if step != "convert" or job.convert.recipe]
-    return f"{' '.join(word for word in words if word)}: {', '.join(steps)}"
+    return f"{' '.join(word for word in words if word)}: {', '.join(steps_of(job))}"
+
+
+def steps_of(job: Job) -> list[str]:
+    """The steps that the job does: without a recipe nothing is converted."""
+    # What was converted as it arrived gets its labels in the step convert: there were none yet.
+    return [step for step in job.steps if step != "convert" or job.convert.recipe or job.download.then]

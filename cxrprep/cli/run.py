@@ -117,12 +117,12 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
     The job stops at the first step that needs a person. Items that failed alone do not stop it: the next run tries
     them again.
     """
-    from cxrprep.cli.checking import check_names, summary
+    from cxrprep.cli.checking import check_names, steps_of, summary
 
     invocation.config = file
     job = invocation.job
     check_names(job, str(file))
-    steps = [step for step in job.steps if step != "convert" or job.convert.recipe]
+    steps = steps_of(job)
     with invocation.events() as sink:
         if dry_run:
             return _plan(invocation, steps, sink)

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.cli.app import run
@@ -59,6 +60,26 @@ def test_a_ready_job_file_runs_and_a_second_run_finds_it_done(
     results = {step["step"]: step["result"] for step in again["steps"]}
     assert results["download"]["done"] == 0
     assert results.get("convert", {"converted": 0})["converted"] == 0
+
+
+@pytest.mark.slow
+def test_a_job_that_keeps_small_copies_alone_has_their_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, root = tmp_path / "job.toml", tmp_path / "root"
+    file.write_text('dataset = "nih-chestxray14"\n[download]\nthen = "square-224"\ndiscard_raw = true\n')
+    answer = done(file, root, write_mirror("nih-chestxray14", tmp_path / "mirror"), capsys, monkeypatch)
+    assert {step["step"]: step["exit_code"] for step in answer["steps"]} == {
+        "download": 0, "verify": 0, "extract-labels": 0, "convert": 0, "manifest": 0
+    }  # fmt: skip
+    made = pq.read_table(root / "derived/square-224/manifests/images.parquet")
+    assert made.num_rows == 7
+    assert made.column("label_source").null_count == 0
+    # Another recipe would find no originals: said before anything is fetched.
+    file.write_text(file.read_text() + '[convert]\nrecipe = "shortest-512"\n')
+    assert run(["run", str(file), "--root", str(tmp_path / "other")]) == 2
+    assert "discard_raw" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_dataset_has_a_ready_file_and_cron_and_ci_too() -> None:
