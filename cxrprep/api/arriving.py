@@ -76,4 +76,5 @@ class Arriving:
         """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""
         from cxrprep.api.pixels import convert_recorded
 
-        return convert_recorded(self._job.folder, self._recipe, self._out, on_event=self._job.on_event)
+        job = self._job
+        return convert_recorded(job.folder, self._recipe, self._out, job.options.shard, on_event=job.on_event)

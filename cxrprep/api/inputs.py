@@ -119,6 +119,14 @@ def _is_plain(root: Path, home: Path | None) -> bool:
     return recognise(sample_names(root)) is None
 
 
+def manifests_below(shard: Shard | None) -> str:
+    """The folder of the manifests in a folder of outputs.
+
+    Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
+    """
+    return "manifests" if shard is None else f"manifests/shards/{shard.index}-of-{shard.count}"
+
+
 # ---- a known dataset ----
 
 
@@ -149,7 +157,7 @@ def inputs_with_dropped(
     from cxrprep.images.plain import stem_of
     from cxrprep.manifest.build import IMAGES_NAME
 
-    base = out / "manifests" / "source" / IMAGES_NAME
+    base = out / manifests_below(shard) / "source" / IMAGES_NAME
     rebuild_manifest(folder, discarded=True, to=base.parent, on_event=on_event)
     suffix = recipe.output.suffix
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.inputs import Inputs, inputs_with_dropped, open_inputs
+from cxrprep.api.inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
 from cxrprep.api.results import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
@@ -109,13 +109,15 @@ def convert(
     return run.perform(engine, limits)
 
 
-def convert_recorded(folder: Folder, recipe: Recipe, out: Path, *, on_event: Sink = ignore) -> Result[ConvertResult]:
-    """What became of every image of an open folder, originals that were dropped too."""
+def convert_recorded(
+    folder: Folder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
+) -> Result[ConvertResult]:
+    """What became of every image of an open folder, or of one shard of it, originals that were dropped too."""
     from cxrprep.engine import Engine
 
     folder.record.save()
-    inputs = inputs_with_dropped(folder, recipe, out, on_event=on_event)
-    run = _Run(inputs, recipe, out, "files", PER_SHARD, None, None, on_event)
+    inputs = inputs_with_dropped(folder, recipe, out, shard=shard, on_event=on_event)
+    run = _Run(inputs, recipe, out, "files", PER_SHARD, shard, None, on_event)
     return run.perform(Engine(), None)
 
 
@@ -197,14 +199,6 @@ class _Run:
             self._remove_stale(out, set(names))
         return self._result(gathered, earlier, out)
 
-    @property
-    def _below(self) -> str:
-        """The folder of the manifest in the folder of outputs."""
-        if self.shard is not None:
-            # Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
-            return f"manifests/shards/{self.shard.index}-of-{self.shard.count}"
-        return "manifests"
-
     def _earlier(
         self, gathered: _Gathered, finished: Finished, limits: Limits, pseudonyms: Pseudonyms | None, out: Place
     ) -> Earlier | None:
@@ -218,7 +212,14 @@ class _Run:
         tried, made = gathered.tried(), gathered.images.names("path")
         before = len(gathered.images)
         earlier = gather_earlier(
-            self.inputs, finished, task, self._below, gathered.add, tried=tried, made=made, on_event=self.on_event
+            self.inputs,
+            finished,
+            task,
+            manifests_below(self.shard),
+            gathered.add,
+            tried=tried,
+            made=made,
+            on_event=self.on_event,
         )
         gathered.earlier = len(gathered.images) - before + len(earlier)
         return earlier
@@ -261,7 +262,7 @@ class _Run:
     def _result(self, gathered: _Gathered, earlier: Earlier | None, out: Place) -> Result[ConvertResult]:
         from cxrprep.images.places import Folder as LocalFolder
 
-        below = self._below
+        below = manifests_below(self.shard)
         if isinstance(out, LocalFolder):
             value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
         else:

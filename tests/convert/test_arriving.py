@@ -96,3 +96,17 @@ def test_ctrl_c_while_a_decoder_has_no_end(tmp_path: Path) -> None:
     code, _, said = run(*words)
     assert code == 0, said
     assert len(list((root / "derived").rglob("*.png"))) == 7
+
+
+@pytest.mark.slow
+def test_shards_of_a_job_array_side_by_side(tmp_path: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    nih_chestxray14.write(mirror, size=256)
+    words = ("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
+    jobs = [start(*words, "--shard", f"{number}/3") for number in (1, 2, 3)]
+    for job in jobs:
+        _, said = job.communicate(timeout=110)
+        assert job.returncode == 0, said
+    assert not list((root / "images").glob("*.png"))
+    code, value, said = run("convert", root, "--recipe", "square-224")
+    assert (code, value["images"], value["converted"]) == (0, 7, 0), said
