@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -133,7 +134,10 @@ def opened(
     state: Path | str | None,
     tables: Path | str | None,
 ) -> Iterator[Job]:
-    """A job whose source is open; it is closed at the end. Raises ``UsageError`` for names that mean nothing."""
+    """A job whose source is open; it is closed at the end.
+
+    Raises ``UsageError`` for names that mean nothing, and where ``discard_raw`` would delete what was never fetched.
+    """
     spec = find_dataset(dataset)
     chosen = options or FetchOptions()
     where = Path(root) if root is not None else Path(spec.name)
@@ -145,8 +149,11 @@ def opened(
     place = find_place(spec, source or held.mirror or None, release or held.release or None)
     stream = open_source(place.url, source_options(spec, place, chosen))
     folder = Folder(where, record.home, spec, place.release, record)
+    job = Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
     try:
-        yield Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
+        if chosen.discard_raw:
+            _spare_what_was_here(job)
+        yield job
     finally:
         stream.close()
 
@@ -331,6 +338,27 @@ def _run_tables(job: Job, transfer: Transfer, source: Source, files: Iterable[Re
         raise refused
     if result.failures and result.failures[0].error is not None:
         raise result.failures[0].error
+
+
+def _spare_what_was_here(job: Job) -> None:
+    """Refuse to drop images after their conversion that somebody else put into the folder."""
+    root, record = job.folder.root, job.folder.record
+    held = record.header.mirror
+    if _in_place(job) or (held and Path(held).resolve() == root.resolve()):
+        raise UsageError(
+            f"{root} is the mirror itself: --discard-raw would delete the originals",
+            hint=f"leave it out, or name another folder and --source {root}",
+        )
+    if record.exists:
+        return
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name).relative_to(root).as_posix()
+            if job.folder.layout.parse(path) is not None:
+                raise UsageError(
+                    f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
+                    hint=f"leave it out, or name another folder and --source {root}",
+                )
 
 
 def _in_place(job: Job) -> bool:

@@ -255,6 +255,24 @@ def test_converted_on_arrival_and_only_the_small_ones_stay(tmp_path: Path, nih: 
     ok("verify", root)
 
 
+@pytest.mark.parametrize("how", ["in place", "in place, recorded", "beside its record", "of another origin"])
+def test_originals_that_were_never_fetched_are_not_dropped(tmp_path: Path, nih: Path, how: str) -> None:
+    lab = tmp_path / "lab"
+    shutil.copytree(nih, lab)
+    before = {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
+    source = nih if how == "of another origin" else lab
+    words = ["download", "nih-chestxray14", lab, "--source", source, "--then", "square-224"]
+    words += ["--state", tmp_path / "state"] if how == "beside its record" else []
+    if how == "in place, recorded":
+        ok(*words)
+        words[4] = nih
+    for more in ((), ("--dry-run",)):
+        done = cxrprep(*words, "--discard-raw", *more)
+        assert done.code == 2
+        assert "--discard-raw would delete" in done.stderr
+    assert {path: data for path, data in before.items() if not path.exists() or path.read_bytes() != data} == {}
+
+
 def test_originals_that_are_dropped_need_room_for_those_on_their_way_alone(tmp_path: Path, nih: Path) -> None:
     words = ("download", "nih-chestxray14", tmp_path / "nih", "--source", nih, "--connections", 2, "--dry-run")
     sizes = sorted(path.stat().st_size for path in (nih / "images").glob("*.png"))
