@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # In a folder that cxrprep made, these hold what it made of the release; they are no part of it.
 _OWN: Final = frozenset({".cxrprep", "manifests", "derived", "export", "cxrprep.lock", "cxrprep.files.parquet"})
+_MARKS: Final = frozenset({".cxrprep", "cxrprep.lock"})
 _Place = tuple[int, int]
 
 
@@ -59,14 +60,15 @@ class LocalSource:
             yield self._describe(self._single, os.stat(self._root / self._single))  # noqa: PTH116  # same call as below
             return
         digests = self._digests()
-        own = _OWN if (self._root / "cxrprep.lock").exists() or (self._root / ".cxrprep").exists() else frozenset()
         queue: list[tuple[str, frozenset[_Place]]] = [("", frozenset({_place(self._root.stat())}))]
         while queue:
             folder, above = queue.pop()
             below = []
-            for entry in self._scan(folder):
+            entries = self._scan(folder)
+            ours = any(entry.name in _MARKS for entry in entries)
+            for entry in entries:
                 key = folder + entry.name
-                if not folder and entry.name in own:
+                if ours and entry.name in _OWN:
                     continue
                 try:
                     if entry.is_dir():

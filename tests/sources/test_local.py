@@ -55,6 +55,9 @@ def test_what_cxrprep_made_is_no_part_of_the_release(tmp_path: Path) -> None:
             ".cxrprep/parts/x": b""}  # fmt: skip
     root = write(tmp_path, {"images/1.png": b"1", **made})
     assert keys(open_source(str(root), SourceOptions())) == ["images/1.png"]
+    inside = {f"small/{name}": data for name, data in {"images/1.png": b"1", **made}.items()}
+    around = write(tmp_path / "around", inside)
+    assert keys(open_source(str(around), SourceOptions())) == ["small/images/1.png"], "one of ours inside"
     foreign = write(tmp_path / "another", {"derived/1.png": b"1"})
     assert keys(open_source(str(foreign), SourceOptions())) == ["derived/1.png"], "in a folder of others it is theirs"
 
