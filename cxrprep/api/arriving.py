@@ -34,7 +34,7 @@ class Arriving:
 
         self._job = job
         self._recipe = load_recipe(job.options.then)
-        self._out = job.folder.home / "derived" / self._recipe.name
+        self._out = job.folder.derived(self._recipe.name)
         self._layout = job.folder.layout
         # Durable: the original may be dropped right after.
         self._task = Task(self._recipe, self._recipe.fingerprint(), Folder(str(self._out)), durable=True)

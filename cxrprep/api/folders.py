@@ -38,6 +38,10 @@ class Folder:
         """The paths of the dataset."""
         return self.spec.layout(self.release)
 
+    def derived(self, name: str) -> Path:
+        """The folder of the images that a recipe of this name makes, where no other is named."""
+        return self.home / "derived" / name
+
     @property
     def manifests(self) -> Path:
         """Where the manifests lie."""

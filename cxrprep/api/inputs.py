@@ -95,7 +95,7 @@ def open_inputs(
         rebuild_manifest(folder, on_event=on_event)
         place = None if tables is None else Path(tables)
         if made is not None and has_dropped(folder) and not is_url(str(without or "")):
-            out = folder.home / "derived" / made.name if without is None else Path(without)
+            out = folder.derived(made.name) if without is None else Path(without)
             found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
             hint = f"originals were dropped once they were converted; {made.name} needs them again: another ROOT"
         else:

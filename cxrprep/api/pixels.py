@@ -129,7 +129,7 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
         if inputs.folder is None:
             raise UsageError(f"{inputs.address} is a plain folder", hint="say where the images go: --out DIR")
         name = recipe.name if form == "files" else f"{recipe.name}-{form}"
-        return inputs.folder.home / "derived" / name
+        return inputs.folder.derived(name)
     if is_url(str(out)):
         if str(out).rstrip("/") == inputs.address.rstrip("/"):
             raise UsageError(f"{out} holds the originals", hint="name another place with --out")

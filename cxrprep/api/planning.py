@@ -14,7 +14,7 @@ from cxrprep.archives import is_archive
 from cxrprep.datasets.spec import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
-from cxrprep.lock import Record
+from cxrprep.lock import LOCK_NAME, Record
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, draw, make_plan
 from cxrprep.plan.choice import plain_id
@@ -163,6 +163,22 @@ def passing(job: Job) -> Callable[[str], bool] | None:
     return (lambda path: job.folder.layout.parse(path) is not None) if job.options.discard_raw else None
 
 
+def _spent(job: Job) -> Callable[[str], bool]:
+    """Which of the files that were dropped after their use need not come again.
+
+    An archive that was unpacked; an image whose converted copy, the one that this run would make, is here.
+    """
+    layout = job.folder.layout
+    if not job.options.discard_raw:
+        return lambda path: layout.parse(path) is None
+    from cxrprep.images.plain import stem_of
+    from cxrprep.images.recipe import load_recipe
+
+    recipe = load_recipe(job.options.then)
+    out = job.folder.derived(recipe.name)
+    return lambda path: layout.parse(path) is None or (out / (stem_of(path) + recipe.output.suffix)).exists()
+
+
 def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None) -> Transfer:
     """A transfer into the job's folder; enter it before planning, so that plan and work see one state."""
     return Transfer(
@@ -176,6 +192,7 @@ def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None
             link=job.options.link,
             shard=job.options.shard,
             passing=passing(job),
+            spent=_spent(job),
         ),
         on_event=job.on_event,
         on_complete=hook,
@@ -188,12 +205,13 @@ def _same_mirror(job: Job) -> bool:
 
 def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any) -> Plan:
     """The plan for a listing, with what the folder holds."""
-    return make_plan(
+    holdings = transfer.holdings(same_mirror=_same_mirror(job))
+    made = make_plan(
         listing,
         job.folder.layout,
         dataset=job.spec.name,
         release=job.folder.release,
-        holdings=transfer.holdings(same_mirror=_same_mirror(job)),
+        holdings=holdings,
         mirror=job.source.address,
         selection=selection,
         published=job.published,
@@ -202,6 +220,12 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
         in_place=_in_place(job),
         **more,
     )
+    if holdings.wanted_again:
+        message = (
+            f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
+        )
+        job.on_event(Note("download", message, "warning", holdings.wanted_again))
+    return made
 
 
 def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
@@ -355,6 +379,9 @@ def _spare_what_was_here(job: Job) -> None:
         for name in names:
             path = Path(folder, name).relative_to(root).as_posix()
             if job.folder.layout.parse(path) is not None:
+                if (job.folder.home / LOCK_NAME).exists():
+                    # Another shard of a job array began meanwhile: it says so before it fetches.
+                    return
                 raise UsageError(
                     f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
                     hint=f"leave it out, or name another folder and --source {root}",

@@ -66,7 +66,9 @@ def read_report(file: Path) -> str:
             with file.open("rb") as stream:
                 data = stream.read(limit + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}", hint="name a text file with one report") from error
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}", hint="name a text file with one report, or - for standard input"
+        ) from error
     if len(data) > limit:
         raise UsageError(f"{file} is too large for one report", hint="for many reports: extract-labels --reports")
     return data.decode("utf-8", errors="replace")

@@ -58,8 +58,9 @@ class TransferOptions:
 
     ``connections`` overrides what the source calls polite; ``rate`` is bytes a second in all; ``link`` is copy, reflink
     or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
-    the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``lease=False`` leaves out the
-    message that another run is at work here (tests of file systems without locks).
+    the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether what an
+    earlier run used up need not come again (default: never); ``lease=False`` leaves out the message that another run is
+    at work here (tests of file systems without locks).
     """
 
     connections: int | None = None
@@ -69,6 +70,7 @@ class TransferOptions:
     shard: Shard | None = None
     listing_origin: Origin = Origin.PUBLISHED
     passing: Callable[[str], bool] | None = None
+    spent: Callable[[str], bool] | None = None
     patience: Patience = field(default_factory=Patience)
     split_from: int = SPLIT_FROM
     lease: bool = True
@@ -120,7 +122,7 @@ class Transfer:
 
     def holdings(self, *, same_mirror: bool = True) -> FolderHoldings:
         """What is here, for ``make_plan``."""
-        return FolderHoldings(self._record, self.parts, same_mirror=same_mirror)
+        return FolderHoldings(self._record, self.parts, same_mirror=same_mirror, spent=self._options.spent)
 
     def stop(self) -> None:
         """Ask the run to end soon and keep what it has; from any thread."""
@@ -185,6 +187,7 @@ class Transfer:
             link=self._options.link,
             keep_archives=self._options.keep_archives,
             listing_origin=self._options.listing_origin,
+            spent=self._options.spent,
             on_complete=self._on_complete,
         )
         count = min(connections + _SPARE, len(work))

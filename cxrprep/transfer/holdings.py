@@ -8,10 +8,11 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.durable import replace_file
+from cxrprep.lock import FileState
 from cxrprep.plan import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cxrprep.lock import Record
@@ -23,18 +24,34 @@ _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 class FolderHoldings:
     """The state of one folder; see ``cxrprep.plan.Holdings``."""
 
-    def __init__(self, record: Record, parts: Parts, *, same_mirror: bool = True) -> None:
-        """``same_mirror`` says whether the record's validators come from the mirror that is asked now."""
+    def __init__(
+        self,
+        record: Record,
+        parts: Parts,
+        *,
+        same_mirror: bool = True,
+        spent: Callable[[str], bool] | None = None,
+    ) -> None:
+        """``same_mirror`` says whether the record's validators come from the mirror that is asked now.
+
+        ``spent`` says of a file that was dropped after its use whether that will do; ``wanted_again`` names one of
+        which it will not.
+        """
         self._record = record
         self._parts = parts
         self._root = str(record.root) + "/"
         self._tops: dict[str, bool] = {}
         self.same_mirror = same_mirror
+        self.wanted_again = ""
+        self._spent = spent
 
     def rows(self) -> Iterator[Held]:
         """The record, sorted by path."""
         for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
-            yield Held(path, size, digest, validator, state == "discarded", archive)
+            discarded = state == FileState.DISCARDED
+            if discarded and self._spent is not None and not self._spent(path):
+                self.wanted_again, discarded = self.wanted_again or path, False
+            yield Held(path, size, digest, validator, discarded, archive)
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""

@@ -44,9 +44,10 @@ class Worker:
         link: str,
         keep_archives: bool,
         listing_origin: Origin,
+        spent: Callable[[str], bool] | None,
         on_complete: Callable[[str, Path], bool | None] | None,
     ) -> None:
-        """See ``TransferOptions`` for ``link``, ``keep_archives`` and ``listing_origin``."""
+        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin`` and ``spent``."""
         self._plan = plan
         self._source = source
         self._fetcher = fetcher
@@ -57,6 +58,7 @@ class Worker:
         self._link = link
         self._keep_archives = keep_archives
         self._listing_origin = listing_origin
+        self._spent = spent
         self._on_complete = on_complete
         self._choice = Choice(plan.selection, plan.images)
 
@@ -157,6 +159,7 @@ class Worker:
             place=lambda name: self._layout.place(name, release=self._plan.release),
             wanted=lambda dest: self._choice.wants(dest, self._layout.parse(dest)),
             origin=held.origin,
+            spent=self._spent,
             stop=self._stop,
             on_file=self._hand_on,
         )

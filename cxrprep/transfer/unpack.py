@@ -48,6 +48,7 @@ def unpack(
     place: Callable[[str], str | None],
     wanted: Callable[[str], bool],
     origin: Origin,
+    spent: Callable[[str], bool] | None = None,
     stop: Stop,
     on_file: Callable[[str], None],
 ) -> Unpacked:
@@ -55,7 +56,8 @@ def unpack(
 
     ``place`` maps a member's name to its release path, ``wanted`` says which are to be written, ``on_file`` is told
     each release path that was written or found. ``origin`` is the archive's own proof: what came out of a proven
-    archive is proven as well. Raises ``ArchiveError``, ``UnsafePathError``, ``StorageError``, ``Stopped``.
+    archive is proven as well. ``spent`` says whether one that was used up need not come again. Raises ``ArchiveError``,
+    ``UnsafePathError``, ``StorageError``, ``Stopped``.
     """
     buffer = memoryview(bytearray(1 << 18))
     proof = Origin.FIRST_READ if origin is Origin.FIRST_READ else Origin.TRANSPORT
@@ -70,7 +72,7 @@ def unpack(
         done.index.append((dest, member.size))
         if not wanted(dest):
             continue
-        if _is_here(record, dest, member.size, archive):
+        if _is_here(record, dest, member.size, archive, spent):
             done.kept += 1
         else:
             digest = _write(path, member, parts.open(dest), record.root / dest, buffer)
@@ -81,12 +83,12 @@ def unpack(
     return done
 
 
-def _is_here(record: Record, dest: str, size: int, archive: str) -> bool:
+def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable[[str], bool] | None) -> bool:
     held = record.get(dest)
     if held is None or held.archive != archive or held.size != size:
         return False
-    if held.state == "discarded":
-        return True
+    if held.state is FileState.DISCARDED:
+        return spent is None or spent(dest)
     try:
         return os.stat(record.root / dest).st_size == size  # noqa: PTH116  # as everywhere that files are counted
     except OSError:

@@ -255,6 +255,33 @@ def test_converted_on_arrival_and_only_the_small_ones_stay(tmp_path: Path, nih: 
     ok("verify", root)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_dropped_originals_come_again_where_their_copy_will_not_do(tmp_path: Path, nih: Path, packed: bool) -> None:
+    mirror = nih
+    if packed:
+        mirror = tmp_path / "mirror"
+        shutil.copytree(nih, mirror)
+        with tarfile.open(mirror / "images_001.tar.gz", "w:gz") as archive:
+            archive.add(mirror / "images", "images")
+        shutil.rmtree(mirror / "images")
+    root, count = tmp_path / "nih", len(nih_chestxray14.ROWS)
+    words = ("download", "nih-chestxray14", root, "--source", mirror)
+    small = (*words, "--then", "square-224", "--discard-raw")
+    assert result(*small)["converted"] == count
+    # A copy that was lost is made again, and it alone.
+    copies = sorted((root / "derived/square-224/images").glob("*.png"))
+    before = {path: path.stat().st_mtime_ns for path in copies}
+    copies[1].unlink()
+    assert result(*small)["converted"] == count
+    assert [path for path in copies if path.stat().st_mtime_ns != before[path]] == [copies[1]]
+    # Another recipe needs all of them.
+    assert result(*words, "--then", "shortest-512", "--discard-raw")["converted"] == count
+    assert not (root / "images").exists() or not list((root / "images").iterdir())
+    # And without a recipe the originals themselves are wanted.
+    ok(*words)
+    assert len(list((root / "images").glob("*.png"))) == count
+
+
 @pytest.mark.parametrize("how", ["in place", "in place, recorded", "beside its record", "of another origin"])
 def test_originals_that_were_never_fetched_are_not_dropped(tmp_path: Path, nih: Path, how: str) -> None:
     lab = tmp_path / "lab"
