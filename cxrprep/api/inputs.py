@@ -97,7 +97,7 @@ def open_inputs(
         if made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)
             found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
-            hint = f"originals were dropped once they were converted; {made.name} needs them again: another ROOT"
+            hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
         else:
             found = inputs_of_manifest(
                 folder, folder.manifests / IMAGES_NAME, selection, shard, tables=place, rows=rows, on_event=on_event
@@ -157,7 +157,8 @@ def inputs_with_dropped(
     from cxrprep.images.plain import stem_of
     from cxrprep.manifest.build import IMAGES_NAME
 
-    base = out / manifests_below(shard) / "source" / IMAGES_NAME
+    # In the cache: what is handed on is the manifest of the outputs.
+    base = folder.record.cache / "with-dropped" / manifests_below(shard) / IMAGES_NAME
     rebuild_manifest(folder, discarded=True, to=base.parent, on_event=on_event)
     suffix = recipe.output.suffix
 

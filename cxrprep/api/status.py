@@ -28,7 +28,7 @@ _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 class PartStatus:
     """One part of the dataset: files and bytes here, recorded files that are missing or have another size, partials.
 
-    ``expected`` is how many files the release has, ``None`` where that is not published.
+    ``dropped`` are files that were here and went on purpose: converted images, unpacked archives. ``expected`` is how many files the release has, ``None`` where that is not published.
     """
 
     name: str
@@ -38,6 +38,7 @@ class PartStatus:
     missing: int
     wrong_size: int
     partial: int
+    dropped: int
     expected: int | None
 
 
@@ -106,7 +107,7 @@ def _parts(folder: Folder) -> tuple[PartStatus, ...]:
         return next((index for index, matcher in enumerate(matchers) if matcher.match_file(path)), len(parts))
 
     here = {path: size for path, size in _walk(folder.root) if folder.layout.place(path, release=folder.release)}
-    counts = [[0, 0, 0, 0, 0] for _ in range(len(parts) + 1)]
+    counts = [[0, 0, 0, 0, 0, 0] for _ in range(len(parts) + 1)]
     for path, size in here.items():
         count = counts[part_of(path)]
         count[0] += 1
@@ -117,7 +118,9 @@ def _parts(folder: Folder) -> tuple[PartStatus, ...]:
         for path, size, state in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
             known.add(path)
             # A raw file that was dropped on purpose is neither here nor missing.
-            if state == "here" and here.get(path) != size:
+            if state != "here":
+                counts[part_of(path)][5] += path not in here
+            elif here.get(path) != size:
                 counts[part_of(path)][2 if path not in here else 3] += 1
     for path in _partials(folder.record.cache):
         known.add(path)
@@ -129,8 +132,8 @@ def _parts(folder: Folder) -> tuple[PartStatus, ...]:
             counts[part_of(path)][2] += 1
     names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
     rows = [
-        PartStatus(name, title, files, size, missing, wrong, partial, expected)
-        for (name, title, expected), (files, size, missing, wrong, partial) in zip(names, counts, strict=True)
+        PartStatus(name, title, files, size, missing, wrong, partial, dropped, expected)
+        for (name, title, expected), (files, size, missing, wrong, partial, dropped) in zip(names, counts, strict=True)
     ]
     return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial)
 

@@ -36,7 +36,7 @@ def command(invocation: Invocation) -> int:
     source = f", from {value.mirror}" if value.mirror else ""
     out.text(out.styled(f"{value.root}: {value.dataset} {value.release}{source}", out.stdout, bold=True) + "\n", {})
     parts = [_part_row(part) for part in value.parts]
-    wrong = {"missing": "Missing", "wrong": "Wrong size", "partial": "Partial"}
+    wrong = {"missing": "Missing", "wrong": "Wrong size", "partial": "Partial", "dropped": "Dropped"}
     seen = {key: heading for key, heading in wrong.items() if any(part[key] for part in parts)}
     out.table(parts, {"name": "Part", "here": "Here", "expected": "Release", "size": "Size", **seen})
     out.text("", {})
@@ -60,4 +60,5 @@ def _part_row(part: PartStatus) -> dict[str, Any]:
         "missing": part.missing,
         "wrong": part.wrong_size,
         "partial": part.partial,
+        "dropped": part.dropped,
     }
