@@ -28,7 +28,8 @@ _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 class PartStatus:
     """One part of the dataset: files and bytes here, recorded files that are missing or have another size, partials.
 
-    ``dropped`` are files that were here and went on purpose: converted images, unpacked archives. ``expected`` is how many files the release has, ``None`` where that is not published.
+    ``dropped`` are files that were here and went on purpose: converted images, unpacked archives. ``expected`` is how
+    many files the release has, ``None`` where that is not published.
     """
 
     name: str
