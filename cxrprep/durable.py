@@ -10,13 +10,13 @@ import secrets
 import socket
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 _SYNC_SECONDS: Final = 1.0
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
@@ -58,8 +58,12 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{_writer()}.tmp")
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove the temporary files that killed runs of this host left in ``folder``; errors are the next write's."""
+def sweep(folder: str | Path) -> int:
+    """Remove the temporary files that killed runs of this host left in ``folder``; how many others lie there.
+
+    Errors are the next write's.
+    """
+    others = 0
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -67,8 +71,11 @@ def sweep(folder: str | Path) -> None:
                 if found is not None and writer_is_gone(found[1]):
                     with contextlib.suppress(OSError):
                         os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands
+                else:
+                    others += found is not None
     except OSError:
-        return
+        return others
+    return others
 
 
 @lru_cache(maxsize=4096)
@@ -171,7 +178,15 @@ def writer_is_gone(name: str) -> bool:
         return True
     except OSError:
         return False
-    return False
+    return _is_only_remembered(int(parts[2]))
+
+
+def _is_only_remembered(process: int) -> bool:
+    """Whether the process has ended, and the one that adopted it has not asked how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:
+        return False
 
 
 def _host() -> str:

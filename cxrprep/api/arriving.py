@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
+from cxrprep.durable import journal_name, storage_error, sweep, writer_is_gone
 from cxrprep.events import ItemFinished
 
 if TYPE_CHECKING:
@@ -40,10 +42,17 @@ class Arriving:
         self._task = Task(self._recipe, self._recipe.fingerprint(), Folder(str(self._out)), durable=True)
         self._work = functools.partial(convert_batch, task=self._task)
         self._shelters = Shelters(available_cores())
+        # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
+        self._mark = job.folder.record.cache / "arriving" / journal_name()
         self._over = False
 
     def __enter__(self) -> Self:
         """No process is started before the first image."""
+        try:
+            self._mark.parent.mkdir(parents=True, exist_ok=True)
+            self._mark.touch()
+        except OSError as error:
+            raise storage_error(self._mark, "write", error) from error
         self._shelters.__enter__()
         return self
 
@@ -51,6 +60,8 @@ class Arriving:
         """End the processes."""
         self._over = True
         self._shelters.__exit__(kind, *rest)
+        if kind is None:
+            self._mark.unlink(missing_ok=True)
 
     def __call__(self, path: str, place: Path) -> bool:
         """Convert one file; whether the original has been used up."""
@@ -76,5 +87,16 @@ class Arriving:
         """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""
         from cxrprep.api.pixels import convert_recorded
 
+        self._sweep()
         job = self._job
         return convert_recorded(job.folder, self._recipe, self._out, job.options.shard, on_event=job.on_event)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs were writing; a walk over all folders, so only after such a run."""
+        killed = [mark for mark in self._mark.parent.iterdir() if writer_is_gone(mark.name)]
+        if not killed:
+            return
+        # A worker may outlive its run for a moment: then the mark stays for the next one.
+        if not sum(sweep(folder) for folder, _, _ in os.walk(self._out)):
+            for mark in killed:
+                mark.unlink(missing_ok=True)

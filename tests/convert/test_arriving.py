@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.durable import journal_name
 from tests.convert import hospital
 from tests.convert.commands import run, start, tree
 from tests.convert.test_crash import POISON
@@ -96,6 +99,27 @@ def test_ctrl_c_while_a_decoder_has_no_end(tmp_path: Path) -> None:
     code, _, said = run(*words)
     assert code == 0, said
     assert len(list((root / "derived").rglob("*.png"))) == 7
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_was_writing_goes(tmp_path: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    nih_chestxray14.write(mirror, size=256)
+    words = ("download", "nih-chestxray14", root, "--source", mirror, "--then", "square-224", "--discard-raw")
+    assert run(*words)[0] == 0
+    before = tree(root)
+    # A mark and half a copy, of a process that has ended and of one that has not.
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    images = root / "derived/square-224/images"
+    for process in (ended.pid, os.getpid()):
+        name = journal_name().replace(f"-{os.getpid()}-", f"-{process}-")
+        (root / ".cxrprep/arriving").mkdir(exist_ok=True)
+        (root / ".cxrprep/arriving" / name).touch()
+        (images / f".00000001_000.png.{name.removesuffix('.jsonl')}.tmp").write_bytes(b"half")
+    assert run(*words)[0] == 0
+    (left,) = tree(root).keys() - before.keys()
+    assert f"-{os.getpid()}-" in left
 
 
 @pytest.mark.slow
