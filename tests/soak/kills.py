@@ -88,6 +88,8 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
         ("extract-labels reports", ("extract-labels", "ROOT", "--reports", reports)),
     ]
     stages += _undisturbed(work / "mimic-root", plans, work, home)
+    arriving = ("download", "nih-chestxray14", "ROOT", "--source", str(nih), "--then", "square-224", "--discard-raw")
+    stages += _undisturbed(work / "small-root", [("download converted", arriving)], work, home)
     return stages, home
 
 
