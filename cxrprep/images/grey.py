@@ -7,6 +7,7 @@ C.7.5.1.1.2 (padding) the steps. Every step is a function of one stored value, s
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,26 +144,41 @@ def display_table(
     """The table from words to display values 0..2**bits - 1, and which rule it follows.
 
     ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
-    missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black.
+    missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black. The
+    table is not to be changed.
     """
-    stored = rules.stored(rules.distinct(words_of(picture.pixels)))
-    x = rules.modality_value(stored)
     used = _choose(rules, source, window)
+    size = 256 if picture.pixels.dtype == np.uint8 else 65536
+    ends = occurring(picture, rules) if used == "minmax" else None
+    return _display_table(rules, size, used, window, ends, bits), used
+
+
+# Images of one device have the same rules, and the next one often is of the same device.
+@functools.lru_cache(maxsize=8)
+def _display_table(  # noqa: PLR0917  # the key of a cache
+    rules: GreyRules, size: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
+) -> NDArray[Any]:
+    """The table of ``size`` words for what ``_choose`` chose; ``reached`` are the ends of minmax."""
+    words = np.arange(size, dtype=np.int64)
+    stored = rules.stored(rules.distinct(words))
+    x = rules.modality_value(stored)
     if used == "lut":
         lut = rules.luts[min(window, len(rules.luts)) - 1]
         y = lut(x) / lut.top
     elif used == "window":
         y = rules.windows[min(window, len(rules.windows)) - 1](x)
     else:
-        ends = np.asarray(occurring(picture, rules), np.int64) if used == "minmax" else stored
-        reached = rules.modality_value(ends)
-        low, high = float(reached.min()), float(reached.max())
+        ends = rules.modality_value(stored if reached is None else np.asarray(reached, np.int64))
+        low, high = float(ends.min()), float(ends.max())
         y = np.clip((x - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(x))
     if rules.inverted:
         y = 1.0 - y
     y[rules.is_padding(stored)] = 0.0
     kind = np.uint8 if bits == 8 else np.uint16
-    return over_words(np.rint(y * ((1 << bits) - 1)).astype(kind), picture.pixels), used
+    table = np.rint(y * ((1 << bits) - 1)).astype(kind)
+    whole = np.tile(table, size // len(table))
+    whole.flags.writeable = False
+    return whole
 
 
 def _choose(rules: GreyRules, source: str, window: int) -> str:
