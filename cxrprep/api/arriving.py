@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from cxrprep.durable import journal_name, storage_error, sweep, writer_is_gone
+from cxrprep.durable import Journal, journal_name, sweep, writer_is_gone
 from cxrprep.events import ItemFinished
 
 if TYPE_CHECKING:
@@ -43,16 +43,12 @@ class Arriving:
         self._work = functools.partial(convert_batch, task=self._task)
         self._shelters = Shelters(available_cores())
         # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
-        self._mark = job.folder.record.cache / "arriving" / journal_name()
+        self._mark = Journal(job.folder.record.cache / "arriving" / journal_name())
         self._over = False
 
     def __enter__(self) -> Self:
         """No process is started before the first image."""
-        try:
-            self._mark.parent.mkdir(parents=True, exist_ok=True)
-            self._mark.touch()
-        except OSError as error:
-            raise storage_error(self._mark, "write", error) from error
+        self._mark.append({"begun": True})
         self._shelters.__enter__()
         return self
 
@@ -60,8 +56,9 @@ class Arriving:
         """End the processes."""
         self._over = True
         self._shelters.__exit__(kind, *rest)
+        self._mark.close()
         if kind is None:
-            self._mark.unlink(missing_ok=True)
+            self._mark.path.unlink(missing_ok=True)
 
     def __call__(self, path: str, place: Path) -> bool:
         """Convert one file; whether the original has been used up."""
@@ -93,7 +90,7 @@ class Arriving:
 
     def _sweep(self) -> None:
         """Remove what killed runs were writing; a walk over all folders, so only after such a run."""
-        killed = [mark for mark in self._mark.parent.iterdir() if writer_is_gone(mark.name)]
+        killed = [mark for mark in self._mark.path.parent.iterdir() if writer_is_gone(mark.name)]
         if not killed:
             return
         # A worker may outlive its run for a moment: then the mark stays for the next one.

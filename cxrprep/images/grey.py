@@ -118,15 +118,19 @@ class GreyRules:
         return (stored >= self.padding[0]) & (stored <= self.padding[1])
 
 
+def word_count(pixels: Pixels) -> int:
+    """How many different words an array of this type can hold."""
+    return 256 if pixels.dtype == np.uint8 else 65536
+
+
 def words_of(pixels: Pixels) -> NDArray[np.int64]:
     """Every word that an array of this type can hold."""
-    return np.arange(256 if pixels.dtype == np.uint8 else 65536, dtype=np.int64)
+    return np.arange(word_count(pixels), dtype=np.int64)
 
 
-def over_words(table: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
-    """A table of the distinct words as one of all words that an array of this type can hold."""
-    size = 256 if pixels.dtype == np.uint8 else 65536
-    return table if len(table) == size else np.tile(table, size // len(table))
+def over_words(table: NDArray[Any], count: int) -> NDArray[Any]:
+    """A table of the distinct words as one of all ``count`` words."""
+    return table if len(table) == count else np.tile(table, count // len(table))
 
 
 def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
@@ -148,19 +152,17 @@ def display_table(
     table is not to be changed.
     """
     used = _choose(rules, source, window)
-    size = 256 if picture.pixels.dtype == np.uint8 else 65536
-    ends = occurring(picture, rules) if used == "minmax" else None
-    return _display_table(rules, size, used, window, ends, bits), used
+    reached = occurring(picture, rules) if used == "minmax" else None
+    return _display_table(rules, word_count(picture.pixels), used, window, reached, bits), used
 
 
 # Images of one device have the same rules, and the next one often is of the same device.
 @functools.lru_cache(maxsize=8)
 def _display_table(  # noqa: PLR0917  # the key of a cache
-    rules: GreyRules, size: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
+    rules: GreyRules, count: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
 ) -> NDArray[Any]:
-    """The table of ``size`` words for what ``_choose`` chose; ``reached`` are the ends of minmax."""
-    words = np.arange(size, dtype=np.int64)
-    stored = rules.stored(rules.distinct(words))
+    """The table of ``count`` words for what ``_choose`` chose; ``reached`` are the ends of minmax."""
+    stored = rules.stored(rules.distinct(np.arange(count, dtype=np.int64)))
     x = rules.modality_value(stored)
     if used == "lut":
         lut = rules.luts[min(window, len(rules.luts)) - 1]
@@ -175,10 +177,9 @@ def _display_table(  # noqa: PLR0917  # the key of a cache
         y = 1.0 - y
     y[rules.is_padding(stored)] = 0.0
     kind = np.uint8 if bits == 8 else np.uint16
-    table = np.rint(y * ((1 << bits) - 1)).astype(kind)
-    whole = np.tile(table, size // len(table))
-    whole.flags.writeable = False
-    return whole
+    table = over_words(np.rint(y * ((1 << bits) - 1)).astype(kind), count)
+    table.flags.writeable = False
+    return table
 
 
 def _choose(rules: GreyRules, source: str, window: int) -> str:

@@ -75,7 +75,7 @@ class Stretch:
         else:
             # In single precision, as OpenCV's convertScaleAbs has it: double gives other levels at some halves.
             table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
-        table = grey.over_words(table, picture.pixels)
+        table = grey.over_words(table, grey.word_count(picture.pixels))
         kept = grey.GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
         return dataclasses.replace(
             picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
