@@ -19,7 +19,7 @@ from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.looks import looks_wrong
 from cxrprep.images.outputs import read_output
 from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
-from cxrprep.images.places import Folder, Place, place_of, read_source, stamp_of
+from cxrprep.images.places import Place, place_of, read_source, stamp_of
 from cxrprep.images.plain import stem_of
 from cxrprep.images.reading import decode
 from cxrprep.machine import keep_freed_memory
@@ -210,11 +210,6 @@ def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted
     cv2.setNumThreads(1)
     keep_freed_memory()
     return [converted(item, task) for item in items]
-
-
-def convert_one(item: ConvertItem, recipe: Recipe, out: Path, limits: Limits = DEFAULT_LIMITS) -> Converted:
-    """One image's outcome; its output is on the disk, unless a finished one was there. Raises ``StorageError``."""
-    return converted(item, Task(recipe, recipe.fingerprint(), Folder(str(out)), limits, durable=True))
 
 
 def converted(item: ConvertItem, task: Task) -> Converted:

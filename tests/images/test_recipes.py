@@ -90,10 +90,13 @@ def test_published_recipes_are_bit_equal_on_any_range(
 
 
 def test_a_published_jpeg_is_opencvs_own_at_quality_95(tmp_path: Path) -> None:
-    from cxrprep.images.convert import ConvertItem, convert_one
+    from cxrprep.images.convert import ConvertItem, Task, converted
+    from cxrprep.images.places import place_of
 
     (tmp_path / "x.dcm").write_bytes(real("RG3_UNCR.dcm"))
-    done = convert_one(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), load_recipe("mimic-cxr-jpg"), tmp_path / "out")
+    chosen = load_recipe("mimic-cxr-jpg")
+    task = Task(chosen, chosen.fingerprint(), place_of(tmp_path / "out"))
+    done = converted(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), task)
     assert done.status == "ok"
     ours = cv2.imread(str(tmp_path / "out" / "x.jpg"), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(tmp_path / "theirs.jpg"), mimic(pydicom.dcmread(tmp_path / "x.dcm")))
