@@ -11,7 +11,7 @@ import enum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class ExitCode(enum.IntEnum):
@@ -50,6 +50,18 @@ def most_pressing(codes: Iterable[ExitCode]) -> ExitCode:
             return code
     present.discard(ExitCode.DONE)
     return min(present, default=ExitCode.DONE)
+
+
+def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """``"did you mean NAME? "``, or ``""`` when nothing of ``known`` is near ``word``; case does not count.
+
+    ``shown`` makes the name of what is known by several spellings.
+    """
+    import difflib
+
+    spelled = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), spelled, n=1)
+    return f"did you mean {shown(spelled[near[0]])}? " if near else ""
 
 
 class CxrprepError(Exception):

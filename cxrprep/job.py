@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.errors import did_you_mean
 from cxrprep.model import LabelTest, Selection, Shard, Split, View
 
 if TYPE_CHECKING:
@@ -55,14 +56,6 @@ def parse_label(text: str) -> LabelTest:
     return LabelTest(name.strip(), values[value.strip().lower()] if equals else 1)
 
 
-def _meant(word: str, known: tuple[str, ...]) -> str:
-    import difflib
-
-    spelled = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.strip().lower(), spelled, n=1)
-    return f" did you mean {spelled[near[0]]}?" if near else ""
-
-
 def parse_view(text: str) -> str:
     """The view or projection that ``text`` names, in any case. Raises ``ValueError``."""
     name = text.strip()
@@ -72,7 +65,7 @@ def parse_view(text: str) -> str:
         return View(name.upper().replace("-", "_").replace(" ", "_")).value
     except ValueError:
         known = (*PROJECTIONS, *(v.value for v in View))
-        raise ValueError(f"{text!r} is not a view;{_meant(text, known)} known: {', '.join(known)}") from None
+        raise ValueError(f"{text!r} is not a view; {did_you_mean(text, known)}known: {', '.join(known)}") from None
 
 
 def parse_split(text: str) -> Split:
@@ -80,7 +73,7 @@ def parse_split(text: str) -> Split:
     try:
         return Split.parse(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a split;{_meant(text, tuple(Split))} known: {', '.join(Split)}") from None
+        raise ValueError(f"{text!r} is not a split; {did_you_mean(text, Split)}known: {', '.join(Split)}") from None
 
 
 FORMS: Final[Mapping[str, Callable[[str], object]]] = {

@@ -6,7 +6,6 @@ The schema is ``cxrprep.job``. An unknown key is an error that names the file, t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ConfigError, UsageError
+from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.job import FORMS, KEYS, SECTIONS, Job, Key
 
 if TYPE_CHECKING:
@@ -117,12 +116,6 @@ def expand(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"did you mean ...?"``, or ``""`` when nothing is near."""
-    near = difflib.get_close_matches(word, tuple(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else ""
-
-
 def _job(given: Mapping[str, _Given]) -> Job:
     values = {name: item.value for name, item in given.items()}
     sections = {
@@ -184,13 +177,12 @@ def _unknown(name: str, place: str) -> ConfigError:
     siblings = [n.rpartition(".")[2] for n in KEYS if n.rpartition(".")[0] == section]
     if not section:
         siblings += list(SECTIONS)
-    suggestion = nearest(key, siblings)
+    suggestion = did_you_mean(key, siblings)
     if not suggestion:
         # The right word in the wrong section is the usual mistake.
         homes = [n for n in KEYS if n.rpartition(".")[2] == key]
-        suggestion = f"did you mean {homes[0]}?" if homes else ""
-    known = f"known here: {', '.join(siblings)}"
-    return ConfigError(f"{place}: unknown key {name!r}", hint=f"{suggestion} {known}".strip())
+        suggestion = f"did you mean {homes[0]}? " if homes else ""
+    return ConfigError(f"{place}: unknown key {name!r}", hint=f"{suggestion}known here: {', '.join(siblings)}")
 
 
 def _lines(text: str) -> dict[str, int]:
@@ -220,7 +212,7 @@ def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple
     for variable in sorted(v for v in variables if v.startswith("CXRPREP_") and v not in OTHER_VARIABLES):
         key = known.get(variable)
         if key is None:
-            notes.append(f"{variable} sets nothing. {nearest(variable, known)}".strip())
+            notes.append(f"{variable} sets nothing. {did_you_mean(variable, known)}".strip())
             continue
         given[key.name] = _Given(
             _checked(key, _from_text(key, variables[variable], variable), variable, UsageError), variable
@@ -272,9 +264,7 @@ def _checked(key: Key, value: Any, where: str, error: type[UsageError]) -> Any:
 def _check_word(key: Key, word: Any, where: str, error: type[UsageError]) -> None:
     if key.choices and word not in key.choices:
         known = ", ".join(choice for choice in key.choices if choice)
-        raise error(
-            f"{where}: unknown value {word!r}", hint=f"{nearest(str(word), key.choices)} known: {known}".strip()
-        )
+        raise error(f"{where}: unknown value {word!r}", hint=f"{did_you_mean(str(word), key.choices)}known: {known}")
     if key.low is not None and word is not None and word < key.low:
         raise error(f"{where}: {word} is too small", hint=f"the smallest is {key.low:g}")
     parse = FORMS.get(key.form)

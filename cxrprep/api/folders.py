@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.datasets.spec import catalog, find_dataset
-from cxrprep.errors import StorageError, UsageError
+from cxrprep.errors import StorageError, UsageError, did_you_mean
 from cxrprep.lock import CACHE_NAME, Record
 from cxrprep.sources.addresses import behind
 
@@ -173,9 +172,8 @@ def find_place(spec: DatasetSpec, source: str | None, release: str | None = None
     if path.is_dir():
         folder = path.resolve()
         return Place(folder.as_uri(), wanted or _release_here(spec, sample_names(folder)))
-    near = difflib.get_close_matches(name, [m.name for m in spec.mirror], n=1)
-    suggestion = f"did you mean {near[0]}? " if near else ""
+    mirrors = [mirror.name for mirror in spec.mirror]
     raise UsageError(
         f"{name!r} is neither a mirror of {spec.name} nor a folder",
-        hint=f"{suggestion}mirrors: {', '.join(m.name for m in spec.mirror)}; or give an address or an existing folder",
+        hint=f"{did_you_mean(name, mirrors)}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",
     )

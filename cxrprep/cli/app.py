@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import importlib
@@ -14,7 +15,7 @@ import click
 
 from cxrprep import __version__
 from cxrprep.cli.invocation import Invocation
-from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.errors import CxrprepError, ExitCode, did_you_mean
 from cxrprep.secret import withdraw
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ A first look that needs no account:
 """
 
 
+# New objects after which Python looks for cycles.
+_OBJECTS: Final = 10_000
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: the same as Ctrl-C for everyone on the way, another exit code at the end."""
 
@@ -97,7 +102,7 @@ class Lazy(click.Group):
         """The command that ``args`` begin with. Raises ``click.UsageError`` with the nearest name."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            raise click.UsageError(f"there is no command {args[0]!r}{_meant(args[0], known)}", ctx)
+            raise click.UsageError(f"there is no command {args[0]!r}; {did_you_mean(args[0], known)}".rstrip("; "), ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -114,13 +119,6 @@ class Lazy(click.Group):
         for heading, commands in COMMANDS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @click.group(
@@ -214,8 +212,8 @@ def _worded(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         where = error.ctx.command_path if error.ctx else "cxrprep"
         # The nearest one is enough: a list of guesses is read by nobody.
-        near = _meant(error.option_name, error.possibilities or ())
-        return f"{where} has no option {error.option_name}{near}".replace("'", "")
+        near = did_you_mean(error.option_name, error.possibilities or ())
+        return f"{where} has no option {error.option_name}; {near}".rstrip("; ")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         parameter = error.param
         names = parameter.opts if isinstance(parameter, click.Option) else [parameter.human_readable_name.upper()]
@@ -253,15 +251,30 @@ def _forget_streams() -> None:
             os.close(null)
 
 
+class _Ended:
+    """The end of the process without the interpreter's own, which takes every object apart."""
+
+    code: int | None = None
+
+    def leave(self) -> None:
+        # Without a code something went wrong that Python is to say, and to turn into one.
+        if self.code is not None:
+            _forget_streams()
+            os._exit(self.code)
+
+
 def main() -> NoReturn:
     """The entry point of the program."""
+    # Python looks for cycles after 700 new objects: fifty times before a download has its list.
+    gc.set_threshold(_OBJECTS)
+    ended = _Ended()
+    # Handlers run in turn, the last registered first: this one, the first, sees all others done and threads joined.
+    atexit.register(ended.leave)
     for stream in (sys.stdout, sys.stderr):
         # A console that lacks a character shows a substitute; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     withdraw()
     _on_signals()
-    code = run(sys.argv[1:])
-    # Python looks for cycles once more before it ends; all memory is given back anyway.
-    gc.freeze()
-    sys.exit(code)
+    ended.code = run(sys.argv[1:])
+    sys.exit(ended.code)

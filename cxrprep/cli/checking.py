@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.errors import CxrprepError, UsageError
+from cxrprep.errors import CxrprepError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,6 @@ def check_names(job: Job, where: str) -> None:
 
 def _check_dataset(job: Job) -> None:
     from cxrprep.datasets.spec import find_dataset
-    from cxrprep.settings import nearest
 
     spec = find_dataset(job.dataset)
     if job.release and job.release not in spec.releases:
@@ -64,19 +63,19 @@ def _check_dataset(job: Job) -> None:
     names = [mirror.name for mirror in spec.mirror]
     # A folder or an address is taken on trust: the host that runs the job may have it.
     if source and source not in names and not any(mark in source for mark in ("/", "\\", ":", "$", "~", ".")):
-        hint = f"{nearest(source, names)} mirrors: {', '.join(names)}; or an address or a folder"
-        raise UsageError(f"{source!r} is no mirror of {spec.name}", hint=hint.strip())
+        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}; or an address or a folder"
+        raise UsageError(f"{source!r} is no mirror of {spec.name}", hint=hint)
 
 
 def check_recipe(name: str) -> None:
     """Raise ``UsageError`` when ``name`` is neither a recipe that ships nor a file."""
     from cxrprep.cli.options import recipe_names
-    from cxrprep.settings import expand, nearest
+    from cxrprep.settings import expand
 
     known = recipe_names()
     if name not in known and not expand(name).is_file():
-        hint = f"{nearest(name, known)} named recipes: {', '.join(known)}; or the path of a TOML file"
-        raise UsageError(f"there is no recipe {name!r}", hint=hint.strip())
+        hint = f"{did_you_mean(name, known)}named recipes: {', '.join(known)}; or the path of a TOML file"
+        raise UsageError(f"there is no recipe {name!r}", hint=hint)
 
 
 def summary(job: Job) -> str:

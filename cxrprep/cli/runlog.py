@@ -11,7 +11,6 @@ import platform
 import shlex
 import socket
 import threading
-import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO
@@ -89,6 +88,8 @@ class RunLog:
 
     def crash(self, error: BaseException) -> Path | None:
         """Write the traceback of an error that nobody expected; the file that holds it, ``None`` if none could be."""
+        import traceback
+
         text = mask_urls("".join(traceback.format_exception(error)))
         with self._guard:
             if self._stream is None:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.resources
 import re
 import tomllib
 import types
 import typing
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cxrprep.errors import ConfigError, UsageError
+from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.model import Digest, RemoteFile
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from cxrprep.datasets.layout import Layout
 
 T = TypeVar("T")
@@ -290,9 +288,8 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
 
 
 @cache
-def _files() -> dict[str, Traversable]:
-    entries = importlib.resources.files("cxrprep.datasets").iterdir()
-    return {entry.name: entry for entry in sorted(entries, key=lambda e: e.name) if entry.name.endswith(".toml")}
+def _files() -> dict[str, Path]:
+    return {path.name: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
 @cache
@@ -311,8 +308,6 @@ def find_dataset(name: str) -> DatasetSpec:
 
     Raises ``UsageError`` that suggests the nearest name.
     """
-    import difflib
-
     wanted = name.strip().lower().replace("_", "-")
     own = f"{wanted.replace('-', '_')}.toml"
     if own in _files():
@@ -324,8 +319,7 @@ def find_dataset(name: str) -> DatasetSpec:
             known[spelling.lower()] = spec
     if wanted in known:
         return known[wanted]
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    suggestion = f"did you mean {known[near[0]].name}? " if near else ""
+    suggestion = did_you_mean(wanted, known, lambda spelling: known[spelling].name)
     raise UsageError(
         f"unknown dataset {name!r}",
         hint=f"{suggestion}known datasets: {', '.join(catalog())}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.resources
 import json
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
 from cxrprep.images.steps import STEPS, Invert, Polarity, Resize, Step, Voi
@@ -105,8 +104,7 @@ def load_recipe(name: str) -> Recipe:
         return parse_recipe(text, str(path), path.stem)
     known = named_recipes()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        suggestion = f"did you mean {near[0]}? " if near else ""
+        suggestion = did_you_mean(name, known)
         raise UsageError(f"unknown recipe {name!r}", hint=f"{suggestion}recipes: {', '.join(known)}; or a .toml file")
     text = (importlib.resources.files("cxrprep.images") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_recipe(text, f"{name}.toml", name)

@@ -7,12 +7,11 @@ on 16 bits, an output form that cannot hold the bits, speed that is not declared
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ConfigError
+from cxrprep.errors import ConfigError, did_you_mean
 from cxrprep.images.resample import FILTERS
 from cxrprep.images.steps import STEPS, Bits, Clahe, Equalize, Pad, Resize, Step, Stretch, Voi
 
@@ -138,8 +137,7 @@ def _checked(section: str, options: Mapping[str, Any], known: Mapping[str, str],
             raise ConfigError(f"{where}: {section} {key} = {value!r}", hint=f"a {_said(names[0])}")
         choices = _CHOICES.get((section, key))
         if choices is not None and value not in choices:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-            suggestion = f"did you mean {near[0]}? " if near else ""
+            suggestion = did_you_mean(str(value), map(str, choices))
             raise ConfigError(
                 f"{where}: {section} {key} = {value!r}", hint=f"{suggestion}one of: {', '.join(map(str, choices))}"
             )
@@ -159,10 +157,8 @@ def _said(name: str) -> str:
 
 def _unknown(where: str, owner: str, key: str, known: Iterable[str], what: str = "key") -> ConfigError:
     names = list(known)
-    near = difflib.get_close_matches(key, names, n=1)
-    suggestion = f"did you mean {near[0]}? " if near else ""
     return ConfigError(
-        f"{where}: {owner} has no {what} {key!r}", hint=f"{suggestion}known: {', '.join(names) or 'none'}"
+        f"{where}: {owner} has no {what} {key!r}", hint=f"{did_you_mean(key, names)}known: {', '.join(names) or 'none'}"
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import TableError, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.labels.extract import read_labels
 from cxrprep.labels.rows import Options
@@ -138,10 +137,7 @@ def _of_views(table: pa.Table, wanted: frozenset[str]) -> Any:
             views.append(word)
         else:
             known = [*(str(p) for p in Projection), *(str(v) for v in View if v is not View.LATERAL)]
-            spelled = {k.upper(): k for k in known}
-            near = difflib.get_close_matches(word, spelled, n=1, cutoff=0.6)
-            suggestion = f"did you mean {spelled[near[0]]}? " if near else ""
-            raise UsageError(f"unknown view {name!r}", hint=f"{suggestion}known: {', '.join(known)}")
+            raise UsageError(f"unknown view {name!r}", hint=f"{did_you_mean(word, known)}known: {', '.join(known)}")
     by_view = pc.is_in(table.column("view").cast(pa.string()), value_set=pa.array(views, pa.string()))
     by_projection = pc.is_in(table.column("projection").cast(pa.string()), value_set=pa.array(projections, pa.string()))
     return pc.or_(by_view, by_projection)

@@ -7,11 +7,10 @@ Nothing here derives one observation from another: that is ``policy.derive``, an
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.schemas import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -158,8 +157,7 @@ def stem_of(name: str) -> str:
     bare = name.removeprefix("label_")
     stem = _STEMS.get(_plain(bare))
     if stem is None:
-        near = difflib.get_close_matches(_plain(bare), _STEMS, n=1, cutoff=0.6)
-        suggestion = f"did you mean {published_name(_STEMS[near[0]])}? " if near else ""
+        suggestion = did_you_mean(_plain(bare), _STEMS, lambda plain: published_name(_STEMS[plain]))
         raise UsageError(
             f"unknown observation {name!r}",
             hint=f"{suggestion}known: {', '.join(published_name(s) for s in OBSERVATIONS)}",

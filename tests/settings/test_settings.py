@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrprep.errors import ConfigError, UsageError
+from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.job import (
     KEYS,
     SelectionSettings,
@@ -21,7 +21,7 @@ from cxrprep.job import (
     selection_of,
 )
 from cxrprep.model import LabelTest, Selection, Split
-from cxrprep.settings import Settings, expand, load_settings, nearest, parse_job, user_file
+from cxrprep.settings import Settings, expand, load_settings, parse_job, user_file
 
 
 def load(tmp_path: Path, **options: Any) -> Settings:
@@ -247,5 +247,5 @@ def test_any_text_is_a_job_or_a_named_error(text: str) -> None:
     assert message.startswith("job.toml")
 
 
-def test_nearest_says_nothing_when_nothing_is_near() -> None:
-    assert nearest("zzz", KEYS) == ""
+def test_nothing_is_suggested_when_nothing_is_near() -> None:
+    assert did_you_mean("zzz", KEYS) == ""
