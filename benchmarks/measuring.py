@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import statistics
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
+# As pip does at installation; in a checkout where nothing may write bytecode, each run would compile what was edited.
+compileall.compile_dir(Path(__file__).resolve().parents[1] / "cxrprep", quiet=1)
 
 
 @dataclass(frozen=True)
