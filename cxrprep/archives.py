@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SUFFIXES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
-
 NOT_READABLE: Final = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -38,11 +36,6 @@ NOT_READABLE: Final = (
 )
 """What Python's readers of archives raise for damage: ``ValueError`` for names that are no text, ``RuntimeError`` for a
 password, ``NotImplementedError`` for a compression that nobody uses."""
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file of this name holds other files (``table.csv.gz`` does not)."""
-    return name.lower().endswith(SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

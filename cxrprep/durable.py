@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from functools import lru_cache
@@ -163,7 +162,7 @@ def journal_name() -> str:
 
 
 def _writer() -> str:
-    return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def writer_is_gone(name: str) -> bool:

@@ -29,6 +29,7 @@ from cxrprep.datasets.spec import find_dataset
 from cxrprep.errors import CxrprepError, StorageError, UsageError, most_pressing
 from cxrprep.events import ignore
 from cxrprep.lock.asked import remember
+from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.plan import Plan, load_plan
 from cxrprep.sources import open_source
@@ -150,10 +151,14 @@ def download(
 
 def _keep_failures(result: TransferResult, job: Job) -> None:
     """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
-    from cxrprep.manifest.failures import Failure, write_failures
-
     shard = job.options.shard
     below = "" if shard is None else f"shards/{shard.index}-of-{shard.count}"
+    folder = job.folder.manifests / below
+    if not result.failures:
+        (folder / FAILURES_NAME).unlink(missing_ok=True)
+        return
+    from cxrprep.manifest.failures import Failure, write_failures
+
     layout = job.folder.layout
     failures = []
     for outcome in result.failures:
@@ -161,7 +166,7 @@ def _keep_failures(result: TransferResult, job: Job) -> None:
         kind = type(error).__name__ if error is not None else ""
         message, hint = (error.message, error.hint) if error is not None else (outcome.item.reason, "")
         failures.append(Failure(outcome.item.dest, STAGE, kind, message, hint, image.image if image else None))
-    write_failures(failures, job.folder.manifests / below)
+    write_failures(failures, folder)
 
 
 def fetch_again(

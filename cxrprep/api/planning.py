@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folders import Folder, Place, find_place
-from cxrprep.archives import is_archive
 from cxrprep.datasets.spec import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
 from cxrprep.lock import LOCK_NAME, Record
 from cxrprep.model import Selection
+from cxrprep.paths import is_archive
 from cxrprep.plan import Plan, draw, make_plan
 from cxrprep.plan.choice import plain_id
 from cxrprep.sources import open_source

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.folders import Folder, open_folder
 from cxrprep.api.results import Result
 from cxrprep.lock.asked import asked
+from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 # More ids than this are no part of a command that a person would type.
 _FEW: Final = 5
-# What failed in the last download; written beside the manifests.
-FAILURES_NAME: Final = "failures.parquet"
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
 

@@ -191,7 +191,7 @@ class Record:
     @staticmethod
     def get_ready() -> None:
         """Load what ``save`` will need, while others wait for the network."""
-        import pyarrow.parquet  # noqa: F401  # loaded, not used
+        files.get_ready()
 
     def close(self) -> None:
         """Save, and let go of the journal."""

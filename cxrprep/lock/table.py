@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FEW_ROWS: Final = 50_000
+# Paths and digests hardly repeat: a dictionary of them would only cost time.
+_FORM: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "use_dictionary": ["origin", "state", "archive"],
+    "write_statistics": False,
+    "row_group_size": 65_536,
+}
 _STATE_KEY: Final = b"cxrprep"
 _DESCRIPTIONS: Final = {
     "path": "release path under the root, / separated",
@@ -185,23 +192,20 @@ def _text(scalar: Any) -> Any:
     return scalar.as_py()
 
 
+def get_ready() -> None:
+    """Load what ``write`` needs; the library's first file takes longer than all others, so it writes one to nowhere."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(empty(), pa.BufferOutputStream(), **_FORM)
+
+
 def write(table: pa.Table, path: Path, state: Mapping[str, Any]) -> Digest:
     """The digest of the file that now holds ``table``, with ``state`` in its metadata."""
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})
-    # Paths and digests hardly repeat: a dictionary of them would only cost time.
-    replace_file(
-        path,
-        lambda part: pq.write_table(
-            table,
-            part,
-            compression="zstd",
-            use_dictionary=["origin", "state", "archive"],
-            write_statistics=False,
-            row_group_size=65_536,
-        ),
-    )
+    replace_file(path, lambda part: pq.write_table(table, part, **_FORM))
     return digest_of(path)
 
 

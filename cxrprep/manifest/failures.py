@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from cxrprep.manifest import FAILURES_NAME
 from cxrprep.schemas import FAILURES, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-FAILURES_NAME = "failures.parquet"
 _ROWS: Final = 8192
 _SHOWN: Final = 5
 

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from cxrprep.archives import is_archive
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
-from cxrprep.paths import safe_path
+from cxrprep.paths import is_archive, safe_path
 from cxrprep.plan.choice import Choice, draw, report_of
 from cxrprep.plan.items import Action, Item, Plan
 from cxrprep.sources.sums import NAMES as SUMS_NAMES

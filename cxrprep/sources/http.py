@@ -7,7 +7,6 @@ import io
 import itertools
 import posixpath
 import urllib.parse
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
@@ -16,13 +15,15 @@ from cxrprep.sources import sums
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.client import HttpClient
 from cxrprep.sources.connection import split_url, without_query
-from cxrprep.sources.http_listing import Entry, read_page
+from cxrprep.sources.http_listing import read_page
 from cxrprep.sources.patience import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import ThreadPoolExecutor
 
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_listing import Entry
 
 _FILE_SUFFIXES: Final = (
     ".gz",
@@ -147,7 +148,9 @@ class HttpSource:
 
     def _walk(self, folders: Sequence[str], prefix: str) -> Iterator[RemoteFile]:
         """The files below ``folders``, level by level, several pages at a time."""
-        with ThreadPoolExecutor(self.politeness.connections, thread_name_prefix="listing") as pool:
+        if not folders:
+            return
+        with _threads(self.politeness.connections, "listing") as pool:
             while folders:
                 # Folders off the way to the prefix hold nothing that is asked for.
                 folders = [f for f in folders if f.startswith(prefix) or prefix.startswith(f)]
@@ -183,7 +186,7 @@ class HttpSource:
             yield from first
             yield from rest
             return
-        with ThreadPoolExecutor(self.politeness.connections, thread_name_prefix="sizes") as pool:
+        with _threads(self.politeness.connections, "sizes") as pool:
             for file, sized in zip(first, pool.map(self._sized, first), strict=True):
                 yield sized or file
 
@@ -204,6 +207,13 @@ class HttpSource:
         return dataclasses.replace(
             file, size=size, digest=file.digest or answer.digest(), validator=answer.validator(size)
         )
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    # A mirror with a list of checksums needs none of its own.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(count, thread_name_prefix=name)
 
 
 class _Reader(io.RawIOBase):

@@ -8,7 +8,6 @@ cookie gets the password with every request. Several threads that are challenged
 from __future__ import annotations
 
 import base64
-import http.cookiejar
 import threading
 import time
 import urllib.request
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from cxrprep.errors import AccessError
 
 if TYPE_CHECKING:
+    import http.cookiejar
     from collections.abc import Callable, Sequence
 
     from cxrprep.credentials import Login
@@ -51,10 +51,10 @@ class Logins:
         self._look_up = look_up
         self._gates: dict[Endpoint, Gate] = {}
         self._lock = threading.Lock()
-        self._jar = http.cookiejar.MozillaCookieJar()
-        self._has_cookies = False
+        self._jar: http.cookiejar.MozillaCookieJar | None = None
         self._sent: dict[Endpoint, tuple[str | None, float]] = {}
         if cookie_file:
+            self._jar = _new_jar()
             try:
                 with warnings.catch_warnings():
                     # For a line that is no cookie the library prints a traceback, beside the error that it raises.
@@ -72,7 +72,6 @@ class Logins:
                 # How browsers, curl and wget write a cookie that lasts as long as its session.
                 if cookie.expires == 0:
                     cookie.expires, cookie.discard = None, True
-            self._has_cookies = True
 
     def gate(self, endpoint: Endpoint) -> Gate:
         """The gate of ``endpoint``."""
@@ -93,7 +92,8 @@ class Logins:
 
     def cookies(self, url: str, endpoint: Endpoint) -> str | None:
         """The Cookie header for ``url`` at ``endpoint``: cookies of its own host only."""
-        if not self._has_cookies:
+        jar = self._jar
+        if jar is None:
             return None
         now = time.monotonic()
         known = self._sent.get(endpoint)
@@ -101,9 +101,9 @@ class Logins:
             return known[0]
         with self._lock:
             request = urllib.request.Request(url)  # noqa: S310  # a carrier of the address for the jar; never sent
-            self._jar.add_cookie_header(request)
+            jar.add_cookie_header(request)
             header = request.get_header("Cookie")
-            if all(cookie.path == "/" for cookie in self._jar):
+            if all(cookie.path == "/" for cookie in jar):
                 # The same for every address there: asking the jar costs as much as the rest of the request.
                 self._sent[endpoint] = header, now + _COOKIES_FOR_SECONDS
         return header
@@ -113,9 +113,17 @@ class Logins:
         if lines:
             with self._lock:
                 request = urllib.request.Request(url)  # noqa: S310  # as above
+                if self._jar is None:
+                    self._jar = _new_jar()
                 self._jar.extract_cookies(cast("Any", _Answered(lines)), request)
-                self._has_cookies = True
                 self._sent.clear()
+
+
+def _new_jar() -> http.cookiejar.MozillaCookieJar:
+    # Most mirrors hand out no cookie.
+    import http.cookiejar
+
+    return http.cookiejar.MozillaCookieJar()
 
 
 class _Answered:

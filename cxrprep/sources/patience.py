@@ -5,20 +5,31 @@ Files are retried by ``transfer``, which knows what of them is here already; a l
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    import stamina
 
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 4
 
-# Without a handler the library's own log lines would land on the terminal.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+def attempts(**options: Any) -> Iterable[stamina.Attempt]:
+    """``stamina.retry_context``, loaded when something has failed: most commands need it never, and it takes long."""
+    import logging
+
+    import stamina
+
+    log = logging.getLogger("stamina")
+    if not log.handlers:
+        # Without a handler the library's own log lines would land on the terminal.
+        log.addHandler(logging.NullHandler())
+    return stamina.retry_context(**options)
 
 
 def patiently(call: Callable[[], T]) -> T:
@@ -26,14 +37,11 @@ def patiently(call: Callable[[], T]) -> T:
 
     A wait that the server asked for (Retry-After) is kept. Raises what the last call raised.
     """
-    # Most listings need no other attempt, and most commands no stamina, which takes long to load.
     try:
         return call()
     except SourceUnreachableError as error:
         failure = error
-    import stamina
-
-    for attempt in stamina.retry_context(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
+    for attempt in attempts(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
         with attempt:
             if attempt.num == 1:
                 # The attempt that has failed already is the first one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from cxrprep.durable import settle
+from cxrprep.durable import settle, storage_error
 from cxrprep.errors import IntegrityError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.plan import Action, Choice
@@ -13,7 +13,6 @@ from cxrprep.transfer.fetch import OWN_ALGORITHM, Fetched
 from cxrprep.transfer.holdings import read_index, write_index
 from cxrprep.transfer.local import OnThisMachine, read_digest, take_over
 from cxrprep.transfer.outcome import Outcome, Status
-from cxrprep.transfer.unpack import discard, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,11 +137,13 @@ class Worker:
         if held is None or held.state is FileState.DISCARDED:
             return
         if self._on_complete(dest, self._record.root / dest):
-            discard(self._record, dest)
+            _discard(self._record, dest)
 
     # ---- archives ----
 
     def _archive(self, item: Item, buffer: memoryview) -> Outcome:
+        from cxrprep.transfer.unpack import unpack
+
         if item.action is Action.KEEP:
             for path, _ in read_index(self._record.cache, item.dest) or ():
                 self._hand_on(path)
@@ -171,7 +172,7 @@ class Worker:
             self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
         write_index(self._record.cache, item.dest, done.index)
         if drop:
-            discard(self._record, item.dest)
+            _discard(self._record, item.dest)
         return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
 
     def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
@@ -201,3 +202,16 @@ class Worker:
         got = self._taken_over(item, buffer) or self._fetcher.fetch(item, path, buffer)
         self._record.add(self._entry(item, got))
         return got.moved
+
+
+def _discard(record: Record, dest: str) -> None:
+    """Remove a file that was used, and record that this was on purpose. Raises ``StorageError``."""
+    held = record.get(dest)
+    if held is not None:
+        # The record first: a file that is recorded as discarded and still here only wastes room.
+        record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+    path = record.root / dest
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, "remove", error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import socket
 from dataclasses import dataclass
 from typing import Final, Self
@@ -24,7 +23,7 @@ class Owner:
     @classmethod
     def new(cls) -> Self:
         """This run."""
-        owner = cls(_host(), os.getpid(), secrets.token_hex(4))
+        owner = cls(_host(), os.getpid(), os.urandom(4).hex())
         _LIVING.add(str(owner))
         return owner
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import Retrying
+from cxrprep.sources.patience import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from cxrprep.transfer.limits import Stop
 
 T = TypeVar("T")
-
-# Retries are events of ours; without a handler the library's own log lines would land on the terminal.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +79,6 @@ class Persistence:
     def _again(
         self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
     ) -> T:
-        # Loaded with the first failure: it takes longer to load than a download with nothing to do lasts.
-        import stamina
-
         current: list[stamina.Attempt] = []
         began = progress()
 
@@ -102,7 +96,7 @@ class Persistence:
             return True if asked is None else asked
 
         patience = self._patience
-        for attempt in stamina.retry_context(
+        for attempt in attempts(
             on=judge,
             attempts=patience.attempts,
             timeout=None,

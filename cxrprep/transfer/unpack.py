@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxrprep.archives import read_members, reading
-from cxrprep.durable import storage_error
 from cxrprep.errors import ArchiveError
 from cxrprep.lock import FileEntry, FileState, Origin
 from cxrprep.model import Digest
@@ -116,16 +114,3 @@ def _write(path: Path, member: Member, partial: Partial, final: Path, buffer: me
         partial.discard()
         raise
     return Digest("sha256", hasher.hexdigest())
-
-
-def discard(record: Record, dest: str) -> None:
-    """Remove a file that was used, and record that this was on purpose. Raises ``StorageError``."""
-    held = record.get(dest)
-    if held is not None:
-        # The record first: a file that is recorded as discarded and still here only wastes room.
-        record.add(dataclasses.replace(held, state=FileState.DISCARDED))
-    path = record.root / dest
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(path, "remove", error) from error

@@ -198,7 +198,7 @@ def test_archives_one_after_the_other_need_no_room_for_all(tmp_path: Path) -> No
     assert 1 <= most <= 2
 
 
-@pytest.mark.parametrize("moment", ["settle", "write_index", "discard"])
+@pytest.mark.parametrize("moment", ["settle", "write_index", "_discard"])
 def test_stopped_between_unpacking_and_dropping_the_archive_still_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
