@@ -23,7 +23,7 @@ from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.transfer.engine import Transfer, TransferOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cxrprep.credentials import Credentials
     from cxrprep.datasets.spec import DatasetSpec, PublishedFile
@@ -220,6 +220,7 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
         in_place=_in_place(job),
         **more,
     )
+    _say_missing(job, selection, made.unmet, "match no image of the mirror")
     if holdings.wanted_again:
         message = (
             f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
@@ -285,16 +286,24 @@ def _say_unknown(job: Job, selection: Selection, found: SelectedImages) -> None:
     known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
     asked = sorted(selection.patients | selection.studies | selection.images)
     unknown = [name for name in asked if plain_id(name) not in known]
-    shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
-    if unknown:
-        message = f"{len(unknown):,} of {len(asked):,} ids are not in the tables of {job.spec.name}: {shown}"
-        job.on_event(Note("download", message, "warning", shown))
+    _say_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
+
+
+def _say_missing(job: Job, selection: Selection, names: Sequence[str], what: str) -> None:
+    if names:
+        asked = len(selection.patients | selection.studies | selection.images)
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        job.on_event(Note("download", f"{len(names):,} of {asked:,} ids {what}: {shown}", "warning"))
 
 
 def _answered(job: Job, transfer: Transfer, selection: Selection) -> SelectedImages:
     """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
     from cxrprep.labels.select import select_images
+    from cxrprep.labels.vocabulary import stem_of
 
+    for test in selection.labels:
+        # A name that means nothing is said before anything is fetched for it.
+        stem_of(test.observation)
     tables = job.tables
     if tables is None:
         _fetch_tables(job, transfer)

@@ -11,6 +11,7 @@ import click
 from cxrprep.cli import options
 from cxrprep.cli.help import verb
 from cxrprep.cli.options import setting
+from cxrprep.datasets.spec import is_dataset
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,11 +66,16 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     name only when it is whole and checked.
     """
     saved: Path | Plan | None = from_plan
-    if from_plan is not None and "dataset" not in invocation.flags:
+    if from_plan is not None and "root" not in invocation.flags:
         from cxrprep.plan import load_plan
 
         saved = load_plan(from_plan)
-        invocation.flags["dataset"] = (saved.dataset, "--from-plan")
+        named = invocation.flags.get("dataset")
+        if named is not None and not is_dataset(named[0]):
+            # The plan knows its dataset: the one word is the folder.
+            invocation.flags["root"] = named
+            named = None
+        invocation.flags["dataset"] = named or (saved.dataset, "--from-plan")
     if not invocation.job.dataset and from_plan is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     if not invocation.job.download.then:

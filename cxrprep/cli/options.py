@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from cxrprep.cli.invocation import Invocation
+from cxrprep.errors import UsageError
 from cxrprep.job import KEYS
 
 if TYPE_CHECKING:
@@ -41,8 +42,13 @@ class Setting(click.Option):
 
     def _take(self, ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if parameter.name and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
-            if isinstance(value, tuple) and self.key not in _UNDIVIDED:
-                value = tuple(word.strip() for text in value for word in text.split(",") if word.strip())
+            if isinstance(value, tuple):
+                if self.key not in _UNDIVIDED:
+                    value = tuple(word.strip() for text in value for word in text.split(","))
+                value = tuple(word for word in value if word.strip())
+            if value in ("", ()):
+                # A script's variable that is not set: to take it for no condition could mean the whole release.
+                raise UsageError(f"{self.opts[0]} is empty", hint="leave it out, or give it a value")
             _invocation(ctx).flags[self.key] = (value, self.opts[0])
         return value
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
 from cxrprep.job import SelectionSettings, selection_of
 
 if TYPE_CHECKING:
     from cxrprep.model import Selection
+
+# patient00001/study1, p10000032/s50414267, or the bare numbers.
+_STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
 
 
 def chosen(settings: SelectionSettings) -> Selection:
@@ -44,10 +48,10 @@ def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
     found: set[str] = set()
     for text in texts:
         path = Path(text).expanduser()
-        # An id has no slash and no suffix; whoever writes one means a file.
         if path.is_file():
             found |= read_list(path, kind)
-        elif "/" in text or path.suffix in (".txt", ".csv", ".parquet"):
+        elif ("/" in text and not _STUDY.fullmatch(text)) or path.suffix in (".txt", ".csv", ".parquet"):
+            # An id has no suffix, and no slash but a study's with its patient; whoever writes one means a file.
             raise UsageError(f"there is no file {path}", hint="name ids separated by commas, or a file with one a line")
         else:
             found.add(text)

@@ -303,6 +303,15 @@ def catalog() -> dict[str, DatasetSpec]:
     return {spec.name: spec for spec in map(_spec_in, _files())}
 
 
+def is_dataset(name: str) -> bool:
+    """Whether ``find_dataset`` knows ``name``."""
+    try:
+        find_dataset(name)
+    except UsageError:
+        return False
+    return True
+
+
 def find_dataset(name: str) -> DatasetSpec:
     """The dataset that a user means by ``name``: its name or an alias, in any case.
 

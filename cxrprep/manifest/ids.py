@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import NothingSelectedError, TableError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,28 +18,26 @@ _COLUMNS: Final = {
     "images": ("image_id", "dicom_id", "image index", "image", "path"),
 }
 _LIMIT: Final = 256_000_000
+_FILE: Final = re.compile(r"\.(?:png|jpe?g|dcm)$", re.IGNORECASE)
 
 
 def read_ids(path: Path) -> dict[str, frozenset[str]]:
     """The patients, studies and images that a CSV, Parquet or plain list of image ids names.
 
     When a file names images, they alone decide: its patient and study columns say the same, less precisely. Raises
-    ``UsageError`` for a file without a column of ids, ``TableError`` for a damaged Parquet file.
+    ``UsageError`` for a file without a column of ids, ``NothingSelectedError`` for one without an id in it, and
+    ``TableError`` for a damaged Parquet file.
     """
     names, rows = _table(path, "image_id")
     places = {kind: _place(names, known) for kind, known in _COLUMNS.items()}
     if all(place is None for place in places.values()):
         raise UsageError(f"{path} has no column of ids", hint="call it patient_id, study_id or image_id")
-    if places["images"] is not None:
-        places = {"patients": None, "studies": None, "images": places["images"]}
-    elif places["studies"] is not None:
-        places["patients"] = None
-    found: dict[str, set[str]] = {kind: set() for kind in _COLUMNS}
-    for row in rows:
-        for kind, place in places.items():
-            if place is not None and place < len(row) and row[place]:
-                found[kind].add(row[place])
-    return {kind: frozenset(ids) for kind, ids in found.items()}
+    found = {kind: _column(rows, place) for kind, place in places.items()}
+    found["images"] = _image_ids(found["images"])
+    precise = next((kind for kind in ("images", "studies", "patients") if found[kind]), None)
+    if precise is None:
+        raise _nothing(path)
+    return {kind: ids if kind == precise else frozenset() for kind, ids in found.items()}
 
 
 def read_list(path: Path, kind: str) -> frozenset[str]:
@@ -50,7 +49,38 @@ def read_list(path: Path, kind: str) -> frozenset[str]:
     place = _place(names, _COLUMNS[kind])
     if place is None:
         raise UsageError(f"{path} has no column of {kind}", hint=f"call it {_COLUMNS[kind][0]}, or give one id a line")
-    return frozenset(row[place] for row in rows if place < len(row) and row[place])
+    ids = _column(rows, place)
+    if not ids:
+        raise _nothing(path)
+    return ids
+
+
+def _column(rows: list[list[str]], place: int | None) -> frozenset[str]:
+    return frozenset() if place is None else frozenset(row[place] for row in rows if place < len(row) and row[place])
+
+
+def _nothing(path: Path) -> NothingSelectedError:
+    # No id at all would mean no condition, and so the whole release.
+    return NothingSelectedError(f"{path} names no id", hint="one id a line, or a CSV with id columns")
+
+
+def _image_ids(names: frozenset[str]) -> frozenset[str]:
+    """The ids of images that are named as the releases' own tables and lists do it: by a path or a file name.
+
+    A report's path, which MIMIC-CXR's list of studies has, names no image.
+    """
+    from cxrprep.datasets.spec import catalog
+
+    names = frozenset(name for name in names if not name.endswith(".txt"))
+    if not any(_FILE.search(name) for name in names):
+        return names
+    layouts = [spec.layout() for spec in catalog().values()]
+
+    def plain(name: str) -> str:
+        known = next((image for layout in layouts if (image := layout.parse(name)) is not None), None)
+        return _FILE.sub("", name) if known is None else known.image
+
+    return frozenset(map(plain, names))
 
 
 def _table(path: Path, only: str) -> tuple[list[str], list[list[str]]]:

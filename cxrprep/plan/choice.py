@@ -70,6 +70,8 @@ class Choice:
         self._exclude = _globs(selection.exclude)
         self._patients = frozenset(map(plain_id, selection.patients))
         self._studies = frozenset(map(plain_id, selection.studies))
+        self._named = selection.images
+        self._met: set[str] = set()
         wanted = images
         if selection.images:
             wanted = selection.images if wanted is None else wanted & selection.images
@@ -85,22 +87,33 @@ class Choice:
 
     def wants_image(self, image: ImageId) -> bool:
         """Whether the ids want this image."""
-        if self._images is not None and image.image not in self._images:
-            return False
-        return self.wants_study(image.patient, image.study)
+        if image.image in self._named:
+            self._met.add(image.image)
+        return self.wants_study(image.patient, image.study) and (self._images is None or image.image in self._images)
 
     def wants_study(self, patient: str, study: str) -> bool:
         """Whether the patients and studies want this study; NIH's image ids stand for their studies."""
-        if self._patients and plain_id(patient) not in self._patients:
-            return False
+        if self._patients:
+            owner = plain_id(patient)
+            if owner not in self._patients:
+                return False
+            self._met.add(owner)
         if not self._studies:
             return True
         plain = plain_id(study)
-        return plain in self._studies or f"{plain_id(patient)}/{plain}" in self._studies
+        spellings = self._studies & {plain, f"{plain_id(patient)}/{plain}"}
+        self._met |= spellings
+        return bool(spellings)
 
     def wants(self, path: str, image: ImageId | None) -> bool:
         """Whether the file at ``path``, which shows ``image``, is wanted; tables are subject to globs alone."""
-        return self.wants_path(path) and (image is None or not self.by_image or self.wants_image(image))
+        return (image is None or not self.by_image or self.wants_image(image)) and self.wants_path(path)
+
+    def unmet(self, selection: Selection) -> list[str]:
+        """The ids that ``selection`` names and that no image had of which anything was asked so far, sorted."""
+        asked = selection.patients | selection.studies
+        missing = [name for name in asked if plain_id(name) not in self._met]
+        return sorted([*missing, *(self._named - self._met)])
 
 
 def report_of(path: str) -> tuple[str, str] | None:

@@ -78,8 +78,9 @@ class Plan:
 
     ``items`` are in the order in which they will be worked on: tables first. ``images`` is the answer of the label
     tables to the selection, ``None`` when they were not asked. ``foreign`` counts the mirror's files that do not belong
-    to the release, ``passed_over`` those that the selection leaves out. ``in_place`` means that the files stay where
-    they lie: nothing is fetched, what is here is read and recorded.
+    to the release, ``passed_over`` those that the selection leaves out. ``unmet`` are the ids of the selection that no
+    image of the mirror has; a saved plan does not keep them. ``in_place`` means that the files stay where they lie:
+    nothing is fetched, what is here is read and recorded.
     """
 
     dataset: str
@@ -91,6 +92,7 @@ class Plan:
     passed_over: int = 0
     foreign: int = 0
     foreign_names: tuple[str, ...] = ()
+    unmet: tuple[str, ...] = ()
     in_place: bool = False
 
     def __len__(self) -> int:

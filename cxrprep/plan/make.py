@@ -113,6 +113,8 @@ def make_plan(
         passed_over=found.passed_over,
         foreign=found.foreign,
         foreign_names=tuple(found.foreign_names),
+        # What is in archives, and whose, is not known before they are here.
+        unmet=() if archives else tuple(choice.unmet(selection)),
         in_place=in_place,
     )
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.cli.selecting import chosen
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import NothingSelectedError, TableError, UsageError
 from cxrprep.job import SelectionSettings
 
 
@@ -49,6 +49,56 @@ def test_parquet_with_numbers_is_read_as_text(tmp_path: Path) -> None:
 def test_a_plain_list_names_images(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf00000001_000\r\n00000001_001\r\n")
     assert chosen(SelectionSettings(ids=str(tmp_path / "ids.txt"))).images == {"00000001_000", "00000001_001"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "images"),
+    [
+        # NIH's own lists and table, CheXpert's table, MIMIC-CXR's list of records, and a converted folder's manifest.
+        ("00000001_000.png\n00000013_005.png\n", {"00000001_000", "00000013_005"}),
+        ("Image Index,Finding Labels,Patient ID\n00000001_000.png,No Finding,1\n", {"00000001_000"}),
+        (
+            "Path,Sex\nCheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg,Male\n",
+            {"patient64541/study1/view1_frontal"},
+        ),
+        (
+            "path\nfiles/p10/p10000032/s50414267/02aa804e-bde0afdd-112c0b34-7bc16630-4e384014.dcm\n",
+            {"02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"},
+        ),
+        (
+            "02aa804e-bde0afdd-112c0b34-7bc16630-4e384014.jpg\n",
+            {"02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"},
+        ),
+        ("path\nimages/patient64541/study1/view1_frontal.png\n", {"patient64541/study1/view1_frontal"}),
+    ],
+)
+def test_images_may_be_named_by_file_or_path(tmp_path: Path, lines: str, images: set[str]) -> None:
+    (tmp_path / "ids.csv").write_text(lines)
+    assert chosen(SelectionSettings(ids=str(tmp_path / "ids.csv"))).images == images
+
+
+def test_a_list_of_studies_with_their_reports_names_studies(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("subject_id,study_id,path\n10000032,50414267,files/p10/p10000032/s50414267.txt\n")
+    selection = chosen(SelectionSettings(ids=str(tmp_path / "ids.csv")))
+    assert selection.studies == {"50414267"}
+    assert not selection.images
+
+
+@pytest.mark.parametrize("content", ["image_id\n", "patient_id\n", "# nobody\n", "patient_id,study_id\n,\n"])
+@pytest.mark.parametrize("option", ["ids", "patients"])
+def test_a_file_that_names_nobody_does_not_mean_everybody(tmp_path: Path, content: str, option: str) -> None:
+    file = tmp_path / "cohort.csv"
+    file.write_text(content)
+    value = str(file) if option == "ids" else (str(file),)
+    with pytest.raises((NothingSelectedError, UsageError), match=r"cohort\.csv"):
+        chosen(SelectionSettings(**{option: value}))
+
+
+def test_a_study_may_be_named_with_its_patient() -> None:
+    words = ("patient64541/study1", "p10000032/s50414267", "1/2")
+    assert chosen(SelectionSettings(studies=words)).studies == set(words)
+    with pytest.raises(UsageError, match="there is no file lists/mine"):
+        chosen(SelectionSettings(studies=("lists/mine",)))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def wanted(*numbers: int) -> set[str]:
         (("--patients", "10000032"), (0, 1, 2, 3)),
         (("--patients", "p10000764"), (4, 5)),
         (("--studies", "s50414267"), (0, 1)),
+        (("--studies", "p10000032/s50414267"), (0, 1)),
         (("--split", "test"), (6,)),
         (("--split", "valid"), (4, 5)),
         (("--view", "frontal"), (0, 2, 3)),
@@ -96,6 +97,60 @@ def test_a_selection_brings_what_it_names_and_no_more(
 ) -> None:
     ok("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, *words)
     assert images(tmp_path / "root") == wanted(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("words", "unmet"),
+    [
+        (("--patients", "10000032,10000033"), "1 of 2 ids match no image of the mirror: 10000033"),
+        (("--patients", "10000032", "--studies", "50414267,59999999"), "1 of 3 ids match no image of the mirror: 599"),
+        # They have images, though none that the rest of the selection wants.
+        (("--patients", "10000032,10000764", "--include", "files/p10/p10000032/**"), ""),
+        (("--patients", "10000032,10000764", "--split", "train"), ""),
+        (("--patients", "10000032,10000764", "--limit", "1"), ""),
+    ],
+)
+def test_ids_that_the_mirror_does_not_have_are_said(
+    tmp_path: Path, mimic: Path, words: tuple[str, ...], unmet: str
+) -> None:
+    done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, *words)
+    assert done.code == 0
+    assert unmet in done.stderr
+    assert ("match no image" in done.stderr) == bool(unmet)
+
+
+def test_images_that_the_mirror_does_not_have_are_said(tmp_path: Path, mimic: Path) -> None:
+    names = [f"{mimic_cxr_jpg.stem(ROWS[0])}.jpg", "00000000-00000000-00000000-00000000-00000000"]
+    (tmp_path / "cohort.csv").write_text("\n".join(["path", *names]))
+    done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, "--ids", tmp_path / "cohort.csv")
+    assert images(tmp_path / "root") == wanted(0)
+    assert f"1 of 2 ids match no image of the mirror: {names[1]}" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--patients", "--ids", "--include", "--label", "--split", "--shard", "--source"])
+def test_an_empty_word_is_not_taken_for_everything(tmp_path: Path, mimic: Path, option: str) -> None:
+    done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, option, "")
+    assert done.code == 2
+    assert f"{option} is empty" in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_label_that_does_not_exist_is_said_before_anything_is_fetched(tmp_path: Path, mimic: Path) -> None:
+    done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, "--label", "Edma")
+    assert done.code == 2
+    assert "did you mean Edema?" in done.stderr
+    assert not list((tmp_path / "root").glob("*.csv*"))
+
+
+def test_a_plan_knows_its_dataset(tmp_path: Path, mimic: Path) -> None:
+    plan = tmp_path / "plan.json"
+    ok("download", "mimic-cxr-jpg", tmp_path / "one", "--source", mimic, "--patients", "10000764", "--save-plan", plan)
+    ok("download", tmp_path / "two", "--from-plan", plan)
+    ok("download", "mimic-cxr-jpg", tmp_path / "three", "--from-plan", plan)
+    assert images(tmp_path / "two") == images(tmp_path / "three") == wanted(4, 5)
+    done = cxrprep("download", "chexpert", tmp_path / "four", "--from-plan", plan)
+    assert done.code == 2
+    assert "is a plan for mimic-cxr-jpg, not for chexpert" in done.stderr
 
 
 def archived(mirror: Path, nih: Path) -> Path:
