@@ -58,7 +58,7 @@ def plan(
     Raises what ``download`` raises before its first image.
     """
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
-        with transfer_of(job) as transfer:
+        with transfer_of(job, planning=True) as transfer:
             made = planned(job, transfer, selection)
         return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
 
@@ -90,7 +90,7 @@ def read_plan(
     with opened(
         saved.dataset, root, options, on_event, source=mirror, release=saved.release, state=state, tables=tables
     ) as job:
-        with transfer_of(job) as transfer:
+        with transfer_of(job, planning=True) as transfer:
             made = again(job, transfer, saved)
         return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
 

@@ -179,8 +179,13 @@ def _spent(job: Job) -> Callable[[str], bool]:
     return lambda path: layout.parse(path) is None or (out / (stem_of(path) + recipe.output.suffix)).exists()
 
 
-def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None) -> Transfer:
-    """A transfer into the job's folder; enter it before planning, so that plan and work see one state."""
+def transfer_of(
+    job: Job, hook: Callable[[str, Path], bool | None] | None = None, *, planning: bool = False
+) -> Transfer:
+    """A transfer into the job's folder; enter it before planning, so that plan and work see one state.
+
+    ``planning`` is for a plan that nobody applies now: see ``TransferOptions``.
+    """
     return Transfer(
         job.folder.record,
         job.folder.layout,
@@ -193,6 +198,7 @@ def transfer_of(job: Job, hook: Callable[[str, Path], bool | None] | None = None
             shard=job.options.shard,
             passing=passing(job),
             spent=_spent(job),
+            planning=planning,
         ),
         on_event=job.on_event,
         on_complete=hook,

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.parse
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -63,7 +64,8 @@ class TransferOptions:
     or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
     the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether what an
     earlier run used up need not come again (default: never); ``lease=False`` leaves out the message that another run is
-    at work here (tests of file systems without locks).
+    at work here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it
+    asks nobody and writes nothing, unless label tables have to come first.
     """
 
     connections: int | None = None
@@ -77,6 +79,7 @@ class TransferOptions:
     patience: Patience = field(default_factory=Patience)
     split_from: int = SPLIT_FROM
     lease: bool = True
+    planning: bool = False
 
 
 class Transfer:
@@ -111,7 +114,7 @@ class Transfer:
 
     def __enter__(self) -> Self:
         """Take the lease. Raises ``BusyError``."""
-        if self._lease is not None:
+        if self._lease is not None and not self._options.planning:
             self._lease.__enter__()
         return self
 
@@ -138,6 +141,12 @@ class Transfer:
         stays away, and a full disk do. Raises ``StorageError`` before the first byte when the disk is too small. On
         ``KeyboardInterrupt`` (or whatever a signal handler raises) partial files are kept, within a second.
         """
+        with nullcontext() if self._lease is None or self._lease.held else self._lease:
+            return self._run(plan, source)
+
+    # ---- inside ----
+
+    def _run(self, plan: Plan, source: Source) -> TransferResult:
         began = time.monotonic()
         moving = plan.moving()
         if moving.files:
@@ -161,8 +170,6 @@ class Transfer:
             self._record.save()
         self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
         return result
-
-    # ---- inside ----
 
     def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
         connections = self._connections(source)

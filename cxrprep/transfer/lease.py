@@ -37,7 +37,7 @@ class Lease:
         name = f"shard-{shard.index}-of-{shard.count}" if shard is not None and shard.count > 1 else "whole"
         self._path = self._folder / name
         self._end = threading.Event()
-        self._held = False
+        self.held = False
 
     def __enter__(self) -> Self:
         """Take it. Raises ``BusyError`` when a living run holds it, ``StorageError`` when nothing can be written."""
@@ -57,20 +57,21 @@ class Lease:
                 body = {"owner": str(self._owner), "host": socket.gethostname(), "pid": os.getpid()}
                 os.write(handle, json.dumps(body).encode())
                 os.close(handle)
-                self._held = True
+                self.held = True
                 break
             else:
                 raise self._busy(self._path)
         except OSError as error:
             raise storage_error(self._path, "write", error) from error
+        self._end.clear()
         threading.Thread(target=self._touch, name="lease", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give it back."""
         self._end.set()
-        if self._held:
-            self._held = False
+        if self.held:
+            self.held = False
             with contextlib.suppress(OSError):
                 if self._read(self._path).get("owner") == str(self._owner):
                     self._path.unlink(missing_ok=True)

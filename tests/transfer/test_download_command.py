@@ -16,6 +16,8 @@ import pytest
 
 from cxrprep.cli.app import run
 from cxrprep.lock import Record
+from cxrprep.transfer.lease import Lease
+from cxrprep.transfer.owner import Owner
 from tests.datasets import mimic_cxr_jpg, nih_chestxray14
 
 ROWS = mimic_cxr_jpg.IMAGES
@@ -232,13 +234,23 @@ def test_a_dry_run_says_all_and_fetches_nothing(tmp_path: Path, mimic: Path) -> 
     assert said["disk_free"] > said["disk_need"]
     assert {"keep", "resume", "refetch", "impossible"} <= set(actions)
     assert {"seconds_at_best", "seconds_at_worst"} <= set(said)
-    assert not (root / "files").exists()
+    assert not root.exists()
     ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--patients", "10000032")
     (root / next(iter(wanted(0)))).unlink()
     (root / next(iter(wanted(1)))).write_bytes(b"short")
     after = result("download", "mimic-cxr-jpg", root, "--dry-run")["actions"]
     assert (after["refetch"]["files"], after["fetch"]["files"]) == (1, 4)
     assert after["keep"]["files"] == actions["fetch"]["files"] - 2
+
+
+def test_a_plan_is_made_beside_a_run_that_is_at_work(tmp_path: Path, mimic: Path) -> None:
+    words = ("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic)
+    with Lease(tmp_path / "root" / ".cxrprep", Owner.new()):
+        assert cxrprep(*words, "--dry-run").code == 0
+        # Label tables have to be fetched for this one.
+        assert cxrprep(*words, "--dry-run", "--split", "test").code == 75
+        assert cxrprep(*words).code == 75
+    assert cxrprep(*words, "--dry-run", "--split", "test").code == 0
 
 
 def test_a_plan_is_kept_and_applied_elsewhere_in_shards(tmp_path: Path, mimic: Path) -> None:
