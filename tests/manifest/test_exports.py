@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import gzip
@@ -417,3 +418,90 @@ def test_a_damaged_manifest_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TableError, match=r"images\.parquet"):
         cxrprep.load(root)
+
+
+# ---- where it goes ----
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("form", ["webdataset", "hf", "original"])
+def test_what_an_earlier_export_left_does_not_mix_with_this_one(cx, tmp_path, form):
+    from cxrprep.manifest.export.run import Options, export
+    from cxrprep.manifest.load import load
+
+    few = load(cx).split("train")
+    export(few, form, tmp_path / "fresh", options=Options(sample=0))
+    export(load(cx), form, tmp_path / "again", options=Options(per_shard=1, sample=0))
+    (tmp_path / "again" / "notes.txt").write_text("mine")
+    notes = []
+    export(few, form, tmp_path / "again", options=Options(sample=0), on_event=notes.append)
+    assert any("of an earlier export were removed" in str(note) for note in notes)
+    again = contents(tmp_path / "again")
+    assert again.pop("notes.txt") == b"mine"
+    assert again == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(("form", "name"), [("original", "train.csv"), ("csv", "README.md"), ("csv", "images.csv")])
+def test_a_file_that_no_export_wrote_is_never_replaced(cx, tmp_path, form, name):
+    (tmp_path / name).write_text("the only copy")
+    with pytest.raises(UsageError, match=f"{name} is here already"):
+        cxrprep.export(cx, form=form, out=tmp_path)
+    assert (tmp_path / name).read_text() == "the only copy"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        cxrprep.export(cx, form=form, out=tmp_path)
+
+
+def test_the_release_s_own_tables_are_not_replaced(tmp_path):
+    root = made("nih-chestxray14", tmp_path)
+    before = contents(root)
+    with pytest.raises(UsageError, match="is here already, and no export wrote it"):
+        cxrprep.export(root, form="original", out=root)
+    assert contents(root) == before
+
+
+def test_a_file_of_one_s_own_is_kept_where_one_file_is_named(cx, tmp_path):
+    out = tmp_path / "cohort.csv"
+    for _ in range(2):
+        cxrprep.export(cx, form="csv", out=out)
+    (tmp_path / "mine.csv").write_text("the only copy")
+    with pytest.raises(UsageError, match=r"mine\.csv is here already"):
+        cxrprep.export(cx, form="csv", out=tmp_path / "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "the only copy"
+
+
+def test_forms_share_a_folder(cx, tmp_path):
+    for form in (*FORMS, *FORMS):
+        if form != "coco":
+            cxrprep.export(cx, form=form, out=tmp_path)
+    assert {"images.csv", "data", "train.csv", "chexpert-train-000000.tar"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_an_export_that_was_killed_is_done_again(cx, tmp_path, monkeypatch, moment):
+    from cxrprep.manifest.export import target
+
+    class Killed(BaseException):
+        pass
+
+    left = [moment]
+    put = target.replace_file
+
+    def dies(path, fill):
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        put(path, fill)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "replace_file", dies)
+        with contextlib.suppress(Killed):
+            cxrprep.export(cx, form="hf", out=tmp_path / "out")
+    cxrprep.export(cx, form="hf", out=tmp_path / "out")
+    cxrprep.export(cx, form="hf", out=tmp_path / "fresh")
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")

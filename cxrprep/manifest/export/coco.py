@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from cxrprep.durable import replace_file
 from cxrprep.errors import NothingSelectedError
-from cxrprep.manifest.export.run import ExportResult, card_of, places
+from cxrprep.manifest.export.run import ExportResult, card_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 
-def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+def export(
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+) -> ExportResult:
     """Write ``annotations.json`` and ``README.md``; images without boxes are counted. Raises when none has any."""
     boxed = dataset.filter(pc.is_valid(dataset.stated.column("boxes")))
     left_out = len(dataset) - len(boxed)
@@ -65,9 +65,8 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         },
         ensure_ascii=False,
     )
-    path, card = places(out, "coco", "annotations.json")
-    replace_file(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    target.write(target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
     about_it = card_of(boxed, spec, options, on_event)
-    replace_file(card, lambda part: part.write_text(about_it, encoding="utf-8"))
+    target.write(target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
     reasons = (("without boxes", left_out),) if left_out else ()
-    return ExportResult("coco", out, len(boxed), (path, card), reasons)
+    return ExportResult("coco", target.out, len(boxed), tuple(target.files), reasons)

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from cxrprep.durable import replace_file
 from cxrprep.labels.policy import Uncertain
 from cxrprep.labels.vocabulary import published_name
-from cxrprep.manifest.export.run import ExportResult, card_of, places
+from cxrprep.manifest.export.run import ExportResult, card_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
@@ -51,7 +49,9 @@ def csv_of(table: pa.Table) -> bytes:
         return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
 
 
-def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+def export(
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
     table = plain(dataset.to_arrow().select(list(_ABOUT)))
     labels, mask = dataset.labels(), dataset.mask()
@@ -60,9 +60,8 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         table = table.append_column(name, labels.column(name))
         if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
             table = table.append_column(f"mask {name}", mask.column(name))
-    path, card = places(out, "csv", "images.csv")
     data = csv_of(table)
-    replace_file(path, lambda part: part.write_bytes(data))
+    target.write(target.file("images.csv"), lambda part: part.write_bytes(data))
     text = card_of(dataset, spec, options, on_event)
-    replace_file(card, lambda part: part.write_text(text, encoding="utf-8"))
-    return ExportResult("csv", out, len(dataset), (path, card))
+    target.write(target.card, lambda part: part.write_text(text, encoding="utf-8"))
+    return ExportResult("csv", target.out, len(dataset), tuple(target.files))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.durable import replace_file
 from cxrprep.events import Advanced
 from cxrprep.labels.vocabulary import published_name
 from cxrprep.manifest.export.csv import plain
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = (
@@ -55,9 +55,10 @@ def _write(temporary: Path, table: pa.Table, paths: list[Path]) -> None:
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
 
-def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+def export(
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+) -> ExportResult:
     """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits."""
-    files: list[Path] = []
     head: list[dict[str, Any]] = []
     for name, part in by_split(dataset):
         table, paths = _table(part), list(part.paths())
@@ -66,16 +67,14 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         for shard in range(shards):
             start = shard * options.per_shard
             end = min(start + options.per_shard, len(paths))
-            path = out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
+            path = target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
             rows, chosen = table.slice(start, end - start), paths[start:end]
-            replace_file(path, partial(_write, table=rows, paths=chosen))
+            target.write(path, partial(_write, table=rows, paths=chosen))
             on_event(Advanced(STAGE, path.name, items=len(chosen)))
-            files.append(path)
         head.append({"split": shown, "path": f"data/{shown}-*"})
-    card = out / "README.md"
     text = card_of(dataset, spec, options, on_event, front=_front(spec, head))
-    replace_file(card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return ExportResult("hf", out, len(dataset), (*files, card))
+    target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return ExportResult("hf", target.out, len(dataset), tuple(target.files))
 
 
 def _front(spec: DatasetSpec | None, splits: list[dict[str, Any]]) -> str:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.durable import replace_file
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _NIH: Final = (
@@ -44,7 +44,9 @@ _MIMIC_META: Final = (
 _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "test.csv"}
 
 
-def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+def export(
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+) -> ExportResult:
     """Write the tables of the release for these images. Raises ``UsageError`` for a folder that is no known dataset."""
     del on_event
     writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
@@ -54,14 +56,12 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
     known = pc.is_valid(rows.column("table_name"))
     unknown = len(dataset) - int(pc.sum(known).as_py() or 0)
     chosen = dataset.filter(known)
-    files = []
     for name, data in writers[spec.name](chosen, rows.filter(known)):
-        path = out / name
+        path = target.out / name
         packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
-        replace_file(path, partial(_put, data=packed))
-        files.append(path)
+        target.write(path, partial(_put, data=packed))
     reasons = (("without a row in the release's table", unknown),) if unknown else ()
-    return ExportResult("original", out, len(chosen), tuple(files), reasons)
+    return ExportResult("original", target.out, len(chosen), tuple(target.files), reasons)
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from cxrprep.datasets.spec import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.manifest.card import write_card
+from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.pixels import moments
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Exporter(Protocol):
     """What a form's module offers."""
 
     def export(
-        self, dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink
+        self, dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
     ) -> ExportResult:
-        """What was written to ``out``."""
+        """What was written to ``target``."""
         ...
 
 
@@ -70,8 +71,10 @@ def export(
     """What was written to the folder ``out`` in one of the ``FORMS``, with a card (``README.md``) beside it.
 
     For csv and coco ``out`` may be a file, by its suffix; the card then stands beside it under its name. The same
-    manifest, policy and options give the same bytes. Raises ``UsageError`` for an unknown form and for a file where a
-    folder should be, ``NothingSelectedError`` for a data set without images, ``StorageError`` when the disk refuses.
+    manifest, policy and options give the same bytes. What earlier exports in this form left in ``out`` goes; whatever
+    no export wrote stays. Raises ``UsageError`` for an unknown form, for a file where a folder should be, and for a
+    file that no export wrote and this one would replace; ``NothingSelectedError`` for a data set without images;
+    ``StorageError`` when the disk refuses.
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
@@ -82,21 +85,19 @@ def export(
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
     if out.is_file() and out.suffix != _SUFFIXES.get(form):
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
+    target = Target(out, form, _SUFFIXES.get(form), carded=form != "original")
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
-    result = module.export(dataset, spec, out, chosen, on_event)
+    result = module.export(dataset, spec, target, chosen, on_event)
+    stale = target.finish()
+    if stale:
+        message = f"{len(stale):,} files of an earlier export were removed; the first: {stale[0].name}"
+        on_event(Note(STAGE, message, "info", str(out)))
     for reason, count in result.left_out:
         on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
     on_event(StageFinished(STAGE, done=result.images))
     return result
-
-
-def places(out: Path, form: str, name: str) -> tuple[Path, Path]:
-    """Where a form of one file goes, and its card: ``name`` and ``README.md`` in a folder, or the file ``out``."""
-    if out.suffix == _SUFFIXES[form]:
-        return out, out.with_name(f"{out.stem}.README.md")
-    return out / name, out / "README.md"
 
 
 def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:

@@ -12,7 +12,6 @@ import tarfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.durable import replace_file
 from cxrprep.errors import ImageError
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.spec import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "boxes")
@@ -70,9 +70,10 @@ def _write(part: Path, batch: list[tuple[Path, dict[str, Any]]]) -> None:
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
-def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Options, on_event: Sink) -> ExportResult:
+def export(
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+) -> ExportResult:
     """Write ``<dataset>-<split>-000000.tar`` and so on, and ``README.md``."""
-    files: list[Path] = []
     for name, part in by_split(dataset):
         batch: list[tuple[Path, dict[str, Any]]] = []
         shards = 0
@@ -80,12 +81,10 @@ def export(dataset: Dataset, spec: DatasetSpec | None, out: Path, options: Optio
         for index, sample in enumerate(samples(part)):
             batch.append(sample)
             if len(batch) == options.per_shard or index == last:
-                path = out / f"{dataset.name or 'images'}-{name}-{shards:06d}.tar"
-                replace_file(path, partial(_write, batch=batch))
+                path = target.out / f"{dataset.name or 'images'}-{name}-{shards:06d}.tar"
+                target.write(path, partial(_write, batch=batch))
                 on_event(Advanced(STAGE, path.name, items=len(batch)))
-                files.append(path)
                 shards, batch = shards + 1, []
-    card = out / "README.md"
     text = card_of(dataset, spec, options, on_event)
-    replace_file(card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return ExportResult("webdataset", out, len(dataset), (*files, card))
+    target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return ExportResult("webdataset", target.out, len(dataset), tuple(target.files))
