@@ -102,7 +102,7 @@ def cv2_jpeg(source: str, out: str) -> None:
 def _shortest(image: Any, side: int) -> Any:
     import cv2
 
-    rows, columns = image.shape
+    rows, columns = image.shape[:2]
     scale = side / min(rows, columns)
     return cv2.resize(image, (round(columns * scale), round(rows * scale)), interpolation=cv2.INTER_AREA)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cxrprep import api
 from cxrprep.durable import temporary_for
@@ -94,7 +95,7 @@ def test_a_changed_source_is_made_anew_even_with_its_old_size_and_time(tmp_path:
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "jxl"])
-@pytest.mark.parametrize("harm", ["gone", "cut", "foreign"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "emptied", "zeros"])
 def test_an_output_that_is_gone_or_damaged_is_made_again(tmp_path: Path, form: str, harm: str) -> None:
     root, out = hospital.many(tmp_path / "in", 3), tmp_path / "out"
     mine = tmp_path / "mine.toml"
@@ -107,12 +108,32 @@ def test_an_output_that_is_gone_or_damaged_is_made_again(tmp_path: Path, form: s
     elif harm == "cut":
         path.write_bytes(path.read_bytes()[:-300])
     else:
-        path.write_bytes(hospital.png(hospital.small(1)))
+        path.write_bytes(b"" if harm == "emptied" else bytes(20_000))
     second = convert(root, out, recipe=str(mine))
     assert (second.converted, second.kept) == (1, 2)
     assert tree(out) == before
     shutil.rmtree(out / ".cxrprep")
     assert convert(root, out, recipe=str(mine)).kept == 3
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "jxl"])
+def test_a_file_that_no_conversion_wrote_is_never_replaced(tmp_path: Path, form: str) -> None:
+    root, out = hospital.many(tmp_path / "in", 3), tmp_path / "out"
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'[[step]]\ndo = "voi"\n[output]\nformat = "{form}"\n')
+    convert(root, out, recipe=str(mine))
+    path = min(path for path in out.rglob("i00001.*") if path.is_file())
+    # Somebody's only copy, in the same format.
+    Image.new("L", (64, 64)).save(path, {"jxl": "png"}.get(form, form))
+    held = path.read_bytes()
+    shutil.rmtree(out / ".cxrprep")
+    second = convert(root, out, recipe=str(mine))
+    assert (second.converted, second.kept, second.failed) == (0, 2, 1)
+    assert path.read_bytes() == held
+    failure = pq.read_table(out / "manifests" / "failures.parquet").to_pylist()[0]
+    assert failure["message"].endswith(f"{path.name} is here already, and no conversion wrote it")
+    path.unlink()
+    assert convert(root, out, recipe=str(mine)).converted == 1
 
 
 def test_a_failure_is_one_row_and_is_tried_again(tmp_path: Path) -> None:
