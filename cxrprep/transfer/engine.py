@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import urllib.parse
@@ -46,7 +45,6 @@ _ARCHIVES_AT_ONCE: Final = 2
 # Workers beyond the connections: while one puts a file in place, another asks for the next one.
 _SPARE: Final = 3
 _HEAD_START_SECONDS: Final = 0.008
-_SWITCH_SECONDS: Final = 0.0005
 # So many refusals in a row, with no success between them, mean all of them.
 _REFUSALS: Final = 5
 # Each of these has been tried for as long as the patience goes.
@@ -235,13 +233,7 @@ class Transfer:
         """Load what the record's end needs, when the first requests are out: that holds the interpreter for long."""
         if finished.acquire(timeout=_HEAD_START_SECONDS):
             finished.release()
-        usual = sys.getswitchinterval()
-        # Whoever hears from the network gets the interpreter within half a millisecond, and not within five.
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        try:
-            self._record.get_ready()
-        finally:
-            sys.setswitchinterval(usual)
+        self._record.get_ready()
 
     def _connections(self, source: Source) -> int:
         return max(self._options.connections or source.politeness.connections, 1)
