@@ -473,6 +473,18 @@ def test_a_file_of_one_s_own_is_kept_where_one_file_is_named(cx, tmp_path):
     assert (tmp_path / "mine.csv").read_text() == "the only copy"
 
 
+def test_a_list_from_elsewhere_removes_nothing_outside_of_its_folder(cx, tmp_path):
+    out = tmp_path / "out"
+    cxrprep.export(cx, form="csv", out=out)
+    (tmp_path / "mine.txt").write_text("the only copy")
+    listing = out / ".cxrprep-export.json"
+    held = json.loads(listing.read_text())
+    held["csv"] += ["../mine.txt", str(tmp_path / "mine.txt")]
+    listing.write_text(json.dumps(held))
+    cxrprep.export(cx, form="csv", out=out)
+    assert (tmp_path / "mine.txt").read_text() == "the only copy"
+
+
 def test_forms_share_a_folder(cx, tmp_path):
     for form in (*FORMS, *FORMS):
         if form != "coco":

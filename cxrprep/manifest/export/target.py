@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.durable import replace_file, storage_error
 from cxrprep.errors import UsageError
+from cxrprep.paths import is_safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,10 @@ def _foreign(path: Path) -> UsageError:
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """The files by form; none where there is no list, or one that cannot be read: then nothing is replaced."""
+    """The files by form; none where there is no list, or one that cannot be read: then nothing is replaced.
+
+    A folder may come from somebody else: a name that leads out of it is nobody's export.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -104,7 +108,7 @@ def _read(path: Path) -> dict[str, list[str]]:
     if not isinstance(data, dict):
         return {}
     return {
-        str(form): [name for name in names if isinstance(name, str)]
+        str(form): [name for name in names if isinstance(name, str) and is_safe(name)]
         for form, names in data.items()
         if isinstance(names, list)
     }
