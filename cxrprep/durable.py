@@ -21,7 +21,7 @@ _SYNC_SECONDS: Final = 1.0
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
-def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
+def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     """The error for a disk that refused: names the path, the reason, and what to do about it."""
     return StorageError(
         f"cannot {doing} {path}: {error.strerror or error}",
@@ -103,6 +103,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 class Journal:
     """An append-only file of JSON lines with one writer; opened at the first line.
 
@@ -117,7 +120,7 @@ class Journal:
 
     def append(self, item: Mapping[str, Any]) -> None:
         """Add one line. Raises ``StorageError`` when the disk refuses; a half-written line is cut off first."""
-        line = json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = _LINE.encode(item).encode() + b"\n"
         try:
             if self._handle is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

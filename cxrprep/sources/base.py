@@ -155,6 +155,22 @@ class Selective(Protocol):
         ...
 
 
+@runtime_checkable
+class AsksAhead(Protocol):
+    """A source that can ask for a file before anybody reads it: its answer is then on its way meanwhile."""
+
+    def ask(self, file: RemoteFile) -> bool:
+        """Ask for all of ``file`` over a connection that is open and idle, and say whether one was.
+
+        The next ``open`` of it at 0 reads the answer. Never raises, never waits.
+        """
+        ...
+
+    def withdraw(self, file: RemoteFile) -> None:
+        """Nobody will read what was asked for. No error when it was not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
     """What the user chose about how to reach sources; every source takes what concerns it.

@@ -73,6 +73,7 @@ class HttpClient:
         self._connections = Connections(options.timeout)
         self._logins = Logins(login, options.cookie_file)
         self._explain = explain
+        self._asked: dict[str, tuple[dict[str, str], Wire]] = {}
         self._headers = {"User-Agent": options.user_agent or user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
 
     # ---- what sources call ----
@@ -168,9 +169,39 @@ class HttpClient:
         self._discard(exchange)
         return answer
 
+    def ask(self, url: str) -> bool:
+        """Send the request that ``open`` of all of ``url`` would begin with, if a connection there is open and idle.
+
+        That ``open`` then reads the answer, as long as it would still send the same. Whether it was sent.
+        """
+        try:
+            endpoint, target = split_url(url)
+            wire = self._connections.idle(endpoint)
+            if wire is None:
+                return False
+            opened = self._logins.gate(endpoint).opened(_NONE)
+            target, lines = self._request(_Place(url, endpoint, target), opened)
+            try:
+                wire.request("GET", target, lines)
+            except _BROKEN:
+                self._connections.drop(wire)
+                return False
+        except CxrprepError:
+            return False
+        self._asked[url] = lines, wire
+        return True
+
+    def withdraw(self, url: str) -> None:
+        """Drop the connection that ``url`` was asked for on, if it was."""
+        asked = self._asked.pop(url, None)
+        if asked is not None:
+            self._connections.drop(asked[1])
+
     def close(self) -> None:
         """Drop every connection; streams that are being read raise ``SourceUnreachableError`` at once."""
         self._connections.close()
+        for url in list(self._asked):
+            self.withdraw(url)
 
     # ---- one request, with its redirects and its login ----
 
@@ -221,7 +252,7 @@ class HttpClient:
         gate = self._logins.gate(endpoint)
         for _ in range(_MOST_LOGINS):
             epoch, eager = gate.epoch, gate.eager
-            sent = {**headers, "Authorization": gate.authorization} if eager else headers
+            sent = gate.opened(headers)
             exchange = self._send(method, place, sent)
             status = exchange.answer.status
             # A session that ran out after hours answers 401 or 403, depending on the site.
@@ -254,18 +285,13 @@ class HttpClient:
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
     def _send(self, method: str, place: _Place, headers: Mapping[str, str]) -> _Exchange:
-        url, endpoint, target = place
-        lines = {"Host": endpoint.authority, **self._headers, **headers}
-        cookies = self._logins.cookies(url, endpoint)
-        if cookies:
-            lines["Cookie"] = cookies
-        proxied = self._connections.through_proxy(endpoint)
-        if proxied is not None:
-            target = f"http://{endpoint.authority}{target}"
-            lines |= proxied
-        wire, served = self._connections.take(endpoint)
+        url, endpoint, _ = place
+        target, lines = self._request(place, headers)
+        asked = self._asked_for(url, lines) if method == "GET" else None
+        wire, served = (asked, True) if asked is not None else self._connections.take(endpoint)
         try:
-            wire.request(method, target, lines)
+            if asked is None:
+                wire.request(method, target, lines)
             head = wire.answer(method)
         except _BROKEN as error:
             self._connections.drop(wire)
@@ -282,6 +308,28 @@ class HttpClient:
         if head.cookies:
             self._logins.remember(url, head.cookies)
         return _Exchange(Answer(head.status, head.headers, without_query(url)), head, wire, endpoint)
+
+    def _request(self, place: _Place, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        url, endpoint, target = place
+        lines = {"Host": endpoint.authority, **self._headers, **headers}
+        cookies = self._logins.cookies(url, endpoint)
+        if cookies:
+            lines["Cookie"] = cookies
+        proxied = self._connections.through_proxy(endpoint)
+        if proxied is not None:
+            target = f"http://{endpoint.authority}{target}"
+            lines |= proxied
+        return target, lines
+
+    def _asked_for(self, url: str, lines: dict[str, str]) -> Wire | None:
+        asked = self._asked.pop(url, None)
+        if asked is None:
+            return None
+        if asked[0] == lines:
+            return asked[1]
+        # Another range, or a session that began meanwhile.
+        self._connections.drop(asked[1])
+        return None
 
     def _discard(self, exchange: _Exchange) -> None:
         """Read a short rest so that the connection can be used again; drop it when the rest is long."""

@@ -95,14 +95,9 @@ class Connections:
 
         Raises ``AccessError`` for a certificate that is not trusted, ``SourceUnreachableError`` for the rest.
         """
-        with self._lock:
-            if self._closed:
-                raise SourceUnreachableError(f"the connections to {endpoint.authority} were dropped")
-            idle = self._idle.get(endpoint)
-            if idle and not fresh:
-                wire = idle.pop()
-                self._busy.add(wire)
-                return wire, True
+        idle = None if fresh else self.idle(endpoint)
+        if idle is not None:
+            return idle, True
         wire = Wire(self._make(endpoint))
         with self._lock:
             self._busy.add(wire)
@@ -114,6 +109,18 @@ class Connections:
                 raise unreachable(endpoint, error, self._timeout) from error
             raise
         return wire, False
+
+    def idle(self, endpoint: Endpoint) -> Wire | None:
+        """A connection to ``endpoint`` that has served before, if one is free. Raises ``SourceUnreachableError``."""
+        with self._lock:
+            if self._closed:
+                raise SourceUnreachableError(f"the connections to {endpoint.authority} were dropped")
+            idle = self._idle.get(endpoint)
+            if not idle:
+                return None
+            wire = idle.pop()
+            self._busy.add(wire)
+            return wire
 
     def give(self, endpoint: Endpoint, wire: Wire) -> None:
         """Take ``wire`` back, ready for its next request."""

@@ -79,6 +79,14 @@ class HttpSource:
         """See ``Source.open``."""
         return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
 
+    def ask(self, file: RemoteFile) -> bool:
+        """See ``AsksAhead.ask``."""
+        return self._client.ask(self._url(file.key))
+
+    def withdraw(self, file: RemoteFile) -> None:
+        """See ``AsksAhead.withdraw``."""
+        self._client.withdraw(self._url(file.key))
+
     def access(self) -> Access:
         """Whether the address answers, and to whom."""
         try:

@@ -19,7 +19,7 @@ from cxrprep.errors import AccessError
 
 if TYPE_CHECKING:
     import http.cookiejar
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cxrprep.credentials import Login
     from cxrprep.sources.connection import Endpoint
@@ -41,6 +41,10 @@ class Gate:
         self.epoch = 0
         self.eager = False
         self.authorization = ""
+
+    def opened(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """``headers``, with the login where every request wants it."""
+        return {**headers, "Authorization": self.authorization} if self.eager else headers
 
 
 class Logins:

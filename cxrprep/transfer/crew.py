@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FEW: Final = 2
+# Where each worker asks ahead none has to wait while another one works.
+FEW_AHEAD: Final = 1
 # Below these nothing is to be won: the process waits, or the files are large.
 _BUSY: Final = 0.8
 _FILES_A_SECOND: Final = 400
@@ -38,17 +40,23 @@ class Crew:
     def __init__(
         self,
         count: int,
+        few: int = FEW,
         *,
         clock: Callable[[], float] = time.monotonic,
         busy: Callable[[], float] = time.process_time,
     ) -> None:
         self.limit = self._count = count
+        self._few = few
         self._clock, self._busy = clock, busy
         self._since, self._spent, self._had = clock(), busy(), 0
         self._all_rate = 0.0
         self._settled_until = 0.0
         self._quickest = math.inf
         self._changed = threading.Condition()
+
+    def works(self, number: int) -> bool:
+        """Whether worker ``number`` is to work now."""
+        return number < self.limit
 
     def park(self, number: int) -> bool:
         """Wait a moment if worker ``number`` is not to work now; whether it is not."""
@@ -66,11 +74,11 @@ class Crew:
         """Judge by the number of items that are done so far whether fewer workers, or all, bring more."""
         now = self._clock()
         elapsed = now - self._since
-        if self._count <= FEW or elapsed < _LOOK_SECONDS:
+        if self._count <= self._few or elapsed < _LOOK_SECONDS:
             return
         rate = (done - self._had) / elapsed
         usage = (self._busy() - self._spent) / elapsed
-        most_by_few = FEW / self._quickest if self._quickest else math.inf
+        most_by_few = self._few / self._quickest if self._quickest else math.inf
         self._since, self._spent, self._had, self._quickest = now, self._busy(), done, math.inf
         if now < self._settled_until:
             return
@@ -85,7 +93,7 @@ class Crew:
             self._let(self._count)
         elif usage > _BUSY and rate > _FILES_A_SECOND and most_by_few > rate * _NEARLY:
             self._all_rate = rate
-            self._let(FEW)
+            self._let(self._few)
 
     def _let(self, limit: int) -> None:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import urllib.parse
@@ -15,7 +16,9 @@ from cxrprep.events import ItemFinished, StageFinished, StageStarted, Stalled, i
 from cxrprep.lock import Origin
 from cxrprep.plan import Action
 from cxrprep.plan.items import MOVING
-from cxrprep.transfer.crew import Crew
+from cxrprep.sources.base import AsksAhead
+from cxrprep.transfer.crew import FEW, FEW_AHEAD, Crew
+from cxrprep.transfer.desk import Desk
 from cxrprep.transfer.fetch import SPLIT_FROM, Fetcher
 from cxrprep.transfer.holdings import FolderHoldings
 from cxrprep.transfer.item import Worker
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from cxrprep.plan import Item, Plan
     from cxrprep.sources.base import Source
 
-_BUFFER: Final = 1 << 18
 # One archive is unpacked while the next one comes; more would only need more disk.
 _ARCHIVES_AT_ONCE: Final = 2
 # Workers beyond the connections: while one puts a file in place, another asks for the next one.
@@ -172,13 +174,15 @@ class Transfer:
     def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
         connections = self._connections(source)
         rate, pulse = Rate(self._options.rate, self._stop), Pulse()
+        slots = threading.Semaphore(connections)
+        persistence = Persistence(self._options.patience, self._stop, self._emit)
         fetcher = Fetcher(
             source,
             self.parts,
-            persistence=Persistence(self._options.patience, self._stop, self._emit),
+            persistence=persistence,
             rate=rate,
             stop=self._stop,
-            slots=threading.Semaphore(connections),
+            slots=slots,
             pulse=pulse,
             on_event=self._emit,
             listing_origin=self._options.listing_origin,
@@ -198,15 +202,25 @@ class Transfer:
             spent=self._options.spent,
             on_complete=self._on_complete,
         )
-        count = min(connections + _SPARE, len(work))
+        # What a caller does with each file may take long: no server is to wait for that.
+        asking = source if isinstance(source, AsksAhead) and rate.limit is None and self._on_complete is None else None
+        count = min(connections if asking is not None else connections + _SPARE, len(work))
         finished = threading.Semaphore(0)
-        crew = Crew(count)
-        threads = [
-            threading.Thread(
-                target=self._serve, args=(n, worker, work, crew, finished), name=f"transfer-{n}", daemon=True
+        crew = Crew(count, FEW if asking is None else FEW_AHEAD)
+
+        def upcoming(number: int) -> Item | None:
+            if self._stop.asked or persistence.waiting or not crew.works(number):
+                return None
+            return work.take_small(self._options.split_from)
+
+        def hired(number: int) -> threading.Thread:
+            desk = Desk(slots, asking, functools.partial(upcoming, number))
+            tools = {"worker": worker, "work": work, "crew": crew, "desk": desk, "finished": finished}
+            return threading.Thread(
+                target=self._serve, args=(number,), kwargs=tools, name=f"transfer-{number}", daemon=True
             )
-            for n in range(count)
-        ]
+
+        threads = [hired(number) for number in range(count)]
         try:
             for thread in threads:
                 thread.start()
@@ -252,18 +266,21 @@ class Transfer:
         self._emit(Stalled("download", "", silence, cause))
         return 2 * silence
 
-    def _serve(self, number: int, worker: Worker, work: _Work, crew: Crew, finished: threading.Semaphore) -> None:
-        buffer = memoryview(bytearray(_BUFFER))
+    def _serve(
+        self, number: int, *, worker: Worker, work: _Work, crew: Crew, desk: Desk, finished: threading.Semaphore
+    ) -> None:
         try:
             while not self._stop.asked:
-                if crew.park(number) and len(work):
-                    continue
-                item = work.take()
+                item = desk.take()
+                if item is None:
+                    if crew.park(number) and len(work):
+                        continue
+                    item = work.take()
                 if item is None:
                     return
                 begun = time.monotonic()
                 try:
-                    outcome = worker.work(item, buffer)
+                    outcome = worker.work(item, desk)
                     crew.took(time.monotonic() - begun)
                 except Stopped:
                     work.give_back(item)
@@ -283,6 +300,10 @@ class Transfer:
             work.bug = error
             self._stop.set()
         finally:
+            desk.withdraw()
+            untouched = desk.take()
+            if untouched is not None:
+                work.give_back(untouched)
             finished.release()
 
 
@@ -322,6 +343,14 @@ class _Work:
                 self._unpacking += 1
                 return self._archives.popleft()
             return self._files.popleft() if self._files else None
+
+    def take_small(self, below: int) -> Item | None:
+        """The next item, if it is one that comes whole in one answer of fewer than ``below`` bytes."""
+        with self._guard:
+            files = self._tables or (self._files if not self._archives else None)
+            if not files or files[0].action is not Action.FETCH or (files[0].file.size or 0) >= below:
+                return None
+            return files.popleft()
 
     def give_back(self, item: Item) -> None:
         """An item that the run did not finish."""

@@ -11,21 +11,20 @@ from cxrprep.events import Note
 from cxrprep.lock import Origin
 from cxrprep.model import Digest
 from cxrprep.transfer.digests import finished, new_hasher
-from cxrprep.transfer.limits import Slot
 from cxrprep.transfer.meter import Meter
 from cxrprep.transfer.partial import Segment
 from cxrprep.transfer.segmented import SegmentedFetch, SplitRefused
 
 if TYPE_CHECKING:
     import threading
-    from pathlib import Path
 
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile
     from cxrprep.plan import Item
     from cxrprep.sources.base import ByteStream, Source
+    from cxrprep.transfer.desk import Desk
     from cxrprep.transfer.digests import Hasher
-    from cxrprep.transfer.limits import Pulse, Rate, Stop
+    from cxrprep.transfer.limits import Pulse, Rate, Slot, Stop
     from cxrprep.transfer.partial import Partial
     from cxrprep.transfer.parts import Parts
     from cxrprep.transfer.persist import Persistence
@@ -91,7 +90,7 @@ class Fetcher:
         self._listing_origin = listing_origin
         self._split_from = split_from
 
-    def fetch(self, item: Item, final: Path, buffer: memoryview) -> Fetched:
+    def fetch(self, item: Item, final: str, desk: Desk) -> Fetched:
         """Fetch ``item`` to ``final``. Bytes with a wrong digest are kept aside, and fetched anew once.
 
         Raises what sources raise, ``IntegrityError`` for wrong bytes, ``StorageError``, and ``Stopped``; what came so
@@ -99,6 +98,7 @@ class Fetcher:
         """
         moved = 0
         for last in (False, True):
+            desk.withdraw(item)
             partial = self._parts.open(item.dest)
             meter = Meter(
                 item.dest,
@@ -111,7 +111,7 @@ class Fetcher:
             )
             try:
                 with self._pulse:
-                    way = self._bring(item, partial, meter, buffer)
+                    way = self._bring(item, partial, meter, desk)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
                     return self._publish(item, partial, way, final, moved + meter.moved)
@@ -132,13 +132,13 @@ class Fetcher:
         raise AssertionError("the second round returns or raises")
 
     @staticmethod
-    def _publish(item: Item, partial: Partial, way: _Way, final: Path, moved: int) -> Fetched:
+    def _publish(item: Item, partial: Partial, way: _Way, final: str, moved: int) -> Fetched:
         assert way.digest is not None
         size, validator = partial.done, item.file.validator or partial.validator
         partial.publish(final)
         return Fetched(size, way.digest, way.origin, validator, moved)
 
-    def _bring(self, item: Item, partial: Partial, meter: Meter, buffer: memoryview) -> _Way:
+    def _bring(self, item: Item, partial: Partial, meter: Meter, desk: Desk) -> _Way:
         """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""
         size = item.file.size
         if self._source.politeness.ranges > 1 and size is not None and size >= self._split_from:
@@ -149,7 +149,7 @@ class Fetcher:
             try:
                 with self._slots:
                     way = self._expect(item, _Way(), split.begin())
-                    way.digest = split.run(way.algorithm, buffer)
+                    way.digest = split.run(way.algorithm, desk.buffer)
             except SplitRefused:
                 partial.restart()
             else:
@@ -157,7 +157,7 @@ class Fetcher:
         if len(partial.segments) != 1 or partial.segments[0].end is not None:
             partial.restart()
         way = _Way()
-        self._persistence.run(lambda: self._stream(item, partial, way, meter, buffer), lambda: partial.done, item.dest)
+        self._persistence.run(lambda: self._stream(item, partial, way, meter, desk), lambda: partial.done, item.dest)
         assert way.hasher is not None
         way.digest = finished(way.algorithm, way.hasher)
         return way
@@ -175,17 +175,17 @@ class Fetcher:
             way.algorithm, way.hasher = algorithm, None
         return way
 
-    def _stream(self, item: Item, partial: Partial, way: _Way, meter: Meter, buffer: memoryview) -> None:
+    def _stream(self, item: Item, partial: Partial, way: _Way, meter: Meter, desk: Desk) -> None:
         """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
         segment = partial.segments[0]
-        with Slot(self._slots) as slot:
+        with desk.slot(item) as slot:
             self._stop.check()
             stream = self._source.open(item.file, segment.done)
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
                 if stream.offset == 0:
                     # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
-                    arrived = self._first_bytes(stream, buffer)
+                    arrived = self._first_bytes(stream, desk.buffer)
                 else:
                     stream.close()
                 partial.restart([Segment(0, None)])
@@ -205,10 +205,10 @@ class Fetcher:
                 self._expect(item, way, stated)
                 partial.identify(stream.validator, stream.length, way.expected)
                 if way.hasher is None or way.hashed != segment.done:
-                    self._hash_again(partial, way, segment.done, buffer)
+                    self._hash_again(partial, way, segment.done, desk.buffer)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(stream, partial, way, item.file.size, slot=slot, meter=meter, buffer=buffer, arrived=arrived)
+                self._copy(stream, partial, way, item.file.size, slot=slot, meter=meter, desk=desk, arrived=arrived)
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -233,23 +233,22 @@ class Fetcher:
         *,
         slot: Slot,
         meter: Meter,
-        buffer: memoryview,
+        desk: Desk,
         arrived: int = 0,
     ) -> None:
-        """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in ``buffer`` already.
+        """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in the buffer already.
 
         Raises for a body that is too short.
         """
         segment, hasher = partial.segments[0], way.hasher
         assert hasher is not None
         piece = self._rate.piece
-        target = buffer if piece is None else buffer[:piece]
+        target = desk.buffer if piece is None else desk.buffer[:piece]
         while count := arrived or stream.readinto(target):
             arrived = 0
             data = target[:count]
             if segment.done + count == stream.length:
-                # The next request may go out while these bytes are written and digested.
-                slot.release()
+                desk.go_on(slot)
             partial.write(segment, data)
             hasher.update(data)
             way.hashed = segment.done

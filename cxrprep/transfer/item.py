@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 from cxrprep.durable import settle, storage_error
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.lock import Record
     from cxrprep.plan import Item, Plan
     from cxrprep.sources.base import Source
+    from cxrprep.transfer.desk import Desk
     from cxrprep.transfer.fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.parts import Parts
@@ -51,6 +53,7 @@ class Worker:
         self._source = source
         self._fetcher = fetcher
         self._record = record
+        self._root = str(record.root)
         self._parts = parts
         self._layout = layout
         self._stop = stop
@@ -61,25 +64,28 @@ class Worker:
         self._on_complete = on_complete
         self._choice = Choice(plan.selection, plan.images)
 
-    def work(self, item: Item, buffer: memoryview) -> Outcome:
+    def work(self, item: Item, desk: Desk) -> Outcome:
         """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
         if item.archive:
-            return self._archive(item, buffer)
+            return self._archive(item, desk)
         if item.action is Action.KEEP:
-            if not item.proven and not self._adopted(item, buffer):
+            if not item.proven and not self._adopted(item, desk.buffer):
                 if self._plan.in_place:
                     raise IntegrityError(
                         f"{item.dest} does not have the published digest", hint="fetch it again from a mirror"
                     )
-                return self._fetched(item, buffer)
+                return self._fetched(item, desk)
             self._hand_on(item.dest)
             return Outcome(item, Status.NOT_NEEDED)
-        return self._fetched(item, buffer)
+        return self._fetched(item, desk)
+
+    def _place(self, item: Item) -> str:
+        return os.path.join(self._root, item.dest)  # noqa: PTH118  # making a Path takes longer than most things here
 
     # ---- one file ----
 
-    def _fetched(self, item: Item, buffer: memoryview) -> Outcome:
-        got = self._taken_over(item, buffer) or self._fetcher.fetch(item, self._record.root / item.dest, buffer)
+    def _fetched(self, item: Item, desk: Desk) -> Outcome:
+        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
         self._record.add(self._entry(item, got))
         self._hand_on(item.dest)
         return Outcome(item, Status.OK, got.moved)
@@ -141,15 +147,15 @@ class Worker:
 
     # ---- archives ----
 
-    def _archive(self, item: Item, buffer: memoryview) -> Outcome:
+    def _archive(self, item: Item, desk: Desk) -> Outcome:
         from cxrprep.transfer.unpack import unpack
 
         if item.action is Action.KEEP:
             for path, _ in read_index(self._record.cache, item.dest) or ():
                 self._hand_on(path)
             return Outcome(item, Status.NOT_NEEDED)
-        near = self._archive_elsewhere(item, buffer)
-        moved = 0 if near is not None else self._archive_here(item, buffer)
+        near = self._archive_elsewhere(item, desk.buffer)
+        moved = 0 if near is not None else self._archive_here(item, desk)
         held = self._record.get(item.dest)
         assert held is not None
         done = unpack(
@@ -188,7 +194,7 @@ class Worker:
         self._record.add(dataclasses.replace(self._entry(item, got), state=FileState.DISCARDED))
         return path
 
-    def _archive_here(self, item: Item, buffer: memoryview) -> int:
+    def _archive_here(self, item: Item, desk: Desk) -> int:
         """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
         path = self._record.root / item.dest
         held = self._record.get(item.dest)
@@ -197,9 +203,9 @@ class Worker:
                 if held.state is FileState.DISCARDED:
                     self._record.add(dataclasses.replace(held, state=FileState.HERE))
                 return 0
-            if self._adopted(item, buffer):
+            if self._adopted(item, desk.buffer):
                 return 0
-        got = self._taken_over(item, buffer) or self._fetcher.fetch(item, path, buffer)
+        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
         self._record.add(self._entry(item, got))
         return got.moved
 

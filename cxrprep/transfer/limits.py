@@ -49,14 +49,16 @@ class Stop:
 class Slot:
     """One of the connections that may be open at once, as a context; waits for it at entry."""
 
-    def __init__(self, slots: threading.Semaphore) -> None:
-        self._slots: threading.Semaphore | None = None
-        self._all = slots
+    def __init__(self, slots: threading.Semaphore, *, held: bool = False) -> None:
+        """``held`` when somebody has waited for it already."""
+        self._slots = slots
+        self._held = held
 
     def __enter__(self) -> Self:
         """Wait until a connection is free, and take it."""
-        self._all.acquire()
-        self._slots = self._all
+        if not self._held:
+            self._slots.acquire()
+            self._held = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,9 +67,14 @@ class Slot:
 
     def release(self) -> None:
         """Let others have it already, since nothing more comes over it; a second call does nothing."""
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.release()
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+    def hand_over(self) -> Slot:
+        """The same connection for another file; this one no longer has it."""
+        self._held = False
+        return Slot(self._slots, held=True)
 
 
 class Rate:

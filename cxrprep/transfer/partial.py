@@ -18,15 +18,15 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.durable import storage_error
 from cxrprep.errors import BusyError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.model import Digest
     from cxrprep.transfer.owner import Owner
 
@@ -99,16 +99,17 @@ class Partial:
     """One file on its way. ``segments`` are changed by the engine alone; ``done`` counts the bytes that are written."""
 
     def __init__(
-        self, dest: str, path: Path, fresh: bool, sidecar: Sidecar | None = None, made: set[str] | None = None
+        self, dest: str, path: str, fresh: bool, sidecar: Sidecar | None = None, made: set[str] | None = None
     ) -> None:
         """Open ``path``, emptied when ``fresh``; ``made`` holds folders that exist. Raises ``StorageError``."""
+        # Paths are text here: most files have nothing that takes as long as the making of a ``Path``.
         self.dest = dest
         self.path = path
         self.validator = sidecar.validator if sidecar else None
         self.size = sidecar.size if sidecar else None
         self.digest = sidecar.digest if sidecar else None
         self.segments = sidecar.segments if sidecar else [Segment(0, None)]
-        self._sidecar = path.with_name(path.name + ".json")
+        self._sidecar = path + ".json"
         self._has_sidecar = sidecar is not None
         self._made = made if made is not None else set()
         self._checkpointed = time.monotonic()
@@ -123,7 +124,8 @@ class Partial:
     @property
     def done(self) -> int:
         """Bytes written, in all segments."""
-        return sum(segment.done for segment in self.segments)
+        segments = self.segments
+        return segments[0].done if len(segments) == 1 else sum(segment.done for segment in segments)
 
     def restart(self, segments: list[Segment] | None = None) -> None:
         """Forget every byte, and what they were of."""
@@ -193,7 +195,7 @@ class Partial:
         finally:
             self._guard.release()
 
-    def publish(self, final: Path) -> None:
+    def publish(self, final: str) -> None:
         """Bring the bytes to the disk and give them their final name in one step. Raises ``StorageError``."""
         if self._has_sidecar or abs(time.time() - self._wrote) > _ASLEEP_SECONDS:
             self._own()
@@ -211,7 +213,7 @@ class Partial:
         self.close()
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
-            self.path.replace(aside)
+            os.replace(self.path, aside)
         except OSError as error:
             raise storage_error(aside, "write", error) from error
         self._forget()
@@ -219,7 +221,8 @@ class Partial:
     def discard(self) -> None:
         """Remove it."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
         self._forget()
 
     def close(self) -> None:
@@ -256,7 +259,7 @@ class Partial:
     def _own(self) -> None:
         """Make sure that no other run has claimed the file meanwhile. Raises ``BusyError``."""
         try:
-            mine = os.path.samestat(os.fstat(self._handle), self.path.stat())
+            mine = os.path.samestat(os.fstat(self._handle), os.stat(self.path))
         except OSError:
             mine = False
         if not mine:
@@ -268,26 +271,34 @@ class Partial:
             f"another run took over {self.dest}", hint="let it finish, then run again to see that all is here"
         )
 
-    def _rename(self, final: Path) -> None:
-        folder = str(final.parent)
+    def _rename(self, final: str) -> None:
+        folder = os.path.dirname(final)
         try:
             if folder not in self._made:
-                final.parent.mkdir(parents=True, exist_ok=True)
-                if len(self._made) > _MOST_FOLDERS:
-                    self._made.clear()
-                self._made.add(folder)
+                self._make(folder)
             try:
-                self.path.replace(final)
+                os.replace(self.path, final)
             except FileNotFoundError:
                 # Somebody removed the folder meanwhile, or took the partial file.
-                final.parent.mkdir(parents=True, exist_ok=True)
-                if not self.path.exists():
+                os.makedirs(folder, exist_ok=True)
+                if not os.path.exists(self.path):
                     raise self._taken() from None
-                self.path.replace(final)
+                os.replace(self.path, final)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             self._publish_across(final)
+
+    def _make(self, folder: str) -> None:
+        above = os.path.dirname(folder)
+        if above in self._made:
+            with suppress(FileExistsError):
+                os.mkdir(folder)
+        else:
+            os.makedirs(folder, exist_ok=True)
+        if len(self._made) > _MOST_FOLDERS:
+            self._made.clear()
+        self._made |= {folder, above}
 
     def _save(self, states: list[list[int | None]] | None = None) -> None:
         states = states if states is not None else [[s.start, s.end, s.done] for s in self.segments]
@@ -298,21 +309,23 @@ class Partial:
             "digest": self.digest,
             "segments": states,
         }
-        new = self._sidecar.with_name(self._sidecar.name + ".tmp")
-        with new.open("w", encoding="utf-8") as file:
+        new = self._sidecar + ".tmp"
+        with open(new, "w", encoding="utf-8") as file:
             json.dump(body, file)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._sidecar)
+        os.replace(new, self._sidecar)
         self._has_sidecar = True
 
     def _forget(self) -> None:
         if self._has_sidecar:
-            self._sidecar.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._sidecar)
 
-    def _publish_across(self, final: Path) -> None:
+    def _publish_across(self, final: str) -> None:
         """The final place is on another disk (a linked folder): copy beside it, then rename there."""
-        beside = final.with_name(f".{final.name}.{self.path.name}")
+        folder, name = os.path.split(final)
+        beside = Path(folder, f".{name}.{os.path.basename(self.path)}")
         try:
             shutil.copyfile(self.path, beside)
             with beside.open("rb+") as file:
@@ -320,4 +333,5 @@ class Partial:
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)

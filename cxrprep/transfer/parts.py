@@ -13,14 +13,12 @@ import os
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from cxrprep.durable import storage_error
 from cxrprep.transfer.owner import Owner
 from cxrprep.transfer.partial import Partial, Sidecar, read_sidecar
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PARTS: Final = ".cxrprep/parts"
 ASIDE: Final = ".cxrprep/bad"
@@ -54,8 +52,7 @@ class Parts:
     def beside(self, dest: str) -> Path:
         """A place of this run's own for what will become ``dest`` in one step: a link or a clone."""
         self._make_folder()
-        path = self._path(dest)
-        return path.with_name(path.name + ".link")
+        return Path(self._path(dest) + ".link")
 
     def open(self, dest: str) -> Partial:
         """The partial file for ``dest``: an earlier run's, taken over, or a new one. Raises ``StorageError``."""
@@ -81,9 +78,9 @@ class Parts:
 
     # ---- inside ----
 
-    def _path(self, dest: str) -> Path:
+    def _path(self, dest: str) -> str:
         stem = hashlib.blake2b(dest.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
-        return self._folder / f"{stem}.{self._owner}.part"
+        return f"{self._folder}{os.sep}{stem}.{self._owner}.part"
 
     def _make_folder(self) -> None:
         if not self._made:
@@ -120,9 +117,9 @@ class Parts:
         except OSError:
             return False
 
-    def _claim(self, left: Sidecar, path: Path) -> Partial | None:
+    def _claim(self, left: Sidecar, path: str) -> Partial | None:
         """Take an earlier run's partial file over; ``None`` when somebody was faster."""
-        mine = path.with_name(path.name + ".json")
+        mine = Path(path + ".json")
         try:
             # The new sidecar first: whatever happens in between, one sidecar has its part.
             shutil.copyfile(left.path, mine)
@@ -133,7 +130,7 @@ class Parts:
         left.path.unlink(missing_ok=True)
         partial = Partial(left.dest, path, fresh=False, sidecar=left, made=self._folders)
         try:
-            size = path.stat().st_size
+            size = Path(path).stat().st_size
         except OSError as error:
             raise storage_error(path, "read", error) from error
         if size < max((s.position for s in left.segments if s.done), default=0):

@@ -69,6 +69,11 @@ class Persistence:
                 assert isinstance(cause, SourceUnreachableError)
                 failure = cause
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a server has asked everybody to wait."""
+        return self._not_before > time.monotonic()
+
     def _once(self, work: Callable[[], T]) -> T:
         # A server that asked one connection to wait means all of them.
         wait = self._not_before - time.monotonic()

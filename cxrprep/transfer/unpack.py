@@ -109,7 +109,7 @@ def _write(path: Path, member: Member, partial: Partial, final: Path, buffer: me
                 f"{path.name}: {member.name!r} does not have the {member.size} bytes that the archive states",
                 hint="remove the archive and run the download again",
             )
-        partial.publish(final)
+        partial.publish(str(final))
     except BaseException:
         partial.discard()
         raise

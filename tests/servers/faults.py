@@ -48,6 +48,8 @@ class Faults:
     session: bool = False
     """Hand out a session cookie with the first login, and honour it."""
     agent: str | None = None
+    hang_up: int = 0
+    """Close the connection without an answer, so many times."""
     delay: float = 0.0
     validators: bool = True
     weak: bool = False
@@ -124,6 +126,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with server.guard:
             server.seen.append(seen)
             status = faults.statuses.pop(0) if faults.statuses else 200
+            hangs_up = faults.hang_up > 0
+            faults.hang_up -= hangs_up
+        if hangs_up:
+            self.close_connection = True
+            return None
         if server.on_request is not None:
             server.on_request(server, seen)
         if faults.delay:

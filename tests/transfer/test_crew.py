@@ -10,16 +10,19 @@ from cxrprep.transfer.crew import FEW, Crew
 class Machine:
     """So many items a second with all workers and with few, at so much of a processor."""
 
-    def __init__(self, everybody: float, few: float, usage: float, count: int = 16, quickest: float = 0.0005) -> None:
+    def __init__(
+        self, everybody: float, less: float, usage: float, count: int = 16, quickest: float = 0.0005, few: int = FEW
+    ) -> None:
         self.now = self.spent = self.done = 0.0
-        self.speeds, self.usage, self.quickest = (everybody, few), usage, quickest
-        self.crew = Crew(count, clock=lambda: self.now, busy=lambda: self.spent)
+        self.speeds, self.usage, self.quickest = (everybody, less), usage, quickest
+        self.few = few
+        self.crew = Crew(count, few, clock=lambda: self.now, busy=lambda: self.spent)
 
     def run(self, seconds: float) -> float:
         """Let time pass; the share of it with all workers."""
         steps, full = round(seconds / 0.2), 0
         for _ in range(steps):
-            everybody = self.crew.limit > FEW
+            everybody = self.crew.limit > self.few
             full += everybody
             self.now += 0.2
             self.spent += 0.2 * self.usage
@@ -59,6 +62,13 @@ def test_a_choice_is_looked_at_again() -> None:
 def test_few_are_not_tried_where_each_answer_is_waited_for() -> None:
     # 30 ms a file: two workers bring 66 a second, whatever they do.
     assert Machine(1_200, 66, 1.3, count=64, quickest=0.03).run(120) == 1.0
+
+
+def test_one_worker_may_be_enough() -> None:
+    machine = Machine(2_000, 3_000, 1.3, few=1)
+    machine.run(10)
+    assert machine.crew.limit == 1
+    assert [machine.crew.works(number) for number in range(3)] == [True, False, False]
 
 
 def test_a_small_crew_is_left_alone() -> None:

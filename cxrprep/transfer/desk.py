@@ -1,0 +1,69 @@
+"""What one worker has for itself: a buffer, and the item that comes next, which may have been asked for already.
+
+A server needs a moment for each answer. So as soon as the last bytes of a file are here the next one is asked for over
+the same connection, and its answer is on its way while those bytes are written, digested and put in place. To leave
+that to another worker would cost a change of threads for each file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.transfer.limits import Slot
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from cxrprep.plan import Item
+    from cxrprep.sources.base import AsksAhead
+
+_BUFFER: Final = 1 << 18
+
+
+class Desk:
+    """One worker's own; used by one thread.
+
+    ``slots`` counts the connections that may be open at once. ``upcoming`` takes the next item that may be asked for
+    ahead; ``source`` is ``None`` when nothing is to be.
+    """
+
+    def __init__(
+        self, slots: threading.Semaphore, source: AsksAhead | None, upcoming: Callable[[], Item | None]
+    ) -> None:
+        self.buffer = memoryview(bytearray(_BUFFER))
+        self._slots = slots
+        self._source = source
+        self._upcoming = upcoming
+        self._next: Item | None = None
+        self._asked: tuple[Item, Slot] | None = None
+
+    def take(self) -> Item | None:
+        """The item that this worker has taken for next, if any; it is no longer here then."""
+        item, self._next = self._next, None
+        return item
+
+    def slot(self, item: Item) -> Slot:
+        """The slot over which ``item`` was asked for, or one to wait for."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return Slot(self._slots)
+        assert asked[0] is item
+        return asked[1]
+
+    def go_on(self, slot: Slot) -> None:
+        """Nothing more comes over ``slot`` for this file: ask for the next one over it, or let others have it."""
+        if self._source is not None and self._next is None:
+            item = self._next = self._upcoming()
+            if item is not None and self._source.ask(item.file):
+                self._asked = item, slot.hand_over()
+                return
+        slot.release()
+
+    def withdraw(self, item: Item | None = None) -> None:
+        """Drop what was asked for, unless it is ``item``; it stays the next one."""
+        if self._asked is not None and self._asked[0] is not item:
+            (asked, slot), self._asked = self._asked, None
+            assert self._source is not None
+            self._source.withdraw(asked.file)
+            slot.release()
