@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FEW: Final = 2
-# Where each worker asks ahead none has to wait while another one works.
+# Where workers ask ahead none has to wait while another one works.
 FEW_AHEAD: Final = 1
+# What either has under way at once.
+_UNDER_WAY: Final = 2
 # Below these nothing is to be won: the process waits, or the files are large.
 _BUSY: Final = 0.8
 _FILES_A_SECOND: Final = 400
@@ -67,7 +69,7 @@ class Crew:
         return number >= self.limit
 
     def took(self, seconds: float) -> None:
-        """Hear how long an item took that was fetched; from any worker."""
+        """Hear how long it was from the request for an item to its end; from any worker."""
         self._quickest = min(self._quickest, seconds)
 
     def look(self, done: int) -> None:
@@ -78,7 +80,7 @@ class Crew:
             return
         rate = (done - self._had) / elapsed
         usage = (self._busy() - self._spent) / elapsed
-        most_by_few = self._few / self._quickest if self._quickest else math.inf
+        most_by_few = _UNDER_WAY / self._quickest if self._quickest else math.inf
         self._since, self._spent, self._had, self._quickest = now, self._busy(), done, math.inf
         if now < self._settled_until:
             return

@@ -7,6 +7,7 @@ that to another worker would cost a change of threads for each file.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.transfer.limits import Slot
@@ -25,7 +26,8 @@ class Desk:
     """One worker's own; used by one thread.
 
     ``slots`` counts the connections that may be open at once. ``upcoming`` takes the next item that may be asked for
-    ahead; ``source`` is ``None`` when nothing is to be.
+    ahead; ``source`` is ``None`` when nothing is to be. ``begun`` is the moment, on the monotonic clock, when the
+    present item was asked for, or else taken.
     """
 
     def __init__(
@@ -37,10 +39,13 @@ class Desk:
         self._upcoming = upcoming
         self._next: Item | None = None
         self._asked: tuple[Item, Slot] | None = None
+        self._asked_at = 0.0
+        self.begun = 0.0
 
     def take(self) -> Item | None:
         """The item that this worker has taken for next, if any; it is no longer here then."""
         item, self._next = self._next, None
+        self.begun = self._asked_at if self._asked is not None else time.monotonic()
         return item
 
     def slot(self, item: Item) -> Slot:
@@ -56,7 +61,7 @@ class Desk:
         if self._source is not None and self._next is None:
             item = self._next = self._upcoming()
             if item is not None and self._source.ask(item.file):
-                self._asked = item, slot.hand_over()
+                self._asked, self._asked_at = (item, slot.hand_over()), time.monotonic()
                 return
         slot.release()
 

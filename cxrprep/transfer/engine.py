@@ -278,10 +278,9 @@ class Transfer:
                     item = work.take()
                 if item is None:
                     return
-                begun = time.monotonic()
                 try:
                     outcome = worker.work(item, desk)
-                    crew.took(time.monotonic() - begun)
+                    crew.took(time.monotonic() - desk.begun)
                 except Stopped:
                     work.give_back(item)
                     return

@@ -11,7 +11,7 @@ class Machine:
     """So many items a second with all workers and with few, at so much of a processor."""
 
     def __init__(
-        self, everybody: float, less: float, usage: float, count: int = 16, quickest: float = 0.0005, few: int = FEW
+        self, everybody: float, less: float, usage: float, *, count: int = 16, quickest: float = 0.0005, few: int = FEW
     ) -> None:
         self.now = self.spent = self.done = 0.0
         self.speeds, self.usage, self.quickest = (everybody, less), usage, quickest
