@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import errno
-import gc
 import importlib
 import os
 import signal
@@ -58,10 +57,6 @@ Begin with:
 A first look that needs no account:
   cxrprep download nih-chestxray14 --limit 100 --dry-run
 """
-
-
-# New objects after which Python looks for cycles.
-_OBJECTS: Final = 10_000
 
 
 class _Terminated(KeyboardInterrupt):
@@ -264,9 +259,7 @@ class _Ended:
 
 
 def main() -> NoReturn:
-    """The entry point of the program."""
-    # Python looks for cycles after 700 new objects: fifty times before a download has its list.
-    gc.set_threshold(_OBJECTS)
+    """What the program does, whatever started it."""
     ended = _Ended()
     # Handlers run in turn, the last registered first: this one, the first, sees all others done and threads joined.
     atexit.register(ended.leave)

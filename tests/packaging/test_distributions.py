@@ -75,7 +75,7 @@ def test_the_metadata_says_what_pyproject_says(checked: Path) -> None:
         (name,) = (n for n in zipped.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(zipped.read(name))
         (points,) = (n for n in zipped.namelist() if n.endswith(".dist-info/entry_points.txt"))
-        assert b"cxrprep = cxrprep.cli.app:main" in zipped.read(points)
+        assert b"cxrprep = cxrprep.__main__:main" in zipped.read(points)
     assert metadata["Requires-Python"] == PYPROJECT["project"]["requires-python"]
     assert set(metadata.get_all("Provides-Extra", [])) == set(PYPROJECT["project"]["optional-dependencies"])
     assert metadata["License-Expression"] == "MIT"
