@@ -3,13 +3,13 @@
 import gc
 from typing import Final, NoReturn
 
-# New objects after which Python looks for cycles. Loading a verb makes 70,000, none of them in one.
+# New objects after which Python looks for cycles. Loading a verb makes 40,000, and few of them are in one.
 _OBJECTS: Final = 100_000
 
 
 def main() -> NoReturn:
     """Start the command line."""
-    # By default Python looks after 700: a hundred times before a download has its list, a fifteenth of all that time.
+    # By default Python looks after 700: fifty times before a download has its list, a twentieth of all that time.
     gc.set_threshold(_OBJECTS)
     from cxrprep.cli.app import main as start
 

@@ -89,7 +89,8 @@ class Wire:
             if _QUICKACK is not None:
                 # A request makes Linux take the connection for a dialogue and hold its acknowledgements back for 40 ms,
                 # for which a server waits whose window is full: one small file in 150, over a fast line.
-                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         except BlockingIOError:
             raise TimeoutError from None
 

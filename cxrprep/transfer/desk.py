@@ -50,11 +50,10 @@ class Desk:
 
     def slot(self, item: Item) -> Slot:
         """The slot over which ``item`` was asked for, or one to wait for."""
+        # An attempt that failed after its last bytes has asked for the next item already.
+        self.withdraw(item)
         asked, self._asked = self._asked, None
-        if asked is None:
-            return Slot(self._slots)
-        assert asked[0] is item
-        return asked[1]
+        return Slot(self._slots) if asked is None else asked[1]
 
     def go_on(self, slot: Slot) -> None:
         """Nothing more comes over ``slot`` for this file: ask for the next one over it, or let others have it."""

@@ -58,6 +58,10 @@ def _corrupt(faults: Faults) -> None:
     faults.corrupt = 1
 
 
+def _short(faults: Faults) -> None:
+    faults.short, faults.shorts = 300, 1
+
+
 def _broken(faults: Faults) -> None:
     faults.statuses = [500]
 
@@ -65,7 +69,11 @@ def _broken(faults: Faults) -> None:
 @pytest.mark.parametrize(
     ("fault", "connections"),
     # A file may be wrong once; with several at once the same one could be hit twice.
-    [(_corrupt, 1), *((fault, connections) for fault in (_hang_up, _busy, _cut, _broken) for connections in (1, 3))],
+    [
+        (_corrupt, 1),
+        (_short, 1),
+        *((fault, connections) for fault in (_hang_up, _busy, _cut, _broken) for connections in (1, 3)),
+    ],
 )
 def test_a_fault_costs_its_own_file_a_second_request(
     tmp_path: Path, fault: Callable[[Faults], None], connections: int
