@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -227,6 +228,8 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
         **more,
     )
     _say_missing(job, selection, made.unmet, "match no image of the mirror")
+    if made.in_place:
+        _say_packed(job, made)
     if holdings.wanted_again:
         message = (
             f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
@@ -401,6 +404,18 @@ def _spare_what_was_here(job: Job) -> None:
                     f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
                     hint=f"leave it out, or name another folder and --source {root}",
                 )
+
+
+def _say_packed(job: Job, made: Plan) -> None:
+    """Say what to do where a folder that is adopted holds archives and none of what is in them."""
+    packed = [item.dest for item in made if job.unpacks(item.dest)]
+    if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
+        where = shlex.quote(str(job.folder.root))
+        what = f"{packed[0]} stays packed here; to have its images"
+        if len(packed) > 1:
+            what = f"{len(packed)} archives stay packed here; to have their images"
+        message = f"{what}: cxrprep download {job.spec.name} FOLDER --source {where}"
+        job.on_event(Note("download", message, "warning"))
 
 
 def _in_place(job: Job) -> bool:

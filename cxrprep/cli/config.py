@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,9 @@ def init(invocation: Invocation, file: Path | None, force: bool) -> None:
         raise UsageError(f"{path} is there already", hint="name another file, or --force")
     dataset = find_dataset(invocation.job.dataset).name if invocation.job.dataset else ""
     path.write_text(template(dataset), encoding="utf-8")
+    word = shlex.quote(str(path))
     invocation.out.text(
-        f"Wrote {path}. Fill it in, then: cxrprep config check {path} && cxrprep run {path}", {"file": str(path)}
+        f"Wrote {path}. Fill it in, then: cxrprep config check {word} && cxrprep run {word}", {"file": str(path)}
     )
 
 

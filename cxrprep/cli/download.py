@@ -91,12 +91,12 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         if planned is not None and (dry_run or save_plan):
             return _said(invocation, planned, save_plan)
         result = perform(invocation, sink, planned)
-    root = invocation.root
+    where = invocation.where
     return invocation.out.result(
-        f"Downloaded {invocation.job.dataset} into {root}",
+        f"Downloaded {invocation.job.dataset} into {invocation.root}",
         result,
         command="download",
-        following=(f"cxrprep verify {root}", f"cxrprep extract-labels {root}"),
+        following=(f"cxrprep verify {where}", f"cxrprep extract-labels {where}"),
     )
 
 

@@ -89,9 +89,8 @@ def command(
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
-    root = invocation.root
-    following = () if reports else (f"cxrprep convert {root} --recipe square-224",)
-    return invocation.out.result(f"Labels of {root}", result, command="extract-labels", following=following)
+    following = () if reports else (f"cxrprep convert {invocation.where} --recipe square-224",)
+    return invocation.out.result(f"Labels of {invocation.root}", result, command="extract-labels", following=following)
 
 
 def show_comparison(invocation: Invocation, tables: tuple[Path, Path], key: str | None) -> int:

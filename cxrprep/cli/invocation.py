@@ -114,6 +114,13 @@ class Invocation:
         return self.path(self.job.state)
 
     @property
+    def where(self) -> str:
+        """The folder as commands name it: quoted for a shell, with ``--state`` where the record lies elsewhere."""
+        import shlex
+
+        return shlex.join([str(self.root), *(["--state", str(self.state)] if self.state else [])])
+
+    @property
     def shard(self) -> Shard | None:
         """The part of ``--shard``."""
         from cxrprep.model import Shard

@@ -34,9 +34,8 @@ def command(invocation: Invocation) -> int:
     """Build the manifest of ROOT again; every other verb leaves it current, so this is for other labels or splits."""
     with invocation.events() as sink:
         result = perform(invocation, sink)
-    return invocation.out.result(
-        f"Manifest of {invocation.root}", result, command="manifest", following=(f"cxrprep report {invocation.root}",)
-    )
+    following = (f"cxrprep report {invocation.where}",)
+    return invocation.out.result(f"Manifest of {invocation.root}", result, command="manifest", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

@@ -49,10 +49,8 @@ def command(invocation: Invocation) -> int:
     """
     with invocation.events() as sink:
         result = perform(invocation, sink)
-    root = invocation.root
-    return invocation.out.result(
-        f"Verified {root}", result, command="verify", following=(f"cxrprep extract-labels {root}",)
-    )
+    following = (f"cxrprep extract-labels {invocation.where}",)
+    return invocation.out.result(f"Verified {invocation.root}", result, command="verify", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

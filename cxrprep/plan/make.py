@@ -78,7 +78,7 @@ def make_plan(
     ``images`` is the tables' answer to a selection by split, view or label. ``published`` adds the sizes and digests
     that the publisher states and the listing does not, by release path. ``excused`` files are known to differ from
     what is published, so their digest is not asked for. ``unpack`` says which release paths are archives to be
-    unpacked. ``in_place`` adopts the files where they lie.
+    unpacked. ``in_place`` adopts the files where they lie, archives as they are.
 
     Raises ``NothingSelectedError`` when the selection wants nothing, ``UsageError`` when it draws from archives
     although the tables were not asked which images there are.
@@ -99,10 +99,13 @@ def make_plan(
         plain = [item for item in tables if not item.archive]
         _decide(plain, holdings)
         _decide(chosen, holdings)
-        _decide_archives(archives, holdings, _member_wanted(choice, layout))
-    if in_place:
-        for item in (*plain, *archives, *chosen):
-            item.archive = False
+        if in_place:
+            # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
+            _decide(archives, holdings)
+            for item in archives:
+                item.archive = False
+        else:
+            _decide_archives(archives, holdings, _member_wanted(choice, layout))
     return Plan(
         dataset=dataset,
         release=release,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -79,7 +80,7 @@ class VerifyReport:
             if count > len(examples):
                 lines.append(f"and {count - len(examples):,} more, in {self.path}")
             if examples and examples[0].hint and examples[0].level in (Level.ERROR, Level.WARNING):
-                lines.append(f"({examples[0].hint.replace('ROOT', str(self.root))})")
+                lines.append(f"({examples[0].hint.replace('ROOT', shlex.quote(str(self.root)))})")
             shown.append((str(kind), "\n".join(lines)))
         files = self.files
         shown.append(("files", f"{files.here:,} here, {_size(files.size_here)}"))

@@ -305,6 +305,34 @@ def test_a_read_only_folder_is_adopted_where_it_lies(tmp_path: Path, mimic: Path
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih: Path) -> None:
+    lab = archived(tmp_path / "my lab", nih)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in lab.iterdir()}
+    done = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
+    assert done.code == 0
+    assert "images_001.tar.gz stays packed here" in done.stderr
+    assert f"cxrprep download nih-chestxray14 FOLDER --source '{lab}'" in done.stderr
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
+    with Record.open(lab) as record:
+        assert record.entries["images_001.tar.gz"].digest is not None
+    ok("download", "nih-chestxray14", tmp_path / "root", "--source", lab)
+    assert len(list((tmp_path / "root" / "images").iterdir())) == len(list((nih / "images").iterdir()))
+    # Where somebody unpacked them there is nothing to say.
+    shutil.copytree(nih / "images", lab / "images")
+    done = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
+    assert done.code == 0
+    assert "packed" not in done.stderr
+
+
+def test_the_next_commands_can_be_pasted(tmp_path: Path, nih: Path) -> None:
+    lab, root, state = tmp_path / "lab", tmp_path / "my nih", tmp_path / "my state"
+    shutil.copytree(nih, lab)
+    done = cxrprep("download", "nih-chestxray14", root, "--source", lab)
+    assert f"cxrprep extract-labels '{root}'\n" in done.stdout
+    done = cxrprep("extract-labels", lab, "--state", state)
+    assert f"cxrprep convert {lab} --state '{state}' --recipe square-224\n" in done.stdout
+
+
 def test_converted_on_arrival_and_only_the_small_ones_stay(tmp_path: Path, nih: Path) -> None:
     root = tmp_path / "nih"
     words = ("download", "nih-chestxray14", root, "--source", nih, "--then", "square-224", "--discard-raw")
