@@ -59,7 +59,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.ALTERED: (Level.ERROR, _FETCH),
     Kind.ZERO_BYTE: (Level.ERROR, _FETCH),
     Kind.UPSTREAM_MISMATCH: (Level.NOTE, "for the publisher's own bytes, fetch these files from another mirror"),
-    Kind.UNPROVEN: (Level.NOTE, "no sum is published and none is recorded; a download over this folder records them"),
+    Kind.UNPROVEN: (Level.NOTE, "to have them recorded as they are: cxrprep download DATASET ROOT --source ROOT"),
     Kind.EXTRA: (Level.WARNING, "the release has no such file: move it out of the folder"),
     Kind.LEFTOVER: (Level.WARNING, "an interrupted or careless tool left it: it can be removed"),
     Kind.UNFINISHED: (Level.NOTE, "run the download again: it goes on where it stopped"),

@@ -70,6 +70,9 @@ class VerifyReport:
             return f"all {self.files.here:,} files here have the bytes that they should have"
         return f"nothing wrong in what was checked: {self.files.proven:,} of {self.files.here:,} files are proven"
 
+    def _filled(self, hint: str) -> str:
+        return hint.replace("DATASET", self.dataset).replace("ROOT", shlex.quote(str(self.root)))
+
     def rows(self) -> list[tuple[str, str]]:
         """What to show people: a label and a sentence a line; the gravest findings first, with some examples each."""
         shown = [("verdict", self.verdict)]
@@ -79,8 +82,8 @@ class VerifyReport:
             lines += [": ".join(part for part in (one.path, one.detail) if part) for one in examples]
             if count > len(examples):
                 lines.append(f"and {count - len(examples):,} more, in {self.path}")
-            if examples and examples[0].hint and examples[0].level in (Level.ERROR, Level.WARNING):
-                lines.append(f"({examples[0].hint.replace('ROOT', shlex.quote(str(self.root)))})")
+            if examples and examples[0].hint:
+                lines.append(f"({self._filled(examples[0].hint)})")
             shown.append((str(kind), "\n".join(lines)))
         files = self.files
         shown.append(("files", f"{files.here:,} here, {_size(files.size_here)}"))

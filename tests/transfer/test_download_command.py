@@ -324,6 +324,22 @@ def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih
     assert "packed" not in done.stderr
 
 
+def test_verify_says_how_a_copy_is_recorded_and_then_knows_what_changed(tmp_path: Path, nih: Path) -> None:
+    lab = tmp_path / "lab"
+    shutil.copytree(nih, lab)
+    done = cxrprep("verify", lab)
+    assert done.code == 0
+    assert f"cxrprep download nih-chestxray14 {lab} --source {lab})" in " ".join(done.stdout.split())
+    ok("download", "nih-chestxray14", lab, "--source", lab)
+    table = lab / "test_list.txt"
+    table.write_bytes(table.read_bytes()[::-1])
+    (lab / "BBox_List_2017.csv").unlink()
+    found = cxrprep("verify", lab)
+    assert found.code == 4
+    assert "test_list.txt: its bytes are not those that were recorded" in found.stdout
+    assert "BBox_List_2017.csv" in found.stdout
+
+
 def test_the_next_commands_can_be_pasted(tmp_path: Path, nih: Path) -> None:
     lab, root, state = tmp_path / "lab", tmp_path / "my nih", tmp_path / "my state"
     shutil.copytree(nih, lab)
