@@ -14,6 +14,7 @@ from cxrprep.api.planning import (
     FetchOptions,
     Job,
     again,
+    in_place,
     listed,
     made_of,
     opened,
@@ -188,11 +189,14 @@ def fetch_again(
     chosen = replace(options or FetchOptions(), then="", discard_raw=False)
     place = find_place(folder.spec, mirror, folder.release)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
-    for path in wanted:
-        # What is here is wrong: forgotten and set aside, it counts as not here, and a plan fetches it.
-        folder.record.forget(path)
-        set_aside(folder, path)
     job = Job(folder, place, stream, chosen, None, on_event)
+    if in_place(job):
+        stream.close()
+        return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")
+    for path in wanted:
+        # What is here is wrong: set aside it counts as not here, and a plan fetches it. The record keeps what it knows,
+        # for it may not come.
+        set_aside(folder, path)
     try:
         with transfer_of(job) as transfer:
             names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))

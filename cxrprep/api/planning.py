@@ -224,7 +224,7 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
         published=job.published,
         excused=job.excused,
         unpack=job.unpacks,
-        in_place=_in_place(job),
+        in_place=in_place(job),
         **more,
     )
     _say_missing(job, selection, made.unmet, "match no image of the mirror")
@@ -386,7 +386,7 @@ def _spare_what_was_here(job: Job) -> None:
     """Refuse to drop images after their conversion that somebody else put into the folder."""
     root, record = job.folder.root, job.folder.record
     held = record.header.mirror
-    if _in_place(job) or (held and Path(held).resolve() == root.resolve()):
+    if in_place(job) or (held and Path(held).resolve() == root.resolve()):
         raise UsageError(
             f"{root} is the mirror itself: --discard-raw would delete the originals",
             hint=f"leave it out, or name another folder and --source {root}",
@@ -418,7 +418,7 @@ def _say_packed(job: Job, made: Plan) -> None:
         job.on_event(Note("download", message, "warning"))
 
 
-def _in_place(job: Job) -> bool:
+def in_place(job: Job) -> bool:
     """Whether the mirror is the very folder: then its files stay where they lie, and are recorded."""
     root = job.folder.root
     return job.place.url.startswith("file:") and root.exists() and Path(job.source.address).resolve() == root.resolve()

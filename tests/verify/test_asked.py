@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,32 @@ def test_a_download_that_was_cut_off_leaves_files_missing_and_repair_brings_them
     mended = api.verify(root, repair=True).value
     assert found(mended) == [("repaired", path) for path in listed[:2]]
     assert (mended.exit_code, api.verify(root).value.counts) == (0, {})
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_a_repair_that_brings_nothing_takes_no_knowledge_away(tmp_path: Path, itself: bool) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    nih(mirror)
+    if itself:
+        mirror.rename(root)
+    api.download("nih-chestxray14", root, source=str(root if itself else mirror))
+    if not itself:
+        shutil.rmtree(mirror)
+        mirror.mkdir()
+    table = root / "test_list.txt"
+    table.write_bytes(table.read_bytes()[::-1])
+    (root / "BBox_List_2017.csv").unlink()
+    wrong = [("altered", "test_list.txt"), ("missing", "BBox_List_2017.csv")]
+    for repair in (False, True, True, False):
+        report = api.verify(root, repair=repair).value
+        assert sorted(found(report)) == wrong
+        assert report.exit_code == 4
+    if itself:
+        report = api.verify(root, repair=True).value
+        assert {one.detail.rpartition("; ")[2] for one in report.findings} == {
+            "it could not be fetched: the folder is the mirror itself: name another one with --source"
+        }
+    assert table.exists()
 
 
 @pytest.mark.parametrize("take", [slice(0, 3)])
