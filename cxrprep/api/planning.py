@@ -19,6 +19,7 @@ from cxrprep.model import Selection
 from cxrprep.paths import is_archive
 from cxrprep.plan import Plan, draw, make_plan
 from cxrprep.plan.choice import plain_id
+from cxrprep.plan.items import CHANGED
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.transfer.engine import Transfer, TransferOptions
@@ -230,6 +231,7 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
     _say_missing(job, selection, made.unmet, "match no image of the mirror")
     if made.in_place:
         _say_packed(job, made)
+        _say_changed(job, made)
     if holdings.wanted_again:
         message = (
             f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
@@ -415,6 +417,17 @@ def _say_packed(job: Job, made: Plan) -> None:
         if len(packed) > 1:
             what = f"{len(packed)} archives stay packed here; to have their images"
         message = f"{what}: cxrprep download {job.spec.name} FOLDER --source {where}"
+        job.on_event(Note("download", message, "warning"))
+
+
+def _say_changed(job: Job, made: Plan) -> None:
+    """Say which files of a folder that is adopted again may not be what was recorded of them."""
+    changed = [item.dest for item in made if item.reason == CHANGED]
+    if changed:
+        what = changed[0] if len(changed) == 1 else f"{len(changed)} files, such as {changed[0]}"
+        message = (
+            f"size or time is not as recorded: {what}; the record stays as it is, and verify says whether it holds"
+        )
         job.on_event(Note("download", message, "warning"))
 
 

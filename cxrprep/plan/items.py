@@ -55,6 +55,8 @@ class Item:
         return None if self.file.size is None else max(self.file.size - self.have, 0)
 
 
+# Why a file that is adopted is kept although its size or time differs.
+CHANGED: Final = "size or time not as recorded"
 MOVING: Final = frozenset({Action.FETCH, Action.RESUME, Action.REFETCH})
 
 # What people report of the public mirrors, in bytes a second for one connection.

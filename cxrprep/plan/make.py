@@ -11,7 +11,7 @@ from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.paths import is_archive, safe_path
 from cxrprep.plan.choice import Choice, draw, report_of
-from cxrprep.plan.items import Action, Item, Plan
+from cxrprep.plan.items import CHANGED, Action, Item, Plan
 from cxrprep.sources.sums import NAMES as SUMS_NAMES
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ def make_plan(
             _decide(archives, holdings)
             for item in archives:
                 item.archive = False
+            for item in (*plain, *archives, *chosen):
+                if item.action is Action.REFETCH:
+                    # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
+                    item.action, item.reason = Action.KEEP, CHANGED
         else:
             _decide_archives(archives, holdings, _member_wanted(choice, layout))
     return Plan(

@@ -334,8 +334,16 @@ def test_verify_says_how_a_copy_is_recorded_and_then_knows_what_changed(tmp_path
     table = lab / "test_list.txt"
     table.write_bytes(table.read_bytes()[::-1])
     (lab / "BBox_List_2017.csv").unlink()
+    (lab / "train_val_list.txt").write_bytes(b"another size")
+    before = table.read_bytes()
+    again = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
+    assert again.code == 0
+    assert "not as recorded: 2 files, such as test_list.txt" in again.stderr
+    assert not list((lab / ".cxrprep" / "parts").glob("*"))
+    assert table.read_bytes() == before
     found = cxrprep("verify", lab)
     assert found.code == 4
+    assert "train_val_list.txt" in found.stdout
     assert "test_list.txt: its bytes are not those that were recorded" in found.stdout
     assert "BBox_List_2017.csv" in found.stdout
 
