@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _SYNC_SECONDS: Final = 1.0
+_LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
@@ -101,9 +102,6 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-_LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Journal:

@@ -143,6 +143,11 @@ class Place:
     mirror: Mirror | None = None
 
 
+def folder_words(root: Path, home: Path) -> list[str]:
+    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``."""
+    return [str(root), *(["--state", str(home)] if home != root else [])]
+
+
 def find_place(spec: DatasetSpec, source: str | None, release: str | None = None) -> Place:
     """The mirror that ``--source`` means: a name of the catalog, an address, or a folder; the default for ``None``.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folders import Folder, open_folder
+from cxrprep.api.folders import Folder, folder_words, open_folder
 from cxrprep.api.results import Result
 from cxrprep.lock.asked import asked
 from cxrprep.manifest import FAILURES_NAME
@@ -234,9 +234,7 @@ def _rows(path: Path) -> int:
 
 
 def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
-    where = shlex.quote(str(folder.root))
-    if folder.home != folder.root:
-        where += f" --state {shlex.quote(str(folder.home))}"
+    where = shlex.join(folder_words(folder.root, folder.home))
     by_name = {stage.name: stage for stage in stages}
     if by_name["download"].state == "incomplete":
         again = any(stage.missing or stage.partial for stage in parts)
@@ -258,9 +256,7 @@ def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[Stag
 def again_command(folder: Folder) -> str:
     """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own."""
     header = folder.record.header
-    words = ["cxrprep", "download", folder.spec.name, str(folder.root)]
-    if folder.home != folder.root:
-        words += ["--state", str(folder.home)]
+    words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
     selection = header.selections[-1] if header.selections else Selection()
     return " ".join([shlex.join(words), *_selecting(selection)])
 

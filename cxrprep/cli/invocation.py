@@ -115,10 +115,12 @@ class Invocation:
 
     @property
     def where(self) -> str:
-        """The folder as commands name it: quoted for a shell, with ``--state`` where the record lies elsewhere."""
+        """The folder as commands name it, quoted for a shell."""
         import shlex
 
-        return shlex.join([str(self.root), *(["--state", str(self.state)] if self.state else [])])
+        from cxrprep.api.folders import folder_words
+
+        return shlex.join(folder_words(self.root, self.state or self.root))
 
     @property
     def shard(self) -> Shard | None:

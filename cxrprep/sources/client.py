@@ -177,16 +177,16 @@ class HttpClient:
         try:
             endpoint, target = split_url(url)
             wire = self._connections.idle(endpoint)
-            if wire is None:
-                return False
-            opened = self._logins.gate(endpoint).opened(_NONE)
-            target, lines = self._request(_Place(url, endpoint, target), opened)
-            try:
-                wire.request("GET", target, lines)
-            except _BROKEN:
-                self._connections.drop(wire)
-                return False
         except CxrprepError:
+            return False
+        if wire is None:
+            return False
+        opened = self._logins.gate(endpoint).opened(_NONE)
+        target, lines = self._request(_Place(url, endpoint, target), opened)
+        try:
+            wire.request("GET", target, lines)
+        except _BROKEN:
+            self._connections.drop(wire)
             return False
         self._asked[url] = lines, wire
         return True

@@ -62,11 +62,11 @@ class Crew:
 
     def park(self, number: int) -> bool:
         """Wait a moment if worker ``number`` is not to work now; whether it is not."""
-        if number < self.limit:
+        if self.works(number):
             return False
         with self._changed:
             self._changed.wait(_PARKED_SECONDS)
-        return number >= self.limit
+        return not self.works(number)
 
     def took(self, seconds: float) -> None:
         """Hear how long it was from the request for an item to its end; from any worker."""

@@ -98,7 +98,6 @@ class Fetcher:
         """
         moved = 0
         for last in (False, True):
-            desk.withdraw(item)
             partial = self._parts.open(item.dest)
             meter = Meter(
                 item.dest,
@@ -147,7 +146,7 @@ class Fetcher:
                 persistence=self._persistence, stop=self._stop, slots=self._slots,
             )  # fmt: skip
             try:
-                with self._slots:
+                with desk.slot(item):
                     way = self._expect(item, _Way(), split.begin())
                     way.digest = split.run(way.algorithm, desk.buffer)
             except SplitRefused:
