@@ -143,8 +143,9 @@ def img2dataset_steps(side: int, form: str, quality: int) -> Contestant:
 
 def ours(recipe: str, *, known: bool = True) -> Round:
     """What a worker process of ``cxrprep convert`` does with a batch."""
-    from cxrprep.images.convert import ConvertItem, Task, convert_batch
-    from cxrprep.images.places import place_of
+    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.convert import convert_batch
+    from cxrprep.images.local_files import place_of
     from cxrprep.images.recipe import load_recipe
     from cxrprep.model import Digest
 
@@ -291,7 +292,7 @@ def error(files: list[str], exact: str, fast: str) -> str:
     """How far a fast variant is from the exact recipe, in levels of 255."""
     import numpy as np
 
-    from cxrprep.images.reading import decode
+    from cxrprep.images.decode import decode
     from cxrprep.images.recipe import load_recipe
 
     apart = []
@@ -378,8 +379,9 @@ def rows_of(field: Field, files: dict[str, list[str]], wanted: set[str], peer: s
 
 def scaling(field: Field, files: list[str]) -> Row:
     """Images a second by two processes over those by one: wall time, so judged only where four cores are free."""
-    from cxrprep.engine import Engine
-    from cxrprep.images.convert import ConvertItem, convert
+    from cxrprep.executors import Engine
+    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.images.convert import convert
     from cxrprep.images.recipe import load_recipe
     from cxrprep.model import Digest
 

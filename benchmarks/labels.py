@@ -66,7 +66,7 @@ def ours(dataset: str, folder: Path, out: Path) -> Callable[[], object]:
     import pyarrow.csv
     import pyarrow.parquet  # imports apart
 
-    from cxrprep.datasets.spec import find_dataset
+    from cxrprep.datasets.catalog import find_dataset
     from cxrprep.labels.extract import extract_labels
 
     spec = find_dataset(dataset)
@@ -206,7 +206,7 @@ def xrv(python: str, dataset: str, path: Path) -> Callable[[], float]:
 
 def chexpert_tables(folder: Path, given: Path | None, *, small: bool) -> Path:
     """A folder with ``train.csv``."""
-    from tests.releases.chexpert import PATIENTS, Chexpert
+    from tests.generators.full.chexpert import PATIENTS, Chexpert
 
     folder.mkdir()
     if given is not None:
@@ -225,7 +225,7 @@ def nih_tables(folder: Path, given: Path | None, *, small: bool) -> Path:
         for name in names:
             (folder / name).write_bytes((given / name).read_bytes())
         return folder
-    from tests.releases.nih_chestxray14 import Nih
+    from tests.generators.full.nih_chestxray14 import Nih
 
     release = Nih.generate(NIH_IMAGES // 20 if small else NIH_IMAGES)
     train_val, test = release.lists()
@@ -238,7 +238,7 @@ def nih_tables(folder: Path, given: Path | None, *, small: bool) -> Path:
 
 def mimic_tables(folder: Path, *, small: bool) -> Path:
     """A folder with the tables of MIMIC-CXR-JPG and the lists of MIMIC-CXR, without sums, images and reports."""
-    from tests.releases.mimic_cxr import Mimic
+    from tests.generators.full.mimic_cxr import Mimic
 
     release = Mimic.generate(MIMIC_IMAGES // 20 if small else MIMIC_IMAGES)
     tables = {

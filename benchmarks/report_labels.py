@@ -29,10 +29,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from benchmarks.measuring import PROGRAM, Row, arguments, finish, in_turn, measure  # noqa: E402  # as elsewhere here
-from cxrprep.labels.compare import agreement_of  # noqa: E402
-from cxrprep.labels.report.labeler import Labeler  # noqa: E402
-from cxrprep.labels.report.rules import OBSERVATIONS  # noqa: E402
-from cxrprep.machine import available_cores  # noqa: E402
+from cxrprep.labels.agreement import agreement_of  # noqa: E402
+from cxrprep.labels.nlp.labeler import Labeler  # noqa: E402
+from cxrprep.labels.nlp.ruleset import OBSERVATIONS  # noqa: E402
+from cxrprep.system import available_cores  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

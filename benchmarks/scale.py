@@ -3,7 +3,7 @@
 usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--work DIR] [--json FILE]
 
 DATASET is mimic-cxr-jpg (default), mimic-cxr, chexpert or nih-chestxray14. Generates a release of each size in the real
-layout (``tests/releases``), serves MIMIC's under PhysioNet's rules on loopback, runs the commands a user would type and
+layout (``tests/generators/full``), serves MIMIC's under PhysioNet's rules on loopback, runs the commands of a user and
 prints a table. A stage that fails ends the run: nothing is measured that does not work.
 """
 
@@ -25,8 +25,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from benchmarks.measuring import PROGRAM, Cost, measure  # noqa: E402  # the project's root must be on the path first
-from tests.releases.__main__ import write  # noqa: E402  # likewise
-from tests.releases.server import PASSWORD, USER  # noqa: E402  # likewise
+from tests.generators.full.__main__ import write  # noqa: E402  # likewise
+from tests.generators.full.server import PASSWORD, USER  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def served(dataset: str, release: Path) -> Iterator[tuple[str, dict[str, str]]]:
     if not dataset.startswith("mimic"):
         yield str(release), {}
         return
-    words = [sys.executable, "-m", "tests.releases.server", str(release)]
+    words = [sys.executable, "-m", "tests.generators.full.server", str(release)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as server:
         assert server.stdout is not None
         address = server.stdout.readline().strip()

@@ -35,8 +35,8 @@ from benchmarks.measuring import (  # noqa: E402  # the project's root must be o
     measure,
     program_version,
 )
-from cxrprep.lock import FileEntry, Origin, Record  # noqa: E402  # likewise
 from cxrprep.model import Digest  # noqa: E402  # likewise
+from cxrprep.record import FileEntry, Origin, Record  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,7 +121,7 @@ def sha256sum(root: Path) -> Cost:
 def hashing(root: Path) -> float:
     """Seconds of wall time in which a process that has started reads and digests all files, on all cores."""
     program = (
-        "import sys, time; from pathlib import Path; from cxrprep.verify.hashing import Job, hash_files\n"
+        "import sys, time; from pathlib import Path; from cxrprep.verification.hashing import Job, hash_files\n"
         "root = Path(sys.argv[1])\n"
         "jobs = [Job(line[65:].rstrip(), 0) for line in (root / 'SHA256SUMS.txt').open()]\n"
         "jobs = [Job(job.path, (root / job.path).stat().st_size) for job in jobs]\n"

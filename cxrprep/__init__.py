@@ -7,25 +7,18 @@ are first used, so that importing this package costs nothing.
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from cxrprep._version import __version__
 
 if TYPE_CHECKING:
-    from cxrprep.api import (
-        build_manifest,
-        convert,
-        download,
-        export,
-        extract_labels,
-        label_report,
-        load,
-        plan,
-        verify,
-    )
+    from cxrprep.api.convert import convert
+    from cxrprep.api.download import download, plan
+    from cxrprep.api.export import export, load
+    from cxrprep.api.labels import build_manifest, extract_labels
+    from cxrprep.api.report_labels import label_report
+    from cxrprep.api.verify import verify
     from cxrprep.model import Selection
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Selection",
@@ -41,29 +34,28 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {"Selection": "cxrprep.model"}
+_MODULES: Final = {
+    "Selection": "cxrprep.model",
+    "build_manifest": "cxrprep.api.labels",
+    "convert": "cxrprep.api.convert",
+    "download": "cxrprep.api.download",
+    "export": "cxrprep.api.export",
+    "extract_labels": "cxrprep.api.labels",
+    "label_report": "cxrprep.api.report_labels",
+    "load": "cxrprep.api.export",
+    "plan": "cxrprep.api.download",
+    "verify": "cxrprep.api.verify",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module 'cxrprep' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES.get(name, "cxrprep.api")), name)
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package. Two of its rooms, ``plan`` and ``verify``, have a verb's name; the name belongs to the verb."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system binds a room to its parent when it is first imported; ``from cxrprep.verify import ...``
-        # does not need that.
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

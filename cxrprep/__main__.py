@@ -11,7 +11,7 @@ def main() -> NoReturn:
     """Start the command line."""
     # By default Python looks after 700: fifty times before a download has its list, a twentieth of all that time.
     gc.set_threshold(_OBJECTS)
-    from cxrprep.cli.app import main as start
+    from cxrprep.cli.main import main as start
 
     start()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 
 class ExitCode(enum.IntEnum):
@@ -175,3 +176,11 @@ class BusyError(CxrprepError):
 
 class MissingExtraError(UsageError):
     """Raise when an optional package is needed; the hint is the command that installs it."""
+
+
+def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
+    """The error for a disk that refused: names the path, the reason, and what to do about it."""
+    return StorageError(
+        f"cannot {doing} {path}: {error.strerror or error}",
+        hint="free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR",
+    )

@@ -7,32 +7,25 @@ the schema's name and version, the tool's version, and what the table was made f
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cxrprep import __version__
-from cxrprep.durable import replace_file
-from cxrprep.errors import TableError
+from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-    from types import ModuleType
-
-SCHEMA_VERSION: Final = 1
-FOOTER_KEY: Final = b"cxrprep"
-_ROWS: Final = 1 << 17
+    from collections.abc import Iterable, Mapping
 
 # A handful of distinct values: queries and data frames are faster, and files smaller, than with plain text.
 CATEGORY: Final = pa.dictionary(pa.int8(), pa.string())
+
+
 # Text of a source table, which repeats as often as the table's authors pleased.
 TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+
+
 REPORT_TEXT: Final = pa.dictionary(pa.int32(), pa.large_string())
+
 
 BOX: Final = pa.struct(
     [
@@ -43,53 +36,6 @@ BOX: Final = pa.struct(
         pa.field("h", pa.float32()),
     ]
 )
-
-# The unified observations: stem of the column, and what a 1 in it says.
-OBSERVATIONS: Final[Mapping[str, str]] = {
-    "no_finding": "nothing else was found; what that covers differs by release, see the vocabulary",
-    "enlarged_cardiomediastinum": "the heart or the mediastinum is widened",
-    "cardiomegaly": "the heart is enlarged",
-    "lung_opacity": "any opacity in the lungs",
-    "lung_lesion": "a nodule or a mass",
-    "edema": "pulmonary oedema",
-    "consolidation": "consolidation of lung tissue",
-    "pneumonia": "pneumonia",
-    "atelectasis": "atelectasis",
-    "pneumothorax": "pneumothorax",
-    "pleural_effusion": "pleural effusion",
-    "pleural_other": "a pleural abnormality other than effusion",
-    "fracture": "a fracture",
-    "support_devices": "tubes, lines, pacemakers and other devices",
-    "infiltration": "infiltration; NIH only, not the same as lung opacity",
-    "mass": "a mass; NIH only",
-    "nodule": "a nodule; NIH only",
-    "emphysema": "emphysema; NIH only",
-    "fibrosis": "pulmonary fibrosis; NIH only",
-    "hernia": "hernia; NIH only",
-    "pleural_thickening": "pleural thickening; NIH only",
-}
-
-
-def spare_pandas() -> None:
-    """Keep pyarrow from importing pandas, 0.15 s, at its first array only to ask whether it was handed a pandas object.
-
-    For a program that never does so: afterwards pyarrow takes pandas objects for plain sequences in this process.
-    ``to_pandas`` and pandas itself work as before.
-    """
-    if "pandas" not in sys.modules:
-        nothing = _NoPandas()
-        sys.meta_path.insert(0, nothing)
-        try:
-            pa.array([0])
-        finally:
-            sys.meta_path.remove(nothing)
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        del path, target
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)
 
 
 def describe(name: str, kind: pa.DataType, description: str, *, required: bool = False) -> pa.Field:
@@ -106,15 +52,27 @@ def label_fields() -> list[pa.Field]:
 
 
 _DATASET = describe("dataset", CATEGORY, "name of the dataset in the catalog, such as chexpert", required=True)
+
+
 _RELEASE = describe("release", CATEGORY, "release of the dataset, such as v1.0-small", required=True)
+
+
 _PATIENT = describe("patient_id", pa.string(), "patient, as the release spells it (NIH: 8 digits)", required=True)
+
+
 _STUDY = describe("study_id", pa.string(), "study, unique in the dataset; NIH has none: the image id", required=True)
+
+
 _SPLIT = describe("split", CATEGORY, "train, validate, test or train_val, as the release says; null: not stated")
+
+
 _VIEWS = (
     describe("view", CATEGORY, "normalised view such as PA, AP, LATERAL, LL; null: not stated"),
     describe("projection", CATEGORY, "frontal, lateral or other; null: not known"),
     describe("view_raw", CATEGORY, "the view as the release's table spells it"),
 )
+
+
 _PERSON = (
     describe("sex", CATEGORY, "M or F; null: unknown"),
     describe("age_years", pa.float32(), "age at the time of the image, in years"),
@@ -124,11 +82,15 @@ _PERSON = (
     describe("prior_study_id", pa.string(), "MIMIC: the patient's study before this one"),
     describe("follow_up", pa.int16(), "NIH: follow-up number of the label table, from 0"),
 )
+
+
 _ORIGINAL = (
     describe("orig_width", pa.int32(), "width of the radiograph before the release scaled it, in pixels"),
     describe("orig_height", pa.int32(), "height of the radiograph before the release scaled it, in pixels"),
     describe("pixel_spacing_mm", pa.float32(), "spacing of the original pixels in mm, the same on both axes"),
 )
+
+
 _LABEL_ORIGIN = (
     describe(
         "label_source", CATEGORY, "who labelled: chexpert-labeler, chexbert, negbio, radiologist, nih-textmined ..."
@@ -136,16 +98,29 @@ _LABEL_ORIGIN = (
     describe("table_name", CATEGORY, "file name of the table that the labels come from"),
     describe("table_digest", CATEGORY, "digest of that table, as sha256:..."),
 )
+
+
 _LABELS_RAW = describe("labels_raw", pa.list_(pa.string()), "findings as the release words them, where it lists words")
+
+
 _BOXES = describe("boxes", pa.list_(BOX), "rectangles around findings, in pixels of the image; null: none were drawn")
+
+
 _REPORT = describe("report_path", pa.string(), "release path of the study's report")
+
+
 _PATH_RAW = describe("path_raw", pa.string(), "path or file name of the image as the release's table spells it")
+
+
 _PROVIDERS = (
     describe("ordering_provider_id", pa.string(), "MIMIC: who ordered the study"),
     describe("attending_provider_id", pa.string(), "MIMIC: attending radiologist"),
     describe("resident_provider_id", pa.string(), "MIMIC: resident radiologist"),
 )
+
+
 _REPORT_WORDS: Final = "text of the report, on request only"
+
 
 LABELS: Final = pa.schema(
     [
@@ -167,7 +142,10 @@ LABELS: Final = pa.schema(
         *_PROVIDERS,
     ]
 )
+
+
 """``labels.parquet``, a row per image and label source; ``raw_`` columns follow, see ``labels_schema``."""
+
 
 IMAGES: Final = pa.schema(
     [
@@ -196,7 +174,10 @@ IMAGES: Final = pa.schema(
         _REPORT,
     ]
 )
+
+
 """``images.parquet``, THE manifest: a row per image that is here, with the labels of one source."""
+
 
 DERIVED_FIELDS: Final = (
     describe("source_path", pa.string(), "path of the image that this one was made from, relative to the dataset"),
@@ -204,8 +185,13 @@ DERIVED_FIELDS: Final = (
     describe("recipe", CATEGORY, "name of the recipe"),
     describe("recipe_fingerprint", CATEGORY, "fingerprint of the recipe's steps"),
 )
+
+
 DERIVED: Final = pa.schema([*IMAGES, *DERIVED_FIELDS])
+
+
 """``derived/RECIPE/manifests/images.parquet``: as ``images.parquet``, and where each image comes from."""
+
 
 HEADERS: Final = pa.schema(
     [
@@ -235,7 +221,10 @@ HEADERS: Final = pa.schema(
         describe("model", TEXT, "model of the equipment"),
     ]
 )
+
+
 """``headers.parquet`` of a hospital's own folder: what the DICOM headers say, without whom they are about."""
+
 
 STUDIES: Final = pa.schema(
     [
@@ -255,7 +244,10 @@ STUDIES: Final = pa.schema(
         *_PROVIDERS,
     ]
 )
+
+
 """``studies.parquet``, a row per study that has an image here; labels rank 1 over -1 over 0 over null."""
+
 
 FAILURES: Final = pa.schema(
     [
@@ -267,7 +259,10 @@ FAILURES: Final = pa.schema(
         describe("hint", pa.string(), "what to do about it"),
     ]
 )
+
+
 """``failures.parquet``: a row per item that failed in the last run."""
+
 
 VERIFY: Final = pa.schema(
     [
@@ -279,7 +274,10 @@ VERIFY: Final = pa.schema(
         describe("detail", pa.string(), "what is known about it"),
     ]
 )
+
+
 """``verify.parquet``: a row per file or fact that was checked."""
+
 
 RAW_PREFIX: Final = "raw_"
 
@@ -326,39 +324,3 @@ def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa
         else:
             arrays.append(value if value.type == field.type else value.cast(field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None) -> None:
-    """Write ``table`` as Parquet, atomically: the final name is either complete or what it was before.
-
-    ``name`` is the schema's name in the footer, ``made_from`` its provenance: JSON values without times, so that the
-    same input gives the same bytes. Raises ``StorageError`` that names the path.
-    """
-    footer = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **(made_from or {})}
-    text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), FOOTER_KEY: text.encode()})
-    few = [field.name for field in table.schema if pa.types.is_dictionary(field.type) or field.type == pa.int8()]
-    # Ids hardly repeat: a dictionary of them would only cost time. Nobody filters by the range of a source's cell, and
-    # that of labels is always the same.
-    ranged = [
-        field.name
-        for field in table.schema
-        if not field.name.startswith((RAW_PREFIX, "path_raw")) and field.type != pa.int8()
-    ]
-    # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer.
-    options = {"use_dictionary": few, "write_statistics": ranged, "compression": "snappy"}
-    replace_file(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **options))
-
-
-def read_footer(path: Path) -> dict[str, Any]:
-    """The ``cxrprep`` object of a Parquet footer. Raises ``TableError`` for a file that cxrprep did not write."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        footer = json.loads(metadata[FOOTER_KEY])
-    except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
-        raise TableError(
-            f"{path} is not a table that cxrprep wrote: {error}", hint="run the command that makes it again"
-        ) from error
-    if not isinstance(footer, dict):
-        raise TableError(f"{path}: its footer is not an object", hint="run the command that makes it again")
-    return footer

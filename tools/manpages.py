@@ -58,8 +58,8 @@ def _options(heading: str, records: Iterable[tuple[str, str]]) -> list[str]:
 
 def command_page(name: str, command: click.Command) -> str:
     """The page of one command; ``name`` is what is typed, such as ``cxrprep config check``."""
-    from cxrprep.cli.app import COMMANDS
-    from cxrprep.cli.help import Grouped
+    from cxrprep.cli.help_format import Grouped
+    from cxrprep.cli.main import COMMANDS
 
     context = click.Context(command, info_name=name)
     paragraphs = list(_paragraphs(command.help or ""))
@@ -84,9 +84,9 @@ def command_page(name: str, command: click.Command) -> str:
 
 def main_page() -> str:
     """The page of the program itself."""
-    from cxrprep.cli.app import COMMANDS
+    from cxrprep.cli.main import COMMANDS
     from cxrprep.cli.output import MEANINGS
-    from cxrprep.settings import OTHER_VARIABLES
+    from cxrprep.config.settings import OTHER_VARIABLES
 
     lines = _head("cxrprep", "fetch, prove, label and convert the public chest X-ray collections")
     lines += ["\\fBcxrprep\\fR \\fICOMMAND\\fR [OPTIONS] [ARGS]", ".SH DESCRIPTION"]

@@ -63,14 +63,14 @@ def commands_of(group: click.Group, context: click.Context, prefix: str) -> Iter
 
 def all_commands() -> list[tuple[str, click.Command]]:
     """Every command of the program."""
-    from cxrprep.cli.app import cli
+    from cxrprep.cli.main import cli
 
     return list(commands_of(cli, click.Context(cli, info_name="cxrprep"), "cxrprep"))
 
 
 def sections_of(command: click.Command, context: click.Context) -> dict[str, list[tuple[str, str]]]:
     """The options of a command with their help, by heading."""
-    from cxrprep.cli.help import Grouped
+    from cxrprep.cli.help_format import Grouped
 
     if isinstance(command, Grouped):
         return command.sections(context)
@@ -80,8 +80,8 @@ def sections_of(command: click.Command, context: click.Context) -> dict[str, lis
 
 def commands() -> str:
     """Every command with all its options and examples."""
-    from cxrprep.cli.app import COMMANDS
-    from cxrprep.cli.help import Grouped
+    from cxrprep.cli.help_format import Grouped
+    from cxrprep.cli.main import COMMANDS
 
     lines = [
         "# Commands\n",
@@ -178,8 +178,8 @@ def _options_by_key() -> dict[str, list[str]]:
 def configuration() -> str:
     """Every key of a job file."""
     from cxrprep.cli.config import toml_value
-    from cxrprep.job import KEYS
-    from cxrprep.settings import OTHER_VARIABLES
+    from cxrprep.config.job import KEYS
+    from cxrprep.config.settings import OTHER_VARIABLES
 
     options = _options_by_key()
     lines = [
@@ -261,8 +261,9 @@ def _fields(schema: Iterable[Any]) -> str:
 def tables() -> str:
     """The schemas of everything that is written as Parquet."""
     from cxrprep import schemas
-    from cxrprep.labels.report import tables as reports
-    from cxrprep.lock import table as record
+    from cxrprep.labels.nlp import output_tables as reports
+    from cxrprep.record import file_table as record
+    from cxrprep.storage import parquet
 
     names = ("Edema", "Pleural Effusion")
     return "\n".join(
@@ -273,7 +274,7 @@ def tables() -> str:
                 "its footer (key `cxrprep`) which schema, tool and source tables it was made from.\n"
             ),
             (
-                f"The schemas are version {schemas.SCHEMA_VERSION}: a later version may add columns; it renames none "
+                f"The schemas are version {parquet.SCHEMA_VERSION}: a later version may add columns; it renames none "
                 "and changes no meaning. A `category` is text, stored as a dictionary. A label is an `int8`: 1 "
                 "positive, 0 negative, -1 uncertain, null when the source does not say.\n"
             ),
@@ -366,8 +367,7 @@ def vocabulary() -> str:
     """Published names, unified observations, and what is lost between them."""
     from cxrprep.labels import policy
     from cxrprep.labels.policy import Blank, Uncertain
-    from cxrprep.labels.vocabulary import PRESETS, VOCABULARIES, published_name
-    from cxrprep.schemas import OBSERVATIONS
+    from cxrprep.vocabulary import OBSERVATIONS, PRESETS, VOCABULARIES, published_name
 
     implies = policy._IMPLIES  # noqa: SLF001  # the rule itself
     homes: dict[str, list[str]] = {stem: [] for stem in OBSERVATIONS}
@@ -427,7 +427,7 @@ def recipes() -> str:
     """The named recipes, and the steps of which one's own are made."""
     from cxrprep.cli.config import toml_value
     from cxrprep.images.recipe import load_recipe, named_recipes
-    from cxrprep.images.steps import STEPS
+    from cxrprep.images.transforms import STEPS
 
     lines = [
         "# Recipes\n",
@@ -471,7 +471,7 @@ def _default(toml_value: Any, value: Any) -> str:
 def python() -> str:
     """The public names of the package."""
     import cxrprep
-    from cxrprep.api.results import Result
+    from cxrprep.api.result import Result
     from cxrprep.manifest.load import Dataset
     from cxrprep.model import Selection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
 
 _ACCESS = {
     "open": "open to all",
@@ -27,7 +27,7 @@ def _number(value: object) -> str:
 def dataset_pages() -> dict[str, str]:
     """``datasets/NAME.md`` for each, and the index."""
     from cxrprep.cli.output import human_bytes
-    from cxrprep.datasets.spec import catalog
+    from cxrprep.datasets.catalog import catalog
 
     rows = []
     for spec in catalog().values():

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.credentials import ADVICE
-from cxrprep.datasets.spec import catalog, find_dataset
+from cxrprep.credentials.lookup import ADVICE
+from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import CxrprepError, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.credentials import Credentials
-    from cxrprep.datasets.spec import DatasetSpec, Mirror
+    from cxrprep.credentials.lookup import Credentials
+    from cxrprep.datasets.catalog import DatasetSpec, Mirror
 
 
 class State(enum.StrEnum):
@@ -152,7 +152,7 @@ def examine(
 def _machine() -> Iterator[Check]:
     import platform
 
-    from cxrprep import __version__
+    from cxrprep._version import __version__
 
     about = f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield Check("machine", "cxrprep", State.OK, about)
@@ -172,7 +172,7 @@ def _machine() -> Iterator[Check]:
 
 def _labeler() -> Check:
     """The report labeler over its own examples, some tenths of a second."""
-    from cxrprep.api.reports import check_labeler
+    from cxrprep.api.report_labels import check_labeler
 
     checked = check_labeler().value
     if checked.passed:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folders import Folder, folder_words, open_folder
-from cxrprep.api.results import Result
-from cxrprep.lock.asked import asked
+from cxrprep.api.folder import Folder, folder_words, open_folder
+from cxrprep.api.result import Result
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
+from cxrprep.record.requested import asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,7 @@ def _when(path: Path) -> str:
 
 
 def _rows(path: Path) -> int:
-    from cxrprep.report.facts import row_count
+    from cxrprep.manifest.label_statistics import row_count
 
     return row_count(path) if path.is_file() else 0
 

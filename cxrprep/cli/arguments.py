@@ -9,9 +9,9 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.api.planning import FetchOptions
-    from cxrprep.cli.invocation import Invocation
-    from cxrprep.engine import Engine
+    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.cli.context import Invocation
+    from cxrprep.executors import Engine
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
 
@@ -32,8 +32,8 @@ def folder_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def label_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.extract_labels``."""
-    from cxrprep.labels.rows import Options
+    """For ``extract_labels``."""
+    from cxrprep.labels.label_rows import Options
 
     labels = invocation.job.labels
     options = Options(
@@ -91,7 +91,7 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
 
 
 def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.build_manifest``."""
+    """For ``build_manifest``."""
     return {
         **folder_arguments(invocation),
         "label_source": _given(invocation.job.labels.source),
@@ -101,8 +101,8 @@ def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def export_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.export``."""
-    from cxrprep.cli.selecting import chosen
+    """For ``export``."""
+    from cxrprep.selection.id_lists import chosen
 
     return {
         "root": invocation.root,
@@ -117,7 +117,7 @@ def export_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def engine_of(invocation: Invocation) -> Engine:
     """Where the work runs."""
-    from cxrprep.engine import Engine
+    from cxrprep.executors import Engine
 
     engine = invocation.job.engine
     return Engine(engine.name, engine.jobs, engine.scheduler)
@@ -125,8 +125,8 @@ def engine_of(invocation: Invocation) -> Engine:
 
 def fetch_options(invocation: Invocation) -> FetchOptions:
     """How the mirror is reached, and what is done with what comes."""
-    from cxrprep.api.planning import FetchOptions
-    from cxrprep.job import parse_rate
+    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.config.job import parse_rate
 
     download = invocation.job.download
     if download.discard_raw and not download.then:
@@ -152,8 +152,8 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
 
 
 def download_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.plan``, ``api.download`` and ``api.read_plan``. Raises ``UsageError`` without a dataset."""
-    from cxrprep.cli.selecting import chosen
+    """For ``plan``, ``download`` and ``read_plan``. Raises ``UsageError`` without a dataset."""
+    from cxrprep.selection.id_lists import chosen
 
     job = invocation.job
     if not job.dataset:
@@ -168,8 +168,8 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def verify_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.verify``."""
-    from cxrprep.verify import VerifyOptions
+    """For ``verify``."""
+    from cxrprep.verification import VerifyOptions
 
     job = invocation.job
     checks = job.verify
@@ -196,7 +196,7 @@ def verify_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def report_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.label_reports``; ``auto`` means the reports that lie in ROOT."""
+    """For ``label_reports``; ``auto`` means the reports that lie in ROOT."""
     job = invocation.job
     named = job.labels.reports
     source = _reports_in(invocation.root) if named == "auto" else invocation.path(named)
@@ -219,7 +219,7 @@ def _reports_in(root: Path) -> Path:
 
 def source_arguments(invocation: Invocation) -> dict[str, Any]:
     """For the verbs that look at the images of a folder."""
-    from cxrprep.cli.selecting import chosen
+    from cxrprep.selection.id_lists import chosen
 
     return {
         **folder_arguments(invocation),
@@ -229,8 +229,8 @@ def source_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def preview_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.preview``. Raises ``UsageError`` when no recipe is named."""
-    from cxrprep.images.picture import Limits
+    """For ``preview``. Raises ``UsageError`` when no recipe is named."""
+    from cxrprep.images.radiograph import Limits
 
     convert = invocation.job.convert
     return {
@@ -243,7 +243,7 @@ def preview_arguments(invocation: Invocation) -> dict[str, Any]:
 
 
 def convert_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``api.convert``. Raises ``UsageError`` when no recipe is named."""
+    """For ``convert``. Raises ``UsageError`` when no recipe is named."""
     convert = invocation.job.convert
     return {
         **preview_arguments(invocation),

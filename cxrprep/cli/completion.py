@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
 
 # shell -> where the script belongs, so that new shells find it.
 _HOMES: Final = {
@@ -35,7 +35,7 @@ def command(invocation: Invocation, shell: str | None) -> None:
     """Print the completion script of a shell; without a name, of the one that runs now."""
     from click.shell_completion import get_completion_class
 
-    from cxrprep.cli.app import cli
+    from cxrprep.cli.main import cli
     from cxrprep.errors import UsageError
 
     name = shell or Path(os.environ.get("SHELL", "")).name

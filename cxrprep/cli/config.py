@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import SETTINGS, verb
-from cxrprep.job import KEYS
+from cxrprep.cli.help_format import SETTINGS, verb
+from cxrprep.config.job import KEYS
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
-    from cxrprep.job import Key
+    from cxrprep.cli.context import Invocation
+    from cxrprep.config.job import Key
 
 
 @click.group("config", context_settings=SETTINGS, invoke_without_command=True)
@@ -38,7 +38,7 @@ def command(ctx: click.Context) -> None:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
 def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
     """Read job files and say what is wrong with them: syntax, keys, values, names. Asks no server."""
-    from cxrprep.cli.checking import check_job
+    from cxrprep.cli.job_check import check_job
     from cxrprep.errors import ExitCode, UsageError
 
     if not files:
@@ -89,7 +89,7 @@ def show(invocation: Invocation, changed: bool) -> None:
 @click.option("--force", is_flag=True, help="write over a file that is there")
 def init(invocation: Invocation, file: Path | None, force: bool) -> None:
     """Write a job file with every key at its default, each with what it means."""
-    from cxrprep.datasets.spec import find_dataset
+    from cxrprep.datasets.catalog import find_dataset
     from cxrprep.errors import UsageError
 
     path = file or Path("cxrprep.toml")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
 
@@ -54,18 +54,19 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
-    from cxrprep import api
+    from cxrprep.api import phi
+    from cxrprep.api import preview as sheets
     from cxrprep.cli.arguments import engine_of, preview_arguments, source_arguments
 
     out = invocation.out
     with invocation.events() as sink:
         if check_phi:
             looking = _with_addresses(invocation, source_arguments(invocation))
-            found = api.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
+            found = phi.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
             return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
         if preview:
             looking = _with_addresses(invocation, preview_arguments(invocation))
-            sheet = api.preview(**looking, count=preview, on_event=sink)
+            sheet = sheets.preview(**looking, count=preview, on_event=sink)
             return out.result(f"Preview of {invocation.job.convert.recipe}", sheet, command="convert")
         result = perform(invocation, sink)
     return out.result(f"Converted {invocation.root}", result, command="convert")
@@ -73,12 +74,12 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
-    from cxrprep import api
+    from cxrprep.api.convert import convert
     from cxrprep.cli.arguments import convert_arguments
-    from cxrprep.schemas import spare_pandas
+    from cxrprep.storage.parquet import spare_pandas
 
     spare_pandas()
-    return api.convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
+    return convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
 
 
 def _with_addresses(invocation: Invocation, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.output import decimal, human_bytes
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.cli.output import Output
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
 
 _ACCESS = {
     "open": "open to all",
@@ -37,7 +37,7 @@ _ACCESS = {
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
 def command(invocation: Invocation, what: str | None, name: str | None, bibtex: bool) -> None:
     """The datasets: size, images, where they live, access, licence and citation."""
-    from cxrprep.datasets.spec import catalog, find_dataset
+    from cxrprep.datasets.catalog import catalog, find_dataset
     from cxrprep.errors import UsageError
 
     out = invocation.out

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
-from cxrprep.datasets.spec import is_dataset
+from cxrprep.datasets.catalog import is_dataset
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
-    from cxrprep.plan import Plan
+    from cxrprep.planning import Plan
 
 # New objects after which Python looks for cycles, instead of 700.
 _OBJECTS: Final = 250_000
@@ -67,7 +67,7 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
     """
     saved: Path | Plan | None = from_plan
     if from_plan is not None and "root" not in invocation.flags:
-        from cxrprep.plan import load_plan
+        from cxrprep.planning import load_plan
 
         saved = load_plan(from_plan)
         named = invocation.flags.get("dataset")
@@ -102,32 +102,32 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
 
 def perform(invocation: Invocation, sink: Sink, planned: Any = None) -> Any:
     """The verb itself, with the settings of this call."""
-    from cxrprep import api
+    from cxrprep.api.download import download
     from cxrprep.cli.arguments import download_arguments
 
-    return api.download(**download_arguments(invocation), plan=planned and planned.value, on_event=sink)
+    return download(**download_arguments(invocation), plan=planned and planned.value, on_event=sink)
 
 
 def plan(invocation: Invocation, sink: Sink) -> Any:
     """What a download would do."""
-    from cxrprep import api
+    from cxrprep.api.download import plan
     from cxrprep.cli.arguments import download_arguments
 
-    return api.plan(**download_arguments(invocation), on_event=sink)
+    return plan(**download_arguments(invocation), on_event=sink)
 
 
 def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
     """A saved plan, brought up to what is here now."""
-    from cxrprep import api
+    from cxrprep.api.download import read_plan
     from cxrprep.cli.arguments import download_arguments
 
-    return api.read_plan(file, **download_arguments(invocation), on_event=sink)
+    return read_plan(file, **download_arguments(invocation), on_event=sink)
 
 
 def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:
     headline = f"Plan for {invocation.root}: no image was fetched"
     if file is not None:
-        from cxrprep.plan import save_plan
+        from cxrprep.planning import save_plan
 
         save_plan(planned.value, file)
         headline = f"Plan saved in {file}: no image was fetched"

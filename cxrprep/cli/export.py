@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
 
 FORMATS = ("csv", "coco", "webdataset", "hf", "original")
 
@@ -46,9 +46,9 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
 @options.selection
 def command(invocation: Invocation, form: str, out: Path | None) -> int:
     """Hand the manifest of ROOT over, with the label policy applied."""
-    from cxrprep import api
+    from cxrprep.api.export import export
     from cxrprep.cli.arguments import export_arguments
 
     with invocation.events() as sink:
-        result = api.export(**export_arguments(invocation), form=form, out=out, on_event=sink)
+        result = export(**export_arguments(invocation), form=form, out=out, on_event=sink)
     return invocation.out.result(f"Exported {invocation.root}", result, command="export")

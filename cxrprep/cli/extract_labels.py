@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
 
@@ -82,9 +82,9 @@ def command(
     if compare:
         return show_comparison(invocation, compare, key)
     if imported:
-        from cxrprep import api
+        from cxrprep.api.report_labels import import_labels
 
-        taken = api.import_labels(imported, (invocation.state or invocation.root) / "manifests", key=key)
+        taken = import_labels(imported, (invocation.state or invocation.root) / "manifests", key=key)
         return invocation.out.result(f"Labels of {imported}", taken, command="extract-labels")
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
@@ -95,7 +95,7 @@ def command(
 
 def show_comparison(invocation: Invocation, tables: tuple[Path, Path], key: str | None) -> int:
     """How far two label tables agree: a row an observation."""
-    from cxrprep.api.reports import agreement_rows, compare_labels
+    from cxrprep.api.report_labels import agreement_rows, compare_labels
 
     out = invocation.out
     compared = compare_labels(*tables, key=key)
@@ -124,17 +124,17 @@ COMPARED = {
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The release's tables, with the settings of this call."""
-    from cxrprep import api
+    from cxrprep.api.labels import extract_labels
     from cxrprep.cli.arguments import label_arguments
-    from cxrprep.schemas import spare_pandas
+    from cxrprep.storage.parquet import spare_pandas
 
     spare_pandas()
-    return api.extract_labels(**label_arguments(invocation), on_event=sink)
+    return extract_labels(**label_arguments(invocation), on_event=sink)
 
 
 def perform_reports(invocation: Invocation, sink: Sink) -> Any:
     """Free-text reports, with the settings of this call."""
-    from cxrprep import api
+    from cxrprep.api.report_labels import label_reports
     from cxrprep.cli.arguments import report_arguments
 
-    return api.label_reports(**report_arguments(invocation), on_event=sink)
+    return label_reports(**report_arguments(invocation), on_event=sink)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
 
@@ -40,9 +40,9 @@ def command(invocation: Invocation) -> int:
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
-    from cxrprep import api
+    from cxrprep.api.labels import build_manifest
     from cxrprep.cli.arguments import manifest_arguments
-    from cxrprep.schemas import spare_pandas
+    from cxrprep.storage.parquet import spare_pandas
 
     spare_pandas()
-    return api.build_manifest(**manifest_arguments(invocation), on_event=sink)
+    return build_manifest(**manifest_arguments(invocation), on_event=sink)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from cxrprep.cli.invocation import Invocation
+from cxrprep.cli.context import Invocation
+from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
-from cxrprep.job import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from click.shell_completion import CompletionItem
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -104,7 +104,7 @@ def complete_dataset(ctx: click.Context, parameter: click.Parameter, incomplete:
     """The names of datasets that begin like ``incomplete``, for the shell."""
     from click.shell_completion import CompletionItem
 
-    from cxrprep.datasets.spec import catalog
+    from cxrprep.datasets.catalog import catalog
 
     del ctx, parameter
     return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
@@ -155,7 +155,7 @@ def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 def _specs(ctx: click.Context) -> list[DatasetSpec]:
     """The dataset that the command line names before, or all of them."""
-    from cxrprep.datasets.spec import catalog
+    from cxrprep.datasets.catalog import catalog
 
     named, _ = _invocation(ctx).flags.get("dataset", ("", ""))
     found = [spec for spec in catalog().values() if named in (spec.name, *spec.aliases)]
@@ -191,7 +191,7 @@ def complete_split(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 def complete_view(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of views and projections."""
-    from cxrprep.job import PROJECTIONS
+    from cxrprep.config.job import PROJECTIONS
     from cxrprep.model import View
 
     del ctx, parameter

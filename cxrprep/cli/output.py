@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 import click
 
+from cxrprep.credentials.secret import mask_urls
 from cxrprep.errors import ExitCode
-from cxrprep.secret import mask_urls
 
 if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError

@@ -12,10 +12,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from cxrprep.cli.output import decimal, human_bytes, human_seconds, inert
-from cxrprep.cli.tally import Tally
+from cxrprep.cli.output import decimal, inert
+from cxrprep.cli.progress_stats import Tally
+from cxrprep.cli.progress_text import closing, retry_line, stall_line, standing, summary, total
+from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
-from cxrprep.secret import mask_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
     from cxrprep.cli.output import Output
 
 _EVERY_SECONDS: Final = 30.0
+
+
 _EVERY_FRACTION: Final = 0.05
+
+
 # Lines of one kind within _EVERY_SECONDS before the rest is only counted.
 _CROWD: Final = 5
+
+
 # Steps of 5 % in a stage of a few seconds are noise.
 _CALM: Final = 2.0
+
+
 # The format of one line of ``--events jsonl``; raised when a field changes its meaning.
 EVENT_VERSION: Final = 1
 
@@ -46,74 +55,6 @@ class Progress(Protocol):
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was."""
         ...
-
-
-def summary(event: StageFinished, tally: Tally | None = None) -> str:
-    """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``.
-
-    The tally knows the unit, and the time where the stage did not take it.
-    """
-    seconds = event.seconds or (tally.seconds if tally else 0.0)
-    words = [f"{decimal(event.done)} {tally.unit if tally else 'done'}"]
-    if event.kept:
-        words.append(f"{decimal(event.kept)} kept")
-    if event.failed:
-        words.append(f"{decimal(event.failed)} failed")
-    if event.size:
-        words.append(human_bytes(event.size))
-    text = ", ".join(words) + f" in {human_seconds(seconds)}"
-    if event.size and seconds >= 1:
-        text += f" ({human_bytes(event.size / seconds)}/s)"
-    return text
-
-
-def closing(tally: Tally) -> StageFinished:
-    """What a stage came to that ended without a word of its own."""
-    return StageFinished(
-        tally.stage, done=tally.done, kept=tally.kept, failed=tally.failed, size=tally.moved, seconds=tally.seconds
-    )
-
-
-def total(event: StageStarted) -> str:
-    """What a stage is about to do: ``1,204 files, 3.2 GB``."""
-    words = [] if event.items is None else [f"{decimal(event.items)} {event.unit}"]
-    if event.size:
-        words.append(human_bytes(event.size))
-    return ", ".join(words) or "counting"
-
-
-def retry_line(event: Retrying) -> str:
-    """Why an item is tried again, and when."""
-    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {human_seconds(event.wait)}"
-
-
-def stall_line(event: Stalled) -> str:
-    """What an item, or the whole stage, is waiting for."""
-    about = f"{event.key}: " if event.key else ""
-    return f"{about}no byte for {human_seconds(event.seconds)}; {event.cause}"
-
-
-def standing(tally: Tally) -> str:
-    """Where a stage stands, in one line: ``45 %, 540 of 1,204 files, 1.4 of 3.2 GB, 26 MB/s, 1 min 8 s left``."""
-    words = []
-    if tally.fraction is not None:
-        # Rounded down: 100 % is for what is finished.
-        words.append(f"{int(tally.fraction * 100)} %")
-    of = "" if tally.items is None else f" of {decimal(tally.items)}"
-    words.append(f"{decimal(tally.finished)}{of} {tally.unit}")
-    if tally.failed:
-        words.append(f"{decimal(tally.failed)} failed")
-    if tally.size:
-        words.append(f"{human_bytes(tally.bytes_here)} of {human_bytes(tally.size)}")
-    elif tally.moved:
-        words.append(human_bytes(tally.moved))
-    if tally.stalled:
-        words.append("stalled")
-    elif tally.rate:
-        words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
-    if tally.left is not None:
-        words.append(f"{human_seconds(tally.left)} left")
-    return ", ".join(words)
 
 
 class Silent:
@@ -287,7 +228,7 @@ def choose(out: Output) -> Progress:
     if out.form != "human":
         return Silent(out)
     if out.stderr.isatty():
-        from cxrprep.cli.live import Live
+        from cxrprep.cli.progress_bar import Live
 
         return Live(out)
     return PlainLines(out)

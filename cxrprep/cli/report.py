@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 
 if TYPE_CHECKING:
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
 
 
 @verb(
@@ -30,7 +30,7 @@ def command(invocation: Invocation, out: Path | None, images: int) -> int:
 
     It holds no report text, and no identifier beyond the dataset's own; it needs no network and no JavaScript.
     """
-    from cxrprep.api.page import report
+    from cxrprep.api.report import report
     from cxrprep.cli.arguments import folder_arguments
 
     with invocation.events() as sink:

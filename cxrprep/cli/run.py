@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
 # step -> the rows of its result that fit a line; the verb itself, called alone, says the rest.
@@ -117,7 +117,7 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
     The job stops at the first step that needs a person. Items that failed alone do not stop it: the next run tries
     them again.
     """
-    from cxrprep.cli.checking import check_names, steps_of, summary
+    from cxrprep.cli.job_check import check_names, steps_of, summary
 
     invocation.config = file
     job = invocation.job

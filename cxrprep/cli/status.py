@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
-from cxrprep.cli.help import verb
+from cxrprep.cli.help_format import verb
 from cxrprep.cli.output import human_bytes
 
 if TYPE_CHECKING:
     from cxrprep.api.status import PartStatus
-    from cxrprep.cli.invocation import Invocation
+    from cxrprep.cli.context import Invocation
 
 
 @verb(

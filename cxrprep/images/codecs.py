@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 import imagecodecs
 import numpy as np
 
-from cxrprep.images.raster import jpeg_frame
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+
 _FAMILY: Final = "1.2.840.10008.1.2."
+
+
 RLE: Final = f"{_FAMILY}5"
+
+
 # Transfer syntax (PS3.5 10, A.4) -> decoders to try in turn; looked up when used, since builds leave some out.
 _DECODERS: Final[Mapping[str, tuple[str, ...]]] = {
     f"{_FAMILY}4.50": ("jpeg8_decode", "jpeg_decode"),  # baseline, 8 bits
@@ -90,3 +93,28 @@ def _run_lengths(frame: bytes, rows: int, columns: int, allocated: int) -> NDArr
         return np.frombuffer(packed, kind, rows * columns).reshape(rows, columns)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
+
+
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
+
+
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels from a JPEG's or JPEG-LS's frame header (ITU-T T.81 B.2.2); ``None`` without one."""
+    if data[:2] != JPEG_MAGIC[:2]:
+        return None
+    at = 2
+    while at + 9 < len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in (0x01, *range(0xD0, 0xD9)):
+            at += 2
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return (width, height, data[at + 9]) if width else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

@@ -6,117 +6,39 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.engine import Engine, Lost, begin_item
 from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
-from cxrprep.images.encode import Mark, encode
-from cxrprep.images.headers import Pseudonyms, header_facts, is_no_image
-from cxrprep.images.looks import looks_wrong
-from cxrprep.images.outputs import read_output
-from cxrprep.images.picture import DEFAULT_LIMITS, Frame, Limits
-from cxrprep.images.places import Place, place_of, read_source, stamp_of
-from cxrprep.images.plain import stem_of
-from cxrprep.images.reading import decode
-from cxrprep.machine import keep_freed_memory
-from cxrprep.model import Box, Digest
+from cxrprep.executors import Engine, Lost, begin_item
+from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
+from cxrprep.images.decode import decode
+from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
+from cxrprep.images.encode import encode
+from cxrprep.images.exposure_check import looks_wrong
+from cxrprep.images.local_files import place_of, read_source, stamp_of
+from cxrprep.images.output_metadata import Mark, read_output
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.model import Digest
+from cxrprep.system import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.events import Sink
-    from cxrprep.images.finished import Finished
+    from cxrprep.images.conversion_cache import Finished
     from cxrprep.images.recipe import Recipe
 
-STAGE: Final = "convert"
 _BATCH: Final = 24
+
+
 # Items that are looked up among the finished ones at once.
 _LOOKED_UP: Final = 8192
+
+
 _OFTEN: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertItem:
-    """One image to convert: ``source`` is its file, ``relative`` its path below the output folder without new suffix.
-
-    ``digest`` is the source's where the record knows it (it is then not computed again). ``boxes`` are in the pixels of
-    the source; ``spacing_mm`` (row, column) is used where the file states none. ``source`` may be a URL. ``stem`` is
-    the output's path without suffix, where it is not that of ``relative``; ``stamp`` changes with the source.
-    ``row`` is what the manifest says of the image, for outputs that carry it.
-    """
-
-    source: str
-    relative: str
-    digest: Digest | None = None
-    boxes: tuple[Box, ...] | None = None
-    spacing_mm: tuple[float, float] | None = None
-    stem: str = ""
-    stamp: str = ""
-    row: Mapping[str, Any] | None = None
-
-    def output(self, suffix: str) -> str:
-        """The path of its output, with the suffix of the output's form."""
-        return (self.stem or stem_of(self.relative)) + suffix
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What became of one image.
-
-    ``status`` is ok, notneeded (a finished output was found), left out (a DICOM object that is no image) or error.
-    ``boxes`` and ``spacing_mm`` (row, column) are those of the output. ``voi`` says which rule made the grey scale, or
-    which kind of object was left out.
-    ``stamp`` and ``out_stamp`` change with the source and with the output. ``about`` is what a hospital's own header
-    says. ``error`` and ``hint`` explain a failure.
-    """
-
-    item: ConvertItem
-    status: str
-    path: str = ""
-    size: int = 0
-    digest: str = ""
-    source_digest: str = ""
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    bits: int = 8
-    boxes: tuple[Box, ...] | None = None
-    spacing_mm: tuple[float, float] | None = None
-    voi: str = ""
-    notes: tuple[str, ...] = ()
-    frame: Frame | None = None
-    stamp: str = ""
-    out_stamp: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-    kind: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is done with each image: small to pickle, made once a run.
-
-    With ``pseudonyms`` the headers are read too, and DICOM objects that are no images are left out without complaint.
-    With ``durable`` the disk has each output before its outcome is told.
-    """
-
-    recipe: Recipe
-    fingerprint: str
-    out: Place
-    limits: Limits = DEFAULT_LIMITS
-    pseudonyms: Pseudonyms | None = None
-    durable: bool = False
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of every output."""
-        return self.recipe.output.suffix
 
 
 def convert(
@@ -191,15 +113,6 @@ class Progress:
         if self._done:
             self._on_event(Advanced(STAGE, items=self._done))
         self._done, self._told = 0, time.monotonic()
-
-
-def lost(outcome: Lost[ConvertItem]) -> Converted:
-    """An image over which worker processes died, as a failure."""
-    hint = "look at the file; it is left out until then"
-    if outcome.late:
-        hint = "look at the file; raise the limit with --max-seconds when it is genuine"
-    error = f"{outcome.item.source}: {outcome.cause}"
-    return Converted(outcome.item, "error", error=error, kind="ImageError", hint=hint)
 
 
 def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted]:
@@ -326,14 +239,3 @@ def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
         stamp=stamp,
         about=about,
     )
-
-
-def spelled(about: Mapping[str, Any]) -> str:
-    """What a header says, as text that sorts and compares."""
-    return json.dumps(about, sort_keys=True, separators=(",", ":")) if about else ""
-
-
-def unspelled(text: str) -> dict[str, Any]:
-    """What ``spelled`` wrote."""
-    about: dict[str, Any] = json.loads(text) if text else {}
-    return about

@@ -18,9 +18,8 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs
-from cxrprep.images.grey import GreyRules, Lut, Window
-from cxrprep.images.picture import DEFAULT_LIMITS, Limits, Picture, picture_of
-from cxrprep.images.raster import one_channel
+from cxrprep.images.dicom_lut import GreyRules, Lut, Window
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Picture, one_channel, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

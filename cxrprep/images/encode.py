@@ -6,11 +6,8 @@ The mark lies where each format keeps text: a PNG ``tEXt`` chunk, a JPEG comment
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import imagecodecs
@@ -18,61 +15,12 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from cxrprep.errors import ImageError
-from cxrprep.images.picture import Frame
-from cxrprep.images.raster import PNG_MAGIC
+from cxrprep.images.output_metadata import _KEY, Mark
+from cxrprep.images.png_jpeg import PNG_MAGIC
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cxrprep.images.picture import Picture
+    from cxrprep.images.radiograph import Picture
     from cxrprep.images.recipe import OutputForm
-
-_KEY: Final = b"cxrprep"
-# A mark has some hundred bytes; notes make it longer.
-_HEAD: Final = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What an output says of itself: by which recipe and from which bytes it was made, and what became of them.
-
-    ``source`` is the digest of the source file; the other fields are the picture's, so that a second run needs no
-    pixel to describe an output that is done.
-    """
-
-    recipe: str
-    fingerprint: str
-    source: str
-    mode: str
-    bits: int
-    voi: str
-    frame: Frame
-    spacing_mm: tuple[float, float] | None = None
-    notes: tuple[str, ...] = ()
-
-    def dump(self) -> bytes:
-        """The mark as it is written."""
-        # dataclasses.asdict copies deeply, which takes longer than all the rest of this.
-        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(Frame)}
-        return json.dumps(fields, separators=(",", ":")).encode()
-
-    @classmethod
-    def parse(cls, held: dict[str, Any]) -> Mark:
-        """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        frame, spacing = dict(held["frame"]), held["spacing_mm"]
-        frame["visible"] = tuple(float(v) for v in frame["visible"])
-        return cls(
-            recipe=str(held["recipe"]),
-            fingerprint=str(held["fingerprint"]),
-            source=str(held["source"]),
-            mode=str(held["mode"]),
-            bits=int(held["bits"]),
-            voi=str(held["voi"]),
-            frame=Frame(**frame),
-            spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-            notes=tuple(str(note) for note in held["notes"]),
-        )
 
 
 def encode(picture: Picture, form: OutputForm, mark: Mark) -> bytes:
@@ -141,30 +89,3 @@ def _jxl(picture: Picture, mark: Mark) -> bytes:
     text = _KEY + b":" + mark.dump()
     # Behind the signature and ftyp boxes (ISO/IEC 18181-2 9.1), where boxes may come in any order.
     return data[:32] + struct.pack(">I", len(text) + 8) + b"xml " + text + data[32:]
-
-
-def read_mark(path: Path) -> Mark | None:
-    """The mark of an output of ours; ``None`` for any other file. Reads the head of the file (WebP: its tail) only."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-            if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-                file.seek(max(0, file.seek(0, 2) - _HEAD))
-                head = file.read()
-    except OSError:
-        return None
-    return mark_in(head)
-
-
-def mark_in(data: bytes) -> Mark | None:
-    """The mark in the bytes of an output of ours, or in its head (WebP: its tail); ``None`` for anything else."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        data = data[-_HEAD:]
-    start = data.find(_KEY, 0, _HEAD)
-    if start < 0:
-        return None
-    try:
-        held, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
-        return Mark.parse(held)
-    except (ValueError, KeyError, TypeError):
-        return None

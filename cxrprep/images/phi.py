@@ -12,8 +12,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError
-from cxrprep.images.places import place_of
-from cxrprep.images.raster import JPEG_MAGIC, PNG_MAGIC
+from cxrprep.images.codecs import JPEG_MAGIC
+from cxrprep.images.local_files import place_of
+from cxrprep.images.png_jpeg import PNG_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 
 from cxrprep.errors import CxrprepError
-from cxrprep.images import grey
-from cxrprep.images.picture import DEFAULT_LIMITS, Limits
-from cxrprep.images.places import read_source
-from cxrprep.images.reading import decode
-from cxrprep.images.steps import Voi
+from cxrprep.images import grayscale
+from cxrprep.images.decode import decode
+from cxrprep.images.local_files import read_source
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.transforms import Voi
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxrprep.images.convert import ConvertItem
-    from cxrprep.images.grey import GreyRules
-    from cxrprep.images.picture import Picture
+    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.images.dicom_lut import GreyRules
+    from cxrprep.images.radiograph import Picture
     from cxrprep.images.recipe import Recipe
 
 _SIDE: Final = 360
@@ -89,10 +89,10 @@ def see(item: ConvertItem, recipe: Recipe, limits: Limits = DEFAULT_LIMITS) -> S
 def _seen(name: str, picture: Picture, recipe: Recipe) -> Seen:
     rules = picture.rules
     assert rules is not None
-    words = grey.words_of(picture.pixels)
+    words = grayscale.words_of(picture.pixels)
     values = rules.stored(words)
     how_many = picture.histogram()
-    low, high = grey.occurring(picture, rules, without_padding=False)
+    low, high = grayscale.occurring(picture, rules, without_padding=False)
     span = max(1, high - low)
     classes = np.clip((values - low) * _BINS // (span + 1), 0, _BINS - 1)
     occurs = how_many > 0

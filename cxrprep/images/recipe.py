@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
-from cxrprep.images.steps import STEPS, Invert, Polarity, Resize, Step, Voi
+from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Step, Voi
 
 if TYPE_CHECKING:
-    from cxrprep.images.picture import Picture
+    from cxrprep.images.radiograph import Picture
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, did_you_mean
 from cxrprep.images.resample import FILTERS
-from cxrprep.images.steps import STEPS, Bits, Clahe, Equalize, Pad, Resize, Step, Stretch, Voi
+from cxrprep.images.transforms import STEPS, Bits, Clahe, Equalize, Pad, Resize, Step, Stretch, Voi
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.images.picture import Picture, Pixels
+    from cxrprep.images.radiograph import Picture, Pixels
 
 FILTERS: Final = {
     "area": cv2.INTER_AREA,

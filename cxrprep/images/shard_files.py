@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.images.places import Place
+    from cxrprep.images.filesystem import Place
 
     Sample = tuple[str, bytes, dict[str, Any]]
 

@@ -9,39 +9,44 @@ from __future__ import annotations
 import dataclasses
 import filecmp
 import functools
-import hashlib
 import itertools
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.engine import Engine, Lost, end_item
 from cxrprep.errors import UsageError
 from cxrprep.events import StageStarted, ignore
+from cxrprep.executors import Engine, Lost, end_item
+from cxrprep.images import conversion
 from cxrprep.images import convert as converting
-from cxrprep.images.outputs import output_in
-from cxrprep.images.picture import DEFAULT_LIMITS, Limits
-from cxrprep.images.places import Folder, place_of
-from cxrprep.images.plain import stem_of
+from cxrprep.images.image_folder import stem_of
+from cxrprep.images.local_files import Folder, place_of
+from cxrprep.images.output_metadata import output_in
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.images.shard_files import Held, write_parquet, write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cxrprep.events import Sink
-    from cxrprep.images.convert import Converted, ConvertItem, Task
-    from cxrprep.images.encode import Mark
-    from cxrprep.images.finished import Finished
-    from cxrprep.images.headers import Pseudonyms
+    from cxrprep.images.conversion import Converted, ConvertItem, Task
+    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.dicom_metadata import Pseudonyms
+    from cxrprep.images.output_metadata import Mark
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Digest, Shard
 
 FORMS: Final = ("webdataset", "parquet")
+
+
 _PROBED: Final = 8
+
+
 # The package datasets has names of its own for splits; a release's other names stay as they are.
 _SPLITS: Final = {"validate": "validation", "": "train"}
+
+
 # column -> what the header of a plain folder's image says under that name (see cxrprep.images.headers)
 _OF_HEADERS: Final = {
     "image_id": "", "patient_id": "patient", "study_id": "study",
@@ -133,8 +138,8 @@ def convert_to_shards(
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
-    on_event(StageStarted(converting.STAGE, items=total, unit="images"))
-    task = converting.Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
+    on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
+    task = conversion.Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
     where = engine or Engine()
     progress = converting.Progress(on_event)
 
@@ -182,16 +187,13 @@ def _probe(items: Sequence[ConvertItem], *, task: Task) -> list[None]:
 
 
 def _given_up(done: Lost[ShardPlan]) -> ShardDone:
-    lost = (converting.lost(Lost(item, done.cause, done.late)) for item in done.item.items)
+    lost = (conversion.lost(Lost(item, done.cause, done.late)) for item in done.item.items)
     return ShardDone(done.item.name, tuple(lost))
 
 
 def paths_of(plan: ShardPlan, task: Task) -> list[str]:
     """What the manifest calls each image: the shard's path, and the name in it."""
     return [f"{plan.name}/{key}{task.suffix}" for key in plan.keys]
-
-
-# ---- in a worker ----
 
 
 class _NothingInIt(Exception):  # noqa: N818  # a signal within this module, not an error for anyone
@@ -252,7 +254,7 @@ def _image(
     item: ConvertItem, member: str, task: Task, held: Held, killers: Mapping[str, Lost[ConvertItem]]
 ) -> tuple[Converted, bytes | None]:
     if item.relative in killers:
-        return converting.lost(killers[item.relative]), None
+        return conversion.lost(killers[item.relative]), None
 
     def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
         data = held.get(member)
@@ -286,10 +288,3 @@ def _row(outcome: Converted, task: Task) -> dict[str, Any]:
         "recipe": task.recipe.name,
         "recipe_fingerprint": task.fingerprint,
     }
-
-
-def row_sign(item: ConvertItem) -> str:
-    """What changes when a sample would say something else of the same image."""
-    boxes = None if item.boxes is None else [dataclasses.asdict(box) for box in item.boxes]
-    text = json.dumps([item.row and dict(item.row), boxes], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

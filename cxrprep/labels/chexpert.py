@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.labels import chexpert_plus
-from cxrprep.labels.demographics import read_demographics
-from cxrprep.labels.tables import Form, TextTable, first_true, read_table
-from cxrprep.labels.values import coded, constant, count_true, labels, positions, sex
-from cxrprep.labels.vocabulary import CHEXPERT
+from cxrprep.labels.chexpert_demographics import read_demographics
+from cxrprep.labels.columns import coded, constant, count_true, labels, positions, sex
+from cxrprep.labels.csv_table import Form, TextTable, first_true, read_table
+from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
-    from cxrprep.labels.find import Tables
-    from cxrprep.labels.rows import Gathered
+    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.locate_tables import Tables
 
 _PERSON: Final = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 _FORMS: Final = {

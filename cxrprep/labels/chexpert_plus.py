@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.tables import Form, digest_of, read_table
-from cxrprep.labels.values import categories, constant, count_true, positions
-from cxrprep.labels.vocabulary import CHEXPERT
+from cxrprep.labels.columns import categories, constant, count_true, positions
+from cxrprep.labels.csv_table import Form, digest_of, read_table
 from cxrprep.schemas import CATEGORY, TEXT
+from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.find import Tables
-    from cxrprep.labels.rows import Gathered
+    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.locate_tables import Tables
 
 _SECTIONS: Final = tuple(
     f"section_{name}"

@@ -13,17 +13,18 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
-from cxrprep.labels.find import STAGE, find_tables
-from cxrprep.labels.rows import Gathered, Options, TableUse
-from cxrprep.labels.values import count_true
-from cxrprep.labels.vocabulary import published_name
-from cxrprep.machine import plain_memory
-from cxrprep.schemas import LABELS, OBSERVATIONS, write_table
+from cxrprep.labels.columns import count_true
+from cxrprep.labels.label_rows import Gathered, Options, TableUse
+from cxrprep.labels.locate_tables import STAGE, find_tables
+from cxrprep.schemas import LABELS
+from cxrprep.storage.parquet import write_table
+from cxrprep.system import plain_memory
+from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
 
 LABELS_NAME: Final = "labels.parquet"

@@ -7,6 +7,8 @@ word for word are not kept a second time as ``raw_``.
 
 from __future__ import annotations
 
+import re
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,25 +16,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions
+from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_table
 from cxrprep.labels.mimic_images import Images, list_images, whole
-from cxrprep.labels.mimic_reports import report_paths, report_texts
-from cxrprep.labels.tables import Form, TextTable, read_table
-from cxrprep.labels.values import LABEL_CELLS, constant, count_true, labels, positions
-from cxrprep.labels.vocabulary import CHEXPERT
 from cxrprep.schemas import CATEGORY
+from cxrprep.storage.archives import NOT_READABLE
+from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.find import Tables
-    from cxrprep.labels.rows import Gathered
+    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.locate_tables import Tables
 
 STUDY: Final = r"^5\d{7}$"
+
+
 PATIENT: Final = r"^1\d{7}$"
+
+
 _NAMES: Final = CHEXPERT.names
+
+
 _LABELERS: Final = Form(("subject_id", "study_id", *_NAMES))
+
+
 _PROVIDER_IDS: Final = ("ordering_provider_id", "attending_provider_id", "resident_provider_id")
+
+
 _CELLS: Final = {**LABEL_CELLS, "_": None}
+
+
 _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
 
 
@@ -42,7 +56,11 @@ def _radiologist_header(names: list[str]) -> list[str]:
 
 
 _RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)
+
+
 _PROVIDERS: Final = Form(("study_id",), optional=("subject_id", *_PROVIDER_IDS), plain=("study_id",), open=True)
+
+
 _PATIENTS: Final = Form(("subject_id", "gender", "anchor_age", "anchor_year"), plain=("subject_id",), open=True)
 
 
@@ -240,3 +258,70 @@ class _People:
             columns["age_years"] = pc.add(anchor, years).cast(pa.float32())
             columns["age_flag"] = pc.if_else(pc.greater_equal(anchor, _CAPPED), "capped", None)
         return columns
+
+
+_STUDIES: Final = Form(("subject_id", "study_id", "path"), plain=("subject_id", "study_id", "path"))
+
+
+_MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
+
+
+_LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
+
+
+def report_paths(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array] | None:
+    """Studies and the release paths of their reports, as the study list states them; ``None`` without that list."""
+    found = tables.of_role("studies")
+    if not found:
+        return None
+    table = read_table(found[0][1], _STUDIES)
+    table.require_match("study_id", r"^5\d{7}$", "expected a study such as 50414267")
+    table.require_unique("study_id")
+    table.require_match("path", r"^files/p\d\d/p1\d{7}/s5\d{7}\.txt$", "expected files/p10/p10000032/s50414267.txt")
+    gathered.use(table, "studies", used=table.rows)
+    return table.text("study_id"), table.text("path")
+
+
+def report_texts(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array]:
+    """Studies and their reports' texts, from the archive of all reports.
+
+    Bytes that are no UTF-8 are read as Latin-1. Raises ``TableError`` when the archive is absent or damaged.
+    """
+    found = tables.of_role("reports")
+    if not found:
+        raise TableError(
+            "report texts were asked for, and mimic-cxr-reports.zip is not here",
+            hint="download it from MIMIC-CXR, name its folder with --tables DIR, or do not ask for report texts",
+        )
+    path = found[0][1]
+    studies, texts = [], []
+    others = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                named = _MEMBER.search(member.filename)
+                if member.is_dir():
+                    continue
+                if named is None:
+                    others += 1
+                    continue
+                if member.file_size > _LARGEST:
+                    raise TableError(
+                        f"{path}: {member.filename} is {member.file_size:,} bytes long",
+                        hint="no report is: fetch it again",
+                    )
+                studies.append(named.group(1))
+                texts.append(_text(archive.read(member)))
+    except (OSError, *NOT_READABLE) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="the file is cut short: fetch it again") from error
+    gathered.use_file(
+        path, digest_of(path), "reports", rows=len(studies) + others, used=len(studies), are_no_reports=others
+    )
+    return pa.array(studies, pa.string()), pa.array(texts, pa.large_string())
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.tables import Form, TextTable, first_true, read_names, read_table
-from cxrprep.labels.values import categories, count_true, positions, projection_of
+from cxrprep.labels.columns import categories, count_true, positions, projection_of
+from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cxrprep.labels.find import Tables
-    from cxrprep.labels.rows import Gathered
+    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.locate_tables import Tables
 
 _IDS: Final = ("dicom_id", "subject_id", "study_id")
 _DICOM: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"

@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.tables import Form, TextTable, first_true, read_names, read_table
-from cxrprep.labels.values import categories, coded, constant, count_true, positions, projection_of, sex
-from cxrprep.labels.vocabulary import GOOGLE_FOUR, NIH
+from cxrprep.labels.columns import categories, coded, constant, count_true, positions, projection_of, sex
+from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
 from cxrprep.schemas import BOX, CATEGORY
+from cxrprep.vocabulary import GOOGLE_FOUR, NIH
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from cxrprep.labels.find import Tables
-    from cxrprep.labels.rows import Gathered
+    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.locate_tables import Tables
 
 _NAMES: Final = (
     "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Sex", "View Position",

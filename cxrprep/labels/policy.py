@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.vocabulary import published_name, stem_of
-from cxrprep.schemas import OBSERVATIONS
+from cxrprep.vocabulary import OBSERVATIONS, published_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

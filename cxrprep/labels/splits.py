@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
-from cxrprep.labels.vocabulary import column_of, published_name, stem_of
 from cxrprep.model import Split
 from cxrprep.schemas import CATEGORY
+from cxrprep.vocabulary import column_of, published_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

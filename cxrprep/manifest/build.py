@@ -11,26 +11,27 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.labels.columns import constant, count_true
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
-from cxrprep.labels.values import constant, count_true
-from cxrprep.machine import plain_memory
-from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
-from cxrprep.manifest.files import ImageFiles, digest_of_files, image_files
-from cxrprep.manifest.labelled import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
-from cxrprep.manifest.sizes import add_sizes
+from cxrprep.manifest.dataset_card import write_card_beside
+from cxrprep.manifest.image_files import ImageFiles, digest_of_files, image_files
+from cxrprep.manifest.image_sizes import add_sizes
+from cxrprep.manifest.label_join import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
 from cxrprep.manifest.studies import studies_of
-from cxrprep.schemas import IMAGES, LABELS, null_columns, read_footer, write_table
+from cxrprep.schemas import IMAGES, LABELS, null_columns
+from cxrprep.storage.parquet import read_footer, write_table
+from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-    from cxrprep.manifest.sizes import Measure
+    from cxrprep.manifest.image_sizes import Measure
 
 STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.durable import replace_file
-from cxrprep.labels.tables import digest_of
+from cxrprep.labels.csv_table import digest_of
+from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
 
 CROISSANT_NAME: Final = "croissant.json"
 _CONTEXT: Final[dict[str, Any]] = {

@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.datasets.spec import catalog
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
-from cxrprep.labels.values import categories, constant, positions, projection_of
+from cxrprep.labels.columns import categories, constant, positions, projection_of
 from cxrprep.manifest.build import IMAGES_NAME
-from cxrprep.manifest.card import write_card_beside
 from cxrprep.manifest.croissant import write_croissant
-from cxrprep.manifest.earlier import HEADERS_NAME, Earlier, Names, one_table
-from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns, read_footer, write_table
+from cxrprep.manifest.dataset_card import write_card_beside
+from cxrprep.manifest.previous import HEADERS_NAME, Earlier, Names, one_table
+from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns
+from cxrprep.storage.parquet import read_footer, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +39,7 @@ class ConvertedImage:
     """One converted image: ``source_path`` in the dataset, ``path`` under the derived folder.
 
     ``boxes`` are in its own pixels, already transformed; ``None`` where nobody drew any. ``spacing_mm`` is (x, y).
-    ``about`` is what the header of a plain folder's image says: see ``cxrprep.images.headers``.
+    ``about`` is what the header of a plain folder's image says: see ``cxrprep.images.dicom_metadata``.
     """
 
     source_path: str

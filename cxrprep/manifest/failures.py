@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from cxrprep.manifest import FAILURES_NAME
-from cxrprep.schemas import FAILURES, write_table
+from cxrprep.schemas import FAILURES
+from cxrprep.storage.parquet import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.policy import KEEP
-from cxrprep.labels.vocabulary import observations_of, published_name
-from cxrprep.manifest.choosing import wanted_rows
-from cxrprep.manifest.labelled import relabel, stated_sources
+from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.model import Split
-from cxrprep.schemas import OBSERVATIONS, read_footer
+from cxrprep.selection.table_filters import wanted_rows
+from cxrprep.storage.parquet import read_footer
+from cxrprep.vocabulary import OBSERVATIONS, observations_of, published_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-    from cxrprep.manifest.torch_data import Images
+    from cxrprep.manifest.torch_dataset import Images
     from cxrprep.model import Selection
 
 _MANIFEST: Final = Path("manifests") / "images.parquet"
@@ -113,10 +113,17 @@ class Dataset:
         Raises ``MissingExtraError`` without torch.
         """
         try:
-            from cxrprep.manifest.torch_data import Images
+            from cxrprep.manifest.torch_dataset import Images
         except ModuleNotFoundError as error:
             raise MissingExtraError("a torch data set needs torch", hint="pip install torch") from error
-        return Images(self, transform)
+        return Images(
+            observations=self.observations,
+            paths=tuple(self.paths()),
+            rows=self.stated,
+            labels=self.labels(),
+            mask=self.mask(),
+            transform=transform,
+        )
 
     def hf(self) -> Any:
         """A ``datasets.Dataset`` with a decoded ``image`` column and everything of the manifest beside it.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.labels.values import positions
+from cxrprep.labels.columns import positions
 from cxrprep.schemas import STUDIES, null_columns, studies_schema
 
 if TYPE_CHECKING:

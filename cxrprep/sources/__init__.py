@@ -20,7 +20,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "http": "cxrprep.sources.http:HttpSource",
     "https": "cxrprep.sources.http:HttpSource",
     "file": "cxrprep.sources.local:LocalSource",
-    "url": "cxrprep.sources.url:SignedUrlSource",
+    "url": "cxrprep.sources.signed_url:SignedUrlSource",
     "physionet": "cxrprep.sources.physionet:PhysioNetSource",
     "gs": "cxrprep.sources.gcs:GcsSource",
     "kaggle": "cxrprep.sources.kaggle:KaggleSource",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cxrprep.credentials import Credentials
+    from cxrprep.credentials.lookup import Credentials
     from cxrprep.model import Digest, RemoteFile, Selection
 
 

@@ -8,13 +8,14 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.sources.answers import expects_page, looks_like_page, page_instead
 from cxrprep.sources.base import Closing
-from cxrprep.sources.connection import Connections, Endpoint, unreachable
+from cxrprep.sources.connection import Connections, unreachable
+from cxrprep.sources.http_response import expects_page, looks_like_page, page_instead
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
-    from cxrprep.sources.answers import Answer
+    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.urls import Endpoint
     from cxrprep.sources.wire import Head, Wire
 
 # TLS hands out 16 KiB at a time. Collecting for this long saves calls on a fast line, and on a slow one no byte waits.

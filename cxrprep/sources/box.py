@@ -15,25 +15,19 @@ import urllib.parse
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import (
-    AccessError,
-    CxrprepError,
-    IntegrityError,
-    NotInSourceError,
-    UsageError,
-)
+from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.box_api import BoxApi
-from cxrprep.sources.client import HttpClient, nobody
-from cxrprep.sources.patience import patiently
+from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import Answer
 
 # How a file is reached: by a link of its own, or by its number within the shared folder.
 _STATIC, _FILE = "static:", "file:"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources import sdk
-from cxrprep.sources.patience import patiently
+from cxrprep.sources import sdk_errors
+from cxrprep.sources.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cxrprep.credentials import Token
+    from cxrprep.credentials.lookup import Token
     from cxrprep.errors import CxrprepError
 
 _PAGE: Final = 1000
@@ -112,10 +112,10 @@ class BoxApi:
             return ask(client)
         except BoxAPIError as error:
             failed = self._failed(error.response_info.status_code, error.response_info.headers or {})
-        except sdk.STUMBLES:
-            failed = sdk.not_understood(self._endpoint)
+        except sdk_errors.STUMBLES:
+            failed = sdk_errors.not_understood(self._endpoint)
         except BoxSDKError as error:
-            failed = sdk.failure(self._endpoint, error, self._timeout)
+            failed = sdk_errors.failure(self._endpoint, error, self._timeout)
         raise failed
 
     def _failed(self, status: int, headers: Any) -> CxrprepError:
@@ -136,7 +136,7 @@ class BoxApi:
                 from box_sdk_gen.networking import BoxNetworkClient, BoxRetryStrategy
                 from box_sdk_gen.networking.timeout_config import TimeoutConfig
 
-                sdk.trust_named_certificates()
+                sdk_errors.trust_named_certificates()
                 self._session = requests.Session()
                 milliseconds = int(self._timeout * 1000)
                 network = NetworkSession(

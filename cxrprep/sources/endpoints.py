@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.sources.connection import split_url
+from cxrprep.sources.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

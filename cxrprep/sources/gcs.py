@@ -15,21 +15,21 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.credentials import ADVICE
+from cxrprep.credentials.lookup import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources import sdk
+from cxrprep.sources import sdk_errors
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient, nobody
-from cxrprep.sources.gcs_access import GoogleAccess
-from cxrprep.sources.patience import patiently
+from cxrprep.sources.google_auth import GoogleAccess
+from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.errors import CxrprepError
-    from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import Answer
 
 _FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,updated,contentEncoding),nextPageToken"
 _FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
@@ -173,15 +173,15 @@ class GcsSource:
         except google.api_core.exceptions.GoogleAPICallError as error:
             failed = self._failed(error)
         except requests.exceptions.JSONDecodeError:
-            failed = sdk.not_understood(self._access.endpoint)
+            failed = sdk_errors.not_understood(self._access.endpoint)
         except (requests.exceptions.RequestException, google.auth.exceptions.TransportError, OSError) as error:
-            failed = sdk.failure(self._access.endpoint, error, self._timeout)
+            failed = sdk_errors.failure(self._access.endpoint, error, self._timeout)
         except google.auth.exceptions.GoogleAuthError:
             # What the library makes of a 401: it would renew the login, which nobody does not have.
             refused = self._refusal(401, f"gs://{self._bucket}") if self._access.is_anonymous else None
             failed = refused or self._access.not_renewed()
-        except sdk.STUMBLES:
-            failed = sdk.not_understood(self._access.endpoint)
+        except sdk_errors.STUMBLES:
+            failed = sdk_errors.not_understood(self._access.endpoint)
         else:
             return files, None if most else blobs.next_page_token
         raise failed

@@ -9,21 +9,21 @@ import posixpath
 import urllib.parse
 from typing import TYPE_CHECKING, Final
 
+from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.sources import sums
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient
-from cxrprep.sources.connection import split_url, without_query
-from cxrprep.sources.http_listing import read_page
-from cxrprep.sources.patience import patiently
+from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.index_pages import read_page
+from cxrprep.sources.retry import patiently
+from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_listing import Entry
+    from cxrprep.sources.index_pages import Entry
 
 _FILE_SUFFIXES: Final = (
     ".gz",
@@ -114,7 +114,7 @@ class HttpSource:
         listed: set[str] = set()
         found = False
         # With a folder page at hand only what it shows is asked for.
-        for name in (n for n in sums.NAMES if top is None or n in names):
+        for name in (n for n in checksum_files.NAMES if top is None or n in names):
             for file in self._sums(name):
                 found = True
                 head = file.key.partition("/")[0]
@@ -140,7 +140,7 @@ class HttpSource:
             return
         reader = _Reader(stream, lambda at: self._client.open(self._url(name), key=name, offset=at))
         with io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", errors="replace") as text:
-            yield from sums.parse(text)
+            yield from checksum_files.parse(text)
 
     def _page(self, folder: str) -> Sequence[Entry] | None:
         try:

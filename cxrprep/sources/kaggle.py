@@ -14,23 +14,23 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials import ADVICE, Login
+from cxrprep.credentials.lookup import ADVICE, Login
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.secret import Secret
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
-from cxrprep.sources.patience import patiently
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
+from cxrprep.sources.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cxrprep.credentials import Token
+    from cxrprep.credentials.lookup import Token
     from cxrprep.errors import CxrprepError
-    from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import Answer
 
 _PAGE: Final = "https://www.kaggle.com/datasets"
 _WHOLE: Final = "archive.zip"

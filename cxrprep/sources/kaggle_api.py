@@ -1,7 +1,7 @@
 """Kaggle's API through ``kagglesdk``: pages of files, the newest version, and the signed address of a file.
 
 The SDK has no time-out and follows redirects itself, so that each file would be opened twice; both are mended in its
-session. Its own search for credentials is not used: there is one place for that, ``cxrprep.credentials``.
+session. Its own search for credentials is not used: there is one place for that, ``cxrprep.credentials.lookup``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cxrprep.credentials import Login, Token
+from cxrprep.credentials.lookup import Login, Token
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.secret import Secret
-from cxrprep.sources import endpoints, sdk
-from cxrprep.sources.answers import Answer, refusal
-from cxrprep.sources.client import USER_AGENT
-from cxrprep.sources.connection import without_query
+from cxrprep.sources import endpoints, sdk_errors
+from cxrprep.sources.http_client import USER_AGENT
+from cxrprep.sources.http_response import Answer, refusal
+from cxrprep.sources.urls import without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class KaggleApi:
             )
         listed = answer.dataset_files
         if not all(file.name and isinstance(file.name, str) and isinstance(file.total_bytes, int) for file in listed):
-            raise sdk.not_understood(self._endpoint)
+            raise sdk_errors.not_understood(self._endpoint)
         found = tuple(RemoteFile(f.name, f.total_bytes or None, modified=_utc(f.creation_date)) for f in listed)
         return FilePage(found, answer.next_page_token or "")
 
@@ -144,10 +144,10 @@ class KaggleApi:
                 if _status(error.response) == 401 and not renewed and self._forget(api):
                     continue
                 failed = self._refused(error.response, what)
-            except sdk.STUMBLES:
-                failed = sdk.not_understood(self._endpoint)
+            except sdk_errors.STUMBLES:
+                failed = sdk_errors.not_understood(self._endpoint)
             except (requests.exceptions.RequestException, OSError) as error:
-                failed = sdk.failure(self._endpoint, error, self._timeout)
+                failed = sdk_errors.failure(self._endpoint, error, self._timeout)
             break
         assert failed is not None
         raise failed from None
@@ -206,10 +206,10 @@ class KaggleApi:
             status = _status(error.response)
             if status is None or status == 429 or status >= 500:
                 failed = self._refused(error.response, "the session")
-        except sdk.STUMBLES:
-            failed = sdk.not_understood(self._endpoint)
+        except sdk_errors.STUMBLES:
+            failed = sdk_errors.not_understood(self._endpoint)
         except (requests.exceptions.RequestException, OSError) as error:
-            failed = sdk.failure(self._endpoint, error, self._timeout)
+            failed = sdk_errors.failure(self._endpoint, error, self._timeout)
         if failed is not None:
             raise failed from None
         self.lapsed = ended.origin
@@ -223,7 +223,7 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
     from kagglesdk.kaggle_http_client import KaggleHttpClient
     from requests.adapters import HTTPAdapter
 
-    sdk.trust_named_certificates()
+    sdk_errors.trust_named_certificates()
 
     class Adapter(HTTPAdapter):
         """An adapter with a time-out: the SDK passes none."""

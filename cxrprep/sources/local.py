@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources import sums
 from cxrprep.sources.base import Access, AccessState, Closing, Politeness
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ class LocalSource:
         return RemoteFile(key, stat.st_size, validator=_validator(stat))
 
     def _digests(self) -> dict[str, Digest]:
-        for name in sums.NAMES:
+        for name in checksum_files.NAMES:
             path = self._root / name
             if path.is_file():
                 with path.open(encoding="utf-8", errors="replace") as lines:
-                    return {file.key: file.digest for file in sums.parse(lines) if file.digest is not None}
+                    return {file.key: file.digest for file in checksum_files.parse(lines) if file.digest is not None}
         return {}
 
 

@@ -14,24 +14,25 @@ import io
 import urllib.parse
 from typing import TYPE_CHECKING, Final
 
-from cxrprep import __version__
-from cxrprep.credentials import ADVICE
+from cxrprep import checksum_files
+from cxrprep._version import __version__
+from cxrprep.credentials.lookup import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources import endpoints, sums
+from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
-from cxrprep.sources.client import HttpClient
-from cxrprep.sources.kept import KeptList, lines
-from cxrprep.sources.patience import patiently
+from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.listing_cache import KeptList, lines
+from cxrprep.sources.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cxrprep.credentials import Login
+    from cxrprep.credentials.lookup import Login
     from cxrprep.errors import CxrprepError
     from cxrprep.model import Digest, Selection
-    from cxrprep.sources.answers import Answer
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import Answer
 
 HOST: Final = "physionet.org"
 USER_AGENT: Final = f"Wget/1.21 (compatible; cxrprep/{__version__})"
@@ -75,7 +76,7 @@ class PhysioNetSource:
             yield RemoteFile(_SUMS, size, validator=answer.validator(size))
         kept = self._kept(answer)
         for number, line in enumerate(lines(kept.blocks()), 1):
-            file = sums.parse_line(line)
+            file = checksum_files.parse_line(line)
             if file is not None and file.key.startswith(prefix):
                 yield file
             elif file is None and line.strip():
@@ -119,7 +120,7 @@ class PhysioNetSource:
         kept = self._kept(self._head(_SUMS))
         if kept.is_here:
             for line in lines(kept.blocks()):
-                file = sums.parse_line(line)
+                file = checksum_files.parse_line(line)
                 if file is not None and file.key in paths:
                     paths[file.key] = file.digest
         yield from (file for file in self._options.known if file.key not in paths)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ArchiveError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.kept import KeptList
-from cxrprep.sources.patience import patiently
+from cxrprep.sources.listing_cache import KeptList
+from cxrprep.sources.retry import patiently
 from cxrprep.sources.zip_member import InflatedBody, Ranged, StoredBody
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from cxrprep.plan import Item
+    from cxrprep.planning import Item
     from cxrprep.sources.base import AsksAhead
 
 _BUFFER: Final = 1 << 18

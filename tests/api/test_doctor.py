@@ -12,7 +12,7 @@ import pytest
 import stamina
 
 from cxrprep.api.doctor import Check, Examination, State, examine
-from cxrprep.credentials import Credentials
+from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode
 from tests.servers import physionet
 from tests.servers.faults import serving
@@ -151,12 +151,12 @@ def test_a_full_disk_is_told_with_what_the_collections_take(tmp_path: Path, monk
 
 
 def test_the_report_labeler_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from cxrprep.labels.report.selftest import SelfTest
+    from cxrprep.labels.nlp.custom_rules import SelfTest
 
     good = one(checks(tmp_path, offline=True), "report labeler")
     assert (good.group, good.state, good.hint) == ("machine", State.OK, "")
     assert "examples labelled as they should be" in good.found
-    monkeypatch.setattr("cxrprep.labels.report.selftest.selftest", lambda: SelfTest(3, ("wrong",)))
+    monkeypatch.setattr("cxrprep.labels.nlp.custom_rules.selftest", lambda: SelfTest(3, ("wrong",)))
     bad = one(checks(tmp_path, offline=True), "report labeler")
     assert (bad.state, bad.found) == (State.PROBLEM, "1 of 3 examples labelled wrongly")
     assert "--selftest" in bad.hint

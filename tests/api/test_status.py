@@ -10,14 +10,14 @@ import click
 import pytest
 
 import cxrprep
-from cxrprep.api.folders import open_folder
+from cxrprep.api.folder import open_folder
 from cxrprep.api.status import Status, again_command, status
-from cxrprep.cli.app import cli
-from cxrprep.cli.invocation import Invocation
-from cxrprep.cli.selecting import chosen
-from cxrprep.lock import Record
+from cxrprep.cli.context import Invocation
+from cxrprep.cli.main import cli
+from cxrprep.config.settings import load_settings
 from cxrprep.model import LabelTest, Selection, Split
-from cxrprep.settings import load_settings
+from cxrprep.record import Record
+from cxrprep.selection.id_lists import chosen
 from tests.integration.river import phantom
 from tests.servers.faults import serving
 

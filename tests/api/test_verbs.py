@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import cxrprep
-from cxrprep.api.results import Result
+from cxrprep.api.result import Result
 from cxrprep.errors import CxrprepError, ExitCode, UsageError
 from cxrprep.events import Event, ItemFinished, Note, StageFinished, StageStarted
 from tests.integration.river import phantom

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def commands() -> list[tuple[str, ...]]:
     """Every command and command of a group, as words."""
-    from cxrprep.cli.app import cli
+    from cxrprep.cli.main import cli
 
     found: list[tuple[str, ...]] = []
     for name in cli.list_commands(click.Context(cli)):
@@ -35,7 +35,7 @@ def commands() -> list[tuple[str, ...]]:
 
 def scenes() -> dict[str, tuple[str, ...]]:
     """Name of the file -> what is typed."""
-    from cxrprep.datasets.spec import catalog
+    from cxrprep.datasets.catalog import catalog
 
     return {
         "alone": (),
@@ -66,7 +66,7 @@ def scenes() -> dict[str, tuple[str, ...]]:
 
 def said(words: tuple[str, ...]) -> str:
     """What the program prints for ``words``, both streams and the exit code; in a folder of its own."""
-    from cxrprep.cli.app import run
+    from cxrprep.cli.main import run
 
     stdout, stderr = io.StringIO(), io.StringIO()
     here = Path.cwd()

@@ -11,18 +11,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.cli.app import run
 from cxrprep.cli.config import template
-from cxrprep.datasets.spec import catalog
-from cxrprep.job import KEYS
-from cxrprep.settings import load_settings, parse_job
+from cxrprep.cli.main import run
+from cxrprep.config.job import KEYS
+from cxrprep.config.settings import load_settings, parse_job
+from cxrprep.datasets.catalog import catalog
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 def write_mirror(dataset: str, folder: Path) -> Path:
     """A tiny copy of a dataset in its real layout."""
-    module = importlib.import_module(f"tests.datasets.{dataset.replace('-', '_')}")
+    module = importlib.import_module(f"tests.generators.small.{dataset.replace('-', '_')}")
     # NIH's images all have one size, which verify checks.
     module.write(folder, **({"size": 1024} if dataset == "nih-chestxray14" else {}))
     return folder

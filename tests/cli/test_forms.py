@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cxrprep.cli.app import run
+from cxrprep.cli.main import run
 from tests.integration.river import PROGRAM, cxrprep, ok, phantom
 from tests.servers.faults import serving
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.cli.selecting import chosen
+from cxrprep.config.job import SelectionSettings
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
-from cxrprep.job import SelectionSettings
+from cxrprep.selection.id_lists import chosen
 
 
 def test_words_and_files_mix(tmp_path: Path) -> None:

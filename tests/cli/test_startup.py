@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.cli.app import COMMANDS
+from cxrprep.cli.main import COMMANDS
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]
 
 _PROBE = """
 import json, sys
 before = set(sys.modules)
-from cxrprep.cli.app import run
+from cxrprep.cli.main import run
 sys.stdout = open(sys.argv[1], "w")
 code = run(json.loads(sys.argv[2]))
 sys.stdout.close()
@@ -59,7 +59,7 @@ def test_help_loads_no_command_and_no_configuration(tmp_path: Path) -> None:
 def test_importing_the_package_loads_nothing() -> None:
     code = "import sys; import cxrprep; print(sorted(m for m in sys.modules if m.startswith('cxrprep.')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "['cxrprep._version']"
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrprep.cli.tally import Tally
+from cxrprep.cli.progress_stats import Tally
 from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, StageStarted, Stalled
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.datasets.spec import catalog
+from cxrprep.datasets.catalog import catalog
 from cxrprep.labels.extract import extract_labels
 from cxrprep.manifest.build import build_manifest
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
@@ -17,7 +17,7 @@ NAMES = sorted(catalog())
 
 
 def generator(name: str):
-    return importlib.import_module(f"tests.datasets.{name.replace('-', '_')}")
+    return importlib.import_module(f"tests.generators.small.{name.replace('-', '_')}")
 
 
 @pytest.fixture(params=NAMES)
@@ -97,7 +97,7 @@ def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
 
 
 def test_every_dataset_has_a_generator():
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent / "generators" / "small"
     assert [name for name in NAMES if not (folder / f"{name.replace('-', '_')}.py").is_file()] == []
 
 

@@ -11,11 +11,11 @@ import click
 import pytest
 
 import cxrprep
-from cxrprep.cli.app import COMMANDS, cli
-from cxrprep.cli.help import Grouped
-from cxrprep.cli.invocation import Invocation
+from cxrprep.cli.context import Invocation
+from cxrprep.cli.help_format import Grouped
+from cxrprep.cli.main import COMMANDS, cli
+from cxrprep.config.settings import load_settings
 from cxrprep.errors import UsageError
-from cxrprep.settings import load_settings
 from tests.docs.lines import PAGES, Block, Line, blocks, calls, every_call
 
 # Words that stand for something of the reader's.

@@ -21,12 +21,12 @@ from functools import cache
 from pathlib import Path
 
 from cxrprep.errors import CxrprepError, ExitCode
-from cxrprep.lock import record
-from tests.releases import pixels
-from tests.releases.chexpert import Chexpert
-from tests.releases.mimic_cxr import Mimic
-from tests.releases.nih_chestxray14 import Nih
-from tests.releases.prose import report
+from cxrprep.record import record
+from tests.generators.full import pixels
+from tests.generators.full.chexpert import Chexpert
+from tests.generators.full.mimic_cxr import Mimic
+from tests.generators.full.nih_chestxray14 import Nih
+from tests.generators.full.prose import report
 
 # A record that is damaged is read again for half a second, in case another process is just saving it: not here.
 record._TORN_WAIT = 0.0
@@ -82,16 +82,16 @@ def _text(lines: Iterator[str] | list[str]) -> bytes:
 
 
 def _sums(data: bytes, _: Path) -> None:
-    from cxrprep.sources import sums
+    from cxrprep import checksum_files
 
-    for file in sums.parse(data.decode("utf-8", "replace").splitlines(keepends=True)):
+    for file in checksum_files.parse(data.decode("utf-8", "replace").splitlines(keepends=True)):
         if file.digest is None:
             raise BrokenPromiseError("a list of sums gave a file without one")
 
 
 def _published_sums(data: bytes, scratch: Path) -> None:
-    from cxrprep.datasets.spec import find_dataset
-    from cxrprep.verify.sums import read_sums
+    from cxrprep.datasets.catalog import find_dataset
+    from cxrprep.verification.published_checksums import read_sums
 
     layout = find_dataset("mimic-cxr-jpg").layout()
     table = read_sums(_file(scratch, "SHA256SUMS.txt", data), layout, "2.1.0")
@@ -106,7 +106,7 @@ def _inside(paths: list[str]) -> None:
 
 
 def _folder_page(data: bytes, _: Path) -> None:
-    from cxrprep.sources.http_listing import read_page
+    from cxrprep.sources.index_pages import read_page
 
     kinds = ("text/html", "application/json", "text/plain", "application/xml")
     for kind in kinds:
@@ -116,7 +116,7 @@ def _folder_page(data: bytes, _: Path) -> None:
 
 
 def _answer(data: bytes, _: Path) -> None:
-    from cxrprep.sources.answers import Answer, looks_like_page, refusal
+    from cxrprep.sources.http_response import Answer, looks_like_page, refusal
 
     lines = data.decode("latin-1").split("\n")
     pairs = (line.partition(":") for line in lines[1:])
@@ -137,7 +137,7 @@ def _answer(data: bytes, _: Path) -> None:
 
 def _tables(dataset: str, name: str, others: Callable[[], dict[str, bytes]] = dict) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
-        from cxrprep.datasets.spec import find_dataset
+        from cxrprep.datasets.catalog import find_dataset
         from cxrprep.labels.extract import read_labels
 
         for other, content in others().items():
@@ -203,14 +203,14 @@ def _chexpert(what: str) -> bytes:
 
 
 def _compared(data: bytes, scratch: Path) -> None:
-    from cxrprep.labels.compare import compare_tables
+    from cxrprep.labels.agreement import compare_tables
 
     first = _file(scratch, "a.csv", b"study_id,Edema,Pneumonia\n1,1,\n2,0,-1\n")
     compare_tables(first, _file(scratch, "b.csv", data))
 
 
 def _compared_parquet(data: bytes, scratch: Path) -> None:
-    from cxrprep.labels.compare import read_label_table
+    from cxrprep.labels.agreement import read_label_table
 
     read_label_table(_file(scratch, "b.parquet", data))
 
@@ -229,7 +229,7 @@ def _parquet() -> bytes:
 
 
 def _report(data: bytes, _: Path) -> None:
-    from cxrprep.labels.report.labeler import label_report
+    from cxrprep.labels.nlp.label_report import label_report
 
     text = data.decode("utf-8", "surrogateescape")
     labels = label_report(text).labels
@@ -239,8 +239,8 @@ def _report(data: bytes, _: Path) -> None:
 
 def _collection(suffix: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
-        from cxrprep.labels.report.labeler import label_report
-        from cxrprep.labels.report.reading import open_collection
+        from cxrprep.labels.nlp.label_report import label_report
+        from cxrprep.labels.nlp.readers import open_collection
 
         found = open_collection(_file(scratch, f"reports{suffix}", data))
         for each in found.rows() if found.names is None else found.read(found.names):
@@ -276,25 +276,25 @@ _CSV = b'study_id,findings,impression\n1,"No effusion, no ""edema"".",Normal\n2,
 
 
 def _job(data: bytes, _: Path) -> None:
-    from cxrprep.settings import parse_job
+    from cxrprep.config.settings import parse_job
 
     parse_job(data.decode("utf-8", "replace"), "job.toml")
 
 
 def _job_file(data: bytes, scratch: Path) -> None:
-    from cxrprep.settings import load_settings
+    from cxrprep.config.settings import load_settings
 
     load_settings(config=_file(scratch, "job.toml", data), environment={}, folder=scratch)
 
 
 def _spec(data: bytes, _: Path) -> None:
-    from cxrprep.datasets.spec import parse_spec
+    from cxrprep.datasets.catalog import parse_spec
 
     parse_spec(data.decode("utf-8", "replace"), "some.toml")
 
 
 def _vocabulary(data: bytes, scratch: Path) -> None:
-    from cxrprep.labels.report.custom import read_vocabulary
+    from cxrprep.labels.nlp.custom_rules import read_vocabulary
 
     read_vocabulary(_file(scratch, "words.toml", data))
 
@@ -322,7 +322,7 @@ label = ["Edema=-1"]
 
 
 def _lock(data: bytes, scratch: Path) -> None:
-    from cxrprep.lock import Record
+    from cxrprep.record import Record
 
     _file(scratch, "cxrprep.files.parquet", _locks()[1])
     _file(scratch, "cxrprep.lock", data)
@@ -332,7 +332,7 @@ def _lock(data: bytes, scratch: Path) -> None:
 
 def _lock_table(data: bytes, scratch: Path) -> None:
     # The header's digest would refuse every change; whoever alters the table may alter the digest too.
-    from cxrprep.lock import Record
+    from cxrprep.record import Record
 
     path = _file(scratch, "cxrprep.files.parquet", data)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -342,7 +342,7 @@ def _lock_table(data: bytes, scratch: Path) -> None:
 
 
 def _journal(data: bytes, scratch: Path) -> None:
-    from cxrprep.lock import Record
+    from cxrprep.record import Record
 
     for name, content in zip(("cxrprep.lock", "cxrprep.files.parquet"), _locks(), strict=True):
         _file(scratch, name, content)
@@ -357,7 +357,7 @@ def _checks(name: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
         import pyarrow as pa
 
-        from cxrprep.verify.checks import Checks
+        from cxrprep.verification.check_cache import Checks
 
         cache = scratch / ".cxrprep"
         _file(cache, name, data)
@@ -382,7 +382,7 @@ def _checks_table() -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from cxrprep.verify.checks import SCHEMA
+    from cxrprep.verification.check_cache import SCHEMA
 
     sink = io.BytesIO()
     rows = {"path": ["images/a.png"], "size": [5], "mtime_ns": [7], "inode": [9], "digests": ["sha256:" + "0" * 64]}
@@ -394,16 +394,16 @@ _CHECKED = b'{"files":[["images/a.png",5,7,9,"sha256:00"],["images/b.png",6,8,10
 
 
 def _journal_line() -> bytes:
-    from cxrprep.lock import FileEntry, Origin
     from cxrprep.model import Digest
+    from cxrprep.record import FileEntry, Origin
 
     return json.dumps(FileEntry("images/a.png", 5, Digest("md5", "0" * 32), Origin.PUBLISHED).as_row()).encode() + b"\n"
 
 
 @cache
 def _locks() -> tuple[bytes, bytes]:
-    from cxrprep.lock import FileEntry, Origin, Record
     from cxrprep.model import Digest, Selection, Split
+    from cxrprep.record import FileEntry, Origin, Record
 
     with tempfile.TemporaryDirectory() as folder:
         with Record.open(Path(folder)) as record:
@@ -416,7 +416,7 @@ def _locks() -> tuple[bytes, bytes]:
 
 def _credentials(name: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
-        from cxrprep.credentials import Credentials
+        from cxrprep.credentials.lookup import Credentials
 
         path = _file(scratch, name, data)
         path.chmod(0o600)
@@ -428,7 +428,7 @@ def _credentials(name: str) -> Callable[[bytes, Path], None]:
 
 
 def _cookies(data: bytes, scratch: Path) -> None:
-    from cxrprep.sources.logins import Logins
+    from cxrprep.sources.http_auth import Logins
 
     Logins(lambda _: None, str(_file(scratch, "cookies.txt", data)))
 
@@ -438,8 +438,8 @@ def _cookies(data: bytes, scratch: Path) -> None:
 
 def _pictures(suffix: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, _: Path) -> None:
-        from cxrprep.images.picture import Limits
-        from cxrprep.images.reading import decode
+        from cxrprep.images.decode import decode
+        from cxrprep.images.radiograph import Limits
 
         picture = decode(data, f"image{suffix}", Limits(pixels=4_000_000))
         if picture.width * picture.height > 4_000_000:
@@ -449,7 +449,7 @@ def _pictures(suffix: str) -> Callable[[bytes, Path], None]:
 
 
 def _picture_header(data: bytes, scratch: Path) -> None:
-    from cxrprep.images.reading import header
+    from cxrprep.images.decode import header
 
     for suffix in (".png", ".dcm"):
         header(_file(scratch, f"image{suffix}", data))
@@ -460,7 +460,7 @@ def _picture_header(data: bytes, scratch: Path) -> None:
 
 def _archive(suffix: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
-        from cxrprep.archives import Limits, read_members, reading
+        from cxrprep.storage.archives import Limits, read_members, reading
 
         path = _file(scratch, f"images_001{suffix}", data)
         left = 1 << 20
@@ -479,15 +479,15 @@ def _tgz() -> bytes:
 
 
 def _plan(data: bytes, scratch: Path) -> None:
-    from cxrprep.plan.saved import load_plan
+    from cxrprep.planning.plan_file import load_plan
 
     _inside([item.dest for item in load_plan(_file(scratch, "plan.json", data))])
 
 
 def _plan_seed() -> bytes:
     from cxrprep.model import Digest, RemoteFile, Selection
-    from cxrprep.plan.items import Action, Item, Plan
-    from cxrprep.plan.saved import save_plan
+    from cxrprep.planning.plan import Action, Item, Plan
+    from cxrprep.planning.plan_file import save_plan
 
     with tempfile.TemporaryDirectory() as folder:
         items = [

@@ -17,8 +17,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxrprep.images.reading import decode
-from cxrprep.images.steps import Voi
+from cxrprep.images.decode import decode
+from cxrprep.images.transforms import Voi
 from tests.parts import need
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cxrprep.images.picture import Frame, Picture
-from cxrprep.images.steps import CenterCrop, CropBorder, Pad, Resize, Step
+from cxrprep.images.radiograph import Frame, Picture
+from cxrprep.images.transforms import CenterCrop, CropBorder, Pad, Resize, Step
 from cxrprep.model import Box
 
 SIDES = st.integers(24, 160)

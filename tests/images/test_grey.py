@@ -7,20 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrprep.images.reading import decode
-from cxrprep.images.steps import Voi
-from tests.images.made import (
-    Case,
-    by_dcmtk,
-    by_formula,
-    by_pydicom,
-    cases,
-    dicom_bytes,
-    lut,
-    ramp,
-    real,
-    shown,
-)
+from cxrprep.images.decode import decode
+from cxrprep.images.transforms import Voi
+from tests.images.made import Case, by_dcmtk, by_formula, by_pydicom, cases, dicom_bytes, lut, ramp, real, shown
 
 CASES = cases()
 

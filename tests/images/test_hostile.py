@@ -19,9 +19,9 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from cxrprep.errors import ImageError
-from cxrprep.images.check import inspect
-from cxrprep.images.picture import Limits
-from cxrprep.images.reading import decode
+from cxrprep.images.decode import decode
+from cxrprep.images.image_info import inspect
+from cxrprep.images.radiograph import Limits
 from cxrprep.images.recipe import load_recipe
 from tests.fuzz.mutation import mutated
 from tests.images.made import dataset_of, dicom_bytes, ramp, written
@@ -138,7 +138,7 @@ import resource, sys, time
 from pathlib import Path
 import cxrprep.images.convert
 from cxrprep.errors import ImageError
-from cxrprep.images.reading import decode
+from cxrprep.images.decode import decode
 import imagecodecs, pydicom.pixels.utils, pydicom.encaps
 def most():
     # Not what getrusage says where it can be helped: that begins with what the process was that started this one.

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrprep.errors import ImageError
-from cxrprep.images.convert import ConvertItem, Task, converted
-from cxrprep.images.encode import Mark, encode, read_mark
-from cxrprep.images.picture import Frame, Picture
-from cxrprep.images.places import place_of
-from cxrprep.images.reading import decode, header
+from cxrprep.images.conversion import ConvertItem, Task
+from cxrprep.images.convert import converted
+from cxrprep.images.decode import decode, header
+from cxrprep.images.encode import encode
+from cxrprep.images.local_files import place_of
+from cxrprep.images.output_metadata import Mark, read_mark
+from cxrprep.images.radiograph import Frame, Picture
 from cxrprep.images.recipe import OutputForm, parse_recipe
 from tests.images.made import dicom_bytes, ramp
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrprep.images.reading import decode
+from cxrprep.images.decode import decode
 from cxrprep.images.recipe import load_recipe
-from cxrprep.images.steps import Voi
+from cxrprep.images.transforms import Voi
 from tests.images.made import ramp
 from tests.parts import shared_data
 

@@ -13,11 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 from cxrprep.errors import ConfigError, UsageError
-from cxrprep.images.picture import Picture
-from cxrprep.images.reading import decode
+from cxrprep.images.decode import decode
+from cxrprep.images.radiograph import Picture
 from cxrprep.images.recipe import Recipe, load_recipe, named_recipes, parse_recipe
 from cxrprep.images.resample import resize
-from cxrprep.images.steps import Bits, Clahe, CropBorder, Invert, Polarity, Stretch, Voi, equalizing
+from cxrprep.images.transforms import Bits, Clahe, CropBorder, Invert, Polarity, Stretch, Voi, equalizing
 from tests.images.made import dataset_of, dicom_bytes, ramp, real, shown, written
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.toml"))
@@ -90,8 +90,9 @@ def test_published_recipes_are_bit_equal_on_any_range(
 
 
 def test_a_published_jpeg_is_opencvs_own_at_quality_95(tmp_path: Path) -> None:
-    from cxrprep.images.convert import ConvertItem, Task, converted
-    from cxrprep.images.places import place_of
+    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.convert import converted
+    from cxrprep.images.local_files import place_of
 
     (tmp_path / "x.dcm").write_bytes(real("RG3_UNCR.dcm"))
     chosen = load_recipe("mimic-cxr-jpg")

@@ -32,8 +32,8 @@ from pydicom.uid import (
 )
 
 from cxrprep.errors import ImageError
-from cxrprep.images.picture import Limits
-from cxrprep.images.reading import decode, header
+from cxrprep.images.decode import decode, header
+from cxrprep.images.radiograph import Limits
 from tests.images.made import by_dcmtk, by_pydicom, dataset_of, ramp, real, shown, written
 from tests.parts import need
 
@@ -215,7 +215,7 @@ import imagecodecs
 def lacking(*_, **__): raise imagecodecs.DelayedImportError("jpeg2k_decode")
 imagecodecs.jpeg2k_decode = lacking
 from tests.images.made import real
-from cxrprep.images.reading import decode
+from cxrprep.images.decode import decode
 from cxrprep.errors import ImageError
 try:
     decode(real({name!r}), {name!r})

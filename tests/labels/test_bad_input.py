@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxrprep.datasets.spec import catalog
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError
 from cxrprep.labels.extract import read_labels
-from tests.datasets import chexpert, mimic_cxr_jpg, nih_chestxray14
+from tests.generators.small import chexpert, mimic_cxr_jpg, nih_chestxray14
 
 WRITERS = {"chexpert": chexpert, "mimic-cxr-jpg": mimic_cxr_jpg, "nih-chestxray14": nih_chestxray14}
 # dataset, a table of it, its key column
@@ -273,4 +273,4 @@ def test_every_dataset_is_tested_here():
     others = {"mimic-cxr"}  # the same reader as mimic-cxr-jpg
     assert set(WRITERS) | others == set(catalog())
     for name, module in WRITERS.items():
-        assert importlib.import_module(f"tests.datasets.{name.replace('-', '_')}") is module
+        assert importlib.import_module(f"tests.generators.small.{name.replace('-', '_')}") is module

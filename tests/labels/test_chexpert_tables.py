@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cxrprep.datasets.spec import find_dataset
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
-from cxrprep.labels.rows import Options
-from tests.datasets import chexpert
+from cxrprep.labels.label_rows import Options
+from tests.generators.small import chexpert
 from tests.parts import need
 
 SPEC = find_dataset("chexpert")

@@ -4,11 +4,11 @@ import gzip
 
 import pytest
 
-from cxrprep.datasets.spec import find_dataset
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import TableError
 from cxrprep.labels.extract import extract_labels, read_labels
-from cxrprep.labels.rows import Options
-from tests.datasets import mimic_cxr, mimic_cxr_jpg
+from cxrprep.labels.label_rows import Options
+from tests.generators.small import mimic_cxr, mimic_cxr_jpg
 
 JPG, DCM = find_dataset("mimic-cxr-jpg"), find_dataset("mimic-cxr")
 IDS = [image[0] for image in mimic_cxr_jpg.IMAGES]

@@ -4,10 +4,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.datasets.spec import find_dataset
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import ExitCode, TableError, UsageError
 from cxrprep.labels.extract import extract_labels, read_labels
-from tests.datasets import nih_chestxray14 as nih
+from tests.generators.small import nih_chestxray14 as nih
 from tests.parts import shared_data
 
 SPEC = find_dataset("nih-chestxray14")

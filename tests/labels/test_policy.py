@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.policy import KEEP, Policy
-from cxrprep.labels.vocabulary import published_name
-from cxrprep.schemas import CATEGORY, OBSERVATIONS
+from cxrprep.schemas import CATEGORY
+from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 UNTIMED = settings(deadline=None, max_examples=50)
 CELLS = st.sampled_from([1, 0, -1, None])

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.vocabulary import (
+from cxrprep.vocabulary import (
     CHEXPERT,
     GOOGLE_FOUR,
     NIH,
+    OBSERVATIONS,
     PRESETS,
     VOCABULARIES,
     column_of,
@@ -18,7 +19,6 @@ from cxrprep.labels.vocabulary import (
     published_name,
     stem_of,
 )
-from cxrprep.schemas import OBSERVATIONS
 
 UNTIMED = settings(deadline=None)
 

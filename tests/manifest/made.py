@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from cxrprep.datasets.spec import find_dataset
-from cxrprep.images.reading import measure
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.images.decode import measure
 from cxrprep.labels.extract import extract_labels
 from cxrprep.manifest.build import build_manifest
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def made(name: str, root: Path, **options: object) -> Path:
     """A tiny release of ``name`` below ``root`` with labels and manifest."""
-    importlib.import_module(f"tests.datasets.{name.replace('-', '_')}").write(root, **options)
+    importlib.import_module(f"tests.generators.small.{name.replace('-', '_')}").write(root, **options)
     return remade(name, root)
 
 

@@ -7,17 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.datasets.spec import find_dataset
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
-from cxrprep.images.reading import measure
+from cxrprep.images.decode import measure
 from cxrprep.labels.extract import extract_labels
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import build_manifest
 from cxrprep.manifest.derived import ConvertedImage, build_derived_manifest
 from cxrprep.model import Box
-from cxrprep.schemas import DERIVED, read_footer
-from tests.datasets import chexpert, mimic_cxr_jpg, nih_chestxray14
+from cxrprep.schemas import DERIVED
+from cxrprep.storage.parquet import read_footer
+from tests.generators.small import chexpert, mimic_cxr_jpg, nih_chestxray14
 from tests.manifest.made import made, remade
 from tests.parts import shared_data
 

@@ -16,7 +16,7 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
 from cxrprep.labels.splits import SplitRule
 from cxrprep.model import LabelTest, Selection, Split
-from tests.datasets import chexpert
+from tests.generators.small import chexpert
 from tests.manifest.made import made, remade
 from tests.parts import need
 

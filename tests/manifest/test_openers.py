@@ -134,7 +134,7 @@ def test_without_torch_the_package_is_named(nih, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "cxrprep.manifest.torch_data", raising=False)
+    monkeypatch.delitem(sys.modules, "cxrprep.manifest.torch_dataset", raising=False)
     with pytest.raises(MissingExtraError) as caught:
         cxrprep.load(nih).torch()
     assert caught.value.hint == "pip install torch"

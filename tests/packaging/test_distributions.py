@@ -24,7 +24,16 @@ OLDEST = Path(__file__).with_name("oldest.txt")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with both distributions, after tests of the installed wheel in an empty folder."""
     kept = tmp_path_factory.mktemp("dist")
-    words = ["--keep", str(kept), "tests/settings", "tests/datasets", "tests/cli/test_startup.py", "-n", "0", "-q"]
+    words = [
+        "--keep",
+        str(kept),
+        "tests/config",
+        "tests/generators/small",
+        "tests/cli/test_startup.py",
+        "-n",
+        "0",
+        "-q",
+    ]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "check_wheel.py"), *words],
         cwd=kept, capture_output=True, text=True, check=False,
@@ -120,7 +129,7 @@ def test_every_extra_of_the_issue_is_there() -> None:
     [
         (
             "distributed",
-            "from cxrprep.engine import Engine; list(Engine('dask', 1, 'tcp://x:1').run(list, [1]))",
+            "from cxrprep.executors import Engine; list(Engine('dask', 1, 'tcp://x:1').run(list, [1]))",
             "dask",
         ),
         ("datasets", "import cxrprep.manifest.load as l; l.Dataset.hf(None)", "datasets"),
@@ -140,6 +149,6 @@ def test_a_missing_extra_says_how_to_install_it(module: str, code: str, extra: s
 
 
 def test_the_version_is_one_literal_and_the_installed_one() -> None:
-    text = (ROOT / "cxrprep" / "__init__.py").read_text(encoding="utf-8")
+    text = (ROOT / "cxrprep" / "_version.py").read_text(encoding="utf-8")
     (version,) = re.findall(r'^__version__ = "([\d.]+)"$', text, re.MULTILINE)
     assert importlib.metadata.version("cxrprep") == version

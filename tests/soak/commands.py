@@ -16,7 +16,13 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 # What carries times on purpose; everything else must be the same byte for byte on a second run.
-TIMED = ("cxrprep.lock", "cxrprep.files.parquet", ".cxrprep", "manifests/verify.parquet", "manifests/failures.parquet")
+TIMED = (
+    "cxrprep.lock",
+    "cxrprep.files.parquet",
+    ".cxrprep",
+    "manifests/verify.parquet",
+    "manifests/failures.parquet",
+)
 _PATIENCE = 120.0
 
 

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.releases import pixels
-from tests.releases.nih_chestxray14 import Nih
+from tests.generators.full import pixels
+from tests.generators.full.nih_chestxray14 import Nih
 from tests.soak.commands import Done, Home, leftovers, run
 
 MIB = 1 << 20

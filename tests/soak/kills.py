@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.releases.mimic_cxr import Mimic
-from tests.releases.nih_chestxray14 import Nih
-from tests.releases.server import PASSWORD, USER, Site, folder_reader, serving
+from tests.generators.full.mimic_cxr import Mimic
+from tests.generators.full.nih_chestxray14 import Nih
+from tests.generators.full.server import PASSWORD, USER, Site, folder_reader, serving
 from tests.soak.commands import (
     Home,
     copy_tree,

@@ -28,10 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 
-from tests.releases.chexpert import Chexpert
-from tests.releases.mimic_cxr import Mimic
-from tests.releases.nih_chestxray14 import Nih
-from tests.releases.server import Site, folder_reader, serving
+from tests.generators.full.chexpert import Chexpert
+from tests.generators.full.mimic_cxr import Mimic
+from tests.generators.full.nih_chestxray14 import Nih
+from tests.generators.full.server import Site, folder_reader, serving
 from tests.servers import kaggle
 from tests.soak import faults
 from tests.soak.commands import PROGRAM, Done, Home

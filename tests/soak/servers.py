@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.releases.mimic_cxr import Mimic
-from tests.releases.server import PASSWORD, USER, Site, folder_reader
-from tests.releases.server import serving as site_serving
+from tests.generators.full.mimic_cxr import Mimic
+from tests.generators.full.server import PASSWORD, USER, Site, folder_reader
+from tests.generators.full.server import serving as site_serving
 from tests.soak import faults
 from tests.soak.commands import Done, Home, leftovers, run
 from tests.soak.faults import OBJECT, Behaviour, Mirror, serving

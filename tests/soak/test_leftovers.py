@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.durable import replace_file, sweep, temporary_for
+from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 
 _KILLED = """
 import os, sys
 from pathlib import Path
-from cxrprep.durable import replace_file
+from cxrprep.storage.atomic import replace_file
 replace_file(Path(sys.argv[1]), lambda part: (part.write_text("half"), os.kill(os.getpid(), 9)))
 """
 

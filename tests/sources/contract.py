@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import google_crc32c
 import pytest
 
-from cxrprep.credentials import Credentials
+from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import AccessError, CxrprepError, ExitCode, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cxrprep.api.folders import find_place
-from cxrprep.datasets.spec import find_dataset
-from cxrprep.sources.addresses import behind
+from cxrprep.api.folder import find_place
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.sources.urls import behind
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.credentials import Credentials, Login
+from cxrprep.credentials.lookup import Credentials, Login
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.secret import Secret
 from cxrprep.sources.base import AsksAhead, SourceOptions
 from cxrprep.sources.http import HttpSource
 from tests.servers.faults import FaultServer, serving

@@ -74,7 +74,7 @@ def test_a_machine_of_googles_asks_with_its_own_account(tmp_path: Path) -> None:
     with google.serving(FILES, login=True) as bucket:
         host = google.address(bucket).removeprefix("http://")
         program = (
-            "from cxrprep.credentials import Credentials\n"
+            "from cxrprep.credentials.lookup import Credentials\n"
             "from cxrprep.sources import open_source\n"
             "from cxrprep.sources.base import SourceOptions\n"
             "source = open_source('gs://bucket/png', SourceOptions(credentials=Credentials(keyring=False)))\n"

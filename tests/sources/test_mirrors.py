@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from cxrprep.cli.app import run
-from cxrprep.datasets import spec as specs
-from cxrprep.sources import url
-from tests.datasets import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
+from cxrprep.cli.main import run
+from cxrprep.datasets import catalog as specs
+from cxrprep.sources import signed_url
+from tests.generators.small import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.servers import box, google, kaggle, physionet
 from tests.servers.azurite import Azurite
 from tests.servers.kaggle import archive_of
@@ -441,9 +441,9 @@ def test_a_url_that_expires_midway_keeps_what_is_here(
 ) -> None:
     link, _ = portal
     root = tmp_path / "root"
-    now = url._now
+    now = signed_url._now
     # The thirty days are over as soon as two images are here.
-    monkeypatch.setattr(url, "_now", lambda: now() + dt.timedelta(days=60 * (len([*root.rglob("*.jpg")]) >= 2)))
+    monkeypatch.setattr(signed_url, "_now", lambda: now() + dt.timedelta(days=60 * (len([*root.rglob("*.jpg")]) >= 2)))
     words = ("download", "chexpert", root, "--source", "portal", "--url-file", link, "--split", "train")
     # One after the other: of several at once, all may have been asked for before two of them are here.
     done = command(*words, "--connections", 1)
@@ -453,7 +453,7 @@ def test_a_url_that_expires_midway_keeps_what_is_here(
     before = tree(root)
     images = [name for name in before if name.endswith(".jpg")]
     assert 2 <= len(images) < 8
-    monkeypatch.setattr(url, "_now", now)
+    monkeypatch.setattr(signed_url, "_now", now)
     again = fine(command(*words))
     assert again["kept"] + again["done"] >= len(before)
     got = tree(root)

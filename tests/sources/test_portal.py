@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cxrprep.credentials import Credentials
+from cxrprep.credentials.lookup import Credentials
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import AccessError, NotInSourceError
 from cxrprep.model import Digest, RemoteFile, Selection
-from cxrprep.secret import Secret
-from cxrprep.sources import open_source, url
-from cxrprep.sources.azure import SharedAccess
+from cxrprep.sources import open_source, signed_url
+from cxrprep.sources.azure_blob import SharedAccess
 from cxrprep.sources.base import AccessState, Selective, Source, SourceOptions
 from tests.servers import loopback
 from tests.servers.azurite import Azurite, forged
@@ -143,7 +143,7 @@ def test_a_url_that_ran_out_midway_is_read_again_from_its_file(
     with closing(from_file(file)) as source:
         listed = [*source.list()]
         later = dt.datetime.now(dt.UTC) + 2 * DAY
-        monkeypatch.setattr(url, "_now", lambda: later)
+        monkeypatch.setattr(signed_url, "_now", lambda: later)
         with pytest.raises(AccessError, match="expired on"):
             source.open(listed[0])
         file.write_text(azure.sas(container, expires=5 * DAY) + "\n")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from cxrprep.datasets.nih_chestxray14 import NihLayout
-from cxrprep.lock import Record
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.plan import make_plan
+from cxrprep.planning import make_plan
+from cxrprep.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
-from cxrprep.transfer import segmented
-from cxrprep.transfer.engine import Transfer, TransferOptions
+from cxrprep.transfer import range_fetch
+from cxrprep.transfer.downloader import Transfer, TransferOptions
 from tests.servers import box, google, kaggle
 from tests.servers.azurite import Azurite
 from tests.servers.loopback import Server
@@ -71,7 +71,7 @@ def test_several_ranges_make_one_file(
             url, SourceOptions(**{"credentials": credentials(environment, tmp_path), "timeout": 5, **options})
         )
         assert source.politeness.ranges > 1
-        monkeypatch.setattr(segmented, "_SMALLEST", 1 << 20)
+        monkeypatch.setattr(range_fetch, "_SMALLEST", 1 << 20)
         chosen = TransferOptions(patience=QUICK, split_from=1_000_000, connections=4, keep_archives=True)
         with (
             contextlib.closing(source),

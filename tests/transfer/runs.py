@@ -10,18 +10,18 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.datasets.nih_chestxray14 import NihLayout
-from cxrprep.lock import Record
-from cxrprep.plan import make_plan
+from cxrprep.planning import make_plan
+from cxrprep.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
-from cxrprep.transfer.engine import Transfer, TransferOptions
-from cxrprep.transfer.persist import Patience
+from cxrprep.transfer.downloader import Transfer, TransferOptions
+from cxrprep.transfer.retry import Patience
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.plan import Plan
-    from cxrprep.transfer.outcome import TransferResult
+    from cxrprep.planning import Plan
+    from cxrprep.transfer.result import TransferResult
 
 QUICK = Patience(attempts=4, first_wait=0.01, longest_wait=0.02, jitter=0.0)
 

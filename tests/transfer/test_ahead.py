@@ -10,13 +10,13 @@ import pytest
 from cxrprep.datasets.nih_chestxray14 import NihLayout
 from cxrprep.errors import ExitCode
 from cxrprep.events import Event, ItemFinished
-from cxrprep.lock import Record
 from cxrprep.model import RemoteFile
-from cxrprep.plan import Action, Item
+from cxrprep.planning import Action, Item
+from cxrprep.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer.desk import Desk
-from cxrprep.transfer.engine import Transfer, TransferOptions
+from cxrprep.transfer.downloader import Transfer, TransferOptions
 from tests.servers.faults import Faults, FaultServer, Seen, serving
 from tests.transfer.runs import QUICK, download, expected, image, leftovers, plan_for, release, tree
 

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from cxrprep.cli.app import run
-from cxrprep.lock import Record
-from cxrprep.transfer.lease import Lease
-from cxrprep.transfer.owner import Owner
-from tests.datasets import mimic_cxr_jpg, nih_chestxray14
+from cxrprep.cli.main import run
+from cxrprep.record import Record
+from cxrprep.storage.locks import Lease, Owner
+from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 ROWS = mimic_cxr_jpg.IMAGES
 STUDIES = {str(row[2]): f"{mimic_cxr_jpg.stem(row)}.jpg" for row in ROWS}

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.credentials import Login
+from cxrprep.credentials.lookup import Login
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import ExitCode
 from cxrprep.events import Note, Retrying
-from cxrprep.secret import Secret
-from cxrprep.transfer import partial
-from cxrprep.transfer.engine import TransferOptions
-from cxrprep.transfer.persist import Patience
+from cxrprep.transfer import partial_file
+from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.retry import Patience
 from tests.servers.faults import LOGIN_PAGE, FaultServer, Seen, serving
 from tests.transfer.runs import QUICK, download, image, leftovers, noise, tree, with_sums
 
 if TYPE_CHECKING:
     from cxrprep.events import Event
-    from cxrprep.transfer.outcome import TransferResult
+    from cxrprep.transfer.result import TransferResult
 
 PROJECT = Path(__file__).parents[2]
 OBJECT = image(1)
@@ -196,7 +196,7 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from tests.transfer.runs import download
-from cxrprep.transfer.engine import TransferOptions
+from cxrprep.transfer.downloader import TransferOptions
 options = TransferOptions(split_from=int(sys.argv[3]))
 sys.exit(download(Path(sys.argv[1]), sys.argv[2], options=options).exit_code)
 """
@@ -213,7 +213,7 @@ def recorded(root: Path) -> int:
 def test_kill_9_costs_what_came_since_the_last_record_which_is_made_each_second(
     tmp_path: Path, split_from: int
 ) -> None:
-    assert partial._CHECKPOINT_SECONDS == 1.0
+    assert partial_file._CHECKPOINT_SECONDS == 1.0
     body = noise(40_000_000)
     # Four connections, or one, of the same speed together: the whole takes five seconds and more.
     step = 80_000 if split_from > len(body) else 20_000

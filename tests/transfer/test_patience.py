@@ -7,7 +7,7 @@ import pytest
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import ignore
 from cxrprep.transfer.limits import Stop
-from cxrprep.transfer.persist import Patience, Persistence
+from cxrprep.transfer.retry import Patience, Persistence
 
 PATIENCE = Patience(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0, worth=10_000)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrprep.transfer.engine import TransferOptions
-from cxrprep.transfer.persist import Patience
-from cxrprep.transfer.segmented import cut
+from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.range_fetch import cut
+from cxrprep.transfer.retry import Patience
 from tests.servers.faults import FaultServer, Seen, serving
 from tests.transfer.runs import download, image, leftovers, noise, tree, with_sums
 

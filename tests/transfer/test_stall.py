@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep import api
-from cxrprep.api.planning import FetchOptions
+import cxrprep
+from cxrprep.api.download_plan import FetchOptions
 from cxrprep.events import Event, ItemFinished, Stalled
 from cxrprep.transfer.limits import Pulse
 from tests.soak import faults
@@ -36,13 +36,13 @@ def test_silence_counts_only_while_somebody_waits() -> None:
 
 
 def test_a_stall_names_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrprep.transfer.engine._STALL_SECONDS", 0.3)
+    monkeypatch.setattr("cxrprep.transfer.downloader._STALL_SECONDS", 0.3)
     seen: list[Event] = []
     body = b"x" * 300_000
     with serving(Mirror(body, [faults.stall(100_000), faults.honest])) as port:
         address = f"http://127.0.0.1:{port}/mirror/"
         options = FetchOptions(timeout=1.5)
-        api.download("nih-chestxray14", tmp_path / "root", source=address, options=options, on_event=seen.append)
+        cxrprep.download("nih-chestxray14", tmp_path / "root", source=address, options=options, on_event=seen.append)
     stalls = [event for event in seen if isinstance(event, Stalled)]
     assert stalls
     assert f"127.0.0.1:{port}" in stalls[0].cause
@@ -63,7 +63,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_what_an_interrupt_cut_off_is_not_called_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The signal comes while the main thread waits and a connection is silent: the thread that waits says the stall.
-    monkeypatch.setattr("cxrprep.transfer.engine._STALL_SECONDS", 0.3)
+    monkeypatch.setattr("cxrprep.transfer.downloader._STALL_SECONDS", 0.3)
     seen: list[Event] = []
 
     def sink(event: Event) -> None:
@@ -75,6 +75,6 @@ def test_what_an_interrupt_cut_off_is_not_called_failed(tmp_path: Path, monkeypa
         serving(Mirror(b"x" * 3_000_000, [faults.stall(1_000_000)])) as port,
         pytest.raises(KeyboardInterrupt),
     ):
-        api.download("nih-chestxray14", tmp_path / "root", source=f"http://127.0.0.1:{port}/mirror/", on_event=sink)
+        cxrprep.download("nih-chestxray14", tmp_path / "root", source=f"http://127.0.0.1:{port}/mirror/", on_event=sink)
     assert any(isinstance(event, Stalled) for event in seen)
     assert not [event for event in seen if isinstance(event, ItemFinished) and event.status == "error"]

@@ -15,7 +15,7 @@ from cxrprep.errors import NothingSelectedError
 from cxrprep.manifest.export.run import ExportResult, card_of
 
 if TYPE_CHECKING:
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.target import Target

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from cxrprep.labels.policy import Uncertain
-from cxrprep.labels.vocabulary import published_name
 from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.target import Target

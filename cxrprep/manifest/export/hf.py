@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep.events import Advanced
-from cxrprep.labels.vocabulary import published_name
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
 from cxrprep.manifest.export.webdataset import by_split, read_image
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.target import Target

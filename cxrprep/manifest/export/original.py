@@ -15,18 +15,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
-from cxrprep.labels.values import positions
-from cxrprep.labels.vocabulary import CHEXPERT, NIH
 from cxrprep.manifest.export.csv import csv_of
 from cxrprep.manifest.export.run import ExportResult
 from cxrprep.schemas import RAW_PREFIX
+from cxrprep.vocabulary import CHEXPERT, NIH
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.target import Target

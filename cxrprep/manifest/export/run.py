@@ -6,19 +6,19 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cxrprep.datasets.spec import catalog
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
-from cxrprep.manifest.card import write_card
+from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
-from cxrprep.manifest.pixels import moments
+from cxrprep.manifest.pixel_statistics import moments
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.spec import DatasetSpec
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.card import Moments
+    from cxrprep.manifest.dataset_card import Moments
     from cxrprep.manifest.load import Dataset
 
 STAGE: Final = "export"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.durable import replace_file, storage_error
-from cxrprep.errors import UsageError
-from cxrprep.paths import is_safe
+from cxrprep.errors import UsageError, storage_error
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.paths import is_safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

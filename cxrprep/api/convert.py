@@ -1,0 +1,404 @@
+"""The verb convert: the images of a folder by a recipe, with a manifest of their own."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
+from cxrprep.api.result import Result
+from cxrprep.errors import ExitCode, StorageError, UsageError
+from cxrprep.events import Note, StageFinished, ignore
+from cxrprep.model import Selection
+from cxrprep.record import CACHE_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cxrprep.api.folder import Folder
+    from cxrprep.events import Sink
+    from cxrprep.executors import Engine
+    from cxrprep.images.conversion import Converted
+    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.dicom_metadata import Pseudonyms
+    from cxrprep.images.filesystem import Place
+    from cxrprep.images.radiograph import Limits
+    from cxrprep.images.recipe import Recipe
+    from cxrprep.images.shards import ShardPlan
+    from cxrprep.manifest.previous import Earlier, Names
+    from cxrprep.model import Shard
+
+FORMS: Final = ("files", "webdataset", "parquet")
+PER_SHARD: Final = 1000
+_NOTES: Final = 1000
+_REMARKS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertResult:
+    """What ``convert`` did: ``converted`` now, ``kept`` from before, ``failed``; ``notes`` count remarks.
+
+    ``left_out`` counts DICOM objects of a plain folder that are no images, by kind. ``form`` is files, webdataset or
+    parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and ``earlier`` ones, that other
+    selections made by the same recipe. ``failures`` is the table of what failed, ``None`` when nothing did.
+    """
+
+    recipe: str
+    fingerprint: str
+    out: str
+    form: str
+    manifest: Path
+    images: int
+    converted: int
+    kept: int
+    earlier: int
+    failed: int
+    size: int
+    notes: tuple[tuple[str, int], ...]
+    left_out: tuple[tuple[str, int], ...]
+    first_failures: tuple[str, ...]
+    failures: Path | None
+
+
+def convert(
+    root: Path | str,
+    *,
+    recipe: str,
+    out: Path | str | None = None,
+    to: str = "files",
+    per_shard: int = PER_SHARD,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    engine: Engine | None = None,
+    limits: Limits | None = None,
+    on_event: Sink = ignore,
+) -> Result[ConvertResult]:
+    """The images of ROOT made by ``recipe`` (a name or a TOML file) below ``out``, by default ``derived/RECIPE``.
+
+    ROOT is a known dataset, or any folder of DICOM, PNG and JPEG files. ROOT and ``out`` may be addresses that fsspec
+    opens, such as ``gs://bucket/folder``. ``to`` is files, webdataset (tar) or parquet (with the image bytes inside),
+    the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed. Another
+    selection into the same ``out`` adds to its files and to its manifest; shards of another selection are replaced.
+
+    Raises ``UsageError`` for an unknown recipe or folder, ``NothingSelectedError`` when nothing is to be converted,
+    ``StorageError`` when the disk refuses. An image that fails is a row of ``failures.parquet`` and exit code 3.
+    """
+    from cxrprep.images.recipe import load_recipe
+
+    if to not in FORMS:
+        raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
+    chosen = load_recipe(recipe)
+    inputs = open_inputs(
+        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection,
+        # A job array divides shards where there are any, else images.
+        shard=shard if to == "files" else None,
+        rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
+    )  # fmt: skip
+    target = target_of(inputs, chosen, out, to)
+    home = None if state is None else Path(state)
+    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event)
+    return run.perform(engine, limits)
+
+
+def convert_recorded(
+    folder: Folder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
+) -> Result[ConvertResult]:
+    """What became of every image of an open folder, or of one shard of it, originals that were dropped too."""
+    from cxrprep.executors import Engine
+
+    folder.record.save()
+    inputs = inputs_with_dropped(folder, recipe, out, shard=shard, on_event=on_event)
+    run = _Run(inputs, recipe, out, "files", PER_SHARD, shard, None, on_event)
+    return run.perform(Engine(), None)
+
+
+def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
+    """Where the images go: ``out``, or ``derived/RECIPE`` of a dataset. Raises ``UsageError`` for no good place."""
+    from cxrprep.images.local_files import is_url
+
+    if out is None:
+        if inputs.folder is None:
+            raise UsageError(f"{inputs.address} is a plain folder", hint="say where the images go: --out DIR")
+        name = recipe.name if form == "files" else f"{recipe.name}-{form}"
+        return inputs.folder.derived(name)
+    if is_url(str(out)):
+        if str(out).rstrip("/") == inputs.address.rstrip("/"):
+            raise UsageError(f"{out} holds the originals", hint="name another place with --out")
+        return str(out)
+    target = Path(out)
+    if not is_url(inputs.address):
+        _never_over_sources(Path(inputs.address), target)
+    return target
+
+
+def _never_over_sources(originals: Path, target: Path) -> None:
+    root, place = originals.resolve(), target.resolve()
+    if place == root or (root / "images") == place or any(part == place for part in root.parents):
+        raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the verb: what, by which recipe, where to and how."""
+
+    inputs: Inputs
+    recipe: Recipe
+    target: Path | str
+    form: str
+    per_shard: int
+    shard: Shard | None
+    home: Path | None
+    on_event: Sink
+
+    def perform(self, engine: Engine | None, limits: Limits | None) -> Result[ConvertResult]:
+        """Convert, then write the manifest."""
+        from cxrprep.images.conversion_cache import Finished
+        from cxrprep.images.convert import convert as to_files
+        from cxrprep.images.dicom_metadata import own_pseudonyms
+        from cxrprep.images.local_files import place_of
+        from cxrprep.images.radiograph import DEFAULT_LIMITS
+        from cxrprep.images.shards import convert_to_shards, plan_shards
+
+        inputs, out = self.inputs, place_of(self.target)
+        self._check_cluster(engine, out)
+        pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
+        finished = Finished.open(self._cache(out.address), out)
+        gathered = _Gathered(inputs)
+        gathered.refuse(inputs.unusable)
+        shared: dict[str, Any] = {
+            "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
+            "total": inputs.total, "on_event": self.on_event,
+        }  # fmt: skip
+        names: list[str] = []
+        if self.form == "files":
+            to_files(inputs.items(), self.recipe, self.target, gathered.take, **shared)
+        else:
+            name = "images" if inputs.folder is None else inputs.name
+            plans = plan_shards(inputs.items, self.form, name=name, per_shard=self.per_shard, shard=self.shard)
+
+            def noted() -> Iterator[ShardPlan]:
+                for plan in plans:
+                    names.append(plan.name)
+                    yield plan
+
+            convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
+        earlier = self._earlier(gathered, finished, shared["limits"], pseudonyms, out)
+        finished.close(alone=self.shard is None)
+        failed = len(gathered.failures)
+        self.on_event(StageFinished("convert", gathered.done, gathered.kept, failed, gathered.size))
+        if names and self.shard is None:
+            self._remove_stale(out, set(names))
+        return self._result(gathered, earlier, out)
+
+    def _earlier(
+        self, gathered: _Gathered, finished: Finished, limits: Limits, pseudonyms: Pseudonyms | None, out: Place
+    ) -> Earlier | None:
+        """What other selections made; shards are written anew for each selection, and hold nothing else."""
+        from cxrprep.api.convert_previous import gather_earlier
+        from cxrprep.images.conversion import Task
+
+        if self.form != "files":
+            return None
+        task = Task(self.recipe, self.recipe.fingerprint(), out, limits, pseudonyms)
+        tried, made = gathered.tried(), gathered.images.names("path")
+        before = len(gathered.images)
+        earlier = gather_earlier(
+            self.inputs,
+            finished,
+            task,
+            manifests_below(self.shard),
+            gathered.add,
+            tried=tried,
+            made=made,
+            on_event=self.on_event,
+        )
+        gathered.earlier = len(gathered.images) - before + len(earlier)
+        return earlier
+
+    def _check_cluster(self, engine: Engine | None, out: Place) -> None:
+        from cxrprep.images.local_files import is_url
+
+        if engine is None or engine.name != "dask":
+            return
+        if not is_url(out.address):
+            _make_folder(Path(out.address))
+        engine.needs([str(Path(path).resolve()) for path in (self.inputs.address, out.address) if not is_url(path)])
+
+    def _cache(self, address: str) -> Path:
+        """Where it is written down what is finished: beside the record of a dataset, so that OUT can be handed on."""
+        from cxrprep.images.local_files import is_url
+
+        where = address if is_url(address) else str(Path(address).resolve())
+        name = f"{self.recipe.name}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+        home = self.home or (self.inputs.folder.home if self.inputs.folder is not None else None)
+        if home is not None:
+            return home / CACHE_NAME / "derived" / name
+        if not is_url(address):
+            return Path(address) / CACHE_NAME
+        import platformdirs
+
+        return Path(platformdirs.user_cache_path("cxrprep")) / "derived" / name
+
+    def _remove_stale(self, out: Place, names: set[str]) -> None:
+        """Shards of another selection or size would be read together with the new ones."""
+        from cxrprep.images.shard_files import shards_in
+
+        stale = [name for name in shards_in(out, self.form) if name not in names]
+        for name in stale:
+            out.remove(name)
+        if stale:
+            message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
+            self.on_event(Note("convert", message, "info", out.address))
+
+    def _result(self, gathered: _Gathered, earlier: Earlier | None, out: Place) -> Result[ConvertResult]:
+        from cxrprep.images.local_files import Folder as LocalFolder
+
+        below = manifests_below(self.shard)
+        if isinstance(out, LocalFolder):
+            value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
+        else:
+            import tempfile
+
+            with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
+                value = self._written(gathered, earlier, Path(folder), Path(below))
+                made = {path.name for path in Path(folder).iterdir()}
+                for name in sorted(made):
+                    out.fill(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
+                if value.failures is None:
+                    out.remove(f"{below}/failures.parquet")
+        rows = [
+            ("recipe", f"{value.recipe} ({value.fingerprint})"),
+            ("images", value.images),
+            ("converted", value.converted),
+            *((("done before", value.kept),) if value.kept else ()),
+            *((("of earlier runs", f"{value.earlier:,}, in the manifest too"),) if value.earlier else ()),
+            *((("failed", value.failed),) if value.failed else ()),
+            *(("", message) for message in value.first_failures),
+            *((f"{count:,} images", note) for note, count in value.notes),
+            *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
+            *((("all failures", str(value.failures)),) if value.failures else ()),
+            ("written", str(value.manifest)),
+        ]
+        code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
+        return Result("convert", value, code, rows=tuple(rows))
+
+    def _written(self, gathered: _Gathered, earlier: Earlier | None, folder: Path, shown: Path) -> ConvertResult:
+        """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
+        from cxrprep.manifest.derived import build_derived_manifest
+        from cxrprep.manifest.failures import write_failures
+
+        _make_folder(folder)
+        built = build_derived_manifest(
+            gathered.images,
+            base=self.inputs.base,
+            out=folder,
+            recipe=self.recipe.name,
+            fingerprint=self.recipe.fingerprint(),
+            earlier=earlier,
+            on_event=self.on_event,
+        )
+        table = write_failures(gathered.failures, folder)
+        return ConvertResult(
+            recipe=self.recipe.name,
+            fingerprint=self.recipe.fingerprint(),
+            out=str(self.target),
+            form=self.form,
+            manifest=shown / built.path.name,
+            images=built.images - gathered.earlier,
+            converted=built.images - gathered.earlier - gathered.kept,
+            kept=gathered.kept,
+            earlier=gathered.earlier,
+            failed=len(gathered.failures),
+            size=gathered.size,
+            notes=tuple(gathered.notes.most_common(_REMARKS)),
+            left_out=tuple(gathered.left_out.most_common()),
+            first_failures=tuple(gathered.failures.first),
+            failures=None if table is None else shown / table.name,
+        )
+
+
+class _Gathered:
+    """What became of the images, in bounded memory."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        from cxrprep.manifest.derived import DerivedRows
+        from cxrprep.manifest.failures import FailureRows
+
+        self._inputs = inputs
+        self.images = DerivedRows()
+        self.failures = FailureRows()
+        self.notes: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.done = self.kept = self.size = self.earlier = 0
+        self._without: list[str] = []
+
+    def tried(self) -> Names:
+        """The sources of this run, whatever became of them."""
+        return self.images.names("source_path", self._without)
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Images that cannot even be tried."""
+        from cxrprep.manifest.failures import Failure
+
+        for name in names:
+            message = f"{name}: no output can have this name"
+            self._without.append(name)
+            self.failures.add(Failure(name, "convert", "UnsafePathError", message, "rename the file"))
+
+    def take(self, outcome: Converted) -> None:
+        """One image more."""
+        from cxrprep.manifest.failures import Failure
+
+        name = outcome.item.relative
+        if outcome.status in ("left out", "error"):
+            self._without.append(name)
+        for note in outcome.notes:
+            # Notes that quote values are as many as images.
+            self.notes[note if note in self.notes or len(self.notes) < _NOTES else "other remarks"] += 1
+        if outcome.status == "left out":
+            self.left_out[outcome.voi] += 1
+        elif outcome.status == "error":
+            image = self._inputs.image_of(name)
+            self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
+        else:
+            self.kept += outcome.status == "notneeded"
+            self.done += outcome.status == "ok"
+            self.size += outcome.size
+            self.add(outcome)
+
+    def add(self, outcome: Converted) -> None:
+        """The row of one image."""
+        from cxrprep.manifest.derived import ConvertedImage
+
+        spacing = outcome.spacing_mm
+        self.images.add(
+            ConvertedImage(
+                source_path=outcome.item.relative,
+                source_digest=outcome.source_digest,
+                path=outcome.path,
+                size=outcome.size,
+                digest=outcome.digest,
+                width=outcome.width,
+                height=outcome.height,
+                mode=outcome.mode,
+                spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
+                boxes=outcome.boxes,
+                about=outcome.about,
+            )
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}", hint="check the folder") from error

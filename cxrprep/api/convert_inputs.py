@@ -1,0 +1,308 @@
+"""The images that a verb about pixels works on: of a known dataset, or of a plain folder, here or in a store."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep.api.folder import Folder, open_folder
+from cxrprep.errors import NothingSelectedError, UsageError
+from cxrprep.events import Note, ignore
+from cxrprep.model import ImageId, Selection
+from cxrprep.record import FileState, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cxrprep.events import Sink
+    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.images.filesystem import Entry, Place
+    from cxrprep.images.image_folder import PlainImages
+    from cxrprep.images.recipe import Recipe
+    from cxrprep.manifest.source_images import SourceImage
+    from cxrprep.model import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """``items`` gives the images anew at every call, in a fixed order; ``total`` is how many they are.
+
+    ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead. ``unusable``
+    are images whose names no output can have. ``others`` gives the same and those that the selection leaves out, all
+    of this shard; ``None`` when it leaves none out.
+    """
+
+    address: str
+    total: int
+    items: Callable[[], Iterator[ConvertItem]]
+    folder: Folder | None = None
+    base: Path | None = None
+    place: Place | None = None
+    unusable: tuple[str, ...] = ()
+    others: Callable[[], Iterator[ConvertItem]] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the dataset is called."""
+        return "folder" if self.folder is None else self.folder.spec.name
+
+    def image_of(self, relative: str) -> str | None:
+        """The image id that a path states, for messages."""
+        image = self.folder.layout.parse(relative) if self.folder is not None else None
+        return None if image is None else image.image
+
+
+def open_inputs(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    rows: bool = False,
+    without: Path | str | None = None,
+    made: Recipe | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images of ROOT that are wanted; the manifest of a known dataset is made current first.
+
+    With ``rows`` they come split by split, each with what the manifest says of it. With ``made`` images whose originals
+    were dropped on arrival count, where that recipe's output lies in ``without`` (default: the recipe's own folder).
+
+    A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it, except what
+    lies in ``without``. Raises ``UsageError`` for a selection that needs tables where there are none,
+    ``NothingSelectedError`` when nothing is left.
+    """
+    from cxrprep.api.labels import rebuild_manifest
+    from cxrprep.images.local_files import is_url
+    from cxrprep.manifest.build import IMAGES_NAME
+
+    home = None if state is None else Path(state)
+    hint = "loosen the selection, or look at what the folder holds: cxrprep status ROOT"
+    if is_url(root) and dataset is not None:
+        raise UsageError(
+            f"{root}: the tables of a dataset are joined with files here only",
+            hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
+        )
+    if is_url(root) or (dataset is None and _is_plain(Path(root), home)):
+        found = _plain(str(root), selection, shard, without, on_event)
+    else:
+        folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+        rebuild_manifest(folder, on_event=on_event)
+        place = None if tables is None else Path(tables)
+        if made is not None and has_dropped(folder) and not is_url(str(without or "")):
+            out = folder.derived(made.name) if without is None else Path(without)
+            found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
+            hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
+        else:
+            found = inputs_of_manifest(
+                folder, folder.manifests / IMAGES_NAME, selection, shard, tables=place, rows=rows, on_event=on_event
+            )
+    if not found.total:
+        raise NothingSelectedError(
+            f"no image of {found.address} is to be converted",
+            hint=hint,
+        )
+    return found
+
+
+def _is_plain(root: Path, home: Path | None) -> bool:
+    """Whether the folder is there, has no record, and is not recognised."""
+    from cxrprep.api.folder import recognise, sample_names
+
+    if not root.is_dir() or Record.open(root, home).header.dataset:
+        return False
+    return recognise(sample_names(root)) is None
+
+
+def manifests_below(shard: Shard | None) -> str:
+    """The folder of the manifests in a folder of outputs.
+
+    Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
+    """
+    return "manifests" if shard is None else f"manifests/shards/{shard.index}-of-{shard.count}"
+
+
+# ---- a known dataset ----
+
+
+def has_dropped(folder: Folder) -> bool:
+    """Whether images of the folder were dropped once they had been converted."""
+    record = folder.record
+    # Asked of all at once first: most folders never dropped anything, and some have 400,000 files.
+    if not record.exists or FileState.DISCARDED not in record.table().column("state").unique().to_pylist():
+        return False
+    return any(
+        state == FileState.DISCARDED and folder.layout.parse(path) is not None
+        for path, state in record.rows(["path", "state"])
+    )
+
+
+def inputs_with_dropped(
+    folder: Folder,
+    recipe: Recipe,
+    out: Path,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    *,
+    tables: Path | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made."""
+    from cxrprep.api.labels import rebuild_manifest
+    from cxrprep.images.image_folder import stem_of
+    from cxrprep.manifest.build import IMAGES_NAME
+
+    # In the cache: what is handed on is the manifest of the outputs.
+    base = folder.record.cache / "with-dropped" / manifests_below(shard) / IMAGES_NAME
+    rebuild_manifest(folder, discarded=True, to=base.parent, on_event=on_event)
+    suffix = recipe.output.suffix
+
+    def usable(path: str) -> bool:
+        return (folder.root / path).exists() or (out / f"{stem_of(path)}{suffix}").exists()
+
+    return inputs_of_manifest(folder, base, selection, shard, tables=tables, usable=usable, on_event=on_event)
+
+
+def inputs_of_manifest(
+    folder: Folder,
+    base: Path,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    *,
+    tables: Path | None = None,
+    rows: bool = False,
+    usable: Callable[[str], bool] | None = None,
+    on_event: Sink = ignore,
+) -> Inputs:
+    """The images of the manifest ``base`` that are wanted, in its order, or with ``rows`` split by split.
+
+    ``usable`` says of a path whether anything can be had of it; default: of every one.
+    """
+    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.manifest.source_images import count_images, images_by_split, source_images
+
+    wants = _chooser(folder, selection, tables, on_event)
+
+    def there() -> Iterator[SourceImage]:
+        for row in (images_by_split if rows else source_images)(base):
+            if (shard is None or shard.holds(row.path)) and (usable is None or usable(row.path)):
+                yield row
+
+    def chosen() -> Iterator[SourceImage]:
+        return (row for row in there() if wants(row.path, row.image))
+
+    kept: frozenset[str] | None = None
+    if selection.limit is not None or selection.sample is not None:
+        from cxrprep.planning import draw
+
+        kept = draw(
+            (row.image.image for row in chosen()), sample=selection.sample, limit=selection.limit, seed=selection.seed
+        )
+
+    def item(row: SourceImage) -> ConvertItem:
+        return ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
+
+    def items() -> Iterator[ConvertItem]:
+        for row in chosen():
+            if kept is None or row.image.image in kept:
+                yield item(row)
+
+    def others() -> Iterator[ConvertItem]:
+        return map(item, there())
+
+    if kept is not None:
+        total = len(kept)
+    elif selection.is_everything and shard is None and usable is None:
+        total = count_images(base)
+    else:
+        total = sum(1 for _ in chosen())
+    return Inputs(
+        str(folder.root), total, items, folder, base, others=None if selection.is_everything else others
+    )  # fmt: skip
+
+
+def _chooser(
+    folder: Folder, selection: Selection, tables: Path | None, on_event: Sink
+) -> Callable[[str, ImageId | None], bool]:
+    from cxrprep.planning import Choice
+
+    answered = None
+    if selection.needs_tables:
+        from cxrprep.labels.extract import read_labels
+        from cxrprep.selection.table_filters import select_images
+
+        labels = read_labels(folder.spec, folder.root, tables=tables, on_event=on_event)
+        answered = select_images(labels.table, selection, spec=folder.spec, release=labels.release).ids
+    return Choice(selection, answered).wants
+
+
+# ---- a plain folder ----
+
+
+def _plain(root: str, selection: Selection, shard: Shard | None, without: Path | str | None, on_event: Sink) -> Inputs:
+    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.images.image_folder import plain_images
+    from cxrprep.images.local_files import place_of
+    from cxrprep.planning import Choice, draw
+
+    if selection.needs_tables or selection.patients or selection.studies:
+        raise UsageError(
+            f"{root} is no known dataset: it has no tables to select by",
+            hint="use --include, --exclude, --limit or --sample; or say what it is with --dataset",
+        )
+    place = place_of(root)
+    on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
+    found = plain_images(place, without=_inside(root, without))
+    _say(found, root, on_event)
+    wants = Choice(selection).wants_path
+    everything = [
+        (entry, stem)
+        for entry, stem in zip(found.images, found.stems, strict=True)
+        if shard is None or shard.holds(entry.name)
+    ]
+    rows = [(entry, stem) for entry, stem in everything if wants(entry.name)]
+    if selection.limit is not None or selection.sample is not None:
+        names = (entry.name for entry, _ in rows)
+        kept = draw(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        rows = [(entry, stem) for entry, stem in rows if entry.name in kept]
+
+    def items(pairs: list[tuple[Entry, str]]) -> Iterator[ConvertItem]:
+        for entry, stem in pairs:
+            yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp)
+
+    others = None if selection.is_everything else functools.partial(items, everything)
+    return Inputs(
+        root, len(rows), functools.partial(items, rows), place=place, unusable=found.unusable, others=others
+    )  # fmt: skip
+
+
+def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:
+    """The folder of the outputs as a path below ``root``, where it lies there; what cxrprep made is never a source."""
+    own = ("manifests", "derived")
+    if out is None:
+        return own
+    from cxrprep.images.local_files import is_url
+
+    if is_url(root) or is_url(out):
+        text = str(out)
+        return (*own, text[len(root) :].strip("/")) if text.startswith(root.rstrip("/") + "/") else own
+    base, target = Path(root).resolve(), Path(out).resolve()
+    return (*own, target.relative_to(base).as_posix()) if target != base and target.is_relative_to(base) else own
+
+
+def _say(found: PlainImages, root: str, on_event: Sink) -> None:
+    if found.renamed:
+        name, stem = found.renamed[0]
+        message = (
+            f"{len(found.renamed):,} images share their name with another of a different suffix and keep their own "
+            f"suffix in the output's name; the first: {name} becomes {stem}.*"
+        )
+        on_event(Note("convert", message, "warning", root))
+    if found.left_out:
+        kinds = ", ".join(f"{count:,} {suffix or 'others'}" for suffix, count in found.left_out[:6])
+        on_event(Note("convert", f"files that are no images were passed over: {kinds}", "info", root))

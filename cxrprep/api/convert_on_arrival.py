@@ -1,0 +1,102 @@
+"""Images converted as they arrive, so that a small copy can be had without room for the large one."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from cxrprep.events import ItemFinished
+from cxrprep.storage.atomic import sweep
+from cxrprep.storage.journal import Journal, journal_name
+from cxrprep.storage.locks import writer_is_gone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+    from cxrprep.api.convert import ConvertResult
+    from cxrprep.api.download_plan import Job
+    from cxrprep.api.result import Result
+
+
+class Arriving:
+    """The hook of a transfer: each image is converted while the thread that fetched it waits; a context.
+
+    The work is done in processes, one a core, so that a decoder that crashes or finds no end costs one image and not
+    the download. With ``discard_raw`` the original is then dropped and recorded as discarded; one that cannot be
+    converted stays. The manifest of the converted images is built at the end, from what they say of themselves.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """Raises ``UsageError`` or ``ConfigError`` for a recipe that is unknown or wrong."""
+        from cxrprep.executors import Shelters
+        from cxrprep.images.conversion import Task
+        from cxrprep.images.convert import convert_batch
+        from cxrprep.images.local_files import Folder
+        from cxrprep.images.recipe import load_recipe
+        from cxrprep.system import available_cores
+
+        self._job = job
+        self._recipe = load_recipe(job.options.then)
+        self._out = job.folder.derived(self._recipe.name)
+        self._layout = job.folder.layout
+        # Durable: the original may be dropped right after.
+        self._task = Task(self._recipe, self._recipe.fingerprint(), Folder(str(self._out)), durable=True)
+        self._work = functools.partial(convert_batch, task=self._task)
+        self._shelters = Shelters(available_cores())
+        # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
+        self._mark = Journal(job.folder.record.cache / "arriving" / journal_name())
+        self._over = False
+
+    def __enter__(self) -> Self:
+        """No process is started before the first image."""
+        self._mark.append({"begun": True})
+        self._shelters.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """End the processes."""
+        self._over = True
+        self._shelters.__exit__(kind, *rest)
+        self._mark.close()
+        if kind is None:
+            self._mark.path.unlink(missing_ok=True)
+
+    def __call__(self, path: str, place: Path) -> bool:
+        """Convert one file; whether the original has been used up."""
+        from cxrprep.executors import Lost
+        from cxrprep.images.conversion import ConvertItem, lost
+
+        if self._layout.parse(path) is None:
+            return False
+        entry = self._job.folder.record.get(path)
+        digest = entry.digest if entry is not None else None
+        outcome = self._shelters.run(self._work, ConvertItem(str(place), path, digest), self._task.limits.seconds)
+        if self._over:
+            # Its process was ended because the run is: the image has not failed, the next run converts it.
+            return False
+        if isinstance(outcome, Lost):
+            outcome = lost(outcome)
+        if outcome.status == "error":
+            self._job.on_event(ItemFinished("convert", path, "error", detail=outcome.error))
+            return False
+        return self._job.options.discard_raw
+
+    def finish(self) -> Result[ConvertResult]:
+        """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""
+        from cxrprep.api.convert import convert_recorded
+
+        self._sweep()
+        job = self._job
+        return convert_recorded(job.folder, self._recipe, self._out, job.options.shard, on_event=job.on_event)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs were writing; a walk over all folders, so only after such a run."""
+        killed = [mark for mark in self._mark.path.parent.iterdir() if writer_is_gone(mark.name)]
+        if not killed:
+            return
+        # A worker may outlive its run for a moment: then the mark stays for the next one.
+        if not sum(sweep(folder) for folder, _, _ in os.walk(self._out)):
+            for mark in killed:
+                mark.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""What earlier runs left in the folder of outputs: a second selection adds to the manifest and takes nothing from it.
+
+The manifest lists what this recipe finished and what still lies there. Two witnesses are heard: what is written down of
+every image as it is finished, which a killed run leaves too, and the manifest before this one, which outlives the cache
+and the sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from cxrprep.events import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.api.convert_inputs import Inputs
+    from cxrprep.events import Sink
+    from cxrprep.images.conversion import Converted, ConvertItem, Task
+    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.filesystem import Place
+    from cxrprep.manifest.previous import Earlier, Names
+
+_BATCH: Final = 8192
+
+
+def gather_earlier(
+    inputs: Inputs,
+    finished: Finished,
+    task: Task,
+    below: str,
+    take: Callable[[Converted], object],
+    *,
+    tried: Names,
+    made: Names,
+    on_event: Sink,
+) -> Earlier:
+    """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
+
+    ``tried`` are the sources of this run and ``made`` its outputs; ``below`` is the folder of the manifest in the
+    folder of outputs. An output whose source is gone stays listed, since it is as good as before. One whose source
+    changed does not, and neither does an output of another recipe: both are said.
+    """
+    from cxrprep.images.conversion import Converted
+    from cxrprep.manifest.previous import read_earlier
+
+    def open_file(name: str) -> BinaryIO:
+        return task.out.open(f"{below}/{name}")
+
+    earlier = read_earlier(open_file, task.fingerprint, tried=tried, made=made)
+    taken: set[str] = set()
+    paths: set[str] = set()
+    unsure: dict[str, ConvertItem] = {}
+    if inputs.others is not None:
+        wanted = {*finished.known(task.fingerprint, tried), *earlier.rows.column("source_path").to_pylist()}
+        those = (item for item in inputs.others() if item.relative in wanted) if wanted else iter(())
+        while batch := list(itertools.islice(those, _BATCH)):
+            for found in finished.divide(batch, task):
+                if not isinstance(found, Converted):
+                    unsure[found.relative] = found
+                elif found.status == "notneeded":
+                    taken.add(found.item.relative)
+                    paths.add(found.path)
+                    take(found)
+    changed: list[str] = []
+    size_of = _sizes(task.out)
+
+    def holds(source: str, digest: str, path: str, size: int) -> bool:
+        if source in taken or path in paths or size_of(path) != size:
+            return False
+        if source in unsure and _digest(unsure[source], task) != digest:
+            changed.append(source)
+            return False
+        return True
+
+    if len(earlier):
+        earlier = earlier.only(holds)
+    if changed:
+        message = (
+            f"{len(changed):,} images of an earlier selection changed since they were converted and are not in the "
+            f"manifest; the first: {changed[0]}; convert without a selection to make them again"
+        )
+        on_event(Note("convert", message, "warning", task.out.address))
+    foreign = [row for row in earlier.foreign if size_of(row[0]) is not None]
+    if foreign:
+        path, recipe, fingerprint = foreign[0]
+        message = (
+            f"images here that were made by another recipe ({recipe} {fingerprint}): {len(foreign):,}; they are not in "
+            f"the manifest; the first: {path}; remove them, or give each recipe a folder of its own with --out"
+        )
+        on_event(Note("convert", message, "warning", task.out.address))
+    return earlier
+
+
+def _digest(item: ConvertItem, task: Task) -> str:
+    """The digest of a source as it is now."""
+    from cxrprep.errors import CxrprepError
+    from cxrprep.images.local_files import read_source
+
+    if item.digest is not None:
+        return str(item.digest)
+    try:
+        return f"sha256:{hashlib.sha256(read_source(item.source, task.limits)).hexdigest()}"
+    except CxrprepError:
+        return ""
+
+
+def _sizes(out: Place) -> Callable[[str], int | None]:
+    """What tells the size of an output in bytes; ``None`` when it is gone."""
+    from cxrprep.images.local_files import Folder
+
+    if isinstance(out, Folder):
+
+        def asked(path: str) -> int | None:
+            stamp = out.stamp(path)
+            return None if stamp is None else int(stamp.partition("-")[0])
+
+        return asked
+    listed: dict[str, int] = {}
+
+    def looked_up(path: str) -> int | None:
+        if not listed:
+            listed.update((entry.name, entry.size) for entry in out.list())
+        return listed.get(path)
+
+    return looked_up

@@ -1,0 +1,236 @@
+"""The verbs plan, download, and the repair of single files."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep._version import __version__
+from cxrprep.api.convert_on_arrival import Arriving
+from cxrprep.api.download_plan import (
+    FetchOptions,
+    Job,
+    again,
+    in_place,
+    listed,
+    made_of,
+    opened,
+    placed,
+    planned,
+    source_options,
+    transfer_of,
+)
+from cxrprep.api.download_summary import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
+from cxrprep.api.folder import Folder, find_place
+from cxrprep.api.labels import rebuild_manifest
+from cxrprep.api.result import Result
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import CxrprepError, StorageError, UsageError, most_pressing
+from cxrprep.events import ignore
+from cxrprep.manifest import FAILURES_NAME
+from cxrprep.model import Selection
+from cxrprep.planning import Plan, load_plan
+from cxrprep.record.requested import remember
+from cxrprep.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cxrprep.events import Sink
+    from cxrprep.transfer.result import TransferResult
+
+
+def plan(
+    dataset: str,
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    on_event: Sink = ignore,
+) -> Result[Plan]:
+    """What a download of ``dataset`` into ``root`` would do; label tables alone are fetched, if it needs them.
+
+    Raises what ``download`` raises before its first image.
+    """
+    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+        with transfer_of(job, planning=True) as transfer:
+            made = planned(job, transfer, selection)
+        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+
+
+def read_plan(
+    file: Path | str | Plan,
+    dataset: str = "",
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    on_event: Sink = ignore,
+) -> Result[Plan]:
+    """The plan that ``plan.save`` wrote to ``file``, perhaps on another host, with actions for what is here now.
+
+    A plan that was read already may stand for its file. Raises ``ConfigError`` for a file that is no plan,
+    ``UsageError`` for one of another dataset.
+    """
+    del selection, release
+    saved = file if isinstance(file, Plan) else load_plan(Path(file))
+    if dataset and find_dataset(dataset).name != saved.dataset:
+        name = "this" if isinstance(file, Plan) else file
+        raise UsageError(f"{name} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
+    mirror = source or saved.mirror
+    with opened(
+        saved.dataset, root, options, on_event, source=mirror, release=saved.release, state=state, tables=tables
+    ) as job:
+        with transfer_of(job, planning=True) as transfer:
+            made = again(job, transfer, saved)
+        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+
+
+def download(
+    dataset: str,
+    root: Path | str | None = None,
+    *,
+    source: str | None = None,
+    release: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    tables: Path | str | None = None,
+    state: Path | str | None = None,
+    options: FetchOptions | None = None,
+    plan: Plan | None = None,
+    on_event: Sink = ignore,
+) -> Result[TransferResult]:
+    """Fetch ``dataset``, or what ``selection`` (or a saved ``plan``) names, into ``root`` (default ``./DATASET``).
+
+    ``source`` is a mirror's name, an address or a folder; by default the folder's own, else the dataset's. ``tables``
+    is a folder with the label tables, for a selection by split, view or label. A file has its name only when it is
+    whole and checked; run it again after anything.
+
+    Raises ``UsageError``, ``AccessError``, ``SourceUnreachableError``, ``StorageError``, ``NothingSelectedError`` or
+    ``BusyError``; single files that fail are in the result, whose exit code says what to do.
+    """
+    if plan is not None:
+        source, release = source or plan.mirror, release or plan.release
+    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+        arriving = Arriving(job) if job.options.then else None
+        with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
+            made = planned(job, transfer, selection) if plan is None else again(job, transfer, plan)
+            say_foreign(made, on_event)
+            record = job.folder.record
+            record.describe(
+                dataset=job.spec.name,
+                release=job.folder.release,
+                mirror=job.source.address,
+                tool=f"cxrprep {__version__}",
+            )
+            record.select(made.selection)
+            remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
+            result = transfer.run(made, job.source)
+        _keep_failures(result, job)
+        rows, data = result_rows(result, made, job), result_data(result, made, job)
+        code = result.exit_code
+        if arriving is not None:
+            small = arriving.finish()
+            code = most_pressing((code, small.exit_code))
+            rows += (("converted", f"{small.value.images:,} images in {small.value.out}"),)
+            data |= {"converted": small.value.images, "not_converted": small.value.failed}
+            if small.value.failed:
+                rows += (("not converted", f"{small.value.failed:,}, whose originals are kept"),)
+        elif (job.folder.manifests / "images.parquet").exists():
+            rebuild_manifest(job.folder, on_event=on_event)
+        return Result(STAGE, result, code, rows=rows, data=data)
+
+
+def _keep_failures(result: TransferResult, job: Job) -> None:
+    """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
+    shard = job.options.shard
+    below = "" if shard is None else f"shards/{shard.index}-of-{shard.count}"
+    folder = job.folder.manifests / below
+    if not result.failures:
+        (folder / FAILURES_NAME).unlink(missing_ok=True)
+        return
+    from cxrprep.manifest.failures import Failure, write_failures
+
+    layout = job.folder.layout
+    failures = []
+    for outcome in result.failures:
+        image, error = layout.parse(outcome.item.dest), outcome.error
+        kind = type(error).__name__ if error is not None else ""
+        message, hint = (error.message, error.hint) if error is not None else (outcome.item.reason, "")
+        failures.append(Failure(outcome.item.dest, STAGE, kind, message, hint, image.image if image else None))
+    write_failures(failures, folder)
+
+
+def fetch_again(
+    folder: Folder,
+    paths: Iterable[str],
+    options: FetchOptions | None = None,
+    *,
+    source: str | None = None,
+    on_event: Sink = ignore,
+) -> dict[str, str]:
+    """Fetch single release paths of a folder again; what could not be fetched, with the reason in one line.
+
+    ``source`` is the mirror to take, by default the record's.
+    """
+    wanted = set(paths)
+    mirror = source or folder.record.header.mirror
+    if not mirror:
+        return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
+    chosen = replace(options or FetchOptions(), then="", discard_raw=False)
+    place = find_place(folder.spec, mirror, folder.release)
+    stream = open_source(place.url, source_options(folder.spec, place, chosen))
+    job = Job(folder, place, stream, chosen, None, on_event)
+    if in_place(job):
+        stream.close()
+        return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")
+    for path in wanted:
+        # What is here is wrong: set aside it counts as not here, and a plan fetches it. The record keeps what it knows,
+        # for it may not come.
+        set_aside(folder, path)
+    try:
+        with transfer_of(job) as transfer:
+            names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))
+            listing = (file for file in names if placed(job, file) in wanted or job.unpacks(file.key))
+            made = made_of(job, transfer, listing, Selection())
+            result = transfer.run(made, stream)
+    except CxrprepError as error:
+        bring_back(folder, wanted)
+        return dict.fromkeys(wanted, error.message)
+    finally:
+        stream.close()
+    bring_back(folder, wanted)
+    failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
+    gone = {path: "the mirror does not have it" for path in wanted if not (folder.root / path).exists()}
+    return {**gone, **{path: reason for path, reason in failed.items() if path in wanted}}
+
+
+def set_aside(folder: Folder, path: str) -> None:
+    """Move a file that is wrong out of the way, so that a plan fetches it."""
+    target = folder.root / path
+    if target.is_file():
+        try:
+            target.replace(target.with_name(f".{target.name}.before-repair"))
+        except OSError as error:
+            raise StorageError(f"cannot move {target} aside: {error.strerror}", hint="check its folder") from error
+
+
+def bring_back(folder: Folder, paths: Iterable[str]) -> None:
+    """What was fetched replaces what was wrong; what could not be fetched is left as it was."""
+    for path in paths:
+        target = folder.root / path
+        kept = target.with_name(f".{target.name}.before-repair")
+        if kept.exists():
+            if target.exists():
+                kept.unlink()
+            else:
+                kept.replace(target)

@@ -1,0 +1,439 @@
+"""From what a user asks to a plan: mirror, folder, selection, and the label tables that some selections need first."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.folder import Folder, Place, find_place
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
+from cxrprep.events import Note
+from cxrprep.model import Selection
+from cxrprep.planning import Plan, draw, make_plan
+from cxrprep.planning.plan import CHANGED
+from cxrprep.record import LOCK_NAME, Record
+from cxrprep.selection.filters import plain_id
+from cxrprep.sources import open_source
+from cxrprep.sources.base import Selective, SourceOptions
+from cxrprep.storage.paths import is_archive
+from cxrprep.transfer.downloader import Transfer, TransferOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from cxrprep.credentials.lookup import Credentials
+    from cxrprep.datasets.catalog import DatasetSpec, PublishedFile
+    from cxrprep.events import Sink
+    from cxrprep.model import RemoteFile, Shard
+    from cxrprep.selection.table_filters import SelectedImages
+    from cxrprep.sources.base import Source
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How to reach the mirror, and what to do with what comes.
+
+    ``limit_rate`` is bytes a second in all; ``link`` is copy, reflink or hardlink for a folder of this machine.
+    ``then`` names a recipe by which each image is converted as it arrives, below ``then_out`` (``derived/RECIPE``), and
+    ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others.
+    """
+
+    credentials: Credentials | None = None
+    connections: int | None = None
+    limit_rate: int | None = None
+    timeout: float = 60.0
+    user_agent: str | None = None
+    cookie_file: str | None = None
+    billing_project: str | None = None
+    keep_archives: bool = False
+    link: str = "copy"
+    then: str = ""
+    discard_raw: bool = False
+    shard: Shard | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One download in the making: what is wanted, from where, and into what."""
+
+    folder: Folder
+    place: Place
+    source: Source
+    options: FetchOptions
+    tables: Path | None
+    on_event: Sink
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset."""
+        return self.folder.spec
+
+    @property
+    def published(self) -> Mapping[str, PublishedFile]:
+        """What the publisher states, for mirrors that state less; only the official ones are held to it."""
+        if self.place.mirror is None:
+            return {}
+        return {file.path: file for file in self.spec.files_of(self.folder.release)}
+
+    @property
+    def excused(self) -> frozenset[str]:
+        """Files that this mirror is known to hold in another form than published."""
+        name = self.place.mirror.name if self.place.mirror else ""
+        return frozenset(
+            path
+            for quirk in self.spec.quirk
+            if quirk.kind == "upstream-mismatch" and quirk.mirror in ("", name) and name
+            for path in quirk.paths
+        )
+
+    def unpacks(self, path: str) -> bool:
+        """Whether a file is an archive of images; an archive of reports is used as it is."""
+        return is_archive(path) and "report" not in path
+
+
+def placed(job: Job, file: RemoteFile) -> str | None:
+    """The release path of a mirror's file."""
+    return job.folder.layout.place(file.key, release=job.folder.release)
+
+
+def source_options(spec: DatasetSpec, place: Place, options: FetchOptions) -> SourceOptions:
+    """What a source is told: the user's choices, and what the catalog knows of the mirror."""
+    mirror = place.mirror
+    extra = dict(mirror.settings) if mirror else {}
+    if mirror is not None:
+        extra |= {"agreement": mirror.agreement, "how": mirror.how, "sums": mirror.sums, "mirror": mirror.name}
+        extra |= {"access": mirror.access, "costs": mirror.costs, "ranges": str(mirror.ranges)}
+    known = tuple(replace(file.remote(), validator=file.id or None) for file in spec.files_of(place.release))
+    return SourceOptions(
+        credentials=options.credentials,
+        timeout=options.timeout,
+        user_agent=options.user_agent,
+        cookie_file=options.cookie_file,
+        billing_project=options.billing_project,
+        connections=options.connections or (mirror.connections if mirror else None),
+        known=known if mirror else (),
+        extra=extra,
+    )
+
+
+@contextmanager
+def opened(
+    dataset: str,
+    root: Path | str | None,
+    options: FetchOptions | None,
+    on_event: Sink,
+    *,
+    source: str | None,
+    release: str | None,
+    state: Path | str | None,
+    tables: Path | str | None,
+) -> Iterator[Job]:
+    """A job whose source is open; it is closed at the end.
+
+    Raises ``UsageError`` for names that mean nothing, and where ``discard_raw`` would delete what was never fetched.
+    """
+    spec = find_dataset(dataset)
+    chosen = options or FetchOptions()
+    where = Path(root) if root is not None else Path(spec.name)
+    home = None if state is None else Path(state)
+    record = Record.open(where, home)
+    held = record.header
+    if held.dataset and held.dataset != spec.name:
+        raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
+    place = find_place(spec, source or held.mirror or None, release or held.release or None)
+    stream = open_source(place.url, source_options(spec, place, chosen))
+    folder = Folder(where, record.home, spec, place.release, record)
+    job = Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
+    try:
+        if chosen.discard_raw:
+            _spare_what_was_here(job)
+        yield job
+    finally:
+        stream.close()
+
+
+def passing(job: Job) -> Callable[[str], bool] | None:
+    """Which release paths go as soon as they are converted; ``None`` when all stay."""
+    return (lambda path: job.folder.layout.parse(path) is not None) if job.options.discard_raw else None
+
+
+def _spent(job: Job) -> Callable[[str], bool]:
+    """Which of the files that were dropped after their use need not come again.
+
+    An archive that was unpacked; an image whose converted copy, the one that this run would make, is here.
+    """
+    layout = job.folder.layout
+    if not job.options.discard_raw:
+        return lambda path: layout.parse(path) is None
+    from cxrprep.images.image_folder import stem_of
+    from cxrprep.images.recipe import load_recipe
+
+    recipe = load_recipe(job.options.then)
+    out = job.folder.derived(recipe.name)
+    return lambda path: layout.parse(path) is None or (out / (stem_of(path) + recipe.output.suffix)).exists()
+
+
+def transfer_of(
+    job: Job, hook: Callable[[str, Path], bool | None] | None = None, *, planning: bool = False
+) -> Transfer:
+    """A transfer into the job's folder; enter it before planning, so that plan and work see one state.
+
+    ``planning`` is for a plan that nobody applies now: see ``TransferOptions``.
+    """
+    return Transfer(
+        job.folder.record,
+        job.folder.layout,
+        job.folder.release,
+        options=TransferOptions(
+            connections=job.options.connections,
+            rate=job.options.limit_rate,
+            keep_archives=job.options.keep_archives,
+            link=job.options.link,
+            shard=job.options.shard,
+            passing=passing(job),
+            spent=_spent(job),
+            planning=planning,
+        ),
+        on_event=job.on_event,
+        on_complete=hook,
+    )
+
+
+def _same_mirror(job: Job) -> bool:
+    return job.folder.record.header.mirror in ("", job.source.address)
+
+
+def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any) -> Plan:
+    """The plan for a listing, with what the folder holds."""
+    holdings = transfer.holdings(same_mirror=_same_mirror(job))
+    made = make_plan(
+        listing,
+        job.folder.layout,
+        dataset=job.spec.name,
+        release=job.folder.release,
+        holdings=holdings,
+        mirror=job.source.address,
+        selection=selection,
+        published=job.published,
+        excused=job.excused,
+        unpack=job.unpacks,
+        in_place=in_place(job),
+        **more,
+    )
+    _say_missing(job, selection, made.unmet, "match no image of the mirror")
+    if made.in_place:
+        _say_packed(job, made)
+        _say_changed(job, made)
+    if holdings.wanted_again:
+        message = (
+            f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
+        )
+        job.on_event(Note("download", message, "warning", holdings.wanted_again))
+    return made
+
+
+def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
+    """The plan for what the mirror lists now."""
+    images = _answered(job, transfer, selection).ids if selection.needs_tables else None
+    listing = listed(job, selection)
+    drawing = selection.limit is not None or selection.sample is not None
+    if drawing or selection.names_ids:
+        listing = list(listing)
+        if any(job.unpacks(file.key) for file in listing):
+            images = _of_archives(job, transfer, selection, images, drawing=drawing)
+    made = made_of(job, transfer, listing, selection, images=images)
+    return made if job.options.shard is None else made.shard(job.options.shard)
+
+
+def listed(job: Job, selection: Selection) -> Iterable[RemoteFile]:
+    """What the mirror lists: all, or at least what the selection may want where it can name that at less cost."""
+    return job.source.list_wanted(selection) if isinstance(job.source, Selective) else job.source.list()
+
+
+def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
+    """A saved plan with actions for what is here now; its choice of files stays."""
+    if not saved.items:
+        # A shard that got no file: an array may have more jobs than there are files.
+        return saved
+    made = made_of(job, transfer, (item.file for item in saved.items), Selection(), images=None)
+    made = replace(made, selection=saved.selection, images=saved.images)
+    return made if job.options.shard is None else made.shard(job.options.shard)
+
+
+def _of_archives(
+    job: Job, transfer: Transfer, selection: Selection, images: frozenset[str] | None, *, drawing: bool
+) -> frozenset[str] | None:
+    """The images that are wanted of archives: what is in those, only the tables can say before they are here.
+
+    ``None`` when ids alone were asked for, and there are no tables. Raises ``NothingSelectedError`` for ids that the
+    tables do not know.
+    """
+    if images is None:
+        try:
+            found = _answered(job, transfer, selection)
+        except TableError:
+            if drawing:
+                raise
+            return None
+        _say_unknown(job, selection, found)
+        images = found.ids
+    if not images:
+        raise NothingSelectedError(
+            f"the tables of {job.spec.name} know no image that the selection wants", hint="loosen it, or check its ids"
+        )
+    return draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+
+
+def _say_unknown(job: Job, selection: Selection, found: SelectedImages) -> None:
+    """Say which ids the tables do not know."""
+    known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
+    asked = sorted(selection.patients | selection.studies | selection.images)
+    unknown = [name for name in asked if plain_id(name) not in known]
+    _say_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
+
+
+def _say_missing(job: Job, selection: Selection, names: Sequence[str], what: str) -> None:
+    if names:
+        asked = len(selection.patients | selection.studies | selection.images)
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        job.on_event(Note("download", f"{len(names):,} of {asked:,} ids {what}: {shown}", "warning"))
+
+
+def _answered(job: Job, transfer: Transfer, selection: Selection) -> SelectedImages:
+    """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
+    from cxrprep.labels.extract import read_labels
+    from cxrprep.selection.table_filters import select_images
+    from cxrprep.vocabulary import stem_of
+
+    for test in selection.labels:
+        # A name that means nothing is said before anything is fetched for it.
+        stem_of(test.observation)
+    tables = job.tables
+    if tables is None:
+        _fetch_tables(job, transfer)
+    try:
+        labels = read_labels(job.spec, job.folder.root, tables=tables, on_event=job.on_event)
+        return select_images(labels.table, selection, spec=job.spec, release=labels.release)
+    except TableError as error:
+        other = find_dataset(job.spec.companion) if job.spec.companion else None
+        if other is None or _has_tables(other, tables or job.folder.root):
+            raise
+        raise _of_two(job.spec, other, f"they are not in {tables or job.source.address}") from error
+
+
+def _has_tables(spec: DatasetSpec, folder: Path) -> bool:
+    names = [file.path for file in spec.files_of(spec.default_release) if file.kind == "table"]
+    return any((folder / spelling).exists() for name in names for spelling in (name, name.removesuffix(".gz")))
+
+
+def _of_two(spec: DatasetSpec, other: DatasetSpec, reason: str) -> AccessError:
+    """The error for tables of another project that are not to be had."""
+    agreements = [
+        mirror.agreement for mirror in (s.mirror_named(s.default_mirror) for s in (spec, other)) if mirror is not None
+    ]
+    return AccessError(
+        f"splits, views and labels of {spec.name} stand in the tables of {other.name}, which has an agreement of its "
+        f"own: {reason}",
+        hint=f"sign both {' and '.join(agreements)}; or give the tables: --tables DIR",
+    )
+
+
+def _fetch_tables(job: Job, transfer: Transfer) -> None:
+    """Label tables, from the mirror itself or from the project that has them (MIMIC-CXR's stand in MIMIC-CXR-JPG)."""
+    patterns = [pattern for table in job.spec.table for pattern in table.patterns]
+
+    def is_table(file: RemoteFile) -> bool:
+        place = placed(job, file)
+        return place is not None and any(fnmatch(name, p) for p in patterns for name in (place, place.rsplit("/")[-1]))
+
+    tables = Selection(include=("*.csv", "*.csv.gz", "*.txt"))
+    _run_tables(job, transfer, job.source, (file for file in listed(job, tables) if is_table(file)))
+    companion = job.spec.companion
+    if companion and job.place.mirror is not None:
+        other = find_dataset(companion)
+        mirror = next((m for m in other.mirror if m.name == job.place.mirror.name), None)
+        if mirror is None:
+            return
+        source = open_source(mirror.url, source_options(other, Place(mirror.url, mirror.release, mirror), job.options))
+        try:
+            _run_tables(
+                job, transfer, source, (f.remote() for f in other.files_of(mirror.release) if f.kind == "table")
+            )
+        except AccessError as error:
+            raise _of_two(job.spec, other, error.message) from error
+        finally:
+            source.close()
+
+
+def _run_tables(job: Job, transfer: Transfer, source: Source, files: Iterable[RemoteFile]) -> None:
+    try:
+        made = made_of(job, transfer, files, Selection())
+    except NothingSelectedError:
+        return
+    result = transfer.run(made, source)
+    refused = next((o.error for o in result.failures if isinstance(o.error, AccessError)), None)
+    if refused is not None:
+        raise refused
+    if result.failures and result.failures[0].error is not None:
+        raise result.failures[0].error
+
+
+def _spare_what_was_here(job: Job) -> None:
+    """Refuse to drop images after their conversion that somebody else put into the folder."""
+    root, record = job.folder.root, job.folder.record
+    held = record.header.mirror
+    if in_place(job) or (held and Path(held).resolve() == root.resolve()):
+        raise UsageError(
+            f"{root} is the mirror itself: --discard-raw would delete the originals",
+            hint=f"leave it out, or name another folder and --source {root}",
+        )
+    if record.exists:
+        return
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name).relative_to(root).as_posix()
+            if job.folder.layout.parse(path) is not None:
+                if (job.folder.home / LOCK_NAME).exists():
+                    # Another shard of a job array began meanwhile: it says so before it fetches.
+                    return
+                raise UsageError(
+                    f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
+                    hint=f"leave it out, or name another folder and --source {root}",
+                )
+
+
+def _say_packed(job: Job, made: Plan) -> None:
+    """Say what to do where a folder that is adopted holds archives and none of what is in them."""
+    packed = [item.dest for item in made if job.unpacks(item.dest)]
+    if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
+        where = shlex.quote(str(job.folder.root))
+        what = f"{packed[0]} stays packed here; to have its images"
+        if len(packed) > 1:
+            what = f"{len(packed)} archives stay packed here; to have their images"
+        message = f"{what}: cxrprep download {job.spec.name} FOLDER --source {where}"
+        job.on_event(Note("download", message, "warning"))
+
+
+def _say_changed(job: Job, made: Plan) -> None:
+    """Say which files of a folder that is adopted again may not be what was recorded of them."""
+    changed = [item.dest for item in made if item.reason == CHANGED]
+    if changed:
+        what = changed[0] if len(changed) == 1 else f"{len(changed)} files, such as {changed[0]}"
+        message = (
+            f"size or time is not as recorded: {what}; the record stays as it is, and verify says whether it holds"
+        )
+        job.on_event(Note("download", message, "warning"))
+
+
+def in_place(job: Job) -> bool:
+    """Whether the mirror is the very folder: then its files stay where they lie, and are recorded."""
+    root = job.folder.root
+    return job.place.url.startswith("file:") and root.exists() and Path(job.source.address).resolve() == root.resolve()

@@ -1,0 +1,148 @@
+"""What a plan and a download say of themselves: rows for people, plain values for machines."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.download_plan import passing
+from cxrprep.events import Note
+from cxrprep.planning import Action
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.api.download_plan import Job
+    from cxrprep.events import Sink
+    from cxrprep.planning import Plan
+    from cxrprep.transfer.result import TransferResult
+
+STAGE: Final = "download"
+_SHOWN: Final = 5
+
+
+def say_foreign(made: Plan, on_event: Sink) -> None:
+    """Name the mirror's files that are not taken."""
+    if made.foreign:
+        names = ", ".join(made.foreign_names[:_SHOWN])
+        more = ", ..." if made.foreign > _SHOWN else ""
+        some = "a file of the mirror is" if made.foreign == 1 else f"{made.foreign:,} files of the mirror are"
+        on_event(Note(STAGE, f"{some} no part of the release: {names}{more}", subject=names))
+
+
+def _free(root: Path) -> int:
+    place = root.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _need(made: Plan, job: Job) -> int:
+    connections = job.options.connections or job.source.politeness.connections
+    return made.disk_need(keep_archives=job.options.keep_archives, passing=passing(job), passing_at_once=connections)
+
+
+def plan_data(made: Plan, job: Job) -> dict[str, Any]:
+    """A plan in numbers."""
+    need = _need(made, job)
+    shortest, longest = made.estimate(job.source.politeness.connections)
+    return {
+        "dataset": made.dataset,
+        "release": made.release,
+        "mirror": made.mirror,
+        "actions": {
+            str(a): {"files": t.files, "bytes": t.size, "unsized": t.unsized} for a, t in made.totals().items()
+        },
+        "passed_over": made.passed_over,
+        "foreign": made.foreign,
+        "disk_need": need,
+        "disk_free": _free(job.folder.root),
+        "seconds_at_best": round(shortest),
+        "seconds_at_worst": round(longest),
+        "costs": job.place.mirror.costs if job.place.mirror else "",
+    }
+
+
+def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
+    """A plan in words."""
+    words = {
+        Action.FETCH: "to fetch", Action.RESUME: "to resume", Action.KEEP: "here already",
+        Action.REFETCH: "to fetch again", Action.IMPOSSIBLE: "impossible",
+    }  # fmt: skip
+    rows: list[tuple[str, Any]] = [("from", made.mirror)]
+    for action, total in made.totals().items():
+        if total.files:
+            unknown = f", {total.unsized:,} of unknown size" if total.unsized else ""
+            rows.append((words[action], f"{total.files:,} files, {_bytes(total.size)}{unknown}"))
+    if made.passed_over:
+        rows.append(("left out by the selection", made.passed_over))
+    if made.foreign:
+        rows.append(("no part of the release", made.foreign))
+    need = _need(made, job)
+    small = " besides the converted images" if job.options.discard_raw else ""
+    rows.append(("disk", f"{_bytes(need)} needed{small}, {_bytes(_free(job.folder.root))} free"))
+    if made.moving().size and not job.place.url.startswith("file:"):
+        shortest, longest = made.estimate(job.source.politeness.connections)
+        rows.append(("time, by what users report", f"{_time(shortest)} to {_time(longest)}"))
+    if job.place.mirror and job.place.mirror.costs:
+        rows.append(("costs", job.place.mirror.costs))
+    return tuple(rows)
+
+
+def result_rows(result: TransferResult, made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
+    """A download in words."""
+    rows: list[tuple[str, Any]] = [("from", made.mirror), ("release", f"{made.dataset} {made.release}")]
+    rows.append(("fetched", f"{result.done:,} files, {_bytes(result.size)} in {_time(result.seconds)}"))
+    if result.unpacked:
+        rows.append(("unpacked", result.unpacked))
+    if result.kept:
+        rows.append(("here already", result.kept))
+    if result.failed or result.impossible:
+        rows.append(("failed", result.failed + result.impossible))
+        for outcome in result.failures[:_SHOWN]:
+            if outcome.error is not None:
+                hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
+                rows.append(("", f"{outcome.error.message}{hint}"))
+    if result.left:
+        rows.append(("not tried", result.left))
+    rows.append(("record", str(job.folder.home / "cxrprep.lock")))
+    return tuple(rows)
+
+
+def result_data(result: TransferResult, made: Plan, job: Job) -> dict[str, Any]:
+    """A download in numbers."""
+    return {
+        "dataset": made.dataset,
+        "release": made.release,
+        "mirror": made.mirror,
+        "root": str(job.folder.root),
+        "done": result.done,
+        "kept": result.kept,
+        "unpacked": result.unpacked,
+        "failed": result.failed,
+        "impossible": result.impossible,
+        "left": result.left,
+        "foreign": made.foreign,
+        "bytes": result.size,
+        "seconds": round(result.seconds, 3),
+        "failures": [
+            {"path": o.item.dest, "error": type(o.error).__name__, "message": str(o.error), "hint": o.error.hint}
+            for o in result.failures
+            if o.error is not None
+        ],
+    }
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _time(seconds: float) -> str:
+    for limit, unit in ((90, "s"), (5400, "min"), (129_600, "h")):
+        if seconds < limit:
+            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

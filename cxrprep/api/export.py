@@ -1,0 +1,109 @@
+"""The verbs that hand the manifest over: ``load`` to Python, ``export`` to the tools of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep.api.result import Result
+from cxrprep.events import ignore
+from cxrprep.model import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cxrprep.events import Sink
+    from cxrprep.labels.splits import SplitRule
+    from cxrprep.manifest.export.run import ExportResult
+    from cxrprep.manifest.load import Dataset
+
+
+def load(
+    root: Path | str,
+    *,
+    state: Path | str | None = None,
+    label_source: str | None = None,
+    uncertain: str = "keep",
+    blank: str = "null",
+    derive: bool = False,
+    per: Mapping[str, Mapping[str, str] | str] | None = None,
+    observations: str | Iterable[str] | None = None,
+    split: str | None = None,
+    split_by: SplitRule | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    on_event: Sink = ignore,
+) -> Dataset:
+    """The images of ROOT, or of ``derived/RECIPE`` below one, with ``to_pandas``, ``to_arrow``, ``torch`` and ``hf``.
+
+    ``uncertain`` is keep, ones, zeros or ignore, ``blank`` null or zeros; ``per`` says so for single observations
+    (``{"Edema": "ones"}``); ``derive`` fills parents from children. ``observations`` is a preset's name
+    (``chexpert-competition``) or a list of names. ``label_source`` takes the labels of another source of
+    ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out, ``split`` takes one
+    split.
+
+    Raises ``UsageError`` for a folder without a manifest and for a word that names nothing, ``TableError`` for a
+    damaged manifest.
+    """
+    from cxrprep.labels.policy import Policy
+    from cxrprep.manifest.load import load as open_manifest
+
+    dataset = open_manifest(
+        root,
+        manifests=None if state is None else Path(state) / "manifests",
+        label_source=label_source,
+        policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
+        split=split_by,
+        selection=selection,
+        observations=observations,
+        on_event=on_event,
+    )
+    return dataset if split is None else dataset.split(split)
+
+
+def export(
+    root: Path | str,
+    *,
+    form: str,
+    out: Path | str | None = None,
+    state: Path | str | None = None,
+    label_source: str | None = None,
+    uncertain: str = "keep",
+    blank: str = "null",
+    derive: bool = False,
+    per: Mapping[str, Mapping[str, str] | str] | None = None,
+    observations: str | Iterable[str] | None = None,
+    split_by: SplitRule | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    on_event: Sink = ignore,
+) -> Result[ExportResult]:
+    """What was written in the ``form`` csv, coco, webdataset, hf or original; the other arguments as in ``load``.
+
+    ``out`` is a folder, by default ``ROOT/export/FORM``; csv and coco also take a file. Raises as ``load``, and
+    ``NothingSelectedError`` when no image is left, ``StorageError`` when the disk refuses.
+    """
+    from cxrprep.manifest.export.run import export as write
+
+    dataset = load(
+        root,
+        state=state,
+        label_source=label_source,
+        uncertain=uncertain,
+        blank=blank,
+        derive=derive,
+        per=per,
+        observations=observations,
+        split_by=split_by,
+        selection=selection,
+        on_event=on_event,
+    )
+    home = Path(root) if state is None else Path(state)
+    target = home / "export" / form if out is None else Path(out)
+    made = write(dataset, form, target, on_event=on_event)
+    rows = [
+        ("form", form),
+        ("images", made.images),
+        *((f"left out, {why}", count) for why, count in made.left_out),
+        ("files", len(made.files)),
+        ("written", str(made.out)),
+    ]
+    return Result("export", made, rows=tuple(rows))

@@ -1,0 +1,160 @@
+"""The verbs that look before anything is made: a preview of a recipe, and the tags that look like an identity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.api.convert_inputs import open_inputs
+from cxrprep.api.preview import _EXAMPLES
+from cxrprep.api.result import Result
+from cxrprep.errors import ExitCode
+from cxrprep.events import Advanced, StageStarted, ignore
+from cxrprep.executors import Engine, Lost
+from cxrprep.model import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.events import Sink
+    from cxrprep.model import Shard
+
+_LISTED: Final = 1000
+
+
+# Lines of one kind that a person reads.
+_TOLD: Final = 8
+
+
+_BY_FILE: Final = ("burned in", "file name")
+
+
+# Kind, creator, tag and keyword.
+_Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectTag:
+    """A tag that looks like an identity: ``files`` hold it; ``masked`` is the shape of one value, never the value."""
+
+    tag: str
+    keyword: str
+    kind: str
+    why: str
+    masked: str
+    files: int
+    names: tuple[str, ...]
+    creator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectGroup:
+    """Tags of one kind, private ones of one ``creator``: how many they are, and how many files hold any of them."""
+
+    kind: str
+    why: str
+    creator: str
+    tags: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhiResult:
+    """What ``check_phi`` found in ``files`` files, by tag and by kind; ``unreadable`` are (file, reason)."""
+
+    files: int
+    suspect_files: int
+    groups: tuple[SuspectGroup, ...]
+    tags: tuple[SuspectTag, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def check_phi(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    shard: Shard | None = None,
+    engine: Engine | None = None,
+    on_event: Sink = ignore,
+) -> Result[PhiResult]:
+    """The tags of ROOT's images that look like an identity, with the files that hold them; values are masked.
+
+    None of them is ever copied into an output. Exit code 3 means that some headers could not be read. Raises
+    ``UsageError`` and ``NothingSelectedError`` as ``convert`` does.
+    """
+    from cxrprep.images.phi import KINDS, look
+
+    inputs = open_inputs(
+        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
+        on_event=on_event,
+    )  # fmt: skip
+    on_event(StageStarted("check-phi", items=inputs.total, unit="images"))
+    counts: Counter[_Key] = Counter()
+    holders: Counter[tuple[str, str]] = Counter()
+    shapes: dict[_Key, str] = {}
+    names: dict[_Key, list[str]] = {}
+    unreadable: list[tuple[str, str]] = []
+    suspect_files = 0
+    work = ((inputs.address, item.relative) for item in inputs.items())
+    for looked in (engine or Engine()).run(look, work, batch=100, on_event=on_event):
+        on_event(Advanced("check-phi", items=1))
+        if isinstance(looked, Lost):
+            unreadable.append((looked.item[1], looked.cause))
+            continue
+        if looked.error:
+            unreadable.append((looked.name, looked.error))
+        suspect_files += bool(looked.suspects)
+        holders.update({(s.kind, s.creator) for s in looked.suspects})
+        for key, masked in {(s.kind, s.creator, s.tag, s.keyword): s.masked for s in looked.suspects}.items():
+            counts[key] += 1
+            shapes[key] = min(shapes.get(key, masked), masked)
+            if len(names.setdefault(key, [])) < _LISTED:
+                names[key].append(looked.name)
+    order = list(KINDS)
+    tags = tuple(
+        SuspectTag(key[2], key[3], key[0], KINDS[key[0]], shapes[key], counts[key], tuple(sorted(names[key])), key[1])
+        for key in sorted(counts, key=lambda key: (order.index(key[0]), -counts[key], key))
+    )
+    of_group = Counter(key[:2] for key in counts)
+    groups = tuple(
+        SuspectGroup(key[0], KINDS[key[0]], key[1], of_group[key], holders[key])
+        for key in sorted(holders, key=lambda key: (order.index(key[0]), -holders[key], key))
+    )
+    value = PhiResult(inputs.total, suspect_files, groups, tags, tuple(sorted(unreadable)))
+    rows = [
+        ("images", value.files),
+        ("suspect", value.suspect_files),
+        *((kind, "\n".join(_told(kind, value))) for kind in order if any(group.kind == kind for group in groups)),
+        *((("not readable", len(unreadable)),) if unreadable else ()),
+        *((name, reason) for name, reason in value.unreadable[:_EXAMPLES]),
+        ("", "values are masked: x is a letter, 9 a digit; --json lists every tag with its files"),
+        ("", "no output of convert carries any of these tags"),
+    ]
+    return Result("check-phi", value, ExitCode.PARTIAL if unreadable else ExitCode.DONE, rows=tuple(rows))
+
+
+def _told(kind: str, value: PhiResult) -> Iterator[str]:
+    """One kind of tag for a person: the tags in most files first, private ones by their creator."""
+    groups = [group for group in value.groups if group.kind == kind]
+    yield groups[0].why
+    if kind == "private":
+        told = [f"{group.creator or 'no creator'}: {group.tags:,} tags in {group.files:,} files" for group in groups]
+    else:
+        told = [_of_tag(tag) for tag in value.tags if tag.kind == kind]
+    yield from (f"- {line}" for line in told[:_TOLD])
+    if len(told) > _TOLD:
+        yield f"- and {len(told) - _TOLD:,} more"
+
+
+def _of_tag(tag: SuspectTag) -> str:
+    where = f"{tag.keyword} {tag.tag}" if tag.tag.startswith("(") else tag.keyword
+    shape = f": {tag.masked}" if tag.masked else ""
+    # Of these a person must look at the very files.
+    first = f"; first: {tag.names[0]}" if tag.kind in _BY_FILE else ""
+    return f"{where} in {tag.files:,} files{shape}{first}"

@@ -1,0 +1,51 @@
+"""The verb report: one HTML page about a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrprep.api.folder import open_folder
+from cxrprep.api.result import Result
+from cxrprep.events import ignore
+
+if TYPE_CHECKING:
+    from cxrprep.events import Sink
+    from cxrprep.html_report.page import ReportResult
+
+
+def report(
+    root: Path | str,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    out: Path | str | None = None,
+    thumbnails: int = 24,
+    on_event: Sink = ignore,
+) -> Result[ReportResult]:
+    """One self-contained HTML page about ROOT's manifest, at ``out`` (``manifests/report.html`` by default).
+
+    It shows ``thumbnails`` images. Raises ``UsageError`` when there is no manifest, ``TableError`` for a damaged one,
+    ``StorageError`` when the page cannot be written.
+    """
+    from cxrprep.html_report.page import write_report
+
+    folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
+    made = write_report(
+        folder.spec,
+        folder.release,
+        folder.root,
+        manifests=folder.manifests,
+        out=folder.manifests / "report.html" if out is None else Path(out),
+        header=folder.record.header if folder.record.exists else None,
+        thumbnails=thumbnails,
+        on_event=on_event,
+    )
+    rows = (
+        ("images", made.images),
+        ("patients", made.patients),
+        ("patients in more than one split", made.leaking_patients),
+        ("written", str(made.path)),
+    )
+    return Result("report", made, rows=rows)

@@ -1,0 +1,179 @@
+"""One call of the command: its arguments, settings, output, log and credentials; every command gets it."""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.cli.output import Output
+from cxrprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from cxrprep.cli.log_file import RunLog
+    from cxrprep.config.job import Job
+    from cxrprep.config.settings import Settings
+    from cxrprep.credentials.lookup import Credentials
+    from cxrprep.credentials.secret import Secret
+    from cxrprep.events import Sink
+    from cxrprep.model import Shard
+
+
+class Invocation:
+    """What a command needs; everything is made when it is first used, so that ``--help`` makes nothing."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = tuple(arguments)
+        self.flags: dict[str, tuple[Any, str]] = {}
+        self.config: Path | None = None
+        self.asks = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Where every value comes from. Raises ``UsageError`` and ``ConfigError``."""
+        from cxrprep.config.settings import load_settings
+
+        return load_settings(config=self.config, flags=self.flags)
+
+    @property
+    def job(self) -> Job:
+        """The values themselves."""
+        return self.settings.job
+
+    @cached_property
+    def out(self) -> Output:
+        """Where results and messages go."""
+        output = self.job.output
+        # A quiet job is quiet when it works, not when somebody asks about it.
+        unasked = self.asks and ", line " in self.settings.origins["output.format"]
+        out = Output("human" if unasked else output.format, color=output.color, events=output.events)
+        for note in self.settings.notes:
+            out.note(note, level="warning")
+        return out
+
+    @cached_property
+    def early_out(self) -> Output:
+        """The output for errors that come before the settings are known, guessed from the arguments alone."""
+        events = "jsonl" if {"--events", "--events=jsonl"} & set(self.arguments) else ""
+        return Output("json" if "--json" in self.arguments else "human", events=events)
+
+    @property
+    def safe_out(self) -> Output:
+        """``out`` where it was made, else ``early_out``."""
+        made: Output | None = self.__dict__.get("out")
+        return made or self.early_out
+
+    @cached_property
+    def log(self) -> RunLog:
+        """The log of this run."""
+        from cxrprep.cli.log_file import RunLog
+        from cxrprep.config.settings import expand
+
+        named = self.job.output.log_file
+        return RunLog(self.arguments, file=expand(named) if named else None)
+
+    def events(self) -> AbstractContextManager[Sink]:
+        """Progress on the screen and in the log, for the time of a verb; the log lies beside the record."""
+        from contextlib import contextmanager
+
+        from cxrprep.cli.progress import Both, choose
+
+        @contextmanager
+        def opened() -> Iterator[Sink]:
+            self.log.belongs_to(self.state or self.root)
+            with Both((choose(self.out), self.log)) as sink:
+                yield sink
+
+        return opened()
+
+    # ---- what several commands ask for ----
+
+    @property
+    def root(self) -> Path:
+        """The folder of the dataset: named, else ``./DATASET``, else the folder we stand in when it holds a record.
+
+        Raises ``UsageError`` when none of them is there.
+        """
+        from cxrprep.config.settings import expand
+
+        if self.job.root:
+            return expand(self.job.root)
+        if self.job.dataset:
+            return Path(self.job.dataset)
+        if Path("cxrprep.lock").is_file():
+            return Path()
+        raise UsageError("which folder? name the ROOT of the dataset", hint="for example: cxrprep verify /data/nih")
+
+    @property
+    def state(self) -> Path | None:
+        """The folder of ``--state``."""
+        return self.path(self.job.state)
+
+    @property
+    def where(self) -> str:
+        """The folder as commands name it, quoted for a shell."""
+        import shlex
+
+        from cxrprep.api.folder import folder_words
+
+        return shlex.join(folder_words(self.root, self.state or self.root))
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part of ``--shard``."""
+        from cxrprep.model import Shard
+
+        return Shard.parse(self.job.shard) if self.job.shard else None
+
+    @staticmethod
+    def path(text: str) -> Path | None:
+        """A path option, ``None`` when it is not given."""
+        from cxrprep.config.settings import expand
+
+        return expand(text) if text else None
+
+    def credentials(self, *, asks: bool = True) -> Credentials:
+        """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""
+        from importlib.util import find_spec
+
+        from cxrprep.credentials.lookup import Credentials
+
+        if find_spec("structlog") is not None:
+            from stamina.instrumentation import set_on_retry_hooks
+
+            # Retries are told as events; what the library would print of them through structlog belongs on neither
+            # stream. Its log lines go nowhere, and without structlog it need not be loaded before something fails.
+            set_on_retry_hooks([])
+        files, values = {}, {}
+        named = self.job.download.url_file
+        if named == "-":
+            values["chexpert"] = _from_stdin()
+        elif named:
+            files["chexpert"] = self.path(named) or Path(named)
+        person = self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        return Credentials(files=files, values=values, prompt=_ask if asks and person else None)
+
+
+def _from_stdin() -> Secret:
+    from cxrprep.credentials.secret import Secret
+
+    text = sys.stdin.read(65_536).strip()
+    if not text:
+        raise UsageError(
+            "--url-file -: nothing came from standard input", hint="cxrprep download ... --url-file - < FILE"
+        )
+    return Secret(text)
+
+
+def _ask(question: str, hidden: bool) -> str | None:
+    import click
+
+    try:
+        answer: str = click.prompt(question, hide_input=hidden, default="", show_default=False, err=True)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return answer or None

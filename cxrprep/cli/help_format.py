@@ -1,0 +1,83 @@
+"""Help that reads well: options under headings, examples at the end, the same order in every command."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cxrprep.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cxrprep.cli.context import Invocation
+
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_LAST: Final = ("Network", "Engine", "Output")
+# Columns for the options, in every section of every command; a longer one has its text on the next line.
+_WIDE: Final = 26
+
+
+class Grouped(click.Command):
+    """A command that shows its options by section; ``examples`` are commands with what they do."""
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **attributes: Any) -> None:
+        self.examples = tuple(examples)
+        super().__init__(*args, **attributes)
+
+    def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """The options with their help, by heading, in the order of ``--help``: what every command has, at the end."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Output": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                common = {"--config", "--help"} & set(parameter.opts)
+                section = getattr(parameter, "section", "Output" if common else "Options")
+                # Bounds in click's notation; who breaks them is told in words.
+                text = re.sub(r"\s*\[(?:\d+<=)?x[<>]=\d+\]$", "", record[1])
+                sections.setdefault(section, []).append((record[0], text))
+        order = [name for name in sections if name not in _LAST] + [name for name in _LAST if name in sections]
+        return {name: sections[name] for name in order if sections[name]}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section after the other, their columns in line."""
+        for name, records in self.sections(ctx).items():
+            with formatter.section(name):
+                formatter.write_dl([(left.ljust(_WIDE), right) for left, right in records], col_max=_WIDE)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, ready to be copied."""
+        del ctx
+        if self.examples:
+            with formatter.section("Examples"):
+                for index, (command, text) in enumerate(self.examples):
+                    if index:
+                        formatter.write_paragraph()
+                    formatter.write(f"{'':>{formatter.current_indent}}# {text}\n")
+                    formatter.write(f"{'':>{formatter.current_indent}}{command}\n")
+
+
+def verb(
+    name: str, *, examples: Sequence[tuple[str, str]], asks: bool = False
+) -> Callable[[Callable[..., Any]], Grouped]:
+    """A decorator: the function is the command ``name``, with the options of output that every command has.
+
+    The function gets the ``Invocation`` first, then its own parameters; it returns an exit code, or ``None`` for 0. A
+    command that ``asks`` answers even where a job file makes work quiet; ``--quiet`` itself still silences it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Grouped:
+        @functools.wraps(function)
+        @click.pass_obj
+        def call(invocation: Invocation, *args: Any, **parameters: Any) -> Any:
+            invocation.asks = asks
+            return function(invocation, *args, **parameters)
+
+        decorated = options.output(call)
+        made: Grouped = click.command(name, cls=Grouped, examples=examples, context_settings=SETTINGS)(decorated)
+        return made
+
+    return decorate

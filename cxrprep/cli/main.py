@@ -1,0 +1,273 @@
+"""The command ``cxrprep``: a table of commands, imported when they are called, and what a process says when it ends."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from cxrprep._version import __version__
+from cxrprep.cli.context import Invocation
+from cxrprep.credentials.secret import withdraw
+from cxrprep.errors import CxrprepError, ExitCode, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+# heading -> command -> (module, one line of help). The line stands here so that `cxrprep --help` imports no command.
+COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "The job, step by step": {
+        "download": ("download", "fetch a dataset, or a part of it, and check every byte"),
+        "verify": ("verify", "prove the bytes and the published facts of a folder"),
+        "extract-labels": ("extract_labels", "bring label tables and reports into one vocabulary"),
+        "convert": ("convert", "make training images by a named recipe"),
+        "manifest": ("manifest", "build the Parquet manifest again"),
+        "export": ("export", "hand the manifest over as CSV, COCO, WebDataset, ..."),
+    },
+    "The whole job, and how it stands": {
+        "run": ("run", "do all steps of a job file, skipping what is done"),
+        "status": ("status", "what is here, missing or partial, and what comes next"),
+        "report": ("report", "one HTML page about a folder: counts, labels, images"),
+    },
+    "Ask": {
+        "datasets": ("datasets", "the datasets: size, places, access, licence, citation"),
+        "explain": ("explain", "label one report and show the reason for each label"),
+        "doctor": ("doctor", "check this machine, credentials and network"),
+        "config": ("config", "check, show or begin a configuration"),
+        "completion": ("completion", "completion for bash, zsh or fish"),
+    },
+}
+
+_START = """\
+Fetch, prove, label and convert the public chest X-ray collections:
+CheXpert, MIMIC-CXR and NIH ChestX-ray14.
+
+\b
+Begin with:
+  cxrprep datasets            what there is, and how to get access
+  cxrprep doctor              what this machine and your logins still lack
+  cxrprep COMMAND --help      options and examples
+A first look that needs no account:
+  cxrprep download nih-chestxray14 --limit 100 --dry-run
+"""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the same as Ctrl-C for everyone on the way, another exit code at the end."""
+
+
+class _Stopped(BaseException):
+    """The run was ended by a signal."""
+
+    def __init__(self, *, terminated: bool) -> None:
+        super().__init__()
+        self.terminated = terminated
+
+
+class Lazy(click.Group):
+    """A group that knows its commands from the table alone and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the table's order."""
+        del ctx
+        return [name for commands in COMMANDS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command called ``cmd_name``, imported now; ``None`` when there is none."""
+        del ctx
+        for commands in COMMANDS.values():
+            if cmd_name in commands:
+                module = importlib.import_module(f"cxrprep.cli.{commands[cmd_name][0]}")
+                command: click.Command = module.command
+                # The shell's completion shows the same line as the table.
+                command.short_help = commands[cmd_name][1]
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` begin with. Raises ``click.UsageError`` with the nearest name."""
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            raise click.UsageError(f"there is no command {args[0]!r}; {did_you_mean(args[0], known)}".rstrip("; "), ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """What the command gives. An interrupt is passed on as it is: click's own word for it knows no SIGTERM."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Stopped(terminated=isinstance(stop, _Terminated)) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, by headings, in columns that line up over all of them."""
+        del ctx
+        width = max(len(name) for commands in COMMANDS.values() for name in commands)
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
+
+
+@click.group(
+    cls=Lazy,
+    help=_START,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="cxrprep %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Show the help when no command is named; otherwise leave everything to the command."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def _on_signals() -> None:
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        # A second signal means at once; every file is safe at any moment, so nothing is lost.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.TERMINATED))
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; the exit code. Nothing is raised: every error is said on standard error."""
+    invocation = Invocation(arguments)
+    try:
+        answer: Any = cli.main(list(arguments), prog_name="cxrprep", standalone_mode=False, obj=invocation)
+        sys.stdout.flush()
+        code = answer if isinstance(answer, int) else int(ExitCode.DONE)
+    except BaseException as error:  # noqa: BLE001  # the last frame: everything is turned into an exit code
+        code = _said(invocation, error)
+    return code
+
+
+def _said(invocation: Invocation, error: BaseException) -> int:
+    try:
+        return _say(invocation, error)
+    except BrokenPipeError:
+        _forget_streams()
+        return int(ExitCode.DONE)
+
+
+def _say(invocation: Invocation, error: BaseException) -> int:
+    out = invocation.safe_out
+    if isinstance(error, BrokenPipeError):
+        # `cxrprep datasets | head -1` has what it wanted.
+        _forget_streams()
+        return int(ExitCode.DONE)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(ExitCode.BUG)
+    if isinstance(error, KeyboardInterrupt | click.Abort | _Stopped):
+        terminated = isinstance(error, _Terminated) or (isinstance(error, _Stopped) and error.terminated)
+        return _interrupted(invocation, ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED)
+    if os.environ.get("CXRPREP_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, click.ClickException):
+        hint = (
+            f"{error.ctx.command_path} --help shows every option"
+            if isinstance(error, click.UsageError) and error.ctx
+            else ""
+        )
+        out.error(_worded(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
+        return int(ExitCode.USAGE)
+    if isinstance(error, CxrprepError):
+        return out.raised(error)
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        about = f"{error.filename}: " if error.filename else ""
+        hint = "free some space or make the folder writable, then run the same command again"
+        out.error(f"{about}{error.strerror}", hint=hint, code=ExitCode.STORAGE, kind="StorageError")
+        return int(ExitCode.STORAGE)
+    path = invocation.log.crash(error) if "settings" in invocation.__dict__ else None
+    where = f"the details are in {path}; " if path else ""
+    out.error(
+        f"{type(error).__name__}: {error} (a bug in cxrprep)",
+        hint=f"{where}CXRPREP_DEBUG=1 shows them here; what is on disk is safe, and the command may be run again",
+        code=ExitCode.BUG,
+        kind=type(error).__name__,
+    )
+    return int(ExitCode.BUG)
+
+
+def _worded(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption):
+        where = error.ctx.command_path if error.ctx else "cxrprep"
+        # The nearest one is enough: a list of guesses is read by nobody.
+        near = did_you_mean(error.option_name, error.possibilities or ())
+        return f"{where} has no option {error.option_name}; {near}".rstrip("; ")
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        parameter = error.param
+        names = parameter.opts if isinstance(parameter, click.Option) else [parameter.human_readable_name.upper()]
+        kind = parameter.type
+        choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
+        return f"{names[0]} is missing{choices}"
+    return error.format_message()
+
+
+# Disk full, quota, read-only, not permitted: the local disk, wherever it was noticed.
+_STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def _interrupted(invocation: Invocation, code: ExitCode) -> int:
+    from cxrprep.cli.log_file import shown_command
+
+    word = "Terminated" if code is ExitCode.TERMINATED else "Interrupted"
+    invocation.safe_out.error(
+        f"{word}. Finished files and partial files are kept.",
+        hint=f"go on with the same command: {shown_command(invocation.arguments)}",
+        code=code,
+        kind=word,
+    )
+    return int(code)
+
+
+def _forget_streams() -> None:
+    # The interpreter flushes the streams once more at exit; with the reader gone that would be one more error.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+class _Ended:
+    """The end of the process without the interpreter's own, which takes every object apart."""
+
+    code: int | None = None
+
+    def leave(self) -> None:
+        # Without a code something went wrong that Python is to say, and to turn into one.
+        if self.code is not None:
+            _forget_streams()
+            os._exit(self.code)
+
+
+def main() -> NoReturn:
+    """What the program does, whatever started it."""
+    ended = _Ended()
+    # Handlers run in turn, the last registered first: this one, the first, sees all others done and threads joined.
+    atexit.register(ended.leave)
+    for stream in (sys.stdout, sys.stderr):
+        # A console that lacks a character shows a substitute; it is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    withdraw()
+    _on_signals()
+    ended.code = run(sys.argv[1:])
+    sys.exit(ended.code)

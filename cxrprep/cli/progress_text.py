@@ -1,0 +1,79 @@
+"""Progress as text: summaries, totals, retry and stall lines, for logs and terminals alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.cli.output import decimal, human_bytes, human_seconds
+from cxrprep.events import Retrying, StageFinished, StageStarted, Stalled
+
+if TYPE_CHECKING:
+    from cxrprep.cli.progress_stats import Tally
+
+
+def summary(event: StageFinished, tally: Tally | None = None) -> str:
+    """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``.
+
+    The tally knows the unit, and the time where the stage did not take it.
+    """
+    seconds = event.seconds or (tally.seconds if tally else 0.0)
+    words = [f"{decimal(event.done)} {tally.unit if tally else 'done'}"]
+    if event.kept:
+        words.append(f"{decimal(event.kept)} kept")
+    if event.failed:
+        words.append(f"{decimal(event.failed)} failed")
+    if event.size:
+        words.append(human_bytes(event.size))
+    text = ", ".join(words) + f" in {human_seconds(seconds)}"
+    if event.size and seconds >= 1:
+        text += f" ({human_bytes(event.size / seconds)}/s)"
+    return text
+
+
+def closing(tally: Tally) -> StageFinished:
+    """What a stage came to that ended without a word of its own."""
+    return StageFinished(
+        tally.stage, done=tally.done, kept=tally.kept, failed=tally.failed, size=tally.moved, seconds=tally.seconds
+    )
+
+
+def total(event: StageStarted) -> str:
+    """What a stage is about to do: ``1,204 files, 3.2 GB``."""
+    words = [] if event.items is None else [f"{decimal(event.items)} {event.unit}"]
+    if event.size:
+        words.append(human_bytes(event.size))
+    return ", ".join(words) or "counting"
+
+
+def retry_line(event: Retrying) -> str:
+    """Why an item is tried again, and when."""
+    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {human_seconds(event.wait)}"
+
+
+def stall_line(event: Stalled) -> str:
+    """What an item, or the whole stage, is waiting for."""
+    about = f"{event.key}: " if event.key else ""
+    return f"{about}no byte for {human_seconds(event.seconds)}; {event.cause}"
+
+
+def standing(tally: Tally) -> str:
+    """Where a stage stands, in one line: ``45 %, 540 of 1,204 files, 1.4 of 3.2 GB, 26 MB/s, 1 min 8 s left``."""
+    words = []
+    if tally.fraction is not None:
+        # Rounded down: 100 % is for what is finished.
+        words.append(f"{int(tally.fraction * 100)} %")
+    of = "" if tally.items is None else f" of {decimal(tally.items)}"
+    words.append(f"{decimal(tally.finished)}{of} {tally.unit}")
+    if tally.failed:
+        words.append(f"{decimal(tally.failed)} failed")
+    if tally.size:
+        words.append(f"{human_bytes(tally.bytes_here)} of {human_bytes(tally.size)}")
+    elif tally.moved:
+        words.append(human_bytes(tally.moved))
+    if tally.stalled:
+        words.append("stalled")
+    elif tally.rate:
+        words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
+    if tally.left is not None:
+        words.append(f"{human_seconds(tally.left)} left")
+    return ", ".join(words)

@@ -1,0 +1,1 @@
+"""Configuration: the schema of a job file, and the precedence of files, variables and options."""

@@ -1,0 +1,420 @@
+"""Credentials: looked up when first needed, kept in memory only, masked wherever they could be seen.
+
+The order is the same for every service: what an option named (a file, never the secret itself), the environment, the
+system's keyring, netrc, the provider's own file, and at last a question to the person at the terminal. Kaggle's forms
+follow the order of Kaggle's own tool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import ChainMap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.credentials.secret import WITHDRAWN, Secret
+from cxrprep.errors import AccessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+# No credential is longer; a larger file was named by mistake.
+_LIMIT: Final = 65_536
+
+# service -> how a person gets access, in one sentence; shown as a hint and by `cxrprep doctor`.
+ADVICE: Final[Mapping[str, str]] = {
+    "physionet": "put your PhysioNet login into ~/.netrc (machine physionet.org login USER password PASSWORD, then "
+    "chmod 600 ~/.netrc), or set PHYSIONET_USERNAME and PHYSIONET_PASSWORD",
+    "kaggle": "create a token at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token, "
+    "or set KAGGLE_API_TOKEN",
+    "google": "run: gcloud auth application-default login (or set GOOGLE_APPLICATION_CREDENTIALS to a key file)",
+    "box": "nothing is needed for NIH's public links; for the Box API set BOX_DEVELOPER_TOKEN",
+    "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
+    "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name with its password, and the hosts that may see them. ``origin`` says where they were found."""
+
+    user: str
+    password: Secret
+    origin: str
+    hosts: tuple[str, ...] = ()
+
+    def permits(self, host: str) -> bool:
+        """Whether this login may be sent to ``host``: exactly the hosts it is for, in any case, no others."""
+        return host.lower().rstrip(".") in self.hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A secret without a user name: an API token or a signed URL. ``origin`` says where it was found.
+
+    ``renewal`` is what the service gives a new one for, once this one has ended; ``secret`` is empty when it has.
+    """
+
+    secret: Secret
+    origin: str
+    hosts: tuple[str, ...] = ()
+    renewal: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What there is for a service, safe to print: ``account`` is a user name or ``""``."""
+
+    service: str
+    origin: str
+    account: str = ""
+
+
+PHYSIONET_HOSTS: Final = ("physionet.org", "www.physionet.org")
+KAGGLE_HOSTS: Final = ("www.kaggle.com", "api.kaggle.com")
+BOX_HOSTS: Final = ("api.box.com",)
+
+
+class Credentials:
+    """Finds what a service needs, once, and remembers it for the run. Safe to use from many threads.
+
+    ``environment`` and ``home`` default to the process's own. ``files`` maps a service to a file that an option named
+    (``-`` was read from standard input by the caller and comes as ``values``). ``prompt`` is asked last: it takes the
+    question and whether the answer is hidden, and gives ``None`` when nobody can answer; without it nobody is asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Mapping[str, str] | None = None,
+        home: Path | None = None,
+        files: Mapping[str, Path] | None = None,
+        values: Mapping[str, Secret] | None = None,
+        prompt: Callable[[str, bool], str | None] | None = None,
+        keyring: bool = True,
+    ) -> None:
+        self._environment = ChainMap(os.environ, WITHDRAWN) if environment is None else environment
+        self._home = home
+        self._files = dict(files or {})
+        self._values = dict(values or {})
+        self._prompt = prompt
+        self._keyring = keyring
+        self._found: dict[str, Login | Token | None] = {}
+        self._refused: set[tuple[str, str]] = set()
+        self._guard = threading.RLock()
+
+    def __repr__(self) -> str:
+        """Nothing of what was found."""
+        return "Credentials()"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process looks up its own: nothing that was found here travels with a pickle."""
+        return (_afresh, (self._home, self._files, self._keyring))
+
+    # ---- what services ask for ----
+
+    def physionet(self, *hosts: str) -> Login | None:
+        """The PhysioNet login, by user name or e-mail; ``None`` when there is none.
+
+        ``PHYSIONET_USERNAME`` with ``PHYSIONET_PASSWORD`` or ``PHYSIONET_PASSWORD_FILE``, keyring
+        ``cxrprep:physionet``, netrc ``machine physionet.org``, a question. ``hosts`` are the hosts of a mirror that the
+        user named instead of physionet.org: the login is then for those, and netrc is asked for them.
+        """
+        # A login is for its hosts alone, so what was found for some says nothing about others.
+        name = " ".join(("physionet", *hosts))
+        found = self._once(name, lambda: self._physionet(hosts or PHYSIONET_HOSTS))
+        return found if isinstance(found, Login) else None
+
+    def kaggle(self) -> Login | Token | None:
+        """Kaggle's API token, or user name and key; ``None`` means anonymous.
+
+        ``KAGGLE_API_TOKEN`` (the token, or a file that holds it), ``access_token``, ``KAGGLE_USERNAME`` with
+        ``KAGGLE_KEY``, ``kaggle.json``, the session of ``kaggle auth login`` (its source renews it), keyring
+        ``cxrprep:kaggle``. Raises ``AccessError`` for a ``kaggle.json`` that is not what it should be.
+        """
+        return self._once("kaggle", self._kaggle)
+
+    def box(self) -> Token | None:
+        """A Box developer token: ``BOX_DEVELOPER_TOKEN`` or keyring ``cxrprep:box``; ``None`` when there is none."""
+        found = self._once("box", self._box)
+        return found if isinstance(found, Token) else None
+
+    def signed_url(self, service: str = "chexpert") -> Token | None:
+        """The signed URL of a portal, white space around it removed; ``None`` when there is none.
+
+        The file of ``--url-file`` (or standard input), ``CHEXPERT_URL``, ``CHEXPERT_URL_FILE``, keyring
+        ``cxrprep:chexpert``, a question. After ``refuse`` a file that was renewed meanwhile is read again.
+        """
+        found = self._once(service, lambda: self._signed_url(service))
+        return found if isinstance(found, Token) else None
+
+    def host(self, host: str) -> Login | None:
+        """The netrc login of any other ``host``; a ``default`` entry is not used, it would go to every stranger."""
+        name = host.lower()
+        found = self._once(f"host {name}", lambda: self._netrc((name,), f"host {name}"))
+        return found if isinstance(found, Login) else None
+
+    def google_project(self) -> str | None:
+        """The project that the environment names (``GOOGLE_CLOUD_PROJECT``); the Google library finds the rest."""
+        return self._environment.get("GOOGLE_CLOUD_PROJECT") or None
+
+    def google(self) -> Finding | None:
+        """Where Google's library will find credentials, without reading them; ``None`` when it would find none."""
+        named = self._environment.get("GOOGLE_APPLICATION_CREDENTIALS")
+        if named:
+            return Finding("google", f"GOOGLE_APPLICATION_CREDENTIALS ({named})")
+        folder = self._environment.get("CLOUDSDK_CONFIG")
+        own = (
+            Path(folder) if folder else self._folder() / ".config" / "gcloud"
+        ) / "application_default_credentials.json"
+        return Finding("google", str(own)) if own.is_file() else None
+
+    def refuse(self, service: str) -> None:
+        """Remember that the service rejected what was found, so that the next look-up passes over it.
+
+        A signed URL in a file or in the environment is read again instead: it may have been renewed meanwhile.
+        """
+        with self._guard:
+            for name in [name for name in self._found if name.partition(" ")[0] == service]:
+                found = self._found.pop(name)
+                if found is not None:
+                    self._refused.add((service, self._identity(found)))
+
+    def found(self, service: str) -> Finding | None:
+        """What there is for ``service``, safe to print."""
+        if service == "google":
+            return self.google()
+        look = {"physionet": self.physionet, "kaggle": self.kaggle, "box": self.box, "chexpert": self.signed_url}
+        have = look[service]()
+        if have is None:
+            return None
+        return Finding(service, have.origin, have.user if isinstance(have, Login) else "")
+
+    # ---- where they are looked for ----
+
+    def _once(self, name: str, look: Callable[[], Login | Token | None]) -> Login | Token | None:
+        with self._guard:
+            if name not in self._found:
+                self._found[name] = look()
+            return self._found[name]
+
+    @staticmethod
+    def _identity(found: Login | Token) -> str:
+        import hashlib
+
+        if isinstance(found, Login):
+            text = f"{found.user}\0{found.password.reveal()}"
+        else:
+            # The tokens of a session come and go.
+            text = (found.renewal or found.secret).reveal()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _usable(self, service: str, candidates: Iterator[Login | Token]) -> Login | Token | None:
+        return next((c for c in candidates if (service, self._identity(c)) not in self._refused), None)
+
+    def _physionet(self, hosts: tuple[str, ...]) -> Login | Token | None:
+        def candidates() -> Iterator[Login | Token]:
+            user = self._environment.get("PHYSIONET_USERNAME", "")
+            password = self._environment.get("PHYSIONET_PASSWORD", "")
+            file = self._environment.get("PHYSIONET_PASSWORD_FILE", "")
+            if user and password:
+                yield Login(user, Secret(password), "PHYSIONET_USERNAME, PHYSIONET_PASSWORD", hosts)
+            if user and file:
+                yield Login(user, _read(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
+            stored = self._from_keyring("physionet", user or None, hosts)
+            if stored is not None:
+                yield stored
+            written = self._netrc(hosts, "physionet")
+            if written is not None:
+                yield written
+            if self._prompt is not None:
+                user = user or self._prompt("PhysioNet user name or e-mail", False) or ""
+                password = (user and self._prompt(f"PhysioNet password of {user}", True)) or ""
+                if user and password:
+                    yield Login(user, Secret(password), "prompt", hosts)
+
+        return self._usable("physionet", candidates())
+
+    def _kaggle(self) -> Login | Token | None:
+        def candidates() -> Iterator[Login | Token]:
+            named = self._environment.get("KAGGLE_API_TOKEN", "").strip()
+            if named:
+                path = Path(named)
+                is_file = len(named) < 1024 and path.is_file()
+                yield Token(_read(path) if is_file else Secret(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
+            for path in (self._folder() / ".kaggle" / name for name in ("access_token", "access_token.txt")):
+                if path.is_file():
+                    yield Token(_read(path), str(path), KAGGLE_HOSTS)
+            user, key = self._environment.get("KAGGLE_USERNAME", ""), self._environment.get("KAGGLE_KEY", "")
+            if user and key:
+                yield Login(user, Secret(key), "KAGGLE_USERNAME, KAGGLE_KEY", KAGGLE_HOSTS)
+            for path in self._kaggle_files():
+                if path.is_file():
+                    yield _kaggle_json(path)
+            signed_in = _kaggle_session(self._folder() / ".kaggle" / "credentials.json")
+            if signed_in is not None:
+                yield signed_in
+            stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
+            if stored is not None:
+                yield stored
+
+        return self._usable("kaggle", candidates())
+
+    def _kaggle_files(self) -> Iterator[Path]:
+        named = self._environment.get("KAGGLE_CONFIG_DIR")
+        if named:
+            yield Path(named) / "kaggle.json"
+        yield self._folder() / ".kaggle" / "kaggle.json"
+        base = self._environment.get("XDG_CONFIG_HOME")
+        yield (Path(base) if base else self._folder() / ".config") / "kaggle" / "kaggle.json"
+
+    def _box(self) -> Login | Token | None:
+        def candidates() -> Iterator[Login | Token]:
+            token = self._environment.get("BOX_DEVELOPER_TOKEN", "").strip()
+            if token:
+                yield Token(Secret(token), "BOX_DEVELOPER_TOKEN", BOX_HOSTS)
+            stored = self._from_keyring("box", None, BOX_HOSTS)
+            if stored is not None:
+                yield Token(stored.password, stored.origin, BOX_HOSTS)
+
+        return self._usable("box", candidates())
+
+    def _signed_url(self, service: str) -> Login | Token | None:
+        def candidates() -> Iterator[Login | Token]:
+            name = service.upper().replace("-", "_") + "_URL"
+            if service in self._files:
+                yield _url(_read(self._files[service]), str(self._files[service]))
+            if service in self._values:
+                yield _url(self._values[service], "standard input")
+            if self._environment.get(name):
+                yield _url(Secret(self._environment[name]), name)
+            file = self._environment.get(f"{name}_FILE")
+            if file:
+                yield _url(_read(Path(file)), f"{name}_FILE ({file})")
+            stored = self._from_keyring(service, None, ())
+            if stored is not None:
+                yield _url(stored.password, stored.origin)
+            if self._prompt is not None:
+                answer = self._prompt(f"Signed URL of the {service} download (it is not shown)", True)
+                if answer:
+                    yield _url(Secret(answer), "prompt")
+
+        return self._usable(service, candidates())
+
+    def _folder(self) -> Path:
+        return self._home or Path.home()
+
+    def _netrc(self, hosts: tuple[str, ...], service: str) -> Login | None:
+        import netrc
+
+        named = self._environment.get("NETRC")
+        paths = [Path(named)] if named else [self._folder() / ".netrc", self._folder() / "_netrc"]
+        path = next((p for p in paths if p.is_file()), None)
+        if path is None:
+            return None
+        try:
+            table = netrc.netrc(str(path))
+        except netrc.NetrcParseError as error:
+            # The parser quotes the token it stumbled over, which may be the password: say only where it is.
+            raise AccessError(
+                f"{path}, line {error.lineno}: not a netrc file",
+                hint="write one line a host: machine physionet.org login USER password PASSWORD",
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=ADVICE["physionet"]) from None
+        for host in hosts:
+            if host in table.hosts:
+                user, _, password = table.hosts[host]
+                login = Login(user, Secret(password or ""), str(path), hosts)
+                if (service, self._identity(login)) not in self._refused:
+                    return login
+        return None
+
+    def _from_keyring(self, service: str, user: str | None, hosts: tuple[str, ...]) -> Login | None:
+        if not self._keyring or self._environment.get("CXRPREP_KEYRING") == "0":
+            return None
+        try:
+            import keyring
+            import keyring.errors
+        except ImportError:
+            return None
+        try:
+            have = keyring.get_credential(f"cxrprep:{service}", user)
+        except (keyring.errors.KeyringError, RuntimeError, OSError):
+            # A locked or absent keyring (no desktop session, as under cron) is the same as an empty one.
+            return None
+        if have is None:
+            return None
+        return Login(have.username or "", Secret(have.password), f"keyring (cxrprep:{service})", hosts)
+
+
+def _afresh(home: Path | None, files: dict[str, Path], keyring: bool) -> Credentials:
+    return Credentials(home=home, files=files, keyring=keyring)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or "no reason given" if isinstance(error, OSError) else "it is not text"
+
+
+def _read(path: Path) -> Secret:
+    try:
+        with path.expanduser().open(encoding="utf-8") as file:
+            text = file.read(_LIMIT + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccessError(
+            f"{path}: cannot be read: {_reason(error)}", hint="name the file that holds the secret"
+        ) from None
+    if len(text) > _LIMIT or not text.strip():
+        state = "is empty" if not text.strip() else "is too long for a secret"
+        raise AccessError(f"{path} {state}", hint="the file should hold the secret, and nothing else")
+    return Secret(text.strip())
+
+
+def _url(secret: Secret, origin: str) -> Token:
+    """A signed URL as a token; quotes from a shell or a mail are taken off. Raises ``AccessError`` for other text."""
+    from urllib.parse import urlsplit
+
+    text = secret.reveal().strip().strip("\"'<>").strip()
+    try:
+        scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
+    except ValueError:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host or any(c.isspace() for c in text):
+        raise AccessError(
+            f"{origin} does not hold a URL", hint="paste the whole link that the portal gave you, in one line"
+        )
+    return Token(Secret(text), origin, (host,))
+
+
+def _kaggle_json(path: Path) -> Login:
+    try:
+        data = json.loads(_read(path).reveal())
+        user, key = data["username"], data["key"]
+    except (ValueError, KeyError, TypeError):
+        # The parser's own message would quote the key.
+        raise AccessError(f"{path} is not a Kaggle API file", hint=ADVICE["kaggle"]) from None
+    return Login(str(user), Secret(str(key)), str(path), KAGGLE_HOSTS)
+
+
+def _kaggle_session(path: Path) -> Token | None:
+    """The session that ``kaggle auth login`` wrote: a token for 12 hours, and what renews it; ``None`` without one."""
+    import datetime as dt
+
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(_read(path).reveal())
+        token, renewal = str(data.get("access_token") or ""), str(data.get("refresh_token") or "")
+        # Empty, as Kaggle's own tool writes it, where no token was given yet.
+        end = dt.datetime.fromisoformat(data.get("access_token_expiration") or "1970-01-01")
+    except (AccessError, ValueError, AttributeError, TypeError):
+        return None
+    end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
+    if end <= dt.datetime.now(dt.UTC):
+        token = ""
+    if not token and not renewal:
+        return None
+    return Token(Secret(token), str(path), KAGGLE_HOSTS, Secret(renewal) if renewal else None)

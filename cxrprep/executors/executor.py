@@ -1,0 +1,116 @@
+"""The engine that the user chose, and the one way in which work is given to it: a function over batches.
+
+The seam is ``concurrent.futures.Executor``, which ``dask.distributed`` offers too. A batch is some tens of items, so
+that one task lasts long enough to be worth sending; a bounded number of batches is under way.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cxrprep.errors import UsageError
+from cxrprep.events import ignore
+from cxrprep.executors.dask_cluster import cluster
+from cxrprep.executors.processes import Lost, Running, no_workers, pool, shelter
+from cxrprep.system import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cxrprep.events import Sink
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Batches under way, a worker: enough that none waits for this process.
+_AHEAD: Final = 2
+# Pools that broke one after another with nobody at work: then no item is to blame.
+_IDLE_DEATHS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the user chose: ``name`` local, dask or inline, ``jobs`` processes here, ``scheduler`` a Dask address.
+
+    Inline is this process itself, for a handful of items: a crash in a decoder then ends it.
+    """
+
+    name: str = "local"
+    jobs: int | None = None
+    scheduler: str = ""
+
+    @property
+    def workers(self) -> int:
+        """How many batches can run at once, as far as is known before a cluster was asked."""
+        return 1 if self.name == "inline" else self.jobs or available_cores()
+
+    def run(
+        self,
+        function: Callable[[Sequence[T]], Sequence[R]],
+        items: Iterable[T],
+        *,
+        batch: int = 32,
+        seconds: float = 0.0,
+        on_event: Sink = ignore,
+    ) -> Iterator[R | Lost[T]]:
+        """What ``function`` gives for each batch of ``items``, flattened, as batches finish.
+
+        ``function`` and items must be picklable. Order within a batch is kept, order of batches is not promised. An
+        item over which its process dies is ``Lost``; an exception of ``function`` ends the run. No worker is started
+        for no items. With ``seconds`` the process that works longer on an item that ``function`` announced (see
+        ``begin_item``) is ended, and the item ``Lost``; inline nobody watches. Raises ``SourceUnreachableError`` when
+        no cluster answers.
+        """
+        batches = _batches(items, batch)
+        first = next(batches, None)
+        if first is None:
+            return
+        batches = itertools.chain((first,), batches)
+        if self.name == "dask":
+            with cluster(self.scheduler) as there:
+                yield from there.results(function, batches, seconds, on_event)
+        elif self.name == "inline":
+            for held in batches:
+                yield from function(held)
+        else:
+            yield from self._here(function, batches, seconds)
+
+    def _here(
+        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float
+    ) -> Iterator[R | Lost[T]]:
+        idle_deaths = 0
+        while True:
+            with pool(self.workers) as processes:
+                running = Running(function, processes, batches, self.workers * _AHEAD, seconds)
+                yield from running.results()
+                if not running.broken:
+                    return
+                late, suspects, innocent = running.divided()
+            yield from late
+            idle_deaths = 0 if late or suspects else idle_deaths + 1
+            if idle_deaths == _IDLE_DEATHS:
+                raise no_workers()
+            with shelter() as alone:
+                for held in suspects:
+                    yield from alone.run(function, held, seconds)
+            batches = itertools.chain(innocent, batches)
+
+    def needs(self, paths: Sequence[str]) -> None:
+        """Raise ``UsageError`` when a worker of the cluster does not see one of these folders of ours."""
+        if self.name != "dask":
+            return
+        with cluster(self.scheduler) as there:
+            for worker, missing in there.unseen(paths).items():
+                if missing:
+                    raise UsageError(
+                        f"the worker {worker} does not see {missing[0]}",
+                        hint="mount the same folder on every node, or use addresses such as gs:// and s3://",
+                    )
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while held := list(itertools.islice(iterator, size)):
+        yield held

@@ -1,0 +1,268 @@
+"""``report.html``: what a folder holds, on one page that needs nothing but a browser.
+
+Only numbers, ids and small images go in: no report text, and no identifier beyond the dataset's own.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep._version import __version__
+from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.html_report.svg_charts import Bar, Part, bars, histogram
+from cxrprep.html_report.wording import FactRow, fact_row, outcome
+from cxrprep.manifest import label_statistics
+from cxrprep.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.html_report.thumbnails import Thumbnail
+    from cxrprep.record import Header
+
+STAGE: Final = "report"
+# From this share on white text has more contrast on the cell than black text; both have at least 4.5 there.
+_DARK: Final = 0.66
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """Where the page is, and what it counts: images, studies, patients, and patients in more than one split."""
+
+    path: Path
+    images: int
+    studies: int
+    patients: int
+    leaking_patients: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Everything that the template shows."""
+
+    spec: DatasetSpec
+    release: str
+    name: str
+    made: str
+    tool: str
+    images: int
+    studies: int
+    patients: int
+    size: int
+    published: list[FactRow]
+    outcomes: list[tuple[str, int]]
+    splits: list[tuple[str | None, int, int, int]]
+    leak: label_statistics.Leak
+    labels: list[label_statistics.Prevalence]
+    together: label_statistics.Together
+    charts: Mapping[str, str]
+    views: list[tuple[str | None, int]]
+    sexes: list[tuple[str | None, int]]
+    flags: list[tuple[str | None, int]]
+    ages: list[tuple[str, dict[str, int]]]
+    modes: list[tuple[str | None, int]]
+    sizes: list[tuple[str, int]]
+    originals: list[tuple[str, int]]
+    label_source: str
+    tables: list[tuple[str, str]]
+    sheet: list[tuple[Thumbnail, dict[str, Any]]]
+    header: Header | None
+    footer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(
+    spec: DatasetSpec,
+    release: str,
+    root: Path,
+    *,
+    manifests: Path,
+    out: Path,
+    header: Header | None = None,
+    thumbnails: int = 24,
+    on_event: Sink = ignore,
+) -> ReportResult:
+    """Write the page of the manifest in ``manifests`` to ``out``, in one step.
+
+    ``header`` is the record's, for the provenance. ``thumbnails`` images are shown. Raises ``UsageError`` when there is
+    no manifest, ``TableError`` for a damaged one, ``StorageError`` when ``out`` cannot be written.
+    """
+    import time
+
+    begun = time.monotonic()
+    on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
+    page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails)
+    text = render(page)
+    replace_file(out, lambda part: part.write_text(text, encoding="utf-8"))
+    size = len(text.encode())
+    on_event(StageFinished(STAGE, done=len(page.sheet), size=0, seconds=time.monotonic() - begun))
+    return ReportResult(out, page.images, page.studies, page.patients, page.leak.count, size)
+
+
+def render(page: _Page) -> str:
+    """The page as HTML text."""
+    import jinja2
+
+    # Everything is escaped; only the charts, which escape what they are given, come as HTML.
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["count"] = lambda value: "not known" if value is None else f"{value:,}"
+    environment.filters["percent"] = _percent
+    environment.filters["outcome"] = outcome
+    environment.filters["bytes"] = lambda size: f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+    environment.globals["shade"] = shade
+    source = (importlib.resources.files("cxrprep.html_report") / "page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(page=page)
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return ""
+    # Something is never shown as nothing, nor a part as the whole.
+    if 0 < value < 0.05:
+        return "under 0.1 %"
+    return "over 99.9 %" if 99.95 <= value < 100 else f"{value:.1f} %"
+
+
+def _page(
+    spec: DatasetSpec,
+    release: str,
+    root: Path,
+    *,
+    manifests: Path,
+    header: Header | None,
+    thumbnails: int,
+) -> _Page:
+    import pyarrow.compute as pc
+
+    table, footer = label_statistics.read_images(manifests / "images.parquet")
+    labels = label_statistics.prevalence(table)
+    ages = label_statistics.ages(table)
+    sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
+    published = _published(spec, release, root, manifests)
+    return _Page(
+        spec=spec,
+        release=release,
+        name=root.absolute().name,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        tool=__version__,
+        images=table.num_rows,
+        studies=label_statistics.distinct(table, "study_id"),
+        patients=label_statistics.distinct(table, "patient_id"),
+        size=int(pc.sum(table["bytes"]).as_py() or 0),
+        published=published,
+        outcomes=sorted(Counter(row.outcome for row in published).items()),
+        splits=label_statistics.by_split(table),
+        leak=label_statistics.leak(table),
+        labels=labels,
+        together=label_statistics.together(table, labels),
+        charts=_charts(table, labels, ages),
+        views=label_statistics.value_counts(table, "view"),
+        sexes=label_statistics.value_counts(table, "sex"),
+        flags=[(value, count) for value, count in label_statistics.value_counts(table, "age_flag") if value],
+        ages=ages,
+        modes=label_statistics.value_counts(table, "source_mode"),
+        sizes=label_statistics.sizes(table, "width", "height"),
+        originals=label_statistics.sizes(table, "orig_width", "orig_height"),
+        label_source=", ".join(sources) or "none",
+        tables=_tables(table),
+        sheet=_sheet(table, root, labels, thumbnails),
+        header=header,
+        footer=footer,
+    )
+
+
+def _published(spec: DatasetSpec, release: str, root: Path, manifests: Path) -> list[FactRow]:
+    import pyarrow.parquet as pq
+
+    from cxrprep.verification.published_facts import check_facts
+
+    path = manifests / "labels.parquet"
+    if not path.is_file():
+        return []
+    names = [n for n in pq.read_schema(path).names if n != "report_text"]
+    return [fact_row(check) for check, _ in check_facts(spec, release, root, pq.read_table(path, columns=names))]
+
+
+def _tables(table: pa.Table) -> list[tuple[str, str]]:
+    pairs = table.select(["table_name", "table_digest"])
+    grouped = pairs.group_by(["table_name", "table_digest"]).aggregate([]).to_pylist()
+    named = [(item["table_name"], item["table_digest"] or "") for item in grouped if item["table_name"]]
+    return sorted(named)
+
+
+def _charts(
+    table: pa.Table, labels: list[label_statistics.Prevalence], ages: list[tuple[str, dict[str, int]]]
+) -> dict[str, str]:
+    charts = {}
+    if labels:
+        rows = [
+            Bar(
+                row.name,
+                (
+                    Part("positive", row.positive), Part("uncertain", row.uncertain),
+                    Part("negative", row.negative), Part("blank", row.blank),
+                ),
+                f"{row.share:.1f} % positive",
+            )
+            for row in labels
+        ]  # fmt: skip
+        described = "; ".join(f"{r.name}: {r.positive:,} positive, {r.uncertain:,} uncertain" for r in labels)
+        charts["labels"] = bars("Labels: share of images by value", rows, description=described, share=True)
+    if ages:
+        counts = [
+            (name, (Part("female", s["F"]), Part("male", s["M"]), Part("unknown", s["unknown"]))) for name, s in ages
+        ]
+        charts["ages"] = histogram("Age by sex", counts, axis="age in years, classes of five")
+    for key, title in (("width", "Width"), ("height", "Height")):
+        for prefix, what in (("", "of the files"), ("orig_", "of the original radiographs")):
+            counted = label_statistics.sides(table, f"{prefix}{key}")
+            if counted:
+                shown = [(name, (Part("plain", count),)) for name, count in counted]
+                charts[f"{prefix}{key}"] = histogram(f"{title} {what}", shown, axis=f"{key} {what}, in pixels")
+    views = label_statistics.value_counts(table, "view")
+    charts["views"] = bars("Images by view", [Bar(v or "not stated", (Part("plain", c),), f"{c:,}") for v, c in views])
+    return charts
+
+
+def _sheet(
+    table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], count: int
+) -> list[tuple[Thumbnail, dict[str, Any]]]:
+    from cxrprep.html_report.thumbnails import draw, thumbnail
+
+    paths = table["path"].to_pylist()
+    names = {f"label_{row.stem}": row.name for row in labels}
+    drawn = draw(paths, count)
+    if not drawn:
+        return []
+    chosen = table.take(drawn).select(["path", "image_id", "view", "split", *names]).to_pylist()
+    sheet = []
+    for row in chosen:
+        about = {
+            "image_id": row["image_id"],
+            "view": row["view"] or "view not stated",
+            "split": row["split"] or "no split",
+            "positive": [name for column, name in names.items() if row[column] == 1],
+            "uncertain": [name for column, name in names.items() if row[column] == -1],
+        }
+        sheet.append((thumbnail(root, row["path"]), about))
+    return sheet
+
+
+def shade(percent: float | None) -> str:
+    """The colours of a cell from 0 to 100 %: white to dark blue, the text dark or white so that it can be read."""
+    if percent is None:
+        return "background:#fff;color:#555"
+    share = min(max(percent, 0.0), 100.0) / 100
+    red, green, blue = (round(255 + (dark - 255) * share) for dark in (8, 48, 107))
+    return f"background:rgb({red},{green},{blue});color:{'#fff' if share > _DARK else '#000'}"

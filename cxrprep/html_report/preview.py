@@ -1,0 +1,87 @@
+"""``preview.html``: a contact sheet that shows what a recipe does, before a million files are made."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from cxrprep._version import __version__
+from cxrprep.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cxrprep.images.preview import Seen, Shown
+    from cxrprep.images.recipe import Recipe
+
+_RULES: Final = {
+    "lut": "the header's VOI LUT",
+    "window": "the header's window",
+    "range": "the range of the stored bits",
+    "minmax": "smallest to largest value",
+    "none": "the values as they are",
+}
+_WIDE: Final = 360
+_TALL: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewResult:
+    """Where the sheet is, how many images it shows, and what a person should look at: (image, warning)."""
+
+    path: Path
+    images: int
+    unreadable: int
+    warnings: tuple[tuple[str, str], ...]
+
+
+def write_preview(seen: Sequence[Seen], recipe: Recipe, out: Path, *, title: str) -> PreviewResult:
+    """Write the sheet to ``out``, in one step; it needs nothing but a browser. Raises ``StorageError``."""
+    import jinja2
+
+    source = (importlib.resources.files("cxrprep.html_report") / "preview.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["address"] = address
+    page = environment.from_string(source).render(
+        seen=seen,
+        recipe=recipe,
+        title=title,
+        tool=__version__,
+        chart=chart,
+        rules=_RULES,
+        fingerprint=recipe.fingerprint(),
+    )
+    replace_file(out, lambda part: part.write_text(page, encoding="utf-8"))
+    warnings = tuple((one.name, text) for one in seen for text in one.warnings)
+    return PreviewResult(out, len(seen), sum(bool(one.problem) for one in seen), warnings)
+
+
+def address(shown: Shown) -> str:
+    """A small image as a ``data:`` address."""
+    return "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()
+
+
+def chart(one: Seen) -> str:
+    """The histogram of the stored values as SVG, with the curve from stored value to display value over it."""
+    largest = max(one.counts, default=0) or 1
+    step = _WIDE / max(1, len(one.counts))
+    label = f"Stored values of {one.name}: {one.low} to {one.high}"
+    lines = [f'<svg viewBox="0 0 {_WIDE} {_TALL}" role="img" aria-label="{escape(label, quote=True)}">']
+    for index, count in enumerate(one.counts):
+        # By the square root, so that a lung beside a black border is still seen.
+        tall = (count / largest) ** 0.5 * (_TALL - 4)
+        if count:
+            lines.append(
+                f'<rect x="{index * step:.1f}" y="{_TALL - tall:.1f}" width="{step:.2f}" height="{tall:.1f}"/>'
+            )
+    if one.curve is not None:
+        points = " ".join(
+            f"{(i + 0.5) * step:.1f},{_TALL - 2 - y * (_TALL - 4):.1f}" for i, y in enumerate(one.curve) if y >= 0
+        )
+        lines.append(f'<polyline points="{points}"/>')
+    lines.append("</svg>")
+    return "".join(lines)

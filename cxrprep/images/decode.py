@@ -1,0 +1,71 @@
+"""Bytes to pictures, whatever the format; and what headers alone say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.errors import ImageError, StorageError
+from cxrprep.images import codecs, dicom, png_jpeg
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_HEAD = 65_536
+
+
+def decode(
+    data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+) -> Picture:
+    """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``.
+
+    ``reduce`` may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).
+    """
+    if not data:
+        raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
+    if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codecs.JPEG_MAGIC:
+        return png_jpeg.decode_raster(data, name, limits, reduce=reduce)
+    if dicom.is_dicom(data) or name.lower().endswith((".dcm", ".dicom")):
+        return dicom.decode_dicom(data, name, limits)
+    raise ImageError(f"{name} is neither PNG, JPEG nor DICOM", hint="check what the file is; its name may be wrong")
+
+
+def read_bytes(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file. Raises ``ImageError`` for one past ``limits`` or gone, ``StorageError`` when unreadable."""
+    try:
+        size = path.stat().st_size
+        if size > limits.size:
+            raise ImageError(f"{path}: {size:,} bytes are more than the limit of {limits.size:,}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+
+
+def header(path: Path) -> tuple[int, int, str] | None:
+    """Width, height and mode (photometric interpretation) of an image file; ``None`` when its header cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            if head[:8] == png_jpeg.PNG_MAGIC:
+                return png_jpeg.png_header(head)
+            head += file.read(_HEAD)
+            if head[:2] == codecs.JPEG_MAGIC[:2]:
+                return png_jpeg.jpeg_header(head) or png_jpeg.jpeg_header(head + file.read())
+            if dicom.is_dicom(head) or path.suffix.lower() in (".dcm", ".dicom"):
+                try:
+                    return dicom.dicom_header(dicom.read_header(head, str(path))[0], str(path))
+                except ImageError:
+                    # Tables before the image's size, or a deflated data set: the head alone cannot be read.
+                    whole = head + file.read()
+                    return dicom.dicom_header(dicom.read_header(whole, str(path))[0], str(path))
+    except (OSError, ImageError):
+        return None
+    return None
+
+
+def measure(paths: Sequence[Path]) -> Iterator[tuple[int, int, str] | None]:
+    """``header`` of each file, in order."""
+    return (header(path) for path in paths)

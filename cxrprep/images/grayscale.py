@@ -1,0 +1,99 @@
+"""The DICOM grey-scale pipeline as one table: stored word -> modality -> VOI -> polarity -> display value.
+
+DICOM PS3.4 N.2 fixes the order; PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.7.6.3.1.2 (MONOCHROME1) and
+C.7.5.1.1.2 (padding) the steps. Every step is a function of one stored value, so a table over all words of the file
+(256 or 65,536 entries) computes it exactly, rubbish above ``HighBit`` included.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxrprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cxrprep.images.dicom_lut import GreyRules
+    from cxrprep.images.radiograph import Picture, Pixels
+
+    Values = NDArray[np.float64]
+
+
+def word_count(pixels: Pixels) -> int:
+    """How many different words an array of this type can hold."""
+    return 256 if pixels.dtype == np.uint8 else 65536
+
+
+def words_of(pixels: Pixels) -> NDArray[np.int64]:
+    """Every word that an array of this type can hold."""
+    return np.arange(word_count(pixels), dtype=np.int64)
+
+
+def over_words(table: NDArray[Any], count: int) -> NDArray[Any]:
+    """A table of the distinct words as one of all ``count`` words."""
+    return table if len(table) == count else np.tile(table, count // len(table))
+
+
+def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
+    """The smallest and largest stored value of the picture, padding aside."""
+    present = rules.stored(words_of(picture.pixels)[picture.histogram() > 0])
+    if without_padding:
+        real = present[~rules.is_padding(present)]
+        present = real if len(real) else present
+    return int(present.min()), int(present.max())
+
+
+def display_table(
+    picture: Picture, rules: GreyRules, *, source: str = "auto", window: int = 1, bits: int = 8
+) -> tuple[NDArray[Any], str]:
+    """The table from words to display values 0..2**bits - 1, and which rule it follows.
+
+    ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
+    missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black. The
+    table is not to be changed.
+    """
+    used = _choose(rules, source, window)
+    reached = occurring(picture, rules) if used == "minmax" else None
+    return _display_table(rules, word_count(picture.pixels), used, window, reached, bits), used
+
+
+# Images of one device have the same rules, and the next one often is of the same device.
+@functools.lru_cache(maxsize=8)
+def _display_table(  # noqa: PLR0917  # the key of a cache
+    rules: GreyRules, count: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
+) -> NDArray[Any]:
+    """The table of ``count`` words for what ``_choose`` chose; ``reached`` are the ends of minmax."""
+    stored = rules.stored(rules.distinct(np.arange(count, dtype=np.int64)))
+    x = rules.modality_value(stored)
+    if used == "lut":
+        lut = rules.luts[min(window, len(rules.luts)) - 1]
+        y = lut(x) / lut.top
+    elif used == "window":
+        y = rules.windows[min(window, len(rules.windows)) - 1](x)
+    else:
+        ends = rules.modality_value(stored if reached is None else np.asarray(reached, np.int64))
+        low, high = float(ends.min()), float(ends.max())
+        y = np.clip((x - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(len(x))
+    if rules.inverted:
+        y = 1.0 - y
+    y[rules.is_padding(stored)] = 0.0
+    kind = np.uint8 if bits == 8 else np.uint16
+    table = over_words(np.rint(y * ((1 << bits) - 1)).astype(kind), count)
+    table.flags.writeable = False
+    return table
+
+
+def _choose(rules: GreyRules, source: str, window: int) -> str:
+    if source not in ("auto", "lut", "window", "range", "minmax"):
+        raise UsageError(f"unknown VOI source {source!r}", hint="auto, lut, window, range or minmax")
+    if window < 1:
+        raise UsageError(f"window {window} does not exist", hint="windows count from 1")
+    if source in ("auto", "lut") and rules.luts:
+        return "lut"
+    if source in ("auto", "lut", "window") and rules.windows:
+        return "window"
+    return "minmax" if source == "minmax" else "range"

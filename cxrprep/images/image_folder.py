@@ -1,0 +1,117 @@
+"""A plain folder of images that is no known dataset: which files are images, and what each output is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.images.dicom import is_dicom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cxrprep.images.filesystem import Entry, Place
+
+SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
+# What lies beside images and is never one; anything else without a known suffix is looked into.
+_OTHER: Final = frozenset({
+    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".html", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip",
+    ".gz", ".tar", ".tgz", ".7z", ".rar", ".parquet", ".feather", ".py", ".sh", ".log", ".lock", ".toml", ".yaml",
+    ".yml", ".ini", ".inf", ".db", ".sqlite", ".npy", ".npz", ".h5", ".hdf5", ".pt", ".pth", ".pkl", ".exe", ".dll",
+})  # fmt: skip
+_SYSTEM: Final = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
+# The preamble and prefix of PS3.10 7.1.
+_PREFIX: Final = 132
+
+
+@dataclass(frozen=True, slots=True)
+class PlainImages:
+    """``images`` in order of name with the ``stem`` of each output; ``renamed`` are those whose plain stem was taken.
+
+    ``left_out`` counts the files that are no images by their suffix (``""``: none). ``unusable`` are images whose names
+    no output can have: they would leave the folder, or are no Unicode.
+    """
+
+    images: tuple[Entry, ...]
+    stems: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, int], ...]
+    unusable: tuple[str, ...] = ()
+
+
+def stem_of(name: str) -> str:
+    """``name`` without the suffix of an image; a UID such as ``1.2.840.113`` has none and stays whole."""
+    path = PurePosixPath(name)
+    return name[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else name
+
+
+def stems_of(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The stem of each output, all different, and the names whose own stem another file has too, with what they got.
+
+    Files of one stem keep their whole names: ``a.dcm`` and ``a.png`` become ``a.dcm.png`` and ``a.png.png``. So an
+    output's name never depends on the order of a listing.
+    """
+    stems = [stem_of(name) for name in names]
+    while True:
+        counted = Counter(stems)
+        clashing = [i for i, stem in enumerate(stems) if counted[stem] > 1 and stem != names[i]]
+        if not clashing:
+            break
+        for index in clashing:
+            stems[index] = names[index]
+    renamed = tuple(
+        (name, stem) for name, stem in zip(names, stems, strict=True) if stem == name and stem_of(name) != name
+    )
+    return tuple(stems), renamed
+
+
+def plain_images(place: Place, *, without: Iterable[str] = ()) -> PlainImages:
+    """The images of a folder. Files without a known suffix are looked into; ``without`` are folders to pass over.
+
+    Raises the errors of ``Place.list``.
+    """
+    passed = tuple(f"{folder.strip('/')}/" for folder in without)
+    images: list[Entry] = []
+    others: Counter[str] = Counter()
+    unusable: list[str] = []
+    for entry in place.list():
+        parts = entry.name.split("/")
+        if any(
+            (part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts
+        ) or entry.name.startswith(passed):
+            continue
+        suffix = PurePosixPath(entry.name).suffix.lower()
+        if suffix in SUFFIXES or (_may_be_dicom(entry, parts[-1], suffix) and _holds_dicom(place, entry.name)):
+            if _is_usable(entry.name, parts):
+                images.append(entry)
+            else:
+                unusable.append(ascii(entry.name)[1:-1])
+        else:
+            others[suffix if suffix in _OTHER else ""] += 1
+    images.sort(key=lambda entry: entry.name)
+    stems, renamed = stems_of([entry.name for entry in images])
+    return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)))
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part != "..") or part == "__MACOSX"
+
+
+def _is_usable(name: str, parts: list[str]) -> bool:
+    """Whether a name may be a path below a folder here: an object store allows any text as a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not any(part in ("", "..") for part in parts) and "\0" not in name and "\\" not in name
+
+
+def _may_be_dicom(entry: Entry, base: str, suffix: str) -> bool:
+    return suffix not in _OTHER and base.lower() not in _SYSTEM and entry.size > _PREFIX
+
+
+def _holds_dicom(place: Place, name: str) -> bool:
+    head = place.head(name, _PREFIX)
+    return head is not None and is_dicom(head)

@@ -1,0 +1,71 @@
+"""What decoding one file shows: the facts that ``verify`` compares with the release's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cxrprep.errors import ImageError
+from cxrprep.images import codecs, dicom, png_jpeg
+from cxrprep.images.decode import decode, read_bytes
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One file looked at: ``format`` by content, size in pixels, ``mode``, ``bits`` a sample, and what is wrong.
+
+    ``constant`` says that all pixels have one value; ``pixels`` is a digest of shape and values; ``error`` says in one
+    line why it cannot be decoded, ``truncated`` that it ends too early.
+    """
+
+    format: str = ""
+    width: int | None = None
+    height: int | None = None
+    mode: str = ""
+    bits: int | None = None
+    constant: bool = False
+    has_pixels: bool = True
+    pixels: str | None = None
+    error: str = ""
+    truncated: bool = False
+
+
+def format_of(data: bytes, name: str) -> str:
+    """PNG, JPEG or DICOM by the first bytes; ``""`` for anything else."""
+    if data[:8] == png_jpeg.PNG_MAGIC:
+        return "PNG"
+    if data[:3] == codecs.JPEG_MAGIC:
+        return "JPEG"
+    return "DICOM" if dicom.is_dicom(data) or name.lower().endswith(".dcm") else ""
+
+
+def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> Inspection:
+    """What one image file is, decoded for real. Raises ``StorageError`` when it cannot be read at all."""
+    name = str(path)
+    try:
+        data = read_bytes(path, limits)
+    except ImageError as error:
+        return Inspection(error=error.message)
+    kind = format_of(data, name)
+    try:
+        picture = decode(data, name, limits)
+    except ImageError as error:
+        lacks = "without pixel data" in error.message or "without an image" in error.message
+        short = "cut short" in error.message
+        return Inspection(kind, has_pixels=not lacks, error=error.message, truncated=short)
+    pixels = picture.pixels
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
+    return Inspection(
+        format=kind,
+        width=picture.width,
+        height=picture.height,
+        mode=picture.mode,
+        bits=picture.bits,
+        constant=bool(pixels.min() == pixels.max()),
+        pixels=f"sha256:{digest}",
+    )

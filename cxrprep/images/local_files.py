@@ -1,0 +1,190 @@
+"""Where images are read from and written to: a folder here, or an object store through fsspec.
+
+Names are relative and ``/``-separated. A *stamp* changes with the content (size and times of a file here; ETag or
+generation in a store), so that what was seen once need not be read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from cxrprep.errors import ImageError, StorageError, storage_error
+from cxrprep.images.decode import read_bytes
+from cxrprep.images.filesystem import Entry, Place
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.storage.atomic import TEMPORARY, replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+_LINKS: Final = 8
+
+
+_TEMPORARY: Final = ".tmp"
+
+
+# As this module and durable name them: a folder of the user's may hold other temporary files.
+_OURS: Final = re.compile(rf"\.[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\.tmp|{TEMPORARY.pattern}")
+
+
+_serial = itertools.count()
+
+
+def is_url(text: str | Path) -> bool:
+    """Whether ``text`` names a place that fsspec opens, and not a path here."""
+    return isinstance(text, str) and "://" in text and not text.startswith("file://")
+
+
+def place_of(where: str | Path) -> Place:
+    """The folder at a path or URL. Raises ``UsageError`` for a scheme that fsspec does not know."""
+    if isinstance(where, str) and is_url(where):
+        from cxrprep.images.object_store import UrlPlace
+
+        place = UrlPlace(where.rstrip("/"))
+        place.system()
+        return place
+    return Folder(str(where).removeprefix("file://"))
+
+
+def read_source(source: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of one source image, a path or a URL. Raises ``ImageError``, ``StorageError`` or the store's errors."""
+    if is_url(source):
+        folder, _, name = source.rpartition("/")
+        return place_of(folder).read(name, limits)
+    return read_bytes(Path(source), limits)
+
+
+def stamp_of(source: str) -> str | None:
+    """The stamp of one source image; ``None`` when it is gone."""
+    if is_url(source):
+        folder, _, name = source.rpartition("/")
+        return place_of(folder).stamp(name)
+    return _stat_stamp(source)
+
+
+def _stat_stamp(path: str) -> str | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # asked of every image in every run: a Path costs as much again
+    except OSError:
+        return None
+    # The time of change cannot be set by a program, as the time of modification can.
+    return f"{found.st_size}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder on a file system that is mounted here."""
+
+    address: str
+
+    def full(self, name: str) -> str:
+        """The path of one file."""
+        return f"{self.address}/{name}"
+
+    def list(self) -> Iterator[Entry]:
+        """Every file below, folder by folder in order of name; links are followed, up to eight deep."""
+        queue = [("", 0)]
+        while queue:
+            folder, links = queue.pop()
+            below: list[tuple[str, int]] = []
+            try:
+                entries = sorted(os.scandir(self.full(folder)), key=lambda entry: entry.name)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
+                ) from error
+            for entry in entries:
+                if entry.is_dir():
+                    deeper = links + entry.is_symlink()
+                    if deeper <= _LINKS:
+                        below.append((f"{folder}{entry.name}/", deeper))
+                elif entry.is_file():
+                    found = entry.stat()
+                    stamp = f"{found.st_size}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"
+                    yield Entry(folder + entry.name, found.st_size, stamp)
+            queue += reversed(below)
+
+    def read(self, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """The bytes of a file."""
+        return read_bytes(Path(self.full(name)), limits)
+
+    def head(self, name: str, size: int) -> bytes | None:
+        """The first bytes of a file."""
+        try:
+            with Path(self.full(name)).open("rb") as file:
+                return file.read(size)
+        except OSError:
+            return None
+
+    def stamp(self, name: str) -> str | None:
+        """Size, time of modification and time of change."""
+        return _stat_stamp(self.full(name))
+
+    def fill(self, name: str, write: Callable[[Path], object]) -> str:
+        """Write beside it, make the disk keep it, rename. Raises ``StorageError``."""
+        path = Path(self.full(name))
+        replace_file(path, write)
+        return _stat_stamp(str(path)) or ""
+
+    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+        """Write beside it, rename. Raises ``StorageError``.
+
+        Waiting for the disk at each of a million small files takes longer than making them. One that a power cut
+        emptied has another size than was written down, and the next run makes it again.
+        """
+        if durable:
+            return self.fill(name, lambda part: part.write_bytes(data))
+        path = Path(self.full(name))
+        # Not longer than the name itself may be, and no thread's but this one's.
+        part = path.with_name(f".{os.getpid():x}-{next(_serial):x}-{time.monotonic_ns():x}{_TEMPORARY}")
+        try:
+            try:
+                part.write_bytes(data)
+            except FileNotFoundError:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            if error.errno == errno.ENAMETOOLONG:
+                raise ImageError(f"{path}: the name is too long for this disk", hint="rename the source") from error
+            raise storage_error(path, "write", error) from error
+        return _stat_stamp(str(path)) or ""
+
+    def open(self, name: str) -> BinaryIO:
+        """The file itself."""
+        path = Path(self.full(name))
+        try:
+            return path.open("rb")
+        except FileNotFoundError as error:
+            raise ImageError(f"{path} is gone", hint="run it again") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
+
+    def remove(self, name: str) -> None:
+        """Take the file away."""
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.full(name)).unlink()
+
+    def sweep(self, *, before: float) -> int:
+        """Remove temporary files of runs that were killed, last written ``before`` (Unix time); how many they were."""
+        removed = 0
+        for folder, _, names in os.walk(self.address):
+            for name in names:
+                if _OURS.fullmatch(name):
+                    path = Path(folder, name)
+                    with contextlib.suppress(OSError):
+                        if path.stat().st_mtime < before:
+                            path.unlink()
+                            removed += 1
+        return removed

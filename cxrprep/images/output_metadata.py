@@ -1,0 +1,160 @@
+"""Outputs that are there already: whether one is whole, what it was made from, and its size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import imagecodecs
+
+from cxrprep.errors import ImageError
+from cxrprep.images.codecs import JPEG_MAGIC
+from cxrprep.images.png_jpeg import PNG_MAGIC, jpeg_header, png_header
+from cxrprep.images.radiograph import Frame
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.images.filesystem import Place
+
+_KEY: Final = b"cxrprep"
+
+
+# A mark has some hundred bytes; notes make it longer.
+_HEAD: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an output says of itself: by which recipe and from which bytes it was made, and what became of them.
+
+    ``source`` is the digest of the source file; the other fields are the picture's, so that a second run needs no
+    pixel to describe an output that is done.
+    """
+
+    recipe: str
+    fingerprint: str
+    source: str
+    mode: str
+    bits: int
+    voi: str
+    frame: Frame
+    spacing_mm: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def dump(self) -> bytes:
+        """The mark as it is written."""
+        # dataclasses.asdict copies deeply, which takes longer than all the rest of this.
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(Frame)}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, held: dict[str, Any]) -> Mark:
+        """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        frame, spacing = dict(held["frame"]), held["spacing_mm"]
+        frame["visible"] = tuple(float(v) for v in frame["visible"])
+        return cls(
+            recipe=str(held["recipe"]),
+            fingerprint=str(held["fingerprint"]),
+            source=str(held["source"]),
+            mode=str(held["mode"]),
+            bits=int(held["bits"]),
+            voi=str(held["voi"]),
+            frame=Frame(**frame),
+            spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+            notes=tuple(str(note) for note in held["notes"]),
+        )
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark of an output of ours; ``None`` for any other file. Reads the head of the file (WebP: its tail) only."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+                file.seek(max(0, file.seek(0, 2) - _HEAD))
+                head = file.read()
+    except OSError:
+        return None
+    return mark_in(head)
+
+
+def mark_in(data: bytes) -> Mark | None:
+    """The mark in the bytes of an output of ours, or in its head (WebP: its tail); ``None`` for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        data = data[-_HEAD:]
+    start = data.find(_KEY, 0, _HEAD)
+    if start < 0:
+        return None
+    try:
+        held, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
+        return Mark.parse(held)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_output(place: Place, path: str, fingerprint: str, source: str) -> tuple[Mark, tuple[int, int], bytes] | None:
+    """The mark, size and bytes of the output at ``path``, if it was made by that recipe from that source.
+
+    ``None`` for what may be made anew: nothing there, another recipe, another source, an output that was cut short.
+    Raises ``ImageError`` for a file without a mark: it may be somebody's only copy.
+    """
+    head = place.head(path, _HEAD)
+    if not head:
+        return None
+    if head[:4] != b"RIFF":
+        # Nearly always the answer, without the rest of the file. Zeros may be ours: what a power cut leaves.
+        mark = mark_in(head)
+        if mark is None and head.strip(b"\0"):
+            raise _foreign(place, path)
+        if mark is None or (mark.fingerprint, mark.source) != (fingerprint, source):
+            return None
+    try:
+        data = place.read(path)
+    except ImageError:
+        return None
+    if _is_whole_webp(data) and mark_in(data) is None:
+        raise _foreign(place, path)
+    return output_in(data, fingerprint, source)
+
+
+def _foreign(place: Place, path: str) -> ImageError:
+    return ImageError(
+        f"{place.full(path)} is here already, and no conversion wrote it",
+        hint="name another folder with --out, or move it away",
+    )
+
+
+def _is_whole_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and len(data) == struct.unpack("<I", data[4:8])[0] + 8
+
+
+def output_in(data: bytes, fingerprint: str, source: str) -> tuple[Mark, tuple[int, int], bytes] | None:
+    """The same for an output whose bytes are at hand."""
+    mark = mark_in(data)
+    if mark is None or (mark.fingerprint, mark.source) != (fingerprint, source):
+        return None
+    size = size_of(data)
+    return None if size is None else (mark, size, data)
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a PNG, JPEG, WebP or JPEG XL that is whole; ``None`` for one that was cut short."""
+    if data[:8] == PNG_MAGIC:
+        found = png_header(data) if data[-8:-4] == b"IEND" else None
+        return found and found[:2]
+    if data[:3] == JPEG_MAGIC:
+        found = jpeg_header(data) if data[-2:] == b"\xff\xd9" else None
+        return found and found[:2]
+    if _is_whole_webp(data) and data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    try:
+        # A JPEG XL packs its size in bits: decoding it is the way that cannot go wrong.
+        shape = imagecodecs.jpegxl_decode(data).shape
+    except (RuntimeError, ValueError):
+        return None
+    return int(shape[1]), int(shape[0])

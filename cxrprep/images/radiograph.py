@@ -1,0 +1,173 @@
+"""An image on its way through a recipe: pixels, the rules to read them by, boxes, and spacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from cxrprep.images.dicom_lut import GreyRules
+from cxrprep.model import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from cxrprep.images.dicom_lut import GreyRules
+
+    # Unsigned words or display values, uint8 or uint16, (rows, columns).
+    Pixels = NDArray[Any]
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one image may cost: ``pixels`` of it, ``size`` bytes of its file, ``seconds`` of work (0: any time).
+
+    More is refused; the process that works on an image for longer is ended, and the image is a failure.
+    """
+
+    pixels: int = 200_000_000
+    size: int = 1_000_000_000
+    seconds: float = 120.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+# A box of which less than this is left by a crop is dropped: it no longer shows the finding.
+_LEFT_OF_BOX = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the pixels of the source lie in a picture: ``x' = x * scale_x + left``, ``y' = y * scale_y + top``.
+
+    Edge coordinates: pixel ``i`` covers ``[i, i + 1)``. ``visible`` (x0, y0, x1, y1) is the part of the picture that
+    shows the source; around it is padding. Enough to carry any point there and back.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+    visible: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> Frame:
+        """The frame of a picture that is its own source."""
+        return cls(1.0, 1.0, 0.0, 0.0, (0.0, 0.0, float(width), float(height)))
+
+    def scaled(self, fx: float, fy: float) -> Frame:
+        """The frame after a resize by these factors."""
+        x0, y0, x1, y1 = self.visible
+        return Frame(
+            self.scale_x * fx, self.scale_y * fy, self.left * fx, self.top * fy, (x0 * fx, y0 * fy, x1 * fx, y1 * fy)
+        )
+
+    def moved(self, dx: float, dy: float) -> Frame:
+        """The frame after the picture's content moved (padding on the left and the top)."""
+        x0, y0, x1, y1 = self.visible
+        return Frame(self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy))
+
+    def cut(self, left: int, top: int, width: int, height: int) -> Frame:
+        """The frame of the part that begins at ``left``, ``top``."""
+        frame = self.moved(-left, -top)
+        x0, y0, x1, y1 = frame.visible
+        return replace(frame, visible=(max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)))
+
+    def boxes(self, boxes: Iterable[Box]) -> tuple[Box, ...]:
+        """Boxes of the source in the picture's pixels, clipped to what is visible; those cropped away are left out."""
+        x0, y0, x1, y1 = self.visible
+        kept = []
+        for box in boxes:
+            left, top = box.x * self.scale_x + self.left, box.y * self.scale_y + self.top
+            width, height = box.w * self.scale_x, box.h * self.scale_y
+            a, b, c, d = max(left, x0), max(top, y0), min(left + width, x1), min(top + height, y1)
+            part = max(0.0, c - a) * max(0.0, d - b)
+            if width * height > 0 and part / (width * height) >= _LEFT_OF_BOX:
+                kept.append(Box(box.label, a, b, c - a, d - b))
+        return tuple(kept)
+
+
+@dataclass(slots=True)
+class Picture:
+    """One image in memory.
+
+    ``pixels`` is (rows, columns). Until a step of the grey scale ran, they are the words of the file, and ``rules``
+    says how to read them; afterwards they are display values 0 to ``2**bits - 1`` and ``rules`` is ``None``. ``mode``
+    is how the file stores them. ``spacing_mm`` is (row, column) in mm for the pixels as they are now. ``voi`` names the
+    rule that made the grey scale; ``notes`` are things that a person should know of the file.
+
+    ``table`` is a grey scale that was worked out and not yet applied: several steps on values cost one look-up, and the
+    histogram that they need is counted once. ``settled`` applies it. While it waits, words up to ``meant`` are the
+    stored values themselves, so that an average of words means something; 0 says that none are.
+    """
+
+    pixels: Pixels
+    bits: int
+    mode: str
+    frame: Frame
+    rules: GreyRules | None = None
+    spacing_mm: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+    voi: str = ""
+    table: Pixels | None = None
+    counts: NDArray[Any] | None = None
+    meant: int = 0
+
+    def settled(self) -> Picture:
+        """The picture with its table applied, ready for geometry."""
+        if self.table is None:
+            return self
+        return replace(self, pixels=cv2.LUT(self.pixels, self.table), table=None, counts=None)
+
+    def spaced(self, spacing_mm: tuple[float, float] | None) -> None:
+        """Take the spacing (row, column) of the source's pixels from elsewhere, where the file states none."""
+        if self.spacing_mm is None and spacing_mm is not None:
+            self.spacing_mm = (spacing_mm[0] / self.frame.scale_y, spacing_mm[1] / self.frame.scale_x)
+
+    def histogram(self) -> NDArray[Any]:
+        """How often each word of the file occurs, (256,) or (65536,) float32; counted once."""
+        if self.counts is None:
+            words = 256 if self.pixels.dtype.itemsize == 1 else 65536
+            self.counts = cv2.calcHist([self.pixels], [0], None, [words], [0, words]).ravel()
+        return self.counts
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[0])
+
+
+def picture_of(pixels: Pixels, bits: int, mode: str, rules: GreyRules, notes: list[str]) -> Picture:
+    """A picture as it comes from its file."""
+    return Picture(pixels, bits, mode, Frame.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)
+
+
+def one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """The grey of a decoded image (rows, columns[, BGR or BGRA or grey and alpha]); luma where colours differ."""
+    if decoded.ndim == 2:
+        return decoded
+    if decoded.shape[2] in (2, 4):
+        alpha = decoded[:, :, -1]
+        if alpha.min() != np.iinfo(decoded.dtype).max:
+            notes.append("transparency was ignored")
+    colours = decoded[:, :, : min(3, decoded.shape[2])]
+    if colours.shape[2] < 3:
+        return np.ascontiguousarray(colours[:, :, 0])
+    first = np.ascontiguousarray(colours[:, :, 0])
+    if np.array_equal(first, colours[:, :, 1]) and np.array_equal(first, colours[:, :, 2]):
+        return first
+    notes.append("colour was reduced to luma")
+    grey: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_BGR2GRAY)
+    return grey

@@ -1,0 +1,322 @@
+"""The steps of a recipe: each a function from picture to picture, with its options checked when the recipe is read.
+
+Steps of the grey scale (``voi``, ``stretch``, ``polarity``) come first; geometry and 8-bit steps follow. The
+picture's frame and spacing follow every change of geometry, and boxes follow the frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from cxrprep.errors import ImageError
+from cxrprep.images import grayscale, resample
+from cxrprep.images.dicom_lut import GreyRules
+
+if TYPE_CHECKING:
+    from cxrprep.images.radiograph import Picture
+
+Step = Callable[["Picture"], "Picture"]
+
+
+@dataclass(frozen=True, slots=True)
+class Voi:
+    """Stored values to display values, as DICOM says: modality, VOI LUT or window, polarity, rounded half to even.
+
+    ``source`` is auto, lut, window, range or minmax; ``window`` counts from 1. PNG and JPEG are display values already
+    and only change their number of bits.
+    """
+
+    source: str = "auto"
+    window: int = 1
+    bits: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Apply the table that the header gives."""
+        rules = _rules(picture, "voi")
+        if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == GreyRules(8, 7):
+            return dataclasses.replace(picture, rules=None, bits=8, voi="none")
+        table, used = grayscale.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
+        return dataclasses.replace(
+            picture, table=table, rules=None, bits=self.bits, voi=used, meant=rules.words_as_stored
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Stored values to ``bits`` (8 or 16) without any LUT or window of the header.
+
+    ``rule`` min-max: (v - min) / (max - min); max: v / max. ``rounding`` truncate or nearest (half to even). Polarity
+    is a step of its own. A constant image becomes 0.
+    """
+
+    rule: str = "min-max"
+    rounding: str = "truncate"
+    bits: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Apply the table that the extremes of the stored values give."""
+        rules = _rules(picture, "stretch")
+        low, high = grayscale.occurring(picture, rules, without_padding=False)
+        if self.rule == "max":
+            low = 0
+        stored = np.clip(rules.stored(rules.distinct(grayscale.words_of(picture.pixels))), low, high) - low
+        span, top = high - low, (1 << self.bits) - 1
+        kind: Any = np.uint8 if self.bits == 8 else np.uint16
+        if span <= 0:
+            picture.notes.append("all pixels have one value")
+            table = np.zeros(len(stored), kind)
+        elif self.rounding == "truncate":
+            table = (stored * top // span).astype(kind)
+        else:
+            # In single precision, as OpenCV's convertScaleAbs has it: double gives other levels at some halves.
+            table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
+        table = grayscale.over_words(table, grayscale.word_count(picture.pixels))
+        kept = GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
+        return dataclasses.replace(
+            picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Polarity:
+    """White bone: MONOCHROME1 is inverted (PS3.3 C.7.6.3.1.2); everything else is left alone."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Invert the display values when the header says that low values are white."""
+        rules = picture.rules
+        if rules is None or not rules.inverted:
+            return picture
+        return dataclasses.replace(_inverted(picture), rules=dataclasses.replace(rules, inverted=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Invert:
+    """Black becomes white, whatever the header says."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Take every display value from the largest."""
+        return _inverted(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class Equalize:
+    """OpenCV's ``equalizeHist`` on 8 bits: the darkest occupied value becomes 0, the others follow the counts."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Equalise the histogram of the whole picture."""
+        if picture.table is None or picture.table.dtype != np.uint8:
+            return dataclasses.replace(
+                picture, pixels=cv2.equalizeHist(_eight(picture.settled(), "equalize")), table=None
+            )
+        # The histogram after the table follows from the one before it, and equalising is a table too.
+        counts = np.bincount(picture.table, weights=picture.histogram(), minlength=256)
+        return dataclasses.replace(picture, table=equalizing(counts)[picture.table])
+
+
+@dataclass(frozen=True, slots=True)
+class Clahe:
+    """Contrast-limited adaptive equalisation on ``tiles`` x ``tiles`` tiles, as OpenCV defines ``clip``."""
+
+    clip: float = 2.0
+    tiles: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Equalise each tile's histogram."""
+        picture = picture.settled()
+        made = cv2.createCLAHE(clipLimit=self.clip, tileGridSize=(self.tiles, self.tiles))
+        return dataclasses.replace(picture, pixels=made.apply(picture.pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """To ``width`` x ``height``, or so that the ``shortest`` or the ``longest`` side has that many pixels.
+
+    In a recipe file ``square`` stands for width and height, here and in pad and center-crop; the aspect is not kept.
+    Shrinking takes ``filter`` (area: the exact area average); enlarging takes linear where area is named, since area
+    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1. area-fast halves the
+    picture first, before its grey scale where that is possible, while twice the target is left and the sides are even;
+    JPEG files are decoded smaller by the same rule. A recipe that names it is not exact.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    shortest: int | None = None
+    longest: int | None = None
+    filter: str = "area"
+    enlarge: bool = True
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the step."""
+        if self.width and self.height:
+            return self.width, self.height
+        side = min(width, height) if self.shortest else max(width, height)
+        goal = self.shortest or self.longest or side
+        if goal > side and not self.enlarge:
+            return width, height
+        return max(1, round(width * goal / side)), max(1, round(height * goal / side))
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Resample; boxes and spacing scale with the real sizes."""
+        width, height = self.target(picture.width, picture.height)
+        if (width, height) == (picture.width, picture.height):
+            return picture.settled()
+        fx, fy = width / picture.width, height / picture.height
+        spacing = picture.spacing_mm and (picture.spacing_mm[0] / fy, picture.spacing_mm[1] / fx)
+        fast = self.filter == "area-fast"
+        pixels, table = resample.halved(picture, self.target) if fast else (picture.pixels, picture.table)
+        pixels = resample.resize(pixels, width, height, self.filter, table)
+        return dataclasses.replace(
+            picture, pixels=pixels, table=None, counts=None, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Pixels of ``value`` around the picture until it has ``width`` x ``height``; nothing is ever cut off."""
+
+    width: int
+    height: int
+    value: int = 0
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Centre the picture; an odd pixel goes to the right and the bottom."""
+        picture = picture.settled()
+        across, down = max(0, self.width - picture.width), max(0, self.height - picture.height)
+        if not across and not down:
+            return picture
+        left, top = across // 2, down // 2
+        pixels = cv2.copyMakeBorder(
+            picture.pixels, top, down - top, left, across - left, cv2.BORDER_CONSTANT, value=self.value
+        )
+        return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.moved(left, top))
+
+
+@dataclass(frozen=True, slots=True)
+class CenterCrop:
+    """The middle ``width`` x ``height``; the middle square of the shorter side when neither is given."""
+
+    width: int | None = None
+    height: int | None = None
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it."""
+        picture = picture.settled()
+        side = min(picture.width, picture.height)
+        width, height = min(self.width or side, picture.width), min(self.height or side, picture.height)
+        left, top = picture.width // 2 - width // 2, picture.height // 2 - height // 2
+        return _cut(picture, left, top, width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class CropBorder:
+    """Cut rows and columns at the edges in which no two values are more than ``tolerance`` apart.
+
+    At most ``largest`` of a side goes from each edge; a picture without any structure is left as it is.
+    """
+
+    tolerance: int = 0
+    largest: float = 0.4
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Cut uniform borders."""
+        picture = picture.settled()
+        rows, columns = (_spread(picture.pixels, axis) > self.tolerance for axis in (1, 0))
+        if not rows.any() or not columns.any():
+            return picture
+        top, bottom = _ends(rows, self.largest)
+        left, right = _ends(columns, self.largest)
+        return _cut(picture, left, top, right - left, bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Display values in ``to`` bits, 8 or 16: the whole range is kept, rounded half to even."""
+
+    to: int = 8
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Rescale from 0..2**bits - 1."""
+        picture = picture.settled()
+        if picture.bits == self.to:
+            return picture
+        words = grayscale.words_of(picture.pixels).astype(np.float64)
+        table = np.rint(np.clip(words / ((1 << picture.bits) - 1), 0, 1) * ((1 << self.to) - 1))
+        return dataclasses.replace(picture, table=table.astype(np.uint8 if self.to == 8 else np.uint16), bits=self.to)
+
+
+def _rules(picture: Picture, step: str) -> GreyRules:
+    if picture.rules is None:
+        raise ImageError(f"the step {step!r} needs the values of the file", hint=f"put {step} first in the recipe")
+    return picture.rules
+
+
+def _inverted(picture: Picture) -> Picture:
+    if picture.table is not None:
+        return dataclasses.replace(picture, table=np.bitwise_not(picture.table))
+    return dataclasses.replace(picture, pixels=cv2.bitwise_not(picture.pixels))
+
+
+def equalizing(counts: Any) -> Any:
+    """The table of OpenCV's ``equalizeHist`` for a histogram of 256 ``counts``, equal to its own in every entry.
+
+    float32 arithmetic and rounding half to even, as in its source; a picture of one value is left as it is.
+    """
+    counts = counts.astype(np.int64)
+    first = int(np.argmax(counts > 0))
+    total, rest = int(counts.sum()), int(counts.sum() - counts[first])
+    if rest == 0:
+        return np.arange(256, dtype=np.uint8)
+    scale = np.float32(255) / np.float32(total - counts[first])
+    above = np.cumsum(np.concatenate(([0], counts[first + 1 :])))
+    table = np.zeros(256, np.uint8)
+    table[first:] = np.clip(np.rint(above.astype(np.float32) * scale), 0, 255).astype(np.uint8)
+    return table
+
+
+def _eight(picture: Picture, step: str) -> Any:
+    if picture.pixels.dtype != np.uint8:
+        raise ImageError(
+            f"the step {step!r} works on 8 bits", hint="put a step bits = 8, or voi with bits = 8, before it"
+        )
+    return picture.pixels
+
+
+def _spread(pixels: Any, axis: int) -> Any:
+    """The largest less the smallest value along an axis (0: of each column, 1: of each row)."""
+    most, least = (cv2.reduce(pixels, axis, how).ravel() for how in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+    return most.astype(np.int32) - least
+
+
+def _ends(busy: Any, largest: float) -> tuple[int, int]:
+    limit = int(len(busy) * largest)
+    first = min(int(np.argmax(busy)), limit)
+    last = max(len(busy) - int(np.argmax(busy[::-1])), len(busy) - limit)
+    return first, last
+
+
+def _cut(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+    if (left, top, width, height) == (0, 0, picture.width, picture.height):
+        return picture
+    pixels = np.ascontiguousarray(picture.pixels[top : top + height, left : left + width])
+    return dataclasses.replace(picture, pixels=pixels, frame=picture.frame.cut(left, top, width, height))
+
+
+STEPS: Final[Mapping[str, type[Any]]] = {
+    "voi": Voi,
+    "stretch": Stretch,
+    "polarity": Polarity,
+    "invert": Invert,
+    "equalize": Equalize,
+    "clahe": Clahe,
+    "resize": Resize,
+    "pad": Pad,
+    "center-crop": CenterCrop,
+    "crop-border": CropBorder,
+    "bits": Bits,
+}

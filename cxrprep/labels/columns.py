@@ -1,0 +1,68 @@
+"""Cells become values: labels, ages, sexes, views, dates. Vectorised; every refusal names file, line and column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.model import View
+from cxrprep.schemas import CATEGORY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cxrprep.labels.csv_table import TextTable
+
+LABEL_CELLS: Final[Mapping[str, int]] = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1}
+SEX_CELLS: Final[Mapping[str, str | None]] = {
+    "M": "M", "F": "F", "Male": "M", "Female": "F", "Unknown": None, "": None,
+}  # fmt: skip
+PROJECTIONS: Final[Mapping[str, str]] = {str(view): str(view.projection) for view in View}
+
+
+def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:
+    """An int8 column of 1, 0, -1 and null (blank)."""
+    return table.mapped(column, cells, pa.int8(), "expected 1, 0, -1 or a blank")
+
+
+def sex(table: TextTable, column: str) -> pa.Array:
+    """M, F, or null where the table says Unknown or nothing."""
+    return table.mapped(column, SEX_CELLS, CATEGORY, "expected M, F, Male, Female or Unknown")
+
+
+def projection_of(views: pa.Array) -> pa.Array:
+    """frontal, lateral or other for each normalised view; null stays null."""
+    views = views if pa.types.is_dictionary(views.type) else views.dictionary_encode()
+    words = [None if view is None else PROJECTIONS[view] for view in views.dictionary.to_pylist()]
+    return pa.array(words, CATEGORY).take(views.indices)
+
+
+def constant(value: str | None, rows: int) -> pa.Array:
+    """``rows`` times one category, or as many nulls."""
+    if value is None:
+        return pa.nulls(rows, CATEGORY)
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), rows), pa.array([value], pa.string()))
+
+
+def coded(codes: Any, words: Sequence[str]) -> pa.Array:
+    """Categories from the numbers of their words; null where the number is null."""
+    return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), pa.array(words, pa.string()))
+
+
+def categories(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Text as categories; for columns of a handful of distinct values."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(CATEGORY) if pa.types.is_dictionary(values.type) else values.dictionary_encode().cast(CATEGORY)
+
+
+def positions(keys: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """For each key its row in ``among``, which has none twice; null where it is not there. A left join's indices."""
+    return pc.index_in(keys, value_set=among)
+
+
+def count_true(mask: Any) -> int:
+    """How many elements are true; null is not."""
+    return int(pc.sum(mask).as_py() or 0)

@@ -1,0 +1,139 @@
+"""Rows of ``labels.parquet`` in the making: blocks of one label source each, joined into one table at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.events import Note, ignore
+from cxrprep.labels.columns import constant
+from cxrprep.labels.locate_tables import STAGE
+from cxrprep.schemas import LABELS, RAW_PREFIX, labels_schema, null_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.events import Sink
+    from cxrprep.labels.csv_table import TextTable
+    from cxrprep.model import Digest
+
+# The order of rows. Reruns agree on it, and a reader of one label source skips the row groups of the others.
+ORDER: Final = ("label_source", "patient_id", "study_id", "image_id", "table_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``extract-labels`` may be told.
+
+    ``strict_source`` keeps what the table says where it is known to be wrong (CheXpert's 17 laterals in frontal rows).
+    ``demographics`` joins ``CHEXPERT DEMO.xlsx``; ``patients`` names a MIMIC-IV ``patients.csv.gz`` for age and sex;
+    ``report_text`` carries report texts as a column.
+    """
+
+    strict_source: bool = False
+    demographics: bool = False
+    patients: Path | None = None
+    report_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """What became of one table: ``rows`` read from it are ``used``, and the others are counted by reason.
+
+    ``rows == used + sum(apart.values())``: nothing is dropped without being counted.
+    """
+
+    name: str
+    path: str
+    role: str
+    digest: Digest
+    rows: int
+    used: int
+    label_source: str = ""
+    apart: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a dataset's tables gave so far: blocks of rows, tables used, and where to send notes."""
+
+    dataset: str
+    release: str
+    release_stated: bool = True
+    on_event: Sink = ignore
+    options: Options = field(default_factory=Options)
+    blocks: list[pa.Table] = field(default_factory=list)
+    raw: list[str] = field(default_factory=list)
+    plain: set[str] = field(default_factory=set)
+    uses: list[TableUse] = field(default_factory=list)
+
+    def note(self, message: str, subject: str = "", level: str = "info") -> None:
+        """Say something that a person should read once."""
+        self.on_event(Note(STAGE, message, level, subject))
+
+    def use(self, table: TextTable, role: str, *, used: int, source: str = "", **apart: int) -> None:
+        """Remember what became of a table; ``apart`` names why rows were not used, with ``_`` for spaces."""
+        self.use_file(table.path, table.digest, role, rows=table.rows, used=used, source=source, **apart)
+
+    def use_file(
+        self, path: Path, digest: Digest, role: str, *, rows: int, used: int, source: str = "", **apart: int
+    ) -> None:
+        """The same for a table that is not a ``TextTable``."""
+        reasons = tuple((why.replace("_", " "), count) for why, count in apart.items() if count)
+        self.uses.append(TableUse(path.name, str(path), role, digest, rows, used, source, reasons))
+        for why, count in reasons:
+            self.note(f"{count:,} of {rows:,} rows {why}", str(path), "warning")
+
+    def add(
+        self, rows: int, columns: dict[str, pa.Array], raw: dict[str, pa.Array], *, plain: tuple[str, ...] = ()
+    ) -> None:
+        """Add a block. ``columns`` are named as in ``labels.parquet``; ``raw`` as in the source table."""
+        columns = {"dataset": constant(self.dataset, rows), "release": constant(self.release, rows), **columns}
+        self.raw += [name for name in raw if name not in self.raw]
+        self.plain |= set(plain)
+        block = null_columns(LABELS, rows, columns)
+        for name, values in raw.items():
+            block = block.append_column(RAW_PREFIX + name, values)
+        self.blocks.append(block)
+
+    def table(self) -> pa.Table:
+        """All blocks as one table of the ``labels`` schema, in its fixed order."""
+        schema = labels_schema(self.raw, plain=self.plain, report_text=self.options.report_text)
+        blocks = sorted(self.blocks, key=lambda block: str(block.column("label_source")[0]) if block.num_rows else "")
+        whole = [
+            null_columns(schema, block.num_rows, {name: block.column(name) for name in block.column_names})
+            for block in blocks
+        ]
+        table = pa.concat_tables(whole).unify_dictionaries()
+        if not _in_order(table):
+            keys = pa.table({name: _sortable(table.column(name)) for name in ORDER})
+            table = table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
+        return table
+
+
+def _in_order(table: pa.Table) -> bool:
+    """Whether the rows stand in their order already, as the tables of most releases do."""
+    if table.num_rows < 2 or table.column("image_id").null_count:
+        return int(table.num_rows) < 2
+    # The last column decides between two tables of one source that name one image: rare, so left to the sort.
+    equal, rises = pa.scalar(value=True), pa.scalar(value=False)
+    for name in ORDER[:-1]:
+        column = _sortable(table.column(name))
+        before, after = column[:-1], column[1:]
+        rises = pc.or_(rises, pc.and_(equal, pc.less(before, after)))
+        equal = pc.and_(equal, pc.equal(before, after))
+    in_order: bool = pc.all(rises, skip_nulls=False).as_py()
+    return in_order
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.Array:
+    """The column as something that sorts fast: categories by the rank of their words."""
+    array = column.combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        return array
+    words = array.dictionary
+    ranks = pc.rank(words, tiebreaker="first")
+    return ranks.take(array.indices)

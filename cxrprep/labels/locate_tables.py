@@ -1,0 +1,130 @@
+"""Finds a release's tables in a folder: at the top, in a ``--tables`` folder, or one or two folders down."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import StorageError, TableError, UsageError
+from cxrprep.events import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec, Table
+    from cxrprep.events import Sink
+
+STAGE: Final = "extract-labels"
+# Folders of images hold up to 112,120 entries and no table: looking into them would only cost time.
+_PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm")
+_IMAGES: Final = re.compile(
+    r"^(.* batch \d+ \(train \d+\)|\..*|images.*|train|valid|val|test|files|p\d+|patient\d+"
+    r"|png|dicom|derived|manifests|export)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables that a folder has, in the catalog's order, and the release that they belong to."""
+
+    release: str
+    files: tuple[tuple[Table, Path], ...]
+
+    def of_role(self, *roles: str) -> list[tuple[Table, Path]]:
+        """The tables of these roles."""
+        return [(table, path) for table, path in self.files if table.role in roles]
+
+    def named(self, name: str) -> Path | None:
+        """Where the table of that name in the catalog is, or ``None``."""
+        return next((path for table, path in self.files if table.name == name), None)
+
+
+def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
+    """``base``, then the folders in it, then theirs, each with its files; images and their folders are left out."""
+    level = [base]
+    for _ in range(3):
+        inner = []
+        for folder in level:
+            files: list[str] = []
+            folders: list[str] = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.lower().endswith(_PICTURES):
+                        continue
+                    (folders if entry.is_dir() else files).append(entry.name)
+            yield folder, sorted(files)
+            inner += [folder / name for name in sorted(folders) if not _IMAGES.match(name)]
+        level = inner
+
+
+def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
+    """Every copy of a table, best name first, nearest first. People rename: the case of letters does not matter."""
+    found = []
+    for pattern in table.patterns:
+        inside, _, name = pattern.lower().rpartition("/")
+        for folder, files in listed:
+            if not inside or folder.name.lower() == inside:
+                found += [folder / file for file in files if fnmatchcase(file.lower(), name)]
+    return list(dict.fromkeys(found))
+
+
+def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:
+    """The tables of ``spec`` in ``tables`` and ``root``, the nearest copy of each.
+
+    Tables that belong to one release are taken for ``release``; without it the newest that is there decides, and a
+    ``Note`` says so. Raises ``UsageError`` for a folder that is not there, ``TableError`` when no label table is found.
+    """
+    if release is not None and release not in spec.releases:
+        raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")
+    listed: list[tuple[Path, list[str]]] = []
+    for base in (tables, root):
+        if base is None:
+            continue
+        if not base.is_dir():
+            raise UsageError(
+                f"{base} is not a folder", hint="name the folder that holds the dataset, or download it first"
+            )
+        try:
+            known = {folder for folder, _ in listed}
+            listed += [entry for entry in _listed(base) if entry[0] not in known]
+        except OSError as error:
+            raise StorageError(
+                f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
+            ) from error
+    found = [(table, _files(table, listed)) for table in spec.table]
+    present = {table.release for table, paths in found if paths and table.release}
+    if release is None or not any(table.release == release for table in spec.table):
+        chosen = next((name for name in spec.releases if name in present), None)
+    else:
+        chosen = release
+        if present and release not in present:
+            have = next(paths[0] for table, paths in found if paths and table.release)
+            raise TableError(
+                f"{have} belongs to release {min(present)}, not to {release}",
+                hint=f"use --release {min(present)}, or download the table of {release}",
+            )
+    files = []
+    for table, paths in found:
+        if not paths or (table.release and table.release != chosen):
+            for path in paths[:1]:
+                on_event(
+                    Note(
+                        STAGE, f"not used: it belongs to release {table.release}; {chosen} is taken", "info", str(path)
+                    )
+                )
+            continue
+        files.append((table, paths[0]))
+        for path in paths[1:]:
+            on_event(Note(STAGE, f"not used: {paths[0]} is another copy of the same table", "info", str(path)))
+    if not files:
+        wanted = ", ".join(table.patterns[0] for table in spec.table if table.role == "labels")
+        raise TableError(
+            f"{tables or root} holds no label table of {spec.name}",
+            hint=f"download the tables, or name their folder with --tables DIR; looked for: {wanted}",
+        )
+    return Tables(chosen or release or spec.default_release, tuple(files))

@@ -1,0 +1,270 @@
+"""A collection cut into batches, and what becomes of one: part files that are whole or not there.
+
+A batch is some thousands of reports, by name where the collection can be read by name: each worker then opens the
+source itself, and what is sent stays small. Where a collection can only be read row by row the texts are sent.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import StorageError
+from cxrprep.labels.nlp import output_tables
+from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
+from cxrprep.labels.nlp.ruleset import build_rules
+from cxrprep.model import Shard
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import FOOTER_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cxrprep.labels.nlp.aggregate import Policy
+    from cxrprep.labels.nlp.readers import Collection, Report
+
+BATCH: Final = output_tables.GROUP
+
+
+"""Reports in a batch."""
+
+
+# Characters of text in a batch that is sent to its worker; some of them are under way at once.
+_BATCH_TEXT: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all batches of a run share: what is read, by which rules, and where the parts go."""
+
+    collection: Collection
+    sources: tuple[tuple[str, str], ...]
+    policy: Policy
+    evidence: bool
+    folder: Path
+
+    def part(self, number: int, kind: str) -> Path:
+        """The file of that kind of batch ``number``."""
+        return self.folder / f"{number:06d}.{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One batch: places of its reports in the collection, and their names or the reports themselves."""
+
+    job: Job
+    number: int
+    rows: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How one batch went; ``kept`` counts reports that an earlier run had labelled, ``problems`` those unread."""
+
+    counts: dict[str, int]
+    problems: tuple[tuple[str, str, str], ...] = ()
+    kept: int = 0
+
+
+def batches(job: Job, shard: Shard | None) -> Iterator[Task]:
+    """The collection of ``job``, or the part of it that ``shard`` holds, in batches."""
+    names = job.collection.names
+    # A batch brings its own names along: with all of them in it, sending it would cost more than the work.
+    job = replace(job, collection=replace(job.collection, names=None))
+    if names is not None:
+        named = ((row, name) for row, name in enumerate(names) if shard is None or shard.holds(name))
+        for number, batch in enumerate(_by_count(named)):
+            yield Task(job, number, tuple(row for row, _ in batch), names=tuple(name for _, name in batch))
+        return
+    reports = enumerate(job.collection.rows())
+    held = ((row, report) for row, report in reports if shard is None or shard.holds(report.key))
+    for number, rows in enumerate(_by_size(held)):
+        yield Task(job, number, tuple(row for row, _ in rows), reports=tuple(report for _, report in rows))
+
+
+def _by_count(named: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while batch := list(itertools.islice(named, BATCH)):
+        yield batch
+
+
+def _by_size(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, Report]]]:
+    batch: list[tuple[int, Report]] = []
+    size = 0
+    for row, report in reports:
+        batch.append((row, report))
+        size += len(report.text)
+        if len(batch) == BATCH or size > _BATCH_TEXT:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@functools.lru_cache(maxsize=2)
+def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
+    return Labeler(build_rules(sources), policy)
+
+
+def label_batches(tasks: Sequence[Task]) -> list[Summary]:
+    """What ``engine.run`` calls, here or in a worker. Raises ``StorageError`` and what reading may raise."""
+    return [label_batch(task) for task in tasks]
+
+
+def label_batch(task: Task) -> Summary:
+    """One batch, labelled into its part files; where they are there already, it is only counted."""
+    job = task.job
+    before = _earlier(job.part(task.number, "json"))
+    if before is not None:
+        return replace(before, kept=len(task.rows))
+    labeler = _labeler(job.sources, job.policy)
+    names = labeler.rules.reported
+    rows: list[tuple[Any, ...]] = []
+    mentions: list[tuple[Any, ...]] = []
+    counts: dict[str, int] = {}
+    problems: list[tuple[str, str, str]] = []
+    reports = job.collection.read(task.names) if task.names else iter(task.reports)
+    for row, report in zip(task.rows, reports, strict=True):
+        result = _labelled(labeler, report, evidence=job.evidence)
+        status = result.status.value
+        counts[status] = counts.get(status, 0) + 1
+        if report.problem:
+            problems.append((report.key, status, report.problem))
+        which = (row, report.key, report.patient, report.study)
+        rows.append((*which, status, result.section or None, report.sha256, *(result.labels[name] for name in names)))
+        mentions += ((*which, *_mention_row(mention)) for mention in result.mentions)
+    if job.evidence:
+        output_tables.write_part(mentions, output_tables.MENTIONS, job.part(task.number, output_tables.MENTIONS_NAME))
+    output_tables.write_part(rows, output_tables.labels_schema(names), job.part(task.number, output_tables.LABELS_NAME))
+    return _sealed(job.part(task.number, "json"), Summary(counts, tuple(problems)))
+
+
+def _earlier(path: Path) -> Summary | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    return Summary(found["counts"], tuple((key, status, problem) for key, status, problem in found["problems"]))
+
+
+def _sealed(path: Path, summary: Summary) -> Summary:
+    """Write the summary last: where it stands, the parts beside it are whole."""
+    text = json.dumps({"counts": summary.counts, "problems": summary.problems}, sort_keys=True)
+    replace_file(path, lambda part: part.write_text(text, "utf-8"))
+    return summary
+
+
+def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabels:
+    if report.problem:
+        status = ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE
+        return ReportLabels(dict.fromkeys(labeler.rules.reported), (), status, "")
+    study = "" if report.study is None or report.mimic is False else f"s{report.study.removeprefix('s')}"
+    return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
+
+
+def _mention_row(mention: Mention) -> tuple[Any, ...]:
+    """The columns of ``mentions.parquet`` that follow those which say which report it is."""
+    cue = (mention.cue, mention.cue_start, mention.cue_end) if mention.cue else (None, None, None)
+    return (
+        mention.observation,
+        int(mention.status),
+        mention.section,
+        mention.sentence,
+        mention.start,
+        mention.end,
+        mention.phrase,
+        mention.rule.value,
+        *cue,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The table of all shards, or ``None`` and the shards that are still to come (or were made by other rules)."""
+
+    labels: Path | None
+    waiting_for: tuple[int, ...] = ()
+
+
+def shard_folder(out_dir: Path, shard: Shard) -> Path:
+    """Where one shard's tables lie until all are there, and after."""
+    return out_dir / "shards" / f"{shard.index}-of-{shard.count}"
+
+
+def merge_shards(out_dir: Path, shard: Shard) -> Joined:
+    """Join the tables of all shards, once the last is there: the bytes of a run without shards.
+
+    Shards that were made by other rules, or from another source, than ``shard`` count as not there. They stay where
+    they are, since two that end in the same moment both join them. Raises ``StorageError``.
+    """
+    folders = [shard_folder(out_dir, Shard(index, shard.count)) for index in range(1, shard.count + 1)]
+    ours = output_tables.making(shard_folder(out_dir, shard) / f"{output_tables.LABELS_NAME}.parquet")
+    waiting = tuple(
+        index
+        for index, folder in enumerate(folders, 1)
+        if ours is None or output_tables.making(folder / f"{output_tables.LABELS_NAME}.parquet") != ours
+    )
+    if waiting:
+        return Joined(None, waiting)
+    if all((folder / f"{output_tables.MENTIONS_NAME}.parquet").exists() for folder in folders):
+        _join(folders, output_tables.MENTIONS_NAME, out_dir)
+    return Joined(_join(folders, output_tables.LABELS_NAME, out_dir))
+
+
+def _join(folders: Sequence[Path], name: str, out_dir: Path) -> Path:
+    paths = [folder / f"{name}.parquet" for folder in folders]
+    found = pq.read_schema(paths[0])
+    target = out_dir / f"{name}.parquet"
+    footer = {FOOTER_KEY: found.metadata[FOOTER_KEY]}
+    output_tables.write_stream(_batches(paths), found.remove_metadata(), target, footer)
+    return target
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    shards = [_Shard(path) for path in paths]
+    begin = 0
+    while any(not shard.exhausted for shard in shards):
+        found = pa.concat_tables([shard.below(begin + BATCH) for shard in shards])
+        # Rows of one report stand together in one shard and keep their order: the sort is stable.
+        order = pc.sort_indices(found, [("row", "ascending")])
+        yield found.take(order)
+        begin += BATCH
+
+
+class _Shard:
+    """The rows of one shard's table, handed out in order."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        self._group = 0
+        self._rest: pa.Table = self._file.schema_arrow.empty_table()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every row was handed out."""
+        return bool(self._rest.num_rows == 0 and self._group >= self._file.num_row_groups)
+
+    def below(self, row: int) -> pa.Table:
+        """The rows not yet handed out whose report stands before ``row``."""
+        while self._group < self._file.num_row_groups and not self._reaches(row):
+            self._rest = pa.concat_tables([self._rest, self._file.read_row_group(self._group)])
+            self._group += 1
+        inside: Any = pc.less(self._rest["row"], row)
+        found = self._rest.filter(inside)
+        self._rest = self._rest.filter(pc.invert(inside))
+        return found
+
+    def _reaches(self, row: int) -> bool:
+        return bool(self._rest.num_rows > 0 and self._rest["row"][-1].as_py() >= row)

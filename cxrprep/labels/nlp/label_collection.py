@@ -1,0 +1,225 @@
+"""Labels a whole collection of reports: in batches, on an engine, resumable, in bounded memory.
+
+Every batch becomes a part file, published atomically; a run that was killed goes on with the parts that are there. The
+final tables are the parts in order, so they do not depend on how many processes worked or how often they were stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep._version import __version__
+from cxrprep.errors import BusyError, NothingSelectedError, SomeFailedError
+from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
+from cxrprep.executors import Engine, Lost
+from cxrprep.labels.nlp import output_tables
+from cxrprep.labels.nlp.aggregate import Policy
+from cxrprep.labels.nlp.batches import Job, Joined, Summary, Task, batches, label_batches, merge_shards, shard_folder
+from cxrprep.labels.nlp.custom_rules import read_vocabulary
+from cxrprep.labels.nlp.readers import Collection, open_collection
+from cxrprep.labels.nlp.results import ReportStatus
+from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.model import Shard
+
+STAGE: Final = "extract-labels"
+_NOTES: Final = 20
+# Seconds that the parts of a stopped run are kept for it to go on.
+_KEPT: Final = 3 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What labelling a collection gave: the tables, and how many reports had which status.
+
+    ``labels_given`` counts for each observation how often it is positive, negative, uncertain and null. ``joined``
+    tells, after one shard, about the table of all of them.
+    """
+
+    labels: Path
+    mentions: Path | None
+    counts: dict[str, int]
+    problems: tuple[str, ...] = ()
+    labels_given: dict[str, dict[str, int]] = field(default_factory=dict)
+    joined: Joined | None = None
+
+    @property
+    def reports(self) -> int:
+        """The number of reports, whatever their status."""
+        return sum(self.counts.values())
+
+    @property
+    def failed(self) -> int:
+        """The reports that could not be read."""
+        return self.counts.get(ReportStatus.UNREADABLE, 0) + self.counts.get(ReportStatus.REFUSED, 0)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the batches add up to."""
+
+    batches: int = 0
+    kept: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, summary: Summary, on_event: Sink) -> None:
+        """Count one batch, and say which of its reports could not be read."""
+        self.batches += 1
+        self.kept += summary.kept
+        for status, count in summary.counts.items():
+            self.counts[status] = self.counts.get(status, 0) + count
+        for key, status, problem in summary.problems:
+            if len(self.problems) < _NOTES:
+                on_event(Note(STAGE, f"{status}: {problem}", level="problem", subject=key))
+            self.problems.append(key)
+        on_event(Advanced(STAGE, items=sum(summary.counts.values())))
+
+
+def label_collection(
+    source: Path,
+    out_dir: Path,
+    *,
+    engine: Engine | None = None,
+    shard: Shard | None = None,
+    vocabulary: Path | None = None,
+    policy: Policy | None = None,
+    evidence: bool = False,
+    on_event: Sink = ignore,
+) -> Outcome:
+    """The tables of labels that ``source`` gives: ``report_labels.parquet`` in ``out_dir``, and ``mentions.parquet``.
+
+    ``engine`` says where the batches run (``None``: in this process). With ``shard`` only its part is done, into a
+    folder of its own below ``out_dir/shards``; the last shard to finish joins them. ``vocabulary`` is a TOML file that
+    adds phrases. A report that cannot be read has a row with its status and no labels. Raises ``UsageError``,
+    ``ConfigError``, ``NothingSelectedError``, ``TableError``, ``ArchiveError``, ``StorageError``,
+    ``SourceUnreachableError`` when no cluster answers, ``SomeFailedError`` when a worker process died over a batch, and
+    ``BusyError`` when another run finished the same work meanwhile.
+    """
+    began = time.monotonic()
+    policy = policy or Policy()
+    engine = engine or Engine("inline")
+    if engine.name == "dask":
+        # Workers of a cluster have another working folder.
+        source, out_dir = source.resolve(), out_dir.resolve()
+    sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
+    rules = build_rules(sources)
+    collection = open_collection(source)
+    made_from = {"rules": rules.digest, "policy": asdict(policy), "source": source.name}
+    if engine.name == "dask":
+        out_dir.mkdir(parents=True, exist_ok=True)
+        engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])
+    out = out_dir if shard is None else shard_folder(out_dir, shard)
+    job = Job(collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}")
+    on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
+    tally = _Tally()
+    lost = 0
+    for summary in _run(batches(job, shard), engine, on_event):
+        if isinstance(summary, Lost):
+            lost += 1
+            on_event(Note(STAGE, summary.cause, level="problem", subject=_named(summary.item)))
+        else:
+            tally.add(summary, on_event)
+    if lost:
+        raise SomeFailedError(
+            f"worker processes died over {lost} batches of reports; the others are done",
+            hint="run it again: it goes on with those; fewer --jobs need less memory",
+        )
+    if not tally.batches:
+        raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
+    written = _written(out, job, tally.batches, rules.reported, made_from)
+    if not evidence:
+        removed = output_tables.remove_other_evidence(written[output_tables.LABELS_NAME])
+        if removed is not None:
+            message = "removed: the labels beside it are new; --evidence writes it again"
+            on_event(Note(STAGE, message, subject=str(removed)))
+    _remove_parts(job.folder)
+    joined = None if shard is None else merge_shards(out_dir, shard)
+    outcome = Outcome(
+        written[output_tables.LABELS_NAME],
+        written.get(output_tables.MENTIONS_NAME),
+        dict(sorted(tally.counts.items())),
+        tuple(sorted(tally.problems)),
+        output_tables.count_labels(written[output_tables.LABELS_NAME], rules.reported),
+        joined,
+    )
+    done = outcome.reports - tally.kept - outcome.failed
+    seconds = time.monotonic() - began
+    on_event(StageFinished(STAGE, done=done, kept=tally.kept, failed=outcome.failed, seconds=seconds))
+    return outcome
+
+
+def _remove_parts(ours: Path) -> None:
+    """Remove the parts of this run, and those that a run of other rules or another source left here days ago."""
+    long_ago = time.time() - _KEPT
+    for folder in ours.parent.glob(".parts-*"):
+        try:
+            if folder == ours or folder.stat().st_mtime < long_ago:
+                shutil.rmtree(folder)
+        except OSError:
+            # Another run has just removed them.
+            continue
+
+
+def _total(collection: Collection, shard: Shard | None) -> int | None:
+    if collection.names is None:
+        return None
+    return sum(1 for name in collection.names if shard is None or shard.holds(name))
+
+
+def _run(tasks: Iterator[Task], engine: Engine, on_event: Sink) -> Iterator[Summary | Lost[Task]]:
+    first = list(itertools.islice(tasks, 2))
+    if len(first) < 2 and engine.name == "local":
+        # Processes would take longer to start than a single batch takes.
+        engine = Engine("inline")
+    yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1, on_event=on_event)
+
+
+def _named(task: Task) -> str:
+    keys = task.names or tuple(report.key for report in task.reports)
+    return f"{keys[0]} to {keys[-1]}"
+
+
+def _written(
+    out: Path, job: Job, count: int, observations: tuple[str, ...], made_from: dict[str, Any]
+) -> dict[str, Path]:
+    """The tables by name, each from its parts."""
+    written: dict[str, Path] = {}
+    schemas = {output_tables.LABELS_NAME: output_tables.labels_schema(observations)}
+    if job.evidence:
+        # The labels last: where they are new, the evidence is too.
+        schemas = {output_tables.MENTIONS_NAME: output_tables.MENTIONS, **schemas}
+    for name, schema in schemas.items():
+        written[name] = out / f"{name}.parquet"
+        files = [job.part(number, name) for number in range(count)]
+        try:
+            output_tables.join_parts(files, schema, written[name], output_tables.footer(name, made_from))
+        except FileNotFoundError as error:
+            raise BusyError(
+                f"another run labelled the same reports into {out} and finished first", hint="its tables are there"
+            ) from error
+    return written
+
+
+def _fingerprint(about: list[Any], collection: Collection) -> str:
+    """What parts of a stopped run must share to be used again: rules, policy, tool and the state of the source."""
+    state = collection.path.stat()
+    place = [__version__, str(collection.path.resolve()), state.st_mtime_ns, state.st_size]
+    digest = hashlib.sha256(json.dumps([about, place], sort_keys=True).encode())
+    for name in collection.names or ():
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+        if collection.kind == "folder":
+            # A folder does not change its own time when a file in it is written anew.
+            file = (collection.path / name).stat()
+            digest.update(f"{file.st_mtime_ns} {file.st_size}\0".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""Labels of one radiology report, with the evidence for each."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from cxrprep.labels.nlp.aggregate import Policy, policy_named
+from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.ruleset import Rules, build_rules
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.labels.nlp.results import ReportLabels
+
+
+@functools.lru_cache(maxsize=8)
+def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: Policy) -> Labeler:
+    from cxrprep.labels.nlp.custom_rules import read_vocabulary
+
+    del written  # a file that was edited is another key
+    return Labeler(None if rules is None else build_rules(read_vocabulary(rules)), policy)
+
+
+def _written(rules: Path | None) -> tuple[int, int] | None:
+    try:
+        state = None if rules is None else rules.stat()
+    except OSError:
+        # Reading it will tell.
+        return None
+    return state and (state.st_mtime_ns, state.st_size)
+
+
+def label_report(
+    text: str, *, rules: Path | Rules | None = None, policy: Policy | str = "default", study: str = ""
+) -> ReportLabels:
+    """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
+
+    ``text`` is a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
+    without headings, which is read whole. ``rules`` adds a vocabulary (a TOML file, or a rule set built from one) to
+    the shipped one. ``policy`` is a :class:`Policy` or the name of one. Never raises for the text: an empty report has
+    the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
+    unknown policy.
+    """
+    chosen = policy_named(policy) if isinstance(policy, str) else policy
+    labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, _written(rules), chosen)
+    return labeler.label(text, study=study)

@@ -1,0 +1,120 @@
+"""``label_report``: the labels of one report, with the mentions behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.labels.nlp.aggregate import Aggregator, Policy, mask_of
+from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
+from cxrprep.labels.nlp.phrase_matcher import WORDS
+from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
+from cxrprep.labels.nlp.ruleset import Rules, shipped_rules
+from cxrprep.labels.nlp.sections import Section, chosen_sections
+from cxrprep.labels.nlp.sentences import Sentence, normalised, split_sentences
+
+if TYPE_CHECKING:
+    from cxrprep.labels.nlp.mentions import Found
+
+_REMEMBERED_SENTENCES = 50_000
+
+
+_REMEMBERED_LENGTH = 400
+
+
+# Characters, and the share of words that must be known for a text to be a report in English.
+_SAMPLE = 2000
+
+
+_ENGLISH = 0.34
+
+
+class Labeler:
+    """Labels reports under one rule set and one policy, remembering the sentences that it has read.
+
+    Radiology repeats itself: most sentences of a collection are among a few thousand. The memory is bounded.
+    """
+
+    def __init__(self, rules: Rules | None = None, policy: Policy | None = None) -> None:
+        self.rules = rules or shipped_rules()
+        self.policy = policy or Policy()
+        self._aggregator = Aggregator(self.rules, self.policy)
+        self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}
+
+    def label(self, text: str, *, study: str = "", mimic: bool | None = None, evidence: bool = True) -> ReportLabels:
+        """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out."""
+        if not text.strip():
+            return self._without_labels(ReportStatus.EMPTY)
+        sections = chosen_sections(text, self.policy.sections, study=study, mimic=mimic)
+        sections = [section for section in sections if text[section.start : section.end].strip()]
+        if not sections:
+            return self._without_labels(ReportStatus.NO_SECTION)
+        mask = 0
+        sentences = 0
+        mentions: list[Mention] = []
+        for section in sections:
+            body = text[section.start : section.end]
+            for number, sentence in enumerate(split_sentences(body)):
+                sentences += 1
+                bits, found = self._read(sentence.text)
+                mask |= bits
+                if evidence and found:
+                    mentions += self._located(body, section, number, sentence, found)
+        if not sentences:
+            foreign = any(char.isalpha() for char in text)
+            return self._without_labels(ReportStatus.UNREADABLE if foreign else ReportStatus.EMPTY)
+        if not mask and not self._english(text):
+            return self._without_labels(ReportStatus.UNREADABLE)
+        name = "+".join(section.name for section in sections)
+        labels = self._aggregator.labels(mask)
+        return ReportLabels(labels, tuple(mentions), ReportStatus.LABELED, name, sections[0].start, sections[-1].end)
+
+    def _english(self, text: str) -> bool:
+        """Whether a text without a single mention has English words at all; another language is not "No Finding"."""
+        words = words_of(normalised(text[:_SAMPLE]))
+        letters = [word for word in words if word[0].isalpha()]
+        known = sum(1 for word in letters if self.rules.lexicon.symbols(word))
+        return known >= _ENGLISH * len(letters)
+
+    def _without_labels(self, status: ReportStatus) -> ReportLabels:
+        labels: dict[str, int | None] = dict.fromkeys(self.rules.reported)
+        if self.policy.empty_is_normal:
+            labels = self._aggregator.labels(0)
+        return ReportLabels(labels, (), status, "")
+
+    def _read(self, sentence: str) -> tuple[int, tuple[Found, ...]]:
+        known = self._memory.get(sentence)
+        if known is None:
+            found = read_sentence(sentence, self.rules)
+            known = (mask_of((mention.observation, mention.status) for mention in found), found)
+            if len(self._memory) >= _REMEMBERED_SENTENCES:
+                self._memory.clear()
+            if len(sentence) <= _REMEMBERED_LENGTH:
+                self._memory[sentence] = known
+        return known
+
+    def _located(
+        self, body: str, section: Section, number: int, sentence: Sentence, found: tuple[Found, ...]
+    ) -> list[Mention]:
+        flat = normalised(body[sentence.start : sentence.end])
+        places = [word.span() for word in WORDS.finditer(flat) if is_word(word[0])]
+        offset = section.start + sentence.start
+        located: list[Mention] = []
+        for mention in found:
+            name = self.rules.observations[mention.observation]
+            if name in self.rules.hidden:
+                continue
+            start, end = places[mention.first][0], places[mention.last - 1][1]
+            cue_start = cue_end = -1
+            cue = ""
+            if mention.cue_first >= 0:
+                cue_start, cue_end = places[mention.cue_first][0], places[mention.cue_last - 1][1]
+                cue = body[sentence.start + cue_start : sentence.start + cue_end]
+                cue_start, cue_end = cue_start + offset, cue_end + offset
+            phrase = body[sentence.start + start : sentence.start + end]
+            located.append(
+                Mention(
+                    name, mention.status, section.name, number, start + offset, end + offset, phrase,
+                    mention.rule, cue, cue_start, cue_end,
+                )
+            )  # fmt: skip
+        return located

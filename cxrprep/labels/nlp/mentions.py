@@ -1,0 +1,116 @@
+"""What a sentence is made of once its phrases are found: items, each with the status that the rules give it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.labels.nlp.ruleset import Cue, Role
+
+if TYPE_CHECKING:
+    from cxrprep.labels.nlp.ruleset import Entry
+
+
+class Status(enum.IntEnum):
+    """What a mention says of its observation; the values that tables hold."""
+
+    POSITIVE = 1
+    NEGATIVE = 0
+    UNCERTAIN = -1
+
+
+class Rule(enum.StrEnum):
+    """Which rule decided a mention."""
+
+    NAMED = "named"
+    NEGATED = "negated"
+    NEGATED_AFTER = "negated-after"
+    UNCERTAIN = "uncertain"
+    UNCERTAIN_AFTER = "uncertain-after"
+    NOT_EXCLUDED = "not-excluded"
+    ALTERNATIVE = "alternative"
+    SUSPECT = "suspect-at-best"
+    ABNORMAL = "structure-abnormal"
+    NORMAL = "structure-normal"
+    STABLE = "structure-stable"
+    BORDERLINE = "structure-borderline"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A mention in a sentence: word places ``first`` to ``last`` (exclusive), and what decided its status."""
+
+    observation: int
+    status: Status
+    first: int
+    last: int
+    rule: Rule
+    cue_first: int = -1
+    cue_last: int = -1
+
+
+# Kinds of cue as plain integers: flags of the enum module cost ten times as much in the innermost loops.
+NEGATION: Final = int(Cue.NEGATION)
+NEGATION_AFTER: Final = int(Cue.NEGATION_AFTER)
+UNCERTAINTY: Final = int(Cue.UNCERTAINTY)
+UNCERTAINTY_AFTER: Final = int(Cue.UNCERTAINTY_AFTER)
+DOUBT: Final = int(Cue.DOUBT)
+DOUBT_AFTER: Final = int(Cue.DOUBT_AFTER)
+STABLE: Final = int(Cue.STABLE)
+NOT_NEGATION: Final = int(Cue.NOT_NEGATION)
+NORMAL: Final = int(Cue.NORMAL)
+ABNORMAL: Final = int(Cue.ABNORMAL)
+BORDERLINE: Final = int(Cue.BORDERLINE)
+STOP: Final = int(Cue.STOP)
+WITH: Final = int(Cue.WITH)
+OPENER: Final = int(Cue.OPENER)
+COPULA: Final = int(Cue.COPULA)
+VERB: Final = int(Cue.VERB) | COPULA
+COMMA: Final = int(Cue.COMMA)
+AND: Final = int(Cue.AND)
+OR: Final = int(Cue.OR)
+VERSUS: Final = int(Cue.VERSUS)
+LIST: Final = int(Cue.LIST)
+WEAK: Final = int(Cue.WEAK)
+FIRM: Final = int(Cue.FIRM)
+
+FORWARD: Final = NEGATION | UNCERTAINTY | DOUBT
+BACKWARD: Final = NEGATION_AFTER | UNCERTAINTY_AFTER | DOUBT_AFTER
+CHOICE: Final = OR | VERSUS
+SEPARATOR: Final = COMMA | AND | CHOICE
+STATE: Final = NORMAL | ABNORMAL | BORDERLINE | STABLE | DOUBT_AFTER
+
+
+class Item:
+    """A phrase in the sentence, with what is decided about it so far."""
+
+    __slots__ = ("appearance", "by", "cue", "first", "last", "mentions", "rule", "sign", "status", "structure")
+
+    def __init__(self, first: int, last: int, entry: Entry) -> None:
+        """Take the phrase at word places ``first`` to ``last``."""
+        self.first = first
+        self.last = last
+        self.cue = entry.cue
+        self.mentions = entry.mentions
+        self.status = Status.POSITIVE
+        self.rule = Rule.NAMED
+        self.by: Item | None = None
+        self.appearance = entry.appearance
+        self.sign = entry.sign
+        self.structure = entry.structure
+
+    def decide(self, status: Status, rule: Rule, by: Item) -> None:
+        """Record a status with its reason."""
+        self.status, self.rule, self.by = status, rule, by
+
+    def found(self) -> list[Found]:
+        """The mentions of this item as the rules left them."""
+        cue = (self.by.first, self.by.last) if self.by is not None else (-1, -1)
+        found: list[Found] = []
+        for observation, role in self.mentions:
+            status, rule = self.status, self.rule
+            if role is Role.SUSPECT and status is Status.POSITIVE:
+                status, rule = Status.UNCERTAIN, Rule.SUSPECT
+            found.append(Found(observation, status, self.first, self.last, rule, *cue))
+        return found

@@ -1,0 +1,310 @@
+"""From a sentence to its mentions with their status: what negates each, what makes it uncertain.
+
+A sentence is a row of items (mentions and cues). A cue reaches over a list ("no effusion, pneumothorax or
+consolidation") to the next word that opens a new statement. Every look ahead or back is bounded, so that time is
+linear in the length of the sentence, whatever it holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.labels.nlp.anatomy import settle_structures
+from cxrprep.labels.nlp.mentions import (
+    ABNORMAL,
+    AND,
+    BACKWARD,
+    CHOICE,
+    COMMA,
+    DOUBT,
+    DOUBT_AFTER,
+    FIRM,
+    FORWARD,
+    LIST,
+    NEGATION,
+    NEGATION_AFTER,
+    NOT_NEGATION,
+    OPENER,
+    SEPARATOR,
+    STABLE,
+    STOP,
+    UNCERTAINTY,
+    VERB,
+    VERSUS,
+    WEAK,
+    WITH,
+    Found,
+    Item,
+    Rule,
+    Status,
+)
+from cxrprep.labels.nlp.phrase_matcher import WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cxrprep.labels.nlp.ruleset import Rules
+
+# Words that may stand between "or" and the mention beside it.
+_CHOICE_GAP: Final = 5
+# Items that a cue looks ahead for the end of a list, or back for what it denies.
+_WINDOW: Final = 40
+# Words of a remark in brackets that still belongs to its sentence: "no effusion (or pneumothorax)".
+_SHORT_ASIDE: Final = 5
+_DENIALS: Final = frozenset(("no", "not", "without"))
+_QUALITIES: Final = frozenset(("@where", "@degree", "@adv", "@plain"))
+
+
+def words_of(sentence: str) -> list[str]:
+    """Words of a sentence in normal form, without the placeholders of de-identification."""
+    return [word for word in WORDS.findall(sentence) if is_word(word)]
+
+
+def is_word(word: str) -> bool:
+    """Whether ``word`` is more than a placeholder: XXXX of Open-i (MIMIC's ___ is a blank in normal form)."""
+    return len(word) < 3 or bool(word.strip("x"))
+
+
+def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
+    """The mentions of a sentence in normal form, each with its status and the rule that decided."""
+    words = words_of(sentence)
+    if "(" in words:
+        _part_aside(words)
+    hits = rules.lexicon.scan(words)
+    if not any(entry.mentions for _, _, entry in hits):
+        return ()
+    items = [Item(first, last, entry) for first, last, entry in hits]
+    _forward(items)
+    _backward(items, words)
+    _doubted_at_the_end(items, len(words))
+    _alternatives(items, words, rules)
+    settle_structures(items, words)
+    return tuple(found for item in items for found in item.found())
+
+
+def _part_aside(words: list[str]) -> None:
+    """Let a remark in brackets that ends the sentence speak for itself: "no effusion (blunting may be old scars)"."""
+    opening = len(words) - 1 - words[::-1].index("(")
+    rest = words[opening + 1 :]
+    if len(rest) > _SHORT_ASIDE and ")" not in rest[:-1] and rest[0] not in {"or", "and", "nor"}:
+        words[opening] = ";"
+
+
+def _forward(items: Sequence[Item]) -> None:
+    """Let negations and uncertainties reach over what follows them."""
+    governor: Item | None = None
+    reached = False
+    for index, item in enumerate(items):
+        cue = item.cue
+        if governor is not None and (item.mentions or cue & ABNORMAL):
+            # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
+            _apply_forward(item, governor)
+            reached = reached or bool(item.mentions)
+        if cue & STOP:
+            governor, reached = (item if cue & FORWARD else None), False
+        elif cue & FORWARD and _speaks_ahead(items, index, governor):
+            governor, reached = item, False
+        elif cue & WITH:
+            # "Possible nodule with effusion", but: "nodule, possibly with effusion".
+            if governor is not None and governor.last != item.first:
+                governor = None
+        elif cue & (COMMA | AND) and reached and governor and not _goes_on(items, index, governor):
+            governor = None
+
+
+def _speaks_ahead(items: Sequence[Item], index: int, governor: Item | None) -> bool:
+    """Whether the cue at ``index`` takes over from ``governor``: "no effusion, possible atelectasis"."""
+    cue = items[index].cue
+    if cue & BACKWARD and not _points_forward(items, index):
+        return False
+    if governor is None:
+        return True
+    if governor.cue & DOUBT:
+        return bool(cue & DOUBT)
+    if governor.cue & NEGATION and cue & UNCERTAINTY:
+        # "No evidence to suggest possible pneumonia" stays a negation, "no suspicious nodule" too.
+        before = items[index - 1]
+        return not cue & WEAK and bool(before.cue & (COMMA | AND)) and before.last == items[index].first
+    return True
+
+
+def _apply_forward(item: Item, governor: Item) -> None:
+    if governor.cue & DOUBT:
+        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
+    elif governor.cue & NEGATION:
+        item.decide(Status.NEGATIVE, Rule.NEGATED, governor)
+    else:
+        item.decide(Status.UNCERTAIN, Rule.UNCERTAIN, governor)
+
+
+def _points_forward(items: Sequence[Item], index: int) -> bool:
+    """Whether a word that may look both ways ("resolved", "suspected") looks at what follows."""
+    for later in items[index + 1 : index + 5]:
+        if later.mentions:
+            return True
+        if later.cue & (STOP | WITH | COMMA | AND | VERB | FORWARD):
+            # "Chest tube removed without pneumothorax": the next statement has begun.
+            return False
+    return False
+
+
+def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
+    """Whether the list that ``governor`` speaks of goes on after the comma or "and" at ``index``."""
+    place = index
+    conjoined = False
+    end = min(len(items), index + _WINDOW)
+    while place < end and items[place].cue & SEPARATOR and not items[place].mentions:
+        if items[place].cue & CHOICE:
+            return True
+        conjoined = conjoined or bool(items[place].cue & AND)
+        place += 1
+    if place == end:
+        return True
+    following = items[place]
+    if following.cue & (STOP | VERB) or following.structure:
+        return False
+    opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or following.cue & FIRM)
+    mentioned = False
+    for later in items[place : place + _WINDOW]:
+        if later.cue & STOP:
+            break
+        if later.cue & CHOICE:
+            # "No consolidation, large effusion, or pneumothorax": the list ends behind the "or".
+            return True
+        if later.cue & VERB:
+            # "No effusion and the heart is enlarged", "no consolidation, effusion is small": a statement of its own.
+            return not opened and (not mentioned or bool(later.cue & LIST))
+        if mentioned and later.cue & STABLE and not conjoined:
+            # "No pneumothorax, effusion unchanged".
+            return False
+        mentioned = mentioned or bool(later.mentions)
+    return not opened
+
+
+def _backward(items: Sequence[Item], words: Sequence[str]) -> None:
+    """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
+    for index, item in enumerate(items):
+        if not item.cue & BACKWARD or (item.cue & FORWARD and _points_forward(items, index)):
+            continue
+        joined = listed = False
+        seen = False
+        apart = False
+        for place in range(index - 1, max(-1, index - 1 - _WINDOW), -1):
+            earlier = items[place]
+            if earlier.mentions:
+                if seen and not joined and items[place + 1].first - earlier.last > 1:
+                    break
+                _apply_backward(earlier, item)
+                seen, joined = True, False
+            elif earlier.cue & (CHOICE | AND):
+                if seen and words[earlier.last] == "the" and _states(items, place, words):
+                    # "There is edema and the effusion has resolved".
+                    break
+                joined, listed = True, listed or seen
+            elif earlier.cue & COMMA:
+                # "A, B, and C have been removed", but: "there is A, and B has been removed".
+                if seen and (not (joined or listed) or _states(items, place, words)):
+                    break
+                joined, apart = True, not seen
+            elif earlier.cue & (STOP | WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
+                break
+
+
+def _states(items: Sequence[Item], place: int, words: Sequence[str]) -> bool:
+    """Whether what stands before the comma at ``place`` says something by itself: it has a verb."""
+    before = items[max(0, place - _WINDOW) : place]
+    return any(item.cue & VERB or (item.cue & STOP and words[item.first] == "there") for item in before)
+
+
+def _apply_backward(item: Item, cue: Item) -> None:
+    if cue.cue & DOUBT_AFTER:
+        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
+    elif cue.cue & NEGATION_AFTER:
+        if item.rule is not Rule.NOT_EXCLUDED:
+            item.decide(Status.NEGATIVE, Rule.NEGATED_AFTER, cue)
+    elif item.status is Status.POSITIVE:
+        item.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, cue)
+
+
+def _doubted_at_the_end(items: Sequence[Item], length: int) -> None:
+    """Let a last word doubt what stands before it ("pneumonia?"): nothing follows that it could speak of."""
+    last = items[-1]
+    if last.cue & UNCERTAINTY and not last.cue & BACKWARD and last.last == length and len(items) > 1:
+        edge = items[-2].last
+        for before in reversed(items[:-1]):
+            if not before.mentions or before.last != edge or before.status is not Status.POSITIVE:
+                return
+            before.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, last)
+            edge = before.first
+
+
+def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> None:
+    """Make both sides of "A or B" and of "A versus B" uncertain, unless they are denied."""
+    for index, item in enumerate(items):
+        if not item.cue & CHOICE or item.mentions:
+            continue
+        if _of_no_change(items, index, words):
+            continue
+        before, after = _neighbour(items, index, -1), _neighbour(items, index, 1)
+        left = items[before] if before is not None else None
+        right = items[after] if after is not None else None
+        if left is not None and right is not None and left.mentions == right.mentions:
+            continue
+        if not item.cue & VERSUS and (left is None or right is None):
+            # One side is no mention: "mucus plugging or atelectasis". Mere qualities do not count: "left or right".
+            left = left if left and left.last == item.first and not _qualifies(words, item.last, rules) else None
+            right = right if right and not _qualifies(words, item.first - 1, rules) else None
+        for side in (left, right):
+            # What is seen is there, whatever it turns out to be: "opacity/atelectasis".
+            if side is not None and side.status is Status.POSITIVE and not (side.structure or side.appearance):
+                side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
+        if before is not None and (right is not None or words[item.last - 1] == "both"):
+            _chain(items, before, item)
+
+
+def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
+    """Whether the list is one of what has not changed: "no change in edema, atelectasis, or effusions"."""
+    for item in reversed(items[max(0, index - _WINDOW) : index]):
+        if item.cue & (STABLE | NOT_NEGATION):
+            return words[item.first] in _DENIALS
+        if item.cue & (STOP | VERB | FORWARD):
+            return False
+    return False
+
+
+def _qualifies(words: Sequence[str], place: int, rules: Rules) -> bool:
+    """Whether the word at ``place`` only qualifies: a side, a size, a number, a preposition; or is not there."""
+    if not 0 <= place < len(words):
+        return True
+    word = words[place]
+    return len(word) < 4 or word.isdecimal() or not _QUALITIES.isdisjoint(rules.lexicon.symbols(word))
+
+
+def _neighbour(items: Sequence[Item], index: int, step: int) -> int | None:
+    """Where the mention beside a conjunction stands, with nothing but its own words between."""
+    edge = items[index].first if step < 0 else items[index].last
+    place = index + step
+    blocking = STOP | WITH | COMMA | AND | VERB | BACKWARD | (FORWARD if step < 0 else 0)
+    while 0 <= place < len(items):
+        item = items[place]
+        gap = edge - item.last if step < 0 else item.first - edge
+        if gap > _CHOICE_GAP:
+            return None
+        if item.mentions:
+            return place
+        if item.cue & blocking and not (step < 0 and item.cue & COMMA and item.last == edge):
+            # The comma of "A, B, or C" parts nothing.
+            return None
+        place += step
+    return None
+
+
+def _chain(items: Sequence[Item], place: int, cue: Item) -> None:
+    """Carry an alternative back over "A, B, or C", but not to an opacity: it is what the alternatives explain."""
+    while place >= 2 and items[place - 1].cue & COMMA and items[place - 2].mentions:
+        before = items[place - 2]
+        far = items[place].first - items[place - 1].last > _CHOICE_GAP
+        if before.status is not Status.POSITIVE or before.structure or before.appearance or far:
+            return
+        before.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, cue)
+        place -= 2

@@ -1,0 +1,340 @@
+"""Collections of reports: MIMIC-CXR's zip or folder, Open-i XML, CSV, Parquet; one stream of reports from each.
+
+Nothing is unpacked and nothing is trusted: a member whose name would leave its root, an XML that declares entities, a
+file past the size limit is refused by name; bytes that are no UTF-8 are read as Latin-1.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import functools
+import hashlib
+import re
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
+
+from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
+from cxrprep.storage.archives import NOT_READABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MAX_REPORT_BYTES: Final = 64 << 20
+_MAX_RATIO: Final = 1000
+_MIMIC_NAME: Final = re.compile(r"(?:^|/)p(\d{8})/s(\d{8})\.txt$")
+_BESIDE: Final = ("license", "readme", "sha256sums", "md5sums", "records", "changelog")
+_CSV_FIELD_LIMIT: Final = 128 << 20
+
+_TEXT_COLUMNS: Final = (
+    "report",
+    "text",
+    "report_text",
+    "reports",
+    "report impression",
+    "impression_text",
+    "note",
+    "note_text",
+    "section_text",
+)
+_PART_COLUMNS: Final = ("findings", "impression")
+_SECTION_COLUMNS: Final = {"section_findings": "findings", "section_impression": "impression"}
+_ID_COLUMNS: Final = (
+    "report_id",
+    "study_id",
+    "study",
+    "uid",
+    "id",
+    "note_id",
+    "filename",
+    "file",
+    "path",
+    "path_to_image",
+    "dicom_id",
+    "accession",
+)
+_PATIENT_COLUMNS: Final = ("patient_id", "subject_id", "deid_patient_id", "patient")
+_STUDY_COLUMNS: Final = ("study_id", "study")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report of a collection. ``problem`` says why it could not be read; its ``text`` is then empty."""
+
+    key: str
+    text: str = ""
+    patient: str | None = None
+    study: str | None = None
+    sha256: str | None = None
+    mimic: bool | None = None
+    problem: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Where reports come from. ``names`` are files or members that can be read by name; ``None``: only row by row."""
+
+    path: Path
+    kind: str
+    names: tuple[str, ...] | None = None
+
+    def rows(self) -> Iterator[Report]:
+        """The reports of a collection that has no names, one after another."""
+        readers = {"csv": _csv_rows, "parquet": _parquet_rows, "tar": _tar_rows}
+        return readers[self.kind](self.path)
+
+    def read(self, names: Sequence[str]) -> Iterator[Report]:
+        """The reports of these names, in that order."""
+        if self.kind == "zip":
+            archive = _open_zip(self.path, self.path.stat().st_mtime_ns)
+            return (_zip_report(archive, name) for name in names)
+        return (_file_report(self.path, name) for name in names)
+
+
+def open_collection(path: Path) -> Collection:
+    """The collection that ``path`` is: a zip, a folder, a tar, one .txt or .xml, a CSV or a Parquet file.
+
+    Raises ``UsageError`` for anything else, ``NothingSelectedError`` for a folder or zip without reports and
+    ``ArchiveError`` for a damaged zip.
+    """
+    if path.is_dir():
+        names = sorted(
+            file.relative_to(path).as_posix()
+            for file in path.rglob("*")
+            if _is_report(file.name)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
+        )
+        return _named(path, "folder", names)
+    if not path.exists():
+        raise UsageError(
+            f"{path} does not exist", hint="give a zip, a folder, an XML, a CSV or a Parquet file of reports"
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        # Closed again: the directory of a large archive is worth a hundred megabytes, and workers read it themselves.
+        with _zip(path) as archive:
+            names = sorted({name for name in archive.namelist() if _is_report(PurePosixPath(name).name)})
+        return _named(path, "zip", names)
+    if suffix in (".txt", ".xml"):
+        return Collection(path.parent, "folder", (path.name,))
+    if suffix in (".tgz", ".tar") or path.name.lower().endswith(".tar.gz"):
+        return Collection(path, "tar")
+    if suffix in (".csv", ".tsv"):
+        return Collection(path, "csv")
+    if suffix in (".parquet", ".pq"):
+        return Collection(path, "parquet")
+    raise UsageError(
+        f"{path} is no collection of reports that is known by its name",
+        hint="MIMIC's mimic-cxr-reports.zip or its folder, Open-i XML, a .csv or a .parquet with a report column",
+    )
+
+
+def _is_report(name: str) -> bool:
+    """Whether a file's name may be that of a report; what lies beside the reports of a release is none."""
+    lower = name.lower()
+    return lower.endswith((".txt", ".xml")) and not lower.startswith(_BESIDE)
+
+
+def _named(path: Path, kind: str, names: Sequence[str]) -> Collection:
+    if not names:
+        raise NothingSelectedError(
+            f"{path} holds no report: no .txt and no .xml file", hint="point at the reports themselves"
+        )
+    return Collection(path, kind, tuple(names))
+
+
+@functools.lru_cache(maxsize=1)
+def _open_zip(path: Path, written: int) -> zipfile.ZipFile:
+    del written  # an archive that was replaced is another one
+    return _zip(path)
+
+
+def _zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, *NOT_READABLE) as error:
+        raise ArchiveError(f"{path} is no readable zip: {error}", hint="fetch it again") from error
+
+
+def safe_name(name: str) -> bool:
+    """Whether a member name stays below its root: relative, no "..", no drive, no backslash, no control character."""
+    parts = PurePosixPath(name).parts
+    return (
+        bool(parts)
+        and not name.startswith("/")
+        and ".." not in parts
+        and "\\" not in name
+        and ":" not in parts[0]
+        and name.isprintable()
+    )
+
+
+def _zip_report(archive: zipfile.ZipFile, name: str) -> Report:
+    if not safe_name(name):
+        return Report(name, problem="the member's name would leave the archive's root", refused=True)
+    info = archive.getinfo(name)
+    if info.file_size > MAX_REPORT_BYTES or info.file_size > _MAX_RATIO * max(info.compress_size, 1024):
+        return Report(name, problem=f"{info.file_size} bytes unpacked is no report", refused=True)
+    try:
+        data = archive.read(info)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        return Report(name, problem=f"the member is damaged: {error}")
+    except Exception as error:  # noqa: BLE001 - zlib.error and lzma.LZMAError share no base but Exception
+        return Report(name, problem=f"the member is damaged: {error}")
+    return _from_bytes(name, data)
+
+
+def _file_report(root: Path, name: str) -> Report:
+    path = root / name
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            return Report(name, problem=f"{path.stat().st_size} bytes is no report", refused=True)
+        data = path.read_bytes()
+    except OSError as error:
+        return Report(name, problem=f"cannot be read: {error.strerror}")
+    return _from_bytes(path.relative_to(root.parent).as_posix() if len(Path(name).parts) == 1 else name, data, key=name)
+
+
+def _from_bytes(name: str, data: bytes, *, key: str | None = None) -> Report:
+    key = key or name
+    sha256 = hashlib.sha256(data).hexdigest()
+    if key.lower().endswith(".xml"):
+        return _openi_report(key, data, sha256)
+    found = _MIMIC_NAME.search(name)
+    patient, study = (found[1], found[2]) if found else (None, None)
+    return Report(key, decoded(data), patient, study, sha256, mimic=True if found else None)
+
+
+def decoded(data: bytes) -> str:
+    """Text from bytes in UTF-8 or, with a byte order mark, UTF-16; whatever is neither is read as Latin-1."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if data.startswith(mark):
+            return data.decode(encoding, errors="replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _openi_report(name: str, data: bytes, sha256: str) -> Report:
+    if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
+        return Report(name, problem="the XML declares entities", refused=True, sha256=sha256)
+    try:
+        root = ET.fromstring(data)  # noqa: S314 - declarations of entities are refused above
+    except (ET.ParseError, ValueError) as error:
+        return Report(name, problem=f"the XML is damaged: {error}", sha256=sha256)
+    parts: dict[str, str] = {}
+    for element in root.iter("AbstractText"):
+        label = (element.get("Label") or "").lower()
+        parts[label] = " ".join((parts.get(label, "") + " " + (element.text or "")).split())
+    uid = root.find("uId")
+    study = uid.get("id") if uid is not None else None
+    return Report(name, _joined([parts.get(part, "") for part in _PART_COLUMNS]), None, study, sha256, mimic=False)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Findings and impression as one text without headings: both are read, as Open-i's annotators read both."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _tar_rows(path: Path) -> Iterator[Report]:
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if not member.isfile() or not _is_report(PurePosixPath(member.name).name):
+                    continue
+                if not safe_name(member.name) or member.size > MAX_REPORT_BYTES:
+                    yield Report(member.name, problem="the member's name or size is not that of a report", refused=True)
+                    continue
+                file = tar.extractfile(member)
+                yield _from_bytes(member.name, file.read() if file else b"")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ArchiveError(f"{path} is no readable tar: {error}", hint="fetch it again") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Report]:
+    csv.field_size_limit(_CSV_FIELD_LIMIT)
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        rows = csv.reader(
+            (line.replace("\0", " ") for line in file), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+        )
+        try:
+            header = next(rows, None)
+            if header is None:
+                raise TableError(f"{path} is empty", hint="a CSV of reports has a row per report")
+            names = [name.strip().lower() for name in header]
+            if len(header) == 1 and names[0] not in (*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS):
+                # The chexpert-labeler's own input: one column, no header.
+                yield _row_report(0, {"report": header[0]})
+                names, first = ["report"], 1
+            else:
+                _needs_text(path, names)
+                first = 0
+            for number, row in enumerate(rows, first):
+                if row:
+                    yield _row_report(number, dict(zip(names, row, strict=False)))
+        except csv.Error as error:
+            raise TableError(f"{path}, line {rows.line_num}: {error}", hint="export the table again as CSV") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Report]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
+    wanted = {*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS, *_ID_COLUMNS, *_PATIENT_COLUMNS}
+    columns = [name for name in names if name.strip().lower() in wanted]
+    _needs_text(path, [name.strip().lower() for name in columns])
+    number = 0
+    batches = file.iter_batches(batch_size=4096, columns=columns)
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise TableError(
+                f"{path}, row {number}: no readable Parquet from here: {error}", hint="write it again"
+            ) from error
+        for row in rows:
+            yield _row_report(number, {name.strip().lower(): value for name, value in row.items()})
+            number += 1
+
+
+def _needs_text(path: Path, names: Sequence[str]) -> None:
+    if not any(name in (*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS) for name in names):
+        raise TableError(
+            f"{path} has no column of reports; its columns: {', '.join(names[:20])}",
+            hint=f"name one of them {', '.join(_TEXT_COLUMNS[:4])}, or findings and impression",
+        )
+
+
+def _row_report(number: int, row: dict[str, Any]) -> Report:
+    cell = {name: str(value) if value is not None else "" for name, value in row.items()}
+    text = next((cell[name] for name in _TEXT_COLUMNS if cell.get(name, "").strip()), "")
+    mimic: bool | None = None
+    if not text:
+        renamed = {_SECTION_COLUMNS.get(name, name): value for name, value in cell.items()}
+        text, mimic = _joined(renamed.get(name, "") for name in _PART_COLUMNS), False
+    key = next((cell[name] for name in _ID_COLUMNS if cell.get(name)), f"row-{number}")
+    patient = next((cell[name] for name in _PATIENT_COLUMNS if cell.get(name)), None)
+    study = next((cell[name] for name in _STUDY_COLUMNS if cell.get(name)), None)
+    sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return Report(key, text, patient, study, sha256, mimic)

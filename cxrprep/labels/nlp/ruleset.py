@@ -1,0 +1,259 @@
+"""The rule set: phrase tables and cues read from TOML, merged with a user's own, compiled once.
+
+A rule set has a digest over its files, so that a label table can say exactly which rules made it.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import operator
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.errors import ConfigError
+from cxrprep.labels.nlp.phrase_matcher import Lexicon, expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OBSERVATIONS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+"""The 14 published names in the order of the CheXpert release."""
+
+NO_FINDING = "No Finding"
+
+
+class Role(enum.StrEnum):
+    """What a phrase says of its observation when no cue stands near."""
+
+    FINDING = "finding"
+    APPEARANCE = "appearance"
+    STRUCTURE = "structure"
+    SIGN = "sign"
+    SUSPECT = "suspect"
+    IGNORED = "ignored"
+
+
+class Cue(enum.IntFlag):
+    """What a word does to the mentions around it. A word may do several things: "normal" opens a statement too."""
+
+    NEGATION = enum.auto()
+    NEGATION_AFTER = enum.auto()
+    UNCERTAINTY = enum.auto()
+    UNCERTAINTY_AFTER = enum.auto()
+    DOUBT = enum.auto()
+    DOUBT_AFTER = enum.auto()
+    STABLE = enum.auto()
+    NOT_NEGATION = enum.auto()
+    NORMAL = enum.auto()
+    ABNORMAL = enum.auto()
+    BORDERLINE = enum.auto()
+    STOP = enum.auto()
+    WITH = enum.auto()
+    OPENER = enum.auto()
+    VERB = enum.auto()
+    COPULA = enum.auto()
+    COMMA = enum.auto()
+    AND = enum.auto()
+    OR = enum.auto()
+    VERSUS = enum.auto()
+    LIST = enum.auto()
+    WEAK = enum.auto()
+    FIRM = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one phrase means: ``mentions`` pairs an observation's index with a role; ``cue`` is 0 for a mere mention."""
+
+    mentions: tuple[tuple[int, Role], ...] = ()
+    cue: int = 0
+    appearance: bool = field(init=False, default=False)
+    sign: bool = field(init=False, default=False)
+    structure: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        """Note which roles there are: sentences ask for them far more often than entries are made."""
+        roles = {role for _, role in self.mentions}
+        object.__setattr__(self, "appearance", Role.APPEARANCE in roles)
+        object.__setattr__(self, "sign", Role.SIGN in roles)
+        object.__setattr__(self, "structure", bool(roles & {Role.SIGN, Role.STRUCTURE}))
+
+    def joined(self, other: Entry) -> Entry:
+        """Both meanings at once."""
+        return Entry(tuple(dict.fromkeys((*self.mentions, *other.mentions))), self.cue | other.cue)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A compiled rule set. ``observations`` are all names, hidden ones last; ``digest`` is sha256 over its sources."""
+
+    observations: tuple[str, ...]
+    hidden: frozenset[str]
+    lexicon: Lexicon[Entry]
+    digest: str
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The observations that have a label: the published 14, then those that a user's vocabulary adds."""
+        return tuple(name for name in self.observations if name not in self.hidden)
+
+
+_TABLES = ("observations.toml", "cues.toml")
+_ROLES = {
+    "findings": Role.FINDING,
+    "appearances": Role.APPEARANCE,
+    "structures": Role.STRUCTURE,
+    "signs": Role.SIGN,
+    "suspects": Role.SUSPECT,
+    "ignored": Role.IGNORED,
+}
+
+
+@functools.cache
+def shipped_rules() -> Rules:
+    """The rule set that comes with the package."""
+    return build_rules(shipped_sources())
+
+
+def shipped_sources() -> list[tuple[str, str]]:
+    """``(name, text)`` of the phrase tables in the package."""
+    folder = resources.files("cxrprep.labels.nlp") / "data"
+    return [(name, (folder / name).read_text("utf-8")) for name in _TABLES]
+
+
+def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
+    """The rule set that TOML ``sources``, pairs of name and text, describe together. Raises ``ConfigError``."""
+    digest = hashlib.sha256()
+    observations: dict[str, None] = dict.fromkeys(OBSERVATIONS)
+    hidden: set[str] = set()
+    classes: dict[str, list[str]] = {}
+    found: list[tuple[str, str, list[str], str]] = []
+    cues: list[tuple[Cue, list[str], str]] = []
+    for name, text in sources:
+        digest.update(text.encode())
+        table = parse_source(name, text)
+        for label, members in table.get("classes", {}).items():
+            classes.setdefault(label, []).extend(members)
+        for block in table.get("observation", []):
+            label = _name(block, name)
+            observations.setdefault(label)
+            if block.get("hidden"):
+                hidden.add(label)
+            found += [(label, role, block.get(role, []), name) for role in _ROLES]
+        cues += [(_cue(block, name), block["phrases"], name) for block in table.get("cue", [])]
+    names = tuple(sorted(observations, key=lambda label: label in hidden))
+    lexicon: Lexicon[Entry] = Lexicon(classes)
+    entries: dict[tuple[str, ...], Entry] = {}
+    for label, role, phrases, name in found:
+        _collect(entries, phrases, Entry(((names.index(label), _ROLES[role]),)), name)
+    for cue, phrases, name in cues:
+        _collect(entries, phrases, Entry((), int(cue)), name)
+    prefixes = [form[0][:-1] for form in entries if len(form) == 1 and form[0].endswith("*")]
+    for form, entry in entries.items():
+        meaning = entry
+        if len(form) == 1:
+            # A word that is listed itself also means what a prefix of it means: "enlarged" and "enlarge*".
+            for prefix in prefixes:
+                if form[0].startswith(prefix) and form[0] != prefix + "*":
+                    meaning = meaning.joined(entries[(prefix + "*",)])
+        lexicon.node(form).value = _without_ignored(meaning)
+    return Rules(names, frozenset(hidden), lexicon, f"sha256:{digest.hexdigest()}")
+
+
+def _collect(entries: dict[tuple[str, ...], Entry], phrases: Iterable[str], entry: Entry, name: str) -> None:
+    for phrase in phrases:
+        try:
+            forms = expand(phrase)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
+        for form in forms:
+            entries[form] = entries[form].joined(entry) if form in entries else entry
+
+
+def _without_ignored(entry: Entry) -> Entry:
+    ignored = {index for index, role in entry.mentions if role is Role.IGNORED}
+    kept = tuple(pair for pair in entry.mentions if pair[0] not in ignored)
+    return Entry(kept, entry.cue)
+
+
+_KEYS: dict[str, dict[str, Any]] = {
+    "": {"classes": dict, "observation": list, "cue": list, "examples": list},
+    "[[observation]]": {"name": str, "hidden": bool, "examples": list, **dict.fromkeys(_ROLES, list)},
+    "[[cue]]": {"kind": (str, list), "phrases": list},
+}
+
+
+def parse_source(name: str, text: str) -> dict[str, Any]:
+    """The table that ``text`` is, with every key known and of its type. Raises ``ConfigError`` that names both."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
+    _check(table, "", name)
+    for label, members in table.get("classes", {}).items():
+        _check_texts(members, f"class {label}", name)
+    for kind in ("observation", "cue"):
+        for block in table.get(kind, []):
+            if not isinstance(block, dict):
+                raise ConfigError(f"{name}: {kind} is no table", hint=f"begin each with a line [[{kind}]]")
+            _check(block, f"[[{kind}]]", name)
+            for key, value in block.items():
+                if isinstance(value, list):
+                    _check_texts(value, f"[[{kind}]] {key}", name)
+    _check_texts(table.get("examples", []), "examples", name)
+    for block in table.get("cue", []):
+        if "phrases" not in block:
+            raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."]')
+    return table
+
+
+def _check(block: dict[str, Any], where: str, name: str) -> None:
+    known = _KEYS[where]
+    for key, value in block.items():
+        place = f"{name}: {where} {key}".replace("  ", " ")
+        if key not in known:
+            raise ConfigError(f"{place} is no known key", hint=f"known: {', '.join(known)}")
+        if not isinstance(value, known[key]):
+            raise ConfigError(f"{place} is of the wrong type", hint='lists are written as ["...", "..."]')
+
+
+def _check_texts(values: Any, where: str, name: str) -> None:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{name}: {where} is no list of texts", hint='write it as ["...", "..."]')
+
+
+def _name(block: dict[str, Any], name: str) -> str:
+    label = block.get("name")
+    if not isinstance(label, str) or not label.strip():
+        raise ConfigError(f"{name}: an [[observation]] has no name", hint='add name = "..."')
+    return label
+
+
+def _cue(block: dict[str, Any], name: str) -> Cue:
+    kind = block.get("kind", "")
+    try:
+        return functools.reduce(
+            operator.or_, (Cue[each.upper()] for each in ([kind] if isinstance(kind, str) else kind))
+        )
+    except (KeyError, AttributeError, TypeError):
+        known = ", ".join(cue.name.lower() for cue in Cue if cue.name)
+        raise ConfigError(f"{name}: {kind!r} is no kind of cue; known: {known}") from None

@@ -1,0 +1,120 @@
+"""The dataset card: what it is, under which terms, how many of what, and how it was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrprep.manifest.label_statistics import SplitNumbers, numbers
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import read_footer
+from cxrprep.vocabulary import VOCABULARIES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.manifest.load import Dataset
+
+_COUNTED: Final = ("split", "study_id", "patient_id")
+CARD_NAME: Final = "README.md"
+# Mean, standard deviation, and the number of images that they are of.
+Moments = tuple[float, float, int]
+
+
+def write_card(
+    dataset: Dataset, spec: DatasetSpec | None, *, moments: dict[str, Moments] | None = None, front: str = ""
+) -> str:
+    """The card in Markdown; ``front`` is YAML for its head (``load_dataset`` reads some there).
+
+    ``moments`` gives mean and standard deviation of the pixels by split. No times: the same manifest, the same card.
+    """
+    parts = [f"---\n{front}---\n"] if front else []
+    title = spec.title if spec is not None else "Images without a catalog entry"
+    parts.append(f"# {title}\n")
+    if spec is not None:
+        parts.append(f"{spec.summary}\n")
+        parts.append(
+            f"Release {dataset.made_from.get('release', '')}, {len(dataset):,} images here. <{spec.homepage}>\n"
+        )
+    splits = numbers(dataset)
+    parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
+    if spec is not None and spec.vocabulary in VOCABULARIES:
+        parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
+    parts.append(_making(dataset))
+    if spec is not None:
+        terms = f"{spec.licence.name}" + (f", <{spec.licence.url}>" if spec.licence.url else "")
+        parts.append(f"## Licence\n\n{terms}\n\n{spec.licence.agreement}\n")
+        parts.append(f"## Citation\n\n{spec.citation}\n\n```bibtex\n{spec.bibtex.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
+    """Write the card of the manifest at ``path`` as ``README.md`` beside it; the pixels are not looked at.
+
+    Of the manifest those columns are read that are counted, group by group: the whole of a large one takes some hundred
+    MiB. Raises ``StorageError`` when the disk refuses.
+    """
+    from cxrprep.manifest.load import Dataset, known_observations
+
+    file = pq.ParquetFile(path)
+    columns = [*_COUNTED, *(name for name in file.schema_arrow.names if name.startswith("label_"))]
+    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    batches = file.iter_batches(columns=columns, use_threads=False)
+    table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
+    dataset = Dataset(path.parent.parent, table, observations=known_observations(table), made_from=read_footer(path))
+    text = write_card(dataset, spec)
+    replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> str:
+    header, rule = "| split | images | studies | patients |", "|---|---|---|---|"
+    if moments:
+        header, rule = f"{header} mean | standard deviation |", f"{rule}---|---|"
+    lines = ["## Splits\n", header, rule]
+    for part in splits:
+        line = f"| {part.name or 'none'} | {part.images:,} | {part.studies:,} | {part.patients:,} |"
+        if moments:
+            found = moments.get(part.name)
+            line += f" {found[0]:.4f} | {found[1]:.4f} |" if found else " - | - |"
+        lines.append(line)
+    if moments:
+        read = ", ".join(f"{name or 'none'} {found[2]:,}" for name, found in sorted(moments.items()))
+        lines.append(f"\nMean and standard deviation of pixel values from 0 to 1, over images drawn by a hash: {read}.")
+    else:
+        lines.append("\nMean and standard deviation of the pixels stand in the card of an export.")
+    return "\n".join(lines) + "\n"
+
+
+def _labels(part: SplitNumbers) -> str:
+    lines = [
+        f"### Labels of {part.name or 'images without a split'}\n",
+        "| observation | positive (1) | negative (0) | uncertain (-1) | null | positive weight |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label in part.labels:
+        weight = "-" if label.positive_weight is None else f"{label.positive_weight:.3f}"
+        counts = f"{label.positive:,} | {label.negative:,} | {label.uncertain:,} | {label.blank:,}"
+        lines.append(f"| {label.name} | {counts} | {weight} |")
+    lines.append("\nPositive weight: negatives over positives.")
+    return "\n".join(lines) + "\n"
+
+
+def _making(dataset: Dataset) -> str:
+    made: dict[str, Any] = dataset.made_from
+    lines = ["## How it was made\n", f"- tool: {made.get('tool', '')}"]
+    if made.get("label_source"):
+        lines.append(f"- label source: {made['label_source']}")
+    lines += [f"- table: {table['name']}, {table['digest']}" for table in made.get("tables") or []]
+    if made.get("files"):
+        lines.append(f"- files: {made['files']}")
+    if made.get("recipe"):
+        lines.append(f"- recipe: {made['recipe']}, fingerprint {made['fingerprint']}")
+    if made.get("split"):
+        lines.append(f"- split: {made['split']}")
+    policy = made.get("policy") or dataset.policy.describe()
+    lines.append(f"- uncertain labels: {policy['uncertain']}; blanks: {policy['blank']}; derived: {policy['derive']}")
+    lines += [f"- {name}: uncertain {p['uncertain']}, blanks {p['blank']}" for name, p in policy["per"].items()]
+    return "\n".join(lines) + "\n"

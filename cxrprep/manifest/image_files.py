@@ -1,0 +1,187 @@
+"""Which image files a folder holds: the folder is listed, and the record says what it knows of each file.
+
+The record alone would name files that somebody removed since, and leave out those that somebody put there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import StorageError, UsageError
+from cxrprep.events import Note
+from cxrprep.labels.columns import projection_of
+from cxrprep.model import Digest
+from cxrprep.schemas import CATEGORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.events import Sink
+
+_LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
+_IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view")])
+# As many paths are objects of Python at once: all of them would take more room than the tables.
+_PART: Final = 16_384
+# What cxrprep itself puts beside a release.
+_OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """The image files of a release that are here: one per image, with the ids that its path states.
+
+    ``second_copies`` counts further files of the same image, ``foreign`` image files that are not of the release.
+    """
+
+    path: pa.Array
+    size: pa.Array
+    digest: pa.Array
+    image: pa.Array
+    study: pa.Array
+    patient: pa.Array
+    view: pa.Array
+    projection: pa.Array
+    second_copies: int = 0
+    foreign: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The number of images."""
+        return len(self.path)
+
+
+def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
+    parts = [_LISTED.empty_table()]
+    walk = ((path, size, None) for path, size in _walk(str(root), "") if path.lower().endswith(suffixes))
+    try:
+        while some := list(itertools.islice(walk, _PART)):
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), _LISTED, strict=True)]
+            parts.append(pa.table(columns, schema=_LISTED))
+    except OSError as error:
+        raise StorageError(
+            f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
+        ) from error
+    return pa.concat_tables(parts)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if prefix or entry.name not in _OURS:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
+
+
+def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
+    """``listed`` with the digests of the record; of a file that has another size now, none is known."""
+    place = pc.index_in(listed.column("path"), value_set=files.column("path").combine_chunks())
+    digest = files.column("digest").take(place)
+    same = pc.equal(files.column("size").take(place), listed.column("size"))
+    known = pc.if_else(same, digest, pa.scalar(None, pa.string()))
+    return listed.set_column(2, "digest", known)
+
+
+def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
+    """What the record says of images that were here and were used up."""
+    gone = pc.equal(files.column("state").cast(pa.string()), "discarded")
+    lowered = pc.utf8_lower(files.column("path"))
+    named = [pc.ends_with(lowered, suffix) for suffix in suffixes]
+    return files.select(["path", "size", "digest"]).filter(pc.and_(gone, functools.reduce(pc.or_, named)))
+
+
+def digest_of_files(files: pa.Table) -> Digest:
+    """A digest of what the record says is here: paths, sizes and digests, whenever and in whatever order they came."""
+    here = pc.equal(files.column("state").cast(pa.string()), "here")
+    table = files.select(["path", "size", "digest"]).filter(here).sort_by("path")
+    hasher = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=_PART):
+        for path, size, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
+    return Digest("sha256", hasher.hexdigest())
+
+
+def image_files(
+    spec: DatasetSpec,
+    root: Path,
+    files: pa.Table | None,
+    *,
+    release: str,
+    discarded: bool = False,
+    on_event: Sink,
+) -> ImageFiles:
+    """The image files of the folder, with the digests that the record ``files`` knows; ``discarded`` ones on request.
+
+    An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
+    suffixes = spec.images.suffixes
+    table = _listed(root, suffixes)
+    if files is not None:
+        table = _with_digests(table, files)
+        if discarded:
+            table = pa.concat_tables([table, _discarded(files, suffixes).cast(table.schema)])
+    table = table.sort_by("path").combine_chunks()
+    ids = _ids(table.column("path"), spec.layout(release))
+    ours = pc.is_valid(ids.column("image"))
+    rows = _best(table.column("path"), ids.column("image"), suffixes)
+    foreign = table.column("path").filter(pc.invert(ours))
+    second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
+    for found, what in (
+        (second, "show images that another file shows already"),
+        (foreign, "are no images of the release"),
+    ):
+        if len(found):
+            on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))
+    taken, ids = table.take(rows), ids.take(rows)
+    view = ids.column("view").combine_chunks().dictionary_encode().cast(CATEGORY)
+    return ImageFiles(
+        **{name: taken.column(name).combine_chunks() for name in ("path", "size", "digest")},
+        **{name: ids.column(name).combine_chunks() for name in ("image", "study", "patient")},
+        view=view,
+        projection=projection_of(view),
+        second_copies=len(second),
+        foreign=len(foreign),
+    )
+
+
+def _ids(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:
+    """What each path says of its image; null where it shows none of the release."""
+    parts = [_IDS.empty_table()]
+    for start in range(0, len(paths), _PART):
+        held = [layout.parse(path) for path in paths.slice(start, _PART).to_pylist()]
+        columns = [[None if i is None else getattr(i, name) for i in held] for name in _IDS.names]
+        parts.append(pa.table([pa.array(c, pa.string()) for c in columns], schema=_IDS))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _best(paths: pa.ChunkedArray, images: pa.ChunkedArray, suffixes: tuple[str, ...]) -> pa.Array:
+    """The rows to take, one for each image: the first by the order of the suffixes, then of the paths."""
+    rows = pc.indices_nonzero(pc.is_valid(images)).cast(pa.int64())
+    if pc.count_distinct(images).as_py() == len(rows):
+        return rows
+    rank = pa.array([len(suffixes)] * len(paths), pa.int64())
+    lowered = pc.utf8_lower(paths)
+    for number, suffix in reversed(list(enumerate(suffixes))):
+        rank = pc.if_else(pc.ends_with(lowered, suffix), number, rank)
+    table = pa.table({"image": images.take(rows), "rank": rank.take(rows), "row": rows})
+    table = table.sort_by([("rank", "ascending"), ("row", "ascending")])
+    first = table.group_by("image", use_threads=False).aggregate([("row", "first")])
+    return first.column("row_first").combine_chunks()
+
+
+def _at(rows: pa.Array, count: int) -> pa.Array:
+    return pc.is_in(pa.array(range(count), pa.int64()), value_set=rows)

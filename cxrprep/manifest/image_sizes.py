@@ -1,0 +1,120 @@
+"""Width, height and mode of image files, measured once; spacing and boxes in the file's own pixels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.events import Note
+from cxrprep.labels.columns import categories, positions
+from cxrprep.schemas import BOX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Sink
+
+Measure = Callable[[Sequence["Path"]], Iterable[tuple[int, int, str] | None]]
+"""Width, height and mode of each file, in order; ``None`` for a file whose header cannot be read."""
+
+_KEYS: Final = ("path", "bytes", "digest")
+_SIZES: Final = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("source_mode", pa.string())])
+_MEASURED: Final = tuple(_SIZES.names)
+# Files that are measured before the next paths are made.
+_PART: Final = 8192
+
+
+def _remembered(images: pa.Table, earlier: Path) -> pa.Table:
+    """Width, height and mode for each row of ``images`` whose file an earlier manifest shows by size and digest."""
+    table = pa.table({name: pa.nulls(0, images.schema.field(name).type) for name in (*_KEYS, *_MEASURED)})
+    if earlier.exists():
+        # A manifest of another make: measuring again costs time only.
+        with contextlib.suppress(OSError, KeyError, ValueError, pa.ArrowException):
+            table = pq.read_table(earlier, columns=table.column_names).cast(table.schema)
+    place = positions(images.column("path"), table.column("path").combine_chunks())
+    held = table.drop_columns(["path"]).take(place)
+    same = [pc.equal(held.column(name), images.column(name)) for name in ("bytes", "digest")]
+    known = pc.fill_null(pc.and_(*same), fill_value=False)
+    nothing = {name: pa.scalar(None, held.column(name).type) for name in _MEASURED}
+    return pa.table({name: pc.if_else(known, held.column(name), nothing[name]) for name in _MEASURED})
+
+
+def add_sizes(
+    spec: DatasetSpec, images: pa.Table, *, root: Path, earlier: Path, measure: Measure | None, on_event: Sink
+) -> pa.Table:
+    """``images`` with width, height and source_mode, spacing in mm, and boxes in the pixels of the file itself."""
+    known = _remembered(images, earlier)
+    if measure is None and known.column("width").null_count == images.num_rows:
+        return images
+    width, height, mode = (known.column(name).combine_chunks() for name in _MEASURED)
+    if measure is not None:
+        new = pc.is_null(width)
+        found = _measured(images.column("path").filter(new), root, measure, on_event)
+        width, height, mode = (
+            pc.replace_with_mask(held.cast(column.type), new, column.combine_chunks())
+            for held, column in zip((width, height, mode), found.columns, strict=True)
+        )
+    images = _set(images, "width", width)
+    images = _set(images, "height", height)
+    images = _set(images, "source_mode", categories(mode))
+    for axis, own, original in (("x", width, "orig_width"), ("y", height, "orig_height")):
+        scale = pc.divide(images.column(original).cast(pa.float64()), own.cast(pa.float64()))
+        spacing = pc.multiply(images.column("pixel_spacing_mm").cast(pa.float64()), scale)
+        images = _set(images, f"spacing_{axis}_mm", spacing.cast(pa.float32()))
+    return _scale_boxes(spec, images, width, height, on_event)
+
+
+def _measured(paths: pa.ChunkedArray, root: Path, measure: Measure, on_event: Sink) -> pa.Table:
+    parts = []
+    unread = 0
+    first = ""
+    for start in range(0, len(paths), _PART):
+        named = paths.slice(start, _PART).to_pylist()
+        sizes = list(measure([root / path for path in named]))
+        # One that was discarded on purpose is no surprise.
+        missing = [path for path, size in zip(named, sizes, strict=True) if size is None and (root / path).exists()]
+        unread += len(missing)
+        first = first or (missing[0] if missing else "")
+        columns = zip(*(size or (None, None, None) for size in sizes), strict=True)
+        parts.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, _SIZES, strict=True)], schema=_SIZES))
+    if unread:
+        message = f"images that cannot be measured: {unread:,}; their width and height are null; the first: {first}"
+        on_event(Note("manifest", message, "warning", first))
+    return pa.concat_tables(parts).combine_chunks() if parts else _SIZES.empty_table()
+
+
+def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), values)
+
+
+def _scale_boxes(spec: DatasetSpec, images: pa.Table, width: pa.Array, height: pa.Array, on_event: Sink) -> pa.Table:
+    """Boxes are published in the pixels of the released size; a resized copy gets them in its own."""
+    if spec.images.width is None or spec.images.height is None:
+        return images
+    boxes = images.column("boxes").combine_chunks()
+    other = pc.and_(
+        pc.is_valid(boxes), pc.or_(pc.not_equal(width, spec.images.width), pc.not_equal(height, spec.images.height))
+    )
+    if not pc.any(other).as_py():
+        return images
+    scaled = []
+    for held, w, h, change in zip(
+        boxes.to_pylist(), width.to_pylist(), height.to_pylist(), other.to_pylist(), strict=True
+    ):
+        if not change:
+            scaled.append(held)
+            continue
+        fx, fy = w / spec.images.width, h / spec.images.height
+        scaled.append([{**b, "x": b["x"] * fx, "y": b["y"] * fy, "w": b["w"] * fx, "h": b["h"] * fy} for b in held])
+    count = int(pc.sum(other).as_py())
+    on_event(
+        Note("manifest", f"{count:,} images are not of the released size: their boxes are scaled with them", "info")
+    )
+    return _set(images, "boxes", pa.array(scaled, pa.list_(BOX)))

@@ -1,0 +1,99 @@
+"""Which row of ``labels.parquet`` labels an image, and a manifest with the labels of another source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.columns import count_true, positions
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.schemas import LABELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ORIGIN: Final = ("label_source", "table_name", "table_digest", "labels_raw")
+"""The columns that say whose labels a row has."""
+LABEL_COLUMNS: Final = tuple(name for name in LABELS.names if name.startswith("label_") and name != "label_source")
+
+
+def stated_sources(text: str) -> tuple[str, ...]:
+    """The label sources that ``"radiologist,chexpert-labeler"`` names, the preferred one first."""
+    return tuple(source.strip() for source in text.split(",") if source.strip())
+
+
+def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Each distinct key of ``keys`` with its first row of ``rows``."""
+    table = pa.table({"key": keys, "row": rows}).group_by("key", use_threads=False).aggregate([("row", "min")])
+    return table.column("key").combine_chunks(), table.column("row_min").combine_chunks()
+
+
+def rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.Array:
+    """For each key the first row of the table that has it (and whose ``mask`` is true); null where there is none."""
+    rows = pa.array(range(len(table_keys)), pa.int64()) if mask is None else pc.indices_nonzero(mask).cast(pa.int64())
+    held = table_keys if mask is None else table_keys.filter(mask)
+    valid = pc.is_valid(held)
+    distinct, first = _first_rows(held.filter(valid), rows.filter(valid))
+    return first.take(positions(keys, distinct))
+
+
+def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
+    """For each image the row of ``labels`` of the first source that has one for it or for its study, else null."""
+    image_keys = labels.column("image_id").combine_chunks()
+    study_keys = labels.column("study_id").combine_chunks()
+    source = labels.column("label_source").combine_chunks().cast(pa.string())
+    chosen = pa.nulls(len(images), pa.int64())
+    for name in sources:
+        of_source = pc.equal(source, name)
+        chosen = pc.coalesce(chosen, rows_for(images, image_keys, of_source))
+        # A table of studies carries its labels to all images of the study.
+        of_studies = pc.and_(of_source, pc.is_null(image_keys))
+        if count_true(of_studies):
+            chosen = pc.coalesce(chosen, rows_for(studies, study_keys, of_studies))
+    return chosen
+
+
+def check_sources(folder: Path, text: str) -> None:
+    """Raise ``UsageError`` that lists the sources when ``labels.parquet`` of a folder has none that ``text`` names."""
+    path = folder / LABELS_NAME
+    if path.is_file():
+        try:
+            labels = pq.read_table(path, columns=["label_source"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+        _check(labels, stated_sources(text), path)
+
+
+def _check(labels: pa.Table, sources: tuple[str, ...], path: Path) -> None:
+    known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
+    if not known & set(sources):
+        raise UsageError(
+            f"no labels of {', '.join(sources)} are in {path}",
+            hint=f"label sources there: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...]) -> pa.Table:
+    """``images`` with the labels of ``sources``, from the first ``labels.parquet`` that is in one of ``folders``.
+
+    Raises ``TableError`` when there is none, ``UsageError`` that lists the sources when none of ``sources`` is in it.
+    """
+    path = next((folder / LABELS_NAME for folder in folders if (folder / LABELS_NAME).is_file()), None)
+    if path is None:
+        raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
+    try:
+        labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS]).combine_chunks()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    _check(labels, sources, path)
+    image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
+    chosen = rows_of_sources(image_ids, study_ids, labels, sources)
+    for name in (*ORIGIN, *LABEL_COLUMNS):
+        index = images.schema.get_field_index(name)
+        values = labels.column(name).combine_chunks().take(chosen)
+        images = images.set_column(index, images.schema.field(index), values.cast(images.schema.field(index).type))
+    return images

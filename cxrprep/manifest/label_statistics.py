@@ -1,0 +1,260 @@
+"""What a manifest amounts to, by split: images, patients, prevalence and positive weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.vocabulary import OBSERVATIONS, published_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cxrprep.manifest.load import Dataset
+
+
+COLUMNS: Final = (
+    "image_id", "patient_id", "study_id", "split", "path", "bytes", "width", "height", "source_mode", "orig_width",
+    "orig_height", "view", "projection", "sex", "age_years", "age_flag", "label_source", "table_name", "table_digest",
+)  # fmt: skip
+
+
+_AGES: Final = range(0, 100, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Prevalence:
+    """How one observation is distributed over the images: every value apart, nothing folded into another.
+
+    ``patients`` counts those with at least one positive image. ``share`` is positives in percent of all images,
+    ``stated`` of those that are 1 or 0; ``None`` where there is nothing to divide by.
+    """
+
+    stem: str
+    name: str
+    positive: int
+    negative: int
+    uncertain: int
+    blank: int
+    patients: int
+
+    @property
+    def positive_weight(self) -> float | None:
+        """Negatives over positives, as ``BCEWithLogitsLoss(pos_weight=...)`` takes it; ``None`` without positives."""
+        return self.negative / self.positive if self.positive else None
+
+    @property
+    def share(self) -> float | None:
+        """Positives in percent of all images."""
+        total = self.positive + self.negative + self.uncertain + self.blank
+        return 100 * self.positive / total if total else None
+
+    @property
+    def stated(self) -> float | None:
+        """Positives in percent of the images that are 1 or 0."""
+        total = self.positive + self.negative
+        return 100 * self.positive / total if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """``percent[i][j]``: of the images positive for row ``i``, how many are positive for column ``j`` too."""
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    def percent(self, row: int, column: int) -> float | None:
+        """The share in percent; ``None`` where the row has no positive image."""
+        total = self.counts[row][row]
+        return 100 * self.counts[row][column] / total if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Patients whose images lie in more than one split; ``patients`` are the first of them with their splits."""
+
+    count: int
+    patients: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The manifest's columns that the page needs, and its footer.
+
+    Raises ``UsageError`` when there is no manifest, ``TableError`` when it is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"there is no manifest {path}", hint="run: cxrprep extract-labels ROOT, or cxrprep manifest ROOT"
+        )
+    try:
+        file = pq.ParquetFile(path)
+        names = [n for n in file.schema_arrow.names if n in COLUMNS or n.removeprefix("label_") in OBSERVATIONS]
+        table = file.read(columns=names)
+        footer = json.loads((file.schema_arrow.metadata or {}).get(b"cxrprep", b"{}"))
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
+    return table, footer
+
+
+def row_count(path: Path) -> int:
+    """Rows of a Parquet file, from its footer. Raises ``TableError`` for a damaged one."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run the command that makes it again") from error
+
+
+def distinct(table: pa.Table, name: str) -> int:
+    """How many different values a column has; null is none."""
+    return int(pc.count_distinct(table[name], mode="only_valid").as_py())
+
+
+def value_counts(table: pa.Table, name: str) -> list[tuple[str | None, int]]:
+    """The values of a column with how often each occurs, the most frequent first, null among them."""
+    column = table[name].cast(pa.string())
+    found = [(item["values"], item["counts"]) for item in pc.value_counts(column).to_pylist()]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0] or ""))
+
+
+def prevalence(table: pa.Table, stems: Iterable[str] = OBSERVATIONS, *, empty: bool = False) -> list[Prevalence]:
+    """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
+    found = []
+    for stem in stems:
+        column = table[f"label_{stem}"] if f"label_{stem}" in table.column_names else None
+        if column is None or (column.null_count == len(column) and not empty):
+            continue
+        counts = {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
+        patients = table["patient_id"].filter(pc.fill_null(pc.equal(column, 1), fill_value=False))
+        found.append(
+            Prevalence(
+                stem,
+                published_name(stem),
+                positive=counts.get(1, 0),
+                negative=counts.get(0, 0),
+                uncertain=counts.get(-1, 0),
+                blank=counts.get(None, 0),
+                patients=int(pc.count_distinct(patients).as_py()),
+            )
+        )
+    return found
+
+
+def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
+    """How often two observations are positive on the same image."""
+    import numpy as np
+
+    chosen = [row for row in rows if row.positive and row.stem != "no_finding"]
+    columns = [pc.fill_null(pc.equal(table[f"label_{row.stem}"], 1), fill_value=False).to_numpy() for row in chosen]
+    if not columns:
+        return Together((), ())
+    matrix = np.stack(columns).astype(np.int64)
+    counts = matrix @ matrix.T
+    return Together(tuple(row.name for row in chosen), tuple(tuple(int(c) for c in line) for line in counts))
+
+
+def ages(table: pa.Table) -> list[tuple[str, dict[str, int]]]:
+    """Images by age in classes of five years and by sex (``F``, ``M``, ``unknown``); the last class is 95 and over."""
+    known = table.filter(pc.is_valid(table["age_years"])).select(["age_years", "sex"])
+    bins: list[tuple[str, dict[str, int]]] = [(f"{low}", {"F": 0, "M": 0, "unknown": 0}) for low in _AGES]
+    classes = pc.cast(pc.floor(pc.divide(known["age_years"], 5.0)), pa.int32())
+    grouped = pa.table({"bin": classes, "sex": known["sex"].cast(pa.string())}).group_by(["bin", "sex"])
+    for item in grouped.aggregate([([], "count_all")]).to_pylist():
+        place = min(max(item["bin"], 0), len(bins) - 1)
+        sex = item["sex"] if item["sex"] in ("F", "M") else "unknown"
+        bins[place][1][sex] += item["count_all"]
+    last = max((index for index, (_, sexes) in enumerate(bins) if any(sexes.values())), default=-1)
+    return bins[: last + 1]
+
+
+def leak(table: pa.Table, limit: int = 10) -> Leak:
+    """Patients in more than one split: what makes a test result too good."""
+    known = table.filter(pc.is_valid(table["split"])).select(["patient_id", "split"])
+    pairs = pa.table({"patient": known["patient_id"], "split": known["split"].cast(pa.string())})
+    unique = pairs.group_by(["patient", "split"]).aggregate([])
+    counts = unique.group_by("patient").aggregate([("split", "count"), ("split", "list")])
+    leaking = counts.filter(pc.greater(counts["split_count"], 1)).sort_by("patient")
+    first = leaking.slice(0, limit).to_pylist()
+    return Leak(leaking.num_rows, tuple((item["patient"], tuple(sorted(item["split_list"]))) for item in first))
+
+
+def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
+    """Split, images, studies and patients, in the order train, train_val, validate, test, then null."""
+    order = ("train", "train_val", "validate", "test")
+    plain = table.select(["patient_id", "study_id"]).append_column("split", table["split"].cast(pa.string()))
+    grouped = plain.group_by("split").aggregate(
+        [("study_id", "count"), ("study_id", "count_distinct"), ("patient_id", "count_distinct")]
+    )
+    rows = [
+        (item["split"], item["study_id_count"], item["study_id_count_distinct"], item["patient_id_count_distinct"])
+        for item in grouped.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0] or "~"))
+
+
+def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tuple[str, int]]:
+    """``"1024 x 1024"`` with how many images have it, the most frequent first; the rest as one line."""
+    known = table.select([width, height]).filter(pc.is_valid(table[width]))
+    grouped = known.group_by([width, height]).aggregate([([], "count_all")]).to_pylist()
+    ranked = sorted(grouped, key=lambda item: (-item["count_all"], item[width], item[height]))
+    found = [(f"{item[width]:,} x {item[height]:,}", item["count_all"]) for item in ranked[:limit]]
+    rest = sum(item["count_all"] for item in ranked[limit:])
+    return [*found, (f"{len(ranked) - limit:,} other sizes", rest)] if rest else found
+
+
+def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
+    """A histogram of one side of the images in at most 20 classes of equal width; empty when all are the same."""
+    column = pc.drop_null(table[name])
+    if not len(column):
+        return []
+    low, high = pc.min(column).as_py(), pc.max(column).as_py()
+    if low == high:
+        return []
+    step = max(-(-(high - low + 1) // 20), 1)
+    step = -(-step // 50) * 50 if step > 10 else step
+    start = low // step * step
+    places = pc.divide(pc.subtract(column, start), step).to_pylist()
+    counts = [0] * (max(places) + 1)
+    for place in places:
+        counts[place] += 1
+    return [(f"{start + index * step:,}", count) for index, count in enumerate(counts)]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitNumbers:
+    """One split; ``name`` is empty for images without one."""
+
+    name: str
+    images: int
+    studies: int
+    patients: int
+    labels: tuple[Prevalence, ...]
+
+
+def numbers(dataset: Dataset) -> tuple[SplitNumbers, ...]:
+    """Every split that has images, those without a split last; labels as the policy leaves them."""
+    table = dataset.to_arrow()
+    split = table.column("split").cast(pa.string())
+    found = []
+    for name in (*dataset.splits, ""):
+        part = table.filter(pc.equal(split, name) if name else pc.is_null(split))
+        if part.num_rows:
+            found.append(
+                SplitNumbers(
+                    name,
+                    part.num_rows,
+                    int(pc.count_distinct(part.column("study_id")).as_py()),
+                    int(pc.count_distinct(part.column("patient_id")).as_py()),
+                    tuple(prevalence(part, dataset.observations, empty=True)),
+                )
+            )
+    return tuple(found)

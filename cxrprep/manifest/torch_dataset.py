@@ -1,0 +1,61 @@
+"""The manifest as a torch data set; imported only when one is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from cxrprep.manifest.pixel_statistics import grey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+def _matrix(table: pa.Table) -> NDArray[np.float32]:
+    columns = [np.asarray(column.fill_null(0).to_numpy(), dtype=np.float32) for column in table.columns]
+    return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0), np.float32)
+
+
+class Images(TorchDataset[dict[str, Any]]):
+    """Images with labels and masks, as ``Dataset.torch`` describes; safe to hand to workers."""
+
+    def __init__(
+        self,
+        *,
+        observations: tuple[str, ...],
+        paths: Sequence[Path],
+        rows: pa.Table,
+        labels: pa.Table,
+        mask: pa.Table,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """``rows`` has the ids, ``labels`` and ``mask`` a column per observation; all in the order of ``paths``."""
+        self.observations = observations
+        self._paths = [str(path) for path in paths]
+        self._labels = _matrix(labels)
+        self._mask = _matrix(mask)
+        self._ids = rows.column("image_id").to_pylist()
+        self._patients = rows.column("patient_id").to_pylist()
+        self._transform = transform
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One image with its labels. Raises ``ImageError`` for a file that cannot be decoded."""
+        image = torch.from_numpy(grey(self._paths[index])).unsqueeze(0)
+        return {
+            "image": image if self._transform is None else self._transform(image),
+            "labels": torch.from_numpy(self._labels[index]),
+            "mask": torch.from_numpy(self._mask[index]),
+            "image_id": self._ids[index],
+            "patient_id": self._patients[index],
+        }

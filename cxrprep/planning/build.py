@@ -1,0 +1,390 @@
+"""Listing x selection x local state -> plan. Pure: what is on the disk comes in through ``Holdings``."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from cxrprep.checksum_files import NAMES as SUMS_NAMES
+from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
+from cxrprep.model import Digest, RemoteFile, Selection
+from cxrprep.planning.plan import CHANGED, Action, Item, Plan
+from cxrprep.selection.filters import Choice, draw, report_of
+from cxrprep.storage.paths import is_archive, safe_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from cxrprep.datasets.catalog import PublishedFile
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.model import ImageId
+
+_NAMES_SHOWN: Final = 20
+
+
+class Held(NamedTuple):
+    """A row of the record, as plain values."""
+
+    path: str
+    size: int
+    digest: str | None
+    validator: str | None
+    discarded: bool
+    archive: str | None
+
+
+class Holdings(Protocol):
+    """What is here: the record, the disk, and the partial files."""
+
+    same_mirror: bool
+    """Whether the record's validators come from the mirror that is asked now."""
+
+    def rows(self) -> Iterator[Held]:
+        """The record, sorted by path."""
+        ...
+
+    def size_of(self, path: str) -> int | None:
+        """Bytes of the file at this release path; ``None`` when there is none."""
+        ...
+
+    def partial(self, path: str) -> int | None:
+        """Bytes of a partial file that may be continued; ``None`` when there is none."""
+        ...
+
+    def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
+        """Release path and size of every file that the archive was seen to hold; ``None`` when it was never read."""
+        ...
+
+
+def make_plan(
+    listing: Iterable[RemoteFile],
+    layout: Layout,
+    *,
+    dataset: str,
+    release: str,
+    holdings: Holdings,
+    mirror: str = "",
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+    images: frozenset[str] | None = None,
+    published: Mapping[str, PublishedFile] | None = None,
+    excused: frozenset[str] = frozenset(),
+    unpack: Callable[[str], bool] = is_archive,
+    in_place: bool = False,
+) -> Plan:
+    """The plan for a mirror's ``listing``: each file that belongs to the release and is wanted, with its action.
+
+    ``images`` is the tables' answer to a selection by split, view or label. ``published`` adds the sizes and digests
+    that the publisher states and the listing does not, by release path. ``excused`` files are known to differ from
+    what is published, so their digest is not asked for. ``unpack`` says which release paths are archives to be
+    unpacked. ``in_place`` adopts the files where they lie, archives as they are.
+
+    Raises ``NothingSelectedError`` when the selection wants nothing, ``UsageError`` when it draws from archives
+    although the tables were not asked which images there are.
+    """
+    choice = Choice(selection, images)
+    found = _Sorted(
+        choice, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
+    )
+    with _uncollected():
+        for file in listing:
+            found.take(file)
+        found.settle(selection, images)
+        if (not found.tables and not found.images) or found.misses(images):
+            _nothing(found, selection)
+        tables = sorted(found.tables, key=attrgetter("dest"))
+        chosen = sorted(found.images, key=attrgetter("dest"))
+        archives = [item for item in tables if item.archive]
+        plain = [item for item in tables if not item.archive]
+        _decide(plain, holdings)
+        _decide(chosen, holdings)
+        if in_place:
+            # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
+            _decide(archives, holdings)
+            for item in archives:
+                item.archive = False
+            for item in (*plain, *archives, *chosen):
+                if item.action is Action.REFETCH:
+                    # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
+                    item.action, item.reason = Action.KEEP, CHANGED
+        else:
+            _decide_archives(archives, holdings, _member_wanted(choice, layout))
+    return Plan(
+        dataset=dataset,
+        release=release,
+        mirror=mirror,
+        items=[*plain, *found.impossible, *archives, *chosen],
+        selection=selection,
+        images=images,
+        passed_over=found.passed_over,
+        foreign=found.foreign,
+        foreign_names=tuple(found.foreign_names),
+        # What is in archives, and whose, is not known before they are here.
+        unmet=() if archives else tuple(choice.unmet(selection)),
+        in_place=in_place,
+    )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: a plan has none, and looking through 400,000 items again and again takes time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class _Sorted:
+    """The listing sorted into tables (with archives), images, and what is left out."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        layout: Layout,
+        release: str,
+        *,
+        published: Mapping[str, PublishedFile],
+        excused: frozenset[str],
+        unpack: Callable[[str], bool],
+        in_place: bool,
+    ) -> None:
+        self._choice = choice
+        self._layout = layout
+        self._release = release
+        self._published = published
+        self._excused = excused
+        self._unpack = unpack
+        self._in_place = in_place
+        self._seen: dict[str, Item] = {}
+        self._reports: list[tuple[Item, str, str]] = []
+        self.tables: list[Item] = []
+        self.images: list[Item] = []
+        self.impossible: list[Item] = []
+        self.passed_over = 0
+        self._unwanted_images = 0
+        self.foreign = 0
+        self.foreign_names: list[str] = []
+
+    def take(self, file: RemoteFile) -> None:
+        """Sort one file of the listing in."""
+        try:
+            dest = self._layout.place(safe_path(file.key), release=self._release)
+            if dest is not None and dest != file.key:
+                safe_path(dest)
+        except UnsafePathError:
+            dest = None
+        if dest is None:
+            if file.key.rpartition("/")[2] in SUMS_NAMES:
+                # The mirror's list of what it has: it describes the release, and is no stray file.
+                return
+            self.foreign += 1
+            if len(self.foreign_names) < _NAMES_SHOWN:
+                self.foreign_names.append(file.key)
+            return
+        if self._in_place:
+            dest = file.key
+        elif dest == file.key:
+            # One string for both: a plan has hundreds of thousands of them.
+            dest = file.key
+        twin = self._seen.get(dest)
+        if twin is not None:
+            self._second(twin, file, dest)
+            return
+        shown = self._layout.shows_image(file.key)
+        image = self._layout.parse(file.key) if shown and self._choice.by_image else None
+        if not self._choice.wants(dest, image):
+            self.passed_over += 1
+            self._unwanted_images += shown
+            return
+        item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
+        self._seen[dest] = item
+        if shown:
+            self.images.append(item)
+            return
+        report = report_of(dest)
+        if report is not None:
+            self._reports.append((item, *report))
+            return
+        item.archive = self._unpack(dest)
+        self.tables.append(item)
+
+    def misses(self, images: frozenset[str] | None) -> bool:
+        """Whether ids were asked for and none of them is there: tables alone are not what was wanted."""
+        if self.images or self.impossible:
+            return False
+        if images is not None and not images:
+            return True
+        # What an archive holds is known when it is here.
+        hidden = any(item.archive for item in self.tables)
+        return self._choice.by_image and bool(self._unwanted_images) and not hidden
+
+    def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
+        """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
+        self._seen.clear()
+        drawing = selection.limit is not None or selection.sample is not None
+        if drawing and any(item.archive for item in self.tables) and images is None:
+            raise UsageError(
+                "images inside archives cannot be counted before they are here",
+                hint="--limit and --sample need the label tables there; or name images with --ids FILE",
+            )
+        if drawing and self.images:
+            ids = (self._id(item).image for item in self.images)
+            drawn = draw(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+            kept = [item for item in self.images if self._id(item).image in drawn]
+            self.passed_over += len(self.images) - len(kept)
+            self.images = kept
+        self._settle_reports(drawing=drawing)
+
+    def _id(self, item: Item) -> ImageId:
+        # Read again when it is asked for: kept for every image, ids would take as much room as the plan.
+        image = self._layout.parse(item.file.key)
+        assert image is not None
+        return image
+
+    def _settle_reports(self, *, drawing: bool) -> None:
+        by_image = self._choice.by_image or drawing
+        ids = map(self._id, self.images if by_image and self._reports else ())
+        studies = {(image.patient, image.study) for image in ids}
+        for item, patient, study in self._reports:
+            # A listing without images (the study list) leaves patients and studies to decide.
+            wanted = (
+                not by_image
+                or (patient, study) in studies
+                or (not self.images and not drawing and self._choice.wants_study(patient, study))
+            )
+            if wanted:
+                self.images.append(item)
+            else:
+                self.passed_over += 1
+        self._reports.clear()
+
+    def _second(self, first: Item, file: RemoteFile, dest: str) -> None:
+        known = first.file
+        same = known.size == file.size and (known.digest == file.digest or None in (known.digest, file.digest))
+        if same or known.key == file.key:
+            self.passed_over += 1
+            return
+        reason = f"{known.key} and {file.key} have the same place and are not the same file"
+        self.impossible.append(Item(file, dest, Action.IMPOSSIBLE, reason))
+
+    def _described(self, file: RemoteFile, dest: str) -> RemoteFile:
+        stated = self._published.get(dest)
+        size, digest = file.size, file.digest
+        if stated is not None:
+            size = stated.size if size is None else size
+            digest = Digest.parse(stated.digest) if digest is None and stated.digest else digest
+        if dest in self._excused:
+            digest = None
+        if size == file.size and digest is file.digest:
+            return file
+        return RemoteFile(file.key, size, digest, file.validator, file.modified)
+
+
+def _nothing(found: _Sorted, selection: Selection) -> None:
+    if found.impossible:
+        return
+    if found.passed_over:
+        raise NothingSelectedError(
+            f"the selection wants none of the {found.passed_over:,} files of the release that the mirror has",
+            hint="loosen it, or look at the mirror's names with --dry-run and no selection",
+        )
+    shown = f" (it shows {', '.join(found.foreign_names[:3])}, ...)" if found.foreign_names else ""
+    raise NothingSelectedError(
+        f"the mirror has no file of the release{shown}",
+        hint="check the dataset's name and the address" if selection.is_everything else "check the address",
+    )
+
+
+def _decide(items: Sequence[Item], holdings: Holdings) -> None:
+    """Give each item its action; ``items`` and the record are both sorted by path, so one walk joins them."""
+    rows = holdings.rows()
+    row = next(rows, None)
+    for item in items:
+        while row is not None and row.path < item.dest:
+            row = next(rows, None)
+        held = row if row is not None and row.path == item.dest else None
+        _decide_one(item, held, holdings)
+
+
+def _decide_one(item: Item, held: Held | None, holdings: Holdings) -> None:
+    if held is not None and held.discarded:
+        item.action, item.reason = Action.KEEP, "used and discarded"
+        return
+    size = holdings.size_of(item.dest)
+    if size is None:
+        have = holdings.partial(item.dest)
+        if have is not None:
+            item.action, item.reason, item.have = Action.RESUME, "partly here", have
+        elif held is not None:
+            item.reason = "recorded, but no longer here"
+        return
+    if held is None:
+        if item.file.size in (None, size):
+            item.action, item.reason, item.proven = Action.KEEP, "here without a record", False
+        else:
+            item.action, item.reason = Action.REFETCH, f"has {size} bytes, the mirror's has {item.file.size}"
+        return
+    reason = _differs(item.file, held, size, same_mirror=holdings.same_mirror)
+    if reason:
+        item.action, item.reason = Action.REFETCH, reason
+    else:
+        item.action, item.reason = Action.KEEP, "here"
+
+
+def _differs(file: RemoteFile, held: Held, size: int, *, same_mirror: bool) -> str:
+    """Why the file that is here is not the mirror's, or ``""``."""
+    if size != held.size:
+        return f"has {size} bytes, recorded were {held.size}"
+    if file.size is not None and file.size != size:
+        return f"the mirror has another one, of {file.size} bytes"
+    if file.digest is not None and held.digest is not None:
+        algorithm, _, value = held.digest.partition(":")
+        if algorithm == file.digest.algorithm:
+            return "" if value == file.digest.value else "the mirror states another digest"
+    if same_mirror and file.validator is not None and held.validator is not None and file.validator != held.validator:
+        return "the mirror's file has changed"
+    return ""
+
+
+def _member_wanted(choice: Choice, layout: Layout) -> Callable[[str], bool]:
+    def wanted(path: str) -> bool:
+        return choice.wants(path, layout.parse(path))
+
+    return wanted
+
+
+def _decide_archives(items: Sequence[Item], holdings: Holdings, wanted: Callable[[str], bool]) -> None:
+    """Archives are done when every wanted member is here; the archive itself may be gone by then."""
+    if not items:
+        return
+    own: dict[str, Held] = {}
+    members: dict[str, dict[str, int]] = {item.dest: {} for item in items}
+    for row in holdings.rows():
+        if row.path in members:
+            own[row.path] = row
+        if row.archive in members and (row.discarded or holdings.size_of(row.path) == row.size):
+            members[row.archive][row.path] = row.size
+    for item in items:
+        held, here = own.get(item.dest), members[item.dest]
+        size = holdings.size_of(item.dest)
+        have = holdings.partial(item.dest)
+        changed = held is not None and _differs(item.file, held, held.size, same_mirror=holdings.same_mirror)
+        known = holdings.members(item.dest)
+        missing = None if known is None else sum(1 for path, _ in known if wanted(path) and path not in here)
+        if held is not None and changed:
+            item.action, item.reason = Action.REFETCH, changed
+        elif held is not None and missing == 0 and not (held.discarded and size == held.size):
+            item.action, item.reason = Action.KEEP, "unpacked"
+        elif held is not None and size == held.size:
+            item.action, item.reason, item.have = Action.RESUME, "here, to be unpacked", size
+        elif size is not None and size == item.file.size:
+            item.action, item.reason, item.have, item.proven = Action.RESUME, "here without a record", size, False
+        elif have is not None:
+            item.action, item.reason, item.have = Action.RESUME, "partly here", have
+        elif held is not None:
+            gone = "its files" if missing is None else f"{missing} of its files"
+            item.reason = f"unpacked before, but {gone} are not here"

@@ -1,0 +1,271 @@
+"""``cxrprep.files.parquet``: a row per file, sorted by path, held as columns.
+
+Four hundred thousand files take about 60 MB as columns; as Python objects they would take half a gigabyte.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+import operator
+from array import array
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
+from cxrprep.model import Digest
+from cxrprep.record.entry import FileEntry
+from cxrprep.record.lockfile import MEND
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+_FEW_ROWS: Final = 50_000
+# Paths and digests hardly repeat: a dictionary of them would only cost time.
+_FORM: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "use_dictionary": ["origin", "state", "archive"],
+    "write_statistics": False,
+    "row_group_size": 65_536,
+}
+_STATE_KEY: Final = b"cxrprep"
+_DESCRIPTIONS: Final = {
+    "path": "release path under the root, / separated",
+    "size": "size in bytes",
+    "digest": "algorithm:hexadecimal; null where nothing has been read yet",
+    "origin": "where the digest comes from: published, transport, first-read",
+    "state": "here, or discarded on purpose after use",
+    "source_key": "name at the mirror; null when it is the path",
+    "validator": "the mirror's ETag, generation or modification mark at that time",
+    "archive": "the archive that the file was unpacked from",
+}
+
+
+def schema() -> pa.Schema:
+    """The columns of the file table, with a description on each."""
+    import pyarrow as pa
+
+    few = pa.dictionary(pa.int32(), pa.string())
+    types = {"size": pa.int64(), "origin": few, "state": few, "archive": few}
+    required = {"path", "size", "origin", "state"}
+    return pa.schema(
+        [
+            pa.field(
+                name,
+                types.get(name, pa.string()),
+                nullable=name not in required,
+                metadata={"description": description},
+            )
+            for name, description in _DESCRIPTIONS.items()
+        ]
+    )
+
+
+def empty() -> pa.Table:
+    """A table of no files."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches([], schema=schema())
+
+
+def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
+    """The table of these entries, in their order."""
+    import pyarrow as pa
+
+    rows = list(entries)
+    columns = {
+        "path": texts([row.path for row in rows]),
+        "size": pa.Array.from_buffers(
+            pa.int64(), len(rows), [None, pa.py_buffer(array("q", [row.size for row in rows]).tobytes())]
+        ),
+        "digest": texts([None if row.digest is None else str(row.digest) for row in rows]),
+        "origin": _few([row.origin.value for row in rows]),
+        "state": _few([row.state.value for row in rows]),
+        "source_key": texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
+        "validator": texts([row.validator for row in rows]),
+        "archive": _few([row.archive for row in rows]),
+    }
+    wanted = schema()
+    return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def texts(values: Sequence[str | None]) -> pa.StringArray:
+    """A column of text. Made from buffers: ``pa.array`` would load pandas, which takes longer than a small download."""
+    import pyarrow as pa
+
+    encoded = [b"" if value is None else value.encode() for value in values]
+    offsets = array("i", [0, *itertools.accumulate(map(len, encoded))])
+    buffers = [_known(values), pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _few(values: Sequence[str | None]) -> pa.DictionaryArray:
+    """A column of few different words. Made from buffers too: ``dictionary_encode`` would load pyarrow.compute."""
+    import pyarrow as pa
+
+    words = list(dict.fromkeys(value for value in values if value is not None))
+    numbers = {word: number for number, word in enumerate(words)}
+    indices = array("i", [0 if value is None else numbers[value] for value in values])
+    column = pa.Array.from_buffers(pa.int32(), len(values), [_known(values), pa.py_buffer(indices.tobytes())])
+    return pa.DictionaryArray.from_arrays(column, texts(words))
+
+
+def _known(values: Sequence[str | None]) -> pa.Buffer | None:
+    """One bit a row, the first row in the lowest one; ``None`` when every value is known."""
+    import pyarrow as pa
+
+    if None not in values:
+        return None
+    known = "".join("0" if value is None else "1" for value in reversed(values))
+    return pa.py_buffer(int(known, 2).to_bytes((len(values) + 7) // 8, "little"))
+
+
+def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
+    """``table`` with ``changes`` applied, sorted by path; ``None`` takes a file out."""
+    import pyarrow as pa
+
+    if not changes:
+        return table
+    if not table.num_rows:
+        # Plain Python is done before pyarrow.compute is loaded.
+        return from_entries(entry for _, entry in sorted(changes.items()) if entry is not None)
+    import pyarrow.compute as pc
+
+    touched = pc.is_in(table["path"], value_set=texts(list(changes)))
+    if pc.any(touched).as_py():
+        table = table.filter(pc.invert(touched))
+    added = from_entries(entry for entry in changes.values() if entry is not None)
+    merged = pa.concat_tables([table, added]).unify_dictionaries().sort_by("path")
+    # The allocator would keep the old columns for itself: over a long download that doubles the process.
+    pa.default_memory_pool().release_unused()
+    return merged
+
+
+def size_of(table: pa.Table) -> int:
+    """The bytes of all files together."""
+    if table.num_rows <= _FEW_ROWS:
+        return sum(table["size"].to_pylist())
+    import pyarrow.compute as pc
+
+    return int(pc.sum(table["size"]).as_py())
+
+
+def rows(table: pa.Table, names: Sequence[str], size: int = 4096) -> Iterator[tuple[Any, ...]]:
+    """The values of these columns, row by row, some thousands of rows in memory at a time."""
+    for batch in table.select(list(names)).to_batches(max_chunksize=size):
+        yield from zip(*(_values(batch.column(number)) for number in range(len(names))), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """``column.to_pylist()``, which looks each row of a dictionary up by itself, at forty times the cost."""
+    import pyarrow as pa
+
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if not isinstance(column, pa.DictionaryArray):
+        return list(column.to_pylist())
+    words = column.dictionary.to_pylist()
+    return [None if number is None else words[number] for number in column.indices.to_pylist()]
+
+
+def find(table: pa.Table, path: str) -> FileEntry | None:
+    """The entry of ``path`` in a sorted table, or ``None``; a binary search, so nothing is held beside the columns."""
+    column = table["path"]
+    start = 0
+    for chunk in column.chunks:
+        if len(chunk) and path <= chunk[-1].as_py():
+            row = bisect.bisect_left(chunk, path, key=_text)
+            if chunk[row].as_py() != path:
+                return None
+            return FileEntry.from_row({name: table[name][start + row].as_py() for name in _DESCRIPTIONS})
+        start += len(chunk)
+    return None
+
+
+def _text(scalar: Any) -> Any:
+    return scalar.as_py()
+
+
+def get_ready() -> None:
+    """Load what ``write`` needs; the library's first file takes longer than all others, so it writes one to nowhere."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(empty(), pa.BufferOutputStream(), **_FORM)
+
+
+def write(table: pa.Table, path: Path, state: Mapping[str, Any]) -> Digest:
+    """The digest of the file that now holds ``table``, with ``state`` in its metadata."""
+    import pyarrow.parquet as pq
+
+    table = table.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})
+    replace_file(path, lambda part: pq.write_table(table, part, **_FORM))
+    return digest_of(path)
+
+
+def digest_of(path: Path) -> Digest:
+    """The SHA-256 of the file. Raises ``StorageError`` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise storage_error(path, "read", error) from error
+
+
+def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table in ``path`` and the state in its metadata.
+
+    Raises ``IntegrityError`` for a file that is damaged or is no record, ``UnsafePathError`` for a path in it that
+    would leave the root.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = schema()
+    try:
+        # Not pq.read_table: it loads pyarrow.dataset, which takes longer than reading 20,000 rows.
+        with pq.ParquetFile(path) as file:
+            stored = file.read(use_threads=False)
+        state = json.loads((stored.schema.metadata or {})[_STATE_KEY])
+        table = stored.select(wanted.names)
+        if not table.schema.equals(wanted):
+            table = table.cast(wanted)
+        unsafe = _unsafe(table)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise storage_error(path, "read", error) from error
+        raise IntegrityError(f"{path} is damaged: {error}", hint=MEND) from error
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged or is not a record of cxrprep: {error}", hint=MEND) from error
+    if unsafe is not None:
+        raise UnsafePathError(f"{path} names {unsafe!r}, which is not inside the folder", hint=MEND)
+    return table, state
+
+
+def _unsafe(table: pa.Table) -> str | None:
+    """A path in ``table`` that would leave the root, if there is one. Raises ``ValueError`` for rows that are none."""
+    paths, sizes = table["path"], table["size"]
+    if paths.null_count or sizes.null_count:
+        raise ValueError("a row without path or size")
+    if table.num_rows <= _FEW_ROWS:
+        # As in ``merge``: plain Python is done before pyarrow.compute is loaded.
+        texts = paths.to_pylist()
+        if any(size < 0 for size in sizes.to_pylist()):
+            raise ValueError("a row with a negative size")
+        if not all(map(operator.lt, texts, itertools.islice(texts, 1, None))):
+            raise ValueError("rows out of order")
+        return next((text for text in texts if not is_safe(text)), None)
+    import pyarrow.compute as pc
+
+    if pc.min(sizes).as_py() < 0:
+        raise ValueError("a row with a negative size")
+    if not pc.all(pc.less(paths[:-1], paths[1:])).as_py():
+        raise ValueError("rows out of order")
+    unsafe = paths.filter(pc.match_substring_regex(paths, UNSAFE_PATTERN))
+    return str(unsafe[0].as_py()) if len(unsafe) else None

@@ -1,0 +1,331 @@
+"""The record as an object: look files up, add them from any thread, save.
+
+Between two saves, what was added stands in journals under ``.cxrprep/journal/``, one for each writer, so a killed run
+loses nothing and the shards of a job array may write side by side. ``save`` folds every journal into the table, whose
+metadata remembers how far each was read: a line counts once, whoever saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from cxrprep.errors import UsageError, storage_error
+from cxrprep.record import file_table as files
+from cxrprep.record.entry import FileEntry
+from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _saving, _stored_header
+from cxrprep.record.lockfile import Header, dump_header
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.journal import Journal, journal_name, read_journal
+from cxrprep.storage.locks import writer_is_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cxrprep.model import Selection
+
+# Entries held as objects before they are folded into columns.
+_PENDING_ROWS: Final = 10_000
+
+
+_TORN_WRITES: Final = 8
+
+
+class Record:
+    """What a folder holds: a header, and an entry for each file. Threads may share it; processes open one each.
+
+    ``root`` is the folder; ``home`` is where the record lies, which is ``root`` unless a state folder was named (then
+    ``root`` is never written to).
+    """
+
+    def __init__(self, root: Path, home: Path, header: Header, table: pa.Table | None, read_to: dict[str, int]) -> None:
+        """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded."""
+        self.root = root
+        self.home = home
+        self.header = header
+        self._table = table
+        self._read_to = read_to
+        # The save that the columns in memory are of; the header may be a newer one's, when another process saved.
+        self._generation = header.generation
+        self._pending: dict[str, FileEntry | None] = {}
+        self._mutex = threading.RLock()
+        self._journal = self._new_journal()
+        self._dirty = False
+
+    @classmethod
+    def open(cls, root: Path, state: Path | None = None) -> Self:
+        """The record of ``root``, empty when it has none; nothing is written.
+
+        ``state`` is the folder that keeps it for a read-only ``root``. Raises ``IntegrityError`` for a damaged record,
+        ``UnsafePathError`` for one that names a path outside, ``ConfigError`` for a file that is not ours.
+        """
+        home = state or root
+        header, table, read_to = _load(home)
+        record = cls(root, home, header, table, read_to)
+        record._replay()
+        return record
+
+    # ---- what it says ----
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was recorded. Without a record, files can be called neither proven nor missing."""
+        return bool(self.header.dataset) or len(self.entries) > 0
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what can be computed again."""
+        return self.home / CACHE_NAME
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What the downloads into this folder asked for, oldest first; together they say what should be here."""
+        return self.header.selections
+
+    @property
+    def entries(self) -> Mapping[str, FileEntry]:
+        """Every recorded file by path, sorted, as a live view."""
+        return Entries(self)
+
+    def get(self, path: str) -> FileEntry | None:
+        """The entry of ``path``, or ``None``."""
+        with self._mutex:
+            if path in self._pending:
+                return self._pending[path]
+            return None if self._table is None else files.find(self._table, path)
+
+    def table(self) -> pa.Table:
+        """All entries as columns sorted by path (see ``cxrprep.record.table.schema``); a snapshot."""
+        with self._mutex:
+            return self._folded()
+
+    def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Plain values of these columns, sorted by path, of a snapshot: the quickest way through all entries."""
+        with self._mutex:
+            if self._table is None and not self._pending:
+                return iter(())
+        return files.rows(self.table(), names)
+
+    # ---- what changes it ----
+
+    def describe(self, *, dataset: str, release: str, mirror: str = "", tool: str = "") -> None:
+        """Say what the folder holds, and write that down at once.
+
+        Raises ``UsageError`` when it already holds another dataset or release: two of them never share a folder.
+        """
+
+        def change(held: Header) -> Header:
+            if held.dataset and (held.dataset, held.release) != (dataset, release):
+                raise UsageError(
+                    f"{self.root} holds {held.dataset} {held.release}, not {dataset} {release}",
+                    hint="name another folder, or leave --dataset and --release out",
+                )
+            return dataclasses.replace(
+                held, dataset=dataset, release=release, mirror=mirror or held.mirror, tool=tool or held.tool
+            )
+
+        self._update(change)
+
+    def select(self, selection: Selection) -> None:
+        """Add what a download asks for, once, and write that down at once."""
+
+        def change(held: Header) -> Header:
+            if selection in held.selections:
+                return held
+            return dataclasses.replace(held, selections=(*held.selections, selection))
+
+        self._update(change)
+
+    def add(self, entry: FileEntry) -> None:
+        """Record a file that is complete under its final name; kept even if the process is killed right after."""
+        with self._mutex:
+            self._journal.append(entry.as_row())
+            self._change(entry.path, entry)
+
+    def forget(self, path: str) -> None:
+        """Take a file out of the record; no error when it is not there."""
+        with self._mutex:
+            if self.get(path) is not None:
+                self._journal.append({"forget": path})
+                self._change(path, None)
+
+    def save(self) -> None:
+        """Fold what every writer has added into the file table, and put it and the header in place.
+
+        Raises ``StorageError`` when the disk refuses, ``BusyError`` when another process holds the record for long.
+        """
+        with self._mutex:
+            if not self._dirty and not any(self._journals()):
+                return
+            self._journal.close()
+            with _saving(self.cache):
+                stored = _stored_header(self.home)
+                if stored.generation == self._generation:
+                    # Nobody else has saved: all that this writer's journal says is in memory already.
+                    with contextlib.suppress(FileNotFoundError):
+                        self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
+                else:
+                    self._table, self._pending = None, {}
+                    stored, self._table, self._read_to = _load(self.home)
+                self._replay()
+                self._write(stored)
+                self._dirty = False
+                for path in self._journals():
+                    if path.name == self._journal.path.name or writer_is_gone(path.name):
+                        path.unlink(missing_ok=True)
+            # What follows goes to a fresh journal: the old one's length is in the table's metadata.
+            self._journal = self._new_journal()
+
+    @staticmethod
+    def get_ready() -> None:
+        """Load what ``save`` will need, while others wait for the network."""
+        files.get_ready()
+
+    def close(self) -> None:
+        """Save, and let go of the journal."""
+        self.save()
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        """The record itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Save, whatever happened: what was fetched before an error is still fetched."""
+        self.close()
+
+    # ---- inside ----
+
+    def _new_journal(self) -> Journal:
+        # Names sort by time: a later run's word about a file goes over an earlier run's.
+        return Journal(self.cache / "journal" / journal_name())
+
+    def _change(self, path: str, entry: FileEntry | None) -> None:
+        self._pending[path] = entry
+        self._dirty = True
+        if len(self._pending) >= _PENDING_ROWS:
+            self._folded()
+
+    def _folded(self) -> pa.Table:
+        if self._table is None:
+            self._table = files.empty()
+        if self._pending:
+            self._table = files.merge(self._table, self._pending)
+            self._pending = {}
+        return self._table
+
+    def _journals(self) -> list[Path]:
+        try:
+            return sorted((self.cache / "journal").glob("*.jsonl"))
+        except OSError as error:
+            raise storage_error(self.cache, "read", error) from error
+
+    def _replay(self) -> None:
+        """Apply what journals say beyond the table, and remember how far each was read."""
+        read_to = {}
+        for path in self._journals():
+            offset = self._read_to.get(path.name, 0)
+            for item, end in read_journal(path, offset):
+                offset = end
+                gone = item.get("forget")
+                try:
+                    entry = None if gone is not None else FileEntry.from_row(item)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                self._change(str(gone) if entry is None else entry.path, entry)
+            read_to[path.name] = offset
+        self._read_to = read_to
+
+    def _write(self, stored: Header) -> None:
+        table = self._folded()
+        size = files.size_of(table)
+        generation = stored.generation
+        for _ in range(_TORN_WRITES):
+            generation += 1
+            state = {"generation": generation, "journals": self._read_to}
+            digest = files.write(table, self.home / FILES_NAME, state)
+            self._generation = generation
+            self._write_header(
+                dataclasses.replace(stored, generation=generation, files=table.num_rows, size=size, table=digest)
+            )
+            # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
+            # have put its table under our header: whoever wrote last makes the two agree.
+            if files.digest_of(self.home / FILES_NAME) == digest:
+                return
+
+    def _update(self, change: Callable[[Header], Header]) -> None:
+        """Apply ``change`` to the header on the disk, which another process may have changed since ``open``."""
+        with self._mutex:
+            if change(self.header) == self.header:
+                return
+            with _saving(self.cache):
+                stored = _stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
+                self._write_header(change(stored))
+
+    def _write_header(self, header: Header) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        header = dataclasses.replace(header, created=header.created or now, updated=now)
+        replace_file(self.home / LOCK_NAME, lambda part: part.write_text(dump_header(header), encoding="utf-8"))
+        self.header = header
+
+
+class Entries(Mapping[str, FileEntry]):
+    """The entries of a record, read from its columns as they are asked for."""
+
+    def __init__(self, record: Record) -> None:
+        """``record`` may change: what is asked next shows it."""
+        self._record = record
+
+    def __getitem__(self, path: str) -> FileEntry:
+        """The entry of ``path``. Raises ``KeyError``."""
+        entry = self._record.get(path)
+        if entry is None:
+            raise KeyError(path)
+        return entry
+
+    def __contains__(self, path: object) -> bool:
+        """Whether ``path`` is recorded."""
+        return isinstance(path, str) and self._record.get(path) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths in order."""
+        return (path for (path,) in self._record.rows(["path"]))
+
+    def __len__(self) -> int:
+        """How many files are recorded."""
+        return int(self._record.table().num_rows)
+
+    def values(self) -> ValuesView[FileEntry]:
+        """Each entry, in order of path, without looking any up."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[str, FileEntry]:
+        """Each path with its entry, in order of path, without looking any up."""
+        return _Items(self)
+
+    def in_order(self) -> Iterator[FileEntry]:
+        """The entries of a snapshot, some thousands in memory at a time."""
+        names = FileEntry.__slots__
+        for row in self._record.rows(names):
+            yield FileEntry.from_row(dict(zip(names, row, strict=True)))
+
+
+class _Values(ValuesView[FileEntry]):
+    _mapping: Entries
+
+    def __iter__(self) -> Iterator[FileEntry]:
+        return self._mapping.in_order()
+
+
+class _Items(ItemsView[str, FileEntry]):
+    _mapping: Entries
+
+    def __iter__(self) -> Iterator[tuple[str, FileEntry]]:
+        return ((entry.path, entry) for entry in self._mapping.in_order())

@@ -1,0 +1,72 @@
+"""What downloads into a folder asked for, file by file: what must be here, whatever else the release has.
+
+``.cxrprep/asked/`` holds a list of release paths for each selection (and shard of it), one a line, as the mirror listed
+them when the download began. Like all of ``.cxrprep`` it may be lost; a missing file that was never fetched then goes
+unnoticed, and the report says that this was not checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.record.file_table import texts
+from cxrprep.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cxrprep.model import Selection, Shard
+
+_FOLDER: Final = "asked"
+
+
+def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Shard | None = None) -> None:
+    """Keep what a download of ``selection`` is about to fetch; a later one of the same selection replaces it.
+
+    Raises ``StorageError`` when the disk refuses.
+    """
+    # Text, and not Parquet: a download that begins has no need of pyarrow yet, which takes long to load.
+    body = "".join([f"{path}\n" for path in paths]).encode()
+    kept = cache / _FOLDER / _name(selection, shard)
+    if not _holds(kept, body):
+        replace_file(kept, lambda part: part.write_bytes(body))
+
+
+def _holds(path: Path, body: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(body) and path.read_bytes() == body
+    except OSError:
+        return False
+
+
+def asked(cache: Path) -> pa.Array | None:
+    """All release paths that were asked for, sorted; ``None`` where no list is left, or one cannot be read."""
+    import pyarrow as pa
+
+    lists = []
+    for path in sorted((cache / _FOLDER).glob("*.txt")):
+        try:
+            body = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        if body and not body.endswith("\n"):
+            return None
+        lists.append(texts(body.split("\n")[:-1]))
+    return pa.concat_arrays(lists).unique().sort() if lists else None
+
+
+def _name(selection: Selection, shard: Shard | None) -> str:
+    said = {name: _plain(getattr(selection, name)) for name in selection.__slots__}
+    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=10).hexdigest()
+    return f"{digest}{f'.{shard.index}-of-{shard.count}' if shard is not None else ''}.txt"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (frozenset, tuple)):
+        return sorted(map(str, value))
+    return value

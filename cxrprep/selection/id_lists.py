@@ -1,0 +1,182 @@
+"""Tables of ids, as people keep them: a list, a CSV or a Parquet file with columns of patients, studies or images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.config.job import SelectionSettings, selection_of
+from cxrprep.errors import NothingSelectedError, TableError, UsageError
+
+if TYPE_CHECKING:
+    from cxrprep.model import Selection
+
+# What a column of ids may be called: the manifest's names first, then those of the releases.
+_COLUMNS: Final = {
+    "patients": ("patient_id", "subject_id", "patient id", "patient", "patientid"),
+    "studies": ("study_id", "study"),
+    "images": ("image_id", "dicom_id", "image index", "image", "path"),
+}
+
+
+_LIMIT: Final = 256_000_000
+
+
+_FILE: Final = re.compile(r"\.(?:png|jpe?g|dcm)$", re.IGNORECASE)
+
+
+def read_ids(path: Path) -> dict[str, frozenset[str]]:
+    """The patients, studies and images that a CSV, Parquet or plain list of image ids names.
+
+    When a file names images, they alone decide: its patient and study columns say the same, less precisely. Raises
+    ``UsageError`` for a file without a column of ids, ``NothingSelectedError`` for one without an id in it, and
+    ``TableError`` for a damaged Parquet file.
+    """
+    names, rows = _table(path, "image_id")
+    places = {kind: _place(names, known) for kind, known in _COLUMNS.items()}
+    if all(place is None for place in places.values()):
+        raise UsageError(f"{path} has no column of ids", hint="call it patient_id, study_id or image_id")
+    found = {kind: _column(rows, place) for kind, place in places.items()}
+    found["images"] = _image_ids(found["images"])
+    precise = next((kind for kind in ("images", "studies", "patients") if found[kind]), None)
+    if precise is None:
+        raise _nothing(path)
+    return {kind: ids if kind == precise else frozenset() for kind, ids in found.items()}
+
+
+def read_list(path: Path, kind: str) -> frozenset[str]:
+    """The ids of one ``kind`` (patients, studies, images) in a file: its column of that kind, or its only column.
+
+    Raises as ``read_ids``.
+    """
+    names, rows = _table(path, _COLUMNS[kind][0])
+    place = _place(names, _COLUMNS[kind])
+    if place is None:
+        raise UsageError(f"{path} has no column of {kind}", hint=f"call it {_COLUMNS[kind][0]}, or give one id a line")
+    ids = _column(rows, place)
+    if not ids:
+        raise _nothing(path)
+    return ids
+
+
+def _column(rows: list[list[str]], place: int | None) -> frozenset[str]:
+    return frozenset() if place is None else frozenset(row[place] for row in rows if place < len(row) and row[place])
+
+
+def _nothing(path: Path) -> NothingSelectedError:
+    # No id at all would mean no condition, and so the whole release.
+    return NothingSelectedError(f"{path} names no id", hint="one id a line, or a CSV with id columns")
+
+
+def _image_ids(names: frozenset[str]) -> frozenset[str]:
+    """The ids of images that are named as the releases' own tables and lists do it: by a path or a file name.
+
+    A report's path, which MIMIC-CXR's list of studies has, names no image.
+    """
+    from cxrprep.datasets.catalog import catalog
+
+    names = frozenset(name for name in names if not name.endswith(".txt"))
+    if not any(_FILE.search(name) for name in names):
+        return names
+    layouts = [spec.layout() for spec in catalog().values()]
+
+    def plain(name: str) -> str:
+        known = next((image for layout in layouts if (image := layout.parse(name)) is not None), None)
+        return _FILE.sub("", name) if known is None else known.image
+
+    return frozenset(map(plain, names))
+
+
+def _table(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows; ``only`` is what the column of a list without a heading is called."""
+    return _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _rows(path, only)
+
+
+def _place(names: list[str], known: tuple[str, ...]) -> int | None:
+    lowered = [name.strip().lower() for name in names]
+    return next((lowered.index(name) for name in known if name in lowered), None)
+
+
+def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = {name for group in _COLUMNS.values() for name in group}
+    try:
+        file = pq.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if name.lower() in known]
+        columns = [file.read(columns=[name]).column(0).cast(pa.string()).to_pylist() for name in names]
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TableError(f"{path} cannot be read as Parquet: {error}", hint="name a table of ids") from error
+    return names, [[value or "" for value in row] for row in zip(*columns, strict=True)]
+
+
+def _rows(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(_text(path).splitlines()) if row]
+    except csv.Error as error:
+        raise UsageError(f"{path}: {error}", hint="one id a line, or a CSV with id columns") from error
+    if not rows:
+        raise UsageError(f"{path} is empty", hint="one id a line, or a CSV with id columns")
+    known = {name for group in _COLUMNS.values() for name in group}
+    if any(name.lower() in known for name in rows[0]):
+        return rows[0], rows[1:]
+    if len(rows[0]) == 1:
+        return [only], [row for row in rows if not row[0].startswith("#")]
+    return rows[0], rows[1:]
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise UsageError(f"{path} is too large for a list of ids", hint="one id a line, or a CSV with id columns")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text", hint="one id a line, or a CSV with id columns") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+
+
+# patient00001/study1, p10000032/s50414267, or the bare numbers.
+_STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
+
+
+def chosen(settings: SelectionSettings) -> Selection:
+    """The selection that the options describe, id files read. Raises ``UsageError`` that names file and line."""
+    patients, studies = _words(settings.patients, "patients"), _words(settings.studies, "studies")
+    images: frozenset[str] = frozenset()
+    if settings.ids:
+        listed = read_ids(_existing(settings.ids))
+        patients, studies = patients | listed["patients"], studies | listed["studies"]
+        images = listed["images"]
+    filled = dataclasses.replace(settings, patients=tuple(sorted(patients)), studies=tuple(sorted(studies)))
+    return selection_of(filled, images)
+
+
+def _existing(text: str) -> Path:
+    from cxrprep.config.settings import expand
+
+    path = expand(text)
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", hint="name a CSV, Parquet or text file of ids")
+    return path
+
+
+def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
+    if not texts:
+        return frozenset()
+
+    found: set[str] = set()
+    for text in texts:
+        path = Path(text).expanduser()
+        if path.is_file():
+            found |= read_list(path, kind)
+        elif ("/" in text and not _STUDY.fullmatch(text)) or path.suffix in (".txt", ".csv", ".parquet"):
+            # An id has no suffix, and no slash but a study's with its patient; whoever writes one means a file.
+            raise UsageError(f"there is no file {path}", hint="name ids separated by commas, or a file with one a line")
+        else:
+            found.add(text)
+    return frozenset(found)

@@ -1,0 +1,168 @@
+"""Selection of table rows by split, view, label and id; the table is handed in, nothing is read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError, UsageError, did_you_mean
+from cxrprep.model import ImageId, Projection, Selection, Split, View
+from cxrprep.selection.filters import Choice, draw
+from cxrprep.vocabulary import column_of
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.catalog import DatasetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedImages:
+    """The images that a selection names: ``ids`` as paths state them, of ``total`` that the tables know.
+
+    ``studies`` and ``patients`` are those of the images; ``release`` is the one whose tables answered.
+    """
+
+    ids: frozenset[str]
+    studies: frozenset[str]
+    patients: frozenset[str]
+    total: int
+    release: str
+
+
+def select_images(
+    table: pa.Table, selection: Selection, *, spec: DatasetSpec, release: str, label_source: str | None = None
+) -> SelectedImages:
+    """The images that ``selection``'s patients, studies, images, splits, views and labels leave over.
+
+    ``table`` has the columns of ``labels.parquet``. Globs, ``limit`` and ``sample`` are the plan's to apply. Labels are
+    those of ``label_source``, by default the release's own. Raises ``UsageError`` for a view or observation that does
+    not exist, ``TableError`` for tables that cannot say what was asked.
+    """
+    keep = pc.is_valid(table.column("image_id"))
+    total = int(pc.count_distinct(table.column("image_id")).as_py())
+    if not total:
+        raise TableError(
+            f"the tables of {spec.name} that are here name studies, not images",
+            hint="add the table that lists images (metadata, split or record list), or name its folder with --tables",
+        )
+    if selection.patients or selection.studies:
+        keep = pc.and_(keep, _of_people(table, selection))
+    if selection.images:
+        wanted = pa.array(sorted(selection.images), pa.string())
+        keep = pc.and_(keep, pc.is_in(table.column("image_id"), value_set=wanted))
+    sources = label_source or spec.default_label_source
+    keep = pc.and_(keep, matching(table, selection, dataset=spec.name, sources=sources))
+    found = table.filter(pc.fill_null(keep, fill_value=False))
+    return SelectedImages(
+        ids=_distinct(found, "image_id"),
+        studies=_distinct(found, "study_id"),
+        patients=_distinct(found, "patient_id"),
+        total=total,
+        release=release,
+    )
+
+
+def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: str | None = None) -> Any:
+    """Where the splits, views and labels of ``selection`` hold; ``table`` has the columns of the manifests.
+
+    ``sources`` names the label sources whose rows count, with commas; ``None`` takes the labels as they stand.
+    """
+    keep: Any = pc.is_valid(table.column("patient_id"))
+    if selection.splits:
+        keep = pc.and_(keep, _of_splits(table, selection.splits, dataset))
+    if selection.views:
+        keep = pc.and_(keep, _of_views(table, selection.views))
+    if selection.labels:
+        keep = pc.and_(keep, _of_labels(table, selection, sources))
+    return keep
+
+
+def _distinct(table: pa.Table, name: str) -> frozenset[str]:
+    return frozenset(pc.unique(table.column(name)).to_pylist())
+
+
+def _of_people(table: pa.Table, selection: Selection) -> Any:
+    """The rows of the wanted patients and studies, whose ids may be written as people write them."""
+    choice = Choice(Selection(patients=selection.patients, studies=selection.studies))
+    patient, study = table.column("patient_id").combine_chunks(), table.column("study_id").combine_chunks()
+    # A study has one patient, so each study is asked once.
+    studies = pc.unique(study)
+    owners = patient.take(pc.index_in(studies, value_set=study))
+    pairs = zip(owners.to_pylist(), studies.to_pylist(), strict=True)
+    return pc.is_in(study, value_set=studies.filter(pa.array([choice.wants_study(*pair) for pair in pairs])))
+
+
+def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str) -> Any:
+    splits = table.column("split").cast(pa.string())
+    known = {word for word in pc.unique(splits).to_pylist() if word is not None}
+    if not known:
+        raise TableError(
+            f"the tables of {dataset} that are here do not state a split",
+            hint="add the split table, or select otherwise",
+        )
+    missing = sorted(str(split) for split in wanted if str(split) not in known)
+    if missing:
+        raise UsageError(f"{dataset} has no split {missing[0]!r} here", hint=f"its splits: {', '.join(sorted(known))}")
+    return pc.is_in(splits, value_set=pa.array([str(split) for split in wanted]))
+
+
+def _of_views(table: pa.Table, wanted: frozenset[str]) -> Any:
+    views, projections = [], []
+    for name in wanted:
+        word = name.strip().upper().replace(" ", "_").replace("-", "_")
+        if word.lower() in set(Projection) and word != "LATERAL":
+            projections.append(word.lower())
+        elif word == "LATERAL":
+            # The view LATERAL and the projection share a name; who asks for it wants LL and RL too.
+            projections.append("lateral")
+        elif word in set(View):
+            views.append(word)
+        else:
+            known = [*(str(p) for p in Projection), *(str(v) for v in View if v is not View.LATERAL)]
+            raise UsageError(f"unknown view {name!r}", hint=f"{did_you_mean(word, known)}known: {', '.join(known)}")
+    by_view = pc.is_in(table.column("view").cast(pa.string()), value_set=pa.array(views, pa.string()))
+    by_projection = pc.is_in(table.column("projection").cast(pa.string()), value_set=pa.array(projections, pa.string()))
+    return pc.or_(by_view, by_projection)
+
+
+def _of_labels(table: pa.Table, selection: Selection, sources: str | None) -> Any:
+    names = [] if sources is None else [name.strip() for name in sources.split(",")]
+    source = table.column("label_source").cast(pa.string())
+    known = {word for word in pc.unique(source).to_pylist() if word is not None}
+    if sources is not None and not known & set(names):
+        raise UsageError(
+            f"no labels of {sources} are here", hint=f"label sources here: {', '.join(sorted(known)) or 'none'}"
+        )
+    found: Any = pa.scalar(False)
+    for test in selection.labels:
+        column = table.column(column_of(test.observation))
+        equal = (
+            pc.is_null(column) if test.value is None else pc.fill_null(pc.equal(column, test.value), fill_value=False)
+        )
+        found = pc.or_(found, equal)
+    return found if sources is None else pc.and_(found, pc.is_in(source, value_set=pa.array(names)))
+
+
+def wanted_rows(table: pa.Table, selection: Selection) -> Any:
+    """A Boolean array, true for the rows of ``table`` (of images) that ``selection`` wants.
+
+    Globs match the manifest's paths, labels are those of the manifest. Raises ``UsageError`` for a view, split or
+    observation that does not exist.
+    """
+    mask = pc.fill_null(matching(table, selection, dataset=_dataset_of(table)), fill_value=False)
+    choice = Choice(selection)
+    if choice.by_image or selection.include or selection.exclude:
+        ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
+        kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
+        mask = pc.and_(mask, pa.array(kept, pa.bool_()))
+    if selection.limit is not None or selection.sample is not None:
+        left = table.column("image_id").filter(mask).to_pylist()
+        drawn = draw(left, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=pa.array(sorted(drawn), pa.string())))
+    return mask
+
+
+def _dataset_of(table: pa.Table) -> str:
+    return str(table.column("dataset")[0].as_py()) if table.num_rows else "this folder"

@@ -1,0 +1,154 @@
+"""What a shared access signature (SAS) of Azure Blob Storage allows, and what its container lists.
+
+The rules are those of the service's REST interface: "Create a service SAS", "List Blobs".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import email.utils
+import urllib.parse
+import xml.etree.ElementTree as ET  # the listing comes over TLS from the account the user named
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxrprep.credentials.secret import Secret
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.model import Digest, RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAccess:
+    """A signed URL taken apart. ``base`` is the container's (or the folder's) address with a slash at its end.
+
+    ``blob`` is the one blob that it is for, ``""`` for a container's. ``permissions`` and ``expires`` are ``None``
+    where the URL does not state them (a stored policy, or another service's signature). The query stays secret.
+    """
+
+    base: str
+    blob: str
+    query: Secret
+    permissions: str | None = None
+    expires: dt.datetime | None = None
+    starts: dt.datetime | None = None
+    is_azure: bool = field(default=True)
+
+    @classmethod
+    def parse(cls, url: Secret) -> SharedAccess:
+        """The parts of ``url``, which is an http or https address."""
+        parts = urllib.parse.urlsplit(url.reveal())
+        said = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
+        is_azure = "sig" in said and ("sr" in said or "ss" in said or "si" in said)
+        path = parts.path.strip("/")
+        folder, _, blob = path.rpartition("/")
+        # A container has one component (two on an emulator, whose first names the account).
+        if is_azure and (said.get("sr") == "c" or "srt" in said or "sr" not in said) and "." not in blob:
+            folder, blob = path, ""
+        base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, f"/{folder}/" if folder else "/", "", ""))
+        return cls(
+            base=base,
+            blob=urllib.parse.unquote(blob),
+            query=Secret(parts.query),
+            permissions=said.get("sp") if is_azure else None,
+            expires=_time(said.get("se")) if is_azure else None,
+            starts=_time(said.get("st")) if is_azure else None,
+            is_azure=is_azure,
+        )
+
+    @property
+    def address(self) -> str:
+        """The address as it may be shown."""
+        return self.base + urllib.parse.quote(self.blob) if self.blob else self.base.rstrip("/")
+
+    @property
+    def may_list(self) -> bool:
+        """Whether the container's blobs may be listed."""
+        return self.is_azure and not self.blob and (self.permissions is None or "l" in self.permissions)
+
+    def refusal(self, now: dt.datetime) -> str:
+        """Why the service will refuse it, in a few words; ``""`` when nothing speaks against it."""
+        if self.expires is not None and now >= self.expires:
+            return f"expired on {self.expires:%Y-%m-%d %H:%M} UTC"
+        if self.starts is not None and now < self.starts:
+            return f"is valid from {self.starts:%Y-%m-%d %H:%M} UTC on only; is the clock here right?"
+        if self.permissions is not None and "r" not in self.permissions:
+            return f"does not allow reading (sp={self.permissions})"
+        return ""
+
+    def url(self, name: str) -> str:
+        """The signed address of the blob ``name``. Give it to the client and to nobody else."""
+        address = self.base + urllib.parse.quote(name)
+        query = self.query.reveal()
+        return f"{address}?{query}" if query else address
+
+    def list_url(self, prefix: str, marker: str, most: int = 5000) -> str:
+        """The signed address of one page of the container's listing."""
+        asked = {"restype": "container", "comp": "list", "maxresults": str(most)}
+        asked |= {name: value for name, value in (("prefix", prefix), ("marker", marker)) if value}
+        query = urllib.parse.urlencode(asked, quote_via=urllib.parse.quote)
+        return f"{self.base.rstrip('/')}?{query}&{self.query.reveal()}"
+
+
+def read_listing(body: bytes, where: str) -> tuple[list[RemoteFile], str]:
+    """The blobs of one page, and the marker of the next (``""`` at the end). Raises ``SourceUnreachableError``."""
+    try:
+        root = ET.fromstring(body)  # noqa: S314  # see the import
+    except ET.ParseError as error:
+        raise SourceUnreachableError(
+            f"{where} sent a listing that is not XML: {error}", hint="run again; a proxy may have answered instead"
+        ) from None
+    return list(_blobs(root)), (root.findtext("NextMarker") or "").strip()
+
+
+def quoted(tag: str | None) -> str | None:
+    """An ETag as the headers spell it: listings leave the quotes out."""
+    if not tag or tag.startswith(('"', "W/")):
+        return tag or None
+    return f'"{tag}"'
+
+
+def _blobs(root: ET.Element) -> Iterator[RemoteFile]:
+    for blob in root.iter("Blob"):
+        name = blob.findtext("Name") or ""
+        about = blob.find("Properties")
+        # Accounts with a hierarchy list their folders as blobs.
+        if not name or about is None or about.findtext("ResourceType") == "directory":
+            continue
+        size = about.findtext("Content-Length") or ""
+        yield RemoteFile(
+            name,
+            int(size) if size.isdecimal() else None,
+            _md5(about.findtext("Content-MD5")),
+            quoted(about.findtext("Etag")),
+            _stamp(about.findtext("Last-Modified")),
+        )
+
+
+def _md5(text: str | None) -> Digest | None:
+    try:
+        return Digest("md5", base64.b64decode(text, validate=True).hex()) if text else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _stamp(text: str | None) -> dt.datetime | None:
+    try:
+        return email.utils.parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+
+
+def _time(text: str | None) -> dt.datetime | None:
+    """A time of a SAS: ISO 8601, a date alone included, always UTC."""
+    if not text:
+        return None
+    try:
+        when = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)

@@ -1,0 +1,182 @@
+"""Long lists that seldom change, kept on disk: checksums of 605,000 files, the directories of huge archives.
+
+What is kept is bound to the validator that the server gave, and lies in the user's cache folder, which may be deleted
+at any time. Two runs that fetch the same list write the same bytes to the same places, so neither needs a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.sources.retry import patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cxrprep.sources.base import ByteStream
+
+_BLOCK: Final = 1 << 20
+
+
+class KeptList:
+    """The bytes ``start`` to ``end`` of something remote, read from disk where they were read before.
+
+    ``name`` is a file name to keep it under; ``identity`` says what it is (address and validator): another identity is
+    another list. ``open_at`` opens the remote at an absolute offset. A connection that breaks is opened again where it
+    broke; what a killed run had read is not asked for again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: str,
+        *,
+        start: int,
+        end: int,
+        open_at: Callable[[int], ByteStream],
+        validator: str,
+    ) -> None:
+        tag = hashlib.sha256(f"{identity}\0{start}\0{end}".encode()).hexdigest()[:20]
+        self._name = name
+        self._whole = _folder() / f"{name}.{tag}"
+        self._part = self._whole.with_name(self._whole.name + ".part")
+        self._start, self._length = start, end - start
+        self._open_at, self._validator = open_at, validator
+        self._stream: ByteStream | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it is on disk."""
+        try:
+            return self._whole.stat().st_size == self._length
+        except OSError:
+            return False
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, in blocks of any size.
+
+        Raises ``SourceUnreachableError`` when the connection stays broken, or the content changes meanwhile.
+        """
+        whole = self.is_here
+        file: BinaryIO | None = self._whole.open("rb") if whole else self._part_file()
+        done = 0
+        try:
+            while file is not None and (block := file.read(_BLOCK)):
+                done += len(block)
+                yield block
+            if whole:
+                return
+            while done < self._length:
+                block = patiently(partial(self._read, done))
+                if not block:
+                    raise SourceUnreachableError(f"{self._name} ended before its stated size", hint="run again")
+                file = _written(file, block)
+                done += len(block)
+                yield block
+            if file is not None:
+                self._publish(file)
+        finally:
+            self._drop()
+            if file is not None:
+                file.close()
+
+    def forget(self) -> None:
+        """Delete what is kept: it turned out to be no such list."""
+        for path in (self._whole, self._part):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    # ---- inside ----
+
+    def _part_file(self) -> BinaryIO | None:
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            file = os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        except OSError:
+            # Nowhere to keep it: then it is read anew each time.
+            return None
+        if os.fstat(file.fileno()).st_size > self._length:
+            file.close()
+            return None
+        return file
+
+    def _read(self, done: int) -> bytes:
+        if self._stream is None:
+            self._stream = self._opened(done)
+        buffer = bytearray(min(_BLOCK, self._length - done))
+        try:
+            count = self._stream.readinto(memoryview(buffer))
+        except SourceUnreachableError:
+            self._drop()
+            raise
+        return bytes(buffer[:count])
+
+    def _opened(self, done: int) -> ByteStream:
+        wanted = self._start + done
+        stream = self._open_at(wanted)
+        try:
+            if stream.validator != self._validator:
+                raise SourceUnreachableError(f"{self._name} changed while it was read", hint="run again")
+            skip = wanted - stream.offset
+            while skip > 0:
+                count = stream.readinto(memoryview(bytearray(min(skip, _BLOCK))))
+                if count == 0:
+                    raise SourceUnreachableError(f"{self._name} ended before its stated size", hint="run again")
+                skip -= count
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _publish(self, file: BinaryIO) -> None:
+        with contextlib.suppress(OSError):
+            file.flush()
+            os.fsync(file.fileno())
+            self._part.replace(self._whole)
+            for other in self._whole.parent.glob(f"{_escaped(self._name)}.*"):
+                if other != self._whole:
+                    other.unlink()
+
+
+def lines(blocks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of ``blocks`` without their ends, decoded as UTF-8."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in whole)
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _written(file: BinaryIO | None, block: bytes) -> BinaryIO | None:
+    """``file`` after ``block``; ``None`` from the moment on when it cannot be kept."""
+    if file is None:
+        return None
+    try:
+        file.write(block)
+        file.flush()
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("cxrprep", appauthor=False)) / "listings"

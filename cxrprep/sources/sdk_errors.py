@@ -1,0 +1,61 @@
+"""What the services' own clients have in common: they all speak through requests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.sources.connection import unreachable
+from cxrprep.sources.urls import split_url
+
+if TYPE_CHECKING:
+    from cxrprep.errors import CxrprepError
+
+# What the SDKs stumble over when an answer has another form than they expect.
+STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def trust_named_certificates() -> None:
+    """Let requests trust what the rest of the system trusts.
+
+    ``SSL_CERT_FILE`` is what a site with a certificate of its own sets; requests reads ``REQUESTS_CA_BUNDLE`` alone.
+    """
+    named = os.environ.get("SSL_CERT_FILE")
+    if named:
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", named)
+
+
+def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
+    """The error that says why ``address`` could not be reached, from whatever an SDK made of it.
+
+    Nothing of the SDK's own texts is taken over: they may hold requests with their headers.
+    """
+    import requests
+
+    endpoint, _ = split_url(address)
+    cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
+    return unreachable(endpoint, cause, timeout)
+
+
+def not_understood(address: str) -> SourceUnreachableError:
+    """The error for an answer that is not what the service sends, as of a network's own login page."""
+    endpoint, _ = split_url(address)
+    return SourceUnreachableError(
+        f"{endpoint.authority} answered with something else than the service does",
+        hint="a proxy, or the login page of this network, may have answered in its place; open a page of the service "
+        "in a browser, then run again",
+    )
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """The system's own error at the bottom of what requests, urllib3 and an SDK wrap around it."""
+    seen = {id(error)}
+    while True:
+        held = getattr(error, "error", None)
+        wrapped = getattr(error, "reason", None)
+        inner = error.__cause__ or error.__context__ or held or wrapped
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner

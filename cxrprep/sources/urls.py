@@ -1,0 +1,97 @@
+"""Addresses of pages, as people copy them from a browser, and the sources behind them."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+import urllib.request
+from typing import Final, NamedTuple
+
+from cxrprep.errors import UsageError
+
+
+class Endpoint(NamedTuple):
+    """What a connection goes to, and what a credential is for."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """``host``, with the port where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+# Most addresses, read in one go: nothing in them to refuse, to quote or to turn into lower case.
+_PLAIN = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9]\d{0,3}|[1-5]\d{4}))?(/[A-Za-z0-9/._~%-]*)")
+
+
+# What must not be shown begins with one of these, or ends with the last.
+_HIDES = re.compile("[?#@]")
+
+
+def split_url(url: str) -> tuple[Endpoint, str]:
+    """The endpoint of ``url``, and the request target behind it (path and query).
+
+    Raises ``UsageError`` for what is not HTTP, has no host, or carries a login.
+    """
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        scheme, host, number, target = plain.groups()
+        return Endpoint(scheme, host, int(number) if number else _PORTS[scheme]), target
+    parts = urllib.parse.urlsplit(url)
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS or not parts.hostname:
+        raise UsageError(f"{without_query(url)!r} is not an http or https address")
+    if parts.username is not None:
+        raise UsageError(
+            f"the address of {parts.hostname} carries a login, which others can read",
+            hint=f"put it into ~/.netrc: machine {parts.hostname} login USER password PASSWORD",
+        )
+    try:
+        port = parts.port or _PORTS[scheme]
+    except ValueError as error:
+        raise UsageError(f"{without_query(url)!r}: {error}") from error
+    target = urllib.parse.quote(parts.path or "/", safe="/%!$&'()*+,;=:@~-._")
+    if parts.query:
+        target += "?" + parts.query
+    return Endpoint(scheme, parts.hostname, port), target
+
+
+def without_query(url: str) -> str:
+    """``url`` as it may be shown: without query, which may be a signature, without fragment and login."""
+    if not _HIDES.search(url):
+        return url
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+_PAGES: Final = (
+    (re.compile(r"https://(?:www\.)?physionet\.org/(?:files|content)/([\w-]+)/([\w.]+)/?(?:#.*)?"), r"physionet://\1/\2"),
+    (re.compile(r"https://(?:www\.)?kaggle\.com/datasets/([\w-]+)/([\w-]+)(/versions/\d+)?/?(?:[?#].*)?"), r"kaggle://\1/\2\3"),
+    (re.compile(r"https://([\w-]+)\.app\.box\.com/v/([\w.-]+)/?(?:folder/\d+)?(?:[?#].*)?"), r"box://\1/\2"),
+    (re.compile(r"https://console\.cloud\.google\.com/storage/browser/([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
+    (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
+)  # fmt: skip
+
+
+# Where a slash at the end means something: web servers tell folders by it, and / is a folder.
+_AS_THEY_ARE: Final = ("http://", "https://", "file://", "/")
+
+
+def behind(url: str) -> str:
+    """The address of the source that serves what the page at ``url`` shows; ``url`` itself, in one spelling, otherwise.
+
+    ``https://physionet.org/content/mimic-cxr/2.1.0/`` is ``physionet://mimic-cxr/2.1.0``: as a plain web server it
+    would turn our requests away.
+    """
+    for page, source in _PAGES:
+        found = page.fullmatch(url.strip())
+        if found is not None:
+            return found.expand(source)
+    return url if url.startswith(_AS_THEY_ARE) else url.rstrip("/")

@@ -1,0 +1,1 @@
+"""Local storage: atomic files, journals, locks, safe paths, archives and Parquet files."""

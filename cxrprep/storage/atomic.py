@@ -1,0 +1,92 @@
+"""Writes that survive ``kill -9`` and a power cut: whole-file replacement, and journals of JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import storage_error
+from cxrprep.storage.locks import _writer, writer_is_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    Whoever opens ``path`` sees the old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
+    """
+    part = temporary_for(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(str(path.parent))
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, "write", error) from error
+    finally:
+        # Whatever stops this too is the error that is on its way already.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def temporary_for(path: Path) -> Path:
+    """A new name beside ``path`` for its next content; ``sweep`` knows whose it is."""
+    # Cut, since a name may have 255 bytes and the release's own may be nearly as long.
+    return path.with_name(f".{path.name[:100]}.{_writer()}.tmp")
+
+
+def sweep(folder: str | Path) -> int:
+    """Remove the temporary files that killed runs of this host left in ``folder``; how many others lie there.
+
+    Errors are the next write's.
+    """
+    others = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = TEMPORARY.search(entry.name)
+                if found is not None and writer_is_gone(found[1]):
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands
+                else:
+                    others += found is not None
+    except OSError:
+        return others
+    return others
+
+
+@lru_cache(maxsize=4096)
+def _sweep_once(folder: str) -> None:
+    # The first write of a process into a folder cleans it: looking each time would cost a listing a file.
+    sweep(folder)
+
+
+def settle() -> None:
+    """Have the system bring to the disk whatever it has not written yet; one call for very many small files."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+def _sync_folder(folder: Path) -> None:
+    # Windows and some network mounts refuse to open a folder; the rename is then as durable as the system makes it.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,103 @@
+"""Append-only journals of JSON lines that survive kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from cxrprep.errors import storage_error
+from cxrprep.storage.locks import _writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_SYNC_SECONDS: Final = 1.0
+
+
+_LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class Journal:
+    """An append-only file of JSON lines with one writer; opened at the first line.
+
+    A line is one ``write`` at the end of the file, so a killed process leaves at most its last line torn, and
+    ``read_journal`` passes over that. The disk is made to keep the lines once a second and at ``close``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+        self._synced = 0.0
+
+    def append(self, item: Mapping[str, Any]) -> None:
+        """Add one line. Raises ``StorageError`` when the disk refuses; a half-written line is cut off first."""
+        line = _LINE.encode(item).encode() + b"\n"
+        try:
+            if self._handle is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
+            written = os.write(self._handle, line)
+            if written != len(line):
+                os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+                raise OSError(28, os.strerror(28))
+            now = time.monotonic()
+            if now - self._synced > _SYNC_SECONDS:
+                os.fsync(self._handle)
+                self._synced = now
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+
+    def close(self) -> None:
+        """Make the disk keep what was written, and let go of the file; a later ``append`` opens it again."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                raise storage_error(self.path, "write", error) from error
+            finally:
+                os.close(handle)
+
+    def __enter__(self) -> Self:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+def journal_name() -> str:
+    """A name for a new journal that no other writer has; names sort by the time at which their writers began."""
+    return f"{_writer()}.jsonl"
+
+
+def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """The items of a journal from byte ``offset`` on, each with the offset behind it.
+
+    A torn last line is left for later, damaged lines (zeros after a power cut) are passed over, and a journal that
+    another process has just removed is empty. Raises ``StorageError`` when the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                try:
+                    item = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(item, dict):
+                    yield item, offset
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(path, "read", error) from error

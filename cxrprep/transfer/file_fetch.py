@@ -1,0 +1,296 @@
+"""One file from a source to its final name: resumed where that is safe, and proven before it counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.digests import finished, new_hasher
+from cxrprep.errors import IntegrityError, SourceUnreachableError
+from cxrprep.events import Note
+from cxrprep.model import Digest
+from cxrprep.record import Origin
+from cxrprep.transfer.limits import Meter
+from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
+
+if TYPE_CHECKING:
+    import threading
+
+    from cxrprep.digests import Hasher
+    from cxrprep.events import Sink
+    from cxrprep.model import RemoteFile
+    from cxrprep.planning import Item
+    from cxrprep.sources.base import ByteStream, Source
+    from cxrprep.transfer.desk import Desk
+    from cxrprep.transfer.limits import Pulse, Rate, Slot, Stop
+    from cxrprep.transfer.partial_file import Partial
+    from cxrprep.transfer.partial_folder import Parts
+    from cxrprep.transfer.retry import Persistence
+
+# Below this a second connection costs more than it brings.
+SPLIT_FROM: Final = 64 * 1024 * 1024
+# What is computed where nobody states a digest.
+OWN_ALGORITHM: Final = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file under its final name: its size and digest, whose digest that is, and how many bytes moved for it."""
+
+    size: int
+    digest: Digest
+    origin: Origin
+    validator: str | None
+    moved: int
+
+
+@dataclass(slots=True)
+class _Way:
+    """What is known while a file is on its way: the expected digest, the one in the making, and of how many bytes."""
+
+    expected: Digest | None = None
+    origin: Origin = Origin.FIRST_READ
+    algorithm: str = OWN_ALGORITHM
+    hasher: Hasher | None = None
+    hashed: int = 0
+    digest: Digest | None = None
+
+
+class Fetcher:
+    """Fetches files from one source; used by many threads at once.
+
+    ``slots`` counts the connections that may be open at once; ``listing_origin`` says whose digests the listing holds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        parts: Parts,
+        *,
+        persistence: Persistence,
+        rate: Rate,
+        stop: Stop,
+        slots: threading.Semaphore,
+        pulse: Pulse,
+        on_event: Sink,
+        listing_origin: Origin = Origin.PUBLISHED,
+        split_from: int = SPLIT_FROM,
+    ) -> None:
+        """Nothing is opened yet."""
+        self._source = source
+        self._parts = parts
+        self._persistence = persistence
+        self._rate = rate
+        self._stop = stop
+        self._slots = slots
+        self._pulse = pulse
+        self._emit = on_event
+        self._listing_origin = listing_origin
+        self._split_from = split_from
+
+    def fetch(self, item: Item, final: str, desk: Desk) -> Fetched:
+        """Fetch ``item`` to ``final``. Bytes with a wrong digest are kept aside, and fetched anew once.
+
+        Raises what sources raise, ``IntegrityError`` for wrong bytes, ``StorageError``, and ``Stopped``; what came so
+        far is then kept when it is worth continuing.
+        """
+        moved = 0
+        for last in (False, True):
+            partial = self._parts.open(item.dest)
+            meter = Meter(
+                item.dest,
+                item.file.size,
+                partial.done,
+                rate=self._rate,
+                stop=self._stop,
+                pulse=self._pulse,
+                on_event=self._emit,
+            )
+            try:
+                with self._pulse:
+                    way = self._bring(item, partial, meter, desk)
+                wrong = self._judge(item, partial.done, way)
+                if not wrong:
+                    return self._publish(item, partial, way, final, moved + meter.moved)
+            except BaseException:
+                partial.leave()
+                raise
+            finally:
+                meter.finish()
+            moved += meter.moved
+            aside = self._parts.aside(item.dest)
+            partial.set_aside(aside)
+            if last:
+                raise IntegrityError(
+                    f"{item.dest}: {wrong}, twice",
+                    hint=f"the bytes are kept in {aside}; ask whoever publishes the mirror",
+                )
+            self._emit(Note("download", f"{wrong}; kept as {aside}, fetching it again", "warning", item.dest))
+        raise AssertionError("the second round returns or raises")
+
+    @staticmethod
+    def _publish(item: Item, partial: Partial, way: _Way, final: str, moved: int) -> Fetched:
+        assert way.digest is not None
+        size, validator = partial.done, item.file.validator or partial.validator
+        partial.publish(final)
+        return Fetched(size, way.digest, way.origin, validator, moved)
+
+    def _bring(self, item: Item, partial: Partial, meter: Meter, desk: Desk) -> _Way:
+        """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""
+        size = item.file.size
+        if self._source.politeness.ranges > 1 and size is not None and size >= self._split_from:
+            split = SegmentedFetch(
+                self._source, item, partial, meter,
+                persistence=self._persistence, stop=self._stop, slots=self._slots,
+            )  # fmt: skip
+            try:
+                with desk.slot(item):
+                    way = self._expect(item, _Way(), split.begin())
+                    way.digest = split.run(way.algorithm, desk.buffer)
+            except SplitRefused:
+                partial.restart()
+            else:
+                return way
+        if len(partial.segments) != 1 or partial.segments[0].end is not None:
+            partial.restart()
+        way = _Way()
+        self._persistence.run(lambda: self._stream(item, partial, way, meter, desk), lambda: partial.done, item.dest)
+        assert way.hasher is not None
+        way.digest = finished(way.algorithm, way.hasher)
+        return way
+
+    def _expect(self, item: Item, way: _Way, stated: Digest | None) -> _Way:
+        """Settle which digest the bytes must have and which algorithm computes it. ``stated`` came with the answer."""
+        if item.file.digest is not None:
+            way.expected, way.origin = item.file.digest, self._listing_origin
+        elif stated is not None:
+            way.expected, way.origin = stated, Origin.TRANSPORT
+        else:
+            way.expected, way.origin = None, Origin.FIRST_READ
+        algorithm = OWN_ALGORITHM if way.expected is None else way.expected.algorithm
+        if algorithm != way.algorithm:
+            way.algorithm, way.hasher = algorithm, None
+        return way
+
+    def _stream(self, item: Item, partial: Partial, way: _Way, meter: Meter, desk: Desk) -> None:
+        """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
+        segment = partial.segments[0]
+        with desk.slot(item) as slot:
+            self._stop.check()
+            stream = self._source.open(item.file, segment.done)
+            arrived = 0
+            if segment.done and not continues(partial, stream, segment.done, item.file):
+                if stream.offset == 0:
+                    # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
+                    arrived = self._first_bytes(stream, desk.buffer)
+                else:
+                    stream.close()
+                partial.restart([Segment(0, None)])
+                segment = partial.segments[0]
+                if stream.offset:
+                    stream = self._source.open(item.file, 0)
+            with stream:
+                if stream.offset != segment.done:
+                    raise SourceUnreachableError(
+                        f"{item.dest}: the mirror sent bytes from {stream.offset} where {segment.done} was asked for",
+                        hint="run again",
+                    )
+                stated = stream.digest
+                if stated is None and segment.done and partial.digest is not None:
+                    # Stated with the first answer; those to a Range leave it out.
+                    stated = Digest.parse(partial.digest)
+                self._expect(item, way, stated)
+                partial.identify(stream.validator, stream.length, way.expected)
+                if way.hasher is None or way.hashed != segment.done:
+                    self._hash_again(partial, way, segment.done, desk.buffer)
+                if stream.offset == 0:
+                    self._follow(item, stream)
+                self._copy(stream, partial, way, item.file.size, slot=slot, meter=meter, desk=desk, arrived=arrived)
+
+    def _follow(self, item: Item, stream: ByteStream) -> None:
+        """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
+        listed, now = item.file.validator, stream.validator
+        if item.file.digest is None and listed is not None and now is not None and listed != now:
+            item.file = dataclasses.replace(item.file, size=stream.length, validator=now)
+            self._emit(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
+
+    def _first_bytes(self, stream: ByteStream, buffer: memoryview) -> int:
+        try:
+            return stream.readinto(buffer[: self._rate.piece])
+        except BaseException:
+            stream.close()
+            raise
+
+    def _copy(
+        self,
+        stream: ByteStream,
+        partial: Partial,
+        way: _Way,
+        size: int | None,
+        *,
+        slot: Slot,
+        meter: Meter,
+        desk: Desk,
+        arrived: int = 0,
+    ) -> None:
+        """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in the buffer already.
+
+        Raises for a body that is too short.
+        """
+        segment, hasher = partial.segments[0], way.hasher
+        assert hasher is not None
+        piece = self._rate.piece
+        target = desk.buffer if piece is None else desk.buffer[:piece]
+        while count := arrived or stream.readinto(target):
+            arrived = 0
+            data = target[:count]
+            if segment.done + count == stream.length:
+                desk.go_on(slot)
+            partial.write(segment, data)
+            hasher.update(data)
+            way.hashed = segment.done
+            meter.add(count)
+            partial.checkpoint()
+            if size is not None and way.expected is None and segment.done > size:
+                # Wrong already, and who knows how long it goes on.
+                break
+        whole = max(stream.length or 0, size or 0)
+        if segment.done < whole and (way.expected is None or finished(way.algorithm, hasher) != way.expected):
+            raise SourceUnreachableError(
+                f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes", hint="run again"
+            )
+
+    def _hash_again(self, partial: Partial, way: _Way, size: int, buffer: memoryview) -> None:
+        """Digest what an earlier attempt left."""
+        way.hasher, way.hashed = new_hasher(way.algorithm), 0
+        while way.hashed < size:
+            self._stop.check()
+            count = partial.read(buffer[: min(len(buffer), size - way.hashed)], way.hashed)
+            if count == 0:
+                raise IntegrityError(f"{partial.path} is shorter than it was", hint="run again")
+            way.hasher.update(buffer[:count])
+            way.hashed += count
+
+    @staticmethod
+    def _judge(item: Item, size: int, way: _Way) -> str:
+        """What is wrong with the bytes that came, or ``""``."""
+        if way.expected is not None:
+            return "" if way.digest == way.expected else f"has {way.digest}, stated is {way.expected}"
+        if item.file.size is not None and item.file.size != size:
+            return f"has {size} bytes, stated are {item.file.size}"
+        return ""
+
+
+def continues(partial: Partial, stream: ByteStream, offset: int, file: RemoteFile) -> bool:
+    """Whether the bytes of ``stream`` belong behind those of ``partial``: same offset, same content, same length.
+
+    Without a validator of the server's, a published digest that has not changed stands for the content: it is checked
+    in the end.
+    """
+    if stream.offset != offset or partial.size not in (None, stream.length):
+        return False
+    if stream.validator is not None or partial.validator is not None:
+        return stream.validator == partial.validator
+    return file.digest is not None and str(file.digest) == partial.digest

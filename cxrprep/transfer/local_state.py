@@ -1,0 +1,73 @@
+"""What is here, as a plan asks for it: the record, the disk and the partial files."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.planning import Held
+from cxrprep.record import FileState
+from cxrprep.storage.archives import read_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cxrprep.record import Record
+    from cxrprep.transfer.partial_folder import Parts
+
+_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
+
+
+class FolderHoldings:
+    """The state of one folder; see ``cxrprep.planning.Holdings``."""
+
+    def __init__(
+        self,
+        record: Record,
+        parts: Parts,
+        *,
+        same_mirror: bool = True,
+        spent: Callable[[str], bool] | None = None,
+    ) -> None:
+        """``same_mirror`` says whether the record's validators come from the mirror that is asked now.
+
+        ``spent`` says of a file that was dropped after its use whether that will do; ``wanted_again`` names one of
+        which it will not.
+        """
+        self._record = record
+        self._parts = parts
+        self._root = str(record.root) + "/"
+        self._tops: dict[str, bool] = {}
+        self.same_mirror = same_mirror
+        self.wanted_again = ""
+        self._spent = spent
+
+    def rows(self) -> Iterator[Held]:
+        """The record, sorted by path."""
+        for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
+            discarded = state == FileState.DISCARDED
+            if discarded and self._spent is not None and not self._spent(path):
+                self.wanted_again, discarded = self.wanted_again or path, False
+            yield Held(path, size, digest, validator, discarded, archive)
+
+    def size_of(self, path: str) -> int | None:
+        """Bytes of the file at this release path; ``None`` when there is none."""
+        top = path.partition("/")[0]
+        there = self._tops.get(top)
+        if there is None:
+            # A new folder holds nothing: hundreds of thousands of files need not be asked for one by one.
+            there = self._tops[top] = os.path.lexists(self._root + top)
+        if not there:
+            return None
+        try:
+            return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
+        except OSError:
+            return None
+
+    def partial(self, path: str) -> int | None:
+        """Bytes of a partial file that may be continued."""
+        return self._parts.bytes_of(path)
+
+    def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
+        """What the archive was seen to hold; ``None`` when it was never read to its end."""
+        return read_index(self._record.cache, archive)

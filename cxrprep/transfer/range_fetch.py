@@ -1,0 +1,222 @@
+"""A large file over several connections: ranges at explicit offsets, each resumable, digested in order behind them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.digests import finished, new_hasher
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.transfer.limits import Stopped
+from cxrprep.transfer.partial_file import Segment
+
+if TYPE_CHECKING:
+    from cxrprep.model import Digest
+    from cxrprep.planning import Item
+    from cxrprep.sources.base import ByteStream, Source
+    from cxrprep.transfer.limits import Meter, Stop
+    from cxrprep.transfer.partial_file import Partial
+    from cxrprep.transfer.retry import Persistence
+
+_ALIGN: Final = 1024 * 1024
+_SMALLEST: Final = 16 * _ALIGN
+_LARGEST: Final = 256 * _ALIGN
+_BUFFER: Final = 1024 * 1024
+_LOOK_SECONDS: Final = 0.05
+
+
+class SplitRefused(Exception):  # noqa: N818  # a fact about the server
+    """The server sends whole files only, or another file than before: one stream from the start is the way."""
+
+
+def cut(size: int, ranges: int, start: int = 0) -> list[Segment]:
+    """Segments from ``start`` to ``size``: some for each connection, none too small to be worth a request.
+
+    They are worked on in order, so that the digest can follow close behind.
+    """
+    step = min(max(size // (ranges * 4), _SMALLEST), _LARGEST) // _ALIGN * _ALIGN
+    segments = [Segment(0, start, start)] if start else []
+    segments += [Segment(at, min(at + step, size)) for at in range(start, size, step)]
+    return segments
+
+
+class SegmentedFetch:
+    """The fetch of one large file. ``begin`` asks whether the server plays along, ``run`` does it."""
+
+    def __init__(
+        self,
+        source: Source,
+        item: Item,
+        partial: Partial,
+        meter: Meter,
+        *,
+        persistence: Persistence,
+        stop: Stop,
+        slots: threading.Semaphore,
+    ) -> None:
+        """``item`` has a size."""
+        assert item.file.size is not None
+        self._source = source
+        self._item = item
+        self._size = item.file.size
+        self._partial = partial
+        self._meter = meter
+        self._persistence = persistence
+        self._stop = stop
+        self._slots = slots
+        self._ranges = source.politeness.ranges
+        self._open: Segment | None = None
+        self._first: ByteStream | None = None
+        self._guard = threading.Lock()
+        self._failures: list[BaseException] = []
+        self._over = threading.Event()
+
+    def begin(self) -> Digest | None:
+        """Open the first range; the digest that the server states, if any. Raises ``SplitRefused``."""
+        partial = self._partial
+        if partial.done and partial.size == self._size and partial.validator is not None:
+            last = partial.segments[-1]
+            if last.end is None:
+                partial.segments = [*partial.segments[:-1], *cut(self._size, self._ranges, last.position)]
+        else:
+            if partial.done:
+                partial.restart()
+            partial.segments = cut(self._size, self._ranges)
+        if all(segment.complete for segment in partial.segments):
+            return None
+        segment = next(s for s in partial.segments if not s.complete)
+        had = partial.done > 0
+        digest = self._persistence.run(lambda: self._probe(segment, had=had), lambda: 0, self._item.dest)
+        self._open = segment
+        return digest
+
+    def run(self, algorithm: str, buffer: memoryview) -> Digest:
+        """Fetch every segment; the digest of the whole. Raises what sources raise, ``StorageError``, ``Stopped``."""
+        follower = _Follower(self._partial, algorithm, self._over, self._stop)
+        todo = iter([s for s in self._partial.segments if not s.complete])
+        helpers: list[threading.Thread] = []
+        follower.start()
+        try:
+            # The caller holds the first slot; others join as slots are free.
+            for number in range(1, self._ranges):
+                if not self._slots.acquire(blocking=False):
+                    break
+                thread = threading.Thread(target=self._help, args=(todo,), name=f"range-{number}", daemon=True)
+                helpers.append(thread)
+                thread.start()
+            self._work(todo, buffer)
+        finally:
+            if self._first is not None:
+                self._first.close()
+            for thread in helpers:
+                thread.join()
+            self._over.set()
+            follower.join()
+        if self._failures:
+            raise self._failures[0]
+        self._stop.check()
+        return follower.result()
+
+    # ---- inside ----
+
+    def _probe(self, segment: Segment, *, had: bool) -> Digest | None:
+        partial = self._partial
+        stream = self._source.open(self._item.file, segment.position, segment.end)
+        same = stream.offset == segment.position and stream.length == self._size and stream.validator is not None
+        if not same or (had and stream.validator != partial.validator):
+            stream.close()
+            raise SplitRefused
+        partial.identify(stream.validator, stream.length, self._item.file.digest or stream.digest)
+        self._first = stream
+        return stream.digest
+
+    def _help(self, todo: object) -> None:
+        try:
+            self._work(todo, memoryview(bytearray(_BUFFER)))
+        finally:
+            self._slots.release()
+
+    def _work(self, todo: object, buffer: memoryview) -> None:
+        try:
+            while not self._failures:
+                with self._guard:
+                    segment = next(todo, None)  # type: ignore[call-overload]  # an iterator over segments
+                if segment is None:
+                    return
+                self._persist(segment, buffer)
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that waits for all
+            self._failures.append(error)
+
+    def _persist(self, segment: Segment, buffer: memoryview) -> None:
+        self._persistence.run(lambda: self._segment(segment, buffer), lambda: segment.done, self._item.dest)
+
+    def _segment(self, segment: Segment, buffer: memoryview) -> None:
+        with self._guard:
+            stream, self._first = (self._first, None) if segment is self._open else (None, self._first)
+            self._open = None if segment is self._open else self._open
+        if stream is None:
+            stream = self._source.open(self._item.file, segment.position, segment.end)
+        with stream:
+            if (
+                stream.offset != segment.position
+                or stream.length != self._size
+                or stream.validator != self._partial.validator
+            ):
+                raise SplitRefused
+            assert segment.end is not None
+            while not segment.complete:
+                if self._failures:
+                    raise Stopped
+                count = stream.readinto(buffer[: min(len(buffer), segment.end - segment.position)])
+                if count == 0:
+                    raise SourceUnreachableError(
+                        f"{self._item.dest}: a range ended {segment.end - segment.position} bytes early",
+                        hint="run again",
+                    )
+                self._partial.write(segment, buffer[:count])
+                self._meter.add(count)
+                self._partial.checkpoint()
+
+
+class _Follower(threading.Thread):
+    """Digests the file from its start, close behind what is written, while it is still in the system's cache."""
+
+    def __init__(self, partial: Partial, algorithm: str, over: threading.Event, stop: Stop) -> None:
+        super().__init__(name="digest", daemon=True)
+        self._partial = partial
+        self._algorithm = algorithm
+        self._over = over
+        self._halt = stop
+        self._hasher = new_hasher(algorithm)
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that waits for the digest
+            self._failure = error
+
+    def result(self) -> Digest:
+        """The digest. Raises what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+        return finished(self._algorithm, self._hasher)
+
+    def _follow(self) -> None:
+        buffer = memoryview(bytearray(_BUFFER))
+        position = 0
+        for segment in self._partial.segments:
+            assert segment.end is not None
+            while position < segment.end and not self._halt.asked:
+                over = self._over.is_set()
+                ready = segment.position - position
+                if ready == 0:
+                    if over:
+                        return
+                    self._over.wait(_LOOK_SECONDS)
+                    continue
+                count = self._partial.read(buffer[: min(len(buffer), ready)], position)
+                if count == 0:
+                    raise SourceUnreachableError(f"{self._partial.path} is shorter than what was written to it")
+                self._hasher.update(buffer[:count])
+                position += count

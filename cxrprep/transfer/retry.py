@@ -1,0 +1,123 @@
+"""Trying again: with backoff, as long as the server asks, and with fresh patience whenever it brought something."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.events import Retrying
+from cxrprep.sources.retry import attempts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import stamina
+
+    from cxrprep.events import Sink
+    from cxrprep.transfer.limits import Stop
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a request is repeated that brings nothing, and how long is waited in between, in seconds.
+
+    The default survives two minutes without a network. ``worth`` is how many bytes are something: a server that sends
+    a few and falls silent, again and again, would else be asked for days.
+    """
+
+    attempts: int = 10
+    worth: int = 1 << 16
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    jitter: float = 1.0
+
+
+class _Advanced(Exception):  # noqa: N818  # no failure: bytes came
+    pass
+
+
+class Persistence:
+    """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
+
+    def __init__(self, patience: Patience, stop: Stop, on_event: Sink) -> None:
+        self._patience = patience
+        self._stop = stop
+        self._emit = on_event
+        self._guard = threading.Lock()
+        self._not_before = 0.0
+
+    def run(self, work: Callable[[], T], progress: Callable[[], int], key: str) -> T:
+        """What ``work`` returns, in the end. ``progress`` counts bytes: enough of them give a full new budget.
+
+        Raises the last ``SourceUnreachableError`` when the budget is used up, and every other error at once.
+        """
+        try:
+            # The first attempt costs nothing extra; most files need no other.
+            return self._once(work)
+        except SourceUnreachableError as error:
+            failure = error
+        while True:
+            try:
+                return self._again(work, progress, key, failure)
+            except _Advanced as advanced:
+                cause = advanced.__cause__
+                assert isinstance(cause, SourceUnreachableError)
+                failure = cause
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a server has asked everybody to wait."""
+        return self._not_before > time.monotonic()
+
+    def _once(self, work: Callable[[], T]) -> T:
+        # A server that asked one connection to wait means all of them.
+        wait = self._not_before - time.monotonic()
+        if wait > 0:
+            self._stop.wait(wait)
+        return work()
+
+    def _again(
+        self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
+    ) -> T:
+        current: list[stamina.Attempt] = []
+        began = progress()
+
+        def judge(error: Exception) -> bool | float:
+            if not isinstance(error, SourceUnreachableError) or self._stop.asked:
+                return False
+            attempt = current[-1]
+            asked = error.retry_after
+            if asked is not None:
+                with self._guard:
+                    self._not_before = max(self._not_before, time.monotonic() + asked)
+            if attempt.num < self._patience.attempts:
+                wait = asked if asked is not None else attempt.next_wait
+                self._emit(Retrying("download", key, error.message, attempt.num, wait))
+            return True if asked is None else asked
+
+        patience = self._patience
+        for attempt in attempts(
+            on=judge,
+            attempts=patience.attempts,
+            timeout=None,
+            wait_initial=patience.first_wait,
+            wait_max=patience.longest_wait,
+            wait_jitter=patience.jitter,
+        ):
+            current.append(attempt)
+            with attempt:
+                if attempt.num == 1:
+                    # The attempt that has failed already is the first one.
+                    raise failure
+                try:
+                    return self._once(work)
+                except SourceUnreachableError as error:
+                    if progress() - began >= self._patience.worth:
+                        raise _Advanced from error
+                    raise
+        raise failure

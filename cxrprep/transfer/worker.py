@@ -1,0 +1,321 @@
+"""What is done with one item: fetch, take over, adopt, unpack, record, hand on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxrprep.digests import read_digest
+from cxrprep.errors import ArchiveError, IntegrityError, storage_error
+from cxrprep.model import Digest
+from cxrprep.planning import Action, Choice
+from cxrprep.record import FileEntry, FileState, Origin
+from cxrprep.storage.archives import read_index, read_members, reading, write_index
+from cxrprep.storage.atomic import settle
+from cxrprep.storage.paths import safe_path
+from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
+from cxrprep.transfer.links import OnThisMachine, take_over
+from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.result import Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.planning import Item, Plan
+    from cxrprep.record import Record
+    from cxrprep.sources.base import Source
+    from cxrprep.storage.archives import Member
+    from cxrprep.transfer.desk import Desk
+    from cxrprep.transfer.file_fetch import Fetcher
+    from cxrprep.transfer.limits import Stop
+    from cxrprep.transfer.partial_file import Partial
+    from cxrprep.transfer.partial_folder import Parts
+
+
+class Worker:
+    """Works on items of one plan; used by many threads at once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        fetcher: Fetcher,
+        *,
+        record: Record,
+        parts: Parts,
+        layout: Layout,
+        stop: Stop,
+        link: str,
+        keep_archives: bool,
+        listing_origin: Origin,
+        spent: Callable[[str], bool] | None,
+        on_complete: Callable[[str, Path], bool | None] | None,
+    ) -> None:
+        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin`` and ``spent``."""
+        self._plan = plan
+        self._source = source
+        self._fetcher = fetcher
+        self._record = record
+        self._root = str(record.root)
+        self._parts = parts
+        self._layout = layout
+        self._stop = stop
+        self._link = link
+        self._keep_archives = keep_archives
+        self._listing_origin = listing_origin
+        self._spent = spent
+        self._on_complete = on_complete
+        self._choice = Choice(plan.selection, plan.images)
+
+    def work(self, item: Item, desk: Desk) -> Outcome:
+        """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
+        if item.archive:
+            return self._archive(item, desk)
+        if item.action is Action.KEEP:
+            if not item.proven and not self._adopted(item, desk.buffer):
+                if self._plan.in_place:
+                    raise IntegrityError(
+                        f"{item.dest} does not have the published digest", hint="fetch it again from a mirror"
+                    )
+                return self._fetched(item, desk)
+            self._hand_on(item.dest)
+            return Outcome(item, Status.NOT_NEEDED)
+        return self._fetched(item, desk)
+
+    def _place(self, item: Item) -> str:
+        return os.path.join(self._root, item.dest)  # noqa: PTH118  # making a Path takes longer than most things here
+
+    # ---- one file ----
+
+    def _fetched(self, item: Item, desk: Desk) -> Outcome:
+        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
+        self._record.add(self._entry(item, got))
+        self._hand_on(item.dest)
+        return Outcome(item, Status.OK, got.moved)
+
+    def _entry(self, item: Item, got: Fetched) -> FileEntry:
+        return FileEntry(
+            item.dest,
+            got.size,
+            got.digest,
+            got.origin,
+            source_key=item.file.key,
+            validator=got.validator,
+        )
+
+    def _taken_over(self, item: Item, buffer: memoryview) -> Fetched | None:
+        """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
+        if self._link == "copy" or not isinstance(self._source, OnThisMachine):
+            return None
+        target = self._parts.beside(item.dest)
+        if not take_over(self._source.path_of(item.file), target, self._link):
+            return None
+        try:
+            got = self._read(item, target, buffer)
+            if got is None:
+                return None
+            final = self._record.root / item.dest
+            final.parent.mkdir(parents=True, exist_ok=True)
+            target.replace(final)
+        finally:
+            target.unlink(missing_ok=True)
+        return got
+
+    def _adopted(self, item: Item, buffer: memoryview) -> bool:
+        """Read and record a file that lies in place without a record; whether it is what is published."""
+        got = self._read(item, self._record.root / item.dest, buffer)
+        if got is None:
+            return False
+        self._record.add(self._entry(item, got))
+        return True
+
+    def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
+        """The file at ``path`` as if it had been fetched; ``None`` when its digest is not the one stated."""
+        stated = item.file.digest
+        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self._stop.check, buffer)
+        if stated is not None and digest != stated:
+            return None
+        origin = Origin.FIRST_READ if stated is None else self._listing_origin
+        return Fetched(size, digest, origin, item.file.validator, 0)
+
+    def _hand_on(self, dest: str) -> None:
+        """Tell the caller that a file is complete, and drop it when that used it up."""
+        if self._on_complete is None:
+            return
+        held = self._record.get(dest)
+        if held is None or held.state is FileState.DISCARDED:
+            return
+        if self._on_complete(dest, self._record.root / dest):
+            _discard(self._record, dest)
+
+    # ---- archives ----
+
+    def _archive(self, item: Item, desk: Desk) -> Outcome:
+
+        if item.action is Action.KEEP:
+            for path, _ in read_index(self._record.cache, item.dest) or ():
+                self._hand_on(path)
+            return Outcome(item, Status.NOT_NEEDED)
+        near = self._archive_elsewhere(item, desk.buffer)
+        moved = 0 if near is not None else self._archive_here(item, desk)
+        held = self._record.get(item.dest)
+        assert held is not None
+        done = unpack(
+            near or self._record.root / item.dest,
+            item.dest,
+            record=self._record,
+            parts=self._parts,
+            place=lambda name: self._layout.place(name, release=self._plan.release),
+            wanted=lambda dest: self._choice.wants(dest, self._layout.parse(dest)),
+            origin=held.origin,
+            spent=self._spent,
+            stop=self._stop,
+            on_file=self._hand_on,
+        )
+        drop = near is None and not self._keep_archives
+        if drop:
+            # Its members were left to the system to write: they must be on the disk before it goes.
+            settle()
+            # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
+            self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+        write_index(self._record.cache, item.dest, done.index)
+        if drop:
+            _discard(self._record, item.dest)
+        return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
+
+    def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
+        """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
+        if self._keep_archives or not isinstance(self._source, OnThisMachine):
+            return None
+        path = self._source.path_of(item.file)
+        got = self._read(item, path, buffer)
+        if got is None:
+            raise IntegrityError(
+                f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"
+            )
+        self._record.add(dataclasses.replace(self._entry(item, got), state=FileState.DISCARDED))
+        return path
+
+    def _archive_here(self, item: Item, desk: Desk) -> int:
+        """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
+        path = self._record.root / item.dest
+        held = self._record.get(item.dest)
+        if item.action is not Action.REFETCH and path.exists():
+            if held is not None and held.size == path.stat().st_size:
+                if held.state is FileState.DISCARDED:
+                    self._record.add(dataclasses.replace(held, state=FileState.HERE))
+                return 0
+            if self._adopted(item, desk.buffer):
+                return 0
+        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
+        self._record.add(self._entry(item, got))
+        return got.moved
+
+
+def _discard(record: Record, dest: str) -> None:
+    """Remove a file that was used, and record that this was on purpose. Raises ``StorageError``."""
+    held = record.get(dest)
+    if held is not None:
+        # The record first: a file that is recorded as discarded and still here only wastes room.
+        record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+    path = record.root / dest
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, "remove", error) from error
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """What came out of an archive: files written, files that were here already, and names outside the release."""
+
+    written: int = 0
+    kept: int = 0
+    size: int = 0
+    foreign: int = 0
+    index: list[tuple[str, int]] = field(default_factory=list)
+    """Release path and size of every file of the release in the archive, wanted or not."""
+
+
+def unpack(
+    path: Path,
+    archive: str,
+    *,
+    record: Record,
+    parts: Parts,
+    place: Callable[[str], str | None],
+    wanted: Callable[[str], bool],
+    origin: Origin,
+    spent: Callable[[str], bool] | None = None,
+    stop: Stop,
+    on_file: Callable[[str], None],
+) -> Unpacked:
+    """Unpack the archive at ``path``, whose release path is ``archive``, below the record's root.
+
+    ``place`` maps a member's name to its release path, ``wanted`` says which are to be written, ``on_file`` is told
+    each release path that was written or found. ``origin`` is the archive's own proof: what came out of a proven
+    archive is proven as well. ``spent`` says whether one that was used up need not come again. Raises ``ArchiveError``,
+    ``UnsafePathError``, ``StorageError``, ``Stopped``.
+    """
+    buffer = memoryview(bytearray(1 << 18))
+    proof = Origin.FIRST_READ if origin is Origin.FIRST_READ else Origin.TRANSPORT
+    done = Unpacked()
+    for member in read_members(path):
+        stop.check()
+        dest = place(member.name)
+        if dest is None:
+            done.foreign += 1
+            continue
+        safe_path(dest)
+        done.index.append((dest, member.size))
+        if not wanted(dest):
+            continue
+        if _is_here(record, dest, member.size, archive, spent):
+            done.kept += 1
+        else:
+            digest = _write(path, member, parts.open(dest), record.root / dest, buffer)
+            record.add(FileEntry(dest, member.size, digest, proof, archive=archive, source_key=member.name))
+            done.written += 1
+            done.size += member.size
+        on_file(dest)
+    return done
+
+
+def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable[[str], bool] | None) -> bool:
+    held = record.get(dest)
+    if held is None or held.archive != archive or held.size != size:
+        return False
+    if held.state is FileState.DISCARDED:
+        return spent is None or spent(dest)
+    try:
+        return os.stat(record.root / dest).st_size == size  # noqa: PTH116  # as everywhere that files are counted
+    except OSError:
+        return False
+
+
+def _write(path: Path, member: Member, partial: Partial, final: Path, buffer: memoryview) -> Digest:
+    hasher = hashlib.sha256()
+    partial.restart([Segment(0, member.size)])
+    segment = partial.segments[0]
+    try:
+        with reading(path), member.open() as stream:
+            while count := stream.readinto(buffer):  # type: ignore[attr-defined]  # what both libraries return has it
+                if segment.done + count > member.size:
+                    break
+                partial.write(segment, buffer[:count])
+                hasher.update(buffer[:count])
+        if segment.done != member.size or count:
+            raise ArchiveError(
+                f"{path.name}: {member.name!r} does not have the {member.size} bytes that the archive states",
+                hint="remove the archive and run the download again",
+            )
+        partial.publish(str(final))
+    except BaseException:
+        partial.discard()
+        raise
+    return Digest("sha256", hasher.hexdigest())

@@ -1,0 +1,22 @@
+"""Proof of what a folder holds: the bytes, the images, and the dataset."""
+
+from cxrprep.verification.finding import Finding, Kind, Level
+from cxrprep.verification.image_checks import ImageCheck
+from cxrprep.verification.published_facts import FactCheck, Status
+from cxrprep.verification.report import VerifyReport
+from cxrprep.verification.verifier import VERIFY_NAME, CheckImage, Refetch, VerifyOptions, verify
+
+__all__ = [
+    "VERIFY_NAME",
+    "CheckImage",
+    "FactCheck",
+    "Finding",
+    "ImageCheck",
+    "Kind",
+    "Level",
+    "Refetch",
+    "Status",
+    "VerifyOptions",
+    "VerifyReport",
+    "verify",
+]

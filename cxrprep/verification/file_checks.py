@@ -1,0 +1,386 @@
+"""The bytes: every file of the folder against the best sum that is known of it.
+
+The publisher's sum counts most; then what the service stated while the bytes came; then what they were when they were
+first read. A file without any of these is unproven, and is called so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.events import Advanced, ItemFinished
+from cxrprep.record import Origin
+from cxrprep.verification.finding import Finding, Kind, Level, find
+from cxrprep.verification.hashing import Job, hash_files
+from cxrprep.verification.merge_join import Row, rows
+from cxrprep.verification.published_checksums import known_copies
+from cxrprep.verification.scan import leftover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec, Quirk
+    from cxrprep.events import Sink
+    from cxrprep.verification.check_cache import Checks
+    from cxrprep.verification.hashing import Hashed
+
+OnFinding = Callable[[Finding], None]
+OnProven = Callable[[pa.Table, bool], None]
+"""Takes files that are right, many at a time (``PROVEN``), and whether they were read now."""
+STAGE: Final = "verify"
+_EVENT_SECONDS: Final = 0.1
+# Of files that are what they should be: the digest, and against which kind of sum.
+PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("origin", pa.string())])
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """How many files are here, and how each was proven. ``read`` and ``believed`` count files; ``size`` bytes read."""
+
+    here: int = 0
+    size_here: int = 0
+    published: int = 0
+    transport: int = 0
+    first_read: int = 0
+    unproven: int = 0
+    read: int = 0
+    believed: int = 0
+    size_read: int = 0
+
+    @property
+    def proven(self) -> int:
+        """Files whose digest is the one that is known of them."""
+        return self.published + self.transport + self.first_read
+
+    def prove(self, origin: str, count: int = 1) -> None:
+        """Count files whose digest is right, by where that digest comes from."""
+        if origin == Origin.PUBLISHED:
+            self.published += count
+        elif origin == Origin.TRANSPORT:
+            self.transport += count
+        else:
+            self.first_read += count
+
+    def add(self, other: FileCounts, *, here: int) -> None:
+        """Count a second look at some files, after which ``here`` files are in the folder."""
+        self.here = here
+        for name in ("published", "transport", "first_read", "unproven", "read", "believed", "size_read"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class FileCheck:
+    """Checks rows of files, and counts. ``root`` is the folder, ``checks`` the memory of earlier checks."""
+
+    root: Path
+    spec: DatasetSpec
+    release: str
+    mirror: str
+    checks: Checks | None
+    on_event: Sink
+    jobs: int | None = None
+    counts: FileCounts = field(default_factory=FileCounts)
+    _published_sizes: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up what the catalog says of sizes."""
+        self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
+
+    def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
+        """Check ``tables`` (see ``join``): what is wrong or unproven goes to ``on_finding``, else to ``on_proven``."""
+        said = _Progress(self.on_event)
+        reading = _Queue()
+
+        def to_read() -> Iterator[Job]:
+            for table in tables:
+                self.counts.here += table.num_rows
+                self.counts.size_here += pc.sum(table["size"]).as_py() or 0
+                unsure = self._beyond_belief(table, on_proven, said)
+                wanted = self._wanted(unsure, on_finding, on_proven)
+                if None in wanted:
+                    settled = wanted.count(None)
+                    said.items(settled)
+                    unsure = unsure.filter(pa.array([one is not None for one in wanted], pa.bool_()))
+                reading.put(unsure)
+                algorithms = [one for one in wanted if one is not None]
+                yield from map(Job, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
+
+        for batch in hash_files(self.root, to_read(), workers=self.jobs, on_bytes=said.read):
+            self._settle(reading.take(len(batch)), batch, on_finding, on_proven)
+            said.items(len(batch))
+        said.flush()
+
+    def _beyond_belief(self, table: pa.Table, on_proven: OnProven, said: _Progress) -> pa.Table:
+        """The rows that need a closer look, once those are told whose known digest is all that is asked of them."""
+        if table["known"].null_count == table.num_rows:
+            return table
+        agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
+        same = pc.and_(pc.equal(table["known"], _best(table)), pc.equal(table["recorded_size"], table["size"]))
+        sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
+        believed = table.filter(sure)
+        self._prove(believed, on_proven, read=False)
+        said.items(believed.num_rows)
+        return table.filter(pc.invert(sure)) if believed.num_rows else table
+
+    def _wanted(self, table: pa.Table, on_finding: OnFinding, on_proven: OnProven) -> list[tuple[str, ...] | None]:
+        """With which algorithms to read each file; ``None`` where all is said without reading it."""
+        if not table.num_rows:
+            # pyarrow 20 crashes over the indices of a column that has no chunk.
+            return []
+        pairs = zip(_algorithm(table["recorded"]), _algorithm(table["published"]), strict=True)
+        wanted: list[tuple[str, ...] | None] = list(map(_both, pairs))
+        # Without a record it is the catalog that may know the size.
+        catalog = pc.is_in(table["path"], value_set=pa.array(self._published_sizes, pa.string()))
+        due = pc.coalesce(pc.equal(table["recorded_size"], table["size"]), pc.invert(catalog))
+        summed = pc.or_(pc.is_valid(table["recorded"]), pc.is_valid(table["published"]))
+        plain = pc.and_(pc.and_(due, summed), pc.and_(pc.greater(table["size"], 0), pc.is_null(table["known"])))
+        odd = pc.indices_nonzero(pc.invert(plain))
+        for index, row in zip(odd.to_pylist(), rows(table.take(odd)), strict=True):
+            decision = self._decide(row)
+            if isinstance(decision, tuple):
+                wanted[index] = decision
+                continue
+            wanted[index] = None
+            if isinstance(decision, Finding):
+                self._report(decision, on_finding)
+            else:
+                self._prove(table.slice(index, 1), on_proven, read=False, digest=(row.known or "").split(" ")[0])
+        return wanted
+
+    def _settle(
+        self,
+        table: pa.Table,
+        batch: list[Hashed],
+        on_finding: OnFinding,
+        on_proven: OnProven,
+    ) -> None:
+        """Compare what was read with what should be there, and remember it."""
+        self.counts.read += len(batch)
+        self.counts.size_read += sum(one.size for one in batch)
+        if self.checks is not None:
+            sizes = table["size"].to_pylist()
+            whole = [not one.problem and one.size == size for one, size in zip(batch, sizes, strict=True)]
+            digests = pa.array([" ".join(one.digests) for one in batch], pa.string())
+            seen = table.select(["path", "size", "mtime_ns", "inode"]).append_column("digests", digests)
+            self.checks.add(seen if all(whole) else seen.filter(pa.array(whole)))
+        # The last algorithm is that of the best sum, as they are asked for.
+        found = pa.array([one.digests[-1] if one.digests else None for one in batch], pa.string())
+        right = pc.fill_null(pc.equal(found, _best(table)), fill_value=False)
+        if pc.all(right).as_py():
+            self._prove(table, on_proven, read=True)
+            return
+        self._prove(table.filter(right), on_proven, read=True)
+        odd = pc.indices_nonzero(pc.invert(right))
+        for index, row in zip(odd.to_pylist(), rows(table.take(odd)), strict=True):
+            finding = self._compare(row, batch[index].digests, batch[index].problem)
+            if finding is None:
+                self._prove(table.slice(index, 1), on_proven, read=True, digest=batch[index].digests[0])
+            else:
+                self._report(finding, on_finding)
+
+    def _prove(self, table: pa.Table, on_proven: OnProven, *, read: bool, digest: str | None = None) -> None:
+        """Count files that are right, and pass them on; ``digest`` for a file that only its copies are known of."""
+        if not table.num_rows:
+            return
+        published = pc.or_(pc.is_valid(table["published"]), pc.is_null(table["recorded"]))
+        origin = pc.if_else(published, str(Origin.PUBLISHED), pc.fill_null(table["origin"], str(Origin.FIRST_READ)))
+        for one in pc.value_counts(origin).to_pylist():
+            self.counts.prove(one["values"], one["counts"])
+        if not read:
+            self.counts.believed += table.num_rows
+        best = _best(table) if digest is None else pc.fill_null(_best(table), digest)
+        on_proven(pa.table([table["path"], best, origin], schema=PROVEN), read)
+
+    def _report(self, finding: Finding, on_finding: OnFinding) -> None:
+        if finding.kind is Kind.UNPROVEN:
+            self.counts.unproven += 1
+        if finding.level is Level.ERROR:
+            self.on_event(ItemFinished(STAGE, finding.path, "error", detail=f"{finding.kind}: {finding.detail}"))
+        on_finding(finding)
+
+    def _decide(self, row: Row) -> tuple[str, ...] | Finding | None:
+        """What is wrong with a file as far as can be said without reading; ``None`` where it is right by what is known.
+
+        Else the algorithms to read it with.
+        """
+        wanted = _algorithms(row)
+        if row.recorded_size is None and row.published is None:
+            stranger = self._stranger(row)
+            if stranger is not None:
+                return stranger
+            wanted = ("sha256",)
+        if row.size == 0 and row.recorded_size != 0:
+            return find(
+                Kind.ZERO_BYTE, row.path, "the file is empty", expected=row.recorded_size or "some bytes", found=0
+            )
+        size = row.recorded_size
+        if size is None and row.published is not None:
+            size = self._published_sizes.get(row.path)
+        if size is not None and row.size < size:
+            detail = f"{size - row.size:,} of {size:,} bytes are missing"
+            return find(Kind.TRUNCATED, row.path, detail, expected=size, found=row.size)
+        if size is not None and row.size > size:
+            detail = f"it is {row.size - size:,} bytes too long"
+            return find(Kind.ALTERED, row.path, detail, expected=size, found=row.size)
+        if not wanted:
+            return find(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
+        if row.known is not None:
+            digests = tuple(row.known.split())
+            enough = {digest.partition(":")[0] for digest in digests} >= set(wanted)
+            # A believed digest is enough to trust a file, never to accuse it.
+            if enough and self._compare(row, digests, "") is None:
+                return None
+        return wanted
+
+    def _stranger(self, row: Row) -> Finding | None:
+        """What to say of a file that neither record nor publisher knows; ``None`` when copies of it are known."""
+        remains = leftover(row.path)
+        if remains is Kind.UNFINISHED:
+            return find(remains, row.path, f"{row.size:,} bytes of an unfinished download")
+        if remains is not None:
+            return find(remains, row.path, "left by another tool")
+        if self.spec.layout(self.release).place(row.path, release=self.release) is None:
+            return find(Kind.EXTRA, row.path, f"{self.spec.name} {self.release} has no file of this name")
+        if row.size == 0 or known_copies(self.spec, row.path):
+            return None
+        return find(Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size)
+
+    def _compare(self, row: Row, digests: tuple[str, ...], problem: str) -> Finding | None:
+        """What is wrong with a file that has these digests; ``None`` where nothing is."""
+        if problem:
+            return find(Kind.UNCHECKED, row.path, f"cannot be read: {problem}")
+        found = {digest.partition(":")[0]: digest for digest in digests}
+        same_as_recorded = row.recorded is not None and found.get(row.recorded.partition(":")[0]) == row.recorded
+        if row.published is not None and found[row.published.partition(":")[0]] != row.published:
+            now = found[row.published.partition(":")[0]]
+            quirk = self._quirk(row.path)
+            if quirk is not None and (same_as_recorded or row.recorded is None):
+                return find(
+                    Kind.UPSTREAM_MISMATCH,
+                    row.path,
+                    f"{quirk.note} ({quirk.source})",
+                    expected=row.published,
+                    found=now,
+                )
+            detail = "its bytes differ from the publisher's sum"
+            if same_as_recorded and row.recorded != row.published:
+                detail += ", though they are what the mirror sent"
+            return find(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
+        if row.published is not None:
+            return None
+        if row.recorded is None:
+            # A table of which copies are known, in a folder without a record.
+            if any(str(copy) in digests for copy in known_copies(self.spec, row.path)):
+                return None
+            return find(Kind.UNPROVEN, row.path, "its digest is that of no known copy of this table", found=digests[0])
+        if not same_as_recorded:
+            return find(
+                Kind.ALTERED,
+                row.path,
+                "its bytes are not those that were recorded",
+                expected=row.recorded,
+                found=found[row.recorded.partition(":")[0]],
+            )
+        return None
+
+    def _quirk(self, path: str) -> Quirk | None:
+        return next(
+            (
+                quirk
+                for quirk in self.spec.quirk
+                if quirk.kind == Kind.UPSTREAM_MISMATCH
+                and quirk.release in ("", self.release)
+                and self._may_come_from(quirk.mirror)
+                and any(fnmatchcase(path, pattern) for pattern in quirk.paths)
+            ),
+            None,
+        )
+
+    def _may_come_from(self, name: str) -> bool:
+        """Whether the files may be of the mirror ``name``: they are, or nobody recorded where they are from."""
+        mirror = self.spec.mirror_named(name)
+        return not name or not self.mirror or self.mirror in (name, mirror.url if mirror else name)
+
+
+class _Queue:
+    """Rows that are being read, in the order in which they come back."""
+
+    def __init__(self) -> None:
+        self._tables: deque[pa.Table] = deque()
+
+    def put(self, table: pa.Table) -> None:
+        self._tables.append(table)
+
+    def take(self, count: int) -> pa.Table:
+        taken = []
+        while count:
+            first = self._tables.popleft()
+            taken.append(first.slice(0, count))
+            count -= taken[-1].num_rows
+            if taken[-1].num_rows < first.num_rows:
+                self._tables.appendleft(first.slice(taken[-1].num_rows))
+        return taken[0] if len(taken) == 1 else pa.concat_tables(taken)
+
+
+def _best(table: pa.Table) -> pa.ChunkedArray:
+    """The digest that counts."""
+    return pc.coalesce(table["published"], table["recorded"])
+
+
+def _algorithm(digests: pa.ChunkedArray) -> list[str | None]:
+    """The algorithms that digests name, null where there is none."""
+    names: list[str | None] = pc.list_element(pc.split_pattern(digests, ":", max_splits=1), 0).to_pylist()
+    return names
+
+
+@cache
+def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
+    """The algorithms of recorded and published digest, each once; that of the best digest is the last."""
+    return tuple(dict.fromkeys(name for name in pair if name is not None))
+
+
+def _algorithms(row: Row) -> tuple[str, ...]:
+    recorded, published = (digest and digest.partition(":")[0] for digest in (row.recorded, row.published))
+    return _both((recorded, published))
+
+
+class _Progress:
+    """Events of progress, at most ten a second; bytes are reported by several threads."""
+
+    def __init__(self, on_event: Sink) -> None:
+        self._on_event = on_event
+        self._mutex = threading.RLock()
+        self._size = self._items = 0
+        self._said = time.monotonic()
+
+    def read(self, size: int) -> None:
+        with self._mutex:
+            self._size += size
+            self._say_now_and_then()
+
+    def items(self, count: int) -> None:
+        with self._mutex:
+            self._items += count
+            self._say_now_and_then()
+
+    def flush(self) -> None:
+        with self._mutex:
+            if self._size or self._items:
+                self._on_event(Advanced(STAGE, size=self._size, items=self._items))
+            self._size = self._items = 0
+            self._said = time.monotonic()
+
+    def _say_now_and_then(self) -> None:
+        if time.monotonic() - self._said >= _EVENT_SECONDS:
+            self.flush()

@@ -1,0 +1,126 @@
+"""``verify.parquet``: a row for every file that was checked and for everything that was found, written as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep._version import __version__
+from cxrprep.errors import storage_error
+from cxrprep.schemas import VERIFY
+from cxrprep.storage.atomic import sweep, temporary_for
+from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.verification.finding import Finding, Kind, Level
+
+_KEPT: Final = 1_000
+_ROWS: Final = 16_384
+# Paths and digests hardly repeat: a dictionary of them would only cost time.
+_REPEATED: Final = ["finding", "level", "detail"]
+_Row = tuple[str, str, str, str | None, str | None, str]
+
+
+@dataclass(slots=True)
+class Collector:
+    """Counts findings and writes every row of ``verify.parquet`` as it comes; use as a context.
+
+    ``path`` is put in place by ``finish``; leaving the context without that drops what was written.
+    """
+
+    path: Path
+    counts: Counter[Kind] = field(default_factory=Counter)
+    levels: Counter[Level] = field(default_factory=Counter)
+    kept: list[Finding] = field(default_factory=list)
+    _rows: list[_Row] = field(default_factory=list)
+    _tables: list[pa.Table] = field(default_factory=list)
+    _writer: pq.ParquetWriter | None = None
+    _part: Path | None = None
+
+    def __enter__(self) -> Self:
+        """Open the temporary file."""
+        self._part = temporary_for(self.path)
+        footer = {"schema": "verify", "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}"}
+        schema = VERIFY.with_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path.parent)
+            self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", use_dictionary=_REPEATED)
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what was not finished."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+
+    def finding(self, finding: Finding) -> None:
+        """Take a finding."""
+        self.counts[finding.kind] += 1
+        self.levels[finding.level] += 1
+        if self.counts[finding.kind] <= _KEPT:
+            self.kept.append(finding)
+        expected, found = finding.expected or None, finding.found or None
+        self._rows.append((finding.path, str(finding.kind), str(finding.level), expected, found, finding.detail))
+        if len(self._rows) >= _ROWS:
+            self._gather()
+
+    def proven(self, files: pa.Table, read: bool) -> None:
+        """Take files that are what they should be (``PROVEN``), and whether they were read now."""
+        self._gather()
+        fine = pa.repeat("ok", files.num_rows)
+        how = "sum" if read else "sum, believed by size and time"
+        detail = pc.binary_join_element_wise(files["origin"], how, " ")
+        columns = [files["path"], fine, fine, files["digest"], files["digest"], detail]
+        self._take(pa.table([column.cast(field.type) for column, field in zip(columns, VERIFY, strict=True)], VERIFY))
+
+    def finish(self) -> Path:
+        """Put the Parquet file in place. Raises ``StorageError`` when the disk refuses."""
+        self._flush()
+        assert self._writer is not None
+        assert self._part is not None
+        try:
+            self._writer.close()
+            with self._part.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._part.replace(self.path)
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        return self.path
+
+    def _gather(self) -> None:
+        """Make columns of single rows."""
+        if self._rows:
+            columns = [
+                pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), VERIFY, strict=True)
+            ]
+            self._rows = []
+            self._take(pa.Table.from_arrays(columns, schema=VERIFY))
+
+    def _take(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        if sum(one.num_rows for one in self._tables) >= _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._gather()
+        if not self._tables:
+            return
+        assert self._writer is not None
+        try:
+            self._writer.write_table(pa.concat_tables(self._tables))
+        except OSError as error:
+            raise storage_error(self.path, "write", error) from error
+        self._tables = []

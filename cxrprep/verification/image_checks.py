@@ -1,0 +1,196 @@
+"""The images: decoded for real, and compared with what the release's images are."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import CxrprepError
+from cxrprep.events import Advanced, ItemFinished
+from cxrprep.verification.file_checks import STAGE
+from cxrprep.verification.finding import Finding, Kind, Level, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec, Quirk
+    from cxrprep.events import Sink
+    from cxrprep.executors import Engine
+
+_BATCH: Final = 16
+# What converting grants an image too, if nobody says otherwise.
+_SECONDS: Final = 120.0
+_FORMATS: Final[Mapping[str, str]] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".dcm": "DICOM",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """What a decoder found in one file.
+
+    ``format`` is PNG, JPEG or DICOM by content, ``""`` for neither; ``mode`` the file's own pixel form (L, RGBA, I;16,
+    MONOCHROME1, ...); ``bits`` per sample; ``constant`` says that all pixels have one value; ``pixels`` is a digest of
+    the decoded pixels, asked for only to find duplicates. ``error`` says in one line why it could not be decoded, and
+    ``truncated`` that it ends too early.
+    """
+
+    format: str = ""
+    width: int | None = None
+    height: int | None = None
+    mode: str = ""
+    bits: int | None = None
+    constant: bool = False
+    has_pixels: bool = True
+    pixels: str | None = None
+    error: str = ""
+    truncated: bool = False
+
+
+@dataclass(slots=True)
+class ImageCounts:
+    """How many images were decoded, of how many that are here."""
+
+    checked: int = 0
+    here: int = 0
+
+
+def sample(paths: Sequence[str], count: int, seed: int) -> list[str]:
+    """``count`` of ``paths``, drawn by a hash of ``seed`` and path: the same draw whatever else is in the folder."""
+    drawn = sorted(paths, key=lambda path: hashlib.sha256(f"{seed}:{path}".encode()).digest())[:count]
+    return sorted(drawn)
+
+
+@dataclass(slots=True)
+class PictureCheck:
+    """Checks images of one release; with ``duplicates``, ``pixels`` collects the paths by digests of their pixels."""
+
+    root: Path
+    spec: DatasetSpec
+    release: str
+    check_image: Callable[[Path], ImageCheck]
+    engine: Engine | None
+    on_event: Sink
+    duplicates: bool = True
+    counts: ImageCounts = field(default_factory=ImageCounts)
+    pixels: dict[bytes, list[str]] = field(default_factory=dict)
+
+    def run(self, paths: Iterable[str]) -> Iterator[Finding]:
+        """What is wrong with the images ``paths``, or known to be odd about them."""
+        from cxrprep.executors import Engine, Lost
+
+        engine = self.engine or Engine("inline")
+        check = partial(check_some, self.check_image, self.root.absolute())
+        for checked in engine.run(check, paths, batch=_BATCH, seconds=_SECONDS, on_event=self.on_event):
+            if isinstance(checked, Lost):
+                yield from self._settle(checked.item, ImageCheck(error=checked.cause))
+            else:
+                yield from self._settle(*checked)
+
+    def _settle(self, path: str, check: ImageCheck) -> Iterator[Finding]:
+        self.on_event(Advanced(STAGE, items=1))
+        self.counts.checked += 1
+        if self.duplicates and check.pixels is not None:
+            self.pixels.setdefault(hashlib.sha256(check.pixels.encode()).digest()[:16], []).append(path)
+        finding = self._judge(path, check)
+        if finding is not None:
+            if finding.level is Level.ERROR:
+                self.on_event(ItemFinished(STAGE, path, "error", detail=f"{finding.kind}: {finding.detail}"))
+            yield finding
+
+    def _judge(self, path: str, check: ImageCheck) -> Finding | None:
+        facts = self.spec.images
+        due = _FORMATS.get(path[path.rfind(".") :].lower(), "")
+        if check.truncated:
+            return find(Kind.CUT_SHORT, path, check.error or "the image ends too early")
+        if check.error and not check.format:
+            return find(Kind.UNDECODABLE, path, check.error)
+        if due and check.format and check.format != due:
+            return find(Kind.WRONG_FORMAT, path, f"its content is {check.format}", expected=due, found=check.format)
+        if not check.has_pixels:
+            return find(Kind.NO_PIXELS, path, "the file is in order but holds no pixel data")
+        if check.error:
+            return find(Kind.UNDECODABLE, path, check.error)
+        size, due_size = (check.width, check.height), (facts.width or check.width, facts.height or check.height)
+        if size != due_size:
+            return find(
+                Kind.WRONG_SIZE,
+                path,
+                f"{check.width} x {check.height} pixels",
+                expected=f"{due_size[0]} x {due_size[1]}",
+                found=f"{check.width} x {check.height}",
+            )
+        if facts.bits is not None and check.bits is not None and check.bits != facts.bits:
+            deep = f"{check.bits} bits a sample"
+            finding = find(Kind.WRONG_DEPTH, path, deep, expected=facts.bits, found=check.bits)
+            return self._unless_known(finding, f"bits-{check.bits}")
+        if facts.modes and check.mode and check.mode not in facts.modes:
+            form = f"its pixels are {check.mode}"
+            finding = find(Kind.WRONG_MODE, path, form, expected="|".join(facts.modes), found=check.mode)
+            return self._unless_known(finding, f"mode-{check.mode.lower()}")
+        if check.constant:
+            return find(Kind.CONSTANT, path, "all pixels have one value")
+        return None
+
+    def _unless_known(self, finding: Finding, quirk_kind: str) -> Finding:
+        """The finding, or a note where the release is known for it."""
+        quirk = self._quirk(finding.path, {str(finding.kind), quirk_kind})
+        if quirk is None:
+            return finding
+        detail = f"{finding.detail}: {quirk.note}"
+        return replace(finding, level=Level.NOTE, detail=detail, hint="a known quirk of the release")
+
+    def _quirk(self, path: str, kinds: set[str]) -> Quirk | None:
+        return next(
+            (
+                quirk
+                for quirk in self.spec.quirk
+                if quirk.kind in kinds
+                and quirk.release in ("", self.release)
+                and (not quirk.paths or any(fnmatchcase(path, pattern) for pattern in quirk.paths))
+            ),
+            None,
+        )
+
+
+def check_some(
+    check_image: Callable[[Path], ImageCheck], root: Path, paths: Sequence[str]
+) -> list[tuple[str, ImageCheck]]:
+    """Each of ``paths`` with what was found in it; an image that raises is one that cannot be decoded."""
+    from cxrprep.executors import begin_item
+
+    done = []
+    for path in paths:
+        begin_item()
+        try:
+            check = check_image(root / path)
+        except CxrprepError as error:
+            check = ImageCheck(error=error.message)
+        except (OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
+            # Decoders fail in many ways on damaged input; the next image has nothing to do with it.
+            check = ImageCheck(error=f"{type(error).__name__}: {error}")
+        done.append((path, check))
+    return done
+
+
+def same_pixels(pixels: Mapping[bytes, list[str]], split_of: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Images that have exactly the same pixels; across splits that is leakage."""
+    for paths in pixels.values():
+        if len(paths) < 2:
+            continue
+        first, *others = sorted(paths)
+        home = split_of(first)
+        for path in others:
+            split = split_of(path)
+            if home is not None and split is not None and split != home:
+                detail = f"the same pixels as {first}, which is in the split {home}"
+                yield find(Kind.LEAKAGE, path, detail, expected=home, found=split)
+            else:
+                yield find(Kind.DUPLICATE_PIXELS, path, f"the same pixels as {first}")

@@ -1,0 +1,323 @@
+"""What can be counted in a release's tables, by the names that ``[[fact]]`` entries of the catalog use.
+
+A measure is ``NAME`` or ``NAME.ARGUMENT``; ``@SPLIT`` behind it counts that split's rows only. Where numbers by value
+are counted, the argument may name one value (``view.PA``, ``finding.Mass@test``)::
+
+    rows                    rows
+    images patients studies reports
+                            distinct ids, or paths of reports
+    splits.images           distinct images (or patients, studies) of each split
+    shared_patients         patients that stand in more than one split
+    view, sex, age_flag     images of each value, "blank" where there is none; the view as the release spells it
+    raw.COLUMN              rows of each value of a column of the release
+    finding                 images with each word of a release that lists words (NIH)
+    combined.WORD           images where WORD stands beside another word
+    label                   rows of each observation: [1, 0, -1, blank], from the release's own columns
+    study_label             the same, counted in studies
+    blank_labels            studies without a value for any observation
+    blank_images            images without a value for any observation
+    study_conflicts         studies whose images carry different labels
+    boxes, boxed_images     rectangles, and images that have one
+    box                     rectangles of each finding
+    boxes_outside           rectangles that leave the image
+    age_min, age_max        years
+    bad_paths               rows whose path is not of the release's form
+    study_gaps, view_gaps   patients whose studies (studies whose views) are not numbered 1, 2, 3 ...
+    lines.FILE              lines of a file of the release, counting an unfinished last one
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+
+BLANK: Final = "blank"
+Counted = int | float | dict[str, Any]
+_RAW: Final = "raw_"
+_VALUES: Final[Mapping[str, int]] = {"1": 0, "1.0": 0, "0": 1, "0.0": 1, "-1": 2, "-1.0": 2, BLANK: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: rows of ``labels.parquet`` (of one table of the release, or all), and where they come from.
+
+    ``observations`` are the release's names of the columns that ``label`` counts.
+    """
+
+    rows: pa.Table
+    spec: DatasetSpec
+    release: str
+    root: Path
+    observations: tuple[str, ...] = ()
+    _first: dict[tuple[str, ...], pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, rows: pa.Table) -> Subject:
+        """The same with other rows."""
+        return replace(self, rows=rows, _first={})
+
+    def counting(self, value: Any) -> Subject:
+        """The same, for the observations that a published number names."""
+        return replace(self, observations=tuple(value) if isinstance(value, dict) else ())
+
+    def column(self, name: str) -> pa.Array:
+        """A column as plain text or numbers."""
+        column = self.rows[name].combine_chunks()
+        return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+    def once_each(self, key: str, *names: str) -> Subject:
+        """The first row of each distinct value of ``key``, with these columns; rows without a value are left out."""
+        wanted = (key, *(name for name in names if name != key and name in self.rows.column_names))
+        if wanted not in self._first:
+            keys = self.column(key)
+            numbered = pa.table({"key": keys, "row": pa.array(np.arange(len(keys)))}).filter(pc.is_valid(keys))
+            rows = numbered.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
+            # A copy of these columns only: all of them are some hundred megabytes.
+            self._first[wanted] = self.rows.select(wanted).take(rows)
+        return self.of(self._first[wanted])
+
+
+def measure(name: str, subject: Subject) -> Counted | None:
+    """The number (or numbers by value) that ``name`` asks for; ``None`` where the tables here cannot say.
+
+    Raises ``KeyError`` for a name that is not in this module's list.
+    """
+    name, _, split = name.partition("@")
+    name, _, argument = name.partition(".")
+    known = _MEASURES[name]
+    if split:
+        subject = subject.of(subject.rows.filter(pc.equal(subject.column("split"), split)))
+    return known(subject, argument)
+
+
+def _distinct(column: pa.Array) -> int:
+    return int(pc.count_distinct(column, mode="only_valid").as_py())
+
+
+def _histogram(column: pa.Array) -> dict[str, Any]:
+    counted = pc.value_counts(pc.fill_null(column.cast(pa.string()), BLANK)).to_pylist()
+    return {one["values"]: one["counts"] for one in counted}
+
+
+def _of_ids(key: str) -> Callable[[Subject, str], Counted | None]:
+    return lambda subject, _: _distinct(subject.column(key))
+
+
+def _of_images(key: str) -> Callable[[Subject, str], Counted | None]:
+    return lambda subject, value: _one(_histogram(subject.once_each("image_id", key).column(key)), value)
+
+
+def _one(counted: dict[str, Any], value: str) -> Counted:
+    return counted.get(value, 0) if value else counted
+
+
+def _rows(subject: Subject, _: str) -> Counted | None:
+    return int(subject.rows.num_rows)
+
+
+def _reports(subject: Subject, _: str) -> Counted | None:
+    # The images' project has no list of reports: that it names none says nothing.
+    paths = subject.column("report_path")
+    return None if paths.null_count == len(paths) else _distinct(paths)
+
+
+def _splits(subject: Subject, what: str) -> Counted | None:
+    key = {"images": "image_id", "patients": "patient_id", "studies": "study_id"}[what]
+    split = subject.column("split")
+    if split.null_count == len(split):
+        return None
+    pairs = pa.table({"split": split, "key": subject.column(key)})
+    counted = pairs.group_by("split").aggregate([("key", "count_distinct")]).to_pylist()
+    return {one["split"] or BLANK: one["key_count_distinct"] for one in counted}
+
+
+def shared_patients(rows: pa.Table) -> list[tuple[str, list[str]]]:
+    """The patients that stand in more than one split, each with its splits, in order."""
+    pairs = pa.table({"patient": rows["patient_id"], "split": rows["split"].cast(pa.string())})
+    pairs = pairs.filter(pc.is_valid(pairs["split"]))
+    counted = pairs.group_by("patient").aggregate([("split", "count_distinct"), ("split", "distinct")])
+    shared = counted.filter(pc.greater(counted["split_count_distinct"], 1)).to_pylist()
+    return sorted((one["patient"], sorted(one["split_distinct"])) for one in shared)
+
+
+def _shared_patients(subject: Subject, _: str) -> Counted | None:
+    split = subject.column("split")
+    return None if split.null_count == len(split) else len(shared_patients(subject.rows))
+
+
+def _raw(subject: Subject, name: str) -> Counted | None:
+    return _histogram(subject.column(_RAW + name)) if _RAW + name in subject.rows.column_names else None
+
+
+def _words(subject: Subject) -> pa.Array:
+    return subject.once_each("image_id", "labels_raw").column("labels_raw")
+
+
+def _finding(subject: Subject, word: str) -> Counted | None:
+    words = _words(subject)
+    return None if words.null_count == len(words) else _one(_histogram(pc.list_flatten(words)), word)
+
+
+def _combined(subject: Subject, word: str) -> Counted | None:
+    words = _words(subject)
+    several = words.filter(pc.greater(pc.list_value_length(words), 1))
+    return int(pc.sum(pc.equal(pc.list_flatten(several), word)).as_py() or 0)
+
+
+def _label(subject: Subject, _: str) -> Counted | None:
+    counted: dict[str, Any] = {}
+    for name in subject.observations:
+        if _RAW + name in subject.rows.column_names:
+            values = [0, 0, 0, 0]
+            for value, count in _histogram(subject.column(_RAW + name)).items():
+                if value in _VALUES:
+                    values[_VALUES[value]] += count
+            counted[name] = values
+    return counted or None
+
+
+def _study_label(subject: Subject, argument: str) -> Counted | None:
+    return _label(subject.once_each("study_id", *(_RAW + name for name in subject.observations)), argument)
+
+
+def _label_columns(subject: Subject) -> list[str]:
+    return [name for name in subject.rows.column_names if name.startswith("label_") and name != "label_source"]
+
+
+def _joined_labels(subject: Subject) -> pa.Array:
+    columns = _label_columns(subject)
+    stated = [subject.column(name) for name in columns if subject.rows[name].null_count < subject.rows.num_rows]
+    texts = [pc.fill_null(column.cast(pa.string()), "") for column in stated]
+    return pc.binary_join_element_wise(*texts, "|") if texts else pa.array([""] * subject.rows.num_rows)
+
+
+def _blank(key: str) -> Callable[[Subject, str], Counted | None]:
+    def counted(subject: Subject, _: str) -> Counted | None:
+        names = _label_columns(subject)
+        first = subject.once_each(key, *names)
+        blank = pa.array(np.ones(first.rows.num_rows, bool))
+        for name in names:
+            blank = pc.and_(blank, pc.is_null(first.rows[name].combine_chunks()))
+        return int(pc.sum(blank).as_py() or 0)
+
+    return counted
+
+
+def _study_conflicts(subject: Subject, _: str) -> Counted | None:
+    joined = _joined_labels(subject)
+    # Two labelers may differ about a study; two images of one table may not.
+    pairs = pa.table({"table": subject.column("table_name"), "study": subject.column("study_id"), "labels": joined})
+    counted = pairs.group_by(["table", "study"]).aggregate([("labels", "count_distinct")])
+    return int(pc.sum(pc.greater(counted["labels_count_distinct"], 1)).as_py() or 0)
+
+
+def _all_boxes(subject: Subject) -> tuple[pa.Array, pa.Array] | None:
+    boxes = subject.once_each("image_id", "boxes").column("boxes")
+    return None if boxes.null_count == len(boxes) else (boxes, pc.list_flatten(boxes))
+
+
+def _boxes(subject: Subject, _: str) -> Counted | None:
+    found = _all_boxes(subject)
+    return None if found is None else len(found[1])
+
+
+def _boxed_images(subject: Subject, _: str) -> Counted | None:
+    found = _all_boxes(subject)
+    return None if found is None else len(found[0]) - found[0].null_count
+
+
+def _box(subject: Subject, label: str) -> Counted | None:
+    found = _all_boxes(subject)
+    return None if found is None else _one(_histogram(pc.struct_field(found[1], "label")), label)
+
+
+def _boxes_outside(subject: Subject, _: str) -> Counted | None:
+    found = _all_boxes(subject)
+    width, height = subject.spec.images.width, subject.spec.images.height
+    if found is None or width is None or height is None:
+        return None
+    x, y, w, h = (pc.struct_field(found[1], name) for name in "xywh")
+    outside = pc.or_(
+        pc.or_(pc.less(x, 0), pc.less(y, 0)),
+        pc.or_(pc.greater(pc.add(x, w), width), pc.greater(pc.add(y, h), height)),
+    )
+    return int(pc.sum(outside).as_py() or 0)
+
+
+def _age(which: Callable[[pa.Array], pa.Scalar]) -> Callable[[Subject, str], Counted | None]:
+    def extreme(subject: Subject, _: str) -> Counted | None:
+        value = which(subject.column("age_years")).as_py()
+        return None if value is None else float(value)
+
+    return extreme
+
+
+def _bad_paths(subject: Subject, _: str) -> Counted | None:
+    layout = subject.spec.layout(subject.release)
+    paths = subject.column("path_raw").drop_null().to_pylist()
+    return sum(1 for path in paths if layout.parse(path) is None)
+
+
+def _gaps(key: str, group: str) -> Callable[[Subject, str], Counted | None]:
+    """How many groups are not numbered 1 to n by the last number in ``key``."""
+
+    def counted(subject: Subject, _: str) -> Counted | None:
+        found = pc.extract_regex(subject.column(key), r"(?P<n>\d+)(?:_[a-z]+)?$")
+        numbers = pc.struct_field(found, "n").cast(pa.int32())
+        pairs = pa.table({"group": subject.column(group), "number": numbers})
+        by_group = pairs.group_by("group").aggregate([("number", "count_distinct"), ("number", "max")])
+        uneven = pc.not_equal(
+            by_group["number_count_distinct"].cast(pa.int64()), by_group["number_max"].cast(pa.int64())
+        )
+        return int(pc.sum(uneven).as_py() or 0)
+
+    return counted
+
+
+def _lines(subject: Subject, name: str) -> Counted | None:
+    path = subject.root / name
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+_MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
+    "rows": _rows,
+    "images": _of_ids("image_id"),
+    "patients": _of_ids("patient_id"),
+    "studies": _of_ids("study_id"),
+    "reports": _reports,
+    "splits": _splits,
+    "shared_patients": _shared_patients,
+    "view": _of_images("view_raw"),
+    "sex": _of_images("sex"),
+    "age_flag": _of_images("age_flag"),
+    "raw": _raw,
+    "finding": _finding,
+    "combined": _combined,
+    "label": _label,
+    "study_label": _study_label,
+    "blank_labels": _blank("study_id"),
+    "blank_images": _blank("image_id"),
+    "study_conflicts": _study_conflicts,
+    "boxes": _boxes,
+    "boxed_images": _boxed_images,
+    "box": _box,
+    "boxes_outside": _boxes_outside,
+    "age_min": _age(pc.min),
+    "age_max": _age(pc.max),
+    "bad_paths": _bad_paths,
+    "study_gaps": _gaps("study_id", "patient_id"),
+    "view_gaps": _gaps("image_id", "study_id"),
+    "lines": _lines,
+}

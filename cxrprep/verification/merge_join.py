@@ -1,0 +1,141 @@
+"""What is on the disk beside what is known of it, and what is known of and is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.record import FileState
+from cxrprep.verification.finding import Finding, Kind, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_PATHS: Final = pa.schema([("path", pa.string())])
+
+
+class Row(NamedTuple):
+    """A file on the disk beside what is known of it; ``None`` where nothing is."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    recorded_size: int | None
+    recorded: str | None
+    origin: str | None
+    published: str | None
+    known: str | None
+    """Digests of an earlier check, when size, time and inode are still the same."""
+
+
+def join(
+    disk: Iterable[pa.Table],
+    record: pa.Table,
+    published: pa.Table,
+    known: Callable[[pa.Table], pa.ChunkedArray] | None,
+) -> Iterator[pa.Table]:
+    """Each file on the disk with what is known of it: the columns of ``Row``, as many at a time as ``disk`` gives.
+
+    Everything is sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
+    """
+    recorded_rows, published_rows = Walk(parts(record), record.schema), Walk(parts(published), published.schema)
+    for here in disk:
+        last = here["path"][-1].as_py()
+        near, stated = recorded_rows.upto(last), published_rows.upto(last)
+        near = near.take(pc.index_in(here["path"], value_set=near["path"]))
+        stated = stated.take(pc.index_in(here["path"], value_set=stated["path"]))
+        yield pa.table(
+            {
+                "path": here["path"],
+                "size": here["size"],
+                "mtime_ns": here["mtime_ns"],
+                "inode": here["inode"],
+                "recorded_size": near["size"],
+                "recorded": near["digest"],
+                "origin": near["origin"].cast(pa.string()),
+                "published": stated["digest"],
+                "known": pa.nulls(here.num_rows, pa.string()) if known is None else known(here),
+            }
+        )
+
+
+def rows(table: pa.Table) -> Iterator[Row]:
+    """The rows of such a table."""
+    return map(Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.Array]]) -> Iterator[Finding]:
+    """The files that should be here and are not: recorded ones, and those of ``demanded`` that were not discarded.
+
+    ``demanded`` has release paths by the reason why they should be here; a path is told once.
+    """
+    for part in _lacking(record.select(["path", "size", "state"]), disk):
+        gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
+        for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
+            yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
+    told: set[str] = set()
+    for why, several in demanded.items():
+        for paths in several:
+            unseen = pa.concat_tables(
+                [_PATHS.empty_table(), *_lacking(by_path(pa.table([paths], schema=_PATHS)), disk)]
+            )
+            for part in _lacking(unseen, record):
+                for path in part["path"].to_pylist():
+                    if path not in told:
+                        told.add(path)
+                        yield find(Kind.MISSING, path, why)
+
+
+def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
+    """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
+    walk = Walk(parts(there.select(["path"])), _PATHS)
+    for part in parts(wanted):
+        near = walk.upto(part["path"][-1].as_py())
+        yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
+
+
+PART_ROWS: Final = 16_384
+
+
+def by_path(table: pa.Table) -> pa.Table:
+    """``table`` sorted by path; itself when it is so already."""
+    paths = table["path"]
+    if table.num_rows < 2 or pc.all(pc.less_equal(paths[:-1], paths[1:])).as_py():
+        return table
+    return table.sort_by("path")
+
+
+def parts(table: pa.Table) -> Iterator[pa.Table]:
+    """``table`` some thousand rows at a time, without copying."""
+    for batch in table.to_batches(max_chunksize=PART_ROWS):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+class Walk:
+    """Goes through tables that are sorted by path, as far as it is asked to."""
+
+    def __init__(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+        """Walk ``tables``, which are of ``schema`` and follow one another in order of path."""
+        self._rest = iter(tables)
+        self._ahead = schema.empty_table()
+
+    def upto(self, path: str | None) -> pa.Table:
+        """The rows after those of the last call whose path is not behind ``path``; ``None`` asks for all the rest."""
+        taken = []
+        while True:
+            ahead = self._ahead
+            if ahead.num_rows:
+                count = ahead.num_rows if path is None else pc.sum(pc.less_equal(ahead["path"], path)).as_py()
+                taken.append(ahead.slice(0, count))
+                self._ahead = ahead.slice(count)
+                if self._ahead.num_rows:
+                    break
+            following = next(self._rest, None)
+            if following is None:
+                break
+            self._ahead = following
+        return pa.concat_tables([*taken, self._ahead.slice(0, 0)])

@@ -1,0 +1,129 @@
+"""What the publisher states of the bytes: sum files in the folder, and the catalog's own entries."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import IntegrityError
+from cxrprep.model import Digest
+from cxrprep.record import check_path
+from cxrprep.verification.merge_join import by_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.layout import Layout
+
+SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
+_NAMES: Final = ("SHA256SUMS.txt", "SHA256SUMS", "MD5SUMS", "MD5SUMS.txt")
+_LINE: Final = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}) [ *]?(.+?)\r?\n?$")
+_ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
+_ROWS: Final = 32_768
+
+
+def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
+    """The sums in the file ``path`` by release path, as columns ``path`` and ``digest``.
+
+    One or two spaces or `` *`` between sum and name are understood. Names among ``known`` are release paths already.
+    Raises ``IntegrityError`` with file and line for a line of another form, ``UnsafePathError`` for a name that leaves
+    the root.
+    """
+    tables = [SCHEMA.empty_table()]
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        number = 1
+        while lines := list(islice(file, _ROWS)):
+            plain, others = _plain(lines)
+            tables.append(plain)
+            names, digests = [], []
+            for index in others:
+                found = _LINE.match(lines[index])
+                if found is not None:
+                    value, name = found.group(1).lower(), found.group(2).removeprefix("./")
+                    names.append(check_path(name))
+                    digests.append(f"{_ALGORITHMS[len(value)]}:{value}")
+                elif lines[index].strip():
+                    raise IntegrityError(
+                        f"{path}, line {number + index}: expected a sum and a file name", hint="fetch the sums again"
+                    )
+            tables.append(pa.table({"path": names, "digest": digests}, schema=SCHEMA))
+            number += len(lines)
+    return _placed(pa.concat_tables(tables), layout, release, known)
+
+
+def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
+    """The lines of the form that nearly all have, as columns, and the indices of the rest."""
+    length = lines[0].find(" ")
+    if length not in _ALGORITHMS:
+        return SCHEMA.empty_table(), range(len(lines))
+    try:
+        texts = pa.array(lines, pa.string())
+    except UnicodeEncodeError:
+        # A name that is not UTF-8.
+        return SCHEMA.empty_table(), range(len(lines))
+    fits = pc.match_substring_regex(texts, rf"^[0-9a-f]{{{length}}} [ *]?[^ *./\\][^\r\n]*\n?$")
+    sums = pc.utf8_slice_codeunits(texts.filter(fits), 0, length)
+    names = pc.utf8_rtrim(pc.utf8_ltrim(pc.utf8_slice_codeunits(texts.filter(fits), length, None), " *"), "\n")
+    digests = pc.binary_join_element_wise(_ALGORITHMS[length], sums, ":")
+    return pa.table([names, digests], schema=SCHEMA), pc.indices_nonzero(pc.invert(fits)).to_pylist()
+
+
+def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray | None) -> pa.Table:
+    """``sums`` by release path. Raises ``UnsafePathError``."""
+    settled = pc.is_in(sums["path"], value_set=pa.chunked_array([], pa.string()) if known is None else known)
+    if pc.all(settled).as_py():
+        return sums
+    foreign = sums.filter(pc.invert(settled))
+    paths = [layout.place(check_path(name), release=release) or name for name in foreign["path"].to_pylist()]
+    return pa.concat_tables(
+        [sums.filter(settled), pa.table([pa.array(paths, pa.string()), foreign["digest"]], schema=SCHEMA)]
+    )
+
+
+def published_sums(root: Path, spec: DatasetSpec, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
+    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``.
+
+    ``known`` are release paths, as many as are known already: finding a file's place is what takes time here.
+    """
+    layout = spec.layout(release)
+    described = [file for file in spec.files_of(release) if file.digest]
+    tables = [
+        pa.table(
+            {"path": [file.path for file in described], "digest": [str(file.digest) for file in described]},
+            schema=SCHEMA,
+        )
+    ]
+    names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
+    here = (root / name for name in sorted(names | set(_NAMES)))
+    tables += [read_sums(path, layout, release, known) for path in here if path.is_file()]
+    return by_path(pa.concat_tables(tables))
+
+
+def is_table(spec: DatasetSpec, path: str) -> bool:
+    """Whether the file is one of the release's tables."""
+    return any(_matches(path, table.patterns) for table in spec.table)
+
+
+def tables_here(spec: DatasetSpec, root: Path) -> bool:
+    """Whether any table of the release lies in ``root`` or one folder below."""
+    patterns = [pattern for table in spec.table for pattern in table.patterns]
+    return any(True for pattern in patterns for depth in ("", "*/") for _ in root.glob(depth + pattern))
+
+
+def known_copies(spec: DatasetSpec, path: str) -> frozenset[Digest]:
+    """The digests that copies of a release's table are known to have; empty where none is known."""
+    return frozenset(
+        Digest("sha256", value) for table in spec.table if _matches(path, table.patterns) for value in table.sha256
+    )
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in patterns)

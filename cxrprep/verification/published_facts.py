@@ -1,0 +1,177 @@
+"""The numbers that a paper or a release page states, against the release's own tables.
+
+Which numbers, from where, and how grave a contradiction is, stands in the catalog (``[[fact]]``); what can be counted
+is in ``measures``. A table that holds less than half of the rows it has in the release is somebody's selection: of it
+only what holds for every part is checked, and totals are reported as n of N. One that holds more claims to be whole.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.verification.finding import Finding, Kind, Level, find
+from cxrprep.verification.measures import BLANK, Subject, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec, Fact
+
+_PART: Final = 0.5
+# A selection of studies has gaps in their numbers; every other "none at all" holds for a part as well.
+_WHOLE_ONLY: Final = frozenset({"study_gaps", "view_gaps"})
+
+
+class Status(enum.StrEnum):
+    """What became of a published number."""
+
+    HOLDS = "holds"
+    CONTRADICTED = "contradicted"
+    EXPLAINED = "explained"
+    """It differs, and the catalog says why that is right."""
+    PART = "n of N"
+    """The tables here are a part of the release: the total cannot be checked, and nothing contradicts it."""
+    ABSENT = "not checked"
+    """The tables that it is about are not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactCheck:
+    """One published number: what is stated, what is here, and what that means."""
+
+    id: str
+    measure: str
+    expected: Any
+    found: Any
+    status: Status
+    source: str
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the form of ``--json``."""
+        return {
+            "id": self.id,
+            "measure": self.measure,
+            "expected": self.expected,
+            "found": self.found,
+            "status": str(self.status),
+            "source": self.source,
+            "note": self.note or None,
+        }
+
+
+def check_facts(
+    spec: DatasetSpec, release: str, root: Path, labels: pa.Table, *, complete: bool = False
+) -> list[tuple[FactCheck, tuple[Finding, ...]]]:
+    """Every fact of ``release`` in the catalog's order, with what it found.
+
+    ``labels`` is a table of the ``labels`` schema with the release's own columns as ``raw_...``. ``complete`` demands
+    the totals of a part, too.
+    """
+    facts = [fact for fact in spec.fact if fact.release in ("", release)]
+    done: dict[str, tuple[FactCheck, tuple[Finding, ...]]] = {}
+    # Table by table: the rows of each are a copy, and one of them at a time is enough.
+    for table in dict.fromkeys(fact.table for fact in facts):
+        rows = _rows_of(labels, table)
+        subject, held = Subject(rows, spec, release, root), _held(rows)
+        for fact in facts:
+            if fact.table == table:
+                whole = complete or held >= _PART * _expected_rows(spec, release, fact)
+                done[fact.id] = _check(fact, subject.counting(fact.value), whole=whole)
+        del rows, subject
+        pa.default_memory_pool().release_unused()
+    return [done[fact.id] for fact in facts]
+
+
+def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
+    if not pattern:
+        return labels
+    names = labels["table_name"].combine_chunks()
+    words = names.dictionary.to_pylist() if pa.types.is_dictionary(names.type) else pc.unique(names).to_pylist()
+    wanted = [word for word in words if word is not None and fnmatchcase(word, pattern)]
+    return labels.filter(pc.is_in(names.cast(pa.string()), value_set=pa.array(wanted, pa.string())))
+
+
+def _held(rows: pa.Table) -> int:
+    """How many images the rows are about, or studies where they name no images."""
+    images = int(pc.count_distinct(rows["image_id"], mode="only_valid").as_py())
+    return images or int(rows.num_rows)
+
+
+def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
+    """How many rows the table of ``fact`` has in the release: what the catalog says of it, or one for each image."""
+    for other in spec.fact:
+        same = other.table == fact.table and other.release in ("", release)
+        if same and other.measure in ("rows", "images") and isinstance(other.value, int) and other.level != "info":
+            return other.value
+    return spec.counts.get("images", 0)
+
+
+def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tuple[Finding, ...]]:
+    def answer(status: Status, found: Any = None) -> FactCheck:
+        return FactCheck(fact.id, fact.measure, fact.value, found, status, fact.source, fact.note)
+
+    # A file can be counted without any row; everything else needs the table that it is about.
+    found = measure(fact.measure, subject) if subject.rows.num_rows or fact.measure.startswith("lines.") else None
+    if found is None:
+        return answer(Status.ABSENT), ()
+    if not whole and fact.measure in _WHOLE_ONLY:
+        return answer(Status.PART, found), ()
+    wrong = list(_differences(fact, found, whole=whole))
+    if not wrong:
+        return answer(Status.HOLDS if whole or fact.value == 0 else Status.PART, found), ()
+    if fact.note and fact.level == Level.INFO:
+        return answer(Status.EXPLAINED, found), ()
+    findings = tuple(
+        find(
+            Kind.FACT,
+            fact.table,
+            f"{fact.id}: {what}, where {fact.source} has {_shown(expected)}" + (f"; {fact.note}" if fact.note else ""),
+            level=Level(fact.level),
+            expected=expected,
+            found=number,
+        )
+        for what, expected, number in wrong
+    )
+    return answer(Status.CONTRADICTED, found), findings
+
+
+def _shown(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else str(number)
+
+
+def _differences(fact: Fact, found: Any, *, whole: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What is said, expected and found, for each number that is not as stated. A part may have less, never more."""
+
+    def differs(expected: Any, number: Any) -> bool:
+        return bool(number != expected) if whole else bool(number > expected)
+
+    name = fact.measure
+    if not isinstance(fact.value, dict):
+        # An extreme of a part lies within the whole's range; which side that is, its name says.
+        if name == "age_min":
+            if found < fact.value or (whole and found != fact.value):
+                yield f"{name} is {found:g}", fact.value, found
+        elif differs(fact.value, found):
+            yield f"{name} is {found:,}", fact.value, found
+        return
+    for key in (*fact.value, *sorted(set(found) - set(fact.value))):
+        expected = fact.value.get(key)
+        number = found.get(key)
+        if isinstance(expected, list):
+            if number is None or any(map(differs, expected, number)):
+                shown = "absent" if number is None else f"{number} (1, 0, -1, blank)"
+                yield f"{name} of {key} is {shown}", expected, number
+        elif expected is None:
+            # Blank cells may stand beside values that were counted; another value may not.
+            if key != BLANK:
+                yield f"{name} has {key!r} {number:,} times", 0, number
+        elif differs(expected, number or 0):
+            yield f"{name} of {key} is {number or 0:,}", expected, number or 0

@@ -1,0 +1,170 @@
+"""The answer: what was checked, what was found, and what nobody looked at."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.verification.finding import Kind, Level
+from cxrprep.verification.published_facts import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.verification.file_checks import FileCounts
+    from cxrprep.verification.finding import Finding
+    from cxrprep.verification.image_checks import ImageCounts
+    from cxrprep.verification.published_facts import FactCheck
+
+
+_EXAMPLES: Final = 5
+_TOTALS: Final = frozenset({"rows", "images", "studies", "patients", "reports", "boxes"})
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verification found. It speaks of what was checked only; ``not_checked`` says in sentences what was not.
+
+    ``files`` and ``images`` count; ``images_named`` is how many images the tables name (or the release has, where no
+    table is here), ``images_here`` how many of them lie in the folder. ``counts`` has every finding by kind;
+    ``findings`` holds up to a thousand of each kind, and ``path`` names the Parquet file that holds them all.
+    """
+
+    dataset: str
+    release: str
+    root: Path
+    path: Path | None
+    files: FileCounts
+    images: ImageCounts | None
+    images_here: int
+    images_named: int
+    facts: tuple[FactCheck, ...]
+    counts: dict[Kind, int]
+    levels: dict[Level, int]
+    findings: tuple[Finding, ...]
+    not_checked: tuple[str, ...]
+    repaired: int = 0
+    strict: bool = False
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0, 3 when something could not be read, 4 when anything does not hold; notes and warnings with ``strict``."""
+        errors = self.levels.get(Level.ERROR, 0)
+        unread = self.counts.get(Kind.UNCHECKED, 0)
+        codes = [ExitCode.PARTIAL] if unread else []
+        if errors > unread or (self.strict and (self.levels.get(Level.WARNING) or self.levels.get(Level.NOTE))):
+            codes.append(ExitCode.INTEGRITY)
+        return most_pressing(codes)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that promises nothing that was not looked at."""
+        errors = self.levels.get(Level.ERROR, 0)
+        if errors:
+            return f"{errors:,} {'thing does' if errors == 1 else 'things do'} not hold"
+        if self.files.here and self.files.proven == self.files.here:
+            return f"all {self.files.here:,} files here have the bytes that they should have"
+        return f"nothing wrong in what was checked: {self.files.proven:,} of {self.files.here:,} files are proven"
+
+    def _filled(self, hint: str) -> str:
+        return hint.replace("DATASET", self.dataset).replace("ROOT", shlex.quote(str(self.root)))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What to show people: a label and a sentence a line; the gravest findings first, with some examples each."""
+        shown = [("verdict", self.verdict)]
+        for kind, count in self._gravest_first():
+            examples = [finding for finding in self.findings if finding.kind is kind][:_EXAMPLES]
+            lines = [f"{count:,}"] if count > 1 else []
+            lines += [": ".join(part for part in (one.path, one.detail) if part) for one in examples]
+            if count > len(examples):
+                lines.append(f"and {count - len(examples):,} more, in {self.path}")
+            if examples and examples[0].hint:
+                lines.append(f"({self._filled(examples[0].hint)})")
+            shown.append((str(kind), "\n".join(lines)))
+        files = self.files
+        shown.append(("files", f"{files.here:,} here, {_size(files.size_here)}"))
+        for count, what in (
+            (files.published, "with the publisher's sum"),
+            (files.transport, "with the sum that came with them, kept in the record"),
+            (files.first_read, "as they were when first read, by the record; no sum of them is published"),
+            (files.unproven, "unproven: no sum is published and none is recorded"),
+            (files.believed, "believed by size and time, and not read now"),
+        ):
+            if count:
+                shown.append(("", f"{count:,} {what}"))
+        shown.append(("images", f"{self.images_here:,} of {self.images_named:,} here"))
+        if self.images is not None:
+            shown.append(("", f"{self.images.checked:,} of {self.images.here:,} decoded"))
+        if self.facts:
+            shown.append(("published facts", "\n".join(self._facts())))
+        shown += [("not checked", sentence) for sentence in self.not_checked]
+        return shown
+
+    def _facts(self) -> list[str]:
+        """How many hold, and the totals of which a part is here, as n of N."""
+        statuses = Counter(fact.status for fact in self.facts)
+        words = {
+            Status.HOLDS: "hold",
+            Status.CONTRADICTED: "contradicted",
+            Status.EXPLAINED: "other than published, for a known reason",
+        }
+        lines = [f"{statuses[status]} {what}" for status, what in words.items() if statuses[status]]
+        counted = [fact for fact in self.facts if fact.status is Status.PART and isinstance(fact.found, int)]
+        named = {fact.measure: fact for fact in counted if fact.measure in _TOTALS and fact.expected}
+        part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
+        return [*(lines or ["none could be checked"]), *([", ".join(part)] if part else [])]
+
+    def _gravest_first(self) -> list[tuple[Kind, int]]:
+        order = list(Level)
+        grave = {finding.kind: order.index(finding.level) for finding in reversed(self.findings)}
+        return sorted(self.counts.items(), key=lambda item: grave[item[0]])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        files = self.files
+        return {
+            "dataset": self.dataset,
+            "release": self.release,
+            "root": str(self.root),
+            "verdict": self.verdict,
+            "files": {
+                "here": files.here,
+                "bytes": files.size_here,
+                "proven": {
+                    "published": files.published,
+                    "transport": files.transport,
+                    "first-read": files.first_read,
+                },
+                "unproven": files.unproven,
+                "read": files.read,
+                "bytes_read": files.size_read,
+                "believed": files.believed,
+            },
+            "images": {
+                "here": self.images_here,
+                "of": self.images_named,
+                "decoded": self.images.checked if self.images else 0,
+            },
+            "facts": [fact.as_dict() for fact in self.facts],
+            "counts": {str(kind): count for kind, count in self.counts.items()},
+            "levels": {str(level): count for level, count in self.levels.items()},
+            "findings": [finding.as_dict() for finding in self.findings],
+            "findings_left_out": sum(self.counts.values()) - len(self.findings),
+            "not_checked": list(self.not_checked),
+            "repaired": self.repaired,
+            "strict": self.strict,
+            "seconds": round(self.seconds, 3),
+            "table": str(self.path) if self.path else None,
+        }
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -1,0 +1,151 @@
+"""What is on the disk: a row per file below ROOT, as columns."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from cxrprep.record import CACHE_NAME, FILES_NAME, LOCK_NAME
+from cxrprep.verification.finding import Finding, Kind, find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME, FILES_NAME})
+"""Top-level names that cxrprep itself keeps in a ROOT; they are no part of the release."""
+
+SCHEMA: Final = pa.schema(
+    [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())]
+)
+# The first part is small, so that reading begins at once; later ones are large enough for columns to pay.
+_FIRST_ROWS: Final = 512
+_ROWS: Final = 4096
+_Rows = tuple[list[str], list[int], list[int], list[int]]
+
+# Partial files of a transfer, with their sidecars: they go on with the next download.
+_UNFINISHED: Final = re.compile(r"\.part(\.json|\.meta)?$")
+# What recursive wget, gsutil, aria2, browsers, editors and file managers leave behind.
+_LEFTOVER: Final = re.compile(
+    r"(^|/)(index\.html[^/]*|robots\.txt|wget-log[^/]*|\.DS_Store|\._[^/]+|Thumbs\.db|desktop\.ini|__MACOSX/.*|\.nfs[0-9a-f]+)$"
+    r"|(_?\.gstmp|\.aria2|\.crdownload|\.partial|\.tmp|\.swp|~)$",
+    re.IGNORECASE,
+)
+
+
+def scan(root: Path, problems: list[Finding], leave_out: Iterable[Path] = ()) -> Iterator[pa.Table]:
+    """Every file below ``root`` as columns, some thousand rows at a time, in order of path, while it is being listed.
+
+    Links are followed; cxrprep's own files and the folders ``leave_out`` are passed over. ``size`` is in bytes. Folders
+    and names that cannot be read are added to ``problems``.
+    """
+    skip = {os.fspath(path.resolve()) for path in leave_out}
+    rows: _Rows = ([], [], [], [])
+    enough = _FIRST_ROWS
+    for path, status in _walk(os.fspath(root), skip, problems):
+        if not path.isascii() and not _is_text(path):
+            problems.append(find(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release"))
+            continue
+        _append(rows, path, status)
+        if len(rows[0]) == enough:
+            yield _table(rows)
+            rows = ([], [], [], [])
+            enough = min(2 * enough, _ROWS)
+    if rows[0]:
+        yield _table(rows)
+
+
+def stat_paths(root: Path, paths: Iterable[str]) -> pa.Table:
+    """The same columns for these paths only; those that are not there are left out."""
+    rows: _Rows = ([], [], [], [])
+    for path in sorted(set(paths)):
+        try:
+            status = (root / path).stat()
+        except OSError:
+            continue
+        _append(rows, path, status)
+    return _table(rows)
+
+
+def leftover(path: str) -> Kind | None:
+    """``UNFINISHED`` for a partial file of a transfer, ``LEFTOVER`` for other tools' remains, else ``None``."""
+    if _UNFINISHED.search(path):
+        return Kind.UNFINISHED
+    return Kind.LEFTOVER if _LEFTOVER.search(path) else None
+
+
+def _append(rows: _Rows, path: str, status: os.stat_result) -> None:
+    rows[0].append(path)
+    rows[1].append(status.st_size)
+    rows[2].append(status.st_mtime_ns)
+    rows[3].append(status.st_ino)
+
+
+def _table(rows: _Rows) -> pa.Table:
+    return pa.Table.from_arrays(
+        [pa.array(values, field.type) for values, field in zip(rows, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(root: str, skip: set[str], problems: list[Finding]) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file in order of path, with its status; folders are gone into where their names stand in that order."""
+    stack = [(root, "", iter(_entries(root, "", problems)))]
+    while stack:
+        _, prefix, entries = stack[-1]
+        for name, entry in entries:
+            path = prefix + entry.name
+            if not prefix and entry.name in OWN:
+                continue
+            try:
+                if not name.endswith("/"):
+                    yield path, entry.stat()
+                    continue
+                # A link to a folder above it would never end.
+                if entry.is_symlink() and _is_above(entry.path, stack):
+                    continue
+            except FileNotFoundError:
+                if entry.is_symlink():
+                    problems.append(find(Kind.UNCHECKED, path, "the link leads to nothing"))
+                continue
+            except OSError as error:
+                problems.append(find(Kind.UNCHECKED, path, f"cannot be read: {error.strerror}"))
+                continue
+            if not (skip and os.path.realpath(entry.path) in skip):
+                stack.append((entry.path, f"{path}/", iter(_entries(entry.path, path, problems))))
+                break
+        else:
+            stack.pop()
+
+
+def _is_above(link: str, stack: list[tuple[str, str, Iterator[Any]]]) -> bool:
+    target = Path(link).stat()
+    return any(os.path.samestat(target, Path(folder).stat()) for folder, _, _ in stack)
+
+
+def _entries(folder: str, path: str, problems: list[Finding]) -> list[tuple[str, os.DirEntry[str]]]:
+    try:
+        with os.scandir(folder) as entries:
+            # What is in a folder comes after "name/", as it does when whole paths are sorted.
+            return sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+    except OSError as error:
+        problems.append(find(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle: its status says so once more.
+        return False

@@ -1,0 +1,409 @@
+"""The verb: bytes, images, tables, in this order, and one report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.record import Record
+from cxrprep.verification import table_checks
+from cxrprep.verification.check_cache import Checks
+from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
+from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verification.findings_table import Collector
+from cxrprep.verification.image_checks import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verification.merge_join import absent, join
+from cxrprep.verification.published_checksums import is_table, published_sums, tables_here
+from cxrprep.verification.published_facts import FactCheck, Status, check_facts
+from cxrprep.verification.report import VerifyReport
+from cxrprep.verification.scan import scan, stat_paths
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.layout import Layout
+    from cxrprep.events import Sink
+    from cxrprep.executors import Engine
+    from cxrprep.model import Shard
+
+CheckImage = Callable[[Path], ImageCheck]
+"""Decodes one image; picklable where an engine runs it. An error that it raises is the image's."""
+Refetch = Callable[[Sequence[str]], Mapping[str, str]]
+"""Fetches these release paths again and records them; what could not be fetched, with the reason in one line."""
+VERIFY_NAME: Final = "verify.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """How far to look.
+
+    ``quick`` believes size, time and inode of the last full check. ``complete`` demands the whole release. ``strict``
+    counts warnings and notes as faults. ``images`` decodes images, all or a ``sample`` drawn by ``seed``;
+    ``duplicates`` looks for images with the same pixels. ``jobs`` processes read files; ``None`` means one a core.
+    """
+
+    quick: bool = False
+    complete: bool = False
+    strict: bool = False
+    images: bool = False
+    duplicates: bool = False
+    sample: int | None = None
+    seed: int = 0
+    shard: Shard | None = None
+    jobs: int | None = None
+
+
+def verify(
+    root: Path,
+    spec: DatasetSpec,
+    release: str,
+    record: Record,
+    *,
+    options: VerifyOptions | None = None,
+    selected: Sequence[str] | pa.Array | None = None,
+    labels: Callable[[], pa.Table] | None = None,
+    check_image: CheckImage | None = None,
+    engine: Engine | None = None,
+    refetch: Refetch | None = None,
+    on_event: Sink = ignore,
+) -> VerifyReport:
+    """What is true of the folder: its bytes, its images, its tables.
+
+    ``record`` is the folder's (empty where it has none). ``selected`` are release paths that must be here beside the
+    recorded ones; ``None`` where nobody knows any more what the downloads asked for. ``labels`` gives all rows of the
+    release's tables as ``labels.parquet`` has them; it may raise ``TableError``, which becomes a finding, or
+    ``UsageError`` where there are no tables. ``check_image`` runs on ``engine``, without one in this process. With
+    ``refetch`` wrong and missing files are fetched again and checked again.
+
+    Raises ``StorageError`` when nothing can be written beside the record, ``IntegrityError`` for a damaged sum file.
+    """
+    return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
+        selected, check_image, engine, refetch
+    )
+
+
+@dataclass(slots=True)
+class _Run:
+    root: Path
+    spec: DatasetSpec
+    release: str
+    record: Record
+    options: VerifyOptions
+    read_labels: Callable[[], pa.Table] | None
+    on_event: Sink
+    counts: FileCounts = field(default_factory=FileCounts)
+    damaged: list[Finding] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+    not_checked: list[str] = field(default_factory=list)
+    facts: list[FactCheck] = field(default_factory=list)
+    repaired: int = 0
+    labels: pa.Table | None = None
+    asked: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        return self.spec.layout(self.release)
+
+    def go(
+        self,
+        selected: Sequence[str] | pa.Array | None,
+        check_image: CheckImage | None,
+        engine: Engine | None,
+        refetch: Refetch | None,
+    ) -> VerifyReport:
+        started = time.monotonic()
+        options = self.options
+        name = VERIFY_NAME
+        if options.shard is not None:
+            name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
+            self.not_checked.append(f"files of other shards, tables and published facts: this is shard {options.shard}")
+        elif options.quick:
+            self.not_checked.append("tables and published facts: run without --quick")
+        if not self.record.exists:
+            self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
+        elif selected is None and self.record.selections:
+            self.not_checked.append(
+                "what was asked for and never came: the list of it is gone, and the next download makes it anew"
+            )
+        demanded = selected if isinstance(selected, pa.Array) else pa.array(sorted(selected or ()), pa.string())
+        with Collector(self.record.home / "manifests" / name) as out:
+            images = self._bytes(out, demanded, refetch).drop_null()
+            paths, ids = images["path"], images["image"]
+            # The tables come now, and may have the room that the files had.
+            pa.default_memory_pool().release_unused()
+            labels = self._labels(out)
+            if labels is not None:
+                self._tables(out, labels, paths, ids)
+            pictures = self._pictures(out, paths, labels, check_image, engine)
+            named = self.spec.counts.get("images", len(ids))
+            here = len(ids)
+            if labels is not None:
+                known = pc.unique(labels["image_id"].combine_chunks().drop_null())
+                # Images that no table names are told apart, and count for nothing here.
+                named, here = len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
+            return VerifyReport(
+                dataset=self.spec.name,
+                release=self.release,
+                root=self.root,
+                path=out.finish(),
+                files=self.counts,
+                images=pictures,
+                images_here=here,
+                images_named=named,
+                facts=tuple(self.facts),
+                counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
+                levels=dict(out.levels),
+                findings=tuple(out.kept),
+                not_checked=tuple(self.not_checked),
+                repaired=self.repaired,
+                strict=options.strict,
+                seconds=time.monotonic() - started,
+            )
+
+    # ---- bytes ----
+
+    def _bytes(self, out: Collector, selected: pa.Array, refetch: Refetch | None) -> pa.Table:
+        """Check every file; the table of what is on the disk afterwards (``dataset.NAMES``)."""
+        started = time.monotonic()
+        self.on_event(StageStarted(STAGE))
+        recorded = self.record.table()
+        published = published_sums(self.root, self.spec, self.release, recorded["path"])
+        # The lines of the sum file were more than what is kept of them.
+        pa.default_memory_pool().release_unused()
+        if self.options.shard is not None:
+            recorded, published = self._in_shard(recorded), self._in_shard(published)
+            selected = selected.filter(self._shard_mask(selected.to_pylist()))
+        seen: list[pa.Table] = [table_checks.NAMES.empty_table()]
+        problems: list[Finding] = []
+
+        def take(finding: Finding) -> None:
+            if finding.kind in REPAIRABLE:
+                self.damaged.append(finding)
+                return
+            if finding.kind is Kind.UNCHECKED:
+                self.unread.add(finding.path)
+            out.finding(finding)
+
+        checks = Checks(self.record.cache)
+        try:
+            check = self._file_check(checks)
+            known = checks.known(quick=self.options.quick)
+            check.run(join(self._listed(seen, problems), recorded, published, known), take, out.proven)
+            disk = pa.concat_tables(seen)
+            pa.default_memory_pool().release_unused()
+            for problem in problems:
+                out.finding(problem)
+                self.unread.add(problem.path)
+            demanded = {"it was asked for and never came": [selected]}
+            if self.options.complete:
+                demanded["the release has it, and --complete demands all of the release"] = self._whole(out, published)
+            for finding in absent(disk, recorded, demanded):
+                if finding.path not in self.unread:
+                    take(finding)
+            checks.finish(disk, keep_others=self.options.shard is not None)
+        finally:
+            checks.close()
+        self.counts = check.counts
+        if refetch is not None and self.damaged:
+            disk = self._repair(out, disk, published, refetch)
+        for finding in self.damaged:
+            out.finding(finding)
+        if self.counts.believed:
+            self.not_checked.append(
+                f"the bytes of {self.counts.believed:,} files: their size, time and inode are those of the last check"
+            )
+        self.on_event(
+            StageFinished(
+                STAGE,
+                done=self.counts.read,
+                kept=self.counts.believed,
+                failed=len(self.damaged),
+                size=self.counts.size_read,
+                seconds=time.monotonic() - started,
+            )
+        )
+        return disk
+
+    def _listed(self, seen: list[pa.Table], problems: list[Finding]) -> Iterator[pa.Table]:
+        """What is on the disk, some thousand files at a time as they are listed; in the end ``seen`` has all names."""
+        layout, count, size = self.layout, 0, 0
+        for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
+            table = listed if self.options.shard is None else self._in_shard(listed)
+            if table.num_rows:
+                yield table
+                # Looked at while the files are being read.
+                seen.append(table_checks.names(table, layout))
+                count += table.num_rows
+                size += pc.sum(table["size"]).as_py()
+        self.on_event(StageStarted(STAGE, items=count, size=size))
+
+    def _file_check(self, checks: Checks | None) -> FileCheck:
+        mirror = self.record.header.mirror
+        return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.jobs)
+
+    def _whole(self, out: Collector, published: pa.Table) -> list[pa.Array]:
+        """The release paths of everything that the release consists of, as far as anybody says."""
+        described = [
+            file.path for file in self.spec.files_of(self.release) if not file.optional and file.kind != "archive"
+        ]
+        archives = [file.path for file in self.spec.files_of(self.release) if file.kind == "archive"]
+        paths = published["path"].combine_chunks()
+        whole = [
+            pa.array(described, pa.string()),
+            paths.filter(pc.invert(pc.is_in(paths, value_set=pa.array(archives, pa.string())))),
+        ]
+        labels = self._labels(out)
+        if labels is not None:
+            whole.append(table_checks.named_paths(labels, self.layout, self.release))
+        if self.options.shard is not None:
+            whole = [array.filter(self._shard_mask(array.to_pylist())) for array in whole]
+        return whole
+
+    def _shard_mask(self, paths: list[str]) -> pa.Array:
+        assert self.options.shard is not None
+        return pa.array([self.options.shard.holds(path) for path in paths], pa.bool_())
+
+    def _in_shard(self, table: pa.Table) -> pa.Table:
+        return table.filter(self._shard_mask(table["path"].to_pylist()))
+
+    def _repair(self, out: Collector, disk: pa.Table, published: pa.Table, refetch: Refetch) -> pa.Table:
+        """Fetch what is wrong, look at it again, and keep as damaged what still is."""
+        before = {finding.path: finding for finding in self.damaged}
+        failed = refetch(sorted(before))
+        self.record = Record.open(self.root, self.record.home if self.record.home != self.root else None)
+        fresh = stat_paths(self.root, before)
+        others = disk.filter(pc.invert(pc.is_in(disk["path"], value_set=pa.array(list(before), pa.string()))))
+        again = self._file_check(None)
+        still: dict[str, Finding] = {path: before[path] for path in before if path not in fresh["path"].to_pylist()}
+        mended: list[str] = []
+
+        def take(files: pa.Table, read: bool) -> None:
+            mended.extend(files["path"].to_pylist())
+            out.proven(files, read)
+
+        again.run(
+            join([fresh] if fresh.num_rows else [], self.record.table(), published, None),
+            lambda finding: still.update({finding.path: finding}),
+            take,
+        )
+        for path in mended:
+            old = before[path]
+            out.finding(find(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
+        self.repaired = len(mended)
+        self.damaged = []
+        for path, finding in still.items():
+            reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
+            self.damaged.append(replace(finding, detail=finding.detail + reason))
+        self.counts.add(again.counts, here=others.num_rows + fresh.num_rows)
+        return pa.concat_tables([others, table_checks.names(fresh, self.layout)]).sort_by("path")
+
+    # ---- tables ----
+
+    def _labels(self, out: Collector) -> pa.Table | None:
+        """The rows of the tables, read once; ``None`` where they cannot or should not be read, which is then said."""
+        if not self.asked:
+            self.asked = True
+            self.labels = self._read_labels(out)
+        return self.labels
+
+    def _read_labels(self, out: Collector) -> pa.Table | None:
+        if self.options.shard is not None or self.options.quick:
+            return None
+        what = "tables and published facts"
+        spoilt = [finding.path for finding in self.damaged if is_table(self.spec, finding.path)]
+        if spoilt:
+            self.not_checked.append(f"{what}: mend {spoilt[0]} first")
+        elif self.read_labels is None:
+            self.not_checked.append(f"{what}: no tables are here")
+        else:
+            try:
+                rows = self.read_labels()
+            except TableError as error:
+                if tables_here(self.spec, self.root):
+                    out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
+                else:
+                    self.not_checked.append(f"{what}: {error.message}")
+            except UsageError as error:
+                self.not_checked.append(f"{what}: {error.message}")
+            else:
+                pa.default_memory_pool().release_unused()
+                return rows
+        return None
+
+    def _tables(self, out: Collector, labels: pa.Table, paths: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
+        whole = self.options.complete
+        for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
+            self.facts.append(fact)
+            for finding in findings:
+                out.finding(finding)
+        lacking = sum(fact.status is Status.ABSENT for fact in self.facts)
+        if lacking:
+            self.not_checked.append(f"{_facts(lacking)}: the tables that they are about are not here")
+        partial = sum(fact.status is Status.PART for fact in self.facts)
+        if partial:
+            self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold a part of it")
+        for found in (
+            table_checks.leakage(labels),
+            table_checks.duplicate_rows(labels),
+            table_checks.without_row(paths, ids, labels),
+            table_checks.without_image(ids, labels),
+        ):
+            for finding in found:
+                out.finding(finding)
+
+    # ---- images ----
+
+    def _pictures(
+        self,
+        out: Collector,
+        paths: pa.ChunkedArray,
+        labels: pa.Table | None,
+        check_image: CheckImage | None,
+        engine: Engine | None,
+    ) -> ImageCounts | None:
+        options = self.options
+        wanted = options.images or options.duplicates or options.sample is not None
+        if not wanted or check_image is None:
+            self.not_checked.append("the images' pixels: run with --images")
+            return None
+        started = time.monotonic()
+        # A file whose bytes are wrong is known to be so; decoding it would only say it again.
+        wrong = self.unread | {finding.path for finding in self.damaged}
+        sound = [path for path in paths.to_pylist() if path not in wrong]
+        chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
+        if len(chosen) < len(sound):
+            self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
+        self.on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
+        check = PictureCheck(self.root, self.spec, self.release, check_image, engine, self.on_event, options.duplicates)
+        check.counts.here = len(paths)
+        failed = 0
+        for finding in check.run(chosen):
+            failed += finding.level is Level.ERROR
+            out.finding(finding)
+        if options.duplicates:
+            splits = table_checks.split_of(labels)
+            identities = self.layout
+
+            def split(path: str) -> str | None:
+                found = identities.parse(path)
+                return splits.get(found.image) if found is not None else None
+
+            for finding in same_pixels(check.pixels, split):
+                out.finding(finding)
+        else:
+            self.not_checked.append("images with the same pixels: run with --duplicates")
+        self.on_event(
+            StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started)
+        )
+        return check.counts
+
+
+def _facts(count: int) -> str:
+    return f"{count} published {'fact' if count == 1 else 'facts'}"

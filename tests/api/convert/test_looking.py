@@ -1,0 +1,230 @@
+"""What a person sees before a million files are made: the preview of a recipe, and tags that look like an identity."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cxrprep.api.phi import check_phi
+from cxrprep.api.preview import preview
+from cxrprep.executors import Engine
+from cxrprep.images.phi import mask
+from tests.api.convert import hospital
+from tests.api.convert.commands import PROGRAM, run
+from tests.generators.small import nih_chestxray14
+from tests.parts import need
+
+INLINE = Engine("inline")
+
+
+class Page(HTMLParser):
+    """Image addresses, words and tags of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.tags: set[str] = set()
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "img":
+            found = dict(attrs)
+            assert found["alt"]
+            self.images.append(found["src"] or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def preview_of(root: Path, recipe: str, out: Path, count: int = 10) -> tuple[object, Page]:
+    value = preview(root, recipe=recipe, out=out, count=count).value
+    return value, Page(value.path.read_text(encoding="utf-8"))
+
+
+def pictures(page: Page) -> list[np.ndarray]:
+    found = []
+    for address in page.images:
+        assert address.startswith("data:image/jpeg;base64,")
+        data = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
+        found.append(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+    return found
+
+
+def test_each_image_is_shown_as_stored_as_intended_and_as_made(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    value, page = preview_of(root, "square-224", tmp_path / "out")
+    shown = pictures(page)
+    assert (value.images, value.unreadable) == (7, 1)
+    assert len(shown) == 6 * 3
+    assert all(image.ndim == 2 for image in shown)
+    text = " ".join(page.words)
+    assert "window centre 1500, width 3000, LINEAR" in text
+    assert "ward 1/b/IM0001" in text
+    assert "Cannot be converted" in text
+    assert not page.tags & {"script", "link", "iframe"}
+    # Nothing else was written.
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["preview.html"]
+
+
+def test_a_washed_out_and_an_inverted_recipe_are_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    narrow = hospital.dicom(hospital.body(1), WindowCenter=700, WindowWidth=200)
+    (tmp_path / "in/narrow.dcm").write_bytes(narrow)
+    (tmp_path / "in/good.dcm").write_bytes(hospital.dicom(hospital.body(2)))
+    (tmp_path / "in/wrong.dcm").write_bytes(hospital.dicom(hospital.body(3), PhotometricInterpretation="MONOCHROME1"))
+    value, _ = preview_of(tmp_path / "in", "square-224", tmp_path / "out")
+    said: dict[str, list[str]] = {}
+    for name, text in value.warnings:
+        said.setdefault(name, []).append(text)
+    assert "good.dcm" not in said
+    assert any(text.startswith("washed out?") for text in said["narrow.dcm"])
+    assert any(text.startswith("inverted?") for text in said["wrong.dcm"])
+
+
+def test_the_same_folder_shows_the_same_images(tmp_path: Path) -> None:
+    root = hospital.many(tmp_path / "in", 30)
+    first, _ = preview_of(root, "square-224", tmp_path / "a", count=4)
+    second, _ = preview_of(root, "square-224", tmp_path / "b", count=4)
+    assert first.images == 4
+    assert first.path.read_bytes() == second.path.read_bytes()
+
+
+def test_a_sheet_of_a_known_dataset_lies_where_its_images_would(tmp_path: Path) -> None:
+    nih_chestxray14.write(tmp_path / "nih")
+    code, value, said = run("convert", tmp_path / "nih", "--recipe", "square-224", "--preview", 3)
+    assert code == 0, said
+    assert value["path"] == str(tmp_path / "nih/derived/square-224/preview.html")
+    assert value["images"] == 3
+
+
+@pytest.mark.slow
+def test_a_real_browser_shows_every_image_and_asks_for_nothing(tmp_path: Path) -> None:
+    browser = need("chromium")
+    root = hospital.write(tmp_path / "in")
+    value, page = preview_of(root, "shortest-1024-16bit", tmp_path / "out")
+    shot = tmp_path / "page.png"
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,3200", f"--screenshot={shot}"]
+    subprocess.run([*words, value.path.as_uri()], capture_output=True, check=True, timeout=100)
+    seen = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
+    assert seen is not None
+    # A broken image leaves its black square empty: here there is grey of radiographs all over the page.
+    assert ((seen > 40) & (seen < 200)).mean() > 0.05
+    assert not re.search(r"""(src|href)=["'](?!data:)""", value.path.read_text(encoding="utf-8"))
+    assert len(page.images) == 18
+
+
+def test_suspect_tags_are_named_with_their_files_and_values_are_masked(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    value = check_phi(root, engine=INLINE).value
+    found = {tag.keyword: tag for tag in value.tags}
+    name = found["PatientName"]
+    assert (name.tag, name.kind, name.files) == ("(0010,0010)", "person", 3)
+    assert name.names == ("ward 1/1.2.840.113619.2", "ward 1/b/IM0001", "ward 1/report.dcm")
+    assert name.masked == "xxxxxxx^xxxxxxxxx"
+    assert found["PatientID"].files == 4
+    kinds = {keyword: tag.kind for keyword, tag in found.items()}
+    assert kinds["AccessionNumber"] == "id"
+    assert kinds["PatientBirthDate"] == kinds["StudyDate"] == "date"
+    assert kinds["InstitutionName"] == kinds["DeviceSerialNumber"] == "place"
+    assert kinds["ReferringPhysicianName"] == "person"
+    assert kinds["StudyInstanceUID"] == "uid"
+    assert kinds["PNG text 'Comment'"] == "text"
+    assert not {"Modality", "PhotometricInterpretation", "SOPClassUID", "Rows", "ViewPosition"} & set(kinds)
+
+
+def test_what_is_printed_of_many_files_fits_a_screen_and_json_has_it_all(tmp_path: Path) -> None:
+    import io
+    import json
+
+    import pydicom
+
+    plain = pydicom.dcmread(io.BytesIO(hospital.dicom(hospital.body(1, 32, 32), **hospital.IDENTITY)))
+    for creator, group in (("SIEMENS MED", 0x0019), ("ELBKLINIKUM", 0x0021)):
+        block = plain.private_block(group, creator, create=True)
+        for number in range(40):
+            block.add_new(number, "LO", f"ZWIEBEL {number}")
+    held = io.BytesIO()
+    plain.save_as(held)
+    (tmp_path / "in").mkdir()
+    for number in range(60):
+        (tmp_path / f"in/i{number:04d}.dcm").write_bytes(held.getvalue())
+    words = [PROGRAM, "convert", str(tmp_path / "in"), "--check-phi", "--jobs", "1"]
+    said = subprocess.run(words, capture_output=True, check=True, text=True, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert len(said.splitlines()) < 40
+    # A path is never folded.
+    assert max(len(line) for line in said.splitlines()[1:]) <= 80
+    # A known vendor is named; what may be the hospital's name is not.
+    assert "SIEMENS MED: 40 tags in 60 files" in said
+    assert "xxxxxxxxxxx: 40 tags in 60 files" in said
+    assert "PatientName (0010,0010) in 60 files: xxxxxxx^xxxxxxxxx" in " ".join(said.split())
+    found = json.loads(subprocess.run([*words, "--json"], capture_output=True, check=True, text=True).stdout)
+    assert sum(tag["kind"] == "private" for tag in found["tags"]) == 80
+    assert {"kind": "private", "why": "private tags, which may hold anything", "creator": "SIEMENS MED", "tags": 40,
+            "files": 60} in found["groups"]  # fmt: skip
+    assert all(len(tag["names"]) == 60 for tag in found["tags"])
+    assert not [secret for secret in hospital.SECRETS if secret in said.encode() + json.dumps(found).encode()]
+
+
+def test_no_value_is_printed_in_any_form(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    for form in ([], ["--json"], ["--quiet"]):
+        words = [PROGRAM, "convert", str(root), "--check-phi", *form]
+        process = subprocess.run(words, capture_output=True, check=True, timeout=100)
+        said = process.stdout + process.stderr
+        assert not [secret for secret in hospital.SECRETS if secret in said]
+    assert not (root / "manifests").exists()
+
+
+def test_nested_and_private_tags_burned_in_text_and_names_in_paths(tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset
+
+    inner = Dataset()
+    inner.PatientName = "ZWIEBEL^H"
+    outer = Dataset()
+    outer.ReferencedStudySequence = [inner]
+    path = tmp_path / "in/zwiebel_thorax.dcm"
+    path.parent.mkdir()
+    data = hospital.dicom(
+        hospital.body(1), PatientName="ZWIEBEL^H", BurnedInAnnotation="YES", RequestAttributesSequence=[outer],
+        PatientComments="called ZWIEBEL twice",
+    )  # fmt: skip
+    path.write_bytes(data)
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    block = dataset.private_block(0x0011, "MAKER", create=True)
+    block.add_new(1, "LO", "ZWIEBEL again")
+    dataset.save_as(path)
+    tags = check_phi(tmp_path / "in", engine=INLINE).value.tags
+    kinds = {tag.kind: tag for tag in tags}
+    assert {"person", "burned in", "file name", "text", "private", "uid"} <= set(kinds)
+    assert kinds["private"].masked == "xxxxxxx xxxxx"
+    assert kinds["person"].files == 1
+
+
+def test_a_damaged_header_is_told_without_its_words(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    whole = hospital.dicom(hospital.body(1), **hospital.IDENTITY)
+    (tmp_path / "in/cut.dcm").write_bytes(whole[:700])
+    (tmp_path / "in/empty.dcm").write_bytes(b"")
+    result = check_phi(tmp_path / "in", engine=INLINE)
+    assert result.value.files == 2
+    assert not [s for s in hospital.SECRETS if s in repr(result).encode()]
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [("DOE^JANE", "xxx^xxxx"), ("19640102", "99999999"), ("___", "___"), ("Müller", "xxxxxx"), ("", "")],
+)
+def test_a_mask_keeps_the_shape_only(value: str, shape: str) -> None:
+    assert mask(value) == shape

@@ -1,0 +1,251 @@
+"""Settings come from six places, the strongest wins, and each value remembers who set it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrprep.config.job import (
+    KEYS,
+    SelectionSettings,
+    parse_fractions,
+    parse_label,
+    parse_rate,
+    parse_split,
+    parse_view,
+    selection_of,
+)
+from cxrprep.config.settings import Settings, expand, load_settings, parse_job, user_file
+from cxrprep.errors import ConfigError, UsageError, did_you_mean
+from cxrprep.model import LabelTest, Selection, Split
+
+
+def load(tmp_path: Path, **options: Any) -> Settings:
+    environment = {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), **options.pop("environment", {})}
+    return load_settings(environment=environment, folder=tmp_path, **options)
+
+
+def test_the_strongest_place_wins_and_is_remembered(tmp_path: Path) -> None:
+    user = tmp_path / "xdg" / "cxrprep" / "config.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text(
+        '[download]\nsource = "user"\ntimeout = 1\nuser_agent = "u"\ncookie_file = "u"\nlimit_rate = "1k"\n'
+    )
+    (tmp_path / "cxrprep.toml").write_text(
+        '[download]\nsource = "local"\ntimeout = 2\nuser_agent = "l"\ncookie_file = "l"\n'
+    )
+    config = tmp_path / "job.toml"
+    config.write_text('[download]\nsource = "job"\ntimeout = 3\nuser_agent = "j"\n')
+    settings = load(
+        tmp_path,
+        config=config,
+        environment={"CXRPREP_DOWNLOAD_SOURCE": "env", "CXRPREP_DOWNLOAD_TIMEOUT": "4"},
+        flags={"download.source": ("flag", "--source")},
+    )
+    got = {
+        name: (settings.value(f"download.{name}"), settings.origins[f"download.{name}"])
+        for name in ("source", "timeout", "user_agent", "cookie_file", "limit_rate", "link")
+    }
+    assert got == {
+        "source": ("flag", "--source"),
+        "timeout": (4.0, "CXRPREP_DOWNLOAD_TIMEOUT"),
+        "user_agent": ("j", f"{config}, line 4"),
+        "cookie_file": ("l", f"{tmp_path / 'cxrprep.toml'}, line 5"),
+        "limit_rate": ("1k", f"{user}, line 6"),
+        "link": ("copy", "default"),
+    }
+    assert settings.files == (user, tmp_path / "cxrprep.toml", config)
+
+
+def test_config_may_be_named_by_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('dataset = "chexpert"\n')
+    settings = load(tmp_path, environment={"CXRPREP_CONFIG": str(tmp_path / "other.toml")})
+    assert settings.job.dataset == "chexpert"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "hint"),
+    [
+        ('dataset = "x"\ndatset = "y"\n', 2, "unknown key 'datset'", "did you mean dataset?"),
+        ('\n[download]\n# a comment\nsorce = "box"\n', 4, "unknown key 'download.sorce'", "did you mean source?"),
+        ("[dowload]\nx = 1\n", 1, "unknown key 'dowload'", "did you mean download?"),
+        ('recipe = "square-224"\n', 1, "unknown key 'recipe'", "did you mean convert.recipe?"),
+        ('[download]\n"billing-project" = "p"\n', 2, "unknown key", "did you mean billing_project?"),
+        ("download.sorce = 1\n", 1, "unknown key 'download.sorce'", "did you mean source?"),
+        ("[verify]\nimages = 1\n", 2, "expected true or false, found 1", ""),
+        ("[verify]\nsample = true\n", 2, "expected a whole number, found True", ""),
+        ("[selection]\nlimit = 0\n", 2, "0 is too small", "the smallest is 1"),
+        ('[labels]\nuncertain = "one"\n', 2, "unknown value 'one'", "did you mean ones?"),
+        ('[labels.uncertain_by]\nEdema = "sometimes"\n', 1, "unknown value 'sometimes'", "known: keep, ones"),
+        ('steps = ["download", "convrt"]\n', 1, "unknown value 'convrt'", "did you mean convert?"),
+        ('[selection]\nview = ["front"]\n', 2, "'front' is not a view", ""),
+        ('[download]\nlimit_rate = "fast"\n', 2, "'fast' is not a rate", ""),
+        ("dataset = 3\n", 1, "expected text, found 3", ""),
+        ("download = 3\n", 1, "download is a section", "[download]"),
+        ("dataset = nih\n", 1, "", "text needs quotes"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_line_and_the_nearest_name(
+    tmp_path: Path, text: str, line: int, message: str, hint: str
+) -> None:
+    config = tmp_path / "job.toml"
+    config.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, config=config)
+    assert f"{config}, line {line}" in str(caught.value)
+    assert message in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load(tmp_path, config=tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"job\.toml: it is not UTF-8"):
+        load(tmp_path, config=tmp_path / "job.toml")
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_bytes(b'\xef\xbb\xbfdataset = "chexpert"\r\n')
+    assert load(tmp_path, config=tmp_path / "job.toml").job.dataset == "chexpert"
+
+
+def test_variables_are_read_in_their_type(tmp_path: Path) -> None:
+    environment = {
+        "CXRPREP_ROOT": "/data",
+        "CXRPREP_VERIFY_IMAGES": "yes",
+        "CXRPREP_SELECTION_LIMIT": "5",
+        "CXRPREP_SELECTION_SPLIT": "train, valid",
+        "CXRPREP_DOWNLOAD_TIMEOUT": "2.5",
+    }
+    job = load(tmp_path, environment=environment).job
+    assert (job.root, job.verify.images, job.selection.limit) == ("/data", True, 5)
+    assert job.selection.split == ("train", "valid")
+    assert job.download.timeout == 2.5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CXRPREP_VERIFY_IMAGES", "maybe"), ("CXRPREP_SELECTION_LIMIT", "many"), ("CXRPREP_OUTPUT_FORMAT", "yaml")],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    with pytest.raises(UsageError, match=variable):
+        load(tmp_path, environment={variable: value})
+
+
+def test_a_variable_that_sets_nothing_is_said(tmp_path: Path) -> None:
+    settings = load(tmp_path, environment={"CXRPREP_DOWNLOAD_SORCE": "x", "CXRPREP_DEBUG": "1"})
+    assert settings.notes == ("CXRPREP_DOWNLOAD_SORCE sets nothing. did you mean CXRPREP_DOWNLOAD_SOURCE?",)
+
+
+def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--shard"):
+        load(tmp_path, flags={"shard": ("0/4", "--shard")})
+
+
+def test_single_observations_have_policies_of_their_own() -> None:
+    job = parse_job('[labels.uncertain_by]\n"Pleural Effusion" = "ones"\nEdema = "zeros"\n', "job").job
+    assert job.labels.uncertain_by == {"Pleural Effusion": "ones", "Edema": "zeros"}
+
+
+def test_one_word_stands_for_a_list_of_one() -> None:
+    assert parse_job('[selection]\nsplit = "test"\n', "job").job.selection.split == ("test",)
+
+
+def test_the_user_file_follows_xdg(tmp_path: Path) -> None:
+    assert user_file({"XDG_CONFIG_HOME": str(tmp_path)}) == tmp_path / "cxrprep" / "config.toml"
+
+
+def test_paths_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    assert expand("$SCRATCH/nih") == Path("/scratch/me/nih")
+    assert expand("~/x") == Path.home() / "x"
+
+
+def test_every_key_has_help_and_a_variable_of_its_own() -> None:
+    assert all(key.help for key in KEYS.values())
+    assert len({key.variable for key in KEYS.values()}) == len(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("20M", 20_000_000), ("500 kB/s", 500_000), ("1.5Gi", 1_610_612_736), ("800", 800), ("1mb", 10**6)],
+)
+def test_rates(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5M", "fast", "1 T", "0.1"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a rate"):
+        parse_rate(text)
+
+
+def test_fractions_sum_to_one() -> None:
+    assert parse_fractions("0.8,0.1,0.1") == (0.8, 0.1, 0.1)
+    for text in ("0.8", "0.8,0.3", "1,0", "a,b", "0.5,0.5,0", "0.25,0.25,0.25,0.25"):
+        with pytest.raises(ValueError, match="are not fractions"):
+            parse_fractions(text)
+
+
+def test_labels_views_and_splits_as_people_write_them() -> None:
+    assert parse_label("Pleural Effusion") == LabelTest("Pleural Effusion", 1)
+    assert parse_label("Edema=-1") == LabelTest("Edema", -1)
+    assert parse_label("Edema=NULL") == LabelTest("Edema", None)
+    assert (parse_view("pa"), parse_view("Frontal"), parse_view("ap-axial")) == ("PA", "frontal", "AP_AXIAL")
+    assert parse_split("valid") is Split.VALIDATE
+    for parse, text in ((parse_label, "=1"), (parse_label, "Edema=2"), (parse_view, "up"), (parse_split, "dev")):
+        with pytest.raises(ValueError, match="is not a"):
+            parse(text)
+
+
+def test_a_selection_of_nothing_in_particular_is_everything() -> None:
+    assert selection_of(SelectionSettings()).is_everything
+    wanted = SelectionSettings(split=("valid",), view=("frontal",), label=("Edema=0",), limit=3, patients=("p1",))
+    assert selection_of(wanted) == Selection(
+        patients=frozenset({"p1"}),
+        splits=frozenset({Split.VALIDATE}),
+        views=frozenset({"frontal"}),
+        labels=(LabelTest("Edema", 0),),
+        limit=3,
+    )
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [k for k in KEYS if KEYS[k].kind == "str" and not KEYS[k].choices and KEYS[k].form in ("", "path")]
+        ),
+        st.text(),
+        max_size=5,
+    )
+)
+def test_flags_come_out_as_they_went_in(values: dict[str, str]) -> None:
+    settings = load_settings(
+        environment={"XDG_CONFIG_HOME": "/nowhere"},
+        folder=Path("/nowhere"),
+        flags={name: (value, "--flag") for name, value in values.items()},
+    )
+    assert all(settings.value(name) == value for name, value in values.items())
+    assert {n for n, o in settings.origins.items() if o == "--flag"} == set(values)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_job_or_a_named_error(text: str) -> None:
+    message = "job.toml"
+    try:
+        parse_job(text, "job.toml")
+    except ConfigError as error:
+        message = str(error)
+    assert message.startswith("job.toml")
+
+
+def test_nothing_is_suggested_when_nothing_is_near() -> None:
+    assert did_you_mean("zzz", KEYS) == ""

@@ -1,0 +1,62 @@
+"""A real Dask cluster: a scheduler and workers as processes of their own, on loopback.
+
+``python -m tests.executors.cluster N`` prints the scheduler's address, and ends when its standard input is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """The address of a scheduler with ``workers`` processes of one thread each, restarted by their nannies."""
+    words = [sys.executable, "-m", "tests.executors.cluster", str(workers)]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=PROJECT, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        address = process.stdout.readline().strip()
+        try:
+            if not address:
+                raise RuntimeError("the Dask cluster did not start")
+            yield address
+        finally:
+            process.stdin.close()
+            process.wait(timeout=60)
+
+
+@contextmanager
+def joined(scheduler: str) -> Iterator[None]:
+    """One worker more, of one thread."""
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--nthreads", "1", "--no-dashboard"]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=env) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def main() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=int(sys.argv[1]), threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="1GiB"
+    ) as held:
+        print(held.scheduler_address, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

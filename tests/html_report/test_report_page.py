@@ -1,0 +1,300 @@
+"""The page: right numbers, nothing active in it, readable by a screen reader, on a phone and without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import StorageError, TableError, UsageError
+from cxrprep.events import Event, StageFinished
+from cxrprep.html_report.page import ReportResult, shade, write_report
+from cxrprep.html_report.svg_charts import Bar, Part, bars, histogram
+from cxrprep.html_report.thumbnails import draw, thumbnail
+from cxrprep.manifest import label_statistics
+from tests.html_report.folder import EVIL, write_folder
+from tests.parts import need
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("report") / "nih <lab>")
+
+
+def write(root: Path, out: Path, **options: Any) -> ReportResult:
+    spec = find_dataset("nih-chestxray14")
+    return write_report(spec, "v2020", root, manifests=root / "manifests", out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> str:
+    out = root / "report.html"
+    write(root, out, thumbnails=40)
+    return out.read_text(encoding="utf-8")
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(page)
+    return parser.tags
+
+
+def test_the_result_counts_what_the_page_shows(root: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    result = write(root, tmp_path / "r.html", on_event=seen.append)
+    assert (result.images, result.patients, result.studies) == (40, 14, 40)
+    assert result.leaking_patients == 4
+    assert result.size == (tmp_path / "r.html").stat().st_size
+    assert isinstance(seen[-1], StageFinished)
+
+
+def test_nothing_in_the_page_is_active_or_comes_from_elsewhere(page: str) -> None:
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+    for tag, attributes in tags(page):
+        assert tag not in {"script", "iframe", "object", "embed", "link", "form", "base"}
+        assert not [name for name in attributes if name.startswith("on")]
+        address = attributes.get("src") or ""
+        assert address == "" or address.startswith("data:image/jpeg;base64,")
+    assert "url(" not in page
+    assert "default-src 'none'" in page
+
+
+def test_every_image_has_words_and_every_table_has_headings(page: str) -> None:
+    found = tags(page)
+    assert all(attributes.get("alt") for tag, attributes in found if tag == "img")
+    assert all(attributes.get("aria-label") for tag, attributes in found if tag == "svg")
+    assert sum(tag == "h1" for tag, _ in found) == 1
+    assert page.count("<table") <= page.count('<th scope="col"')
+
+
+def test_a_page_may_go_without_images(root: Path, tmp_path: Path) -> None:
+    write(root, tmp_path / "r.html", thumbnails=0)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<img" not in text
+    assert "No images were asked for" in text
+
+
+def test_label_values_stand_apart(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    heart, edema = label_statistics.prevalence(table)[1:]
+    assert (heart.positive, heart.negative, heart.uncertain, heart.blank) == (10, 10, 10, 10)
+    assert heart.share == 25.0
+    assert heart.stated == 50.0
+    assert (edema.positive, edema.negative, edema.blank) == (8, 32, 0)
+    assert heart.patients == len({n // 3 for n in range(0, 40, 4)})
+
+
+def test_an_observation_that_the_source_does_not_know_is_left_out(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    assert {row.stem for row in label_statistics.prevalence(table)} == {"cardiomegaly", "edema", "no_finding"}
+
+
+def test_co_occurrence_is_of_the_row(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    together = label_statistics.together(table, label_statistics.prevalence(table))
+    assert together.names == ("Cardiomegaly", "Edema")
+    both = len([n for n in range(40) if n % 4 == 0 and n % 5 == 0])
+    assert together.counts == ((10, both), (both, 8))
+    assert together.percent(0, 1) == 100 * both / 10
+    assert together.percent(1, 0) == 100 * both / 8
+
+
+def test_ages_fall_into_classes_of_five_and_the_oldest_stay_in(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    ages = label_statistics.ages(table)
+    assert sum(sum(sexes.values()) for _, sexes in ages) == 39
+    assert ages[0] == ("0", {"F": 1, "M": 1, "unknown": 0})
+    assert ages[-1][0] == "95"
+    assert sum(ages[-1][1].values()) == len([n for n in range(40) if n * 3 >= 95])
+
+
+def test_a_leak_is_named_with_its_patients(root: Path, page: str) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    leak = label_statistics.leak(table)
+    expected = {n // 3 for n in range(0, 40, 10)} & {n // 3 for n in range(40) if n % 10}
+    assert leak.count == len(expected)
+    assert leak.patients[0] == (f"{min(expected):08d}", ("test", "train_val"))
+    assert "patients have images in more than one split" in page
+
+
+def test_splits_are_counted_in_their_order(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    assert [row[:2] for row in label_statistics.by_split(table)] == [("train_val", 36), ("test", 4)]
+
+
+def test_sizes_are_ranked_and_the_rest_is_one_line(root: Path) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    assert label_statistics.sizes(table, "width", "height") == [("64 x 48", 40)]
+    originals = label_statistics.sizes(table, "orig_width", "orig_height", limit=3)
+    assert originals[-1] == ("37 other sizes", 37)
+    assert label_statistics.sides(table, "width") == []
+    assert sum(count for _, count in label_statistics.sides(table, "orig_width")) == 40
+
+
+def test_a_broken_and_a_missing_image_are_said_on_the_sheet(root: Path) -> None:
+    assert "cut short" in thumbnail(root, "images/00000001_000.png").problem
+    assert "gone" in thumbnail(root, "images/00000002_000.png").problem
+    good = thumbnail(root, "images/00000004_000.png")
+    assert (good.width, good.height) == (192, 144)
+    assert good.address.startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_the_sheet_shows_the_same_images_whatever_their_order() -> None:
+    paths = [f"images/{n}.png" for n in range(100)]
+    chosen = {paths[index] for index in draw(paths, 7)}
+    backwards = paths[::-1]
+    assert {backwards[index] for index in draw(backwards, 7)} == chosen
+    assert len(chosen) == 7
+    assert len(draw(paths[:3], 7)) == 3
+
+
+def test_charts_escape_names_and_keep_their_proportions() -> None:
+    first = Bar("<one>", (Part("positive", 30), Part("blank", 10)))
+    chart = bars("A & B", [first, Bar("two", (Part("positive", 20),))])
+    assert "<one>" not in chart
+    widths = [float(w) for w in re.findall(r'<rect class="positive"[^>]* width="([\d.]+)"', chart)]
+    assert widths[0] / widths[1] == pytest.approx(1.5, rel=0.01)
+    tall = histogram("ages", [("0", (Part("plain", 10),)), ("5", (Part("plain", 20),))], axis="years")
+    heights = [float(h) for h in re.findall(r'<rect class="plain"[^>]* height="([\d.]+)"', tall)]
+    assert heights[1] / heights[0] == pytest.approx(2, rel=0.01)
+    assert ">20<" in tall
+
+
+def test_empty_charts_are_still_charts() -> None:
+    assert bars("none", []).endswith("</svg>")
+    assert histogram("none", [], axis="x").endswith("</svg>")
+
+
+@pytest.mark.parametrize("percent", range(0, 101, 5))
+def test_text_in_shaded_cells_has_a_contrast_of_at_least_4_5(percent: int) -> None:
+    found = re.fullmatch(r"background:rgb\((\d+),(\d+),(\d+)\);color:#(fff|000)", shade(percent))
+    assert found
+
+    def luminance(values: tuple[int, ...]) -> float:
+        linear = [v / 3294.6 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    ground = luminance(tuple(int(found[n]) for n in (1, 2, 3)))
+    text = luminance((255,) * 3 if found[4] == "fff" else (0,) * 3)
+    assert (max(ground, text) + 0.05) / (min(ground, text) + 0.05) >= 4.5
+
+
+def test_report_text_never_reaches_the_page(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "mimic")
+    path = folder / "manifests" / "images.parquet"
+    table = pq.read_table(path)
+    secret = pa.array(["FINDINGS: no secret finding"] * table.num_rows)
+    pq.write_table(table.append_column("report_text", secret), path)
+    write(folder, tmp_path / "r.html")
+    assert "secret finding" not in (tmp_path / "r.html").read_text()
+
+
+def test_without_a_manifest_the_next_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no manifest") as caught:
+        write(tmp_path, tmp_path / "r.html")
+    assert "cxrprep manifest" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really PAR1"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "images.parquet").write_bytes(content)
+    with pytest.raises(TableError, match=r"images\.parquet"):
+        write(tmp_path, tmp_path / "r.html")
+
+
+def test_another_table_under_the_manifests_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "manifests" / "images.parquet")
+    with pytest.raises(TableError, match="lacks the columns"):
+        write(tmp_path, tmp_path / "r.html")
+
+
+def test_a_page_that_cannot_be_written_names_its_path_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.html").mkdir()
+    with pytest.raises(StorageError, match=r"r\.html"):
+        write(root, tmp_path / "r.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+_RUNNER = """
+<script>%s</script>
+<script>
+axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]}).then(function (answer) {
+  var seen = answer.violations.map(function (v) { return v.id + ": " + v.nodes.map(function (n) { return n.html; }); });
+  document.body.innerHTML = "<pre id=axe></pre>";
+  var told = JSON.stringify({violations: seen, passes: answer.passes.length});
+  document.getElementById("axe").textContent = "AXE" + told + "END";
+});
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.part("chromium")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing_in_a_real_browser(page: str, tmp_path: Path, width: int) -> None:
+    chromium, axe = need("chromium"), need("axe")
+    # The checker is a script, and the page forbids scripts: the copy that is checked does not.
+    unlocked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    checked = tmp_path / "checked.html"
+    checked.write_text(unlocked.replace("</body>", _RUNNER % Path(axe).read_text(encoding="utf-8") + "</body>"))
+    done = subprocess.run(
+        [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},1000",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", checked.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )  # fmt: skip
+    found = re.search(r"AXE(\{.*\})END", done.stdout, re.DOTALL)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    answer = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert answer["violations"] == []
+    assert answer["passes"] > 10
+
+
+def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
+    from cxrprep.html_report.wording import counted, fact_row, outcome
+    from cxrprep.verification.published_facts import FactCheck, Status
+
+    assert counted("shared_patients") == "patients in more than one split"
+    assert counted("splits.images") == "images of each split"
+    assert counted("finding@train_val") == "images by finding, train and val"
+    assert counted("raw.AP/PA") == "column AP/PA"
+    assert outcome("n of N") == "cannot be judged, as a part of the release is here"
+    expected = dict.fromkeys("abcdefghijklmno", 10)
+    part = fact_row(FactCheck("NI-1", "finding", expected, {"a": 1}, Status.PART, "the paper"))
+    assert part.found.text.startswith("a: 1; b: 0;")
+    assert part.found.summary == "15 numbers"
+    whole = fact_row(FactCheck("NI-1", "finding", expected, {**expected, "a": 9}, Status.CONTRADICTED, "the paper"))
+    assert (whole.published.text, whole.found.text) == ("a: 10; others: 14 equal", "a: 9; others: 14 equal")
+
+
+def test_every_measure_of_the_catalog_has_words() -> None:
+    from cxrprep.datasets.catalog import catalog
+    from cxrprep.html_report.wording import counted
+
+    for spec in catalog().values():
+        for fact in spec.fact:
+            assert "_" not in counted(fact.measure).removesuffix("IMAGE_FILENAMES"), fact.measure

@@ -1,0 +1,82 @@
+"""From mentions to labels: the named policies, and what the reference labeler is known to do."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cxrprep.errors import UsageError
+from cxrprep.labels.nlp.aggregate import POLICIES, Precedence, policy_named, settle
+from cxrprep.labels.nlp.label_report import label_report
+from cxrprep.labels.nlp.mentions import Status
+
+P, N, U = Status.POSITIVE, Status.NEGATIVE, Status.UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    ("statuses", "paper", "program"),
+    [
+        ((), None, None),
+        ((P,), 1, 1),
+        ((N,), 0, 0),
+        ((U,), -1, -1),
+        ((N, P), 1, 1),
+        ((U, P), 1, 1),
+        ((N, U), -1, -1),
+        # Where the released program differs from its paper.
+        ((N, U, P), 1, -1),
+    ],
+)
+def test_which_mention_wins(statuses: tuple[Status, ...], paper: int | None, program: int | None) -> None:
+    for order in itertools.permutations(statuses):
+        assert settle(order) == paper
+        assert settle(order, Precedence.CHEXPERT_LABELER) == program
+
+
+THREE = "No effusion on the right. Small left effusion. A loculated effusion cannot be excluded."
+
+
+@pytest.mark.parametrize(
+    ("text", "observation", "default", "compat", "derived"),
+    [
+        (THREE, "Pleural Effusion", 1, -1, 1),
+        ("Cardiomegaly.", "Enlarged Cardiomediastinum", None, None, 1),
+        # Devices are negated like everything else, and do not speak against No Finding.
+        ("The chest tube has been removed.", "Support Devices", 0, 0, 0),
+        ("The chest tube has been removed.", "No Finding", 1, 1, 1),
+        ("Chest tube in place.", "No Finding", 1, 1, 1),
+        ("Possible edema.", "No Finding", None, None, None),
+        ("No edema.", "No Finding", 1, 1, 1),
+        ("Hiatal hernia.", "No Finding", None, None, None),
+        ("Congestive heart failure.", "Cardiomegaly", -1, -1, -1),
+        ("Congestive heart failure. Cardiomegaly.", "Cardiomegaly", 1, 1, 1),
+        ("No heart failure.", "Cardiomegaly", None, None, None),
+        ("Possible heart failure.", "Edema", -1, -1, -1),
+    ],
+)
+def test_the_policies(
+    text: str, observation: str, default: int | None, compat: int | None, derived: int | None
+) -> None:
+    found = [label_report(text, policy=name).labels[observation] for name in POLICIES]
+    assert found == [default, compat, derived]
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "IMPRESSION:\n", "Kein Erguss, keine Stauung."])
+def test_an_empty_report_is_no_finding_only_where_compatibility_asks(text: str) -> None:
+    assert set(label_report(text).labels.values()) == {None}
+    compat = label_report(text, policy="chexpert-labeler")
+    assert compat.labels["No Finding"] == 1
+    assert compat.status != "labeled"
+
+
+def test_no_finding_is_never_negative_or_uncertain() -> None:
+    for text in ("No finding of disease.", "Possible edema.", "Normal chest.", THREE):
+        for policy in POLICIES:
+            assert label_report(text, policy=policy).labels["No Finding"] in {1, None}
+
+
+def test_an_unknown_policy_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_named("nobody")
+    assert "chexpert-labeler" in caught.value.hint

@@ -1,0 +1,63 @@
+"""A rule set: merged from files, checked key by key, named by its digest."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrprep.errors import ConfigError
+from cxrprep.labels.nlp.ruleset import OBSERVATIONS, Cue, build_rules, shipped_rules, shipped_sources
+
+
+def merged(text: str) -> object:
+    return build_rules([*shipped_sources(), ("mine.toml", text)])
+
+
+def test_the_shipped_rules_report_the_fourteen_published_names_in_their_order() -> None:
+    assert shipped_rules().reported == OBSERVATIONS
+
+
+def test_every_kind_of_cue_is_used() -> None:
+    used = 0
+    stack = [shipped_rules().lexicon._root]
+    while stack:
+        node = stack.pop()
+        used |= node.value.cue if node.value else 0
+        stack += node.children.values()
+    assert {cue for cue in Cue if not used & cue} == set()
+
+
+def test_the_digest_is_that_of_the_texts() -> None:
+    again = build_rules(shipped_sources())
+    assert again.digest == shipped_rules().digest
+    assert build_rules([*shipped_sources(), ("x.toml", "# other\n")]).digest != again.digest
+
+
+def test_hidden_observations_have_no_label() -> None:
+    rules = shipped_rules()
+    assert "Other Abnormality" in rules.hidden
+    assert "Other Abnormality" not in rules.reported
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[observation]", "line 1"),
+        ("[[observations]]\nname = 'X'", "observations is no known key"),
+        ("[[observation]]\nfindings = ['x']", r"an \[\[observation\]\] has no name"),
+        ("[[observation]]\nname = ''", r"an \[\[observation\]\] has no name"),
+        ("[[observation]]\nname = 'X'\nfinding = ['x']", "finding is no known key"),
+        ("[[observation]]\nname = 'X'\nfindings = 'x'", "findings is of the wrong type"),
+        ("[[observation]]\nname = 'X'\nfindings = [1]", "findings is no list of texts"),
+        ("[[observation]]\nname = 'X'\nfindings = ['x?']", "match nothing"),
+        ("[observation]\nname = 'X'", "observation is of the wrong type"),
+        ("[[cue]]\nkind = 'negation'", r"a \[\[cue\]\] has no phrases"),
+        ("[[cue]]\nkind = 'denial'\nphrases = ['x']", "'denial' is no kind of cue; known: negation"),
+        ("[[cue]]\nkind = ['negation', 'x']\nphrases = ['x']", "no kind of cue"),
+        ("[classes]\nadv = 'x'", "class adv is no list of texts"),
+        ("examples = 'x'", "examples is of the wrong type"),
+        ("[[cue]]\nkind = 'negation'\nphrases = ['@nope x']", "unknown word class @nope"),
+    ],
+)
+def test_a_vocabulary_that_is_wrong_is_refused_with_its_file_and_key(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        merged(text)
