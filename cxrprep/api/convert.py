@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.images.conversion import Converted
-    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.filesystem import ImageStore
     from cxrprep.images.radiograph import Limits
     from cxrprep.images.recipe import Recipe
     from cxrprep.images.shards import ShardPlan
@@ -161,17 +161,17 @@ class _Run:
 
     def perform(self, engine: Engine | None, limits: Limits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
-        from cxrprep.images.conversion_cache import Finished
+        from cxrprep.images.conversion_cache import ConversionCache
         from cxrprep.images.convert import convert as to_files
         from cxrprep.images.dicom_metadata import own_pseudonyms
-        from cxrprep.images.local_files import place_of
+        from cxrprep.images.local_files import open_store
         from cxrprep.images.radiograph import DEFAULT_LIMITS
         from cxrprep.images.shards import convert_to_shards, plan_shards
 
-        inputs, out = self.inputs, place_of(self.target)
+        inputs, out = self.inputs, open_store(self.target)
         self._check_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
-        finished = Finished.open(self._cache(out.address), out)
+        finished = ConversionCache.open(self._cache(out.address), out)
         gathered = _Gathered(inputs)
         gathered.refuse(inputs.unusable)
         shared: dict[str, Any] = {
@@ -200,7 +200,12 @@ class _Run:
         return self._result(gathered, earlier, out)
 
     def _earlier(
-        self, gathered: _Gathered, finished: Finished, limits: Limits, pseudonyms: Pseudonyms | None, out: Place
+        self,
+        gathered: _Gathered,
+        finished: ConversionCache,
+        limits: Limits,
+        pseudonyms: Pseudonyms | None,
+        out: ImageStore,
     ) -> Earlier | None:
         """What other selections made; shards are written anew for each selection, and hold nothing else."""
         from cxrprep.api.convert_previous import gather_earlier
@@ -224,7 +229,7 @@ class _Run:
         gathered.earlier = len(gathered.images) - before + len(earlier)
         return earlier
 
-    def _check_cluster(self, engine: Engine | None, out: Place) -> None:
+    def _check_cluster(self, engine: Engine | None, out: ImageStore) -> None:
         from cxrprep.images.local_files import is_url
 
         if engine is None or engine.name != "dask":
@@ -248,7 +253,7 @@ class _Run:
 
         return Path(platformdirs.user_cache_path("cxrprep")) / "derived" / name
 
-    def _remove_stale(self, out: Place, names: set[str]) -> None:
+    def _remove_stale(self, out: ImageStore, names: set[str]) -> None:
         """Shards of another selection or size would be read together with the new ones."""
         from cxrprep.images.shard_files import shards_in
 
@@ -259,11 +264,11 @@ class _Run:
             message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
             self.on_event(Note("convert", message, "info", out.address))
 
-    def _result(self, gathered: _Gathered, earlier: Earlier | None, out: Place) -> Result[ConvertResult]:
-        from cxrprep.images.local_files import Folder as LocalFolder
+    def _result(self, gathered: _Gathered, earlier: Earlier | None, out: ImageStore) -> Result[ConvertResult]:
+        from cxrprep.images.local_files import LocalStore
 
         below = manifests_below(self.shard)
-        if isinstance(out, LocalFolder):
+        if isinstance(out, LocalStore):
             value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
         else:
             import tempfile
@@ -272,7 +277,7 @@ class _Run:
                 value = self._written(gathered, earlier, Path(folder), Path(below))
                 made = {path.name for path in Path(folder).iterdir()}
                 for name in sorted(made):
-                    out.fill(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
+                    out.write_with(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
                 if value.failures is None:
                     out.remove(f"{below}/failures.parquet")
         rows = [

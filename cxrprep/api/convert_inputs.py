@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.images.filesystem import Entry, Place
+    from cxrprep.images.filesystem import Entry, ImageStore
     from cxrprep.images.image_folder import PlainImages
     from cxrprep.images.recipe import Recipe
     from cxrprep.manifest.source_images import SourceImage
@@ -39,7 +39,7 @@ class Inputs:
     items: Callable[[], Iterator[ConvertItem]]
     folder: Folder | None = None
     base: Path | None = None
-    place: Place | None = None
+    place: ImageStore | None = None
     unusable: tuple[str, ...] = ()
     others: Callable[[], Iterator[ConvertItem]] | None = None
 
@@ -247,7 +247,7 @@ def _chooser(
 def _plain(root: str, selection: Selection, shard: Shard | None, without: Path | str | None, on_event: Sink) -> Inputs:
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.image_folder import plain_images
-    from cxrprep.images.local_files import place_of
+    from cxrprep.images.local_files import open_store
     from cxrprep.planning import Choice, draw
 
     if selection.needs_tables or selection.patients or selection.studies:
@@ -255,7 +255,7 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
             f"{root} is no known dataset: it has no tables to select by",
             hint="use --include, --exclude, --limit or --sample; or say what it is with --dataset",
         )
-    place = place_of(root)
+    place = open_store(root)
     on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
     found = plain_images(place, without=_inside(root, without))
     _say(found, root, on_event)

@@ -33,7 +33,7 @@ class Arriving:
         from cxrprep.executors import Shelters
         from cxrprep.images.conversion import Task
         from cxrprep.images.convert import convert_batch
-        from cxrprep.images.local_files import Folder
+        from cxrprep.images.local_files import LocalStore
         from cxrprep.images.recipe import load_recipe
         from cxrprep.system import available_cores
 
@@ -42,7 +42,7 @@ class Arriving:
         self._out = job.folder.derived(self._recipe.name)
         self._layout = job.folder.layout
         # Durable: the original may be dropped right after.
-        self._task = Task(self._recipe, self._recipe.fingerprint(), Folder(str(self._out)), durable=True)
+        self._task = Task(self._recipe, self._recipe.fingerprint(), LocalStore(str(self._out)), durable=True)
         self._work = functools.partial(convert_batch, task=self._task)
         self._shelters = Shelters(available_cores())
         # Lies there while this runs: one that a killed run left says that half-written copies may lie about.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cxrprep.api.convert_inputs import Inputs
     from cxrprep.events import Sink
     from cxrprep.images.conversion import Converted, ConvertItem, Task
-    from cxrprep.images.conversion_cache import Finished
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.conversion_cache import ConversionCache
+    from cxrprep.images.filesystem import ImageStore
     from cxrprep.manifest.previous import Earlier, Names
 
 _BATCH: Final = 8192
@@ -28,7 +28,7 @@ _BATCH: Final = 8192
 
 def gather_earlier(
     inputs: Inputs,
-    finished: Finished,
+    finished: ConversionCache,
     task: Task,
     below: str,
     take: Callable[[Converted], object],
@@ -57,7 +57,7 @@ def gather_earlier(
         wanted = {*finished.known(task.fingerprint, tried), *earlier.rows.column("source_path").to_pylist()}
         those = (item for item in inputs.others() if item.relative in wanted) if wanted else iter(())
         while batch := list(itertools.islice(those, _BATCH)):
-            for found in finished.divide(batch, task):
+            for found in finished.split_done(batch, task):
                 if not isinstance(found, Converted):
                     unsure[found.relative] = found
                 elif found.status == "notneeded":
@@ -107,14 +107,14 @@ def _digest(item: ConvertItem, task: Task) -> str:
         return ""
 
 
-def _sizes(out: Place) -> Callable[[str], int | None]:
+def _sizes(out: ImageStore) -> Callable[[str], int | None]:
     """What tells the size of an output in bytes; ``None`` when it is gone."""
-    from cxrprep.images.local_files import Folder
+    from cxrprep.images.local_files import LocalStore
 
-    if isinstance(out, Folder):
+    if isinstance(out, LocalStore):
 
         def asked(path: str) -> int | None:
-            stamp = out.stamp(path)
+            stamp = out.version_tag(path)
             return None if stamp is None else int(stamp.partition("-")[0])
 
         return asked

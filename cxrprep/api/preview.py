@@ -43,7 +43,7 @@ def preview(
     from cxrprep.html_report.preview import write_preview
     from cxrprep.html_report.thumbnails import draw
     from cxrprep.images.local_files import is_url
-    from cxrprep.images.preview import see
+    from cxrprep.images.preview import preview_image
     from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
 
@@ -60,7 +60,7 @@ def preview(
     seen = []
     for index, item in enumerate(inputs.items()):
         if index in drawn:
-            seen.append(see(item, chosen, limits or DEFAULT_LIMITS))
+            seen.append(preview_image(item, chosen, limits or DEFAULT_LIMITS))
             on_event(Advanced("preview", items=1))
     seen.sort(key=lambda one: one.name)
     made = write_preview(seen, chosen, place, title=Path(inputs.address).name or inputs.address)

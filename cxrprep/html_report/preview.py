@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.images.preview import Seen, Shown
+    from cxrprep.images.preview import PreviewImage, Thumbnail
     from cxrprep.images.recipe import Recipe
 
 _RULES: Final = {
@@ -39,7 +39,7 @@ class PreviewResult:
     warnings: tuple[tuple[str, str], ...]
 
 
-def write_preview(seen: Sequence[Seen], recipe: Recipe, out: Path, *, title: str) -> PreviewResult:
+def write_preview(seen: Sequence[PreviewImage], recipe: Recipe, out: Path, *, title: str) -> PreviewResult:
     """Write the sheet to ``out``, in one step; it needs nothing but a browser. Raises ``StorageError``."""
     import jinja2
 
@@ -60,12 +60,12 @@ def write_preview(seen: Sequence[Seen], recipe: Recipe, out: Path, *, title: str
     return PreviewResult(out, len(seen), sum(bool(one.problem) for one in seen), warnings)
 
 
-def address(shown: Shown) -> str:
+def address(shown: Thumbnail) -> str:
     """A small image as a ``data:`` address."""
     return "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()
 
 
-def chart(one: Seen) -> str:
+def chart(one: PreviewImage) -> str:
     """The histogram of the stored values as SVG, with the curve from stored value to display value over it."""
     largest = max(one.counts, default=0) or 1
     step = _WIDE / max(1, len(one.counts))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.images.dicom_metadata import Pseudonyms
 from cxrprep.images.image_folder import stem_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Frame, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, Limits
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cxrprep.executors import Lost
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.filesystem import ImageStore
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Box, Digest
 
@@ -82,7 +82,7 @@ class Converted:
     spacing_mm: tuple[float, float] | None = None
     voi: str = ""
     notes: tuple[str, ...] = ()
-    frame: Frame | None = None
+    frame: CoordinateMap | None = None
     stamp: str = ""
     out_stamp: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Task:
 
     recipe: Recipe
     fingerprint: str
-    out: Place
+    out: ImageStore
     limits: Limits = DEFAULT_LIMITS
     pseudonyms: Pseudonyms | None = None
     durable: bool = False

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.images import conversion
-from cxrprep.images.local_files import Folder, stamp_of
-from cxrprep.images.radiograph import Frame
+from cxrprep.images.local_files import LocalStore, version_tag_of
+from cxrprep.images.radiograph import CoordinateMap
 from cxrprep.model import Digest
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.images.conversion import Converted, ConvertItem, Task
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.filesystem import ImageStore
 
 _NAME: Final = "finished.parquet"
 _PREFIX: Final = "finished-"
@@ -67,7 +67,7 @@ _SCHEMA: Final = pa.schema(
 _PLAIN: Final = pa.schema([pa.field(f.name, pa.string() if f.type == _WORD else f.type) for f in _SCHEMA])
 
 
-class Finished:
+class ConversionCache:
     """The rows, and the journal of this run. One process writes it; workers do not see it."""
 
     def __init__(self, home: Path, table: pa.Table, journals: Sequence[Path]) -> None:
@@ -78,11 +78,11 @@ class Finished:
         self._journals = tuple(journals)
         self._journal = Journal(home / f"{_PREFIX}{journal_name()}")
         self._written = 0
-        self._swept: Folder | None = None
+        self._swept: LocalStore | None = None
         self._stamps: dict[str, str] | None = None
 
     @classmethod
-    def open(cls, home: Path, out: Place) -> Finished:
+    def open(cls, home: Path, out: ImageStore) -> ConversionCache:
         """What is known in the folder ``home`` of outputs in ``out``; temporary files of killed runs are removed.
 
         A damaged table is passed over. Raises ``StorageError`` when the disk refuses.
@@ -103,12 +103,12 @@ class Finished:
         # What reading held for a while is given back, not kept for later.
         pa.default_memory_pool().release_unused()
         found._journal.append({"begun": True})
-        if interrupted and isinstance(out, Folder):
+        if interrupted and isinstance(out, LocalStore):
             found._swept = out
             found._sweep(others=others)
         return found
 
-    def divide(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
+    def split_done(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
         """For each item its outcome where it is finished and unchanged, else the item, with its digest if known."""
         if not len(self._keys):
             yield from batch
@@ -120,7 +120,7 @@ class Finished:
             row = dict(zip(_SCHEMA.names, values, strict=True))
             yield item if row["relative"] is None else self._judged(item, row, task)
 
-    def whole(
+    def shard_done(
         self, items: Sequence[ConvertItem], paths: Sequence[str], file: str, task: Task
     ) -> list[Converted] | tuple[ConvertItem, ...]:
         """The outcomes of all images of one shard where all are finished and unchanged; else the items.
@@ -160,7 +160,7 @@ class Finished:
         """One item and the row of its name; ``path`` and ``stamp_now`` are given for an image in a shard."""
         digest = item.digest
         if digest is None:
-            stamp = item.stamp or stamp_of(item.source)
+            stamp = item.stamp or version_tag_of(item.source)
             if stamp is None or stamp != row["stamp"]:
                 return item
             digest = Digest.parse(row["source_digest"])
@@ -175,9 +175,9 @@ class Finished:
         found = self._stamp(task.out, wanted[0]) if path is None else stamp_now
         return _outcome(item, row) if row["out_stamp"] and found == row["out_stamp"] else item
 
-    def _stamp(self, out: Place, path: str) -> str | None:
-        if isinstance(out, Folder):
-            return out.stamp(path)
+    def _stamp(self, out: ImageStore, path: str) -> str | None:
+        if isinstance(out, LocalStore):
+            return out.version_tag(path)
         if self._stamps is None:
             # One listing instead of a request an image.
             self._stamps = {entry.name: entry.stamp for entry in out.list()}
@@ -320,7 +320,7 @@ def _left_out(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
 
 def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
     a, b, c, d, *visible = row["frame"]
-    frame = Frame(a, b, c, d, (visible[0], visible[1], visible[2], visible[3]))
+    frame = CoordinateMap(a, b, c, d, (visible[0], visible[1], visible[2], visible[3]))
     spacing = row["spacing_mm"]
     return conversion.Converted(
         item,

@@ -16,9 +16,9 @@ from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
 from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
-from cxrprep.images.exposure_check import looks_wrong
-from cxrprep.images.local_files import place_of, read_source, stamp_of
-from cxrprep.images.output_metadata import Mark, read_output
+from cxrprep.images.exposure_check import exposure_doubt
+from cxrprep.images.local_files import open_store, read_source, version_tag_of
+from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.model import Digest
 from cxrprep.system import keep_freed_memory
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.events import Sink
-    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.recipe import Recipe
 
 _BATCH: Final = 24
@@ -49,7 +49,7 @@ def convert(
     *,
     engine: Engine | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    finished: Finished | None = None,
+    finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
     on_event: Sink = ignore,
@@ -62,7 +62,7 @@ def convert(
     further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
-    task = Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
+    task = Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
 
     progress = Progress(on_event)
 
@@ -73,7 +73,7 @@ def convert(
     def to_do() -> Iterator[ConvertItem]:
         iterator = iter(items)
         while batch := list(itertools.islice(iterator, _LOOKED_UP)):
-            for found in batch if finished is None else finished.divide(batch, task):
+            for found in batch if finished is None else finished.split_done(batch, task):
                 if isinstance(found, Converted):
                     told(found)
                 else:
@@ -129,26 +129,26 @@ def converted(item: ConvertItem, task: Task) -> Converted:
     """One image's outcome by ``task``. Raises ``StorageError``, and what an object store raises."""
     path = item.output(task.suffix)
 
-    def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
+    def finished_one(digest: Digest) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
         return read_output(task.out, path, task.fingerprint, str(digest))
 
     outcome, encoded = make(item, task, finished_one)
     if outcome.status == "ok":
         assert encoded is not None
         try:
-            stamp = task.out.put(path, encoded, durable=task.durable)
+            stamp = task.out.write(path, encoded, durable=task.durable)
         except ImageError as error:
             return Converted(item, "error", error=error.message, kind="ImageError", hint=error.hint)
         return dataclasses.replace(outcome, out_stamp=stamp)
     if outcome.status == "notneeded":
-        return dataclasses.replace(outcome, out_stamp=task.out.stamp(path) or "")
+        return dataclasses.replace(outcome, out_stamp=task.out.version_tag(path) or "")
     return outcome
 
 
 def make(
     item: ConvertItem,
     task: Task,
-    finished_one: Callable[[Digest], tuple[Mark, tuple[int, int], bytes] | None],
+    finished_one: Callable[[Digest], tuple[OutputMetadata, tuple[int, int], bytes] | None],
 ) -> tuple[Converted, bytes | None]:
     """One image's outcome and the bytes of its output, not written yet.
 
@@ -157,7 +157,7 @@ def make(
     begin_item()
     data: bytes | None = None
     # Before the bytes: a source that changes meanwhile is then seen to have changed.
-    stamp = item.stamp or stamp_of(item.source) or ""
+    stamp = item.stamp or version_tag_of(item.source) or ""
     digest = item.digest
     about: dict[str, Any] = {}
     try:
@@ -178,9 +178,9 @@ def make(
         picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction)
         picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
-        if doubt := looks_wrong(made):
+        if doubt := exposure_doubt(made):
             made.notes.append(doubt)
-        mark = Mark(
+        mark = OutputMetadata(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
             made.spacing_mm, tuple(made.notes),
         )  # fmt: skip
@@ -212,7 +212,7 @@ def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
     item: ConvertItem,
     task: Task,
     status: str,
-    mark: Mark,
+    mark: OutputMetadata,
     size: tuple[int, int],
     encoded: bytes,
     *,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import codecs, dicom, png_jpeg
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Picture
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ _HEAD = 65_536
 
 def decode(
     data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
-) -> Picture:
+) -> Radiograph:
     """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``.
 
     ``reduce`` may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).

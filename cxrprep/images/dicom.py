@@ -18,8 +18,8 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs
-from cxrprep.images.dicom_lut import GreyRules, Lut, Window
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Picture, one_channel, picture_of
+from cxrprep.images.dicom_lut import GrayscaleRules, Lut, Window
+from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _values_of(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: a value in the header cannot be read: {e}", hint="check what the file is") from e
 
 
-def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None) -> Picture:
+def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None) -> Radiograph:
     """The picture in a DICOM file.
 
     ``frame`` counts from 1 and is needed for a file of several. Raises ``ImageError`` for files without pixels, with
@@ -108,7 +108,7 @@ def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, fra
         return _decode(data, name, limits, frame)
 
 
-def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Picture:
+def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Radiograph:
     dataset, start = read_header(data, name, limits)
     columns, rows, photometric = dicom_header(dataset, name)
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -127,12 +127,12 @@ def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Pictur
         words = _native_words(dataset, data, start, rows, columns) if frames == 1 else None
         if words is None:
             words = _decoded_words(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns)
-        rules = grey_rules(dataset, words, notes)
-        picture = picture_of(words, rules.bits_stored, photometric, rules, notes)
+        rules = grayscale_rules(dataset, words, notes)
+        picture = radiograph_of(words, rules.bits_stored, photometric, rules, notes)
     else:
         grey = _colour_as_grey(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns, notes)
         bits = 16 if grey.dtype == np.uint16 else 8
-        picture = picture_of(grey, bits, photometric, GreyRules(bits, bits - 1), notes)
+        picture = radiograph_of(grey, bits, photometric, GrayscaleRules(bits, bits - 1), notes)
     picture.spacing_mm = spacing(dataset, notes)
     return picture
 
@@ -256,7 +256,7 @@ def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str
     return one_channel(colours[:, :, ::-1], notes)
 
 
-def grey_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> GreyRules:
+def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> GrayscaleRules:
     """What the header says of the grey scale; values that break the standard are left out, and noted."""
     allocated = words.dtype.itemsize * 8
     stored = int(dataset.get("BitsStored") or allocated)
@@ -274,7 +274,7 @@ def grey_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> GreyRules
         other = limit if isinstance(limit, int) else value
         padding = (min(value, other), max(value, other))
     luts = [_lut(item, signed and modality is None, notes) for item in dataset.get("VOILUTSequence") or ()]
-    return GreyRules(
+    return GrayscaleRules(
         bits_stored=stored,
         high_bit=high,
         signed=signed,

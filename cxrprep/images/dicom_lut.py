@@ -58,7 +58,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class GreyRules:
+class GrayscaleRules:
     """How the words of a file become values (PS3.5 8.1.1), and what the header says of their meaning.
 
     ``padding`` is the inclusive range of stored values that are no image. ``inverted`` is true for MONOCHROME1.

@@ -15,15 +15,15 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from cxrprep.errors import ImageError
-from cxrprep.images.output_metadata import _KEY, Mark
+from cxrprep.images.output_metadata import _KEY, OutputMetadata
 from cxrprep.images.png_jpeg import PNG_MAGIC
 
 if TYPE_CHECKING:
-    from cxrprep.images.radiograph import Picture
+    from cxrprep.images.radiograph import Radiograph
     from cxrprep.images.recipe import OutputForm
 
 
-def encode(picture: Picture, form: OutputForm, mark: Mark) -> bytes:
+def encode(picture: Radiograph, form: OutputForm, mark: OutputMetadata) -> bytes:
     """The bytes of the output file. Raises ``ImageError`` when the form cannot hold the picture's bits."""
     pixels = picture.pixels
     if form.format in ("jpeg", "webp") and pixels.dtype != np.uint8:
@@ -75,7 +75,7 @@ def _opencv(suffix: str, pixels: object, options: list[int]) -> bytes:
     return bytes(data.tobytes())
 
 
-def _webp(data: bytes, picture: Picture, mark: Mark) -> bytes:
+def _webp(data: bytes, picture: Radiograph, mark: OutputMetadata) -> bytes:
     # The simple form holds no metadata: the extended one (VP8X, RFC 9649 section 2.7) with the XMP flag does.
     xmp = _KEY + b":" + mark.dump()
     size = (picture.width - 1).to_bytes(3, "little") + (picture.height - 1).to_bytes(3, "little")
@@ -84,7 +84,7 @@ def _webp(data: bytes, picture: Picture, mark: Mark) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _jxl(picture: Picture, mark: Mark) -> bytes:
+def _jxl(picture: Radiograph, mark: OutputMetadata) -> bytes:
     data = bytes(imagecodecs.jpegxl_encode(picture.pixels, lossless=True, effort=1, usecontainer=True))
     text = _KEY + b":" + mark.dump()
     # Behind the signature and ftyp boxes (ISO/IEC 18181-2 9.1), where boxes may come in any order.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from cxrprep.images.radiograph import Picture
+    from cxrprep.images.radiograph import Radiograph
 
 WHITE: Final = "more than half of the pixels are white: look at it with --preview"
 BLACK: Final = "more than two thirds of the pixels are black: look at it with --preview"
@@ -19,7 +19,7 @@ _BLACK_SHARE: Final = 2 / 3
 _SIDE: Final = 32
 
 
-def looks_wrong(made: Picture) -> str:
+def exposure_doubt(made: Radiograph) -> str:
     """What a person should look at in a finished 8-bit or 16-bit result, padding aside; ``""`` when nothing."""
     x0, y0, x1, y1 = made.frame.visible
     rows, columns = max(1, int(y1 - y0) // _SIDE), max(1, int(x1 - x0) // _SIDE)

@@ -24,7 +24,7 @@ class Entry:
     digest: Digest | None = None
 
 
-class Place(Protocol):
+class ImageStore(Protocol):
     """A folder, wherever it is. Small to pickle: worker processes get it with their work."""
 
     @property
@@ -48,15 +48,15 @@ class Place(Protocol):
         """The first ``size`` bytes of a file; ``None`` when there is none."""
         ...
 
-    def stamp(self, name: str) -> str | None:
+    def version_tag(self, name: str) -> str | None:
         """What changes with the file's content; ``None`` when there is none."""
         ...
 
-    def fill(self, name: str, write: Callable[[Path], object]) -> str:
+    def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Let ``write`` fill a temporary file here, then put it in place in one step; its stamp."""
         ...
 
-    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> str:
         """Write a small file in one step; its stamp. ``durable``: the disk has it when this returns."""
         ...
 

@@ -17,8 +17,8 @@ from cxrprep.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cxrprep.images.dicom_lut import GreyRules
-    from cxrprep.images.radiograph import Picture, Pixels
+    from cxrprep.images.dicom_lut import GrayscaleRules
+    from cxrprep.images.radiograph import Pixels, Radiograph
 
     Values = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def over_words(table: NDArray[Any], count: int) -> NDArray[Any]:
     return table if len(table) == count else np.tile(table, count // len(table))
 
 
-def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = True) -> tuple[int, int]:
+def occurring(picture: Radiograph, rules: GrayscaleRules, *, without_padding: bool = True) -> tuple[int, int]:
     """The smallest and largest stored value of the picture, padding aside."""
     present = rules.stored(words_of(picture.pixels)[picture.histogram() > 0])
     if without_padding:
@@ -48,7 +48,7 @@ def occurring(picture: Picture, rules: GreyRules, *, without_padding: bool = Tru
 
 
 def display_table(
-    picture: Picture, rules: GreyRules, *, source: str = "auto", window: int = 1, bits: int = 8
+    picture: Radiograph, rules: GrayscaleRules, *, source: str = "auto", window: int = 1, bits: int = 8
 ) -> tuple[NDArray[Any], str]:
     """The table from words to display values 0..2**bits - 1, and which rule it follows.
 
@@ -64,7 +64,7 @@ def display_table(
 # Images of one device have the same rules, and the next one often is of the same device.
 @functools.lru_cache(maxsize=8)
 def _display_table(  # noqa: PLR0917  # the key of a cache
-    rules: GreyRules, count: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
+    rules: GrayscaleRules, count: int, used: str, window: int, reached: tuple[int, int] | None, bits: int
 ) -> NDArray[Any]:
     """The table of ``count`` words for what ``_choose`` chose; ``reached`` are the ends of minmax."""
     stored = rules.stored(rules.distinct(np.arange(count, dtype=np.int64)))
@@ -87,7 +87,7 @@ def _display_table(  # noqa: PLR0917  # the key of a cache
     return table
 
 
-def _choose(rules: GreyRules, source: str, window: int) -> str:
+def _choose(rules: GrayscaleRules, source: str, window: int) -> str:
     if source not in ("auto", "lut", "window", "range", "minmax"):
         raise UsageError(f"unknown VOI source {source!r}", hint="auto, lut, window, range or minmax")
     if window < 1:

@@ -12,7 +12,7 @@ from cxrprep.images.dicom import is_dicom
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cxrprep.images.filesystem import Entry, Place
+    from cxrprep.images.filesystem import Entry, ImageStore
 
 SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
 # What lies beside images and is never one; anything else without a known suffix is looked into.
@@ -67,10 +67,10 @@ def stems_of(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, st
     return tuple(stems), renamed
 
 
-def plain_images(place: Place, *, without: Iterable[str] = ()) -> PlainImages:
+def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImages:
     """The images of a folder. Files without a known suffix are looked into; ``without`` are folders to pass over.
 
-    Raises the errors of ``Place.list``.
+    Raises the errors of ``ImageStore.list``.
     """
     passed = tuple(f"{folder.strip('/')}/" for folder in without)
     images: list[Entry] = []
@@ -112,6 +112,6 @@ def _may_be_dicom(entry: Entry, base: str, suffix: str) -> bool:
     return suffix not in _OTHER and base.lower() not in _SYSTEM and entry.size > _PREFIX
 
 
-def _holds_dicom(place: Place, name: str) -> bool:
+def _holds_dicom(place: ImageStore, name: str) -> bool:
     head = place.head(name, _PREFIX)
     return head is not None and is_dicom(head)

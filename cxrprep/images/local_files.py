@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cxrprep.errors import ImageError, StorageError, storage_error
 from cxrprep.images.decode import read_bytes
-from cxrprep.images.filesystem import Entry, Place
+from cxrprep.images.filesystem import Entry, ImageStore
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 
@@ -44,30 +44,30 @@ def is_url(text: str | Path) -> bool:
     return isinstance(text, str) and "://" in text and not text.startswith("file://")
 
 
-def place_of(where: str | Path) -> Place:
+def open_store(where: str | Path) -> ImageStore:
     """The folder at a path or URL. Raises ``UsageError`` for a scheme that fsspec does not know."""
     if isinstance(where, str) and is_url(where):
-        from cxrprep.images.object_store import UrlPlace
+        from cxrprep.images.object_store import ObjectStore
 
-        place = UrlPlace(where.rstrip("/"))
+        place = ObjectStore(where.rstrip("/"))
         place.system()
         return place
-    return Folder(str(where).removeprefix("file://"))
+    return LocalStore(str(where).removeprefix("file://"))
 
 
 def read_source(source: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The bytes of one source image, a path or a URL. Raises ``ImageError``, ``StorageError`` or the store's errors."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
-        return place_of(folder).read(name, limits)
+        return open_store(folder).read(name, limits)
     return read_bytes(Path(source), limits)
 
 
-def stamp_of(source: str) -> str | None:
+def version_tag_of(source: str) -> str | None:
     """The stamp of one source image; ``None`` when it is gone."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
-        return place_of(folder).stamp(name)
+        return open_store(folder).version_tag(name)
     return _stat_stamp(source)
 
 
@@ -81,7 +81,7 @@ def _stat_stamp(path: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class LocalStore:
     """A folder on a file system that is mounted here."""
 
     address: str
@@ -125,24 +125,24 @@ class Folder:
         except OSError:
             return None
 
-    def stamp(self, name: str) -> str | None:
+    def version_tag(self, name: str) -> str | None:
         """Size, time of modification and time of change."""
         return _stat_stamp(self.full(name))
 
-    def fill(self, name: str, write: Callable[[Path], object]) -> str:
+    def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Write beside it, make the disk keep it, rename. Raises ``StorageError``."""
         path = Path(self.full(name))
         replace_file(path, write)
         return _stat_stamp(str(path)) or ""
 
-    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> str:
         """Write beside it, rename. Raises ``StorageError``.
 
         Waiting for the disk at each of a million small files takes longer than making them. One that a power cut
         emptied has another size than was written down, and the next run makes it again.
         """
         if durable:
-            return self.fill(name, lambda part: part.write_bytes(data))
+            return self.write_with(name, lambda part: part.write_bytes(data))
         path = Path(self.full(name))
         # Not longer than the name itself may be, and no thread's but this one's.
         part = path.with_name(f".{os.getpid():x}-{next(_serial):x}-{time.monotonic_ns():x}{_TEMPORARY}")

@@ -68,7 +68,7 @@ def _told(address: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class UrlPlace:
+class ObjectStore:
     """A prefix of an object store."""
 
     address: str
@@ -115,7 +115,7 @@ class UrlPlace:
             except FileNotFoundError:
                 return None
 
-    def stamp(self, name: str) -> str | None:
+    def version_tag(self, name: str) -> str | None:
         """Size and ETag or generation."""
         url = self.full(name)
         with _told(url):
@@ -124,7 +124,7 @@ class UrlPlace:
             except FileNotFoundError:
                 return None
 
-    def fill(self, name: str, write: Callable[[Path], object]) -> str:
+    def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Written here first, then sent; an object appears when it is whole."""
         import tempfile
 
@@ -138,7 +138,7 @@ class UrlPlace:
                 system.invalidate_cache()
                 return _stamp(system.info(url))
 
-    def put(self, name: str, data: bytes, *, durable: bool = False) -> str:
+    def write(self, name: str, data: bytes, *, durable: bool = False) -> str:
         """One request; a store answers when it has the object."""
         del durable
         url = self.full(name)

@@ -13,12 +13,12 @@ import imagecodecs
 from cxrprep.errors import ImageError
 from cxrprep.images.codecs import JPEG_MAGIC
 from cxrprep.images.png_jpeg import PNG_MAGIC, jpeg_header, png_header
-from cxrprep.images.radiograph import Frame
+from cxrprep.images.radiograph import CoordinateMap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.filesystem import ImageStore
 
 _KEY: Final = b"cxrprep"
 
@@ -28,7 +28,7 @@ _HEAD: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class OutputMetadata:
     """What an output says of itself: by which recipe and from which bytes it was made, and what became of them.
 
     ``source`` is the digest of the source file; the other fields are the picture's, so that a second run needs no
@@ -41,7 +41,7 @@ class Mark:
     mode: str
     bits: int
     voi: str
-    frame: Frame
+    frame: CoordinateMap
     spacing_mm: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -49,11 +49,11 @@ class Mark:
         """The mark as it is written."""
         # dataclasses.asdict copies deeply, which takes longer than all the rest of this.
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(Frame)}
+        fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(CoordinateMap)}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
-    def parse(cls, held: dict[str, Any]) -> Mark:
+    def parse(cls, held: dict[str, Any]) -> OutputMetadata:
         """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
         frame, spacing = dict(held["frame"]), held["spacing_mm"]
         frame["visible"] = tuple(float(v) for v in frame["visible"])
@@ -64,13 +64,13 @@ class Mark:
             mode=str(held["mode"]),
             bits=int(held["bits"]),
             voi=str(held["voi"]),
-            frame=Frame(**frame),
+            frame=CoordinateMap(**frame),
             spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
             notes=tuple(str(note) for note in held["notes"]),
         )
 
 
-def read_mark(path: Path) -> Mark | None:
+def read_metadata(path: Path) -> OutputMetadata | None:
     """The mark of an output of ours; ``None`` for any other file. Reads the head of the file (WebP: its tail) only."""
     try:
         with path.open("rb") as file:
@@ -80,10 +80,10 @@ def read_mark(path: Path) -> Mark | None:
                 head = file.read()
     except OSError:
         return None
-    return mark_in(head)
+    return metadata_in(head)
 
 
-def mark_in(data: bytes) -> Mark | None:
+def metadata_in(data: bytes) -> OutputMetadata | None:
     """The mark in the bytes of an output of ours, or in its head (WebP: its tail); ``None`` for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         data = data[-_HEAD:]
@@ -92,12 +92,14 @@ def mark_in(data: bytes) -> Mark | None:
         return None
     try:
         held, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
-        return Mark.parse(held)
+        return OutputMetadata.parse(held)
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def read_output(place: Place, path: str, fingerprint: str, source: str) -> tuple[Mark, tuple[int, int], bytes] | None:
+def read_output(
+    place: ImageStore, path: str, fingerprint: str, source: str
+) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
     """The mark, size and bytes of the output at ``path``, if it was made by that recipe from that source.
 
     ``None`` for what may be made anew: nothing there, another recipe, another source, an output that was cut short.
@@ -108,7 +110,7 @@ def read_output(place: Place, path: str, fingerprint: str, source: str) -> tuple
         return None
     if head[:4] != b"RIFF":
         # Nearly always the answer, without the rest of the file. Zeros may be ours: what a power cut leaves.
-        mark = mark_in(head)
+        mark = metadata_in(head)
         if mark is None and head.strip(b"\0"):
             raise _foreign(place, path)
         if mark is None or (mark.fingerprint, mark.source) != (fingerprint, source):
@@ -117,12 +119,12 @@ def read_output(place: Place, path: str, fingerprint: str, source: str) -> tuple
         data = place.read(path)
     except ImageError:
         return None
-    if _is_whole_webp(data) and mark_in(data) is None:
+    if _is_whole_webp(data) and metadata_in(data) is None:
         raise _foreign(place, path)
     return output_in(data, fingerprint, source)
 
 
-def _foreign(place: Place, path: str) -> ImageError:
+def _foreign(place: ImageStore, path: str) -> ImageError:
     return ImageError(
         f"{place.full(path)} is here already, and no conversion wrote it",
         hint="name another folder with --out, or move it away",
@@ -133,9 +135,9 @@ def _is_whole_webp(data: bytes) -> bool:
     return data[:4] == b"RIFF" and len(data) == struct.unpack("<I", data[4:8])[0] + 8
 
 
-def output_in(data: bytes, fingerprint: str, source: str) -> tuple[Mark, tuple[int, int], bytes] | None:
+def output_in(data: bytes, fingerprint: str, source: str) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
     """The same for an output whose bytes are at hand."""
-    mark = mark_in(data)
+    mark = metadata_in(data)
     if mark is None or (mark.fingerprint, mark.source) != (fingerprint, source):
         return None
     size = size_of(data)

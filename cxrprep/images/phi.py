@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError
 from cxrprep.images.codecs import JPEG_MAGIC
-from cxrprep.images.local_files import place_of
+from cxrprep.images.local_files import open_store
 from cxrprep.images.png_jpeg import PNG_MAGIC
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def look(names: Sequence[tuple[str, str]]) -> list[Looked]:
 def _look_at(folder: str, name: str) -> Looked:
     import pydicom
 
-    place = place_of(folder)
+    place = open_store(folder)
     try:
         head = place.head(name, _HEAD)
         if head is None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.images.codecs import jpeg_frame
-from cxrprep.images.dicom_lut import GreyRules
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Frame, Limits, Picture, one_channel, picture_of
+from cxrprep.images.dicom_lut import GrayscaleRules
+from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, Limits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,11 +88,11 @@ _REDUCED: Final = {
 
 def decode_raster(
     data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
-) -> Picture:
+) -> Radiograph:
     """The picture in a PNG or JPEG file. Raises ``ImageError`` for damage, other formats and images past ``limits``.
 
     ``reduce`` says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
-    then leaves out high frequencies instead of averaging. Frame and ``spaced`` know of it.
+    then leaves out high frequencies instead of averaging. CoordinateMap and ``spaced`` know of it.
     """
     if data[:8] == PNG_MAGIC:
         header, kind = png_header(data), "PNG"
@@ -124,7 +124,7 @@ def decode_raster(
             f"{name}: decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}"
         )
     bits = 16 if pixels.dtype == np.uint16 else 8
-    picture = picture_of(pixels, bits, mode, GreyRules(bits, bits - 1), notes)
+    picture = radiograph_of(pixels, bits, mode, GrayscaleRules(bits, bits - 1), notes)
     if factor > 1:
-        picture.frame = Frame.whole(width, height).scaled(1 / factor, 1 / factor)
+        picture.frame = CoordinateMap.whole(width, height).scaled(1 / factor, 1 / factor)
     return picture

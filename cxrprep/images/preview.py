@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.images.dicom_lut import GreyRules
-    from cxrprep.images.radiograph import Picture
+    from cxrprep.images.dicom_lut import GrayscaleRules
+    from cxrprep.images.radiograph import Radiograph
     from cxrprep.images.recipe import Recipe
 
 _SIDE: Final = 360
@@ -35,7 +35,7 @@ _BRIGHTER_EDGE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Thumbnail:
     """A small JPEG of an image, with the sides of what it was made from."""
 
     jpeg: bytes
@@ -44,7 +44,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PreviewImage:
     """What there is to see of one image.
 
     ``low`` and ``high`` are the smallest and largest stored value, ``counts`` how often each of equal classes between
@@ -53,9 +53,9 @@ class Seen:
     """
 
     name: str
-    stored: Shown | None = None
-    intended: Shown | None = None
-    result: Shown | None = None
+    stored: Thumbnail | None = None
+    intended: Thumbnail | None = None
+    result: Thumbnail | None = None
     mode: str = ""
     bits: int = 0
     low: int = 0
@@ -74,19 +74,19 @@ class Seen:
     problem: str = ""
 
 
-def see(item: ConvertItem, recipe: Recipe, limits: Limits = DEFAULT_LIMITS) -> Seen:
+def preview_image(item: ConvertItem, recipe: Recipe, limits: Limits = DEFAULT_LIMITS) -> PreviewImage:
     """One image looked at; ``problem`` says why it cannot be. Raises nothing that comes from the image."""
     try:
         data = read_source(item.source, limits)
         picture = decode(data, item.source, limits)
-        return _seen(item.relative, picture, recipe)
+        return _preview(item.relative, picture, recipe)
     except CxrprepError as error:
-        return Seen(item.relative, problem=error.message)
+        return PreviewImage(item.relative, problem=error.message)
     except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError, AttributeError) as error:
-        return Seen(item.relative, problem=f"{type(error).__name__}: {error}")
+        return PreviewImage(item.relative, problem=f"{type(error).__name__}: {error}")
 
 
-def _seen(name: str, picture: Picture, recipe: Recipe) -> Seen:
+def _preview(name: str, picture: Radiograph, recipe: Recipe) -> PreviewImage:
     rules = picture.rules
     assert rules is not None
     words = grayscale.words_of(picture.pixels)
@@ -108,11 +108,11 @@ def _seen(name: str, picture: Picture, recipe: Recipe) -> Seen:
             for c in range(_BINS)
         )
     facts, deviation, edge = _facts(made)
-    return Seen(
+    return PreviewImage(
         name,
-        stored=_shown(stored),
-        intended=_shown(intended.pixels),
-        result=_shown(made.pixels, made.bits),
+        stored=_thumbnail(stored),
+        intended=_thumbnail(intended.pixels),
+        result=_thumbnail(made.pixels, made.bits),
         mode=picture.mode,
         bits=rules.bits_stored,
         low=low,
@@ -127,7 +127,7 @@ def _seen(name: str, picture: Picture, recipe: Recipe) -> Seen:
     )
 
 
-def _made(picture: Picture, recipe: Recipe) -> tuple[Picture, NDArray[Any] | None]:
+def _made(picture: Radiograph, recipe: Recipe) -> tuple[Radiograph, NDArray[Any] | None]:
     """The result, and the table from words to display values as it was before the geometry."""
     table = None
     for step in recipe.steps:
@@ -137,7 +137,7 @@ def _made(picture: Picture, recipe: Recipe) -> tuple[Picture, NDArray[Any] | Non
     return picture.settled(), table
 
 
-def _windows(rules: GreyRules) -> tuple[str, ...]:
+def _windows(rules: GrayscaleRules) -> tuple[str, ...]:
     told = [
         f"window centre {w.centre:g}, width {w.width:g}, {w.function}{f' ({w.explanation})' if w.explanation else ''}"
         for w in rules.windows
@@ -152,14 +152,14 @@ def _windows(rules: GreyRules) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _inside(picture: Picture) -> NDArray[Any]:
+def _inside(picture: Radiograph) -> NDArray[Any]:
     """The pixels that show the source: padding aside."""
     x0, y0, x1, y1 = (round(v) for v in picture.frame.visible)
     part: NDArray[Any] = picture.pixels[max(0, y0) : y1, max(0, x0) : x1]
     return part if part.size else picture.pixels
 
 
-def _facts(picture: Picture) -> tuple[dict[str, Any], float, float]:
+def _facts(picture: Radiograph) -> tuple[dict[str, Any], float, float]:
     """Numbers of the result, its deviation, and how much brighter its edge is; both as shares of the range."""
     inside = _inside(picture)
     top = (1 << picture.bits) - 1
@@ -195,7 +195,7 @@ def _warnings(white: float, black: float, deviation: float, edge: float) -> list
     return found
 
 
-def _shown(pixels: NDArray[Any], bits: int = 8) -> Shown:
+def _thumbnail(pixels: NDArray[Any], bits: int = 8) -> Thumbnail:
     height, width = pixels.shape
     small = pixels if bits == 8 else (pixels >> (bits - 8)).astype(np.uint8)
     scale = min(1.0, _SIDE / max(height, width))
@@ -203,4 +203,4 @@ def _shown(pixels: NDArray[Any], bits: int = 8) -> Shown:
         sides = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(small, sides, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return Shown(encoded.tobytes(), width, height)
+    return Thumbnail(encoded.tobytes(), width, height)

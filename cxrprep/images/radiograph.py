@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from cxrprep.images.dicom_lut import GreyRules
+from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.model import Box
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.images.dicom_lut import GreyRules
+    from cxrprep.images.dicom_lut import GrayscaleRules
 
     # Unsigned words or display values, uint8 or uint16, (rows, columns).
     Pixels = NDArray[Any]
@@ -44,7 +44,7 @@ _LEFT_OF_BOX = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class CoordinateMap:
     """Where the pixels of the source lie in a picture: ``x' = x * scale_x + left``, ``y' = y * scale_y + top``.
 
     Edge coordinates: pixel ``i`` covers ``[i, i + 1)``. ``visible`` (x0, y0, x1, y1) is the part of the picture that
@@ -58,23 +58,25 @@ class Frame:
     visible: tuple[float, float, float, float]
 
     @classmethod
-    def whole(cls, width: int, height: int) -> Frame:
+    def whole(cls, width: int, height: int) -> CoordinateMap:
         """The frame of a picture that is its own source."""
         return cls(1.0, 1.0, 0.0, 0.0, (0.0, 0.0, float(width), float(height)))
 
-    def scaled(self, fx: float, fy: float) -> Frame:
+    def scaled(self, fx: float, fy: float) -> CoordinateMap:
         """The frame after a resize by these factors."""
         x0, y0, x1, y1 = self.visible
-        return Frame(
+        return CoordinateMap(
             self.scale_x * fx, self.scale_y * fy, self.left * fx, self.top * fy, (x0 * fx, y0 * fy, x1 * fx, y1 * fy)
         )
 
-    def moved(self, dx: float, dy: float) -> Frame:
+    def moved(self, dx: float, dy: float) -> CoordinateMap:
         """The frame after the picture's content moved (padding on the left and the top)."""
         x0, y0, x1, y1 = self.visible
-        return Frame(self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy))
+        return CoordinateMap(
+            self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
+        )
 
-    def cut(self, left: int, top: int, width: int, height: int) -> Frame:
+    def cut(self, left: int, top: int, width: int, height: int) -> CoordinateMap:
         """The frame of the part that begins at ``left``, ``top``."""
         frame = self.moved(-left, -top)
         x0, y0, x1, y1 = frame.visible
@@ -95,7 +97,7 @@ class Frame:
 
 
 @dataclass(slots=True)
-class Picture:
+class Radiograph:
     """One image in memory.
 
     ``pixels`` is (rows, columns). Until a step of the grey scale ran, they are the words of the file, and ``rules``
@@ -111,8 +113,8 @@ class Picture:
     pixels: Pixels
     bits: int
     mode: str
-    frame: Frame
-    rules: GreyRules | None = None
+    frame: CoordinateMap
+    rules: GrayscaleRules | None = None
     spacing_mm: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     voi: str = ""
@@ -120,7 +122,7 @@ class Picture:
     counts: NDArray[Any] | None = None
     meant: int = 0
 
-    def settled(self) -> Picture:
+    def settled(self) -> Radiograph:
         """The picture with its table applied, ready for geometry."""
         if self.table is None:
             return self
@@ -149,9 +151,9 @@ class Picture:
         return int(self.pixels.shape[0])
 
 
-def picture_of(pixels: Pixels, bits: int, mode: str, rules: GreyRules, notes: list[str]) -> Picture:
+def radiograph_of(pixels: Pixels, bits: int, mode: str, rules: GrayscaleRules, notes: list[str]) -> Radiograph:
     """A picture as it comes from its file."""
-    return Picture(pixels, bits, mode, Frame.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)
+    return Radiograph(pixels, bits, mode, CoordinateMap.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)
 
 
 def one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:

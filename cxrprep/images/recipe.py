@@ -16,7 +16,7 @@ from cxrprep.images.resample import reduction
 from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Step, Voi
 
 if TYPE_CHECKING:
-    from cxrprep.images.radiograph import Picture
+    from cxrprep.images.radiograph import Radiograph
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1
@@ -46,7 +46,7 @@ class Recipe:
     output: OutputForm
     exact: bool = True
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """The picture after all steps."""
         for step in self.steps:
             picture = step(picture)

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.images.radiograph import Picture, Pixels
+    from cxrprep.images.radiograph import Pixels, Radiograph
 
 FILTERS: Final = {
     "area": cv2.INTER_AREA,
@@ -109,7 +109,7 @@ def reduction(width: int, height: int, target: Callable[[int, int], tuple[int, i
     return factor
 
 
-def halved(picture: Picture, target: Callable[[int, int], tuple[int, int]]) -> tuple[Pixels, Pixels | None]:
+def halved(picture: Radiograph, target: Callable[[int, int], tuple[int, int]]) -> tuple[Pixels, Pixels | None]:
     """The picture's pixels, halved by plain averages of 2 x 2 while ``reduction`` allows it, and the table that waits.
 
     The words of the file are averaged before the grey scale where they are in proportion to what they mean: exact but
@@ -134,7 +134,7 @@ def _half(pixels: Pixels) -> Pixels:
     return cv2.resize(pixels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
 
 
-def _half_of_words(picture: Picture) -> Pixels | None:
+def _half_of_words(picture: Radiograph) -> Pixels | None:
     """Averages of 2 x 2 words; ``None`` when one of them holds more than its stored value."""
     pixels = picture.pixels
     rows, columns = pixels.shape

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.images.filesystem import Place
+    from cxrprep.images.filesystem import ImageStore
 
     Sample = tuple[str, bytes, dict[str, Any]]
 
@@ -73,7 +73,7 @@ def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Se
 class Held:
     """The images that a shard of an earlier run holds, by name; empty where there is none, or a damaged one."""
 
-    def __init__(self, place: Place, name: str, form: str) -> None:
+    def __init__(self, place: ImageStore, name: str, form: str) -> None:
         self._file: Any = None
         self._archive: tarfile.TarFile | None = None
         self._parquet: pq.ParquetFile | None = None
@@ -115,14 +115,14 @@ class Held:
 _SHARD_NAME: Final = re.compile(r"(data/[^/]+-\d{5}-of-\d{5}\.parquet)|([^/]+-\d{6}\.tar)")
 
 
-def shards_in(place: Place, form: str) -> list[str]:
+def shards_in(place: ImageStore, form: str) -> list[str]:
     """The shards that lie in a folder and that this program wrote, whatever they hold."""
     suffix = ".tar" if form == "webdataset" else ".parquet"
     names = [entry.name for entry in place.list() if entry.name.endswith(suffix)]
     return sorted(name for name in names if _SHARD_NAME.fullmatch(name) and _is_ours(place, name, form))
 
 
-def _is_ours(place: Place, name: str, form: str) -> bool:
+def _is_ours(place: ImageStore, name: str, form: str) -> bool:
     try:
         with place.open(name) as file:
             if form == "parquet":

@@ -21,7 +21,7 @@ from cxrprep.executors import Engine, Lost, end_item
 from cxrprep.images import conversion
 from cxrprep.images import convert as converting
 from cxrprep.images.image_folder import stem_of
-from cxrprep.images.local_files import Folder, place_of
+from cxrprep.images.local_files import LocalStore, open_store
 from cxrprep.images.output_metadata import output_in
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.images.shard_files import Held, write_parquet, write_tar
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import Converted, ConvertItem, Task
-    from cxrprep.images.conversion_cache import Finished
+    from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.output_metadata import Mark
+    from cxrprep.images.output_metadata import OutputMetadata
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Digest, Shard
 
@@ -127,7 +127,7 @@ def convert_to_shards(
     *,
     engine: Engine | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    finished: Finished | None = None,
+    finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
     on_event: Sink = ignore,
@@ -139,7 +139,7 @@ def convert_to_shards(
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
-    task = conversion.Task(recipe, recipe.fingerprint(), place_of(out), limits, pseudonyms)
+    task = conversion.Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
     where = engine or Engine()
     progress = converting.Progress(on_event)
 
@@ -152,7 +152,7 @@ def convert_to_shards(
 
     def to_do() -> Iterator[ShardPlan]:
         for plan in plans:
-            held = None if finished is None else finished.whole(plan.items, paths_of(plan, task), plan.name, task)
+            held = None if finished is None else finished.shard_done(plan.items, paths_of(plan, task), plan.name, task)
             if isinstance(held, list):
                 for outcome in held:
                     progress.add(outcome)
@@ -235,16 +235,16 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
         if not any(outcome.path for outcome in outcomes):
             raise _NothingInIt
         # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
-        if isinstance(task.out, Folder) and _same(part, Path(task.out.full(plan.name))):
+        if isinstance(task.out, LocalStore) and _same(part, Path(task.out.full(plan.name))):
             raise _AsBefore
 
     try:
-        stamp = task.out.fill(plan.name, write)
+        stamp = task.out.write_with(plan.name, write)
     except _NothingInIt:
         task.out.remove(plan.name)
         stamp = ""
     except _AsBefore:
-        stamp = task.out.stamp(plan.name) or ""
+        stamp = task.out.version_tag(plan.name) or ""
     finally:
         held.close()
     return ShardDone(plan.name, tuple(dataclasses.replace(outcome, out_stamp=stamp) for outcome in outcomes))
@@ -256,7 +256,7 @@ def _image(
     if item.relative in killers:
         return conversion.lost(killers[item.relative]), None
 
-    def finished_one(digest: Digest) -> tuple[Mark, tuple[int, int], bytes] | None:
+    def finished_one(digest: Digest) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
         data = held.get(member)
         return None if data is None else output_in(data, task.fingerprint, str(digest))
 

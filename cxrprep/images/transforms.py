@@ -16,12 +16,12 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.images import grayscale, resample
-from cxrprep.images.dicom_lut import GreyRules
+from cxrprep.images.dicom_lut import GrayscaleRules
 
 if TYPE_CHECKING:
-    from cxrprep.images.radiograph import Picture
+    from cxrprep.images.radiograph import Radiograph
 
-Step = Callable[["Picture"], "Picture"]
+Step = Callable[["Radiograph"], "Radiograph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Voi:
     window: int = 1
     bits: int = 8
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Apply the table that the header gives."""
         rules = _rules(picture, "voi")
-        if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == GreyRules(8, 7):
+        if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == GrayscaleRules(8, 7):
             return dataclasses.replace(picture, rules=None, bits=8, voi="none")
         table, used = grayscale.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
         return dataclasses.replace(
@@ -59,7 +59,7 @@ class Stretch:
     rounding: str = "truncate"
     bits: int = 8
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Apply the table that the extremes of the stored values give."""
         rules = _rules(picture, "stretch")
         low, high = grayscale.occurring(picture, rules, without_padding=False)
@@ -77,7 +77,7 @@ class Stretch:
             # In single precision, as OpenCV's convertScaleAbs has it: double gives other levels at some halves.
             table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
         table = grayscale.over_words(table, grayscale.word_count(picture.pixels))
-        kept = GreyRules(self.bits, self.bits - 1, inverted=rules.inverted)
+        kept = GrayscaleRules(self.bits, self.bits - 1, inverted=rules.inverted)
         return dataclasses.replace(
             picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
         )
@@ -87,7 +87,7 @@ class Stretch:
 class Polarity:
     """White bone: MONOCHROME1 is inverted (PS3.3 C.7.6.3.1.2); everything else is left alone."""
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Invert the display values when the header says that low values are white."""
         rules = picture.rules
         if rules is None or not rules.inverted:
@@ -99,7 +99,7 @@ class Polarity:
 class Invert:
     """Black becomes white, whatever the header says."""
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Take every display value from the largest."""
         return _inverted(picture)
 
@@ -108,7 +108,7 @@ class Invert:
 class Equalize:
     """OpenCV's ``equalizeHist`` on 8 bits: the darkest occupied value becomes 0, the others follow the counts."""
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Equalise the histogram of the whole picture."""
         if picture.table is None or picture.table.dtype != np.uint8:
             return dataclasses.replace(
@@ -126,7 +126,7 @@ class Clahe:
     clip: float = 2.0
     tiles: int = 8
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Equalise each tile's histogram."""
         picture = picture.settled()
         made = cv2.createCLAHE(clipLimit=self.clip, tileGridSize=(self.tiles, self.tiles))
@@ -161,7 +161,7 @@ class Resize:
             return width, height
         return max(1, round(width * goal / side)), max(1, round(height * goal / side))
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Resample; boxes and spacing scale with the real sizes."""
         width, height = self.target(picture.width, picture.height)
         if (width, height) == (picture.width, picture.height):
@@ -184,7 +184,7 @@ class Pad:
     height: int
     value: int = 0
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Centre the picture; an odd pixel goes to the right and the bottom."""
         picture = picture.settled()
         across, down = max(0, self.width - picture.width), max(0, self.height - picture.height)
@@ -204,7 +204,7 @@ class CenterCrop:
     width: int | None = None
     height: int | None = None
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it."""
         picture = picture.settled()
         side = min(picture.width, picture.height)
@@ -223,7 +223,7 @@ class CropBorder:
     tolerance: int = 0
     largest: float = 0.4
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Cut uniform borders."""
         picture = picture.settled()
         rows, columns = (_spread(picture.pixels, axis) > self.tolerance for axis in (1, 0))
@@ -240,7 +240,7 @@ class Bits:
 
     to: int = 8
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Radiograph) -> Radiograph:
         """Rescale from 0..2**bits - 1."""
         picture = picture.settled()
         if picture.bits == self.to:
@@ -250,13 +250,13 @@ class Bits:
         return dataclasses.replace(picture, table=table.astype(np.uint8 if self.to == 8 else np.uint16), bits=self.to)
 
 
-def _rules(picture: Picture, step: str) -> GreyRules:
+def _rules(picture: Radiograph, step: str) -> GrayscaleRules:
     if picture.rules is None:
         raise ImageError(f"the step {step!r} needs the values of the file", hint=f"put {step} first in the recipe")
     return picture.rules
 
 
-def _inverted(picture: Picture) -> Picture:
+def _inverted(picture: Radiograph) -> Radiograph:
     if picture.table is not None:
         return dataclasses.replace(picture, table=np.bitwise_not(picture.table))
     return dataclasses.replace(picture, pixels=cv2.bitwise_not(picture.pixels))
@@ -279,7 +279,7 @@ def equalizing(counts: Any) -> Any:
     return table
 
 
-def _eight(picture: Picture, step: str) -> Any:
+def _eight(picture: Radiograph, step: str) -> Any:
     if picture.pixels.dtype != np.uint8:
         raise ImageError(
             f"the step {step!r} works on 8 bits", hint="put a step bits = 8, or voi with bits = 8, before it"
@@ -300,7 +300,7 @@ def _ends(busy: Any, largest: float) -> tuple[int, int]:
     return first, last
 
 
-def _cut(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+def _cut(picture: Radiograph, left: int, top: int, width: int, height: int) -> Radiograph:
     if (left, top, width, height) == (0, 0, picture.width, picture.height):
         return picture
     pixels = np.ascontiguousarray(picture.pixels[top : top + height, left : left + width])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cxrprep.images.radiograph import Frame, Picture
+from cxrprep.images.radiograph import CoordinateMap, Radiograph
 from cxrprep.images.transforms import CenterCrop, CropBorder, Pad, Resize, Step
 from cxrprep.model import Box
 
@@ -27,12 +27,12 @@ STEPS = st.lists(
 )
 
 
-def picture(pixels: np.ndarray) -> Picture:
+def picture(pixels: np.ndarray) -> Radiograph:
     rows, columns = pixels.shape
-    return Picture(pixels, 8, "L", Frame.whole(columns, rows), spacing_mm=(0.2, 0.3))
+    return Radiograph(pixels, 8, "L", CoordinateMap.whole(columns, rows), spacing_mm=(0.2, 0.3))
 
 
-def run(pixels: np.ndarray, steps: list[Step]) -> Picture:
+def run(pixels: np.ndarray, steps: list[Step]) -> Radiograph:
     result = picture(pixels)
     for step in steps:
         result = step(result)

@@ -19,19 +19,21 @@ from cxrprep.images.conversion import ConvertItem, Task
 from cxrprep.images.convert import converted
 from cxrprep.images.decode import decode, header
 from cxrprep.images.encode import encode
-from cxrprep.images.local_files import place_of
-from cxrprep.images.output_metadata import Mark, read_mark
-from cxrprep.images.radiograph import Frame, Picture
+from cxrprep.images.local_files import open_store
+from cxrprep.images.output_metadata import OutputMetadata, read_metadata
+from cxrprep.images.radiograph import CoordinateMap, Radiograph
 from cxrprep.images.recipe import OutputForm, parse_recipe
 from tests.images.made import dicom_bytes, ramp
 
 FORMS = [("png", 8), ("png", 16), ("jpeg", 8), ("webp", 8), ("jxl", 8), ("jxl", 16)]
-MARK = Mark("r", "f" * 16, "sha256:" + "0" * 64, "MONOCHROME2", 8, "window", Frame.whole(64, 64), (0.1, 0.2), ("n",))
+MARK = OutputMetadata(
+    "r", "f" * 16, "sha256:" + "0" * 64, "MONOCHROME2", 8, "window", CoordinateMap.whole(64, 64), (0.1, 0.2), ("n",)
+)
 
 
-def picture_of(pixels: np.ndarray) -> Picture:
+def radiograph_of(pixels: np.ndarray) -> Radiograph:
     rows, columns = pixels.shape
-    return Picture(pixels, pixels.dtype.itemsize * 8, "L", Frame.whole(columns, rows))
+    return Radiograph(pixels, pixels.dtype.itemsize * 8, "L", CoordinateMap.whole(columns, rows))
 
 
 def read_by_others(data: bytes, form: str) -> np.ndarray:
@@ -46,8 +48,8 @@ def read_by_others(data: bytes, form: str) -> np.ndarray:
 def test_outputs_are_read_back_by_others_and_say_what_they_are(tmp_path: Path, form: str, bits: int) -> None:
     pixels = ramp(255, np.uint8) if bits == 8 else ramp(65535)
     path = tmp_path / f"x{OutputForm(form).suffix}"
-    path.write_bytes(encode(picture_of(pixels), OutputForm(form), MARK))
-    assert read_mark(path) == MARK
+    path.write_bytes(encode(radiograph_of(pixels), OutputForm(form), MARK))
+    assert read_metadata(path) == MARK
     back = read_by_others(path.read_bytes(), form)
     if form == "jpeg":
         assert np.abs(back.astype(int) - pixels).max() <= 6
@@ -67,7 +69,7 @@ def test_any_png_comes_back_and_passes_the_chunk_sums(
     rng = np.random.default_rng(seed)
     top = data.draw(st.sampled_from([1, 3, np.iinfo(kind).max + 1]))
     pixels = rng.integers(0, top, (rows, columns)).astype(kind)
-    encoded = encode(picture_of(pixels), OutputForm("png"), MARK)
+    encoded = encode(radiograph_of(pixels), OutputForm("png"), MARK)
     with Image.open(io.BytesIO(encoded)) as image:
         assert np.array_equal(np.asarray(image), pixels)
     assert np.array_equal(decode(encoded, "x.png").pixels, pixels)
@@ -80,16 +82,16 @@ def test_any_png_comes_back_and_passes_the_chunk_sums(
 
 
 def test_a_flat_png_is_small() -> None:
-    assert len(encode(picture_of(np.zeros((512, 512), np.uint8)), OutputForm("png"), MARK)) < 512 * 512 / 7
+    assert len(encode(radiograph_of(np.zeros((512, 512), np.uint8)), OutputForm("png"), MARK)) < 512 * 512 / 7
 
 
 def test_the_mark_is_text_that_others_show() -> None:
     pixels = ramp(255, np.uint8)
-    with Image.open(io.BytesIO(encode(picture_of(pixels), OutputForm("png"), MARK))) as image:
+    with Image.open(io.BytesIO(encode(radiograph_of(pixels), OutputForm("png"), MARK))) as image:
         assert '"fingerprint":"ffffffffffffffff"' in image.text["cxrprep"]
-    with Image.open(io.BytesIO(encode(picture_of(pixels), OutputForm("jpeg"), MARK))) as image:
+    with Image.open(io.BytesIO(encode(radiograph_of(pixels), OutputForm("jpeg"), MARK))) as image:
         assert b'"fingerprint":"ffffffffffffffff"' in image.info["comment"]
-    with Image.open(io.BytesIO(encode(picture_of(pixels), OutputForm("webp"), MARK))) as image:
+    with Image.open(io.BytesIO(encode(radiograph_of(pixels), OutputForm("webp"), MARK))) as image:
         assert b'"fingerprint":"ffffffffffffffff"' in image.info["xmp"]
 
 
@@ -99,23 +101,23 @@ def test_long_notes_do_not_hide_the_mark(tmp_path: Path) -> None:
     mark = dataclasses.replace(MARK, notes=tuple(f"note {n} über Strukturen" for n in range(40)))
     for form in ("png", "jpeg", "webp", "jxl"):
         path = tmp_path / f"x.{form}"
-        path.write_bytes(encode(picture_of(ramp(255, np.uint8)), OutputForm(form), mark))
-        assert read_mark(path) == mark, form
+        path.write_bytes(encode(radiograph_of(ramp(255, np.uint8)), OutputForm(form), mark))
+        assert read_metadata(path) == mark, form
 
 
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
 def test_sixteen_bits_do_not_go_into_eight(form: str) -> None:
     with pytest.raises(ImageError, match="holds 8 bits"):
-        encode(picture_of(ramp(65535)), OutputForm(form), MARK)
+        encode(radiograph_of(ramp(65535)), OutputForm(form), MARK)
 
 
 def test_files_of_others_have_no_mark(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.fromarray(ramp(255, np.uint8)).save(path)
-    assert read_mark(path) is None
-    assert read_mark(tmp_path / "gone.png") is None
+    assert read_metadata(path) is None
+    assert read_metadata(tmp_path / "gone.png") is None
     path.write_bytes(b'\x89PNG cxrprep {"recipe": 1}')
-    assert read_mark(path) is None
+    assert read_metadata(path) is None
 
 
 def test_an_output_holds_nothing_of_the_header_but_numbers(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_an_output_holds_nothing_of_the_header_but_numbers(tmp_path: Path) -> No
     for form in ("png", "jpeg", "webp", "jxl"):
         recipe = parse_recipe(f'[[step]]\ndo = "voi"\n[output]\nformat = "{form}"\n', "r.toml", "r")
         item = ConvertItem(str(tmp_path / "x.dcm"), "x.dcm")
-        done = converted(item, Task(recipe, recipe.fingerprint(), place_of(tmp_path / form)))
+        done = converted(item, Task(recipe, recipe.fingerprint(), open_store(tmp_path / form)))
         assert done.status == "ok"
         written = (tmp_path / form / done.path).read_bytes()
         for word in (b"Jane", b"Doe", b"4711", b"Elsewhere", b"ACC-99"):
@@ -140,8 +142,8 @@ def test_spacing_after_a_resize_is_in_millimetres_of_the_output(tmp_path: Path) 
         '[[step]]\ndo = "voi"\n[[step]]\ndo = "center-crop"\n[[step]]\ndo = "resize"\nwidth = 24\nheight = 12\n'
         '[[step]]\ndo = "pad"\nsquare = 32\n', "r.toml", "r",
     )  # fmt: skip
-    task = Task(recipe, recipe.fingerprint(), place_of(tmp_path / "out"))
+    task = Task(recipe, recipe.fingerprint(), open_store(tmp_path / "out"))
     done = converted(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), task)
     # 48 x 48 pixels of 0.2 x 0.3 mm became 12 rows and 24 columns; crop and pad change no pixel's size.
     assert done.spacing_mm == pytest.approx((0.2 * 48 / 12, 0.3 * 48 / 24))
-    assert read_mark(tmp_path / "out" / done.path).spacing_mm == pytest.approx(done.spacing_mm)
+    assert read_metadata(tmp_path / "out" / done.path).spacing_mm == pytest.approx(done.spacing_mm)

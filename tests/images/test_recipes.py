@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from cxrprep.errors import ConfigError, UsageError
 from cxrprep.images.decode import decode
-from cxrprep.images.radiograph import Picture
+from cxrprep.images.radiograph import Radiograph
 from cxrprep.images.recipe import Recipe, load_recipe, named_recipes, parse_recipe
 from cxrprep.images.resample import resize
 from cxrprep.images.transforms import Bits, Clahe, CropBorder, Invert, Polarity, Stretch, Voi, equalizing
@@ -32,7 +32,7 @@ def made(steps: str, *, top: str = "", output: str = "") -> Recipe:
     return parse_recipe(text + output, "mine.toml", "mine")
 
 
-def picture(pixels: np.ndarray, **options: object) -> Picture:
+def picture(pixels: np.ndarray, **options: object) -> Radiograph:
     bits = 8 if pixels.dtype == np.uint8 else 16
     return decode(dicom_bytes(pixels, bits=bits, **options), "x.dcm")
 
@@ -92,11 +92,11 @@ def test_published_recipes_are_bit_equal_on_any_range(
 def test_a_published_jpeg_is_opencvs_own_at_quality_95(tmp_path: Path) -> None:
     from cxrprep.images.conversion import ConvertItem, Task
     from cxrprep.images.convert import converted
-    from cxrprep.images.local_files import place_of
+    from cxrprep.images.local_files import open_store
 
     (tmp_path / "x.dcm").write_bytes(real("RG3_UNCR.dcm"))
     chosen = load_recipe("mimic-cxr-jpg")
-    task = Task(chosen, chosen.fingerprint(), place_of(tmp_path / "out"))
+    task = Task(chosen, chosen.fingerprint(), open_store(tmp_path / "out"))
     done = converted(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), task)
     assert done.status == "ok"
     ours = cv2.imread(str(tmp_path / "out" / "x.jpg"), cv2.IMREAD_UNCHANGED)

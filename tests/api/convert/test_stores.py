@@ -75,7 +75,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]
 
 def fetched(address: str, to: Path) -> Path:
     """Everything below an address, as files here."""
-    place = local_files.place_of(address)
+    place = local_files.open_store(address)
     for entry in place.list():
         path = to / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def test_from_a_folder_to_a_store_and_again(tmp_path: Path, store: tuple[str, di
     first = cxrprep.convert(root, out=address, **arguments).value
     assert (first.converted, first.failed) == (7, 0)
     assert tree(fetched(address, tmp_path / "there")) == tree(tmp_path / "here")
-    place = local_files.place_of(address)
+    place = local_files.open_store(address)
     before = {entry.name: entry.stamp for entry in place.list() if not entry.name.startswith("manifests/")}
     second = cxrprep.convert(root, out=address, **arguments).value
     assert (second.converted, second.kept) == (0, 7)
@@ -129,7 +129,7 @@ def test_a_source_in_a_store_that_changed_is_made_anew_and_a_damaged_one_is_a_fa
     bucket, _ = store
     arguments = {"recipe": "square-224", "out": tmp_path / "out", "engine": INLINE}
     cxrprep.convert(f"{bucket}/raw", **arguments)
-    system = local_files.place_of(bucket).system()
+    system = local_files.open_store(bucket).system()
     system.pipe_file(f"{bucket}/raw/z.png", hospital.png(hospital.small(77)))
     system.pipe_file(f"{bucket}/raw/cut.png", hospital.png(hospital.small(7))[:-40])
     system.invalidate_cache()
