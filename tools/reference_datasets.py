@@ -26,14 +26,14 @@ def _number(value: object) -> str:
 
 def dataset_pages() -> dict[str, str]:
     """``datasets/NAME.md`` for each, and the index."""
-    from cxrprep.cli.output import human_bytes
     from cxrprep.datasets.catalog import catalog
+    from cxrprep.humanize import format_bytes
 
     rows = []
     for spec in catalog().values():
         size = max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
         counts = [_number(spec.counts.get(unit, "")) for unit in ("images", "patients")]
-        rows.append([f"[{spec.title}]({spec.name}.md)", f"`{spec.name}`", *counts, human_bytes(size) if size else ""])
+        rows.append([f"[{spec.title}]({spec.name}.md)", f"`{spec.name}`", *counts, format_bytes(size) if size else ""])
     names = "\n".join(catalog())
     index = (
         "# Datasets\n\n"
@@ -44,11 +44,11 @@ def dataset_pages() -> dict[str, str]:
 
 
 def _page(spec: DatasetSpec) -> str:
-    from cxrprep.cli.output import human_bytes
+    from cxrprep.humanize import format_bytes
 
     aliases = ", ".join(f"`{name}`" for name in spec.aliases)
     counts = ", ".join(
-        human_bytes(count) if unit == "bytes" else f"{count:,} {unit}" for unit, count in spec.counts.items()
+        format_bytes(count) if unit == "bytes" else f"{count:,} {unit}" for unit, count in spec.counts.items()
     )
     releases = ", ".join(f"`{name}`" for name in spec.releases)
     lines = [
@@ -62,7 +62,7 @@ def _page(spec: DatasetSpec) -> str:
     ]
     for mirror in spec.mirror:
         default = ", the default" if mirror.name == spec.default_mirror else ""
-        size = f"; {human_bytes(mirror.size)}" if mirror.size else ""
+        size = f"; {format_bytes(mirror.size)}" if mirror.size else ""
         lines.append(
             f"**`--source {mirror.name}`**{default}: release `{mirror.release}`{size}. Needs "
             f"{_ACCESS.get(mirror.access, mirror.access)}: {mirror.how}."

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.credentials.lookup import ADVICE
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.humanize import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -190,11 +191,10 @@ def _disk(root: Path) -> Iterator[Check]:
     except OSError as error:
         yield Check("disk", str(place), State.PROBLEM, error.strerror or "cannot be asked", "check the mount")
         return
-    free = usage.free / 1e9
-    needs = ", ".join(f"{name} {size / 1e9:,.0f} GB" for name, size in _sizes())
-    state = State.OK if free >= 60 else State.WARNING
+    needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in _sizes())
+    state = State.OK if usage.free >= 60e9 else State.WARNING
     hint = "" if state is State.OK else f"the collections take: {needs}; choose a part: --limit, --view, --split"
-    yield Check("disk", f"free at {place}", state, f"{free:,.0f} GB of {usage.total / 1e9:,.0f} GB", hint)
+    yield Check("disk", f"free at {place}", state, f"{format_bytes(usage.free)} of {format_bytes(usage.total)}", hint)
     if not os.access(place, os.W_OK):
         hint = "name a folder of your own, or keep the record elsewhere with --state DIR"
         yield Check("disk", f"writable {place}", State.WARNING, "no", hint)

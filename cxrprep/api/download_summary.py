@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.download_plan import passing
 from cxrprep.events import Note
+from cxrprep.humanize import format_bytes, format_count, format_seconds
 from cxrprep.planning import Action
 
 if TYPE_CHECKING:
@@ -73,17 +74,17 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
     for action, total in made.totals().items():
         if total.files:
             unknown = f", {total.unsized:,} of unknown size" if total.unsized else ""
-            rows.append((words[action], f"{total.files:,} files, {_bytes(total.size)}{unknown}"))
+            rows.append((words[action], f"{format_count(total.files, 'file')}, {format_bytes(total.size)}{unknown}"))
     if made.passed_over:
         rows.append(("left out by the selection", made.passed_over))
     if made.foreign:
         rows.append(("no part of the release", made.foreign))
     need = _need(made, job)
     small = " besides the converted images" if job.options.discard_raw else ""
-    rows.append(("disk", f"{_bytes(need)} needed{small}, {_bytes(_free(job.folder.root))} free"))
+    rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free"))
     if made.moving().size and not job.place.url.startswith("file:"):
         shortest, longest = made.estimate(job.source.politeness.connections)
-        rows.append(("time, by what users report", f"{_time(shortest)} to {_time(longest)}"))
+        rows.append(("time, by what users report", f"{format_seconds(shortest)} to {format_seconds(longest)}"))
     if job.place.mirror and job.place.mirror.costs:
         rows.append(("costs", job.place.mirror.costs))
     return tuple(rows)
@@ -92,7 +93,12 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
 def result_rows(result: TransferResult, made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
     """A download in words."""
     rows: list[tuple[str, Any]] = [("from", made.mirror), ("release", f"{made.dataset} {made.release}")]
-    rows.append(("fetched", f"{result.done:,} files, {_bytes(result.size)} in {_time(result.seconds)}"))
+    rows.append(
+        (
+            "fetched",
+            f"{format_count(result.done, 'file')}, {format_bytes(result.size)} in {format_seconds(result.seconds)}",
+        )
+    )
     if result.unpacked:
         rows.append(("unpacked", result.unpacked))
     if result.kept:
@@ -131,18 +137,3 @@ def result_data(result: TransferResult, made: Plan, job: Job) -> dict[str, Any]:
             if o.error is not None
         ],
     }
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def _time(seconds: float) -> str:
-    for limit, unit in ((90, "s"), (5400, "min"), (129_600, "h")):
-        if seconds < limit:
-            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"

@@ -8,7 +8,7 @@ import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
-from cxrprep.cli.output import decimal, human_bytes
+from cxrprep.humanize import format_bytes, format_number
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -65,8 +65,8 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     """One dataset in a few lines: what it is, where it lives, what each place needs, under which terms."""
     out = invocation.out
     size = max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
-    counts = [f"{decimal(spec.counts[unit])} {unit}" for unit in ("images", "patients") if unit in spec.counts]
-    counts += [human_bytes(size)] if size else []
+    counts = [f"{format_number(spec.counts[unit])} {unit}" for unit in ("images", "patients") if unit in spec.counts]
+    counts += [format_bytes(size)] if size else []
     lines = [out.styled(spec.name, out.stdout, bold=True) + f": {spec.title}"]
     lines.append(_prose(out, f"{', '.join(counts)}; as {', '.join(spec.images.formats)}"))
     by_access: dict[str, list[str]] = {}
@@ -134,7 +134,8 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         return _prose(out, text)
 
     counts = ", ".join(
-        human_bytes(count) if unit == "bytes" else f"{decimal(count)} {unit}" for unit, count in spec.counts.items()
+        format_bytes(count) if unit == "bytes" else f"{format_number(count)} {unit}"
+        for unit, count in spec.counts.items()
     )
     lines = [
         heading(f"{spec.title} ({spec.name})"),

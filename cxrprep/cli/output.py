@@ -17,6 +17,7 @@ import click
 
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.errors import ExitCode
+from cxrprep.humanize import format_number
 
 if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
@@ -54,33 +55,6 @@ def inert(text: str, *, colors: bool = False) -> str:
     return (_OBEYED_BUT_COLORS if colors else _OBEYED).sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def decimal(count: float) -> str:
-    """A count with thin groups: ``112,120``."""
-    return f"{count:,}" if isinstance(count, int) else f"{count:,.1f}"
-
-
-def human_bytes(size: float) -> str:
-    """``45.1 GB``: decimal units, as providers and disks state them."""
-    value, units = float(size), ("B", "kB", "MB", "GB", "TB", "PB")
-    for unit in units:
-        if value < 999.5 or unit == units[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("the last unit takes everything")
-
-
-def human_seconds(seconds: float) -> str:
-    """``8 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 2 h``: two units at most."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
-
-
 def cell(value: Any) -> str:
     """A value as a person reads it in a table: unknown is ``-``, never 0."""
     if value is None:
@@ -88,7 +62,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return decimal(value)
+        return format_number(value)
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(cell(item) for item in value) or "-"
     return str(value)

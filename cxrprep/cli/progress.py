@@ -12,11 +12,12 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from cxrprep.cli.output import decimal, inert
+from cxrprep.cli.output import inert
 from cxrprep.cli.progress_stats import Tally
 from cxrprep.cli.progress_text import closing, retry_line, stall_line, standing, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.humanize import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,7 +189,7 @@ class PlainLines:
         stage = self._tally.stage if self._tally else ""
         for kind, count in self._crowd.items():
             if count > _CROWD:
-                self._line(stage, f"{decimal(count - _CROWD)} more {kind}; the log file names them", "warning")
+                self._line(stage, f"{format_number(count - _CROWD)} more {kind}; the log file names them", "warning")
         self._crowd.clear()
 
     def _line(self, stage: str, text: str, level: str = "info") -> None:

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cxrprep.cli.output import decimal, human_bytes, human_seconds
 from cxrprep.cli.progress_stats import Active, Tally
 from cxrprep.cli.progress_text import closing, retry_line, stall_line, summary
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.humanize import format_bytes, format_number, format_rate, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -134,17 +134,17 @@ class Live:
 
     def _stage_line(self, tally: Tally) -> Table:
         wide = self._console.width >= 100
-        of = "" if tally.items is None else f"/{decimal(tally.items)}"
-        words = [f"{decimal(tally.finished)}{of} {tally.unit}"]
+        of = "" if tally.items is None else f"/{format_number(tally.items)}"
+        words = [f"{format_number(tally.finished)}{of} {tally.unit}"]
         if tally.failed:
-            words.append(f"{decimal(tally.failed)} failed")
+            words.append(f"{format_number(tally.failed)} failed")
         if tally.size and wide:
-            words.append(f"{human_bytes(tally.bytes_here)}/{human_bytes(tally.size)}")
+            words.append(f"{format_bytes(tally.bytes_here)}/{format_bytes(tally.size)}")
         if tally.stalled:
             words.append("stalled")
         elif tally.rate:
-            words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.0f}/s")
-        words.append(human_seconds(tally.left) if tally.left is not None else "-")
+            words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.0f}/s")
+        words.append(format_seconds(tally.left) if tally.left is not None else "-")
         fraction = tally.fraction
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(no_wrap=True)
@@ -164,8 +164,8 @@ class Live:
         grid.add_column(ratio=2, min_width=8)
         grid.add_column(no_wrap=True, justify="right", min_width=19)
         completed = min(item.done / item.size, 1.0) if item.size else 0.0
-        size = human_bytes(item.size) if item.size else "?"
-        state = "stalled" if item.stalled else f"{human_bytes(item.done)}/{size}"
+        size = format_bytes(item.size) if item.size else "?"
+        state = "stalled" if item.stalled else f"{format_bytes(item.done)}/{size}"
         grid.add_row(Text(f"  {item.key}", style="dim"), ProgressBar(total=1.0, completed=completed), Text(state))
         return grid
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cxrprep.cli.output import decimal, human_bytes, human_seconds
 from cxrprep.events import Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.humanize import format_bytes, format_count, format_number, format_rate, format_seconds, singular
 
 if TYPE_CHECKING:
     from cxrprep.cli.progress_stats import Tally
@@ -17,16 +17,16 @@ def summary(event: StageFinished, tally: Tally | None = None) -> str:
     The tally knows the unit, and the time where the stage did not take it.
     """
     seconds = event.seconds or (tally.seconds if tally else 0.0)
-    words = [f"{decimal(event.done)} {tally.unit if tally else 'done'}"]
+    words = [format_count(event.done, singular(tally.unit)) if tally else f"{format_number(event.done)} done"]
     if event.kept:
-        words.append(f"{decimal(event.kept)} kept")
+        words.append(f"{format_number(event.kept)} kept")
     if event.failed:
-        words.append(f"{decimal(event.failed)} failed")
+        words.append(f"{format_number(event.failed)} failed")
     if event.size:
-        words.append(human_bytes(event.size))
-    text = ", ".join(words) + f" in {human_seconds(seconds)}"
+        words.append(format_bytes(event.size))
+    text = ", ".join(words) + f" in {format_seconds(seconds)}"
     if event.size and seconds >= 1:
-        text += f" ({human_bytes(event.size / seconds)}/s)"
+        text += f" ({format_rate(event.size / seconds)})"
     return text
 
 
@@ -39,21 +39,21 @@ def closing(tally: Tally) -> StageFinished:
 
 def total(event: StageStarted) -> str:
     """What a stage is about to do: ``1,204 files, 3.2 GB``."""
-    words = [] if event.items is None else [f"{decimal(event.items)} {event.unit}"]
+    words = [] if event.items is None else [format_count(event.items, singular(event.unit))]
     if event.size:
-        words.append(human_bytes(event.size))
+        words.append(format_bytes(event.size))
     return ", ".join(words) or "counting"
 
 
 def retry_line(event: Retrying) -> str:
     """Why an item is tried again, and when."""
-    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {human_seconds(event.wait)}"
+    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {format_seconds(event.wait)}"
 
 
 def stall_line(event: Stalled) -> str:
     """What an item, or the whole stage, is waiting for."""
     about = f"{event.key}: " if event.key else ""
-    return f"{about}no byte for {human_seconds(event.seconds)}; {event.cause}"
+    return f"{about}no byte for {format_seconds(event.seconds)}; {event.cause}"
 
 
 def standing(tally: Tally) -> str:
@@ -62,18 +62,18 @@ def standing(tally: Tally) -> str:
     if tally.fraction is not None:
         # Rounded down: 100 % is for what is finished.
         words.append(f"{int(tally.fraction * 100)} %")
-    of = "" if tally.items is None else f" of {decimal(tally.items)}"
-    words.append(f"{decimal(tally.finished)}{of} {tally.unit}")
+    of = "" if tally.items is None else f" of {format_number(tally.items)}"
+    words.append(f"{format_number(tally.finished)}{of} {tally.unit}")
     if tally.failed:
-        words.append(f"{decimal(tally.failed)} failed")
+        words.append(f"{format_number(tally.failed)} failed")
     if tally.size:
-        words.append(f"{human_bytes(tally.bytes_here)} of {human_bytes(tally.size)}")
+        words.append(f"{format_bytes(tally.bytes_here)} of {format_bytes(tally.size)}")
     elif tally.moved:
-        words.append(human_bytes(tally.moved))
+        words.append(format_bytes(tally.moved))
     if tally.stalled:
         words.append("stalled")
     elif tally.rate:
-        words.append(f"{human_bytes(tally.rate)}/s" if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
+        words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
     if tally.left is not None:
-        words.append(f"{human_seconds(tally.left)} left")
+        words.append(f"{format_seconds(tally.left)} left")
     return ", ".join(words)

@@ -75,13 +75,13 @@ class JobResult:
 
     def summary_rows(self) -> Sequence[tuple[str, Any]]:
         """One line a step, with what matters of its result."""
-        from cxrprep.cli.output import human_seconds
+        from cxrprep.humanize import format_seconds
 
         rows = []
         for step in self.steps:
             text = step.message or _in_a_line(step)
             code = f" (exit code {int(step.exit_code)})" if step.exit_code else ""
-            rows.append((step.step, f"{text}{code}, {human_seconds(step.seconds)}"))
+            rows.append((step.step, f"{text}{code}, {format_seconds(step.seconds)}"))
             if step.hint:
                 rows.append(("", step.hint))
         rows += [(step, "not reached") for step in self.skipped]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
-from cxrprep.cli.output import human_bytes
+from cxrprep.humanize import format_bytes
 
 if TYPE_CHECKING:
     from cxrprep.api.status import PartStatus
@@ -56,7 +56,7 @@ def _part_row(part: PartStatus) -> dict[str, Any]:
         "name": part.name,
         "here": part.here,
         "expected": part.expected,
-        "size": human_bytes(part.size),
+        "size": format_bytes(part.size),
         "missing": part.missing,
         "wrong": part.wrong_size,
         "partial": part.partial,

@@ -15,6 +15,7 @@ from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.svg_charts import Bar, Part, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome
+from cxrprep.humanize import format_bytes
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import replace_file
 
@@ -119,7 +120,7 @@ def render(page: _Page) -> str:
     environment.filters["count"] = lambda value: "not known" if value is None else f"{value:,}"
     environment.filters["percent"] = _percent
     environment.filters["outcome"] = outcome
-    environment.filters["bytes"] = lambda size: f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+    environment.filters["bytes"] = format_bytes
     environment.globals["shade"] = shade
     source = (importlib.resources.files("cxrprep.html_report") / "page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(page=page)

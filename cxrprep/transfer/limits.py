@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import StorageError
 from cxrprep.events import Advanced, ItemStarted
+from cxrprep.humanize import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,18 +151,10 @@ def check_space(root: Path, need: int) -> int:
     free = shutil.disk_usage(place).free
     if free < need:
         raise StorageError(
-            f"{root}: {_human(need)} are needed, {_human(free)} are free",
+            f"{root}: {format_bytes(need)} are needed, {format_bytes(free)} are free",
             hint="free some space, choose another folder, or fetch less (--patients, --split, --limit)",
         )
     return free
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 _EVERY: Final = 0.1

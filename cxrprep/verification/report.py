@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.humanize import format_bytes
 from cxrprep.verification.finding import Kind, Level
 from cxrprep.verification.published_facts import Status
 
@@ -86,7 +87,7 @@ class VerifyReport:
                 lines.append(f"({self._filled(examples[0].hint)})")
             shown.append((str(kind), "\n".join(lines)))
         files = self.files
-        shown.append(("files", f"{files.here:,} here, {_size(files.size_here)}"))
+        shown.append(("files", f"{files.here:,} here, {format_bytes(files.size_here)}"))
         for count, what in (
             (files.published, "with the publisher's sum"),
             (files.transport, "with the sum that came with them, kept in the record"),
@@ -160,11 +161,3 @@ class VerifyReport:
             "seconds": round(self.seconds, 3),
             "table": str(self.path) if self.path else None,
         }
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

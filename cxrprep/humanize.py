@@ -1,0 +1,57 @@
+"""Bytes, durations, rates and counts as people read them: the one speller of messages, tables, pages and logs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BYTES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
+_DURATIONS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+_IRREGULAR: Final = {"study": "studies", "series": "series", "patch": "patches", "entry": "entries"}
+
+
+def format_bytes(size: float) -> str:
+    """``45.1 GB``: decimal units (SI), as providers and disks state them; three digits at most."""
+    value = float(size)
+    for unit in _BYTES:
+        if value < 999.5 or unit == _BYTES[-1]:
+            return f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def format_seconds(seconds: float) -> str:
+    """``8.0 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 2 h``: two units at most."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, small in _DURATIONS:
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def format_rate(rate: float) -> str:
+    """``12.3 MB/s``, from bytes per second."""
+    return f"{format_bytes(rate)}/s"
+
+
+def format_number(number: float) -> str:
+    """``112,120``; a fraction keeps one digit."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.1f}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``1,204 studies``; ``noun`` is given in the singular."""
+    if count == 1:
+        return f"1 {noun}"
+    head, space, last = noun.rpartition(" ")
+    return f"{count:,} {head}{space}{_IRREGULAR.get(last, last + 's')}"
+
+
+def singular(unit: str) -> str:
+    """``file`` for ``files``: the units of events are written in the plural."""
+    for one, many in _IRREGULAR.items():
+        if unit == many:
+            return one
+    return unit.removesuffix("s")
