@@ -1,0 +1,99 @@
+"""Proxies, as the environment names them: one reading for libcurl and for the requests sessions of SDKs.
+
+``http_proxy``, ``https_proxy`` and ``all_proxy`` in either case, and ``no_proxy``: hosts, suffixes, address ranges
+(10.0.0.0/8) and ``*``. HTTP and TLS proxies, SOCKS4 and SOCKS5.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxrprep.sources.urls import Endpoint
+
+# Where nothing is said, requests and wget take the port of the scheme; libcurl takes 1080 for all.
+_PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+_VARIABLES: Final = {"http": "http_proxy", "https": "https_proxy", "all": "all_proxy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One proxy: its whole address, login included (never shown), and as it may be shown."""
+
+    url: str
+    shown: str
+
+    def __repr__(self) -> str:
+        """Without the login."""
+        return f"Proxy({self.shown!r})"
+
+
+def proxy_for(endpoint: Endpoint) -> Proxy | None:
+    """The proxy on the way to ``endpoint``; ``None`` for a direct connection.
+
+    Raises ``UsageError`` for a variable whose value is no address; the message holds nothing of the value.
+    """
+    known = urllib.request.getproxies()
+    return _proxy(endpoint, tuple(sorted(known.items())))
+
+
+@functools.lru_cache(maxsize=256)
+def _proxy(endpoint: Endpoint, known: tuple[tuple[str, str], ...]) -> Proxy | None:
+    # The environment is read anew each time, and taken apart once: that costs as much as a request.
+    proxies = dict(known)
+    kind = next((kind for kind in (endpoint.scheme, "all") if proxies.get(kind)), None)
+    if kind is None or _bypassed(endpoint, proxies.get("no", "")):
+        return None
+    return _parsed(proxies[kind], _VARIABLES[kind])
+
+
+def no_proxy() -> str:
+    """The hosts that are reached directly, in the one spelling that libcurl and requests both understand."""
+    return _no_proxy(urllib.request.getproxies().get("no", ""))
+
+
+def _no_proxy(text: str) -> str:
+    entries = [entry.strip() for entry in re.split(r"[,\s]+", text) if entry.strip()]
+    # *.example.org and [::1] are written by many and known to neither.
+    return ",".join(entry if entry == "*" else entry.removeprefix("*").strip("[]") for entry in entries)
+
+
+def _bypassed(endpoint: Endpoint, text: str) -> bool:
+    import requests.utils
+
+    if not text:
+        # The system's own exceptions (macOS, Windows).
+        return bool(urllib.request.proxy_bypass(endpoint.host))
+    return bool(requests.utils.should_bypass_proxies(f"{endpoint.scheme}://{endpoint.authority}", _no_proxy(text)))
+
+
+def _parsed(text: str, variable: str) -> Proxy:
+    """The proxy at the address ``text``. A login in it may hold any character but those that end it."""
+    text = text if "://" in text else f"http://{text}"
+    scheme, _, rest = text.strip().partition("://")
+    login, at, place = rest.rpartition("@")
+    place = place.rstrip("/")
+    scheme = {"socks": "socks5h"}.get(scheme.lower(), scheme.lower())
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#@\[\]]+)(?::(\d{1,5}))?", place)
+    if scheme not in _PORTS or found is None or int(found[2] or 1) > 65_535:
+        raise UsageError(
+            f"the proxy that the variable {variable} (or {variable.upper()}) names has no address that can be read",
+            hint="write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; in the password, # is %23, / is %2F, "
+            "@ is %40",
+        )
+    shown = f"{scheme}://{found[1]}:{found[2] or _PORTS[scheme]}"
+    user, colon, password = login.partition(":")
+    secret = f"{_encoded(user)}{colon}{_encoded(password)}@" if at else ""
+    return Proxy(f"{scheme}://{secret}{shown.partition('://')[2]}", shown)
+
+
+def _encoded(text: str) -> str:
+    """``text`` with what would end it encoded, and what is encoded already left as it is."""
+    return urllib.parse.quote(text, safe="%!$&'()*+,;=~-._")

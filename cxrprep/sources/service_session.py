@@ -1,0 +1,49 @@
+"""requests sessions for the services' own clients (SDKs): no netrc, and the same certificates and proxies as libcurl.
+
+requests reads ``~/.netrc`` for every host, ``default`` included, and lets it replace the Authorization header that an
+SDK has set (psf/requests#3929): the password of one site goes to another, and the token does not go at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from requests.adapters import HTTPAdapter
+
+from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.trust import ca_bundle
+from cxrprep.sources.urls import split_url
+
+if TYPE_CHECKING:
+    import requests
+
+
+class ServiceAdapter(HTTPAdapter):
+    """Sends over the proxy that ``proxies`` finds; ``timeout`` counts where the SDK passes none."""
+
+    def __init__(self, timeout: float | None = None, **options: Any) -> None:
+        """``options`` are those of ``HTTPAdapter``."""
+        self.timeout = timeout
+        super().__init__(**options)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """See ``HTTPAdapter.send``. Raises ``UsageError`` for a proxy whose address cannot be read."""
+        endpoint, _ = split_url(request.url or "")
+        proxy = proxy_for(endpoint)
+        options["proxies"] = {endpoint.scheme: proxy.url} if proxy is not None else {}
+        options["timeout"] = options.get("timeout") or self.timeout
+        return super().send(request, *args, **options)
+
+
+def prepare_session(session: requests.Session, timeout: float | None = None) -> requests.Session:
+    """``session``, made to read nothing of the environment but what every source reads.
+
+    Raises ``UsageError`` for certificates that cannot be read.
+    """
+    # Without it netrc is asked again at each redirect, whatever ``auth`` is.
+    session.trust_env = False
+    session.verify = ca_bundle()
+    for prefix, old in list(session.adapters.items()):
+        retries = getattr(old, "max_retries", 0)
+        session.mount(prefix, ServiceAdapter(timeout, max_retries=retries, pool_maxsize=64))
+    return session

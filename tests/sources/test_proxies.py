@@ -1,0 +1,110 @@
+"""Which proxy is on the way to a host, and that its login is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from cxrprep.errors import UsageError
+from cxrprep.sources.proxies import no_proxy, proxy_for
+from cxrprep.sources.service_session import prepare_session
+from cxrprep.sources.urls import Endpoint
+from tests.servers import loopback
+
+HTTP = Endpoint("http", "files.example.test", 80)
+HTTPS = Endpoint("https", "files.example.test", 443)
+NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("proxy.test", "http://proxy.test:80"),
+        ("http://proxy.test:3128/", "http://proxy.test:3128"),
+        ("https://proxy.test", "https://proxy.test:443"),
+        ("socks5h://127.0.0.1", "socks5h://127.0.0.1:1080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://user:s3cret#x@proxy.test:8080", "http://user:s3cret%23x@proxy.test:8080"),
+        ("http://user:a/b?c@d@proxy.test:8080", "http://user:a%2Fb%3Fc%40d@proxy.test:8080"),
+        ("http://user:a%23b@proxy.test:8080", "http://user:a%23b@proxy.test:8080"),
+    ],
+)
+def test_an_address_is_read_as_it_was_meant(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
+    found = proxy_for(HTTPS)
+    assert found is not None
+    assert found.url == url
+    assert "user" not in found.shown
+    assert "user" not in repr(found)
+    assert proxy_for(HTTP) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["http://user:s3cret@", "ftp://proxy.test", "http://user:s3cret@host:99999", "http://a b"]
+)
+def test_what_is_no_address_is_said_without_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", value)
+    with pytest.raises(UsageError, match="all_proxy") as caught:
+        proxy_for(HTTPS)
+    assert "s3cret" not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "direct"),
+    [
+        ("files.example.test", True),
+        (".example.test", True),
+        ("*.example.test", True),
+        ("other.test, example.test", True),
+        ("*", True),
+        ("other.test", False),
+        ("10.0.0.0/8", False),
+    ],
+)
+def test_exceptions_by_name(monkeypatch: pytest.MonkeyPatch, exceptions: str, direct: bool) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    assert (proxy_for(HTTPS) is None) is direct
+
+
+def test_exceptions_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8,[::1]")
+    assert proxy_for(Endpoint("http", "10.1.2.3", 80)) is None
+    assert proxy_for(Endpoint("http", "::1", 80)) is None
+    assert proxy_for(Endpoint("http", "11.1.2.3", 80)) is not None
+    assert no_proxy() == "10.0.0.0/8,::1"
+
+
+def test_a_service_session_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    with loopback.running(lambda request: loopback.Reply(200, request.headers["host"].encode())) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:pass#word@"))
+        assert prepare_session(requests.Session()).get("http://files.example.test/x").content == b"files.example.test"
+        assert loopback.basic(proxy.seen[0]) is None
+        assert "proxy-authorization" in proxy.seen[0].headers
+
+
+def test_a_service_session_reads_no_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login anonymous password secretpw\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    def answer(request: loopback.Request) -> loopback.Reply:
+        if request.path == "/first":
+            return loopback.Reply(302, b"", {"Location": other.url + "/second"})
+        return loopback.Reply(200, request.headers.get("authorization", "nothing").encode())
+
+    with loopback.running(answer) as server, loopback.running(answer) as other:
+        session = prepare_session(requests.Session())
+        session.headers["Authorization"] = "Bearer token"
+        assert session.get(f"{server.url}/second").content == b"Bearer token"
+        assert b"Basic" not in session.get(f"{server.url}/first").content
