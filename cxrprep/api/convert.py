@@ -20,7 +20,7 @@ from cxrprep.record import CACHE_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cxrprep.api.folder import Folder
+    from cxrprep.api.folder import DatasetFolder
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.images.conversion import Converted
@@ -110,7 +110,7 @@ def convert(
 
 
 def convert_recorded(
-    folder: Folder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
+    folder: DatasetFolder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
 ) -> Result[ConvertResult]:
     """What became of every image of an open folder, or of one shard of it, originals that were dropped too."""
     from cxrprep.executors import Engine

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrprep.api.folder import Folder, open_folder
+from cxrprep.api.folder import DatasetFolder, open_folder
+from cxrprep.collection import Kind
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import ImageId, Selection
-from cxrprep.record import FileState, Record
+from cxrprep.record import FileState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ class Inputs:
     address: str
     total: int
     items: Callable[[], Iterator[ConvertItem]]
-    folder: Folder | None = None
+    folder: DatasetFolder | None = None
     base: Path | None = None
     place: ImageStore | None = None
     unusable: tuple[str, ...] = ()
@@ -88,10 +89,13 @@ def open_inputs(
             f"{root}: the tables of a dataset are joined with files here only",
             hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
         )
-    if is_url(root) or (dataset is None and _is_plain(Path(root), home)):
+    folder = None
+    if not is_url(root):
+        folder = open_folder(Path(root), dataset=dataset, release=release, state=home, unknown_is_own=dataset is None)
+    if folder is None or folder.kind in (Kind.OWN, Kind.EXPORTED):
         found = _plain(str(root), selection, shard, without, on_event)
     else:
-        folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+        folder.require("convert", Kind.RELEASE, instead="name the folder that holds the originals")
         rebuild_manifest(folder, on_event=on_event)
         place = None if tables is None else Path(tables)
         if made is not None and has_dropped(folder) and not is_url(str(without or "")):
@@ -110,15 +114,6 @@ def open_inputs(
     return found
 
 
-def _is_plain(root: Path, home: Path | None) -> bool:
-    """Whether the folder is there, has no record, and is not recognised."""
-    from cxrprep.api.folder import recognise, sample_names
-
-    if not root.is_dir() or Record.open(root, home).header.dataset:
-        return False
-    return recognise(sample_names(root)) is None
-
-
 def manifests_below(shard: Shard | None) -> str:
     """The folder of the manifests in a folder of outputs.
 
@@ -130,7 +125,7 @@ def manifests_below(shard: Shard | None) -> str:
 # ---- a known dataset ----
 
 
-def has_dropped(folder: Folder) -> bool:
+def has_dropped(folder: DatasetFolder) -> bool:
     """Whether images of the folder were dropped once they had been converted."""
     record = folder.record
     # Asked of all at once first: most folders never dropped anything, and some have 400,000 files.
@@ -143,7 +138,7 @@ def has_dropped(folder: Folder) -> bool:
 
 
 def inputs_with_dropped(
-    folder: Folder,
+    folder: DatasetFolder,
     recipe: Recipe,
     out: Path,
     selection: Selection = Selection(),  # noqa: B008  # frozen
@@ -169,7 +164,7 @@ def inputs_with_dropped(
 
 
 def inputs_of_manifest(
-    folder: Folder,
+    folder: DatasetFolder,
     base: Path,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
@@ -227,7 +222,7 @@ def inputs_of_manifest(
 
 
 def _chooser(
-    folder: Folder, selection: Selection, tables: Path | None, on_event: Sink
+    folder: DatasetFolder, selection: Selection, tables: Path | None, on_event: Sink
 ) -> Callable[[str, ImageId | None], bool]:
     from cxrprep.planning import Choice
 

@@ -23,7 +23,7 @@ from cxrprep.api.download_plan import (
     transfer_of,
 )
 from cxrprep.api.download_summary import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
-from cxrprep.api.folder import Folder, find_place
+from cxrprep.api.folder import DatasetFolder, find_place
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
@@ -171,7 +171,7 @@ def _keep_failures(result: TransferResult, job: Job) -> None:
 
 
 def fetch_again(
-    folder: Folder,
+    folder: DatasetFolder,
     paths: Iterable[str],
     options: FetchOptions | None = None,
     *,
@@ -214,7 +214,7 @@ def fetch_again(
     return {**gone, **{path: reason for path, reason in failed.items() if path in wanted}}
 
 
-def set_aside(folder: Folder, path: str) -> None:
+def set_aside(folder: DatasetFolder, path: str) -> None:
     """Move a file that is wrong out of the way, so that a plan fetches it."""
     target = folder.root / path
     if target.is_file():
@@ -224,7 +224,7 @@ def set_aside(folder: Folder, path: str) -> None:
             raise StorageError(f"cannot move {target} aside: {error.strerror}", hint="check its folder") from error
 
 
-def bring_back(folder: Folder, paths: Iterable[str]) -> None:
+def bring_back(folder: DatasetFolder, paths: Iterable[str]) -> None:
     """What was fetched replaces what was wrong; what could not be fetched is left as it was."""
     for path in paths:
         target = folder.root / path

@@ -10,7 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import Folder, Place, find_place
+from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_place
+from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
@@ -64,8 +65,8 @@ class FetchOptions:
 class Job:
     """One download in the making: what is wanted, from where, and into what."""
 
-    folder: Folder
-    place: Place
+    folder: DatasetFolder
+    place: MirrorChoice
     source: Source
     options: FetchOptions
     tables: Path | None
@@ -104,7 +105,7 @@ def placed(job: Job, file: RemoteFile) -> str | None:
     return job.folder.layout.place(file.key, release=job.folder.release)
 
 
-def source_options(spec: DatasetSpec, place: Place, options: FetchOptions) -> SourceOptions:
+def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions) -> SourceOptions:
     """What a source is told: the user's choices, and what the catalog knows of the mirror."""
     mirror = place.mirror
     extra = dict(mirror.settings) if mirror else {}
@@ -148,9 +149,10 @@ def opened(
     held = record.header
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
+    _never_into_outputs(where, record)
     place = find_place(spec, source or held.mirror or None, release or held.release or None)
     stream = open_source(place.url, source_options(spec, place, chosen))
-    folder = Folder(where, record.home, spec, place.release, record)
+    folder = DatasetFolder(where, record.home, spec, place.release, record)
     job = Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
     try:
         if chosen.discard_raw:
@@ -158,6 +160,16 @@ def opened(
         yield job
     finally:
         stream.close()
+
+
+def _never_into_outputs(root: Path, record: Record) -> None:
+    """Refuse a folder that a conversion or an export made: its manifest would be taken for that of originals."""
+    if root.is_dir() and not record.header.dataset:
+        lineage = read_lineage(record.home / "manifests") or next(iter(read_export(root)), None)
+        if lineage is not None:
+            raise UsageError(
+                f"{root} holds {lineage.kind} images, not originals", hint="name another folder for the download"
+            )
 
 
 def passing(job: Job) -> Callable[[str], bool] | None:
@@ -362,7 +374,9 @@ def _fetch_tables(job: Job, transfer: Transfer) -> None:
         mirror = next((m for m in other.mirror if m.name == job.place.mirror.name), None)
         if mirror is None:
             return
-        source = open_source(mirror.url, source_options(other, Place(mirror.url, mirror.release, mirror), job.options))
+        source = open_source(
+            mirror.url, source_options(other, MirrorChoice(mirror.url, mirror.release, mirror), job.options)
+        )
         try:
             _run_tables(
                 job, transfer, source, (f.remote() for f in other.files_of(mirror.release) if f.kind == "table")

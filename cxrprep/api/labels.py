@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrprep.api.folder import Folder, open_folder
+from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.result import Result
+from cxrprep.collection import Kind
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 
@@ -43,6 +44,7 @@ def extract_labels(
     from cxrprep.labels.extract import extract_labels as extract
 
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
+    folder.require("extract-labels", Kind.RELEASE, instead="read the tables in the folder that holds the originals")
     found = extract(
         folder.spec,
         folder.root,
@@ -86,6 +88,7 @@ def build_manifest(
     that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
+    folder.require("manifest", Kind.RELEASE, instead="build the manifest of the folder that holds the originals")
     choices = Choices(label_source, policy, split_by)
     made = rebuild_manifest(folder, choices=choices, on_event=on_event)
     rows = [
@@ -136,7 +139,7 @@ class Choices:
 
 
 def rebuild_manifest(
-    folder: Folder,
+    folder: DatasetFolder,
     *,
     choices: Choices | None = None,
     label_source: str | None = None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import Folder, folder_words, open_folder
+from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
@@ -96,7 +96,7 @@ def status(
     return Result("status", value, rows=tuple(rows))
 
 
-def _parts(folder: Folder) -> tuple[PartStatus, ...]:
+def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
     import pathspec
 
     parts = folder.spec.part
@@ -175,7 +175,7 @@ def _partials(cache: Path) -> Iterator[str]:
     yield from sorted(seen)
 
 
-def _stages(folder: Folder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
+def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
     here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
     wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
     manifests = folder.manifests
@@ -215,7 +215,7 @@ def _stages(folder: Folder, parts: tuple[PartStatus, ...]) -> Iterator[StageStat
         yield StageStatus("convert", "not done", "")
 
 
-def _changed(folder: Folder) -> float:
+def _changed(folder: DatasetFolder) -> float:
     """When files were last added, as a time stamp; 0 where there is no record."""
     updated = folder.record.header.updated
     return updated.timestamp() if updated else 0.0
@@ -233,7 +233,7 @@ def _rows(path: Path) -> int:
     return row_count(path) if path.is_file() else 0
 
 
-def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
+def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
     where = shlex.join(folder_words(folder.root, folder.home))
     by_name = {stage.name: stage for stage in stages}
     if by_name["download"].state == "incomplete":
@@ -253,7 +253,7 @@ def _following(folder: Folder, parts: tuple[PartStatus, ...], stages: tuple[Stag
         yield f"cxrprep report {where}"
 
 
-def again_command(folder: Folder) -> str:
+def again_command(folder: DatasetFolder) -> str:
     """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own."""
     header = folder.record.header
     words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]

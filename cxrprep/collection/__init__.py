@@ -1,0 +1,10 @@
+"""A folder of any kind, opened one way: its record, what it came from, its files with digests, its image table.
+
+A release as it was published, a folder of one's own, converted images as files or as shards, and exports are one thing
+to every verb. ``open_folder`` says which of them a folder is.
+"""
+
+from cxrprep.collection.dataset_folder import DatasetFolder, folder_words, open_folder
+from cxrprep.collection.lineage import Kind, Lineage, Shard
+
+__all__ = ["DatasetFolder", "Kind", "Lineage", "Shard", "folder_words", "open_folder"]

@@ -1,0 +1,240 @@
+"""A folder opened for a verb: where it lies, what kind it is, which dataset, and what is recorded of it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cxrprep.collection.lineage import Kind, Lineage, image_tables, read_export, read_lineage
+from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
+from cxrprep.datasets.catalog import catalog, find_dataset
+from cxrprep.datasets.own_folder import NAME as OWN_NAME
+from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
+from cxrprep.errors import TableError, UsageError
+from cxrprep.record import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFolder:
+    """A ROOT and what it holds. ``home`` is where record, cache and manifests lie: ROOT, or the ``--state`` folder.
+
+    ``lineage`` is what a folder that was made from another says of that; ``None`` for raw images.
+    """
+
+    root: Path
+    home: Path
+    spec: DatasetSpec
+    release: str
+    record: Record
+    kind: Kind = Kind.RELEASE
+    lineage: Lineage | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The paths of the dataset."""
+        return self.spec.layout(self.release)
+
+    def derived(self, name: str) -> Path:
+        """The folder of the images that a recipe of this name makes, where no other is named."""
+        return self.home / "derived" / name
+
+    @property
+    def manifests(self) -> Path:
+        """Where the manifests are written."""
+        return self.home / "manifests"
+
+    @property
+    def read_from(self) -> Path:
+        """Where the manifests are read: what lies beside the images, where the state folder has none yet."""
+        own = self.root / "manifests"
+        return own if not image_tables(self.manifests) and image_tables(own) else self.manifests
+
+    @property
+    def form(self) -> str:
+        """How its images lie: ``files``, or the form of shards (``webdataset``, ``parquet``)."""
+        return "files" if self.lineage is None else self.lineage.form
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether its images lie in shards, so that nothing opens one by its path."""
+        return self.form != "files"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether its images are as they came, from a publisher or from a hospital."""
+        return self.kind in (Kind.RELEASE, Kind.OWN)
+
+    @property
+    def image_tables(self) -> tuple[Path, ...]:
+        """Its ``images.parquet``, or those of a job array's shards; empty where none was made."""
+        return image_tables(self.read_from)
+
+    def files(self) -> pa.Table:
+        """Every file that is known with its digest: ``path``, ``size``, ``digest`` and ``state``, sorted by path.
+
+        Of raw images the record; of converted ones their image table or their shards; of an export its list.
+        """
+        from cxrprep.collection.file_table import files_of
+
+        return files_of(self.record, self.lineage, self.image_tables)
+
+    def require(self, verb: str, *kinds: Kind, instead: str = "") -> None:
+        """Raise ``UsageError`` that names the kind and the command ``instead`` where ``verb`` is for other kinds."""
+        if self.kind not in kinds:
+            raise UsageError(f"{verb} is not for {self.described()}", hint=instead)
+
+    def described(self) -> str:
+        """The folder and its kind, for messages."""
+        words = {
+            Kind.RELEASE: f"{self.spec.name} {self.release}",
+            Kind.OWN: "a folder of images of your own",
+            Kind.CONVERTED: "converted images"
+            + (f" in {self.form} shards" if self.in_shards else "")
+            + (f" of the recipe {self.lineage.recipe}" if self.lineage is not None else ""),
+            Kind.EXPORTED: f"an export in the form {self.form}",
+        }
+        return f"{self.root}, which holds {words[self.kind]}"
+
+    @property
+    def words(self) -> str:
+        """The folder as commands name it, quoted for a shell."""
+        return shlex.join(folder_words(self.root, self.home))
+
+
+def folder_words(root: Path, home: Path) -> list[str]:
+    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``."""
+    return [str(root), *(["--state", str(home)] if home != root else [])]
+
+
+def open_folder(
+    root: Path,
+    *,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | None = None,
+    unknown_is_own: bool = False,
+) -> DatasetFolder:
+    """A folder of any kind: what its record says, what its tables say, what the caller says, what its files look like.
+
+    Args:
+        root: The folder; it is never written to here.
+        dataset: The dataset's name, where the folder does not say it itself.
+        release: The release, where it is not the one that the record or the tables show.
+        state: The folder of the record and the manifests, beside a ``root`` that is read-only.
+        unknown_is_own: Take a folder in which no image was seen for one of one's own, for a verb that looks further.
+
+    Returns:
+        The folder. One that nobody recognises and that holds images is a folder of one's own.
+
+    Raises:
+        UsageError: There is no such folder, it holds another dataset than ``dataset``, or nothing is in it that could
+            be opened.
+    """
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
+    named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
+    record = Record.open(root, state)
+    home = record.home
+    if record.header.dataset:
+        held = find_dataset(record.header.dataset)
+        _agree(root, named, held.name, "its record")
+        return DatasetFolder(root, home, held, checked_release(held, release) or record.header.release, record)
+    lineage = read_lineage(home / "manifests") or (read_lineage(root / "manifests") if home != root else None)
+    if lineage is not None:
+        return _converted(root, record, lineage, named)
+    exports = read_export(root)
+    if exports:
+        spec = catalog().get(exports[0].dataset, OWN_FOLDER)
+        return DatasetFolder(root, home, spec, exports[0].release, record, Kind.EXPORTED, exports[0])
+    names = sample_names(root)
+    spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
+    if spec is OWN_FOLDER:
+        return DatasetFolder(root, home, spec, "", record, Kind.OWN)
+    return DatasetFolder(root, home, spec, checked_release(spec, release) or release_here(spec, names), record)
+
+
+def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:
+    spec = catalog().get(lineage.dataset, OWN_FOLDER)
+    _agree(root, named, spec.name, "its manifest")
+    return DatasetFolder(root, record.home, spec, lineage.release, record, Kind.CONVERTED, lineage)
+
+
+def _agree(root: Path, named: DatasetSpec | None, held: str, witness: str) -> None:
+    if named is not None and named.name != held:
+        raise UsageError(
+            f"{root} holds {held}, as {witness} says, not {named.name}",
+            hint="leave --dataset out, or name another folder",
+        )
+
+
+def _raw_spec(
+    root: Path, home: Path, names: frozenset[str], named: DatasetSpec | None, *, own: bool, unknown: bool
+) -> DatasetSpec:
+    """The dataset of raw images without a record."""
+    stated = _stated_dataset(home) or (_stated_dataset(root) if home != root else "")
+    if stated == OWN_NAME and named is None:
+        return OWN_FOLDER
+    if stated in catalog():
+        _agree(root, named, stated, "its manifest")
+        return catalog()[stated]
+    if named is not None:
+        other = contradicts(named, names)
+        if other is not None:
+            raise UsageError(
+                f"{root} looks like {other.name}, and nothing in it like {named.name}",
+                hint="leave --dataset out, or name another folder",
+            )
+        return named
+    found = None if own else recognise(names)
+    if found is not None:
+        return found
+    if (
+        unknown
+        or any(name.lower().endswith(SUFFIXES) for name in names)
+        or any(_is_dicom(root / name) for name in names)
+    ):
+        return OWN_FOLDER
+    raise UsageError(
+        f"{root} is no dataset that cxrprep knows", hint=f"say which it is: --dataset {'|'.join(catalog())}"
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file without a suffix has the prefix of PS3.10 7.1, as scanners and archives leave it."""
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _stated_dataset(home: Path) -> str:
+    """The dataset that the tables of a folder were made of; ``""`` where there are none."""
+    from cxrprep.storage.parquet import read_footer
+
+    for name in ("labels.parquet", "images.parquet"):
+        path = home / "manifests" / name
+        if path.is_file():
+            try:
+                return str(read_footer(path).get("dataset") or "")
+            except TableError:
+                continue
+    return ""
+
+
+def checked_release(spec: DatasetSpec, release: str | None) -> str | None:
+    """``release`` when the dataset has it. Raises ``UsageError`` otherwise."""
+    if release is None or release in spec.releases:
+        return release
+    raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")

@@ -1,0 +1,55 @@
+"""The files of a folder of any kind, with their digests, as one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrprep.collection.lineage import Kind, Lineage, Shard
+from cxrprep.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cxrprep.record import Record
+
+SCHEMA: Final = pa.schema(
+    [("path", pa.string()), ("size", pa.int64()), ("digest", pa.string()), ("state", pa.string())]
+)
+
+
+def files_of(record: Record, lineage: Lineage | None, image_tables: Sequence[Path]) -> pa.Table:
+    """Path, size in bytes, digest and state of every file that a folder should hold, sorted by path.
+
+    ``digest`` is null where none is known. Raises ``TableError`` for an image table that cannot be read.
+    """
+    if lineage is None:
+        table = record.table().select(["path", "size", "digest", "state"])
+        return table.cast(SCHEMA).replace_schema_metadata(None)
+    if lineage.kind is Kind.EXPORTED or lineage.form != "files":
+        return _of_shards(lineage.shards)
+    return pa.concat_tables([_of_images(path) for path in image_tables]).sort_by("path").combine_chunks()
+
+
+def _of_shards(shards: Iterable[Shard]) -> pa.Table:
+    rows = sorted(shards, key=lambda shard: shard.name)
+    columns = [
+        pa.array([shard.name for shard in rows], pa.string()),
+        pa.array([shard.size if shard.size >= 0 else None for shard in rows], pa.int64()),
+        pa.array([shard.digest or None for shard in rows], pa.string()),
+        pa.array(["here"] * len(rows), pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _of_images(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path, columns=["path", "bytes", "digest"])
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+    state = pa.array(["here"] * table.num_rows, pa.string())
+    columns = [*(table.column(name).combine_chunks() for name in ("path", "bytes", "digest")), state]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)

@@ -1,0 +1,174 @@
+"""What a folder that was made from another says of itself: kind, form, recipe, parent, key of pseudonyms, shards.
+
+For converted images it stands in the footer of their image table, so that record and table can never disagree; for an
+export in the list of its files.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+IMAGES_NAME: Final = "images.parquet"
+EXPORT_LIST: Final = ".cxrprep-export.json"
+_SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
+
+
+class Kind(enum.StrEnum):
+    """What a folder is."""
+
+    RELEASE = "release"
+    """a dataset of the catalog, as it was published"""
+    OWN = "own"
+    """images of one's own, that belong to no release"""
+    CONVERTED = "converted"
+    """images that a recipe made, as files or in shards"""
+    EXPORTED = "exported"
+    """what export wrote for another tool"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds many images, with its size in bytes and its digest."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What made a folder, and of what.
+
+    ``form`` is files, webdataset or parquet for converted images, and the form of an export. ``parent`` describes the
+    folder that it was made from: its kind, dataset, release, and digests (``files``: of its file table, ``images``: of
+    its image table). ``pseudonyms`` tells one key of pseudonyms from another. ``shards`` are the files of a form that
+    is not files; ``tables`` the digests of the tables beside the image table, by name. ``choices`` are the label
+    source, policy and split that were chosen for this folder itself, and not for its parent.
+    """
+
+    kind: Kind
+    form: str = "files"
+    dataset: str = ""
+    release: str = ""
+    recipe: str = ""
+    fingerprint: str = ""
+    parent: Mapping[str, Any] = field(default_factory=dict)
+    pseudonyms: str = ""
+    shards: tuple[Shard, ...] = ()
+    tables: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_footer(self) -> dict[str, Any]:
+        """What goes into the footer of the image table, beside dataset and release."""
+        stated = {
+            "kind": str(self.kind),
+            "form": self.form,
+            "recipe": self.recipe,
+            "fingerprint": self.fingerprint,
+            "parent": dict(self.parent),
+            "pseudonyms": self.pseudonyms,
+            "shards": [[shard.name, shard.size, shard.digest] for shard in self.shards],
+            "tables_beside": dict(self.tables),
+            "choices": dict(self.choices),
+        }
+        return {name: value for name, value in stated.items() if value}
+
+    @classmethod
+    def of_footer(cls, footer: Mapping[str, Any]) -> Lineage | None:
+        """What a footer says; ``None`` for the image table of a folder that nothing was converted into."""
+        if not footer.get("recipe"):
+            return None
+        shards = footer.get("shards")
+        rows = shards if isinstance(shards, list) else []
+        return cls(
+            kind=Kind.CONVERTED,
+            # Earlier versions did not say the form; the paths of the table do (``form_of``).
+            form=str(footer.get("form") or ""),
+            dataset=str(footer.get("dataset") or ""),
+            release=str(footer.get("release") or ""),
+            recipe=str(footer["recipe"]),
+            fingerprint=str(footer.get("fingerprint") or ""),
+            parent=_object(footer.get("parent")),
+            pseudonyms=str(footer.get("pseudonyms") or ""),
+            shards=tuple(Shard(str(name), int(size), str(digest)) for name, size, digest in rows),
+            tables={name: str(digest) for name, digest in _object(footer.get("tables_beside")).items()},
+            choices=_object(footer.get("choices")),
+        )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return {str(name): held for name, held in value.items()} if isinstance(value, dict) else {}
+
+
+def image_tables(manifests: Path) -> tuple[Path, ...]:
+    """The image table of a folder's ``manifests``; those of a job array's shards where they were not joined yet."""
+    whole = manifests / IMAGES_NAME
+    return (whole,) if whole.is_file() else tuple(sorted(manifests.glob(_SHARD_TABLES)))
+
+
+def read_lineage(manifests: Path) -> Lineage | None:
+    """The lineage of converted images by their image table; ``None`` where ``manifests`` has none, or another's.
+
+    A table that cannot be read says nothing: the verb that needs it says why.
+    """
+    from cxrprep.storage.parquet import read_footer
+
+    for path in image_tables(manifests):
+        try:
+            found = Lineage.of_footer(read_footer(path))
+        except (TableError, TypeError, ValueError):
+            continue
+        if found is not None:
+            return found if found.form else _with_form(found, path)
+    return None
+
+
+def _with_form(lineage: Lineage, path: Path) -> Lineage:
+    """The lineage with the form that the paths of its table show: images in shards lie below a shard's name."""
+    import dataclasses
+
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        batch = next(file.iter_batches(batch_size=1, columns=["path"]), None)
+    first = str(batch.column(0)[0].as_py()) if batch is not None and batch.num_rows else ""
+    form = next((form for form, mark in (("webdataset", ".tar/"), ("parquet", ".parquet/")) if mark in first), "files")
+    return dataclasses.replace(lineage, form=form)
+
+
+def read_export(root: Path) -> tuple[Lineage, ...]:
+    """A lineage for each export that lies in ``root``, by the list of files that export keeps there."""
+    try:
+        listed = json.loads((root / EXPORT_LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ()
+    about = _object(listed.get("about")) if isinstance(listed, dict) else {}
+    return tuple(
+        _export(form, names, _object(about.get(form))) for form, names in _object(listed).items() if form != "about"
+    )
+
+
+def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
+    files = _object(about.get("files"))
+    known = {name: value for name, value in files.items() if isinstance(value, list) and len(value) == 2}
+    listed = names if isinstance(names, list) else []
+    return Lineage(
+        kind=Kind.EXPORTED,
+        form=form,
+        dataset=str(about.get("dataset") or ""),
+        release=str(about.get("release") or ""),
+        parent=_object(about.get("parent")),
+        shards=tuple(
+            Shard(str(name), *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))
+            for name in listed
+        ),
+    )

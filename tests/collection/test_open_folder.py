@@ -1,0 +1,117 @@
+"""Every kind of folder is opened one way, and says what it is and what is known of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cxrprep.api.convert import convert
+from cxrprep.api.export import export
+from cxrprep.collection import Kind, open_folder
+from cxrprep.errors import UsageError
+from tests.api.convert import hospital
+from tests.manifest.made import made
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made("nih-chestxray14", tmp_path_factory.mktemp("nih"))
+
+
+def digest_of(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_a_release_is_known_by_its_files_or_its_tables(nih: Path, tmp_path: Path) -> None:
+    folder = open_folder(nih)
+    assert (folder.kind, folder.spec.name, folder.form, folder.lineage) == (
+        Kind.RELEASE, "nih-chestxray14", "files", None,
+    )  # fmt: skip
+    (tmp_path / "manifests").mkdir()
+    shutil.copyfile(nih / "manifests/labels.parquet", tmp_path / "manifests/labels.parquet")
+    assert open_folder(tmp_path).spec.name == "nih-chestxray14"
+
+
+def test_converted_files_are_known_with_their_digests_wherever_they_are_moved(nih: Path, tmp_path: Path) -> None:
+    convert(nih, recipe="square-224", out=tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    folder = open_folder(tmp_path / "moved")
+    assert (folder.kind, folder.spec.name, folder.in_shards) == (Kind.CONVERTED, "nih-chestxray14", False)
+    assert folder.lineage is not None
+    assert folder.lineage.recipe == "square-224"
+    rows = folder.files().to_pylist()
+    assert rows
+    for row in rows:
+        path = folder.root / row["path"]
+        assert (path.stat().st_size, digest_of(path)) == (row["size"], row["digest"])
+
+
+@pytest.mark.parametrize("form", ["webdataset", "parquet"])
+def test_shards_say_that_they_are_shards(nih: Path, tmp_path: Path, form: str) -> None:
+    convert(nih, recipe="square-224", out=tmp_path, to=form)
+    folder = open_folder(tmp_path)
+    assert (folder.kind, folder.form, folder.in_shards) == (Kind.CONVERTED, form, True)
+
+
+def test_a_job_array_that_was_not_joined_is_one_folder(nih: Path, tmp_path: Path) -> None:
+    from cxrprep.model import Shard
+
+    for index in (1, 2):
+        convert(nih, recipe="square-224", out=tmp_path, shard=Shard(index, 2))
+    folder = open_folder(tmp_path)
+    assert folder.kind is Kind.CONVERTED
+    assert folder.files().num_rows == open_folder(nih).image_tables[0].exists() * len(list(tmp_path.rglob("*.png")))
+
+
+def test_a_folder_of_ones_own_before_and_after(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    assert open_folder(root).kind is Kind.OWN
+    convert(root, recipe="square-224", out=tmp_path / "out")
+    folder = open_folder(tmp_path / "out")
+    assert (folder.kind, folder.spec.name) == (Kind.CONVERTED, "folder")
+
+
+def test_an_export_is_known_by_its_list(nih: Path, tmp_path: Path) -> None:
+    export(nih, form="csv", out=tmp_path / "out")
+    folder = open_folder(tmp_path / "out")
+    assert (folder.kind, folder.form) == (Kind.EXPORTED, "csv")
+    assert "images.csv" in folder.files().column("path").to_pylist()
+
+
+def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path: Path) -> None:
+    folder = open_folder(nih, state=tmp_path / "state")
+    assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")
+    assert folder.words.endswith(f"--state {tmp_path / 'state'}")
+
+
+@pytest.mark.parametrize("wrong", ["chexpert", "mimic-cxr"])
+def test_another_dataset_than_the_folder_says_is_refused(nih: Path, tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(UsageError, match="holds nih-chestxray14"):
+        open_folder(nih, dataset=wrong)
+    bare = tmp_path / "bare"
+    shutil.copytree(nih, bare, ignore=shutil.ignore_patterns("manifests"))
+    with pytest.raises(UsageError, match="looks like nih-chestxray14"):
+        open_folder(bare, dataset=wrong)
+
+
+def test_nothing_to_open(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        open_folder(tmp_path / "gone")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UsageError, match="no dataset that cxrprep knows"):
+        open_folder(tmp_path)
+
+
+def test_a_damaged_list_of_an_export_is_no_export(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / ".cxrprep-export.json").write_text("[" * 100_000)
+    assert open_folder(tmp_path).kind is Kind.OWN
+    (tmp_path / ".cxrprep-export.json").write_text(json.dumps({"csv": "x", "about": {"csv": {"files": {"a": 3}}}}))
+    assert open_folder(tmp_path).kind is Kind.EXPORTED
