@@ -30,7 +30,7 @@ class Arriving:
 
     def __init__(self, job: Job) -> None:
         """Raises ``UsageError`` or ``ConfigError`` for a recipe that is unknown or wrong."""
-        from cxrprep.executors import Shelters
+        from cxrprep.executors import WorkerPool
         from cxrprep.images.conversion import Task
         from cxrprep.images.convert import convert_batch
         from cxrprep.images.local_files import LocalStore
@@ -44,7 +44,7 @@ class Arriving:
         # Durable: the original may be dropped right after.
         self._task = Task(self._recipe, self._recipe.fingerprint(), LocalStore(str(self._out)), durable=True)
         self._work = functools.partial(convert_batch, task=self._task)
-        self._shelters = Shelters(available_cores())
+        self._workers = WorkerPool(available_cores(), grace=0.0)
         # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
         self._mark = Journal(job.folder.record.cache / "arriving" / journal_name())
         self._over = False
@@ -52,13 +52,13 @@ class Arriving:
     def __enter__(self) -> Self:
         """No process is started before the first image."""
         self._mark.append({"begun": True})
-        self._shelters.__enter__()
+        self._workers.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """End the processes."""
         self._over = True
-        self._shelters.__exit__(kind, *rest)
+        self._workers.__exit__(kind, *rest)
         self._mark.close()
         if kind is None:
             self._mark.path.unlink(missing_ok=True)
@@ -72,7 +72,9 @@ class Arriving:
             return False
         entry = self._job.folder.record.get(path)
         digest = entry.digest if entry is not None else None
-        outcome = self._shelters.run(self._work, ConvertItem(str(place), path, digest), self._task.limits.seconds)
+        outcome = next(
+            self._workers.run(self._work, [ConvertItem(str(place), path, digest)], self._task.limits.seconds)
+        )
         if self._over:
             # Its process was ended because the run is: the image has not failed, the next run converts it.
             return False

@@ -1,4 +1,4 @@
-"""A Dask cluster as an engine. Each worker of it does its batches in a process of its own.
+"""Executor on a Dask cluster; each worker of it does its batches in a process of its own.
 
 A decoder that crashes would end the worker, the task would go to the next one and end that too, and a nanny whose
 worker dies while it starts gives up: one damaged file could empty a cluster. So it only ends a process beside it.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.errors import CxrprepError, MissingExtraError, SourceUnreachableError, UsageError
 from cxrprep.events import Note, ignore
-from cxrprep.executors.processes import Lost, Shelter
+from cxrprep.executors.processes import Lost, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,32 +40,32 @@ _PATIENCE: Final = 25
 # ---- on a worker ----
 
 _thread = threading.local()
-_shelters: list[Shelter] = []
+_pools: list[tuple[WorkerPool, threading.Lock]] = []
 
 
-def _own_shelter() -> Shelter:
-    found: Shelter | None = getattr(_thread, "shelter", None)
+def _own_pool() -> tuple[WorkerPool, threading.Lock]:
+    found: tuple[WorkerPool, threading.Lock] | None = getattr(_thread, "pool", None)
     if found is None:
-        found = _thread.shelter = Shelter()
-        _shelters.append(found)
+        found = _thread.pool = (WorkerPool(1), threading.Lock())
+        _pools.append(found)
     return found
 
 
-def _sheltered(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> list[R | Lost[T]]:
+def _isolated(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> list[R | Lost[T]]:
     """A batch in the process beside this thread of a worker."""
-    own = _own_shelter()
-    with own.guard:
-        return list(own.run(function, held, seconds))
+    pool, busy = _own_pool()
+    with busy:
+        return list(pool.run(function, held, seconds))
 
 
-def _close_shelters() -> None:
+def _close_pools() -> None:
     """End the processes that nobody uses: another program may be at work on the same cluster."""
-    for shelter in _shelters:
-        if shelter.guard.acquire(blocking=False):
+    for pool, busy in _pools:
+        if busy.acquire(blocking=False):
             try:
-                shelter.close()
+                pool.close()
             finally:
-                shelter.guard.release()
+                busy.release()
 
 
 def _unseen(paths: list[str]) -> list[str]:
@@ -90,7 +90,7 @@ class Cluster:
         self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
     ) -> cf.Future[list[R | Lost[T]]]:
         """A batch on its way."""
-        return self.inner.submit(_sheltered, function, held, seconds)
+        return self.inner.submit(_isolated, function, held, seconds)
 
     def most(self) -> int:
         """How many batches may be under way: four a thread, as the cluster is now."""
@@ -205,6 +205,6 @@ def cluster(scheduler: str) -> Iterator[Cluster]:
     try:
         # pure=False: a task writes files; equal arguments do not make it the same task.
         yield Cluster(client, client.get_executor(pure=False))
-        client.run(_close_shelters, on_error="ignore")
+        client.run(_close_pools, on_error="ignore")
     finally:
         client.close()

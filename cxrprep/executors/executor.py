@@ -1,19 +1,18 @@
-"""The engine that the user chose, and the one way in which work is given to it: a function over batches.
+"""Executor of batches: in this process, in worker processes, or on a Dask cluster, as the user chose.
 
-The seam is ``concurrent.futures.Executor``, which ``dask.distributed`` offers too. A batch is some tens of items, so
-that one task lasts long enough to be worth sending; a bounded number of batches is under way.
+A batch is some tens of items, so that one task lasts long enough to be worth sending; a bounded number is under way.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.executors.dask_cluster import cluster
-from cxrprep.executors.processes import Lost, Running, no_workers, pool, shelter
+from cxrprep.executors.processes import Lost, WorkerPool, peeked
 from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-# Batches under way, a worker: enough that none waits for this process.
-_AHEAD: Final = 2
-# Pools that broke one after another with nobody at work: then no item is to blame.
-_IDLE_DEATHS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +58,9 @@ class Engine:
         no cluster answers.
         """
         batches = _batches(items, batch)
-        first = next(batches, None)
-        if first is None:
+        count, batches = peeked(batches, self.workers)
+        if not count:
             return
-        batches = itertools.chain((first,), batches)
         if self.name == "dask":
             with cluster(self.scheduler) as there:
                 yield from there.results(function, batches, seconds, on_event)
@@ -75,27 +68,8 @@ class Engine:
             for held in batches:
                 yield from function(held)
         else:
-            yield from self._here(function, batches, seconds)
-
-    def _here(
-        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float
-    ) -> Iterator[R | Lost[T]]:
-        idle_deaths = 0
-        while True:
-            with pool(self.workers) as processes:
-                running = Running(function, processes, batches, self.workers * _AHEAD, seconds)
-                yield from running.results()
-                if not running.broken:
-                    return
-                late, suspects, innocent = running.divided()
-            yield from late
-            idle_deaths = 0 if late or suspects else idle_deaths + 1
-            if idle_deaths == _IDLE_DEATHS:
-                raise no_workers()
-            with shelter() as alone:
-                for held in suspects:
-                    yield from alone.run(function, held, seconds)
-            batches = itertools.chain(innocent, batches)
+            with WorkerPool(count) as workers:
+                yield from workers.results(function, batches, seconds)
 
     def needs(self, paths: Sequence[str]) -> None:
         """Raise ``UsageError`` when a worker of the cluster does not see one of these folders of ours."""

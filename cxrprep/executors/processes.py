@@ -1,30 +1,26 @@
-"""Worker processes of this machine, and what is left of them when one dies.
+"""Worker processes of this machine, by Pebble: a crash, or an item without end, costs that item alone.
 
-A worker that dies takes only its batch with it. Each writes down the serial number of the batch it works on, so that
-the guilty are looked for among those alone: in a process of their own, in halves, until one item is left. One that is
-at an item for too long is ended (see ``cxrprep.executors.watch``), and that item is named at once.
+A batch over which its process ended is given out again item by item, so that the one at fault is found and named.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as cf
-import contextlib
+import faulthandler
 import itertools
 import multiprocessing
 import os
-import queue
 import sys
 import threading
-import time
 import types
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, context
+from multiprocessing import context
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
+from pebble import ProcessExpired, ProcessPool
+
 from cxrprep.errors import CxrprepError
-from cxrprep.executors.watch import IDLE, Desks, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +30,13 @@ R = TypeVar("R")
 
 # Seconds that a run which ends too early waits for what its workers are at.
 GRACE: Final = 5.0
-_OFTEN: Final = 0.02
+# Batches under way, a worker: enough that none waits for this process.
+_AHEAD: Final = 2
+# Pools that broke one after another without a result: then no item is to blame.
+_BROKEN_POOLS: Final = 3
 _DIED: Final = "the worker process died over it (a crash in a decoder, or memory ran out)"
+# The exit code with which faulthandler ends a process.
+_LATE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,6 @@ class Lost(Generic[T]):
     item: T
     cause: str
     late: bool = False
-
-
-def _without(held: list[T], place: int, seconds: float) -> tuple[Lost[T], list[T]]:
-    """The item that took too long, and the others of its batch."""
-    # The one item of a batch may be many things (a shard of images), each of which it announced.
-    place = min(place, len(held) - 1)
-    cause = f"no end of the work on it after {seconds:g} s; its process was ended"
-    return Lost(held[place], cause, late=True), held[:place] + held[place + 1 :]
 
 
 class _Worker(context.SpawnProcess):
@@ -81,274 +74,166 @@ class _Spawn(context.SpawnContext):
     Process = _Worker
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The executor, and a desk for each worker where it writes down what it is at."""
+# ---- in a worker ----
 
-    executor: cf.ProcessPoolExecutor
-    desks: Desks
-
-    @classmethod
-    def of(cls, workers: int) -> Pool:
-        """A pool of ``workers`` processes, each started when it is needed."""
-        spawn = _Spawn()
-        desks, taken = Desks(spawn, workers), spawn.Value("i", 0)
-        executor = cf.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(desks, taken))
-        return cls(executor, desks)
-
-    def hurry(self, grace: float = GRACE) -> None:
-        """Let workers end what they are at for some seconds, then end them; the way out after Ctrl-C or an error."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + grace
-        while busy := self.desks.busy():
-            if time.monotonic() >= until:
-                for desk in busy:
-                    self.desks.end(desk)
-                return
-            time.sleep(_OFTEN)
+_seconds = 0.0
+_traceback: Any = None
 
 
-@contextmanager
-def pool(workers: int) -> Iterator[Pool]:
-    """A pool for as long as the block lasts."""
-    made = Pool.of(workers)
+def _work(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> Sequence[R]:
+    global _seconds  # noqa: PLW0603  # a worker process is at one batch at a time
+    _seconds = seconds
     try:
-        yield made
-    except BaseException:
-        made.hurry()
-        raise
+        return function(held)
     finally:
-        made.executor.shutdown(wait=True, cancel_futures=True)
-
-
-_own: Desks | None = None
-_slot = 0
-
-
-def _begin_worker(desks: Desks, taken: Any) -> None:
-    global _own, _slot  # noqa: PLW0603  # a worker process is one worker for its whole life
-    import signal
-
-    # The parent answers Ctrl-C; a traceback of every worker would bury its message.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with taken.get_lock():
-        _slot = taken.value
-        taken.value += 1
-    if _slot < len(desks):
-        _own = desks
-        desks.process[_slot] = os.getpid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End when the parent was killed: nobody else would, since both ends of the queue are in this process too."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(function: Callable[[Sequence[T]], Sequence[R]], serial: int, held: list[T]) -> Sequence[R]:
-    if _own is not None:
-        _own.items[_slot] = 0
-        _own.serial[_slot] = serial
-    results = function(held)
-    if _own is not None:
-        _own.serial[_slot] = IDLE
-    return results
+        end_item()
+        _seconds = 0.0
 
 
 def begin_item() -> None:
-    """Announce that the function of a batch begins its next item, so that one without end can be told and ended.
+    """Announce that the function of a batch begins its next item, so that one without end is ended.
 
     A function that announces nothing has all the time in the world. Outside of a worker process nothing happens.
     """
-    if _own is not None:
-        _own.items[_slot] += 1
+    global _traceback  # noqa: PLW0603  # one file for the life of the process
+    if not _seconds:
+        return
+    # faulthandler's watchdog is a C thread: a decoder that loops for ever and keeps the interpreter's lock cannot
+    # hold it up, as it would a timer of Python's. measured: 46 us an item, beside 5 ms and more of a conversion.
+    if _traceback is None:
+        _traceback = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # stays open
+    faulthandler.dump_traceback_later(_seconds, exit=True, file=_traceback)
 
 
 def end_item() -> None:
     """Announce that what follows belongs to no item, such as writing what was made of all."""
-    if _own is not None:
-        _own.items[_slot] = 0
+    if _seconds:
+        faulthandler.cancel_dump_traceback_later()
 
 
-class Running(Generic[T, R]):
-    """Batches on a pool; ``broken`` says that a worker died."""
-
-    def __init__(
-        self,
-        function: Callable[[Sequence[T]], Sequence[R]],
-        pool: Pool,
-        batches: Iterator[list[T]],
-        most: int,
-        seconds: float = 0.0,
-    ) -> None:
-        """``most`` batches are under way at once, ``seconds`` are granted to each item (0: any time)."""
-        self.broken = False
-        self._function = function
-        self._pool = pool
-        self._batches = batches
-        self._most = most
-        self._watch = Watch(pool.desks, seconds)
-        self._serial = itertools.count()
-        self._waiting: dict[cf.Future[Sequence[R]], tuple[int, list[T]]] = {}
-
-    def results(self) -> Iterator[R]:
-        """The results as they come, until all is done or a worker died."""
-        while not self.broken:
-            self._submit()
-            if not self._waiting:
-                return
-            done, _ = cf.wait(self._waiting, timeout=self._watch.every, return_when=cf.FIRST_COMPLETED)
-            self._watch.look()
-            for future in done:
-                if isinstance(future.exception(), BrokenProcessPool):
-                    self.broken = True
-                    continue
-                results = future.result()
-                del self._waiting[future]
-                yield from results
-
-    def _submit(self) -> None:
-        for held in itertools.islice(self._batches, self._most - len(self._waiting)):
-            serial = next(self._serial)
-            try:
-                self._waiting[self._pool.executor.submit(_work, self._function, serial, held)] = (serial, held)
-            except BrokenProcessPool:
-                self.broken = True
-                self._waiting[cf.Future()] = (serial, held)
-                return
-
-    def divided(self) -> tuple[list[Lost[T]], list[list[T]], list[list[T]]]:
-        """What is not done: an item that took too long, batches that may have killed, and innocent ones."""
-        late = self._watch.late()
-        if late is not None:
-            # The others died of that one's end, which broke the pool.
-            lost: list[Lost[T]] = []
-            innocent = []
-            for serial, held in self._waiting.values():
-                rest = held
-                if serial == late[0]:
-                    one, rest = _without(held, late[1], self._watch.seconds)
-                    lost.append(one)
-                innocent.append(rest)
-            return lost, [], [held for held in innocent if held]
-        begun = set(self._pool.desks.serial)
-        suspects = [held for serial, held in self._waiting.values() if serial in begun]
-        return [], suspects, [held for serial, held in self._waiting.values() if serial not in begun]
+# ---- here ----
 
 
-class Shelter:
-    """One process in which a batch may die without taking anyone along; started anew when it did."""
+class WorkerPool:
+    """Processes that are started when the first batch comes; a context that ends them. Any thread may use it.
 
-    def __init__(self) -> None:
-        """Nothing is started yet."""
-        self._pool: Pool | None = None
-        self.guard = threading.Lock()
-
-    def run(
-        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
-    ) -> Iterator[R | Lost[T]]:
-        """The results of a batch; when the process dies over it, of its halves, down to the item that kills.
-
-        ``seconds`` are granted to each item, 0 grants any time.
-        """
-        stack = [held]
-        while stack:
-            batch = stack.pop()
-            watch = Watch(self._started().desks, seconds)
-            try:
-                results = self._ended(self._started().executor.submit(_work, function, 0, batch), watch)
-            except BrokenProcessPool:
-                self.close()
-                late = watch.late()
-                if late is not None:
-                    lost, rest = _without(batch, late[1], seconds)
-                    yield lost
-                    stack += [rest] if rest else []
-                    continue
-                half = len(batch) // 2
-                if half:
-                    stack += [batch[half:], batch[:half]]
-                else:
-                    yield Lost(batch[0], _DIED)
-                continue
-            yield from results
-
-    def _started(self) -> Pool:
-        if self._pool is None:
-            self._pool = Pool.of(1)
-            try:
-                self._pool.executor.submit(os.getpid).result()
-            except BrokenProcessPool as error:
-                self.close()
-                raise no_workers() from error
-        return self._pool
-
-    def _ended(self, future: cf.Future[R], watch: Watch) -> R:
-        while not cf.wait([future], timeout=watch.every).done:
-            watch.look()
-        return future.result()
-
-    def hurry(self, grace: float = GRACE) -> None:
-        """Wait some seconds for what is under way, then end the process."""
-        if self._pool is not None:
-            self._pool.hurry(grace)
-
-    def close(self) -> None:
-        """End the process."""
-        if self._pool is not None:
-            self._pool.executor.shutdown(wait=True, cancel_futures=True)
-        self._pool = None
-
-
-class Shelters:
-    """Shelters for threads that come with one item at a time: each waits until one of ``count`` is free.
-
-    A context: at its end the processes end, after an error or an interrupt at once; what they were at is ``Lost``.
+    Left by an exception or an interrupt, workers may end what they are at within ``grace`` seconds.
     """
 
-    def __init__(self, count: int) -> None:
-        """Nothing is started yet, and no more than are used at once ever will be."""
-        self._all = [Shelter() for _ in range(count)]
-        # The one that was used last comes first: its process has started.
-        self._free: queue.LifoQueue[Shelter] = queue.LifoQueue()
-        for one in reversed(self._all):
-            self._free.put(one)
-
-    def run(self, function: Callable[[Sequence[T]], Sequence[R]], item: T, seconds: float = 0.0) -> R | Lost[T]:
-        """What ``function`` gives for a batch of this one item, or that its process died over it."""
-        own = self._free.get()
-        try:
-            return next(own.run(function, [item], seconds))
-        finally:
-            self._free.put(own)
+    def __init__(self, workers: int, *, grace: float = GRACE) -> None:
+        """``workers`` processes at most."""
+        self.workers = workers
+        self._grace = grace
+        self._pool: ProcessPool | None = None
+        self._lock = threading.Lock()
+        self._waiting: set[cf.Future[Any]] = set()
 
     def __enter__(self) -> Self:
-        """Nothing is started yet."""
+        """No process is started yet."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the processes."""
-        for one in self._all:
-            if kind is not None:
-                one.hurry(0.0)
-            one.close()
+        if kind is not None:
+            for future in self._waiting.copy():
+                if not future.running():
+                    future.cancel()
+            cf.wait(self._waiting.copy(), timeout=self._grace)
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; whoever waits for one of them is told that the item is lost."""
+        for future in self._waiting.copy():
+            future.cancel()
+        self._end()
+
+    def _end(self, broken: ProcessPool | None = None) -> None:
+        """End the pool; with ``broken`` only that one, which another thread may have replaced by now."""
+        with self._lock:
+            pool = self._pool
+            if pool is None or broken not in (None, pool):
+                return
+            self._pool = None
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
+
+    def run(
+        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
+    ) -> Iterator[R | Lost[T]]:
+        """The results of one batch.
+
+        Args:
+            function: takes a batch and gives a result for each of its items; picklable.
+            held: the batch; picklable.
+            seconds: granted to each item that ``function`` announces; 0 grants any time.
+
+        Raises:
+            CxrprepError: processes cannot even begin. What ``function`` raises is passed on.
+        """
+        return self.results(function, iter([held]), seconds)
+
+    def results(
+        self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float = 0.0
+    ) -> Iterator[R | Lost[T]]:
+        """The results of all batches as they come, with a bounded number of batches under way; see ``run``."""
+        waiting: dict[cf.Future[Sequence[R]], list[T]] = {}
+        again: list[list[T]] = []
+        broken = 0
+        while True:
+            while len(waiting) < self.workers * _AHEAD:
+                held = again.pop() if again else next(batches, None)
+                if held is None:
+                    break
+                waiting[self._submit(function, held, seconds)] = held
+            if not waiting:
+                return
+            done, _ = cf.wait(waiting, return_when=cf.FIRST_COMPLETED)
+            failures = 0
+            for future in done:
+                held = waiting.pop(future)
+                try:
+                    results = future.result()
+                except BrokenProcessPool:
+                    failures += 1
+                    again.append(held)
+                except (ProcessExpired, TimeoutError, cf.CancelledError) as error:
+                    if len(held) > 1:
+                        again += [[item] for item in reversed(held)]
+                    else:
+                        yield _lost(held[0], error, seconds)
+                else:
+                    broken = 0
+                    yield from results
+                finally:
+                    self._waiting.discard(future)
+            if failures:
+                self._end(self._pool)
+                broken += 1
+                if broken == _BROKEN_POOLS:
+                    raise CxrprepError(
+                        "worker processes die at their start", hint="look at the memory limit of this job and its log"
+                    )
+
+    def _submit(
+        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float
+    ) -> cf.Future[Sequence[R]]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ProcessPool(self.workers, context=_Spawn())
+            pool = self._pool
+        # The pool's own limit is the second net, for a worker that died before it could say what it took.
+        limit = (len(held) + 1) * seconds or None
+        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, held, seconds), timeout=limit)
+        self._waiting.add(future)
+        return future
 
 
-@contextmanager
-def shelter() -> Iterator[Shelter]:
-    """A shelter for as long as the block lasts."""
-    made = Shelter()
-    with contextlib.closing(made):
-        try:
-            yield made
-        except BaseException:
-            made.hurry()
-            raise
+def _lost(item: T, error: BaseException, seconds: float) -> Lost[T]:
+    late = isinstance(error, TimeoutError) or (seconds > 0 and getattr(error, "exitcode", None) == _LATE)
+    return Lost(item, f"no end of the work on it after {seconds:g} s; its process was ended" if late else _DIED, late)
 
 
-def no_workers() -> CxrprepError:
-    """The error when processes cannot even begin."""
-    return CxrprepError("worker processes die at their start", hint="look at the memory limit of this job and its log")
+def peeked(batches: Iterator[list[T]], count: int) -> tuple[int, Iterator[list[T]]]:
+    """How many batches there are, up to ``count``, and all of them: more workers than batches are not started."""
+    first = list(itertools.islice(batches, count))
+    return len(first), itertools.chain(first, batches)
