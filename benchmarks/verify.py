@@ -121,12 +121,12 @@ def sha256sum(root: Path) -> Cost:
 def hashing(root: Path) -> float:
     """Seconds of wall time in which a process that has started reads and digests all files, on all cores."""
     program = (
-        "import sys, time; from pathlib import Path; from cxrprep.verification.hashing import Job, hash_files\n"
+        "import sys, time; from pathlib import Path; from cxrprep.digests import FileToRead, digest_files\n"
         "root = Path(sys.argv[1])\n"
-        "jobs = [Job(line[65:].rstrip(), 0) for line in (root / 'SHA256SUMS.txt').open()]\n"
-        "jobs = [Job(job.path, (root / job.path).stat().st_size) for job in jobs]\n"
+        "jobs = [FileToRead(line[65:].rstrip(), 0) for line in (root / 'SHA256SUMS.txt').open()]\n"
+        "jobs = [FileToRead(job.path, (root / job.path).stat().st_size) for job in jobs]\n"
         "begun = time.perf_counter()\n"
-        "done = sum(len(batch) for batch in hash_files(root, jobs))\n"
+        "done = sum(len(batch) for batch in digest_files(root, jobs))\n"
         "assert done == len(jobs)\n"
         "print(time.perf_counter() - begun)"
     )

@@ -1,19 +1,30 @@
-"""Digests computed while bytes go by."""
+"""Digests (checksums) of bytes that go by, of a file, and of many files at once."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cxrprep.errors import storage_error
 from cxrprep.model import Digest
+from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from pathlib import Path
 
     Buffer = bytes | bytearray | memoryview
-    from pathlib import Path
+
+CHUNK: Final = 1 << 20
+# Files and bytes of one task for a thread, and tasks under way for each: enough that no thread waits for the caller.
+_BATCH_FILES: Final = 512
+_BATCH_BYTES: Final = 32 << 20
+_AHEAD: Final = 2
 
 
 class Hasher(Protocol):
@@ -61,14 +72,113 @@ def finished(algorithm: str, hasher: Hasher) -> Digest:
 
 def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: memoryview) -> tuple[Digest, int]:
     """Digest and size of the file at ``path``; ``check``, called after a block, may raise. Raises ``StorageError``."""
-    hasher = new_hasher(algorithm)
-    size = 0
     try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                hasher.update(buffer[:count])
-                size += count
-                check()
+        (digest,), size = _read(path, (algorithm,), buffer, lambda _: check())
     except OSError as error:
         raise storage_error(path, "read", error) from error
-    return finished(algorithm, hasher), size
+    return digest, size
+
+
+def _read(
+    path: Path | str, algorithms: tuple[str, ...], buffer: memoryview, on_bytes: Callable[[int], object]
+) -> tuple[tuple[Digest, ...], int]:
+    hashers = [new_hasher(algorithm) for algorithm in algorithms]
+    size = 0
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # making a Path costs more than reading a small file
+        while count := file.readinto(buffer):
+            for hasher in hashers:
+                hasher.update(buffer[:count])
+            size += count
+            on_bytes(count)
+    return tuple(map(finished, algorithms, hashers)), size
+
+
+class FileToRead(NamedTuple):
+    """A file whose digests are wanted: path below the root, size in bytes as far as known, algorithms."""
+
+    path: str
+    size: int
+    algorithms: tuple[str, ...] = ("sha256",)
+
+
+class FileDigests(NamedTuple):
+    """The bytes read of a file, and its digests as ``"sha256:..."`` in the order of the algorithms asked for.
+
+    ``problem`` says why it could not be read, ``""`` when it could.
+    """
+
+    path: str
+    size: int
+    digests: tuple[str, ...]
+    problem: str = ""
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: nobody wants the digest any more
+    pass
+
+
+def digest_files(
+    root: Path,
+    files: Iterable[FileToRead],
+    *,
+    workers: int | None = None,
+    on_bytes: Callable[[int], object] = lambda _: None,
+) -> Iterator[list[FileDigests]]:
+    """The digests of files, in their order, some hundred files at a time.
+
+    Threads: hashlib lets go of the interpreter's lock for more than 2 KiB. A few batches are ahead of the caller at any
+    time, so memory does not grow with the number of files; a caller that leaves early stops the reading.
+
+    Args:
+        root: the folder below which the paths lie.
+        files: what to read; one that cannot be read says why in its ``problem``.
+        workers: threads; by default one per core.
+        on_bytes: called from several threads with the number of bytes just read.
+    """
+    stopped, own = threading.Event(), threading.local()
+
+    def say(count: int) -> None:
+        on_bytes(count)
+        if stopped.is_set():
+            raise _Stopped
+
+    def read(batch: list[FileToRead]) -> list[FileDigests]:
+        if not hasattr(own, "buffer"):
+            own.buffer = memoryview(bytearray(CHUNK))
+        return [_digests_of(root, file, own.buffer, say) for file in batch]
+
+    count = workers or available_cores()
+    waiting: deque[Future[list[FileDigests]]] = deque()
+    with ThreadPoolExecutor(count, "digest") as pool:
+        try:
+            for batch in _batches(files):
+                waiting.append(pool.submit(read, batch))
+                while len(waiting) > _AHEAD * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # Reached early when the caller was interrupted: nobody goes on through a file of gigabytes.
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _digests_of(root: Path, file: FileToRead, buffer: memoryview, say: Callable[[int], None]) -> FileDigests:
+    try:
+        digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, say)
+    except OSError as error:
+        return FileDigests(file.path, 0, (), error.strerror or str(error))
+    return FileDigests(file.path, size, tuple(map(str, digests)))
+
+
+def _batches(files: Iterable[FileToRead]) -> Iterator[list[FileToRead]]:
+    batch: list[FileToRead] = []
+    size = 0
+    for file in files:
+        if batch and (len(batch) >= _BATCH_FILES or size + file.size > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield batch

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.digests import FileToRead, digest_files
 from cxrprep.events import Advanced, ItemFinished
 from cxrprep.record import Origin
 from cxrprep.verification.finding import Finding, Kind, Level, find
-from cxrprep.verification.hashing import Job, hash_files
 from cxrprep.verification.merge_join import Row, rows
 from cxrprep.verification.published_checksums import known_copies
 from cxrprep.verification.scan import leftover
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec, Quirk
+    from cxrprep.digests import FileDigests
     from cxrprep.events import Sink
     from cxrprep.verification.check_cache import Checks
-    from cxrprep.verification.hashing import Hashed
 
 OnFinding = Callable[[Finding], None]
 OnProven = Callable[[pa.Table, bool], None]
@@ -102,7 +102,7 @@ class FileCheck:
         said = _Progress(self.on_event)
         reading = _Queue()
 
-        def to_read() -> Iterator[Job]:
+        def to_read() -> Iterator[FileToRead]:
             for table in tables:
                 self.counts.here += table.num_rows
                 self.counts.size_here += pc.sum(table["size"]).as_py() or 0
@@ -114,9 +114,9 @@ class FileCheck:
                     unsure = unsure.filter(pa.array([one is not None for one in wanted], pa.bool_()))
                 reading.put(unsure)
                 algorithms = [one for one in wanted if one is not None]
-                yield from map(Job, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
+                yield from map(FileToRead, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
 
-        for batch in hash_files(self.root, to_read(), workers=self.jobs, on_bytes=said.read):
+        for batch in digest_files(self.root, to_read(), workers=self.jobs, on_bytes=said.read):
             self._settle(reading.take(len(batch)), batch, on_finding, on_proven)
             said.items(len(batch))
         said.flush()
@@ -161,7 +161,7 @@ class FileCheck:
     def _settle(
         self,
         table: pa.Table,
-        batch: list[Hashed],
+        batch: list[FileDigests],
         on_finding: OnFinding,
         on_proven: OnProven,
     ) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.digests import FileToRead, digest_files
 from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
 from cxrprep.model import Digest, Shard
 from cxrprep.record import FileEntry, FileState, Origin, Record
 from cxrprep.verification import findings_table
-from cxrprep.verification.hashing import Job, hash_files
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums
 
 IMAGE = "images/00000002_000.png"
@@ -229,7 +229,7 @@ def test_a_damaged_sum_file_says_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "crc32", "crc32c"])
 def test_whatever_the_service_stated_is_checked(tmp_path: Path, algorithm: str) -> None:
     nih(tmp_path)
-    ((hashed,),) = hash_files(tmp_path, [Job(IMAGE, 0, (algorithm,))])
+    ((hashed,),) = digest_files(tmp_path, [FileToRead(IMAGE, 0, (algorithm,))])
     with Record.open(tmp_path) as record:
         record.add(FileEntry(IMAGE, hashed.size, Digest.parse(hashed.digests[0]), Origin.TRANSPORT))
     report = check(tmp_path)

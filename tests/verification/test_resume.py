@@ -20,10 +20,10 @@ _KILLED = textwrap.dedent("""
     import os, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    from cxrprep.verification import hashing
+    from cxrprep import digests
     from cxrprep.verification.check_cache import Checks
     from tests.verification.trees import check
-    hashing._BATCH_FILES = 50
+    digests._BATCH_FILES = 50
     remembered = Checks.add
     def add(self, files):
         remembered(self, files)
