@@ -7,8 +7,10 @@ follow the order of Kaggle's own tool.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import threading
 from collections import ChainMap
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # No credential is longer; a larger file was named by mistake.
 _LIMIT: Final = 65_536
+_NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
+_LINK: Final = re.compile(r"""https?://[^\s"'<>]+""")
 
 # service -> how a person gets access, in one sentence; shown as a hint and by `cxrprep doctor`.
 ADVICE: Final[Mapping[str, str]] = {
@@ -308,26 +312,15 @@ class Credentials:
         return self._home or Path.home()
 
     def _netrc(self, hosts: tuple[str, ...], service: str) -> Login | None:
-        import netrc
-
         named = self._environment.get("NETRC")
         paths = [Path(named)] if named else [self._folder() / ".netrc", self._folder() / "_netrc"]
         path = next((p for p in paths if p.is_file()), None)
         if path is None:
             return None
-        try:
-            table = netrc.netrc(str(path))
-        except netrc.NetrcParseError as error:
-            # The parser quotes the token it stumbled over, which may be the password: say only where it is.
-            raise AccessError(
-                f"{path}, line {error.lineno}: not a netrc file",
-                hint="write one line a host: machine physionet.org login USER password PASSWORD",
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=ADVICE["physionet"]) from None
+        table = _netrc_hosts(path)
         for host in hosts:
-            if host in table.hosts:
-                user, _, password = table.hosts[host]
+            if host in table:
+                user, _, password = table[host]
                 login = Login(user, Secret(password or ""), str(path), hosts)
                 if (service, self._identity(login)) not in self._refused:
                     return login
@@ -360,24 +353,64 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _read(path: Path) -> Secret:
-    try:
-        with path.expanduser().open(encoding="utf-8") as file:
-            text = file.read(_LIMIT + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(
-            f"{path}: cannot be read: {_reason(error)}", hint="name the file that holds the secret"
-        ) from None
-    if len(text) > _LIMIT or not text.strip():
-        state = "is empty" if not text.strip() else "is too long for a secret"
-        raise AccessError(f"{path} {state}", hint="the file should hold the secret, and nothing else")
+    """The secret in a file. Raises ``AccessError`` for a file that cannot be read, is empty, or is no secret."""
+    text = _text_of(path, "name the file that holds the secret")
+    if not text.strip():
+        raise AccessError(f"{path} is empty", hint="the file should hold the secret, and nothing else")
     return Secret(text.strip())
 
 
+def _text_of(path: Path, hint: str) -> str:
+    """The text of a small file, in UTF-8 or as Windows writes it. Raises ``AccessError``.
+
+    Notepad and PowerShell begin a file with a byte order mark, and Windows PowerShell 5 writes UTF-16: a mark that was
+    taken for the first character of a secret would make a good one wrong.
+    """
+    try:
+        with path.expanduser().open("rb") as file:
+            data = file.read(_LIMIT + 1)
+        if len(data) > _LIMIT:
+            raise AccessError(f"{path} is too long for a secret", hint=hint)
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=hint) from None
+
+
+def _netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
+    """Host -> user, account and password of a netrc file. Raises ``AccessError``."""
+    import io
+    import netrc
+
+    text = _text_of(path, ADVICE["physionet"])
+    # ``port``, which curl and wget know, is a word that Python's parser refuses.
+    text = _NETRC_PORT.sub(r"\1", text)
+    table = netrc.netrc.__new__(netrc.netrc)
+    table.hosts, table.macros = {}, {}
+    try:
+        # The constructor opens the file by itself, and would take a byte order mark for part of the first word.
+        table._parse(str(path), io.StringIO(text), False)  # type: ignore[attr-defined]  # noqa: SLF001  # the library's
+    except netrc.NetrcParseError as error:
+        # The parser quotes the token it stumbled over, which may be the password: say only where it is.
+        raise AccessError(
+            f"{path}, line {error.lineno}: not a netrc file",
+            hint="write one line a host: machine physionet.org login USER password PASSWORD",
+        ) from None
+    return table.hosts
+
+
 def _url(secret: Secret, origin: str) -> Token:
-    """A signed URL as a token; quotes from a shell or a mail are taken off. Raises ``AccessError`` for other text."""
+    """A signed URL as a token, out of what people paste. Raises ``AccessError`` for text without one.
+
+    Quotes from a shell or a mail are taken off, ``&amp;`` of a page is ``&``, lines of notes (``#``) are passed over,
+    and of a whole ``azcopy copy "LINK" FOLDER --recursive`` the link counts.
+    """
     from urllib.parse import urlsplit
 
-    text = secret.reveal().strip().strip("\"'<>").strip()
+    text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
+    if text.lower().startswith(("azcopy", "./azcopy", ".\\azcopy")):
+        links = _LINK.findall(text)
+        text = links[0] if len(links) == 1 else ""
+    text = text.strip("\"'<>").strip().replace("&amp;", "&")
     try:
         scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
     except ValueError:

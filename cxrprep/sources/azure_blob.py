@@ -9,10 +9,11 @@ import base64
 import binascii
 import datetime as dt
 import email.utils
+import re
 import urllib.parse
 import xml.etree.ElementTree as ET  # the listing comes over TLS from the account the user named
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# A host that names the account, so that the first component of the path is the container.
+_ACCOUNT: Final = re.compile(r"[a-z0-9-]+\.(?:blob|dfs)\.", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedAccess:
     """A signed URL taken apart. ``base`` is the container's (or the folder's) address with a slash at its end.
 
+    ``folder`` is the part of ``base`` that lies within the container, with a slash at its end, ``""`` for all of it.
     ``blob`` is the one blob that it is for, ``""`` for a container's. ``permissions`` and ``expires`` are ``None``
     where the URL does not state them (a stored policy, or another service's signature). The query stays secret.
     """
@@ -33,6 +39,7 @@ class SharedAccess:
     base: str
     blob: str
     query: Secret
+    folder: str = ""
     permissions: str | None = None
     expires: dt.datetime | None = None
     starts: dt.datetime | None = None
@@ -44,16 +51,19 @@ class SharedAccess:
         parts = urllib.parse.urlsplit(url.reveal())
         said = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
         is_azure = "sig" in said and ("sr" in said or "ss" in said or "si" in said)
-        path = parts.path.strip("/")
+        # azcopy writes all that is in a container as /container/*
+        path = parts.path.strip("/").removesuffix("/*").strip("/")
         folder, _, blob = path.rpartition("/")
         # A container has one component (two on an emulator, whose first names the account).
         if is_azure and (said.get("sr") == "c" or "srt" in said or "sr" not in said) and "." not in blob:
             folder, blob = path, ""
+        inside = folder.split("/")[1 if _ACCOUNT.match(parts.hostname or "") else 2 :] if is_azure else []
         base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, f"/{folder}/" if folder else "/", "", ""))
         return cls(
             base=base,
             blob=urllib.parse.unquote(blob),
             query=Secret(parts.query),
+            folder=urllib.parse.unquote("".join(f"{part}/" for part in inside)),
             permissions=said.get("sp") if is_azure else None,
             expires=_time(said.get("se")) if is_azure else None,
             starts=_time(said.get("st")) if is_azure else None,
@@ -87,22 +97,26 @@ class SharedAccess:
         return f"{address}?{query}" if query else address
 
     def list_url(self, prefix: str, marker: str, most: int = 5000) -> str:
-        """The signed address of one page of the container's listing."""
+        """The signed address of one page of the container's listing; its names begin with ``folder``."""
         asked = {"restype": "container", "comp": "list", "maxresults": str(most)}
-        asked |= {name: value for name, value in (("prefix", prefix), ("marker", marker)) if value}
+        asked |= {name: value for name, value in (("prefix", self.folder + prefix), ("marker", marker)) if value}
         query = urllib.parse.urlencode(asked, quote_via=urllib.parse.quote)
-        return f"{self.base.rstrip('/')}?{query}&{self.query.reveal()}"
+        container = self.base.removesuffix(urllib.parse.quote(self.folder))
+        return f"{container.rstrip('/')}?{query}&{self.query.reveal()}"
 
 
-def read_listing(body: bytes, where: str) -> tuple[list[RemoteFile], str]:
-    """The blobs of one page, and the marker of the next (``""`` at the end). Raises ``SourceUnreachableError``."""
+def read_listing(body: bytes, where: str, folder: str = "") -> tuple[list[RemoteFile], str]:
+    """The blobs of one page, named from ``folder`` on, and the marker of the next (``""`` at the end).
+
+    Raises ``SourceUnreachableError`` for what is no listing.
+    """
     try:
         root = ET.fromstring(body)  # noqa: S314  # see the import
     except ET.ParseError as error:
         raise SourceUnreachableError(
             f"{where} sent a listing that is not XML: {error}", hint="run again; a proxy may have answered instead"
         ) from None
-    return list(_blobs(root)), (root.findtext("NextMarker") or "").strip()
+    return list(_blobs(root, folder)), (root.findtext("NextMarker") or "").strip()
 
 
 def quoted(tag: str | None) -> str | None:
@@ -112,9 +126,9 @@ def quoted(tag: str | None) -> str | None:
     return f'"{tag}"'
 
 
-def _blobs(root: ET.Element) -> Iterator[RemoteFile]:
+def _blobs(root: ET.Element, folder: str) -> Iterator[RemoteFile]:
     for blob in root.iter("Blob"):
-        name = blob.findtext("Name") or ""
+        name = (blob.findtext("Name") or "").removeprefix(folder)
         about = blob.find("Properties")
         # Accounts with a hierarchy list their folders as blobs.
         if not name or about is None or about.findtext("ResourceType") == "directory":

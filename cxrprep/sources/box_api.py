@@ -136,8 +136,9 @@ class BoxApi:
                 from box_sdk_gen.networking import BoxNetworkClient, BoxRetryStrategy
                 from box_sdk_gen.networking.timeout_config import TimeoutConfig
 
-                sdk_errors.trust_named_certificates()
-                self._session = requests.Session()
+                from cxrprep.sources.service_session import prepare_session
+
+                self._session = prepare_session(requests.Session(), self._timeout)
                 milliseconds = int(self._timeout * 1000)
                 network = NetworkSession(
                     network_client=BoxNetworkClient(self._session),

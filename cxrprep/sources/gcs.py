@@ -248,7 +248,9 @@ class GcsSource:
         return None
 
     def _forbidden(self, subject: str, said: str) -> AccessError:
-        account = self._access.account() or ("nobody" if self._access.is_anonymous else "this account")
+        account = self._access.account() or (
+            "a request without a login" if self._access.is_anonymous else "this account"
+        )
         if self._project and ("serviceusage" in said or "billing" in said.lower()):
             return AccessError(
                 f"{subject}: {account} may not bill the project {self._project} (403)",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.lookup import ADVICE
 from cxrprep.errors import AccessError, SourceUnreachableError
-from cxrprep.sources import sdk_errors
 
 if TYPE_CHECKING:
     from cxrprep.credentials.lookup import Credentials
@@ -52,12 +51,16 @@ class GoogleAccess:
     def client(self) -> Any:
         """The library's client with these credentials."""
         from google.auth.credentials import AnonymousCredentials
+        from google.auth.transport.requests import AuthorizedSession
         from google.cloud import storage
 
-        sdk_errors.trust_named_certificates()
+        from cxrprep.sources.service_session import prepare_session
+
         have = self._look() or AnonymousCredentials()  # type: ignore[no-untyped-call]  # the library's
+        with self._lock:
+            session = prepare_session(AuthorizedSession(have, auth_request=self._requester()))  # type: ignore[no-untyped-call]
         # A project is needed for making buckets only.
-        client: Any = storage.Client(project=self._project or "none", credentials=have)
+        client: Any = storage.Client(project=self._project or "none", credentials=have, _http=session)
         # For traces that nobody takes it would describe the bucket in a thread of its own, and let nobody pay for that.
         client._bucket_metadata_cache = None  # noqa: SLF001  # there is no other switch but a variable of the process
         return client
@@ -107,12 +110,15 @@ class GoogleAccess:
         """Whether the library would find credentials, without the seconds that it takes to find none."""
         if self._credentials is None:
             return False
-        if self._credentials.google() is not None or os.environ.get("GCE_METADATA_HOST"):
+        if self._has_file() or os.environ.get("GCE_METADATA_HOST"):
             return True
         try:
             return "Google" in _FIRMWARE.read_text(encoding="ascii", errors="replace")
         except OSError:
             return False
+
+    def _has_file(self) -> bool:
+        return self._credentials is not None and self._credentials.google() is not None
 
     def _default(self) -> Any:
         import google.auth
@@ -122,7 +128,9 @@ class GoogleAccess:
             with warnings.catch_warnings():
                 # Of a person's login it warns that no project pays for requests; that is said here where it matters.
                 warnings.simplefilter("ignore", UserWarning)
-                found, project = google.auth.default(scopes=_SCOPES)
+                # A machine of Google's is asked for its account without proxies, as the library does by itself.
+                request = self._requester() if self._has_file() else None
+                found, project = google.auth.default(scopes=_SCOPES, request=request)
         except google.auth.exceptions.GoogleAuthError:
             where = self._credentials.google() if self._credentials is not None else None
             if where is None:
@@ -134,16 +142,22 @@ class GoogleAccess:
         self._project = project or ""
         return found
 
-    def _refresh(self, have: Any) -> None:
-        import google.auth.exceptions
-        import google.auth.transport.requests
+    def _requester(self) -> Any:
+        """What the library renews tokens with. Hold the lock."""
         import requests
+        from google.auth.transport.requests import Request
+
+        from cxrprep.sources.service_session import prepare_session
 
         if self._session is None:
-            sdk_errors.trust_named_certificates()
-            self._session = requests.Session()
+            self._session = prepare_session(requests.Session())
+        return Request(self._session)
+
+    def _refresh(self, have: Any) -> None:
+        import google.auth.exceptions
+
         try:
-            have.refresh(google.auth.transport.requests.Request(self._session))
+            have.refresh(self._requester())
         except google.auth.exceptions.TransportError:
             raise SourceUnreachableError(
                 "Google's server for logins cannot be reached", hint="check the network; run again"

@@ -221,16 +221,8 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
     import requests
     from kagglesdk.kaggle_env import KaggleEnv
     from kagglesdk.kaggle_http_client import KaggleHttpClient
-    from requests.adapters import HTTPAdapter
 
-    sdk_errors.trust_named_certificates()
-
-    class Adapter(HTTPAdapter):
-        """An adapter with a time-out: the SDK passes none."""
-
-        def send(self, request: Any, *args: Any, **options: Any) -> Any:
-            options["timeout"] = options.get("timeout") or timeout
-            return super().send(request, *args, **options)
+    from cxrprep.sources.service_session import prepare_session
 
     class Session(requests.Session):
         """A session that hands redirects over: what they lead to is fetched by the common client, once."""
@@ -246,10 +238,9 @@ def _http_client(endpoint: str, timeout: float, user_agent: str, have: Login | T
 
         def _init_session(self) -> Any:
             if self._session is None:
-                self._session = Session()
+                # The SDK passes no time-out.
+                self._session = prepare_session(Session(), timeout)
                 self._session.headers.update({"User-Agent": user_agent, "Content-Type": "application/json"})
-                self._session.mount("https://", Adapter(pool_maxsize=64))
-                self._session.mount("http://", Adapter(pool_maxsize=64))
                 self._try_fill_auth()
             return self._session
 

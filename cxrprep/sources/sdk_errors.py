@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
@@ -14,16 +13,6 @@ if TYPE_CHECKING:
 
 # What the SDKs stumble over when an answer has another form than they expect.
 STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)
-
-
-def trust_named_certificates() -> None:
-    """Let requests trust what the rest of the system trusts.
-
-    ``SSL_CERT_FILE`` is what a site with a certificate of its own sets; requests reads ``REQUESTS_CA_BUNDLE`` alone.
-    """
-    named = os.environ.get("SSL_CERT_FILE")
-    if named:
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", named)
 
 
 def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:

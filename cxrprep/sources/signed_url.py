@@ -214,7 +214,7 @@ class SignedUrlSource:
     def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[Sequence[RemoteFile], str]:
         def request(share: SharedAccess) -> tuple[Sequence[RemoteFile], str]:
             _, body = self._client.read(share.list_url(prefix, marker, most), key=f"the listing of {share.address}")
-            return read_listing(body, share.address)
+            return read_listing(body, share.address, share.folder)
 
         return patiently(lambda: self._signed(request))
 

@@ -331,3 +331,74 @@ def test_addresses_lose_their_signatures_and_logins() -> None:
     assert "a.example/x/y.zip?" in masked
     assert masked.endswith("then c?d")
     assert mask_urls("https://physionet.org/files/") == "https://physionet.org/files/"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_that_windows_wrote_are_read_like_any_other(home: Path, encoding: str) -> None:
+    def write(name: str, text: str) -> Path:
+        path = home / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+        return path
+
+    write(".netrc", "machine physionet.org login me password right\n")
+    password = write("password.txt", "of-file\n")
+    link = write("link.txt", "https://example.org/c?sig=x\n")
+    write(".kaggle/access_token", "KGAT_x\n")
+    have = look(home, CHEXPERT_URL_FILE=str(link))
+    login, token, signed = have.physionet(), have.kaggle(), have.signed_url()
+    assert login is not None
+    assert isinstance(token, Token)
+    assert signed is not None
+    assert (login.user, login.password.reveal()) == ("me", "right")
+    assert (token.secret.reveal(), signed.secret.reveal()) == ("KGAT_x", "https://example.org/c?sig=x")
+    named = look(home, PHYSIONET_USERNAME="you", PHYSIONET_PASSWORD_FILE=str(password)).physionet()
+    assert named is not None
+    assert named.password.reveal() == "of-file"
+    (home / ".kaggle" / "access_token").unlink()
+    write(".kaggle/kaggle.json", json.dumps({"username": "u", "key": "k"}))
+    key = look(home).kaggle()
+    assert isinstance(key, Login)
+    assert (key.user, key.password.reveal()) == ("u", "k")
+
+
+def test_netrc_may_name_ports_macros_and_comments(home: Path) -> None:
+    (home / ".netrc").write_text(
+        "# mine\nmachine other.org port 8443 login o password p\nmacdef init\ncd /pub\n\n"
+        'machine physionet.org login "me" password "right word" port 443\n'
+    )
+    login = look(home).physionet()
+    assert login is not None
+    assert (login.user, login.password.reveal()) == ("me", "right word")
+    other = look(home).host("other.org")
+    assert other is not None
+    assert other.password.reveal() == "p"
+
+
+_SIGNED = "https://acc.blob.core.windows.net/c?sv=1&se=2&sr=c&sp=rl&sig=x%3D"
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        f'azcopy copy "{_SIGNED}" "/data/chexpert" --recursive',
+        f"./azcopy cp '{_SIGNED}' . --recursive=true",
+        f"azcopy.exe copy {_SIGNED} C:\\data --recursive",
+        _SIGNED.replace("&", "&amp;"),
+        f"# the link of July\n{_SIGNED}\n",
+        f"<{_SIGNED}>",
+    ],
+)
+def test_the_link_is_found_in_what_people_paste(home: Path, pasted: str) -> None:
+    token = look(home, CHEXPERT_URL=pasted).signed_url()
+    assert token is not None
+    assert token.secret.reveal() == _SIGNED
+
+
+@pytest.mark.parametrize(
+    "pasted", ["azcopy login", f"azcopy copy {_SIGNED} {_SIGNED}2", _SIGNED[:60] + "\n" + _SIGNED[60:], "# a note"]
+)
+def test_what_holds_no_single_link_is_refused_unshown(home: Path, pasted: str) -> None:
+    with pytest.raises(AccessError, match="does not hold a URL") as caught:
+        look(home, CHEXPERT_URL=pasted).signed_url()
+    assert "sig=" not in f"{caught.value} {caught.value.hint}"

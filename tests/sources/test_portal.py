@@ -91,6 +91,34 @@ def test_without_the_right_to_list_the_catalogs_files_are_asked_for(
         [*source.list()]
 
 
+@pytest.mark.parametrize("end", ["/*", "/", "/*/"])
+def test_a_container_as_azcopy_writes_it(azure: Azurite, container: str, tmp_path: Path, end: str) -> None:
+    signed = azure.sas(container).replace("?", f"{end}?", 1)
+    with closing(source_of(signed, tmp_path)) as source:
+        files = {file.key: file for file in source.list()}
+        assert set(files) == set(BLOBS)
+        assert content(source.open(files["README.md"])) == BLOBS["README.md"]
+
+
+@pytest.mark.parametrize("end", ["", "/", "/*"])
+def test_a_folder_of_a_container_is_a_mirror_of_what_is_below_it(azure: Azurite, tmp_path: Path, end: str) -> None:
+    name = f"c{secrets.token_hex(6)}"
+    azure.put(name, {"other.csv": b"x", "my set/a.csv": b"a", "my set/sub/b.csv": b"bb"})
+    signed = azure.sas(name).replace("?", f"/my%20set{end}?", 1)
+    with closing(source_of(signed, tmp_path)) as source:
+        files = {file.key: file for file in source.list()}
+        assert {key: file.size for key, file in files.items()} == {"a.csv": 1, "sub/b.csv": 2}
+        assert content(source.open(files["sub/b.csv"])) == b"bb"
+        assert [file.key for file in source.list("sub/")] == ["sub/b.csv"]
+
+
+def test_a_real_account_names_itself_in_the_host() -> None:
+    share = SharedAccess.parse(Secret("https://acc.blob.core.windows.net/set/a%20b/*?sr=c&sp=rl&sig=x"))
+    assert (share.base, share.folder) == ("https://acc.blob.core.windows.net/set/a%20b/", "a b/")
+    assert share.list_url("p", "").startswith("https://acc.blob.core.windows.net/set?restype=container")
+    assert "prefix=a%20b%2Fp" in share.list_url("p", "")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
