@@ -151,6 +151,13 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
     )
 
 
+def _source(text: str) -> str | None:
+    # A folder may be named by a variable; an address may hold a dollar of its own.
+    from cxrprep.config.settings import expand
+
+    return str(expand(text)) if "$" in text and "://" not in text else _given(text)
+
+
 def download_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``plan``, ``download`` and ``read_plan``. Raises ``UsageError`` without a dataset."""
     from cxrprep.selection.id_lists import chosen
@@ -160,7 +167,7 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     return {
         **folder_arguments(invocation),
-        "source": _given(job.download.source),
+        "source": _source(job.download.source),
         "selection": chosen(job.selection),
         "tables": invocation.path(job.tables),
         "options": fetch_options(invocation),

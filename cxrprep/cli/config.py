@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import SETTINGS, verb
+from cxrprep.cli.options import setting
 from cxrprep.config.job import KEYS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from cxrprep.cli.context import Invocation
     from cxrprep.config.job import Key
 
@@ -48,6 +51,8 @@ def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
     if out.form == "json":
         out.document(results)
     for result in results:
+        for warning in result["warnings"]:
+            out.note(warning, level="warning")
         if result["error"]:
             hint = f"\n  {result['hint']}" if result["hint"] else ""
             out.note(f"{result['error']}{hint}", level="problem")
@@ -80,35 +85,93 @@ def show(invocation: Invocation, changed: bool) -> None:
     "init",
     asks=True,
     examples=(
-        ("cxrprep config init nih.toml --dataset nih-chestxray14", "a job file to fill in"),
+        ("cxrprep config init nih.toml", "asks for what a job needs: dataset, folder, mirror, recipe"),
+        ("cxrprep config init nih.toml --dataset nih-chestxray14 --root /data/nih", "the same without questions"),
         ("cxrprep config init", "./cxrprep.toml, read by every command that is started beside it"),
     ),
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @options.dataset
+@setting("root", "--root", metavar="DIR", shell_complete=options.complete_folder)
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
+@setting("convert.recipe", "--recipe", metavar="RECIPE", shell_complete=options.complete_recipe)
 @click.option("--force", is_flag=True, help="write over a file that is there")
 def init(invocation: Invocation, file: Path | None, force: bool) -> None:
-    """Write a job file with every key at its default, each with what it means."""
-    from cxrprep.datasets.catalog import find_dataset
+    """Write a job file; at a terminal, ask what it needs.
+
+    FILE holds every key and what it means, and is ready to run: what was not asked for is a comment at its default.
+    """
     from cxrprep.errors import UsageError
 
     path = file or Path("cxrprep.toml")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", hint="name another file, or --force")
-    dataset = find_dataset(invocation.job.dataset).name if invocation.job.dataset else ""
-    path.write_text(template(dataset), encoding="utf-8")
+    chosen = {name: value for name, (value, _) in invocation.flags.items() if name in _ASKED}
+    if invocation.has_person:
+        chosen |= _ask_for(chosen)
+    elif file is not None and "dataset" not in chosen:
+        raise UsageError(
+            "which dataset is the job about?", hint=f"cxrprep config init {shlex.quote(str(file))} --dataset chexpert"
+        )
+    path.write_text(template(_resolved(chosen)), encoding="utf-8")
     word = shlex.quote(str(path))
-    invocation.out.text(
-        f"Wrote {path}. Fill it in, then: cxrprep config check {word} && cxrprep run {word}", {"file": str(path)}
+    following = (
+        f"Next: cxrprep config check {word} && cxrprep run {word} --dry-run"
+        if chosen.get("dataset")
+        else "Every command that is started beside it reads it; `cxrprep run` needs a dataset in it too."
     )
+    invocation.out.text(f"Wrote {path}. {following}", {"file": str(path)})
+
+
+# The keys that `config init` asks for, or takes as options.
+_ASKED: Final = ("dataset", "root", "download.source", "convert.recipe")
+
+
+def _resolved(chosen: Mapping[str, str]) -> dict[str, str]:
+    """The answers as the file holds them: the dataset by its own name. Raises ``UsageError`` for unknown names."""
+    from cxrprep.cli.job_check import check_recipe
+    from cxrprep.datasets.catalog import find_dataset
+
+    values = {name: value for name, value in chosen.items() if value}
+    if "dataset" in values:
+        spec = find_dataset(values["dataset"])
+        values = {"root": spec.name, **values, "dataset": spec.name}
+    if "convert.recipe" in values:
+        check_recipe(values["convert.recipe"])
+    return values
+
+
+def _ask_for(given: Mapping[str, str]) -> dict[str, str]:
+    """What a person at the terminal answers; what was given as an option is not asked again."""
+    from cxrprep.datasets.catalog import catalog, find_dataset
+
+    def ask(question: str, default: str, known: Iterable[str] = ()) -> str:
+        kind = click.Choice(list(known)) if known else str
+        answer: str = click.prompt(question, default=default, type=kind, err=True)
+        return answer
+
+    answers = dict(given)
+    if "dataset" not in answers:
+        answers["dataset"] = ask("Dataset", next(iter(catalog())), catalog())
+    spec = find_dataset(answers["dataset"])
+    if "root" not in answers:
+        answers["root"] = ask("Folder for it", spec.name)
+    if "download.source" not in answers:
+        answers["download.source"] = ask("Fetch it from (a mirror, an address or a folder)", spec.default_mirror)
+    if "convert.recipe" not in answers:
+        none = "none"
+        recipe = ask("Recipe for training images", "square-224", [*options.recipe_names(), none])
+        answers["convert.recipe"] = "" if recipe == none else recipe
+    return answers
 
 
 for _part in (check, show, init):
     command.add_command(_part)
 
 
-def template(dataset: str = "") -> str:
-    """A job file with every key: those that are off at their default are comments."""
+def template(chosen: Mapping[str, str] | None = None) -> str:
+    """A job file with every key: those of ``chosen`` are set, the others are comments at their defaults."""
+    chosen = chosen or {}
     lines = ["# A job of cxrprep. Check it with `cxrprep config check FILE`, run it with `cxrprep run FILE`.", ""]
     section = ""
     for key in KEYS.values():
@@ -117,9 +180,8 @@ def template(dataset: str = "") -> str:
             section = owner
             lines += ["", f"[{owner}]"]
         lines.append(f"# {_sentence(key)}")
-        value = dataset or key.default if key.name == "dataset" else key.default
-        comment = "" if key.name == "dataset" and dataset else "# "
-        lines.append(f"{comment}{name} = {toml_value('' if value is None else value)}")
+        value = chosen.get(key.name, "" if key.default is None else key.default)
+        lines.append(f"{'' if key.name in chosen else '# '}{name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 

@@ -154,8 +154,12 @@ class Invocation:
             values["chexpert"] = _from_stdin()
         elif named:
             files["chexpert"] = self.path(named) or Path(named)
-        person = self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-        return Credentials(files=files, values=values, prompt=_ask if asks and person else None)
+        return Credentials(files=files, values=values, prompt=_ask if asks and self.has_person else None)
+
+    @property
+    def has_person(self) -> bool:
+        """Whether somebody sits at the terminal and can be asked."""
+        return self.out.form == "human" and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _from_stdin() -> Secret:

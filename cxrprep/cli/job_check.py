@@ -2,69 +2,152 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from cxrprep.config.job import Job
+    from cxrprep.config.settings import Settings
+
+    # A dotted name, what is wrong with it, and what to do about it.
+    Problem = tuple[str, str, str]
+
+# step -> the steps whose result it needs: where both are in a job, they come before it.
+_NEEDS: Final = {
+    "verify": ("download",),
+    "extract-labels": ("download",),
+    "convert": ("download", "extract-labels"),
+    "manifest": ("download",),
+    "report": ("download", "extract-labels", "manifest"),
+}
+# Files of settings for every command, which need not be a whole job.
+_NO_JOBS: Final = ("cxrprep.toml", "config.toml")
 
 
 def check_job(file: Path) -> dict[str, Any]:
-    """What is wrong with a job file: ``error`` and ``hint`` (empty when nothing is), and a ``summary`` of the job."""
-    from cxrprep.config.settings import load_settings
+    """What is wrong with a job file, asking no server and looking at no variable but those that it names.
 
+    Returns ``error`` and ``hint`` (empty when nothing is wrong), ``mistakes`` (each with its line), ``warnings`` (what
+    this machine lacks, and another may have) and a ``summary`` of the job.
+    """
+    from cxrprep.config.settings import path_values, read_job, unset_variables
+    from cxrprep.config.toml import MistakesError
+
+    found: dict[str, Any] = {"error": "", "hint": "", "summary": "", "mistakes": [], "warnings": []}
     try:
-        # Only the file: what the user's own environment adds is not the file's fault.
-        job = load_settings(config=file, environment={"XDG_CONFIG_HOME": str(file) + "/none"}, folder=file / "none").job
-        check_names(job, str(file))
+        settings, text = read_job(file)
+        for name, message, hint in name_problems(settings, whole=file.name not in _NO_JOBS):
+            text.mistake(name, message, hint)
+        text.raise_mistakes()
+    except MistakesError as error:
+        mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
+        return {**found, "error": error.message, "hint": error.hint, "mistakes": mistakes}
     except CxrprepError as error:
-        return {"error": error.message, "hint": error.hint, "summary": ""}
-    return {"error": "", "hint": "", "summary": summary(job)}
+        return {**found, "error": error.message, "hint": error.hint}
+    warnings = [
+        f"{settings.origins[name]}: the variable {variable} is not set here; `cxrprep run` needs it"
+        for name, value in path_values(settings)
+        for variable in unset_variables(value)
+    ]
+    return {**found, "summary": summary(settings.job), "warnings": warnings}
 
 
-def check_names(job: Job, where: str) -> None:
-    """Raise ``UsageError`` when the job names a dataset, release, mirror, recipe or policy that does not exist."""
+def check_names(settings: Settings, file: Path) -> None:
+    """Raise when the job cannot be run as it stands, before anything is done: ``MistakesError`` with all reasons.
+
+    Names that nothing has, steps in an order that cannot work, paths with variables that are not set.
+    """
+    from cxrprep.config.settings import expand, path_values
+    from cxrprep.config.toml import Mistake, MistakesError
+
+    mistakes = []
+    for name, message, hint in name_problems(settings, whole=True):
+        origin = settings.origins.get(name, "")
+        here, _, line = origin.rpartition(", line ")
+        if here == str(file):
+            mistakes.append(Mistake(int(line), message, hint))
+        else:
+            about = f"{origin}: " if origin not in ("", "default") else ""
+            mistakes.append(Mistake(0, about + message, hint))
+    if mistakes:
+        raise MistakesError(str(file), mistakes)
+    for name, value in path_values(settings):
+        try:
+            expand(value)
+        except UsageError as error:
+            raise UsageError(f"{settings.origins[name]}: {name} = {error.message}", hint=error.hint) from None
+
+
+def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
+    """Names in a job that nothing has, and parts that do not go together. ``whole``: it is to be run as it is."""
     from cxrprep.labels.nlp.aggregate import policy_named
 
-    try:
-        if job.dataset:
-            _check_dataset(job)
-        if job.convert.recipe:
-            check_recipe(job.convert.recipe)
-        if job.download.then:
-            check_recipe(job.download.then)
-        policy_named(job.labels.policy)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+    job = settings.job
+    if job.dataset:
+        yield from _dataset_problems(job)
+    elif whole and "download" in job.steps:
+        yield "dataset", "no dataset is named", 'for example: dataset = "chexpert"; cxrprep datasets lists them'
+    for name, recipe in (("convert.recipe", job.convert.recipe), ("download.then", job.download.then)):
+        if recipe and "$" not in recipe:
+            yield from _raised(name, check_recipe, recipe)
+    yield from _raised("labels.policy", policy_named, job.labels.policy)
+    yield from _step_problems(settings)
     if job.download.discard_raw and not job.download.then:
-        raise UsageError(f"{where}: discard_raw without then", hint='name the recipe: then = "shortest-512"')
-    if job.download.discard_raw and job.convert.recipe not in ("", job.download.then):
-        raise UsageError(
-            f"{where}: discard_raw drops what convert needs: {job.download.then} is kept, {job.convert.recipe} is to "
-            "be made",
-            hint="name one recipe for both, or leave discard_raw out",
+        yield "download.discard_raw", "discard_raw without then", 'name the recipe: then = "shortest-512"'
+    elif job.download.discard_raw and job.convert.recipe not in ("", job.download.then):
+        yield (
+            "download.discard_raw",
+            f"discard_raw drops what convert needs: {job.download.then} is kept, {job.convert.recipe} is to be made",
+            "name one recipe for both, or leave discard_raw out",
         )
     if job.engine.name == "dask" and not job.engine.scheduler:
-        raise UsageError(f"{where}: the dask engine needs a scheduler", hint='scheduler = "tcp://host:8786"')
+        yield "engine.name", "the dask engine needs a scheduler", 'scheduler = "tcp://host:8786"'
 
 
-def _check_dataset(job: Job) -> None:
+def _raised(name: str, check: Any, value: str) -> Iterator[Problem]:
+    try:
+        check(value)
+    except UsageError as error:
+        yield name, error.message, error.hint
+
+
+def _dataset_problems(job: Job) -> Iterator[Problem]:
     from cxrprep.datasets.catalog import find_dataset
 
-    spec = find_dataset(job.dataset)
+    try:
+        spec = find_dataset(job.dataset)
+    except UsageError as error:
+        yield "dataset", error.message, error.hint
+        return
     if job.release and job.release not in spec.releases:
-        raise UsageError(
-            f"{spec.name} has no release {job.release!r}", hint=f"its releases: {', '.join(spec.releases)}"
-        )
+        hint = f"{did_you_mean(job.release, spec.releases)}its releases: {', '.join(spec.releases)}"
+        yield "release", f"{spec.name} has no release {job.release!r}", hint
     source = job.download.source
     names = [mirror.name for mirror in spec.mirror]
     # A folder or an address is taken on trust: the host that runs the job may have it.
-    if source and source not in names and not any(mark in source for mark in ("/", "\\", ":", "$", "~", ".")):
-        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}; or an address or a folder"
-        raise UsageError(f"{source!r} is no mirror of {spec.name}", hint=hint)
+    named = any(mark in source for mark in ("/", "\\", ":", "$", "~", ".")) or Path(source).is_dir()
+    if source and source not in names and not named:
+        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}; or an address, or a folder: ./{source}"
+        yield "download.source", f"{source!r} is no mirror of {spec.name}", hint
+
+
+def _step_problems(settings: Settings) -> Iterator[Problem]:
+    steps = settings.job.steps
+    for index, step in enumerate(steps):
+        late = [other for other in _NEEDS.get(step, ()) if other in steps[index + 1 :]]
+        if late:
+            yield "steps", f"{step} comes before {late[0]}, whose result it needs", f"write {late[0]} before {step}"
+        if step in steps[:index]:
+            yield "steps", f"{step} stands twice in steps", "name each step once"
+    named = settings.origins["steps"] != "default"
+    if named and "convert" in steps and not (settings.job.convert.recipe or settings.job.download.then):
+        yield "steps", "convert has no recipe", '[convert] with recipe = "square-224", or leave the step out'
+    if not steps:
+        yield "steps", "there is no step to do", "leave steps out to do all of them"
 
 
 def check_recipe(name: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
+from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
 )
 @options.folder
 @options.release
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/report.html")
-@click.option("--images", type=click.IntRange(0, 500), default=24, metavar="N", help="images on the contact sheet [24]")
-def command(invocation: Invocation, out: Path | None, images: int) -> int:
+@setting("report.out", "--out", metavar="FILE", shell_complete=options.complete_file)
+@setting("report.images", "--images", type=click.IntRange(0, 500))
+def command(invocation: Invocation) -> int:
     """Write one self-contained HTML page: counts against the published facts, labels, co-occurrence, ages, splits.
 
     It holds no report text, and no identifier beyond the dataset's own; it needs no network and no JavaScript.
     """
+    with invocation.events() as sink:
+        result = perform(invocation, sink)
+    return invocation.out.result(f"Report of {invocation.root}", result, command="report")
+
+
+def perform(invocation: Invocation, sink: Sink) -> Any:
+    """The verb itself, with the settings of this call."""
     from cxrprep.api.report import report
     from cxrprep.cli.arguments import folder_arguments
 
-    with invocation.events() as sink:
-        result = report(**folder_arguments(invocation), out=out, thumbnails=images, on_event=sink)
-    return invocation.out.result(f"Report of {invocation.root}", result, command="report")
+    about = invocation.job.report
+    return report(
+        **folder_arguments(invocation), out=invocation.path(about.out), thumbnails=about.images, on_event=sink
+    )

@@ -27,6 +27,7 @@ _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
     "extract-labels": ("rows", "images", "patients"),
     "convert": ("images", "converted", "done before", "failed"),
     "manifest": ("images", "studies", "patients"),
+    "report": ("written",),
 }
 
 # After these the next step still makes sense: what failed is missing, and nothing that is here is wrong.
@@ -121,7 +122,7 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
 
     invocation.config = file
     job = invocation.job
-    check_names(job, str(file))
+    check_names(invocation.settings, file)
     steps = steps_of(job)
     with invocation.events() as sink:
         if dry_run:
@@ -153,7 +154,7 @@ def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobRe
 
 def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink], Any]]:
     """What does each step; a part of a step is named after it: ``extract-labels: reports``."""
-    from cxrprep.cli import convert, download, extract_labels, manifest, verify
+    from cxrprep.cli import convert, download, extract_labels, manifest, report, verify
 
     performers: dict[str, Callable[[Invocation, Sink], Any]] = {
         "download": download.perform,
@@ -161,6 +162,7 @@ def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink]
         "extract-labels": extract_labels.perform,
         "convert": convert.perform,
         "manifest": manifest.perform,
+        "report": report.perform,
     }
     if invocation.job.labels.reports:
         performers["extract-labels: reports"] = extract_labels.perform_reports

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 STEPS: Final = ("download", "verify", "extract-labels", "convert", "manifest")
+# Those that a job may name beside them.
+ALL_STEPS: Final = (*STEPS, "report")
 UNCERTAIN: Final = ("keep", "ones", "zeros", "ignore")
 BLANK: Final = ("null", "zeros")
 TO: Final = ("files", "webdataset", "parquet")
@@ -199,6 +201,14 @@ class ConvertSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """The HTML page about a folder."""
+
+    out: str = _set("", "where the page goes; default: ROOT/manifests/report.html", form="path")
+    images: int = _set(24, "images on the contact sheet; 0: none", low=0)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Where work runs."""
 
@@ -228,7 +238,7 @@ class Job:
     release: str = _set("", "which release, where there are several; default: what the mirror has, else the newest")
     state: str = _set("", "keep the record, cache and manifests here, beside a ROOT that is read-only", form="path")
     tables: str = _set("", "folder with label tables that ROOT lacks (MIMIC-CXR's stand in MIMIC-CXR-JPG)", form="path")
-    steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=STEPS)
+    steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=ALL_STEPS)
     shard: str = _set("", "work on part I of N, such as 3/16; counts from 1", form="shard")
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
@@ -236,6 +246,7 @@ class Job:
     labels: LabelSettings = field(default_factory=LabelSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
@@ -247,6 +258,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelSettings,
     "split": SplitSettings,
     "convert": ConvertSettings,
+    "report": ReportSettings,
     "engine": EngineSettings,
     "output": OutputSettings,
 }

@@ -5,19 +5,18 @@ The schema is ``cxrprep.config.job``. An unknown key is an error that names file
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
+from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 LOCAL_FILE: Final = "cxrprep.toml"
 
@@ -33,8 +32,9 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
 }
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
-_TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
-_ASSIGNMENT: Final = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+# Beside the keys that are paths, these may name one.
+_MAY_BE_PATHS: Final = ("download.source", "download.then", "convert.recipe", "selection.patients", "selection.studies")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +99,57 @@ def load_settings(
     from_environment, notes = _environment(variables)
     given |= from_environment
     for name, (value, option) in (flags or {}).items():
-        given[name] = _Given(_checked(KEYS[name], value, option, UsageError), option)
+        given[name] = _Given(_right(KEYS[name], value, option), option)
     origins = {name: given[name].origin if name in given else "default" for name in KEYS}
     return Settings(_job(given), origins, tuple(files), notes)
 
 
 def parse_job(text: str, where: str) -> Settings:
     """The settings that one TOML text gives, everything else at its default. Raises ``ConfigError``."""
-    given = _parse(text, where)
+    file = TomlText(text, where)
+    given = _checked_keys(file)
+    file.raise_mistakes()
+    return _only(given)
+
+
+def read_job(path: Path) -> tuple[Settings, TomlText]:
+    """The settings that one job file gives, and the file with the mistakes that were found in it so far.
+
+    A key with a mistake is at its default. Raises ``ConfigError`` for a file that cannot be read, or is no TOML.
+    """
+    file = _open(path)
+    return _only(_checked_keys(file)), file
+
+
+def _only(given: Mapping[str, _Given]) -> Settings:
     origins = {name: given[name].origin if name in given else "default" for name in KEYS}
     return Settings(_job(given), origins)
 
 
 def expand(text: str) -> Path:
-    """A path as the user meant it: ``~`` and ``$VARIABLE`` are replaced."""
+    """A path as the user meant it: ``~`` and ``$VARIABLE`` are replaced.
+
+    Raises ``UsageError`` for a variable that is not set: a folder with a dollar in its name is nobody's wish.
+    """
+    unset = unset_variables(text)
+    if unset and not Path(text).exists():
+        raise UsageError(
+            f"{text}: the variable {unset[0]} is not set", hint=f"export {unset[0]}=..., or write the path without it"
+        )
     return Path(os.path.expandvars(text)).expanduser()
+
+
+def unset_variables(text: str) -> list[str]:
+    """The variables of ``text`` that are not set, or empty."""
+    names = [found[1] or found[2] for found in _VARIABLE.finditer(text)]
+    return [name for name in names if not os.environ.get(name)]
+
+
+def path_values(settings: Settings) -> list[tuple[str, str]]:
+    """The dotted names that hold paths, with each value that was given to them."""
+    names = [*(name for name, key in KEYS.items() if key.form == "path"), *_MAY_BE_PATHS]
+    values = [(name, settings.value(name)) for name in names]
+    return [(n, text) for n, value in values for text in ([value] if isinstance(value, str) else value) if text]
 
 
 def _job(given: Mapping[str, _Given]) -> Job:
@@ -126,6 +162,13 @@ def _job(given: Mapping[str, _Given]) -> Job:
 
 
 def _read(path: Path) -> dict[str, _Given]:
+    file = _open(path)
+    given = _checked_keys(file)
+    file.raise_mistakes()
+    return given
+
+
+def _open(path: Path) -> TomlText:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -133,76 +176,46 @@ def _read(path: Path) -> dict[str, _Given]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read {path}: {reason}", hint="name a TOML file") from error
-    return _parse(text, str(path))
+    return TomlText(text, str(path))
 
 
-def _parse(text: str, where: str) -> dict[str, _Given]:
-    import tomllib
-
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        place = f", line {found[1]}" if found else ""
-        reason = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise ConfigError(f"{where}{place}: {reason}", hint='text needs quotes: source = "box"') from error
-    lines = _lines(text)
+def _checked_keys(file: TomlText) -> dict[str, _Given]:
+    """The keys of a file that are right; what is wrong with the others becomes mistakes of the file."""
     given: dict[str, _Given] = {}
-    for name, value in _flat(data, where, lines):
+    for name, value in _flat(file):
         key = KEYS.get(name)
         if key is None:
-            raise _unknown(name, f"{where}, line {lines.get(name, 1)}")
-        origin = f"{where}, line {lines.get(name, 1)}"
-        given[name] = _Given(_checked(key, value, f"{origin}: {name}", ConfigError), origin)
+            file.mistake(name, f"unknown key {name!r}", _nearest_key(name))
+            continue
+        right, problem = _checked(key, value)
+        if problem is not None:
+            file.mistake(name, f"{name}: {problem[0]}", problem[1])
+        else:
+            given[name] = _Given(right, file.at(name))
     return given
 
 
-def _flat(data: Mapping[str, Any], where: str, lines: Mapping[str, int]) -> Iterable[tuple[str, Any]]:
-    for name, value in data.items():
+def _flat(file: TomlText) -> Iterable[tuple[str, Any]]:
+    for name, value in file.data.items():
         if name not in SECTIONS:
-            if isinstance(value, dict) and name not in KEYS:
-                raise _unknown(name, f"{where}, line {lines.get(name, 1)}")
             yield name, value
         elif isinstance(value, dict):
             yield from ((f"{name}.{key}", item) for key, item in value.items())
         else:
-            raise ConfigError(
-                f"{where}, line {lines.get(name, 1)}: {name} is a section, found {value!r}",
-                hint=f"write [{name}] on a line of its own, its keys below",
-            )
+            hint = f"write [{name}] on a line of its own, its keys below"
+            file.mistake(name, f"{name} is a section, found {value!r}", hint)
 
 
-def _unknown(name: str, place: str) -> ConfigError:
+def _nearest_key(name: str) -> str:
     section, _, key = name.rpartition(".")
     siblings = [n.rpartition(".")[2] for n in KEYS if n.rpartition(".")[0] == section]
     if not section:
         siblings += list(SECTIONS)
-    suggestion = did_you_mean(key, siblings)
-    if not suggestion:
-        # The right word in the wrong section is the usual mistake.
-        homes = [n for n in KEYS if n.rpartition(".")[2] == key]
-        suggestion = f"did you mean {homes[0]}? " if homes else ""
-    return ConfigError(f"{place}: unknown key {name!r}", hint=f"{suggestion}known here: {', '.join(siblings)}")
-
-
-def _lines(text: str) -> dict[str, int]:
-    # tomllib keeps no positions. Keys within multi-line strings may be found too; that misleads by a line at worst.
-    found: dict[str, int] = {}
-    section = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        header = _TABLE.match(line)
-        assignment = _ASSIGNMENT.match(line)
-        if header:
-            section = re.sub(r"[\s\"']", "", header[1])
-            found.setdefault(section, number)
-            found.setdefault(".".join(section.split(".")[:2]), number)
-        elif assignment:
-            name = re.sub(r"\s*\.\s*", ".", assignment[1]).strip("\"'")
-            full = f"{section}.{name}" if section else name
-            found.setdefault(full, number)
-            found.setdefault(".".join(full.split(".")[:2]), number)
-            found.setdefault(full.split(".")[0], number)
-    return found
+    # The right word in the wrong section is a usual mistake.
+    homes = [n for n in KEYS if n.rpartition(".")[2] == key]
+    if homes and not did_you_mean(key, siblings):
+        return f"did you mean {homes[0]}? known here: {', '.join(siblings)}"
+    return unknown_key(key, siblings)
 
 
 def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple[str, ...]]:
@@ -214,9 +227,7 @@ def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple
         if key is None:
             notes.append(f"{variable} sets nothing. {did_you_mean(variable, known)}".strip())
             continue
-        given[key.name] = _Given(
-            _checked(key, _from_text(key, variables[variable], variable), variable, UsageError), variable
-        )
+        given[key.name] = _Given(_right(key, _from_text(key, variables[variable], variable), variable), variable)
     return given, tuple(notes)
 
 
@@ -237,47 +248,37 @@ def _from_text(key: Key, text: str, variable: str) -> Any:
     return text
 
 
-def _checked(key: Key, value: Any, where: str, error: type[UsageError]) -> Any:
-    """``value`` in the type of ``key``; ``error`` with ``where`` when it is none, or not one that is allowed."""
-    kind = key.kind.partition(" ")[0]
-    if kind.startswith("tuple"):
-        words = [value] if isinstance(value, str) else value
-        if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
-            raise error(f"{where}: expected a list of text, found {value!r}", hint=key.help)
-        value = tuple(words)
-    elif kind.startswith("dict"):
-        if not isinstance(value, Mapping) or not all(isinstance(w, str) for w in value.values()):
-            raise error(f"{where}: expected a table of text, found {value!r}", hint=key.help)
-        value = dict(value)
-    elif kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    elif value is not None or "None" not in key.kind:
-        wanted = {"str": str, "int": int, "float": float, "bool": bool}[kind]
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            raise error(f"{where}: expected {_KINDS[kind]}, found {value!r}", hint=key.help)
-    words = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else [value]
-    for word in words:
-        _check_word(key, word, where, error)
+def _right(key: Key, value: Any, where: str) -> Any:
+    value, problem = _checked(key, value)
+    if problem is not None:
+        raise UsageError(f"{where}: {problem[0]}", hint=problem[1])
     return value
 
 
-def _check_word(key: Key, word: Any, where: str, error: type[UsageError]) -> None:
-    if key.choices and word not in key.choices:
-        known = ", ".join(choice for choice in key.choices if choice)
-        raise error(f"{where}: unknown value {word!r}", hint=f"{did_you_mean(str(word), key.choices)}known: {known}")
-    if key.low is not None and word is not None and word < key.low:
-        raise error(f"{where}: {word} is too small", hint=f"the smallest is {key.low:g}")
+def _checked(key: Key, value: Any) -> tuple[Any, tuple[str, str] | None]:
+    """``value`` in the type of ``key``, and what is wrong with it, if anything, with a hint."""
+    wrong = type_problem(value, key.kind)
+    if wrong:
+        return value, (wrong, key.help)
+    words = [value]
+    if key.kind.startswith("tuple"):
+        value = (value,) if isinstance(value, str) else tuple(value)
+        words = list(value)
+    elif key.kind.startswith("dict"):
+        value = dict(value)
+        words = list(value.values())
+    elif key.kind.startswith("float") and value is not None:
+        value = float(value)
+    problems = (_word_problem(key, word) for word in words)
+    return value, next((problem for problem in problems if problem is not None), None)
+
+
+def _word_problem(key: Key, word: Any) -> tuple[str, str] | None:
+    found = value_problem(word, choices=key.choices, low=key.low)
     parse = FORMS.get(key.form)
-    if parse is not None and word:
+    if found is None and parse is not None and word:
         try:
             parse(word)
         except ValueError as problem:
-            raise error(f"{where}: {problem}", hint=key.help) from None
-
-
-_KINDS: Final = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-def to_plain(job: Job) -> dict[str, Any]:
-    """The job as plain values, ready for JSON."""
-    return dataclasses.asdict(job)
+            return str(problem), key.help
+    return found

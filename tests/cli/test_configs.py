@@ -101,7 +101,7 @@ def test_a_ready_file_explains_itself(file: Path) -> None:
 
 
 def test_the_template_holds_every_key_and_reads_back_as_the_defaults() -> None:
-    text = template("chexpert")
+    text = template({"dataset": "chexpert"})
     for key in KEYS.values():
         assert f"{key.name.rpartition('.')[2]} = " in text, key.name
     assert parse_job(text, "template").job.dataset == "chexpert"
@@ -145,3 +145,100 @@ def test_show_says_who_set_each_value(
         "labels.uncertain": ("ones", "CXRPREP_LABELS_UNCERTAIN"),
         "output.format": ("json", "--json"),
     }
+
+
+def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'dataset = "nih"\nsteps = ["convert", "download"]\n[download]\nsorce = "x"\nconnections = "eight"\n'
+        '[convert]\nrecipe = "sqare-224"\n[labels]\nuncertain = "one"\n[selection]\nsplit = "tst"\n'
+    )
+    assert run(["config", "check", "--json", str(file)]) == 2
+    [found] = json.loads(capsys.readouterr().out)
+    assert [m["line"] for m in found["mistakes"]] == [2, 4, 5, 7, 9, 11]
+    said = " ".join(m["message"] + m["hint"] for m in found["mistakes"])
+    for word in ("download before convert", "source", "a whole number", "square-224", "ones", "test"):
+        assert word in said
+    assert run(["run", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert all(f"line {line}" in err for line in (4, 5, 9, 11))
+
+
+@pytest.mark.parametrize("key", ["root", "state", "tables", "log_file", "url_file", "reports", "source", "out"])
+def test_a_variable_that_is_not_set_ends_a_job_before_its_first_byte(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOSUCH", raising=False)
+    home = {"log_file": "output", "url_file": "download", "reports": "labels", "source": "download", "out": "convert"}
+    head = "" if key == "root" else 'root = "x"\n'
+    section = f"[{home[key]}]\n" if key in home else ""
+    Path("job.toml").write_text(f'dataset = "nih-chestxray14"\n{head}{section}{key} = "$NOSUCH/x"\n')
+    assert run(["run", "job.toml"]) == 2
+    err = capsys.readouterr().err
+    assert "NOSUCH is not set" in err
+    assert f"line {len(Path('job.toml').read_text().splitlines())}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["job.toml"]
+    # The file is right; this machine lacks the variable.
+    assert run(["config", "check", "job.toml"]) == 0
+    assert "NOSUCH is not set here" in capsys.readouterr().err
+    # Set but empty would be the root of the disk.
+    monkeypatch.setenv("NOSUCH", "")
+    assert run(["run", "job.toml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('root = "x"\n', "no dataset is named"),
+        ('dataset = "chexpert"\nsteps = ["verify", "download"]\n', "write download before verify"),
+        ('dataset = "chexpert"\nsteps = ["report", "extract-labels"]\n', "write extract-labels before report"),
+        ('dataset = "chexpert"\nsteps = ["download", "convert"]\n', "convert has no recipe"),
+        ('dataset = "chexpert"\nsteps = ["verify", "verify"]\n', "name each step once"),
+        ('dataset = "chexpert"\nsteps = []\n', "no step to do"),
+        ('dataset = "chexpert"\ndataset = "nih"\n', "stands twice"),
+        ("dataset: chexpert\n", 'not YAML: dataset = "chexpert"'),
+        ('dataset = "chexpert"\n[download]\nsource = kaggle\n', 'source = "kaggle"'),
+    ],
+)
+def test_jobs_that_cannot_work_are_refused(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(text)
+    assert run(["config", "check", str(file)]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_settings_for_every_command_need_no_dataset(tmp_path: Path) -> None:
+    file = tmp_path / "cxrprep.toml"
+    file.write_text("[engine]\njobs = 2\n")
+    assert run(["config", "check", str(file)]) == 0
+
+
+def test_a_folder_without_a_slash_is_a_source_in_a_file_as_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.toml").write_text('dataset = "chexpert"\n[download]\nsource = "copy"\n')
+    assert run(["config", "check", "job.toml"]) == 2
+    Path("copy").mkdir()
+    assert run(["config", "check", "job.toml"]) == 0
+
+
+@pytest.mark.slow
+def test_what_init_writes_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    assert run(["config", "init", "job.toml"]) == 2
+    assert "--dataset" in capsys.readouterr().err
+    words = ["--dataset", "nih", "--source", str(mirror), "--recipe", "square-224"]
+    assert run(["config", "init", "job.toml", *words]) == 0
+    assert run(["config", "check", "job.toml"]) == 0
+    steps = "download,verify,extract-labels,convert,manifest,report"
+    assert run(["run", "job.toml", "--steps", steps, "--json"]) == 0
+    made = tmp_path / "nih-chestxray14"
+    assert (made / "manifests" / "report.html").is_file()
+    assert (made / "derived" / "square-224" / "manifests" / "images.parquet").is_file()

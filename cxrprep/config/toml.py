@@ -1,0 +1,223 @@
+"""Checked TOML: the line of each key, and every unknown key, wrong type and value out of range of a file at once.
+
+tomllib keeps no positions, so they are found again in the text. Job files, recipes and datasets are checked here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAME: Final = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+_DOTTED: Final = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
+_TABLE: Final = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
+_ASSIGNMENT: Final = re.compile(rf"\s*({_DOTTED})\s*=")
+_PART: Final = re.compile(_NAME)
+_YAML: Final = re.compile(r"\s*[\w-]+\s*:(?:\s|$)")
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}
+_WORDS: Final = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong in a file: the line (0: no one line), what it is, and what to do about it."""
+
+    line: int
+    message: str
+    hint: str = ""
+
+
+class MistakesError(ConfigError):
+    """Raise for a file with mistakes, all of them at once. Do not raise for one that cannot be read at all."""
+
+    def __init__(self, where: str, mistakes: Iterable[Mistake]) -> None:
+        """Sort the mistakes by line; one alone is said in one line."""
+        self.where = where
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.line))
+        if len(self.mistakes) == 1:
+            [only] = self.mistakes
+            super().__init__(f"{_place(where, only.line)}: {only.message}", hint=only.hint)
+            return
+        lines = [_in_a_line(mistake) for mistake in self.mistakes]
+        super().__init__("\n".join((f"{where}: {len(self.mistakes)} mistakes", *lines)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the mistakes when the error crosses a process boundary."""
+        return (type(self), (self.where, self.mistakes))
+
+
+@dataclass(slots=True)
+class TomlText:
+    """A TOML text: its values, the line of each dotted name, and the mistakes that were found in it.
+
+    ``where`` names the text in messages. The tables of an array count from 1: ``step.2.do``.
+    """
+
+    text: str
+    where: str
+    data: dict[str, Any] = field(init=False)
+    mistakes: list[Mistake] = field(default_factory=list)
+    _lines: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Parse the text. Raises ``ConfigError`` with the line where it is no TOML."""
+        try:
+            self.data = tomllib.loads(self.text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise self._syntax_error(str(error)) from error
+        self._lines = dict(_positions(self.text))
+
+    def line(self, name: str) -> int:
+        """The line of a dotted name, or of what holds it; 0 when the text has neither."""
+        while name:
+            if name in self._lines:
+                return self._lines[name]
+            name = name.rpartition(".")[0]
+        return 0
+
+    def at(self, name: str) -> str:
+        """``FILE, line N`` of a dotted name."""
+        return _place(self.where, self.line(name))
+
+    def mistake(self, name: str, message: str, hint: str = "") -> None:
+        """Keep a mistake at a dotted name for ``raise_mistakes``."""
+        self.mistakes.append(Mistake(self.line(name), message, hint))
+
+    def raise_mistakes(self) -> None:
+        """Raise ``MistakesError`` when there are mistakes."""
+        if self.mistakes:
+            raise MistakesError(self.where, self.mistakes)
+
+    def _syntax_error(self, reason: str) -> ConfigError:
+        found = re.search(r"\(at line (\d+), column \d+\)", reason)
+        lines = self.text.splitlines()
+        number = int(found[1]) if found else max(1, len(lines))
+        line = lines[number - 1] if number <= len(lines) else ""
+        reason = re.sub(r"\s*\(at .*\)$", "", reason)
+        return ConfigError(f"{_place(self.where, number)}: {reason}", hint=_syntax_hint(reason, line))
+
+
+def _in_a_line(mistake: Mistake) -> str:
+    # Beside the nearest word, the list of all words only hides the other mistakes.
+    nearest = re.match(r"did you mean [^?]+\?", mistake.hint)
+    hint = nearest[0] if nearest else mistake.hint.strip()
+    place = f"line {mistake.line}: " if mistake.line else ""
+    return f"  {place}{mistake.message}{f' ({hint})' if hint else ''}"
+
+
+def _place(where: str, line: int) -> str:
+    return f"{where}, line {line}" if line else where
+
+
+def _syntax_hint(reason: str, line: str) -> str:
+    assignment = _ASSIGNMENT.match(line)
+    if "overwrite" in reason or "twice" in reason or "declare" in reason:
+        return "the key or section stands twice: keep one of them"
+    if _YAML.match(line) and assignment is None:
+        key, _, value = line.strip().partition(":")
+        return f'this is TOML, not YAML: {key.strip()} = "{value.strip()}"'
+    if assignment is not None:
+        # `source = box`, the usual case: bare words are no TOML.
+        return f'text needs quotes: {assignment[1]} = "{line.partition("=")[2].strip() or "..."}"'
+    return 'a line is KEY = VALUE or [SECTION]; text needs quotes: source = "box"'
+
+
+def _positions(text: str) -> Iterable[tuple[str, int]]:
+    """Each dotted name with the line where it first stands, the outer ones too."""
+    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    section = quote = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            # Within a text of several lines nothing is a key.
+            quote = "" if quote in line else quote
+            continue
+        table, assignment = _TABLE.match(line), _ASSIGNMENT.match(line)
+        if table is not None:
+            section = _plain(table[2])
+            if table[1] == "[[":
+                counts[section] = counts.get(section, 0) + 1
+                _see(seen, section, number)
+                section = f"{section}.{counts[section]}"
+            elif section.partition(".")[0] in counts:
+                head, dot, rest = section.partition(".")
+                section = f"{head}.{counts[head]}{dot}{rest}"
+            _see(seen, section, number)
+        elif assignment is not None:
+            _see(seen, f"{section}.{_plain(assignment[1])}".lstrip("."), number)
+            quote = next((q for q in ('"""', "'''") if line.count(q) % 2), "")
+    return seen.items()
+
+
+def _plain(dotted: str) -> str:
+    return ".".join(part.strip("\"'") for part in _PART.findall(dotted))
+
+
+def _see(seen: dict[str, int], name: str, number: int) -> None:
+    while name:
+        seen.setdefault(name, number)
+        name = name.rpartition(".")[0]
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The hint for a key that is not known: the nearest name, and all of them."""
+    names = list(known)
+    return f"{did_you_mean(key, names)}known here: {', '.join(names) or 'none'}"
+
+
+def type_problem(value: Any, kind: str) -> str:
+    """Why ``value`` is not of ``kind`` (as annotations write it), or ``""``.
+
+    ``kind`` is ``str``, ``int``, ``float`` or ``bool``, ``tuple[str, ...]`` or ``dict[str, str]``, each with or without
+    ``| None``. To Python True is a number; to the writer of a file it is a mistake.
+    """
+    names = [name.strip() for name in kind.split("|")]
+    if value is None and "None" in names:
+        return ""
+    found = [name for name in names if name != "None"]
+    if found[0].startswith("tuple"):
+        good = isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+        return "" if good else f"expected a list of text, found {value!r}"
+    if found[0].startswith("dict"):
+        good = isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
+        return "" if good else f"expected a table of text, found {value!r}"
+    if any(isinstance(value, _KINDS[name]) and isinstance(value, bool) == (name == "bool") for name in found):
+        return ""
+    return f"expected {_WORDS[found[0]]}, found {value!r}"
+
+
+def value_problem(
+    value: Any, *, choices: Iterable[Any] = (), low: float | None = None, high: float | None = None
+) -> tuple[str, str] | None:
+    """What is wrong with one value, and a hint; ``None`` when nothing is.
+
+    Args:
+        value: A value of the right type; ``None`` passes the range.
+        choices: What it must be one of; none given: anything.
+        low: The smallest number allowed.
+        high: The largest number allowed.
+    """
+    allowed = list(choices)
+    if allowed and value not in allowed:
+        shown = [str(choice) for choice in allowed if choice != ""]
+        return f"unknown value {value!r}", f"{did_you_mean(str(value), shown)}known: {', '.join(shown)}"
+    if value is None:
+        return None
+    if low is not None and value < low:
+        return f"{value} is too small", f"the smallest is {low:g}"
+    if high is not None and value > high:
+        return f"{value} is too large", f"the largest is {high:g}"
+    return None
