@@ -69,6 +69,11 @@ class Vocabulary:
         """The published names, in order."""
         return tuple(term.name for term in self.terms)
 
+    @property
+    def stems(self) -> frozenset[str]:
+        """The unified observations that it knows."""
+        return frozenset(term.stem for term in self.terms)
+
     def term(self, name: str) -> Term | None:
         """The term that is spelled exactly ``name``."""
         return next((term for term in self.terms if term.name == name), None)

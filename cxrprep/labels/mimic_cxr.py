@@ -164,6 +164,10 @@ class _Rows:
             "table_name": constant(table.path.name, len(self)),
             "table_digest": constant(str(table.digest), len(self)),
         }
+        # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
+        if place.null_count:
+            for name in ("table_name", "table_digest"):
+                columns[name] = pc.if_else(pc.is_valid(place), columns[name], pa.scalar(None, columns[name].type))
         return columns, {name: table.column(name).take(place) for name in _NAMES}
 
 

@@ -9,6 +9,7 @@ was never mentioned.
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
+from cxrprep.labels.source_vocabulary import knowledge_of
 from cxrprep.vocabulary import OBSERVATIONS, published_name, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
 
@@ -45,7 +47,8 @@ class Blank(enum.StrEnum):
     """becomes 0; only where the label source can say something about the observation"""
 
 
-# Which observations a positive one implies, by the paper's hierarchy and the vocabulary's "lies under".
+# Which observations a positive one implies, by the paper's hierarchy and the vocabulary's "lies under"; children that
+# are parents themselves come before their own parents.
 _IMPLIES: Final[Mapping[str, tuple[str, ...]]] = {
     "enlarged_cardiomediastinum": ("cardiomegaly",),
     "consolidation": ("pneumonia",),
@@ -56,22 +59,20 @@ _IMPLIES: Final[Mapping[str, tuple[str, ...]]] = {
     "pleural_other": ("pleural_thickening",),
 }  # fmt: skip
 
-# A parent that is nothing but its children.
-_EXACT: Final = frozenset({"lung_lesion"})
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What labels become on the way out. ``per`` names observations that are treated otherwise.
 
     ``derive`` fills parents from children before the rest: a positive child makes its parent positive where the parent
-    is null.
+    is null. ``knows`` says which observations each label source knows; what is not said there shows in the labels.
     """
 
     uncertain: Uncertain = Uncertain.KEEP
     blank: Blank = Blank.NULL
     per: tuple[tuple[str, Uncertain, Blank], ...] = field(default=())
     derive: bool = False
+    knows: tuple[tuple[str, frozenset[str]], ...] = field(default=(), compare=False)
 
     @classmethod
     def parse(
@@ -125,7 +126,7 @@ class Policy:
             index = table.schema.get_field_index(name)
             if index >= 0:
                 uncertain, blank = self.of(stem)
-                values = _changed(table.column(index), uncertain, blank, known=_knows(table, stem))
+                values = _changed(table.column(index), uncertain, blank, known=self._known(table, stem))
                 table = table.set_column(index, table.schema.field(index), values)
         return table
 
@@ -136,8 +137,20 @@ class Policy:
         """
         uncertain, blank = self.of(stem)
         source = derive(table) if self.derive else table
-        values = _changed(source.column(f"label_{stem}"), uncertain, blank, known=_knows(source, stem))
+        values = _changed(source.column(f"label_{stem}"), uncertain, blank, known=self._known(source, stem))
         return pc.is_valid(values).cast(pa.int8())
+
+    def _known(self, table: pa.Table, stem: str) -> Any:
+        """Where the label source has a word for the observation at all: there a blank means "not mentioned".
+
+        A row without a label source has no labels, and what a source does not know stays null.
+        """
+        if "label_source" not in table.column_names:
+            column = table.column(f"label_{stem}")
+            return pa.scalar(column.null_count < len(column))
+        stated = {**knowledge_of(table), **dict(self.knows)}
+        knowing = [name for name, stems in stated.items() if stem in stems]
+        return pc.is_in(table.column("label_source").cast(pa.string()), value_set=pa.array(knowing, pa.string()))
 
 
 KEEP: Final = Policy()
@@ -151,19 +164,6 @@ def _word(kind: type[Any], word: str) -> Any:
         raise UsageError(
             f"unknown policy {word!r} for {kind.__name__.lower()} labels", hint=f"known: {known}"
         ) from error
-
-
-def _knows(table: pa.Table, stem: str) -> Any:
-    """Where the label source has a word for the observation at all: there a blank means "not mentioned".
-
-    A source whose rows are null throughout for an observation does not know it, and null stays null.
-    """
-    column = table.column(f"label_{stem}")
-    if "label_source" not in table.column_names:
-        return pa.scalar(column.null_count < len(column))
-    source = table.column("label_source").cast(pa.string())
-    knowing = pc.unique(source.filter(pc.is_valid(column)))
-    return pc.is_in(source, value_set=knowing)
 
 
 def _changed(values: pa.ChunkedArray, uncertain: Uncertain, blank: Blank, *, known: Any) -> pa.ChunkedArray:
@@ -180,40 +180,30 @@ def _changed(values: pa.ChunkedArray, uncertain: Uncertain, blank: Blank, *, kno
 
 
 def derive(table: pa.Table) -> pa.Table:
-    """``table`` with null parents filled from their children: 1 if any is 1, else -1 if any is -1.
-
-    0 is inferred for Lung Lesion alone, where Mass and Nodule are both 0: it is nothing but the two.
+    """``table`` with parents that are null made positive by a positive child; nothing else is filled.
 
     Cardiomegaly implies an enlarged cardiomediastinum; pneumonia implies consolidation; oedema, consolidation,
     pneumonia, lesion, atelectasis and infiltration imply a lung opacity; mass and nodule imply a lung lesion; pleural
-    thickening implies Pleural Other. A stated parent, 0 included, is never overruled.
+    thickening implies Pleural Other. A stated parent, 0 and -1 included, is never overruled. An uncertain or a negative
+    child says nothing of its parent.
     """
-    for stem in ("enlarged_cardiomediastinum", "consolidation", "lung_lesion", "lung_opacity", "pleural_other"):
-        children = [table.column(f"label_{child}") for child in _IMPLIES[stem]]
-        positive = _any_equal(children, 1)
-        uncertain = _any_equal(children, -1)
+    for stem, children in _IMPLIES.items():
         name = f"label_{stem}"
         index = table.schema.get_field_index(name)
-        otherwise = pa.scalar(None, pa.int8())
-        if stem in _EXACT:
-            otherwise = pc.if_else(_all_zero(children), pa.scalar(0, pa.int8()), otherwise)
-        implied = pc.if_else(
-            positive, pa.scalar(1, pa.int8()), pc.if_else(uncertain, pa.scalar(-1, pa.int8()), otherwise)
-        )
-        filled = pc.coalesce(table.column(index), implied)
-        table = table.set_column(index, table.schema.field(index), filled)
+        positive = functools.reduce(pc.or_, [_is_positive(table, child) for child in children])
+        implied = pc.if_else(positive, pa.scalar(1, pa.int8()), pa.scalar(None, pa.int8()))
+        table = table.set_column(index, table.schema.field(index), pc.coalesce(table.column(index), implied))
     return table
 
 
-def _any_equal(columns: list[pa.ChunkedArray], value: int) -> Any:
-    found = pc.fill_null(pc.equal(columns[0], value), fill_value=False)
-    for column in columns[1:]:
-        found = pc.or_(found, pc.fill_null(pc.equal(column, value), fill_value=False))
-    return found
+def _is_positive(table: pa.Table, stem: str) -> Any:
+    return pc.fill_null(pc.equal(table.column(f"label_{stem}"), 1), fill_value=False)
 
 
-def _all_zero(columns: list[pa.ChunkedArray]) -> Any:
-    found = pc.fill_null(pc.equal(columns[0], 0), fill_value=False)
-    for column in columns[1:]:
-        found = pc.and_(found, pc.fill_null(pc.equal(column, 0), fill_value=False))
-    return found
+def with_parents(stems: Iterable[str]) -> frozenset[str]:
+    """``stems`` and the observations that ``derive`` may fill from them."""
+    found = set(stems)
+    for parent, children in _IMPLIES.items():
+        if found.intersection(children):
+            found.add(parent)
+    return frozenset(found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.manifest.label_statistics import SplitNumbers, numbers
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import read_footer
@@ -57,14 +58,16 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     Of the manifest those columns are read that are counted, group by group: the whole of a large one takes some hundred
     MiB. Raises ``StorageError`` when the disk refuses.
     """
-    from cxrprep.manifest.load import Dataset, known_observations
+    from cxrprep.manifest.load import Dataset
 
     file = pq.ParquetFile(path)
     columns = [*_COUNTED, *(name for name in file.schema_arrow.names if name.startswith("label_"))]
     schema = pa.schema([file.schema_arrow.field(name) for name in columns])
     batches = file.iter_batches(columns=columns, use_threads=False)
     table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
-    dataset = Dataset(path.parent.parent, table, observations=known_observations(table), made_from=read_footer(path))
+    made_from = read_footer(path)
+    known = known_observations(table, made_from)
+    dataset = Dataset(path.parent.parent, table, observations=known, made_from=made_from)
     text = write_card(dataset, spec)
     replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 

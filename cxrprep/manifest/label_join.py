@@ -46,15 +46,28 @@ def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sourc
     image_keys = labels.column("image_id").combine_chunks()
     study_keys = labels.column("study_id").combine_chunks()
     source = labels.column("label_source").combine_chunks().cast(pa.string())
+    labelled = _labelled(labels)
     chosen = pa.nulls(len(images), pa.int64())
     for name in sources:
-        of_source = pc.equal(source, name)
+        of_source = pc.and_(pc.equal(source, name), labelled)
         chosen = pc.coalesce(chosen, rows_for(images, image_keys, of_source))
         # A table of studies carries its labels to all images of the study.
         of_studies = pc.and_(of_source, pc.is_null(image_keys))
         if count_true(of_studies):
             chosen = pc.coalesce(chosen, rows_for(studies, study_keys, of_studies))
     return chosen
+
+
+def _labelled(labels: pa.Table) -> pa.Array:
+    """The rows that come from a row of a labeler's table, or have a label at all.
+
+    MIMIC's labelers left out some studies, whose images are listed all the same: they were not labelled.
+    """
+    found = pc.is_valid(labels.column("table_name").combine_chunks())
+    if count_true(found) < len(found):
+        for name in LABEL_COLUMNS:
+            found = pc.or_(found, pc.is_valid(labels.column(name).combine_chunks()))
+    return found
 
 
 def check_sources(folder: Path, text: str) -> None:

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
-from cxrprep.labels.policy import KEEP
+from cxrprep.labels.policy import KEEP, with_parents
+from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
 from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer
-from cxrprep.vocabulary import OBSERVATIONS, observations_of, published_name
+from cxrprep.vocabulary import observations_of, published_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ class Dataset:
     """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
 
     ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
-    footer of the manifest: dataset, release, tables, recipe.
+    footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Dataset:
     policy: Policy = KEEP
     observations: tuple[str, ...] = ()
     made_from: dict[str, Any] = dataclasses.field(default_factory=dict)
+    box_categories: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """The number of images."""
@@ -94,12 +96,16 @@ class Dataset:
 
     def labels(self) -> pa.Table:
         """The chosen observations under their published names, with the policy applied."""
-        table = self.to_arrow()
-        return pa.table({published_name(stem): table.column(f"label_{stem}") for stem in self.observations})
+        table = self.to_arrow().select([f"label_{stem}" for stem in self.observations])
+        return table.rename_columns([published_name(stem) for stem in self.observations])
 
     def mask(self) -> pa.Table:
         """1 where a loss should count a label, 0 where it is null or an ignored -1; columns as in ``labels()``."""
-        return pa.table({published_name(stem): self.policy.mask(self.stated, stem) for stem in self.observations})
+        # From no columns, and not anew: a table of no observation has as many rows as any other.
+        table = self.stated.select([])
+        for stem in self.observations:
+            table = table.append_column(published_name(stem), self.policy.mask(self.stated, stem))
+        return table
 
     def paths(self) -> Iterator[Path]:
         """The files of the images, in order."""
@@ -155,7 +161,8 @@ def load(
     ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``label_source`` takes the labels of
     another source, from ``labels.parquet``. ``selection`` is asked of the manifest, after ``split``. ``observations``
     is a preset's name (``chexpert-competition``) or names of observations; by default those that the label source
-    knows. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for a damaged one.
+    knows, and with ``derive`` their parents. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for
+    a damaged one.
     """
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
@@ -172,16 +179,21 @@ def load(
         table = _stated_again(table, path, root, sources, applied=applied is not None)
         made_from = {**made_from, "label_source": ",".join(sources)}
         made_from.pop("policy", None)
+    # Asked of the whole manifest: what is handed over has the same columns for every selection.
+    knows = knowledge_of(table, made_from)
+    policy = dataclasses.replace(policy, knows=tuple(knows.items()))
+    known = known_observations(table, made_from)
+    categories = box_categories(str(made_from.get("dataset", "")), box_names(table))
     if split is not None:
         table = split.apply(table, on_event)
         made_from = {**made_from, "split": split.describe()}
     if selection is not None and not selection.is_everything:
         table = table.filter(wanted_rows(table, selection))
     if observations is None:
-        chosen = known_observations(table)
+        chosen = ordered(with_parents(known)) if policy.derive else known
     else:
         chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
-    return Dataset(root, table, policy, chosen, made_from)
+    return Dataset(root, table, policy, chosen, made_from, categories)
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:
@@ -203,6 +215,7 @@ def _stated_again(table: pa.Table, path: Path, root: Path, sources: tuple[str, .
         ) from error
 
 
-def known_observations(table: pa.Table) -> tuple[str, ...]:
-    """The observations that have a label in some row, in the vocabulary's order."""
-    return tuple(stem for stem in OBSERVATIONS if table.column(f"label_{stem}").null_count < table.num_rows)
+def box_names(table: pa.Table) -> list[str]:
+    """The names that stand at the boxes of a manifest."""
+    boxes = pc.list_flatten(table.column("boxes").combine_chunks()) if "boxes" in table.column_names else []
+    return sorted(set(pc.unique(pc.struct_field(boxes, "label")).drop_null().to_pylist())) if len(boxes) else []

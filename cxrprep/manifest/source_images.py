@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError
+from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.model import Box, Digest, ImageId, View
+from cxrprep.storage.parquet import read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,17 +55,14 @@ def source_images(images: Path) -> Iterator[SourceImage]:
 def images_by_split(images: Path) -> Iterator[SourceImage]:
     """The rows of ``images.parquet`` split by split, each in its order, with what training needs of each as ``row``.
 
-    Splits come in the order of their names, images without one at the end. Labels that no image has are left out.
+    Splits come in the order of their names, images without one at the end. The labels are those that the manifest's
+    label sources know, whether any image has them or not.
     Raises ``TableError`` when it cannot be read.
     """
     try:
         table = pq.read_table(images)
-        labels = [
-            name
-            for name in table.schema.names
-            if name.startswith("label_") and table.schema.field(name).type == pa.int8()
-        ]
-        kept = [*_ABOUT, *(name for name in labels if table.column(name).null_count < table.num_rows)]
+        known = known_observations(table, read_footer(images))
+        kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
         table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise _unreadable(images, error) from error

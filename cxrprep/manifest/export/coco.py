@@ -6,6 +6,7 @@ nothing is to be found. Boxes are ``[x, y, width, height]`` in pixels of the ima
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from cxrprep.manifest.load import Dataset
 
 
+def number_of(name: str) -> int:
+    """The number of an image or annotation: it depends on its name alone, so that subsets of a dataset agree.
+
+    52 bits, which every JSON reader holds exactly; that two of a million images share one has a chance of 1 in 9,000.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) >> 4
+
+
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
@@ -34,18 +43,20 @@ def export(
         )
     columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
     rows = boxed.stated.select(columns).to_pylist()
-    names = sorted({box["label"] for row in rows for box in row["boxes"]})
+    # One list for all splits and subsets of a dataset, or a detector would be scored on other classes than it learned.
+    names = dataset.box_categories
     number = {name: index for index, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image, row in enumerate(rows, 1):
+    for row in rows:
+        image = number_of(row["image_id"])
         about = {"id": image, "file_name": row["path"], "width": row["width"], "height": row["height"]}
         images.append(about | {key: row[key] for key in ("image_id", "patient_id", "split")})
-        for box in row["boxes"]:
+        for place, box in enumerate(row["boxes"]):
             x, y, w, h = (round(box[side], 3) for side in "xywh")
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
+                    "id": number_of(f"{row['image_id']}#{place}"),
                     "image_id": image,
                     "category_id": number[box["label"]],
                     "bbox": [x, y, w, h],

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.events import Note
 from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
 from cxrprep.manifest.export.run import ExportResult
+from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.vocabulary import CHEXPERT, NIH
 
@@ -48,12 +50,12 @@ def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
     """Write the tables of the release for these images. Raises ``UsageError`` for a folder that is no known dataset."""
-    del on_event
     writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
     if spec is None or spec.name not in writers:
         raise UsageError("these images are of no release", hint="use --format csv")
-    rows = _source_rows(dataset, options)
-    known = pc.is_valid(rows.column("table_name"))
+    rows = _source_rows(dataset, options, on_event)
+    # A labeler may have left out a study of MIMIC-CXR, whose images the release's other tables list.
+    known = pc.is_valid(rows.column("study_id" if spec.name.startswith("mimic") else "table_name"))
     unknown = len(dataset) - int(pc.sum(known).as_py() or 0)
     chosen = dataset.filter(known)
     for name, data in writers[spec.name](chosen, rows.filter(known)):
@@ -68,15 +70,25 @@ def _put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _source_rows(dataset: Dataset, options: Options) -> pa.Table:
-    """The rows of ``labels.parquet`` that the images' labels come from, in their order; nulls where there is none."""
+def _source_rows(dataset: Dataset, options: Options, on_event: Sink) -> pa.Table:
+    """The rows of ``labels.parquet`` that the images' labels come from, in their order; nulls where there is none.
+
+    Without that table, as in a folder that was moved, the manifest's own columns are spelled as the release does.
+    """
     # A derived folder stands two levels below the dataset whose tables were read.
     places = [root / "manifests" / LABELS_NAME for root in (dataset.root, dataset.root.parent.parent)]
     if options.labels is not None:
         places.insert(0, options.labels)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise TableError(f"{dataset.root} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
+        on_event(
+            Note(
+                "export",
+                f"no {LABELS_NAME} is here: cells are those of the manifest, in the release's spelling",
+                "info",
+            )
+        )
+        return _rows_of_manifest(dataset.stated)
     try:
         table = pq.read_table(path).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
@@ -87,7 +99,57 @@ def _source_rows(dataset: Dataset, options: Options) -> pa.Table:
     by_study = positions(_key(images, images.column("study_id")), _key(table, table.column("study_id")))
     studies_only = pc.is_null(table.column("image_id").take(by_study))
     place = pc.coalesce(place, pc.if_else(studies_only, by_study, pa.scalar(None, by_study.type)))
+    unlabelled = pc.is_null(images.column("table_name"))
+    any_row = rows_for(images.column("image_id").combine_chunks(), table.column("image_id").combine_chunks(), None)
+    place = pc.coalesce(place, pc.if_else(unlabelled, any_row.cast(place.type), pa.scalar(None, place.type)))
     return table.take(place).combine_chunks()
+
+
+def _rows_of_manifest(images: pa.Table) -> pa.Table:
+    """Source cells as the manifest knows them, under the names that the three releases give them."""
+
+    def text(name: str) -> pa.ChunkedArray:
+        return images.column(name).cast(pa.string())
+
+    def words(name: str, spelled: dict[str, str]) -> pa.Array:
+        return pa.array([None if v is None else spelled.get(v, v) for v in text(name).to_pylist()], pa.string())
+
+    age = images.column("age_years").cast(pa.int32(), safe=False).cast(pa.string())
+    found: dict[str, Any] = {
+        "Sex": pc.fill_null(words("sex", {"M": "Male", "F": "Female"}), "Unknown"),
+        "Age": age,
+        "Frontal/Lateral": _sides(images),
+        "AP/PA": pc.if_else(pc.equal(_sides(images), "Frontal"), text("view_raw"), None),
+        "Finding Labels": pc.binary_join(images.column("labels_raw").combine_chunks(), "|"),
+        "Follow-up #": text("follow_up"),
+        "Patient ID": pc.replace_substring_regex(text("patient_id"), r"^0+", ""),
+        "Patient Age": age,
+        "Patient Sex": text("sex"),
+        "View Position": text("view_raw"),
+        "OriginalImage[Width": text("orig_width"),
+        "Height]": text("orig_height"),
+        "OriginalImagePixelSpacing[x": text("pixel_spacing_mm"),
+        "y]": text("pixel_spacing_mm"),
+        "ViewPosition": text("view_raw"),
+        "Rows": text("orig_height"),
+        "Columns": text("orig_width"),
+        "StudyDate": pc.strftime(images.column("study_datetime"), "%Y%m%d"),
+        "StudyTime": pc.replace_substring(pc.strftime(images.column("study_datetime"), "%H%M%S"), ":", ""),
+        **{term.name: _spelled(images.column(term.column)) for term in CHEXPERT.terms},
+    }
+    cells = {RAW_PREFIX + name: values for name, values in found.items()}
+    return pa.table({"study_id": images.column("study_id"), "table_name": images.column("table_name"), **cells})
+
+
+def _sides(images: pa.Table) -> pa.Array:
+    """CheXpert's word for the side, as its file names have it too: a frontal row may show a lateral image (LL, RL)."""
+    return pc.if_else(pc.match_substring(images.column("image_id"), "frontal"), "Frontal", "Lateral").combine_chunks()
+
+
+def _spelled(values: pa.ChunkedArray) -> pa.Array:
+    """Labels as CheXpert and MIMIC-CXR write them."""
+    words = pa.array(["-1.0", "0.0", "1.0"])
+    return words.take(pc.add(values, pa.scalar(1, pa.int8())).combine_chunks())
 
 
 def _key(table: pa.Table, ids: pa.ChunkedArray) -> pa.Array:
@@ -109,12 +171,7 @@ def _label_cells(dataset: Dataset, rows: pa.Table) -> dict[str, Any]:
     if dataset.policy == KEEP:
         return {name: _cell(rows, name) for name in CHEXPERT.names}
     table = dataset.to_arrow()
-    words = pa.array(["-1.0", "0.0", "1.0"])
-    cells = {}
-    for term in CHEXPERT.terms:
-        values = table.column(term.column)
-        cells[term.name] = words.take(pc.add(values, pa.scalar(1, pa.int8())).combine_chunks())
-    return cells
+    return {term.name: _spelled(table.column(term.column)) for term in CHEXPERT.terms}
 
 
 def _suffix(dataset: Dataset) -> Any:
@@ -163,7 +220,7 @@ def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     metadata = pa.table({**ids, **{name: _cell(rows, name) for name in _MIMIC_META}})
     names = sorted(CHEXPERT.names)
     labels = pa.table({"subject_id": ids["subject_id"], "study_id": ids["study_id"], **_label_cells(dataset, rows)})
-    labels = labels.select(["subject_id", "study_id", *names])
+    labels = labels.select(["subject_id", "study_id", *names]).filter(pc.is_valid(stated.column("table_name")))
     first = pc.unique(labels.column("study_id"))
     labels = labels.take(positions(first, labels.column("study_id")))
     order = ("dicom_id", "study_id", "subject_id")

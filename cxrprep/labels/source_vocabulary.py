@@ -1,0 +1,98 @@
+"""What each label source can say: the observations of its vocabulary, whatever labels are present.
+
+Columns, label vectors and category ids follow this, so that an export of one split, one patient or one image has the
+schema of the whole release.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.datasets.catalog import catalog
+from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, VOCABULARIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# Sources that do not speak the vocabulary of the dataset whose images they label.
+_OWN_VOCABULARY = {
+    "google-adjudicated": GOOGLE_FOUR.stems,
+    "google-adjudicated-all": frozenset(NIH.stems | GOOGLE_FOUR.stems),
+}
+
+
+def published_vocabulary(dataset: str, source: str) -> frozenset[str] | None:
+    """The observations that a label source of the catalog knows; ``None`` for a source that the catalog does not."""
+    spec = catalog().get(dataset)
+    if spec is None or source not in {table.label_source for table in spec.table if table.label_source}:
+        return None
+    if source in _OWN_VOCABULARY:
+        return _OWN_VOCABULARY[source]
+    vocabulary = VOCABULARIES.get(spec.vocabulary)
+    return None if vocabulary is None else vocabulary.stems
+
+
+def present_observations(table: pa.Table, source: str | None = None) -> frozenset[str]:
+    """The observations that have a label in some row of ``table``, or in some row of one source."""
+    if source is not None and "label_source" in table.column_names:
+        table = table.filter(pc.equal(table.column("label_source").cast(pa.string()), source))
+    columns = {stem: f"label_{stem}" for stem in OBSERVATIONS}
+    return frozenset(
+        stem
+        for stem, name in columns.items()
+        if name in table.column_names and table.column(name).null_count < table.num_rows
+    )
+
+
+def knowledge_of(table: pa.Table, made_from: Mapping[str, Any] | None = None) -> dict[str, frozenset[str]]:
+    """The observations that each label source of a manifest knows, also where no label of it is present.
+
+    Sources of the catalog know their published vocabulary. Of a source that somebody added, what it knows shows in the
+    labels that it gave. ``made_from`` is the manifest's footer, which names dataset and sources.
+    """
+    footer = made_from or {}
+    dataset = str(footer.get("dataset") or _first(table, "dataset"))
+    named = [name.strip() for name in str(footer.get("label_source") or "").split(",")]
+    present = pc.unique(table.column("label_source").cast(pa.string())).to_pylist() if _has_sources(table) else []
+    found = {}
+    for source in dict.fromkeys(name for name in (*named, *present) if name):
+        published = published_vocabulary(dataset, source)
+        found[source] = present_observations(table, source) if published is None else published
+    return found
+
+
+def _has_sources(table: pa.Table) -> bool:
+    return "label_source" in table.column_names
+
+
+def _first(table: pa.Table, name: str) -> str:
+    return str(table.column(name)[0].as_py()) if table.num_rows and name in table.column_names else ""
+
+
+def known_observations(table: pa.Table, made_from: Mapping[str, Any]) -> tuple[str, ...]:
+    """The observations that the label sources of a whole manifest know, in the vocabulary's order.
+
+    Labels that are there all the same, as of a folder without a label source, count too.
+    """
+    return ordered(frozenset().union(*knowledge_of(table, made_from).values()) | present_observations(table))
+
+
+def ordered(stems: Iterable[str]) -> tuple[str, ...]:
+    """``stems`` in the order of the vocabulary."""
+    wanted = frozenset(stems)
+    return tuple(stem for stem in OBSERVATIONS if stem in wanted)
+
+
+def box_categories(dataset: str, present: Iterable[str]) -> tuple[str, ...]:
+    """The names that boxes of a dataset may have, in an order that never changes: the position is a category's id.
+
+    They are the findings of the dataset's vocabulary in its own order; names that the vocabulary lacks follow in
+    alphabetical order. ``present`` are the names of the whole manifest.
+    """
+    spec = catalog().get(dataset)
+    vocabulary = VOCABULARIES.get(spec.vocabulary, CHEXPERT) if spec is not None else None
+    names = () if vocabulary is None else tuple(t.name for t in vocabulary.terms if t.stem != "no_finding")
+    return (*names, *sorted(set(present) - set(names)))

@@ -1,0 +1,239 @@
+"""A subset's export has the schema of the whole: numbers, order and names do not depend on what is present."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import cxrprep
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.images.decode import measure
+from cxrprep.manifest.build import build_manifest
+from cxrprep.model import Selection
+from tests.generators.small import chexpert
+from tests.manifest.made import made, remade
+
+DATASETS = ("chexpert", "mimic-cxr-jpg", "nih-chestxray14")
+
+
+@pytest.fixture(scope="module", params=DATASETS)
+def root(request, tmp_path_factory):
+    return made(request.param, tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory):
+    return made("nih-chestxray14", tmp_path_factory.mktemp("nih"))
+
+
+@pytest.fixture(scope="module")
+def cx(tmp_path_factory):
+    return made("chexpert", tmp_path_factory.mktemp("cx"))
+
+
+def images(root):
+    return pq.read_table(root / "manifests" / "images.parquet").to_pylist()
+
+
+def subsets(root):
+    """The whole, each split, and each single image."""
+    rows = images(root)
+    yield Selection()
+    for split in {row["split"] for row in rows}:
+        yield Selection(images=frozenset(row["image_id"] for row in rows if row["split"] == split))
+    for row in rows:
+        yield Selection(images=frozenset({row["image_id"]}))
+
+
+def header_of(path):
+    return next(csv.reader(path.read_text().splitlines()))
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_csv_columns_and_their_order(root, tmp_path):
+    headers = set()
+    for number, selection in enumerate(subsets(root)):
+        cxrprep.export(root, form="csv", out=tmp_path / f"{number}", selection=selection, uncertain="ignore")
+        headers.add(tuple(header_of(tmp_path / f"{number}" / "images.csv")))
+    assert len(headers) == 1
+    known = find_dataset(images(root)[0]["dataset"]).vocabulary
+    assert len([name for name in headers.pop()[9:] if not name.startswith("mask ")]) == {"chexpert": 14}.get(known, 15)
+
+
+def test_parquet_types_and_the_label_vector(root, tmp_path):
+    schemas = set()
+    for number, selection in enumerate(subsets(root)):
+        made_ = cxrprep.export(root, form="hf", out=tmp_path / f"{number}", selection=selection).value
+        schemas |= {str(pq.read_schema(path)) for path in made_.files if path.suffix == ".parquet"}
+    assert len(schemas) == 1
+
+
+def test_members_of_a_sample(root, tmp_path):
+    shapes = set()
+    for number, selection in enumerate(subsets(root)):
+        made_ = cxrprep.export(root, form="webdataset", out=tmp_path / f"{number}", selection=selection).value
+        for path in made_.files:
+            if path.suffix == ".tar":
+                with tarfile.open(path) as archive:
+                    for member in archive:
+                        if member.name.endswith(".json"):
+                            about = json.load(archive.extractfile(member))
+                            shapes.add((tuple(about), tuple(about["labels"]), tuple(about["mask"])))
+    assert len(shapes) == 1
+
+
+def test_category_and_image_ids_of_every_boxed_image(nih, tmp_path):
+    cxrprep.export(nih, form="coco", out=tmp_path / "whole.json")
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    assert [c["id"] for c in whole["categories"]] == list(range(1, 15))
+    numbers = {image["image_id"]: image["id"] for image in whole["images"]}
+    assert len(set(numbers.values())) == len(numbers)
+    assert len({a["id"] for a in whole["annotations"]}) == len(whole["annotations"])
+    boxed = [row for row in images(nih) if row["boxes"]]
+    assert len({box["label"] for row in boxed for box in row["boxes"]}) > 1
+    for row in boxed:
+        selection = Selection(images=frozenset({row["image_id"]}))
+        cxrprep.export(nih, form="coco", out=tmp_path / "one.json", selection=selection)
+        one = json.loads((tmp_path / "one.json").read_text())
+        assert one["categories"] == whole["categories"]
+        assert {image["image_id"]: image["id"] for image in one["images"]} == {
+            row["image_id"]: numbers[row["image_id"]]
+        }
+        mine = [a for a in whole["annotations"] if a["image_id"] == numbers[row["image_id"]]]
+        assert one["annotations"] == mine
+
+
+def test_a_blank_becomes_0_in_every_subset_or_in_none(root):
+    def cells(dataset):
+        names = dataset.stated.column("image_id").to_pylist()
+        rows = zip(names, dataset.labels().to_pylist(), dataset.mask().to_pylist(), strict=True)
+        return {name: (label, mask) for name, label, mask in rows}
+
+    whole = cells(cxrprep.load(root, blank="zeros"))
+    for selection in subsets(root):
+        part = cells(cxrprep.load(root, blank="zeros", selection=selection))
+        assert part == {name: whole[name] for name in part}
+
+
+def test_a_folder_whose_tables_were_not_read_yet_has_the_columns_too(tmp_path):
+    chexpert.write(tmp_path / "cx")
+    build_manifest(find_dataset("chexpert"), tmp_path / "cx", measure=measure)
+    made_ = cxrprep.export(tmp_path / "cx", form="csv", out=tmp_path / "out")
+    assert len(header_of(tmp_path / "out" / "images.csv")) == 9 + 14
+    assert made_.value.images == 10
+
+
+# ---- what is filled, and what is not ----
+
+
+def test_derived_parents_are_handed_over_and_nothing_else_is_filled(nih, tmp_path):
+    cxrprep.export(nih, form="csv", out=tmp_path, derive=True)
+    rows = rows_of(tmp_path / "images.csv")
+    by_id = {row["image_id"]: row for row in rows}
+    for image in images(nih):
+        row = by_id[image["image_id"]]
+        assert row["Lung Lesion"] == ("1" if 1 in (image["label_mass"], image["label_nodule"]) else "")
+        assert row["Mass"] == str(image["label_mass"])
+    assert {row["Lung Lesion"] for row in rows} == {"1", ""}
+
+
+def test_an_uncertain_child_says_nothing_of_its_parent(cx):
+    stated = {row["image_id"]: row for row in images(cx)}
+    unsure = {i for i, row in stated.items() if row["label_pneumonia"] == -1 and row["label_consolidation"] is None}
+    assert unsure
+    for uncertain in ("keep", "ones", "zeros", "ignore"):
+        for row in cxrprep.load(cx, derive=True, uncertain=uncertain).to_arrow().to_pylist():
+            if row["image_id"] in unsure:
+                assert row["label_consolidation"] is None
+
+
+def test_a_study_that_the_labelers_left_out_is_not_labelled(tmp_path):
+    root = made("mimic-cxr-jpg", tmp_path / "mimic")
+    left_out = [row for row in images(root) if row["label_source"] is None]
+    assert [row["study_id"] for row in left_out] == ["51803001"] or len(left_out) == 1
+    assert {row["table_name"] for row in left_out} == {None}
+    loaded = cxrprep.load(root, blank="zeros")
+    place = loaded.stated.column("image_id").to_pylist().index(left_out[0]["image_id"])
+    assert set(loaded.labels().to_pylist()[place].values()) == {None}
+    assert set(loaded.mask().to_pylist()[place].values()) == {0}
+    result = remade_result(root)
+    assert (result.images, result.labelled, result.without_row) == (7, 6, 0)
+
+
+def remade_result(root):
+    return build_manifest(find_dataset("mimic-cxr-jpg"), root, measure=measure)
+
+
+# ---- folders that know less ----
+
+
+@pytest.mark.parametrize("form", ["csv", "webdataset", "hf"])
+def test_images_without_any_label_are_exported(tmp_path, form):
+    root = made("nih-chestxray14", tmp_path / "nih")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for path in sorted((root / "images").glob("*.png"))[:3]:
+        shutil.copy(path, plain / f"scan-{path.name[-5]}{path.stem[-5]}.png")
+    cxrprep.convert(plain, recipe="square-224", out=tmp_path / "out")
+    result = cxrprep.export(tmp_path / "out", form=form, out=tmp_path / "e").value
+    assert result.images == len(list(plain.iterdir()))
+    loaded = cxrprep.load(tmp_path / "out")
+    assert loaded.observations == ()
+    assert loaded.labels().num_rows == loaded.mask().num_rows == len(loaded)
+
+
+def test_the_original_form_of_a_folder_that_was_moved(tmp_path):
+    for name in DATASETS:
+        root = made(name, tmp_path / name)
+        cxrprep.convert(root, recipe="square-224", out=tmp_path / f"{name}-small")
+        here = cxrprep.export(root, form="original", out=tmp_path / f"{name}-here").value
+        shutil.rmtree(root)
+        moved = cxrprep.export(tmp_path / f"{name}-small", form="original", out=tmp_path / f"{name}-moved").value
+        assert moved.images == here.images
+        assert {path.name for path in here.files} <= {path.name for path in moved.files}
+        if name == "chexpert":
+            for path in here.files:
+                before = rows_of(path)
+                after = rows_of(moved.out / path.name)
+                # An age of 0 was dropped as implausible, and no table is here that still has it.
+                ages = ["" if row["Age"] == "0" else row["Age"] for row in before]
+                paths = [row["Path"].removesuffix(".jpg") for row in before]
+                plain = [{**r, "Path": p, "Age": a} for r, p, a in zip(before, paths, ages, strict=True)]
+                assert [{**row, "Path": row["Path"].removesuffix(".png")} for row in after] == plain
+
+
+def test_labels_of_a_source_that_the_catalog_does_not_know_are_those_that_it_gave(cx, tmp_path):
+    root = tmp_path / "cx"
+    shutil.copytree(cx, root)
+    path = root / "manifests" / "images.parquet"
+    table = pq.read_table(path)
+    index = table.schema.get_field_index("label_source")
+    other = pa.array(["our-reader"] * table.num_rows).dictionary_encode().cast(table.schema.field(index).type)
+    footer = json.loads(table.schema.metadata[b"cxrprep"]) | {"label_source": "our-reader"}
+    table = table.set_column(index, table.schema.field(index), other)
+    pq.write_table(table.replace_schema_metadata({b"cxrprep": json.dumps(footer).encode()}), path)
+    loaded = cxrprep.load(root)
+    one = cxrprep.load(root, selection=Selection(limit=1))
+    assert loaded.observations == one.observations
+    assert set(loaded.observations) == {
+        name.removeprefix("label_")
+        for name in table.column_names
+        if name.startswith("label_") and name != "label_source" and table.column(name).null_count < table.num_rows
+    }
+
+
+def test_remaking_keeps_what_is_exported(tmp_path):
+    root = made("chexpert", tmp_path)
+    cxrprep.export(root, form="csv", out=tmp_path / "a")
+    remade("chexpert", root)
+    cxrprep.export(root, form="csv", out=tmp_path / "b")
+    assert (tmp_path / "a" / "images.csv").read_bytes() == (tmp_path / "b" / "images.csv").read_bytes()
