@@ -3,13 +3,13 @@
 import gc
 from typing import Final, NoReturn
 
-# New objects after which Python looks for cycles. Loading a verb makes 40,000, and few of them are in one.
+# New objects after which Python looks for cycles; by default 700, and a plan of a release is a million that stay.
+# measured: 1.76 -> 1.63 s of CPU time (median of 7) on `download mimic-cxr-jpg --dry-run`, 377,110 images.
 _OBJECTS: Final = 100_000
 
 
 def main() -> NoReturn:
     """Start the command line."""
-    # By default Python looks after 700: fifty times before a download has its list, a twentieth of all that time.
     gc.set_threshold(_OBJECTS)
     from cxrprep.cli.main import main as start
 

@@ -76,9 +76,7 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep.api.convert import convert
     from cxrprep.cli.arguments import convert_arguments
-    from cxrprep.storage.parquet import spare_pandas
 
-    spare_pandas()
     return convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
 
 

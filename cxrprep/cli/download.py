@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
     from cxrprep.planning import Plan
-
-# New objects after which Python looks for cycles, instead of 700.
-_OBJECTS: Final = 250_000
 
 
 @verb(
@@ -78,9 +74,6 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         invocation.flags["dataset"] = named or (saved.dataset, "--from-plan")
     if not invocation.job.dataset and from_plan is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
-    if not invocation.job.download.then:
-        # Plans are very many objects that stay, and hold no cycles. A conversion may leave some, with pixels in them.
-        gc.set_threshold(_OBJECTS)
     with invocation.events() as sink:
         if saved is not None:
             planned = read_plan(invocation, saved, sink)

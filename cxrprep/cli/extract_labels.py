@@ -126,9 +126,7 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The release's tables, with the settings of this call."""
     from cxrprep.api.labels import extract_labels
     from cxrprep.cli.arguments import label_arguments
-    from cxrprep.storage.parquet import spare_pandas
 
-    spare_pandas()
     return extract_labels(**label_arguments(invocation), on_event=sink)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import importlib
 import os
@@ -246,28 +245,14 @@ def _forget_streams() -> None:
             os.close(null)
 
 
-class _Ended:
-    """The end of the process without the interpreter's own, which takes every object apart."""
-
-    code: int | None = None
-
-    def leave(self) -> None:
-        # Without a code something went wrong that Python is to say, and to turn into one.
-        if self.code is not None:
-            _forget_streams()
-            os._exit(self.code)
-
-
 def main() -> NoReturn:
     """What the program does, whatever started it."""
-    ended = _Ended()
-    # Handlers run in turn, the last registered first: this one, the first, sees all others done and threads joined.
-    atexit.register(ended.leave)
     for stream in (sys.stdout, sys.stderr):
         # A console that lacks a character shows a substitute; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     withdraw()
     _on_signals()
-    ended.code = run(sys.argv[1:])
-    sys.exit(ended.code)
+    code = run(sys.argv[1:])
+    _forget_streams()
+    sys.exit(code)

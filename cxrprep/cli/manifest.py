@@ -42,7 +42,5 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep.api.labels import build_manifest
     from cxrprep.cli.arguments import manifest_arguments
-    from cxrprep.storage.parquet import spare_pandas
 
-    spare_pandas()
     return build_manifest(**manifest_arguments(invocation), on_event=sink)

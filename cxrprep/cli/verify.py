@@ -57,7 +57,5 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep.api.verify import verify
     from cxrprep.cli.arguments import verify_arguments
-    from cxrprep.storage.parquet import spare_pandas
 
-    spare_pandas()
     return verify(**verify_arguments(invocation), on_event=sink)

@@ -100,8 +100,6 @@ class ConversionCache:
                 others |= not gone
         found = cls(home, _newest(tables), journals)
         del tables
-        # What reading held for a while is given back, not kept for later.
-        pa.default_memory_pool().release_unused()
         found._journal.append({"begun": True})
         if interrupted and isinstance(out, LocalStore):
             found._swept = out
@@ -231,7 +229,6 @@ class ConversionCache:
             )
             replace_file(self._home / _NAME, functools.partial(self._write, new))
         self._table, self._keys = _SCHEMA.empty_table(), pa.array([], pa.string())
-        pa.default_memory_pool().release_unused()
         for journal in (*done, self._journal.path):
             journal.unlink(missing_ok=True)
         # Again: a worker of the killed run may have outlived it by the moment in which this one began.

@@ -98,6 +98,8 @@ def build_manifest(
     labels, made_from = _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
+    # measured, with the other one and plain_memory: 630 to 700 -> 540 MB at the peak of `extract-labels` and `manifest`
+    # on MIMIC-CXR-JPG's 377,110 images; on `verify` and the other tables it changed nothing.
     pa.default_memory_pool().release_unused()
     wanted = stated_sources(label_source or spec.default_label_source)
     columns, joined = _join(found, labels, wanted, stated_sources(spec.default_label_source))

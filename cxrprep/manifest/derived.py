@@ -85,9 +85,7 @@ class DerivedRows:
         table = pa.concat_tables(tables)
         del tables
         # The order in which images were done is another one in every run; the bytes of the manifest are not.
-        table = table.sort_by("path").combine_chunks()
-        pa.default_memory_pool().release_unused()
-        return table
+        return table.sort_by("path").combine_chunks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,6 @@ def build_derived_manifest(
     del own, sources, columns
     write_table(derived, out / IMAGES_NAME, name="derived", made_from=origin)
     del derived
-    pa.default_memory_pool().release_unused()
     write_croissant(out, catalog().get(dataset), release, (IMAGES_NAME,))
     write_card_beside(out / IMAGES_NAME, catalog().get(dataset))
     return DerivedResult(out / IMAGES_NAME, rows, without)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -87,29 +85,28 @@ def make_plan(
     found = _Sorted(
         choice, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
     )
-    with _uncollected():
-        for file in listing:
-            found.take(file)
-        found.settle(selection, images)
-        if (not found.tables and not found.images) or found.misses(images):
-            _nothing(found, selection)
-        tables = sorted(found.tables, key=attrgetter("dest"))
-        chosen = sorted(found.images, key=attrgetter("dest"))
-        archives = [item for item in tables if item.archive]
-        plain = [item for item in tables if not item.archive]
-        _decide(plain, holdings)
-        _decide(chosen, holdings)
-        if in_place:
-            # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
-            _decide(archives, holdings)
-            for item in archives:
-                item.archive = False
-            for item in (*plain, *archives, *chosen):
-                if item.action is Action.REFETCH:
-                    # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
-                    item.action, item.reason = Action.KEEP, CHANGED
-        else:
-            _decide_archives(archives, holdings, _member_wanted(choice, layout))
+    for file in listing:
+        found.take(file)
+    found.settle(selection, images)
+    if (not found.tables and not found.images) or found.misses(images):
+        _nothing(found, selection)
+    tables = sorted(found.tables, key=attrgetter("dest"))
+    chosen = sorted(found.images, key=attrgetter("dest"))
+    archives = [item for item in tables if item.archive]
+    plain = [item for item in tables if not item.archive]
+    _decide(plain, holdings)
+    _decide(chosen, holdings)
+    if in_place:
+        # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
+        _decide(archives, holdings)
+        for item in archives:
+            item.archive = False
+        for item in (*plain, *archives, *chosen):
+            if item.action is Action.REFETCH:
+                # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
+                item.action, item.reason = Action.KEEP, CHANGED
+    else:
+        _decide_archives(archives, holdings, _member_wanted(choice, layout))
     return Plan(
         dataset=dataset,
         release=release,
@@ -124,18 +121,6 @@ def make_plan(
         unmet=() if archives else tuple(choice.unmet(selection)),
         in_place=in_place,
     )
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for cycles: a plan has none, and looking through 400,000 items again and again takes time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class _Sorted:

@@ -141,10 +141,7 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
     if pc.any(touched).as_py():
         table = table.filter(pc.invert(touched))
     added = from_entries(entry for entry in changes.values() if entry is not None)
-    merged = pa.concat_tables([table, added]).unify_dictionaries().sort_by("path")
-    # The allocator would keep the old columns for itself: over a long download that doubles the process.
-    pa.default_memory_pool().release_unused()
-    return merged
+    return pa.concat_tables([table, added]).unify_dictionaries().sort_by("path")
 
 
 def size_of(table: pa.Table) -> int:

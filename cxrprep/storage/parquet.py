@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -16,9 +14,8 @@ from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
-    from types import ModuleType
 
 SCHEMA_VERSION: Final = 1
 
@@ -27,28 +24,6 @@ FOOTER_KEY: Final = b"cxrprep"
 
 
 _ROWS: Final = 1 << 17
-
-
-def spare_pandas() -> None:
-    """Keep pyarrow from importing pandas, 0.15 s, at its first array only to ask whether it was handed a pandas object.
-
-    For a program that never does so: afterwards pyarrow takes pandas objects for plain sequences in this process.
-    ``to_pandas`` and pandas itself work as before.
-    """
-    if "pandas" not in sys.modules:
-        nothing = _NoPandas()
-        sys.meta_path.insert(0, nothing)
-        try:
-            pa.array([0])
-        finally:
-            sys.meta_path.remove(nothing)
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        del path, target
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)
 
 
 def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None) -> None:

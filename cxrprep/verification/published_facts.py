@@ -86,7 +86,6 @@ def check_facts(
                 whole = complete or held >= _PART * _expected_rows(spec, release, fact)
                 done[fact.id] = _check(fact, subject.counting(fact.value), whole=whole)
         del rows, subject
-        pa.default_memory_pool().release_unused()
     return [done[fact.id] for fact in facts]
 
 

@@ -136,8 +136,6 @@ class _Run:
         with Collector(self.record.home / "manifests" / name) as out:
             images = self._bytes(out, demanded, refetch).drop_null()
             paths, ids = images["path"], images["image"]
-            # The tables come now, and may have the room that the files had.
-            pa.default_memory_pool().release_unused()
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
@@ -175,8 +173,6 @@ class _Run:
         self.on_event(StageStarted(STAGE))
         recorded = self.record.table()
         published = published_sums(self.root, self.spec, self.release, recorded["path"])
-        # The lines of the sum file were more than what is kept of them.
-        pa.default_memory_pool().release_unused()
         if self.options.shard is not None:
             recorded, published = self._in_shard(recorded), self._in_shard(published)
             selected = selected.filter(self._shard_mask(selected.to_pylist()))
@@ -197,7 +193,6 @@ class _Run:
             known = checks.known(quick=self.options.quick)
             check.run(join(self._listed(seen, problems), recorded, published, known), take, out.proven)
             disk = pa.concat_tables(seen)
-            pa.default_memory_pool().release_unused()
             for problem in problems:
                 out.finding(problem)
                 self.unread.add(problem.path)
@@ -333,7 +328,6 @@ class _Run:
             except UsageError as error:
                 self.not_checked.append(f"{what}: {error.message}")
             else:
-                pa.default_memory_pool().release_unused()
                 return rows
         return None
 
