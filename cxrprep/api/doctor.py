@@ -8,14 +8,16 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.lookup import ADVICE
 from cxrprep.datasets.catalog import catalog, find_dataset
-from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.errors import CxrprepError, ExitCode, UsageError, did_you_mean
+from cxrprep.extras import install_command
 from cxrprep.humanize import format_bytes
+from cxrprep.sources.base import AccessState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 
 
 class State(enum.StrEnum):
-    """How a check came out. A problem stops some job; a warning may slow it down or concern a part of it."""
+    """How a check came out. A problem stops some job; a warning may slow it down or concern a part of it.
+
+    What is optional is not there, and nothing that was asked about needs it.
+    """
 
     OK = "ok"
+    OPTIONAL = "optional"
     WARNING = "warning"
     PROBLEM = "problem"
 
@@ -117,37 +123,83 @@ def examine(
     root: Path,
     credentials: Credentials,
     dataset: str | None = None,
+    source: str | None = None,
+    whole: bool = True,
     billing_project: str | None = None,
     scheduler: str | None = None,
     offline: bool = False,
     timeout: float = 10.0,
-    hosts: Mapping[str, str] = _HOSTS,
+    hosts: Mapping[str, str] | None = None,
 ) -> Iterator[Check]:
-    """The checks one by one, those that ask the network last; ``offline`` asks nobody.
+    """The checks one by one, those that ask the network last. Nothing is written.
 
-    ``dataset`` limits the questions of access to one. Nothing is written, nothing is raised.
+    Args:
+        root: Where the data shall go; its disk is looked at.
+        credentials: The logins that are tried, and never shown.
+        dataset: Ask about this one alone, and judge: what keeps a download of it from starting is a problem.
+        source: The mirror that is judged; the dataset's own when it is not named. Other mirrors make warnings at most.
+        whole: All of the dataset is wanted, so it has to fit on the disk.
+        billing_project: Who pays for buckets that ask for it.
+        scheduler: Address of a Dask scheduler that has to answer.
+        offline: Ask no server.
+        timeout: Seconds to wait for each server.
+        hosts: Address and purpose of the hosts to reach; those that the datasets need when not given.
+
+    Raises:
+        UsageError: ``dataset`` is unknown, or has no mirror ``source``.
     """
-    yield from _machine()
-    yield from _disk(root)
-    yield from _netrc()
     specs = [find_dataset(dataset)] if dataset else list(catalog().values())
+    judged = _judged(specs[0], source) if dataset else None
+    yield from _machine()
+    yield from _disk(root, specs[0] if dataset else None, judged, whole=whole)
+    yield from _netrc()
     for service in dict.fromkeys(_service(mirror) for spec in specs for mirror in spec.mirror):
         if service:
-            yield _present(credentials, service)
+            yield _strict(_present(credentials, service), judged is not None and _needs(judged, service))
     if scheduler:
         yield _reachable_scheduler(scheduler, timeout)
     if not offline:
         silent = set()
-        for check in _network(hosts, timeout):
+        for check in _network(_hosts_of(specs) if hosts is None else hosts, timeout):
             if check.group == "network" and check.state is not State.OK:
                 silent.add(check.name)
-            yield check
+            yield _strict(check, judged is not None and _behind(judged, {check.name}))
         # A service whose host does not answer was named just now; asking it again and again would only take time.
         asked = [(s, m) for s in specs for m in s.mirror if not _behind(m, silent)]
         with ThreadPoolExecutor(max_workers=max(len(asked), 1)) as pool:
-            for found in pool.map(lambda pair: _accepted(pair, credentials, billing_project, timeout), asked):
+            answers = pool.map(lambda pair: _accepted(pair, credentials, billing_project, timeout), asked)
+            for (_, mirror), found in zip(asked, answers, strict=True):
                 if found is not None:
-                    yield found
+                    yield _strict(found, mirror is judged and found.group in ("access", "network"))
+
+
+def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
+    """The mirror that a download would take; ``None`` for a folder or an address, which is not asked here."""
+    mirror = spec.mirror_named(source or spec.default_mirror)
+    if mirror is None and source and not any(mark in source for mark in "/:."):
+        names = [mirror.name for mirror in spec.mirror]
+        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
+        raise UsageError(f"{source!r} is no mirror of {spec.name}", hint=hint)
+    return mirror
+
+
+def _needs(mirror: Mirror, service: str) -> bool:
+    # Google's open buckets are read without a login, and everyone may ask for a payer's bucket with a project.
+    return _service(mirror) == service and mirror.access != "open"
+
+
+def _strict(check: Check, judged: bool) -> Check:
+    """The check as it counts for the mirror that is judged: what is not right keeps the data away."""
+    if judged and check.state is State.WARNING and not check.found.startswith(str(AccessState.UNKNOWN)):
+        return replace(check, state=State.PROBLEM)
+    return check
+
+
+def _hosts_of(specs: Sequence[DatasetSpec]) -> dict[str, str]:
+    """The hosts that serve these datasets, but for services that the environment sends elsewhere."""
+    mirrors = [mirror for spec in specs for mirror in spec.mirror]
+    wanted = {host for host in _SERVED_BY.values() if any(_behind(mirror, {host}) for mirror in mirrors)}
+    return {url: what for url, what in _HOSTS.items() if url.split("/")[2] in wanted}
 
 
 def _machine() -> Iterator[Check]:
@@ -161,13 +213,14 @@ def _machine() -> Iterator[Check]:
     yield Check("machine", "cores", State.OK, str(cores))
     for module, what, extra, missing in _CODECS:
         there = importlib.util.find_spec(module) is not None
-        install = f"pip install 'cxrprep[{extra}]'" if extra else "pip install --force-reinstall cxrprep"
+        install = install_command(extra) if extra else "install cxrprep again: a package that it needs is gone"
         state, found, hint = (State.OK, what, "") if there else (missing, f"missing: {what}", install)
         yield Check("machine", f"codec {module}", state, found, hint)
     for module, what, extra in _EXTRAS:
         there = importlib.util.find_spec(module) is not None
-        found = what if there else f"not installed: {what}"
-        yield Check("machine", f"extra {extra}", State.OK, found, "" if there else f"pip install 'cxrprep[{extra}]'")
+        state = State.OK if there else State.OPTIONAL
+        found = what if there else f"not installed; only needed for {what}"
+        yield Check("machine", f"extra {extra}", state, found, "" if there else install_command(extra))
     yield _labeler()
 
 
@@ -182,33 +235,58 @@ def _labeler() -> Check:
     return Check("machine", "report labeler", State.PROBLEM, found, "look at them: cxrprep explain --selftest")
 
 
-def _disk(root: Path) -> Iterator[Check]:
+def _disk(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool) -> Iterator[Check]:
     place = root.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        usage = shutil.disk_usage(place)
+        yield _room(root, place, spec, judged, whole=whole)
     except OSError as error:
         yield Check("disk", str(place), State.PROBLEM, error.strerror or "cannot be asked", "check the mount")
         return
-    needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in _sizes())
-    state = State.OK if usage.free >= 60e9 else State.WARNING
-    hint = "" if state is State.OK else f"the collections take: {needs}; choose a part: --limit, --view, --split"
-    yield Check("disk", f"free at {place}", state, f"{format_bytes(usage.free)} of {format_bytes(usage.total)}", hint)
     if not os.access(place, os.W_OK):
         hint = "name a folder of your own, or keep the record elsewhere with --state DIR"
-        yield Check("disk", f"writable {place}", State.WARNING, "no", hint)
+        state = State.WARNING if spec is None else State.PROBLEM
+        yield Check("disk", f"writable {place}", state, "no", hint)
     handle_limit = _open_files()
     if handle_limit is not None and handle_limit < 256:
         yield Check("disk", "open files", State.WARNING, str(handle_limit), "ulimit -n 4096")
 
 
+def _room(root: Path, place: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool) -> Check:
+    """Whether there is room: for the whole of ``spec`` beside what is in ``root`` already, else for any collection.
+
+    Raises ``OSError`` when the disk cannot be asked.
+    """
+    usage = shutil.disk_usage(place)
+    free, found = usage.free, f"{format_bytes(usage.free)} of {format_bytes(usage.total)}"
+    if spec is None:
+        needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in _sizes())
+        hint = "" if free >= 60e9 else f"the collections take: {needs}; choose a part: --limit, --view, --split"
+        return Check("disk", f"free at {place}", State.WARNING if hint else State.OK, found, hint)
+    need = (judged.size if judged else 0) or _size(spec)
+    here = sum(size for _, size in _files(root)) if free < need else 0
+    if free + here >= need:
+        return Check("disk", f"free at {place}", State.OK, found)
+    hint = f"another disk, or a part: cxrprep download {spec.name} --limit 1000 --dry-run says what a part takes"
+    state = State.PROBLEM if whole else State.WARNING
+    return Check("disk", f"free at {place}", state, f"{found}; all of {spec.name} takes {format_bytes(need)}", hint)
+
+
+def _files(root: Path) -> Iterator[tuple[str, int]]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)  # noqa: PTH118  # a release has hundreds of thousands
+            if os.path.exists(path):  # noqa: PTH110  # likewise; a dangling link has no size
+                yield path, os.stat(path).st_size  # noqa: PTH116  # likewise
+
+
+def _size(spec: DatasetSpec) -> int:
+    return max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
+
+
 def _sizes() -> list[tuple[str, int]]:
-    sizes = [
-        (spec.name, max([spec.counts.get("bytes", 0), *(m.size or 0 for m in spec.mirror)]))
-        for spec in catalog().values()
-    ]
-    return [(name, size) for name, size in sizes if size]
+    return [(spec.name, _size(spec)) for spec in catalog().values() if _size(spec)]
 
 
 def _open_files() -> int | None:
@@ -256,7 +334,7 @@ def _accepted(
 ) -> Check | None:
     """How far access goes at one mirror; ``None`` where a login is missing, which was said before."""
     from cxrprep.sources import open_source
-    from cxrprep.sources.base import AccessState, SourceOptions
+    from cxrprep.sources.base import SourceOptions
 
     spec, mirror = place
     name = f"{spec.name} from {mirror.name}"

@@ -22,12 +22,12 @@ from cxrprep.api.download_plan import (
     source_options,
     transfer_of,
 )
-from cxrprep.api.download_summary import STAGE, plan_data, plan_rows, result_data, result_rows, say_foreign
+from cxrprep.api.download_summary import STAGE, fits, plan_data, plan_rows, result_data, result_rows, say_foreign
 from cxrprep.api.folder import DatasetFolder, find_place
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
-from cxrprep.errors import CxrprepError, StorageError, UsageError, most_pressing
+from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError, most_pressing
 from cxrprep.events import ignore
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
@@ -56,12 +56,17 @@ def plan(
 ) -> Result[Plan]:
     """What a download of ``dataset`` into ``root`` would do; label tables alone are fetched, if it needs them.
 
-    Raises what ``download`` raises before its first image.
+    The exit code is 7 when the disk lacks the room. Raises what ``download`` raises before its first image.
     """
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         with transfer_of(job, planning=True) as transfer:
             made = planned(job, transfer, selection)
-        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+        return _plan_result(made, job)
+
+
+def _plan_result(made: Plan, job: Job) -> Result[Plan]:
+    code = ExitCode.DONE if fits(made, job) else ExitCode.STORAGE
+    return Result("plan", made, exit_code=code, rows=plan_rows(made, job), data=plan_data(made, job))
 
 
 def read_plan(
@@ -93,7 +98,7 @@ def read_plan(
     ) as job:
         with transfer_of(job, planning=True) as transfer:
             made = again(job, transfer, saved)
-        return Result("plan", made, rows=plan_rows(made, job), data=plan_data(made, job))
+        return _plan_result(made, job)
 
 
 def download(

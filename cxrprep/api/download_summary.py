@@ -43,6 +43,11 @@ def _need(made: Plan, job: Job) -> int:
     return made.disk_need(keep_archives=job.options.keep_archives, passing=passing(job), passing_at_once=connections)
 
 
+def fits(made: Plan, job: Job) -> bool:
+    """Whether the disk has room for the plan; the download itself asks the same before its first byte."""
+    return not made.moving().files or _need(made, job) <= _free(job.folder.root)
+
+
 def plan_data(made: Plan, job: Job) -> dict[str, Any]:
     """A plan in numbers."""
     need = _need(made, job)
@@ -81,7 +86,8 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
         rows.append(("no part of the release", made.foreign))
     need = _need(made, job)
     small = " besides the converted images" if job.options.discard_raw else ""
-    rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free"))
+    short = "" if fits(made, job) else "; it does not fit: free some space, or choose another folder or a part"
+    rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free{short}"))
     if made.moving().size and not job.place.url.startswith("file:"):
         shortest, longest = made.estimate(job.source.politeness.connections)
         rows.append(("time, by what users report", f"{format_seconds(shortest)} to {format_seconds(longest)}"))

@@ -177,6 +177,7 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
 def verify_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``verify``."""
     from cxrprep.verification import VerifyOptions
+    from cxrprep.verification.finding import accepted_kinds
 
     job = invocation.job
     checks = job.verify
@@ -184,6 +185,7 @@ def verify_arguments(invocation: Invocation) -> dict[str, Any]:
         quick=checks.quick,
         complete=checks.complete,
         strict=checks.strict,
+        accept=accepted_kinds(checks.accept),
         images=checks.images or checks.sample is not None,
         duplicates=checks.duplicates,
         sample=checks.sample,

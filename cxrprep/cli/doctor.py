@@ -20,21 +20,25 @@ if TYPE_CHECKING:
     asks=True,
     examples=(
         ("cxrprep doctor", "everything"),
-        ("cxrprep doctor --dataset mimic-cxr", "what MIMIC-CXR needs: login, agreement, reach"),
+        ("cxrprep doctor --dataset mimic-cxr", "can MIMIC-CXR be fetched from here? If not, the exit code is not 0"),
         ("cxrprep doctor --offline", "ask no server"),
     ),
 )
 @options.root
 @options.dataset
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
 @setting("engine.scheduler", "--scheduler", metavar="ADDRESS")
 @options.network
 @click.option("--offline", is_flag=True, help="ask no server")
 def command(invocation: Invocation, offline: bool) -> int:
     """Check Python, codecs, disk, clock, logins, agreements, network and cluster; each with the next step.
 
-    Logins are used, and never printed. ROOT is where the data shall go (here, when it is not named).
+    With --dataset, only what that dataset needs is asked, and the exit code says whether a download of it can start: 5
+    login or agreement, 6 network, 7 disk, 2 a missing decoder. ROOT is where the data shall go (here, when it is not
+    named). Logins are used, and never printed.
     """
     from cxrprep.api.doctor import Examination, State, examine
+    from cxrprep.config.job import SelectionSettings
 
     out, job = invocation.out, invocation.job
     checks = []
@@ -42,6 +46,8 @@ def command(invocation: Invocation, offline: bool) -> int:
         root=invocation.path(job.root) or Path(),
         credentials=invocation.credentials(asks=False),
         dataset=job.dataset or None,
+        source=job.download.source or None,
+        whole=job.selection == SelectionSettings() and not job.download.discard_raw,
         billing_project=job.download.billing_project or None,
         scheduler=job.engine.scheduler or None,
         offline=offline,

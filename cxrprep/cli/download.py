@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.datasets.catalog import is_dataset
-from cxrprep.errors import UsageError
+from cxrprep.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @options.release
 @options.tables
 @options.state
-@click.option("--dry-run", "-n", is_flag=True, help="print the plan and fetch nothing")
+@click.option("--dry-run", "-n", is_flag=True, help="print the plan, and whether it fits; fetch nothing")
 @click.option(
     "--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="keep the plan in a file; fetch nothing"
 )
@@ -82,7 +83,7 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         else:
             planned = None
         if planned is not None and (dry_run or save_plan):
-            return _said(invocation, planned, save_plan)
+            return _said(invocation, planned, save_plan, dry_run=dry_run)
         result = perform(invocation, sink, planned)
     where = invocation.where
     return invocation.out.result(
@@ -117,11 +118,14 @@ def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
     return read_plan(file, **download_arguments(invocation), on_event=sink)
 
 
-def _said(invocation: Invocation, planned: Any, file: Path | None) -> int:
-    headline = f"Plan for {invocation.root}: no image was fetched"
+def _said(invocation: Invocation, planned: Any, file: Path | None, *, dry_run: bool) -> int:
+    headline = f"Plan for {invocation.root} (dry run: no image is fetched)"
     if file is not None:
         from cxrprep.planning import save_plan
 
         save_plan(planned.value, file)
-        headline = f"Plan saved in {file}: no image was fetched"
+        headline = f"Plan saved in {file} (no image is fetched)"
+    if not dry_run:
+        # A plan may be saved for another host, with another disk.
+        planned = replace(planned, exit_code=ExitCode.DONE)
     return invocation.out.result(headline, planned, command="download")

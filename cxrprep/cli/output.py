@@ -73,8 +73,9 @@ _SYMBOLS: Final = {
     "warning": ("!", "warning:"),
     "problem": ("✗", "problem:"),
     "next": ("→", "next:"),
+    "optional": ("-", "-"),
 }
-_COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "next": "cyan"}
+_COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "next": "cyan", "optional": "white"}
 
 
 class Output:

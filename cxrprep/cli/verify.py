@@ -9,8 +9,21 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
+    import click
+    from click.shell_completion import CompletionItem
+
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
+
+
+def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kinds of findings that begin like ``incomplete``, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.verification.finding import Kind
+
+    del ctx, parameter
+    return [CompletionItem(kind) for kind in map(str, Kind) if kind.startswith(incomplete)]
 
 
 @verb(
@@ -20,6 +33,7 @@ if TYPE_CHECKING:
         ("cxrprep verify /data/nih --images", "decode every image as well"),
         ("cxrprep verify /data/nih --quick", "in a second: size and time as at the last full check"),
         ("cxrprep verify /mnt/lab/nih --dataset nih-chestxray14 --state ~/nih", "a read-only copy that others made"),
+        ("cxrprep verify /data/nih --strict --accept wrong-mode", "for CI: a known quirk is accepted by its name"),
         ("cxrprep verify /data/nih --repair", "fetch again what is wrong"),
     ),
 )
@@ -31,6 +45,7 @@ if TYPE_CHECKING:
 @setting("verify.duplicates", "--duplicates")
 @setting("verify.complete", "--complete")
 @setting("verify.strict", "--strict")
+@setting("verify.accept", "--accept", metavar="KIND", shell_complete=complete_kind)
 @setting("verify.repair", "--repair")
 @setting(
     "download.source",

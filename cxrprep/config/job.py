@@ -144,6 +144,7 @@ class VerifySettings:
     duplicates: bool = _set(False, "look for images with the same pixels")
     complete: bool = _set(False, "fail unless the whole release is here")
     strict: bool = _set(False, "known quirks and files without a published sum fail too")
+    accept: tuple[str, ...] = _set((), "with --strict: kinds of findings to accept, such as wrong-mode")
     repair: bool = _set(False, "fetch again what is wrong, and nothing else")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from cxrprep.errors import CxrprepError, MissingExtraError, SourceUnreachableError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.executors.processes import Lost, WorkerPool
+from cxrprep.extras import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +196,7 @@ def cluster(scheduler: str) -> Iterator[Cluster]:
     try:
         import distributed
     except ImportError as error:
-        raise MissingExtraError("the dask engine needs dask.distributed", hint="pip install 'cxrprep[dask]'") from error
+        raise MissingExtraError("the dask engine needs dask.distributed", hint=install_command("dask")) from error
     try:
         client: Any = distributed.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]  # dask has no stubs here
     except (OSError, TimeoutError, ValueError) as error:

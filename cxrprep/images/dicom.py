@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cxrprep.errors import ImageError
+from cxrprep.extras import install_command
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules, Lut, Window
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph, one_channel, radiograph_of
@@ -200,7 +201,7 @@ class _PixelData:
             reason = "no decoder is installed" if lacking else text.splitlines()[0].rstrip(":")
             raise ImageError(
                 f"{self.name}: pixel data ({self.syntax.name}) cannot be decoded: {reason}",
-                hint="pip install 'cxrprep[codecs]'" if lacking else f"it may be damaged; {_AGAIN}",
+                hint=install_command("codecs") if lacking else f"it may be damaged; {_AGAIN}",
             ) from e
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 

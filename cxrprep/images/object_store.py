@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cxrprep.errors import AccessError, CxrprepError, ImageError, MissingExtraError, SourceUnreachableError, UsageError
+from cxrprep.extras import install_command
 from cxrprep.images.filesystem import Entry
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.model import Digest
@@ -43,7 +44,7 @@ def _system(scheme: str, process: int) -> Any:
 
 def _missing(scheme: str, what: str) -> CxrprepError:
     extra = _EXTRAS.get(scheme)
-    command = f"pip install 'cxrprep[{extra}]'" if extra else "install the fsspec package that serves it"
+    command = install_command(extra) if extra else "install the fsspec package that serves it"
     return MissingExtraError(f"{scheme}:// needs another package: {what}", hint=command)
 
 

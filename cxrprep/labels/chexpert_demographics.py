@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.errors import MissingExtraError, TableError
+from cxrprep.extras import install_command
 from cxrprep.labels.csv_table import digest_of
 from cxrprep.schemas import TEXT
 
@@ -100,9 +101,8 @@ def _sheet(path: Path) -> list[tuple[Any, ...]]:
     try:
         import openpyxl
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "reading CHEXPERT DEMO.xlsx needs openpyxl", hint="pip install 'cxrprep[xlsx]'"
-        ) from error
+        hint = install_command("xlsx")
+        raise MissingExtraError("reading CHEXPERT DEMO.xlsx needs openpyxl", hint=hint) from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         rows = list(book.worksheets[0].iter_rows(values_only=True))

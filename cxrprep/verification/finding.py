@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ExitCode
+from cxrprep.errors import ExitCode, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Level(enum.StrEnum):
@@ -81,6 +84,19 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.IMAGE_WITHOUT_ROW: (Level.WARNING, "no table of the release names it; it gets no labels"),
     Kind.ROW_WITHOUT_IMAGE: (Level.INFO, "a part of the release is normal; --complete demands all of it"),
 }
+
+
+def accepted_kinds(names: Iterable[str]) -> frozenset[Kind]:
+    """The kinds of findings that ``names`` say. Raises ``UsageError`` for an unknown one, with the nearest."""
+    found = set()
+    for name in names:
+        try:
+            found.add(Kind(name.strip().lower()))
+        except ValueError:
+            hint = f"{did_you_mean(name, map(str, Kind))}known: {', '.join(Kind)}"
+            raise UsageError(f"accept: {name!r} is no kind of finding", hint=hint) from None
+    return frozenset(found)
+
 
 REPAIRABLE: Final = frozenset({Kind.MISSING, Kind.TRUNCATED, Kind.ALTERED, Kind.ZERO_BYTE})
 

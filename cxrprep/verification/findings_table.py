@@ -17,11 +17,12 @@ from cxrprep.errors import storage_error
 from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
+from cxrprep.verification.finding import Level
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.verification.finding import Finding, Kind, Level
+    from cxrprep.verification.finding import Finding, Kind
 
 _KEPT: Final = 1_000
 _ROWS: Final = 16_384
@@ -34,12 +35,15 @@ _Row = tuple[str, str, str, str | None, str | None, str]
 class Collector:
     """Counts findings and writes every row of ``verify.parquet`` as it comes; use as a context.
 
+    ``lesser`` has the kinds that were found as warnings or notes.
+
     ``path`` is put in place by ``finish``; leaving the context without that drops what was written.
     """
 
     path: Path
     counts: Counter[Kind] = field(default_factory=Counter)
     levels: Counter[Level] = field(default_factory=Counter)
+    lesser: set[Kind] = field(default_factory=set)
     kept: list[Finding] = field(default_factory=list)
     _rows: list[_Row] = field(default_factory=list)
     _tables: list[pa.Table] = field(default_factory=list)
@@ -70,6 +74,8 @@ class Collector:
         """Take a finding."""
         self.counts[finding.kind] += 1
         self.levels[finding.level] += 1
+        if finding.level in (Level.WARNING, Level.NOTE):
+            self.lesser.add(finding.kind)
         if self.counts[finding.kind] <= _KEPT:
             self.kept.append(finding)
         expected, found = finding.expected or None, finding.found or None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ExitCode, most_pressing
-from cxrprep.humanize import format_bytes
+from cxrprep.humanize import format_bytes, format_count
 from cxrprep.verification.finding import Kind, Level
 from cxrprep.verification.published_facts import Status
 
@@ -49,15 +49,19 @@ class VerifyReport:
     not_checked: tuple[str, ...]
     repaired: int = 0
     strict: bool = False
+    unaccepted: tuple[Kind, ...] = ()
     seconds: float = 0.0
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, 3 when something could not be read, 4 when anything does not hold; notes and warnings with ``strict``."""
+        """0; 3 when something could not be read; 4 when anything does not hold.
+
+        With ``strict`` the kinds of warnings and notes that were not accepted count as well.
+        """
         errors = self.levels.get(Level.ERROR, 0)
         unread = self.counts.get(Kind.UNCHECKED, 0)
         codes = [ExitCode.PARTIAL] if unread else []
-        if errors > unread or (self.strict and (self.levels.get(Level.WARNING) or self.levels.get(Level.NOTE))):
+        if errors > unread or (self.strict and self.unaccepted):
             codes.append(ExitCode.INTEGRITY)
         return most_pressing(codes)
 
@@ -66,7 +70,12 @@ class VerifyReport:
         """One sentence that promises nothing that was not looked at."""
         errors = self.levels.get(Level.ERROR, 0)
         if errors:
-            return f"{errors:,} {'thing does' if errors == 1 else 'things do'} not hold"
+            kinds = ", ".join(dict.fromkeys(str(one.kind) for one in self.findings if one.level is Level.ERROR))
+            return f"{format_count(errors, 'fault')} found: {kinds}"
+        if self.strict and self.unaccepted:
+            kinds = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in self.unaccepted)
+            names = ",".join(map(str, self.unaccepted))
+            return f"strict, and not accepted: {kinds} (after a look at them: --accept {names})"
         if self.files.here and self.files.proven == self.files.here:
             return f"all {self.files.here:,} files here have the bytes that they should have"
         return f"nothing wrong in what was checked: {self.files.proven:,} of {self.files.here:,} files are proven"
@@ -158,6 +167,7 @@ class VerifyReport:
             "not_checked": list(self.not_checked),
             "repaired": self.repaired,
             "strict": self.strict,
+            "not_accepted": [str(kind) for kind in self.unaccepted] if self.strict else [],
             "seconds": round(self.seconds, 3),
             "table": str(self.path) if self.path else None,
         }

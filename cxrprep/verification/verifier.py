@@ -45,13 +45,15 @@ class VerifyOptions:
     """How far to look.
 
     ``quick`` believes size, time and inode of the last full check. ``complete`` demands the whole release. ``strict``
-    counts warnings and notes as faults. ``images`` decodes images, all or a ``sample`` drawn by ``seed``;
-    ``duplicates`` looks for images with the same pixels. ``jobs`` processes read files; ``None`` means one a core.
+    counts warnings and notes as faults, but for the kinds in ``accept``. ``images`` decodes images, all or a ``sample``
+    drawn by ``seed``; ``duplicates`` looks for images with the same pixels. ``jobs`` processes read files; ``None``
+    means one per core.
     """
 
     quick: bool = False
     complete: bool = False
     strict: bool = False
+    accept: frozenset[Kind] = frozenset()
     images: bool = False
     duplicates: bool = False
     sample: int | None = None
@@ -162,6 +164,7 @@ class _Run:
                 not_checked=tuple(self.not_checked),
                 repaired=self.repaired,
                 strict=options.strict,
+                unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
                 seconds=time.monotonic() - started,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import types
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import stamina
 
 from cxrprep.api.doctor import Check, Examination, State, examine
 from cxrprep.credentials.lookup import Credentials
-from cxrprep.errors import ExitCode
+from cxrprep.errors import ExitCode, UsageError
 from tests.servers import physionet
 from tests.servers.faults import serving
 
@@ -147,7 +148,12 @@ def test_a_full_disk_is_told_with_what_the_collections_take(tmp_path: Path, monk
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     check = one(checks(tmp_path / "not" / "yet", offline=True), f"free at {tmp_path}")
     assert check.state is State.WARNING
-    assert "nih-chestxray14 45 GB" in check.hint
+    assert "nih-chestxray14 45.1 GB" in check.hint
+    # Where one dataset is asked about, it is a problem; a part of it may fit.
+    found = checks(tmp_path, dataset="nih-chestxray14", offline=True)
+    assert Examination(tuple(found)).exit_code == ExitCode.STORAGE
+    found = checks(tmp_path, dataset="nih-chestxray14", offline=True, whole=False)
+    assert Examination(tuple(found)).exit_code == 0
 
 
 def test_the_report_labeler_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -160,3 +166,44 @@ def test_the_report_labeler_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     bad = one(checks(tmp_path, offline=True), "report labeler")
     assert (bad.state, bad.found) == (State.PROBLEM, "1 of 3 examples labelled wrongly")
     assert "--selftest" in bad.hint
+
+
+@pytest.mark.parametrize("source", [None, "physionet"])
+def test_a_dataset_that_needs_a_login_fails_without_one(source: str | None, tmp_path: Path) -> None:
+    found = checks(tmp_path, dataset="mimic-cxr", source=source, offline=True, whole=False)
+    assert one(found, "login physionet").state is State.PROBLEM
+    assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
+
+
+def test_another_mirror_is_judged_by_its_name(tmp_path: Path) -> None:
+    found = checks(tmp_path, dataset="chexpert", source="kaggle", offline=True, whole=False)
+    assert one(found, "login kaggle").state is State.PROBLEM
+    assert one(found, "login chexpert").state is State.WARNING
+    with pytest.raises(UsageError, match="no mirror"):
+        checks(tmp_path, dataset="chexpert", source="kagle", offline=True)
+
+
+def test_a_dataset_whose_server_is_away_fails_by_the_network(tmp_path: Path) -> None:
+    login = {"PHYSIONET_USERNAME": "reader", "PHYSIONET_PASSWORD": "opensesame"}
+    found = checks(tmp_path, login, dataset="mimic-cxr-jpg", whole=False, timeout=2)
+    assert Examination(tuple(found)).exit_code == ExitCode.UNREACHABLE
+
+
+def test_only_hosts_that_the_dataset_needs_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL"):
+        monkeypatch.delenv(name)
+    asked: list[str] = []
+    monkeypatch.setattr("cxrprep.api.doctor._head", lambda url, _: asked.append(url) or "no answer: timed out")
+    found = checks(tmp_path, dataset="mimic-cxr-jpg", hosts=None, timeout=1)
+    assert {url.split("/")[2] for url in asked} == {"physionet.org", "storage.googleapis.com"}
+    # Nothing answers: the login is what a person must act on first.
+    assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
+    assert one(found, "physionet.org").state is State.PROBLEM
+    assert one(found, "storage.googleapis.com").state is State.WARNING
+
+
+def test_what_is_optional_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "s3fs" else real(name))
+    check = one(checks(tmp_path, offline=True), "extra s3")
+    assert (check.state, check.hint) == (State.OPTIONAL, "pip install 's3fs>=2024.6'")

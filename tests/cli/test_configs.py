@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,45 @@ def test_what_init_writes_runs(
     made = tmp_path / "nih-chestxray14"
     assert (made / "manifests" / "report.html").is_file()
     assert (made / "derived" / "square-224" / "manifests" / "images.parquet").is_file()
+
+
+@pytest.mark.slow
+def test_a_strict_job_accepts_a_quirk_by_name_and_names_what_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    [file] = [path for path in CONFIGS if path.stem == "ci-staging"]
+    tests = set((mirror / "test_list.txt").read_text().split())
+    path = next(path for path in mirror.rglob("*.png") if path.name in tests)
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(path), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGRA))
+    answer = done(file, tmp_path / "root", mirror, capsys, monkeypatch)
+    assert answer["exit_code"] == 0, answer
+    strict = tmp_path / "strict.toml"
+    strict.write_text(file.read_text().replace('accept = ["wrong-mode"]', "accept = []"))
+    answer = done(strict, tmp_path / "root", mirror, capsys, monkeypatch)
+    assert answer["exit_code"] == 4
+    assert run(["run", str(strict), "--root", str(tmp_path / "root")]) == 4
+    assert "1 wrong-mode" in capsys.readouterr().out
+    strict.write_text(file.read_text().replace('"wrong-mode"', '"wrong-mod"'))
+    assert run(["config", "check", str(strict)]) == 2
+    assert "did you mean wrong-mode?" in capsys.readouterr().err
+
+
+def test_a_plan_that_does_not_fit_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    words = ["download", "nih-chestxray14", str(tmp_path / "root"), "--source", str(mirror)]
+    assert run([*words, "--dry-run"]) == 0
+    usage = types.SimpleNamespace(total=10**9, used=10**9, free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert run([*words, "--dry-run"]) == 7
+    assert "it does not fit" in " ".join(capsys.readouterr().out.split())
+    # A saved plan may be for another host.
+    assert run([*words, "--save-plan", str(tmp_path / "plan.json")]) == 0
+    file = tmp_path / "job.toml"
+    file.write_text(f'dataset = "nih-chestxray14"\nroot = "{tmp_path / "root"}"\n[download]\nsource = "{mirror}"\n')
+    assert run(["run", str(file), "--dry-run"]) == 7

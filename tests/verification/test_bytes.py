@@ -408,7 +408,7 @@ def test_the_report_is_plain_json_and_a_table(tmp_path: Path) -> None:
     assert data["findings_left_out"] == 0
     assert data["findings"][0]["hint"]
     shown = dict(report.rows())
-    assert shown["verdict"] == "1 thing does not hold"
+    assert shown["verdict"] == "1 fault found: altered"
     assert shown["altered"].startswith(f"{IMAGE}: its bytes are not those that were recorded")
     assert next(label for label, _ in report.rows()[1:]) == "altered"
 

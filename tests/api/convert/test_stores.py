@@ -145,7 +145,7 @@ def test_a_scheme_whose_package_is_missing_names_the_extra() -> None:
         "except errors.MissingExtraError as error:\n    print(error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "pip install 'cxrprep[s3]'"
+    assert done.stdout.strip() == "pip install 's3fs>=2024.6'"
 
 
 def test_an_address_of_no_kind_is_refused(tmp_path: Path) -> None:
