@@ -13,6 +13,7 @@ from cxrprep.api.download_plan import (
     FetchOptions,
     Job,
     again,
+    found_wrong,
     in_place,
     listed,
     made_of,
@@ -27,11 +28,11 @@ from cxrprep.api.folder import DatasetFolder, find_place
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
-from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError, most_pressing
+from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import ignore
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
-from cxrprep.planning import Plan, load_plan
+from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
 
@@ -140,6 +141,7 @@ def download(
             record.select(made.selection)
             remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
             result = transfer.run(made, job.source)
+        _mark_mended(result, made, job)
         _keep_failures(result, job)
         rows, data = result_rows(result, made, job), result_data(result, made, job)
         code = result.exit_code
@@ -153,6 +155,27 @@ def download(
         elif (job.folder.manifests / "images.parquet").exists():
             rebuild_manifest(job.folder, on_event=on_event)
         return Result(STAGE, result, code, rows=rows, data=data)
+
+
+def _mark_mended(result: TransferResult, made: Plan, job: Job) -> None:
+    """Take the findings of the last check back that this download has mended."""
+    wrong = found_wrong(job.folder.manifests)
+    if not wrong:
+        return
+    from cxrprep.verification.findings_table import mark_repaired
+
+    failed = {outcome.item.dest for outcome in result.failures}
+    moved = {item.dest for item in made if item.dest in wrong and item.action is Action.REFETCH}
+    unpacked = {path for path in wrong - moved if any(item.archive for item in made) and _is_unpacked(job, path, made)}
+    if not result.left and (moved - failed) | unpacked:
+        mark_repaired(job.folder.manifests, (moved - failed) | unpacked)
+
+
+def _is_unpacked(job: Job, path: str, made: Plan) -> bool:
+    """Whether the file came out of an archive that this plan has unpacked."""
+    entry = job.folder.record.get(path)
+    archives = {item.dest for item in made if item.archive and item.action is not Action.KEEP}
+    return entry is not None and entry.archive in archives
 
 
 def _keep_failures(result: TransferResult, job: Job) -> None:
@@ -198,44 +221,23 @@ def fetch_again(
     if in_place(job):
         stream.close()
         return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")
-    for path in wanted:
-        # What is here is wrong: set aside it counts as not here, and a plan fetches it. The record keeps what it knows,
-        # for it may not come.
-        set_aside(folder, path)
     try:
-        with transfer_of(job) as transfer:
+        # What is here stays until the right bytes are, and so does what the record knows: they may not come.
+        with transfer_of(job, wrong=frozenset(wanted)) as transfer:
             names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))
             listing = (file for file in names if placed(job, file) in wanted or job.unpacks(file.key))
             made = made_of(job, transfer, listing, Selection())
             result = transfer.run(made, stream)
     except CxrprepError as error:
-        bring_back(folder, wanted)
         return dict.fromkeys(wanted, error.message)
     finally:
         stream.close()
-    bring_back(folder, wanted)
     failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
-    gone = {path: "the mirror does not have it" for path in wanted if not (folder.root / path).exists()}
-    return {**gone, **{path: reason for path, reason in failed.items() if path in wanted}}
-
-
-def set_aside(folder: DatasetFolder, path: str) -> None:
-    """Move a file that is wrong out of the way, so that a plan fetches it."""
-    target = folder.root / path
-    if target.is_file():
-        try:
-            target.replace(target.with_name(f".{target.name}.before-repair"))
-        except OSError as error:
-            raise StorageError(f"cannot move {target} aside: {error.strerror}", hint="check its folder") from error
-
-
-def bring_back(folder: DatasetFolder, paths: Iterable[str]) -> None:
-    """What was fetched replaces what was wrong; what could not be fetched is left as it was."""
-    for path in paths:
-        target = folder.root / path
-        kept = target.with_name(f".{target.name}.before-repair")
-        if kept.exists():
-            if target.exists():
-                kept.unlink()
-            else:
-                kept.replace(target)
+    planned = {item.dest for item in made}
+    packed = any(item.archive for item in made)
+    lacking = {
+        path: "the mirror does not have it"
+        for path in wanted
+        if not (folder.root / path).exists() or not (packed or path in planned)
+    }
+    return {**lacking, **{path: reason for path, reason in failed.items() if path in wanted}}

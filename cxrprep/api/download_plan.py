@@ -194,11 +194,16 @@ def _spent(job: Job) -> Callable[[str], bool]:
 
 
 def transfer_of(
-    job: Job, hook: Callable[[str, Path], bool | None] | None = None, *, planning: bool = False
+    job: Job,
+    hook: Callable[[str, Path], bool | None] | None = None,
+    *,
+    planning: bool = False,
+    wrong: frozenset[str] = frozenset(),
 ) -> Transfer:
     """A transfer into the job's folder; enter it before planning, so that plan and work see one state.
 
-    ``planning`` is for a plan that nobody applies now: see ``TransferOptions``.
+    ``hook`` gets each complete file; ``planning`` is for a plan that nobody applies now; ``wrong`` are files to fetch
+    again though their sizes are right, beside those that verify found: see ``TransferOptions``.
     """
     return Transfer(
         job.folder.record,
@@ -212,11 +217,21 @@ def transfer_of(
             shard=job.options.shard,
             passing=passing(job),
             spent=_spent(job),
+            wrong=wrong | found_wrong(job.folder.manifests),
             planning=planning,
         ),
         on_event=job.on_event,
         on_complete=hook,
     )
+
+
+def found_wrong(manifests: Path) -> frozenset[str]:
+    """The files that the last check found to be wrong, and that nothing has mended since."""
+    if not any(manifests.glob("verify*.parquet")):
+        return frozenset()
+    from cxrprep.verification.findings_table import wrong_files
+
+    return wrong_files(manifests)
 
 
 def _same_mirror(job: Job) -> bool:

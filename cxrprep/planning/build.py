@@ -38,6 +38,8 @@ class Holdings(Protocol):
 
     same_mirror: bool
     """Whether the record's validators come from the mirror that is asked now."""
+    wrong: frozenset[str]
+    """Release paths whose bytes a check found to be wrong, though their sizes are right."""
 
     def rows(self) -> Iterator[Held]:
         """The record, sorted by path."""
@@ -307,6 +309,9 @@ def _decide_one(item: Item, held: Held | None, holdings: Holdings) -> None:
         elif held is not None:
             item.reason = "recorded, but no longer here"
         return
+    if item.dest in holdings.wrong:
+        item.action, item.reason = Action.REFETCH, "verify found other bytes than it should have"
+        return
     if held is None:
         if item.file.size in (None, size):
             item.action, item.reason, item.proven = Action.KEEP, "here without a record", False
@@ -335,6 +340,10 @@ def _differs(file: RemoteFile, held: Held, size: int, *, same_mirror: bool) -> s
     return ""
 
 
+def _is_whole(row: Held, holdings: Holdings) -> bool:
+    return holdings.size_of(row.path) == row.size and row.path not in holdings.wrong
+
+
 def _member_wanted(choice: Choice, layout: Layout) -> Callable[[str], bool]:
     def wanted(path: str) -> bool:
         return choice.wants(path, layout.parse(path))
@@ -351,7 +360,7 @@ def _decide_archives(items: Sequence[Item], holdings: Holdings, wanted: Callable
     for row in holdings.rows():
         if row.path in members:
             own[row.path] = row
-        if row.archive in members and (row.discarded or holdings.size_of(row.path) == row.size):
+        if row.archive in members and (row.discarded or _is_whole(row, holdings)):
             members[row.archive][row.path] = row.size
     for item in items:
         held, here = own.get(item.dest), members[item.dest]

@@ -38,7 +38,9 @@ class FileEntry:
 
     ``path`` is its release path under ROOT; ``size`` in bytes. ``source_key`` is its name at the mirror, ``""`` when
     that is the path. ``validator`` is the mirror's (an ETag, a generation). ``archive`` names the archive that it was
-    unpacked from. Raises ``UnsafePathError`` for a path that would leave the root, ``ValueError`` for a negative size.
+    unpacked from. ``fetched`` says that cxrprep put the file there (downloaded, linked or unpacked): one that was
+    here before, and one of which an older record does not say it, is somebody else's, and is never removed. Raises
+    ``UnsafePathError`` for a path that would leave the root, ``ValueError`` for a negative size.
     """
 
     path: str
@@ -49,6 +51,7 @@ class FileEntry:
     source_key: str = ""
     validator: str | None = None
     archive: str | None = None
+    fetched: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no listing, archive or record may say."""
@@ -67,6 +70,7 @@ class FileEntry:
             "source_key": None if self.source_key == self.path else self.source_key or None,
             "validator": self.validator,
             "archive": self.archive,
+            "fetched": self.fetched,
         }
 
     @classmethod
@@ -85,4 +89,6 @@ class FileEntry:
             source_key=row["source_key"] or "",
             validator=row["validator"],
             archive=row["archive"],
+            # A record that was written before there was this column says nothing of it.
+            fetched=row.get("fetched") is True,
         )

@@ -44,6 +44,7 @@ _DESCRIPTIONS: Final = {
     "source_key": "name at the mirror; null when it is the path",
     "validator": "the mirror's ETag, generation or modification mark at that time",
     "archive": "the archive that the file was unpacked from",
+    "fetched": "whether cxrprep put the file there; one that was here already (null or false) is never removed",
 }
 
 
@@ -52,7 +53,7 @@ def schema() -> pa.Schema:
     import pyarrow as pa
 
     few = pa.dictionary(pa.int32(), pa.string())
-    types = {"size": pa.int64(), "origin": few, "state": few, "archive": few}
+    types = {"size": pa.int64(), "origin": few, "state": few, "archive": few, "fetched": pa.bool_()}
     required = {"path", "size", "origin", "state"}
     return pa.schema(
         [
@@ -90,6 +91,7 @@ def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
         "source_key": texts([None if row.source_key == row.path else row.source_key or None for row in rows]),
         "validator": texts([row.validator for row in rows]),
         "archive": _few([row.archive for row in rows]),
+        "fetched": pa.Array.from_buffers(pa.bool_(), len(rows), [None, _bits([row.fetched for row in rows])]),
     }
     wanted = schema()
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
@@ -117,13 +119,16 @@ def _few(values: Sequence[str | None]) -> pa.DictionaryArray:
 
 
 def _known(values: Sequence[str | None]) -> pa.Buffer | None:
-    """One bit a row, the first row in the lowest one; ``None`` when every value is known."""
+    """Which values are known; ``None`` when all are."""
+    return _bits([value is not None for value in values]) if None in values else None
+
+
+def _bits(flags: Sequence[bool]) -> pa.Buffer:
+    """One bit a row, the first row in the lowest one."""
     import pyarrow as pa
 
-    if None not in values:
-        return None
-    known = "".join("0" if value is None else "1" for value in reversed(values))
-    return pa.py_buffer(int(known, 2).to_bytes((len(values) + 7) // 8, "little"))
+    digits = "".join("1" if flag else "0" for flag in reversed(flags))
+    return pa.py_buffer(int(digits or "0", 2).to_bytes((len(flags) + 7) // 8, "little"))
 
 
 def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
@@ -230,6 +235,8 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             stored = file.read(use_threads=False)
         state = json.loads((stored.schema.metadata or {})[_STATE_KEY])
+        if "fetched" not in stored.column_names:
+            stored = stored.append_column(wanted.field("fetched"), pa.nulls(stored.num_rows, pa.bool_()))
         table = stored.select(wanted.names)
         if not table.schema.equals(wanted):
             table = table.cast(wanted)

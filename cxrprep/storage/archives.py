@@ -1,7 +1,13 @@
-"""Archives from outside: their members by name and as streams, safe against traversal, links and bombs."""
+"""Archives from outside (tar, tar.gz, zip): members by name and as streams, read to the archive's end with checksums.
+
+Safe against traversal, links and bombs. Python's ``tarfile`` inflates a stream by itself, passes over the CRC32 and the
+length that close each gzip member (RFC 1952, 2.3.1), and takes any damaged header behind the first for the end. So a
+tar is unpacked here by a reader of gzip that checks both, and must close with its end mark and nothing but zeros.
+"""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import gzip
@@ -14,7 +20,9 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, Self, cast
+
+from zlib_ng import gzip_ng, zlib_ng
 
 from cxrprep.errors import ArchiveError, StorageError, storage_error
 from cxrprep.storage.atomic import replace_file
@@ -30,6 +38,7 @@ NOT_READABLE: Final = (
     zipfile.BadZipFile,
     gzip.BadGzipFile,
     zlib.error,
+    cast("type[Exception]", zlib_ng.error),
     lzma.LZMAError,
     EOFError,
     struct.error,
@@ -41,6 +50,9 @@ NOT_READABLE: Final = (
 
 """What Python's readers of archives raise for damage: ``ValueError`` for names that are no text, ``RuntimeError`` for a
 password, ``NotImplementedError`` for a compression that nobody uses."""
+
+
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +79,24 @@ class Member(NamedTuple):
 def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # frozen
     """The files in the archive at ``path``, in the order they lie in, folders left out.
 
-    Names are checked before they are handed out. Raises ``ArchiveError`` for damage, links, devices and bombs,
-    ``UnsafePathError`` for a name that would leave the root.
+    A name that ends in ``.zip`` is a zip, everything else a tar, compressed or not. A tar says only at its end whether
+    it is whole, so it is read to the end once before the first member is handed out (240 MB: 0.12 s): nothing that a
+    damaged one holds is taken for good. A zip has a CRC32 a member, which is checked when that has been read.
+
+    Raises ``ArchiveError`` for damage, links, devices and bombs, ``UnsafePathError`` for a name that would leave the
+    root, ``StorageError`` when the file cannot be read.
     """
+    unpacked = _zip if path.name.lower().endswith(".zip") else _tar
+    if unpacked is _tar:
+        for _ in _checked(path, unpacked(path), limits):
+            pass
+    yield from _checked(path, unpacked(path), limits)
+
+
+def _checked(path: Path, found: Iterator[Member], limits: Limits) -> Iterator[Member]:
+    """``found``, with names and sizes that no dataset's archive has refused, and damage as ``ArchiveError``."""
     try:
         packed = path.stat().st_size
-        found = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
         total = 0
         for count, member in enumerate(found, 1):
             total += member.size
@@ -121,19 +145,59 @@ def reading(path: Path) -> Iterator[None]:
         raise damaged(path, error) from error
 
 
-def _tar(path: Path) -> Iterator[Member]:
-    # A stream: members come as they are read, and nothing before them is kept in memory.
-    with tarfile.open(path, mode="r|*") as tar:
+class _Header(tarfile.TarInfo):
+    """A header that is read strictly: ``tarfile`` would take a damaged one, and a missing end mark, for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The header in ``buf``. Raises ``ReadError`` for damage."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise  # a block of zeros: the end mark
+            reason = "it ends before its end mark" if not buf else f"a header inside cannot be read ({error})"
+            raise tarfile.ReadError(reason) from error
+
+
+def tar_entries(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Each entry of a tar, compressed or not, with the open archive; at the end the whole file has been checked.
+
+    A stream: an entry is read before the next one is asked for. Raises what ``NOT_READABLE`` names, and ``OSError``.
+    """
+    with _uncompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
         for entry in tar:
-            tar.members = []  # type: ignore[attr-defined]  # the library would remember all of them
-            if entry.isdir():
-                continue
-            if not entry.isreg():
-                raise ArchiveError(
-                    f"{path.name}: {entry.name!r} is a link or a device, which no dataset's archive holds",
-                    hint="do not trust where it came from",
-                )
-            yield Member(entry.name.removeprefix("./"), entry.size, _opener(tar, entry))
+            # The library would remember all of them.
+            tar.members = []  # type: ignore[attr-defined]
+            yield tar, entry
+        rest = cast("IO[bytes]", tar.fileobj)
+        while block := rest.read(_BLOCK):
+            if block.count(0) != len(block):
+                raise tarfile.ReadError("bytes follow its end mark: a part of it was overwritten with zeros")
+
+
+def _uncompressed(path: Path) -> IO[bytes]:
+    """The tar inside ``path``; gzip with CRC32 and length of each member checked, as the other two do by themselves."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        # As fast as tarfile without the check (240 MB: 0.21 s both), where the standard library's takes twice as long.
+        return cast("IO[bytes]", gzip_ng.GzipNGFile(path, "rb"))  # type: ignore[no-untyped-call]
+    if start.startswith(b"BZh"):
+        return cast("IO[bytes]", bz2.open(path))
+    return cast("IO[bytes]", lzma.open(path)) if start == b"\xfd7zXZ\0" else path.open("rb")
+
+
+def _tar(path: Path) -> Iterator[Member]:
+    for tar, entry in tar_entries(path):
+        if entry.isdir():
+            continue
+        if not entry.isreg():
+            raise ArchiveError(
+                f"{path.name}: {entry.name!r} is a link or a device, which no dataset's archive holds",
+                hint="do not trust where it came from",
+            )
+        yield Member(entry.name.removeprefix("./"), entry.size, _opener(tar, entry))
 
 
 def _opener(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], IO[bytes]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UnsafePathError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Absolute, a drive, a backslash, control characters, or an empty, "." or ".." component. Python and RE2 read it alike.
 UNSAFE_PATTERN: Final = r"^[A-Za-z]:|\\|[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)"
@@ -29,6 +33,15 @@ def safe_path(path: str) -> str:
             hint="whatever named it (a listing, an archive, a plan, a record) is damaged or not to be trusted",
         )
     return path
+
+
+def leads_out(root: Path, path: str) -> bool:
+    """Whether the release path leads out of ``root`` by a link, its own or that of a folder on the way.
+
+    What lies there is somebody else's, whatever a record says: it may be read, and is never replaced or removed.
+    """
+    inside, place = os.path.realpath(root), os.path.realpath(root / path)
+    return os.path.commonpath((inside, place)) != inside
 
 
 def is_archive(name: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
-from cxrprep.events import ItemFinished, StageFinished, StageStarted, Stalled, ignore
+from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning import Action
 from cxrprep.planning.plan import MOVING
 from cxrprep.record import Origin
@@ -62,7 +62,8 @@ class TransferOptions:
     ``connections`` overrides what the source calls polite; ``rate`` is bytes a second in all; ``link`` is copy, reflink
     or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
     the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether what an
-    earlier run used up need not come again (default: never); ``lease=False`` leaves out the message that another run is
+    earlier run used up need not come again (default: never); ``wrong`` names release paths whose bytes a check found to
+    be wrong, which are fetched again; ``lease=False`` leaves out the message that another run is
     at work here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it
     asks nobody and writes nothing, unless label tables have to come first.
     """
@@ -75,6 +76,7 @@ class TransferOptions:
     listing_origin: Origin = Origin.PUBLISHED
     passing: Callable[[str], bool] | None = None
     spent: Callable[[str], bool] | None = None
+    wrong: frozenset[str] = frozenset()
     patience: Patience = field(default_factory=Patience)
     split_from: int = SPLIT_FROM
     lease: bool = True
@@ -127,7 +129,9 @@ class Transfer:
 
     def holdings(self, *, same_mirror: bool = True) -> FolderHoldings:
         """What is here, for ``make_plan``."""
-        return FolderHoldings(self._record, self.parts, same_mirror=same_mirror, spent=self._options.spent)
+        return FolderHoldings(
+            self._record, self.parts, same_mirror=same_mirror, spent=self._options.spent, wrong=self._options.wrong
+        )
 
     def stop(self) -> None:
         """Ask the run to end soon and keep what it has; from any thread."""
@@ -199,7 +203,9 @@ class Transfer:
             keep_archives=self._options.keep_archives,
             listing_origin=self._options.listing_origin,
             spent=self._options.spent,
+            wrong=self._options.wrong,
             on_complete=self._on_complete,
+            on_event=self._emit,
         )
         # What a caller does with each file may take long: no server is to wait for that.
         asking = source if isinstance(source, AsksAhead) and rate.limit is None and self._on_complete is None else None
@@ -241,6 +247,10 @@ class Transfer:
             raise
         if work.bug is not None:
             raise work.bug
+        if worker.spared:
+            what = worker.spared[0] if len(worker.spared) == 1 else f"{len(worker.spared):,} files"
+            message = f"kept, since the record does not say that cxrprep fetched it: {what}"
+            self._emit(Note("download", message, "warning", worker.spared[0]))
 
     def _get_ready(self, finished: threading.Semaphore) -> None:
         """Load what the record's end needs, when the first requests are out: that holds the interpreter for long."""

@@ -28,11 +28,12 @@ class FolderHoldings:
         *,
         same_mirror: bool = True,
         spent: Callable[[str], bool] | None = None,
+        wrong: frozenset[str] = frozenset(),
     ) -> None:
         """``same_mirror`` says whether the record's validators come from the mirror that is asked now.
 
         ``spent`` says of a file that was dropped after its use whether that will do; ``wanted_again`` names one of
-        which it will not.
+        which it will not. ``wrong`` are release paths whose bytes a check found to be wrong.
         """
         self._record = record
         self._parts = parts
@@ -40,6 +41,7 @@ class FolderHoldings:
         self._tops: dict[str, bool] = {}
         self.same_mirror = same_mirror
         self.wanted_again = ""
+        self.wrong = wrong
         self._spent = spent
 
     def rows(self) -> Iterator[Held]:

@@ -22,6 +22,7 @@ from cxrprep.transfer.partial_file import Partial, Sidecar, read_sidecar
 
 PARTS: Final = ".cxrprep/parts"
 ASIDE: Final = ".cxrprep/bad"
+REPLACED: Final = ".cxrprep/replaced"
 # A run on another host that has said nothing for so long is taken for gone.
 _SILENT_SECONDS: Final = 900.0
 
@@ -48,6 +49,24 @@ class Parts:
     def aside(self, dest: str) -> Path:
         """Where a wrong version of ``dest`` is kept."""
         return self._root / ASIDE / (dest + ".bad")
+
+    def keep(self, dest: str) -> Path:
+        """A second name for the file that lies at ``dest``, which cxrprep did not put there and is to replace.
+
+        Raises ``StorageError``.
+        """
+        folder = self._root / REPLACED / dest
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = folder / f"{time.time_ns():x}"
+            try:
+                os.link(self._root / dest, kept)
+            except OSError:
+                # No hard links here.
+                shutil.copy2(self._root / dest, kept)
+        except OSError as error:
+            raise storage_error(folder, "write", error) from error
+        return kept
 
     def beside(self, dest: str) -> Path:
         """A place of this run's own for what will become ``dest`` in one step: a link or a clone."""

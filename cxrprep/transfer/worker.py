@@ -6,16 +6,17 @@ import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import read_digest
 from cxrprep.errors import ArchiveError, IntegrityError, storage_error
+from cxrprep.events import Note, ignore
 from cxrprep.model import Digest
 from cxrprep.planning import Action, Choice
 from cxrprep.record import FileEntry, FileState, Origin
 from cxrprep.storage.archives import read_index, read_members, reading, write_index
 from cxrprep.storage.atomic import settle
-from cxrprep.storage.paths import safe_path
+from cxrprep.storage.paths import leads_out, safe_path
 from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
 from cxrprep.transfer.links import OnThisMachine, take_over
 from cxrprep.transfer.partial_file import Segment
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.layout import Layout
+    from cxrprep.events import Sink
     from cxrprep.planning import Item, Plan
     from cxrprep.record import Record
     from cxrprep.sources.base import Source
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_file import Partial
     from cxrprep.transfer.partial_folder import Parts
+
+
+_BLOCK: Final = 1 << 18
 
 
 class Worker:
@@ -54,9 +59,11 @@ class Worker:
         keep_archives: bool,
         listing_origin: Origin,
         spent: Callable[[str], bool] | None,
+        wrong: frozenset[str],
         on_complete: Callable[[str, Path], bool | None] | None,
+        on_event: Sink,
     ) -> None:
-        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin`` and ``spent``."""
+        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin``, ``spent`` and ``wrong``."""
         self._plan = plan
         self._source = source
         self._fetcher = fetcher
@@ -69,8 +76,12 @@ class Worker:
         self._keep_archives = keep_archives
         self._listing_origin = listing_origin
         self._spent = spent
+        self._wrong = wrong
         self._on_complete = on_complete
+        self._emit = on_event
         self._choice = Choice(plan.selection, plan.images)
+        self.spared: list[str] = []
+        """Files that were used up and stay, since cxrprep did not put them there."""
 
     def work(self, item: Item, desk: Desk) -> Outcome:
         """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
@@ -93,12 +104,31 @@ class Worker:
     # ---- one file ----
 
     def _fetched(self, item: Item, desk: Desk) -> Outcome:
-        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
-        self._record.add(self._entry(item, got))
+        got = self._brought(item, desk)
         self._hand_on(item.dest)
         return Outcome(item, Status.OK, got.moved)
 
-    def _entry(self, item: Item, got: Fetched) -> FileEntry:
+    def _brought(self, item: Item, desk: Desk) -> Fetched:
+        """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
+        kept = spare(self._record, self._parts, item.dest)
+        held = self._record.get(item.dest)
+        again = held is not None and item.dest in self._wrong and item.file.digest is None and held.digest is not None
+        if held is not None and again:
+            # The mirror states nothing of it: what was recorded once is what it must be again.
+            item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=held.digest))
+        try:
+            got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
+        except BaseException:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+            raise
+        _say_replaced(item.dest, kept, self._emit)
+        if held is not None and again:
+            got = dataclasses.replace(got, origin=held.origin)
+        self._record.add(self._entry(item, got, fetched=True))
+        return got
+
+    def _entry(self, item: Item, got: Fetched, *, fetched: bool) -> FileEntry:
         return FileEntry(
             item.dest,
             got.size,
@@ -106,6 +136,7 @@ class Worker:
             got.origin,
             source_key=item.file.key,
             validator=got.validator,
+            fetched=fetched,
         )
 
     def _taken_over(self, item: Item, buffer: memoryview) -> Fetched | None:
@@ -131,7 +162,7 @@ class Worker:
         got = self._read(item, self._record.root / item.dest, buffer)
         if got is None:
             return False
-        self._record.add(self._entry(item, got))
+        self._record.add(self._entry(item, got, fetched=False))
         return True
 
     def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
@@ -151,7 +182,14 @@ class Worker:
         if held is None or held.state is FileState.DISCARDED:
             return
         if self._on_complete(dest, self._record.root / dest):
-            _discard(self._record, dest)
+            if self._may_remove(held):
+                _discard(self._record, dest)
+            else:
+                self.spared.append(dest)
+
+    def _may_remove(self, held: FileEntry) -> bool:
+        """Whether cxrprep put the file there: nothing else is its to remove, nor what lies behind a link."""
+        return held.fetched and not leads_out(self._record.root, held.path)
 
     # ---- archives ----
 
@@ -174,10 +212,12 @@ class Worker:
             wanted=lambda dest: self._choice.wants(dest, self._layout.parse(dest)),
             origin=held.origin,
             spent=self._spent,
+            wrong=self._wrong,
             stop=self._stop,
             on_file=self._hand_on,
+            on_event=self._emit,
         )
-        drop = near is None and not self._keep_archives
+        drop = near is None and not self._keep_archives and self._may_remove(held)
         if drop:
             # Its members were left to the system to write: they must be on the disk before it goes.
             settle()
@@ -198,7 +238,7 @@ class Worker:
             raise IntegrityError(
                 f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"
             )
-        self._record.add(dataclasses.replace(self._entry(item, got), state=FileState.DISCARDED))
+        self._record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
         return path
 
     def _archive_here(self, item: Item, desk: Desk) -> int:
@@ -212,9 +252,7 @@ class Worker:
                 return 0
             if self._adopted(item, desk.buffer):
                 return 0
-        got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
-        self._record.add(self._entry(item, got))
-        return got.moved
+        return self._brought(item, desk).moved
 
 
 def _discard(record: Record, dest: str) -> None:
@@ -252,17 +290,37 @@ def unpack(
     wanted: Callable[[str], bool],
     origin: Origin,
     spent: Callable[[str], bool] | None = None,
+    wrong: frozenset[str] = frozenset(),
     stop: Stop,
     on_file: Callable[[str], None],
+    on_event: Sink = ignore,
 ) -> Unpacked:
-    """Unpack the archive at ``path``, whose release path is ``archive``, below the record's root.
+    """Unpack the archive at ``path`` below the record's root.
 
-    ``place`` maps a member's name to its release path, ``wanted`` says which are to be written, ``on_file`` is told
-    each release path that was written or found. ``origin`` is the archive's own proof: what came out of a proven
-    archive is proven as well. ``spent`` says whether one that was used up need not come again. Raises ``ArchiveError``,
-    ``UnsafePathError``, ``StorageError``, ``Stopped``.
+    A file that is here and did not come out of this archive stays: what a mirror delivers by itself goes over an
+    archive's copy of it.
+
+    Args:
+        path: where the archive lies.
+        archive: its release path.
+        record: what is known of the folder; what comes out is added.
+        parts: where files are written before they have their name.
+        place: the release path of a member's name; ``None`` for what is no part of the release.
+        wanted: whether a release path is to be written.
+        origin: the archive's own proof: what came out of a proven archive is proven as well.
+        spent: whether a file that was used up need not come again (default: never).
+        wrong: release paths whose bytes are known to be wrong: they are written again.
+        stop: asked between members.
+        on_file: is told each release path that was written or found.
+        on_event: is told which files of somebody else's were replaced.
+
+    Raises:
+        ArchiveError: for damage, links and bombs.
+        IntegrityError: where a file behind a link out of the folder has other bytes.
+        UnsafePathError: for a name that would leave the root.
+        StorageError: when the disk refuses.
+        Stopped: when the run is to end.
     """
-    buffer = memoryview(bytearray(1 << 18))
     proof = Origin.FIRST_READ if origin is Origin.FIRST_READ else Origin.TRANSPORT
     done = Unpacked()
     for member in read_members(path):
@@ -275,11 +333,14 @@ def unpack(
         done.index.append((dest, member.size))
         if not wanted(dest):
             continue
-        if _is_here(record, dest, member.size, archive, spent):
+        if dest not in wrong and _is_here(record, dest, member.size, archive, spent):
             done.kept += 1
         else:
-            digest = _write(path, member, parts.open(dest), record.root / dest, buffer)
-            record.add(FileEntry(dest, member.size, digest, proof, archive=archive, source_key=member.name))
+            digest, fetched = _write(path, member, parts, dest, record=record, stop=stop, on_event=on_event)
+            entry = FileEntry(
+                dest, member.size, digest, proof, archive=archive, source_key=member.name, fetched=fetched
+            )
+            record.add(entry)
             done.written += 1
             done.size += member.size
         on_file(dest)
@@ -288,34 +349,81 @@ def unpack(
 
 def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable[[str], bool] | None) -> bool:
     held = record.get(dest)
-    if held is None or held.archive != archive or held.size != size:
+    if held is None:
         return False
+    ours = held.archive == archive and held.size == size
     if held.state is FileState.DISCARDED:
-        return spent is None or spent(dest)
+        return ours and (spent is None or spent(dest))
     try:
-        return os.stat(record.root / dest).st_size == size  # noqa: PTH116  # as everywhere that files are counted
+        here = os.stat(record.root / dest).st_size  # noqa: PTH116  # as everywhere that files are counted
     except OSError:
         return False
+    # One that came by itself, or out of another archive, is what its own record says.
+    return here == held.size and (ours or held.archive != archive)
 
 
-def _write(path: Path, member: Member, partial: Partial, final: Path, buffer: memoryview) -> Digest:
-    hasher = hashlib.sha256()
-    partial.restart([Segment(0, member.size)])
-    segment = partial.segments[0]
+def _write(
+    path: Path, member: Member, parts: Parts, dest: str, *, record: Record, stop: Stop, on_event: Sink
+) -> tuple[Digest, bool]:
+    """Put a member in its place; its digest, and whether it was put there (else the same bytes were there already)."""
+    partial = parts.open(dest)
+    final = record.root / dest
+    kept = None
     try:
-        with reading(path), member.open() as stream:
-            while count := stream.readinto(buffer):  # type: ignore[attr-defined]  # what both libraries return has it
-                if segment.done + count > member.size:
-                    break
-                partial.write(segment, buffer[:count])
-                hasher.update(buffer[:count])
-        if segment.done != member.size or count:
-            raise ArchiveError(
-                f"{path.name}: {member.name!r} does not have the {member.size} bytes that the archive states",
-                hint="remove the archive and run the download again",
-            )
+        digest = _extract(path, member, partial)
+        if os.path.lexists(final):
+            buffer = memoryview(bytearray(_BLOCK))
+            if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
+                partial.discard()
+                held = record.get(dest)
+                return digest, held is not None and held.fetched
+            kept = spare(record, parts, dest)
         partial.publish(str(final))
     except BaseException:
         partial.discard()
+        if kept is not None:
+            kept.unlink(missing_ok=True)
         raise
+    _say_replaced(dest, kept, on_event)
+    return digest, True
+
+
+def _extract(path: Path, member: Member, partial: Partial) -> Digest:
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(_BLOCK))
+    partial.restart([Segment(0, member.size)])
+    segment = partial.segments[0]
+    with reading(path), member.open() as stream:
+        while count := stream.readinto(buffer):  # type: ignore[attr-defined]  # what both libraries return has it
+            if segment.done + count > member.size:
+                break
+            partial.write(segment, buffer[:count])
+            hasher.update(buffer[:count])
+    if segment.done != member.size or count:
+        raise ArchiveError(
+            f"{path.name}: {member.name!r} does not have the {member.size} bytes that the archive states",
+            hint="remove the archive and run the download again",
+        )
     return Digest("sha256", hasher.hexdigest())
+
+
+def spare(record: Record, parts: Parts, dest: str) -> Path | None:
+    """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
+
+    Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.
+    """
+    if not os.path.lexists(record.root / dest):
+        return None
+    if leads_out(record.root, dest):
+        raise IntegrityError(
+            f"{dest} is not what the mirror has, and stays as it is: a link leads from it out of {record.root}",
+            hint="replace it yourself, or take the link away and run again",
+        )
+    held = record.get(dest)
+    return None if held is not None and held.fetched else parts.keep(dest)
+
+
+def _say_replaced(dest: str, kept: Path | None, on_event: Sink) -> None:
+    if kept is not None:
+        message = f"{dest} was not what the mirror has and was replaced; the file that was here is now {kept}"
+        on_event(Note("download", message, "warning", dest))

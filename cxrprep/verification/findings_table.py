@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 from collections import Counter
@@ -15,15 +17,18 @@ import pyarrow.parquet as pq
 from cxrprep._version import __version__
 from cxrprep.errors import storage_error
 from cxrprep.schemas import VERIFY
-from cxrprep.storage.atomic import sweep, temporary_for
+from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
-from cxrprep.verification.finding import Level
+from cxrprep.verification.finding import REPAIRABLE, Kind, Level
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from cxrprep.verification.finding import Finding, Kind
+    from cxrprep.verification.finding import Finding
 
+NAMES: Final = "verify*.parquet"
+"""The tables of findings in a folder's ``manifests``: one, or one a shard."""
 _KEPT: Final = 1_000
 _ROWS: Final = 16_384
 # Paths and digests hardly repeat: a dictionary of them would only cost time.
@@ -130,3 +135,32 @@ class Collector:
         except OSError as error:
             raise storage_error(self.path, "write", error) from error
         self._tables = []
+
+
+def wrong_files(manifests: Path) -> frozenset[str]:
+    """The files in whose bytes the last check found a fault, by the tables of findings in ``manifests``."""
+    wanted = [str(kind) for kind in REPAIRABLE]
+    found: set[str] = set()
+    for path in manifests.glob(NAMES):
+        with contextlib.suppress(OSError, pa.ArrowException):
+            # What an interrupted or foreign hand left of a table of findings finds nothing.
+            table = pq.read_table(path, columns=["path"], filters=[("finding", "in", wanted)])
+            found.update(table["path"].to_pylist())
+    return frozenset(found)
+
+
+def mark_repaired(manifests: Path, paths: Iterable[str]) -> None:
+    """Say in the tables of findings that these files have been fetched again. Raises ``StorageError``."""
+    mended = pa.array(sorted(set(paths)), pa.string())
+    wanted = pa.array([str(kind) for kind in REPAIRABLE], pa.string())
+    for path in manifests.glob(NAMES):
+        table = pq.read_table(path)
+        now = pc.and_(pc.is_in(table["path"], value_set=mended), pc.is_in(table["finding"], value_set=wanted))
+        if not pc.any(now).as_py():
+            continue
+        words = {"finding": str(Kind.REPAIRED), "level": str(Level.INFO), "detail": "a download fetched it again"}
+        for name, word in words.items():
+            at = table.schema.get_field_index(name)
+            column = pc.if_else(now, word, table[name].cast(pa.string())).cast(table.schema.field(at).type)
+            table = table.set_column(at, table.schema.field(at), column)
+        replace_file(path, functools.partial(pq.write_table, table, compression="zstd", use_dictionary=_REPEATED))

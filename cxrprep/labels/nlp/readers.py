@@ -11,7 +11,6 @@ import csv
 import functools
 import hashlib
 import re
-import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
-from cxrprep.storage.archives import NOT_READABLE
+from cxrprep.storage.archives import NOT_READABLE, tar_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -249,16 +248,18 @@ def _joined(parts: Iterable[str]) -> str:
 
 def _tar_rows(path: Path) -> Iterator[Report]:
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if not member.isfile() or not _is_report(PurePosixPath(member.name).name):
-                    continue
-                if not safe_name(member.name) or member.size > MAX_REPORT_BYTES:
-                    yield Report(member.name, problem="the member's name or size is not that of a report", refused=True)
-                    continue
-                file = tar.extractfile(member)
-                yield _from_bytes(member.name, file.read() if file else b"")
-    except (tarfile.TarError, EOFError, OSError) as error:
+        for _ in tar_entries(path):
+            # Whether it is whole shows at its end: no label is made of one that is not.
+            pass
+        for tar, member in tar_entries(path):
+            if not member.isfile() or not _is_report(PurePosixPath(member.name).name):
+                continue
+            if not safe_name(member.name) or member.size > MAX_REPORT_BYTES:
+                yield Report(member.name, problem="the member's name or size is not that of a report", refused=True)
+                continue
+            file = tar.extractfile(member)
+            yield _from_bytes(member.name, file.read() if file else b"")
+    except (*NOT_READABLE, OSError) as error:
         raise ArchiveError(f"{path} is no readable tar: {error}", hint="fetch it again") from error
 
 

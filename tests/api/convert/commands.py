@@ -15,7 +15,9 @@ PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 
 
 def start(*words: object, **env: str) -> subprocess.Popen[str]:
-    """The command in a process group of its own."""
+    """The command in a process group of its own; a ``PYTHONPATH`` goes before the one that is set."""
+    if "PYTHONPATH" in env and "PYTHONPATH" in os.environ:
+        env["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
     return subprocess.Popen(
         [PROGRAM, *map(str, words)],
         stdout=subprocess.PIPE,

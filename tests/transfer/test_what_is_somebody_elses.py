@@ -1,0 +1,163 @@
+"""Files that cxrprep did not fetch: never removed, never replaced behind a link, never lost where they are replaced."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxrprep.record import Record
+from tests.generators.small import nih_chestxray14
+from tests.transfer.runs import tar_gz
+from tests.transfer.test_download_command import cxrprep, ok, result
+
+PNG = "images/00000001_000.png"
+SMALL = ("--then", "square-224", "--discard-raw")
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nih") / "mirror"
+    nih_chestxray14.write(folder, size=256)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["linked folder", "some fetched", "adopted and topped up", "state", "linked files", "unpacked"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path, nih: Path) -> tuple[Path, list[object]]:
+    """A folder with a lab's images, and the words of a download into it that come after the root."""
+    lab, root = tmp_path / "lab", tmp_path / "root"
+    shutil.copytree(nih, lab)
+    words: list[object] = ["--source", nih]
+    download = ("download", "nih-chestxray14")
+    if request.param == "linked folder":
+        root.mkdir()
+        (root / "images").symlink_to(lab / "images")
+    elif request.param == "linked files":
+        (root / "images").mkdir(parents=True)
+        ok(*download, root, *words, "--limit", 1)
+        for path in (lab / "images").iterdir():
+            (root / "images" / path.name).unlink(missing_ok=True)
+            (root / "images" / path.name).symlink_to(path)
+    elif request.param == "some fetched":
+        ok(*download, lab, *words, "--sample", 2)
+    elif request.param == "adopted and topped up":
+        ok(*download, lab, "--source", lab)
+        (lab / PNG).unlink()
+        ok(*download, lab, *words)
+    elif request.param == "state":
+        words += ["--state", tmp_path / "state"]
+        ok(*download, lab, *words, "--limit", 2)
+    else:
+        # Unpacked by hand beside the archive that a run of cxrprep unpacks too.
+        (tmp_path / "packed").mkdir()
+        members = {f"images/{path.name}": path.read_bytes() for path in (nih / "images").iterdir()}
+        (tmp_path / "packed/images_001.tar.gz").write_bytes(tar_gz(members))
+        shutil.copy(nih / "Data_Entry_2017_v2020.csv", tmp_path / "packed")
+        words = ["--source", tmp_path / "packed"]
+        ok(*download, lab, *words)
+    return root if root.exists() else lab, words
+
+
+def test_discard_raw_removes_nothing_that_was_there_before(tmp_path: Path, lab: tuple[Path, list[object]]) -> None:
+    root, words = lab
+    before = contents(tmp_path / "lab" / "images")
+    for _ in range(2):
+        done = cxrprep("download", "nih-chestxray14", root, *words, *SMALL)
+        assert done.code in (0, 2), done.stderr
+        left = contents(tmp_path / "lab" / "images")
+        # The one file that cxrprep itself fetched into the lab's folder may go.
+        assert left == before or ("topped" in done.stderr or left.keys() | {Path(PNG).name} == before.keys())
+        assert {name: data for name, data in left.items() if before[name] != data} == {}
+    assert len(list((root / "derived/square-224/images").glob("*.png"))) in (0, 7)
+
+
+def test_what_was_fetched_is_removed_and_what_was_copied_in_is_kept_and_said(tmp_path: Path, nih: Path) -> None:
+    root = tmp_path / "root"
+    words = ("download", "nih-chestxray14", root, "--source", nih)
+    ok(*words, "--ids", nih_ids(tmp_path, "00000001_000.png"))
+    mine = "00000002_000.png"
+    shutil.copy(nih / "images" / mine, root / "images")
+    done = cxrprep(*words, *SMALL)
+    assert done.code == 0, done.stderr
+    assert [path.name for path in (root / "images").iterdir()] == [mine]
+    assert f"kept, since the record does not say that cxrprep fetched it: images/{mine}" in done.stderr
+    record = Record.open(root)
+    assert {path: entry.fetched for path, entry in record.entries.items() if not entry.fetched} == {
+        f"images/{mine}": False
+    }
+
+
+def nih_ids(folder: Path, *names: str) -> Path:
+    path = folder / "ids.txt"
+    path.write_text("\n".join(names) + "\n")
+    return path
+
+
+def test_a_file_of_another_size_behind_a_link_stays_as_it_is(tmp_path: Path, nih: Path) -> None:
+    lab, root = tmp_path / "lab", tmp_path / "root"
+    shutil.copytree(nih / "images", lab)
+    (lab / Path(PNG).name).write_bytes(b"a lab's own file")
+    root.mkdir()
+    (root / "images").symlink_to(lab)
+    words = ("download", "nih-chestxray14", root, "--source", nih)
+    done = cxrprep(*words)
+    assert done.code == 4
+    assert f"{PNG} is not what the mirror has, and stays as it is" in done.stderr
+    assert (lab / Path(PNG).name).read_bytes() == b"a lab's own file"
+    # The hint: without the link the file comes, and the lab's is as it was.
+    (root / "images").unlink()
+    ok(*words)
+    assert (lab / Path(PNG).name).read_bytes() == b"a lab's own file"
+    assert (root / PNG).read_bytes() == (nih / PNG).read_bytes()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_of_somebody_elses_that_is_replaced_is_kept_aside(tmp_path: Path, nih: Path, *, again: bool) -> None:
+    root = tmp_path / "root"
+    (root / "images").mkdir(parents=True)
+    (root / PNG).write_bytes(b"half")
+    if again:
+        ok("download", "nih-chestxray14", root, "--source", root)
+    done = cxrprep("download", "nih-chestxray14", root, "--source", nih)
+    assert done.code == 0, done.stderr
+    assert "the file that was here is now" in done.stderr
+    (kept,) = (root / ".cxrprep/replaced" / PNG).iterdir()
+    assert kept.read_bytes() == b"half"
+    assert (root / PNG).read_bytes() == (nih / PNG).read_bytes()
+    ok("verify", root)
+
+
+def test_an_archive_that_somebody_put_there_is_unpacked_and_stays(tmp_path: Path, nih: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    mirror.mkdir()
+    members = {f"images/{path.name}": path.read_bytes() for path in (nih / "images").iterdir()}
+    packed = tar_gz(members)
+    (mirror / "images_001.tar.gz").write_bytes(packed)
+    shutil.copy(nih / "Data_Entry_2017_v2020.csv", mirror)
+    root.mkdir()
+    (root / "images_001.tar.gz").write_bytes(packed)
+    from tests.servers.faults import serving
+
+    with serving(contents(mirror)) as server:
+        assert result("download", "nih-chestxray14", root, "--source", server.url)["unpacked"] == 7
+        assert (root / "images_001.tar.gz").read_bytes() == packed
+        again = result("download", "nih-chestxray14", root, "--source", server.url)
+    assert again["unpacked"] == 0
+    assert (root / "images_001.tar.gz").read_bytes() == packed
+    assert {path.name for path in (root / "images").iterdir()} == {Path(name).name for name in members}
+
+
+def test_a_member_does_not_go_over_what_the_mirror_has_by_itself(tmp_path: Path, nih: Path) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    shutil.copytree(nih, mirror)
+    table = "Data_Entry_2017_v2020.csv"
+    (mirror / "images_001.tar.gz").write_bytes(tar_gz({table: b"an older table\n"}))
+    for _ in range(2):
+        ok("download", "nih-chestxray14", root, "--source", mirror)
+        assert (root / table).read_bytes() == (nih / table).read_bytes()
+    ok("verify", root)
