@@ -25,6 +25,11 @@ _TABLES = {
         "BBox_List_2017.csv",
         "train_val_list.txt",
         "test_list.txt",
+        # Kaggle's resized copies and its sample.
+        "BBox_List_2017_Official_NIH.csv",
+        "train_val_list_NIH.txt",
+        "test_list_NIH.txt",
+        "sample_labels.csv",
     )
 }
 _DOCUMENTS = {

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.chexpert_demographics import read_demographics
-from cxrprep.labels.columns import coded, constant, count_true, labels, positions, sex
+from cxrprep.labels.columns import coded, constant, count_true, labels, positions, sex, whole
 from cxrprep.labels.csv_table import Form, TextTable, first_true, read_table
 from cxrprep.vocabulary import CHEXPERT
 
@@ -81,7 +81,7 @@ def _release(table: TextTable, otherwise: str) -> str:
 def image_ids(table: TextTable, column: str) -> dict[str, Any]:
     """Ids, split and whether the view is lateral, as a column of paths states. Raises ``TableError``."""
     table.require(column)
-    paths = table.text(column)
+    paths = pc.replace_substring(table.text(column), "\\", "/")
     start = (paths[0].as_py() or "").find("patient")
     # All rows but a handful of hand-made tables share one prefix: slices are then a third of the price of a regex.
     # They are ASCII where the form holds, so bytes are characters there, and cost less.
@@ -103,7 +103,7 @@ def image_ids(table: TextTable, column: str) -> dict[str, Any]:
             "lateral": pc.ends_with(image, "lateral"),
         }
     else:
-        table.require_match(column, _IMAGE, _IMAGE_FORM)
+        table.with_slashes(column).require_match(column, _IMAGE, _IMAGE_FORM)
         found = pc.extract_regex(paths, _IMAGE)
         ids = {f"{name}_id": pc.struct_field(found, name) for name in ("image", "study", "patient")}
         ids["lateral"] = pc.equal(pc.struct_field(found, "side"), "lateral")
@@ -136,6 +136,7 @@ def _refuse_second_rows(table: TextTable, image: pa.Array) -> None:
 
 def study_ids(table: TextTable, column: str) -> dict[str, Any]:
     """Ids and split that a column of studies states. Raises ``TableError``."""
+    table = table.with_slashes(column)
     table.require_match(column, _STUDY, _STUDY_FORM)
     table.require_unique(column)
     found = pc.extract_regex(table.text(column), _STUDY)
@@ -166,7 +167,15 @@ def _about(table: TextTable, ids: dict[str, Any], gathered: Gathered) -> dict[st
     if differs >= 0:
         raise table.error(differs, "Frontal/Lateral", f"the file name says {_SIDES[lateral[differs].as_py()]}")
     codes = {word: code for code, word in enumerate(_BEAMS)}
-    beam = table.mapped("AP/PA", codes, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
+    zeros = {word: None for word in table.column("AP/PA").dictionary.to_pylist() if word in ("0", "0.0")}
+    if zeros:
+        gathered.note(
+            "AP/PA is 0 where the release leaves it blank: its blanks were filled with 0, and a blank label of this "
+            "table cannot be told from a negative one",
+            str(table.path),
+            "warning",
+        )
+    beam = table.mapped("AP/PA", {**codes, **zeros}, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
     misfiled = pc.and_not(pc.fill_null(pc.greater(beam, codes["PA"]), fill_value=False), lateral)
     count = count_true(misfiled)
     strict = gathered.options.strict_source
@@ -193,7 +202,7 @@ def _ages(table: TextTable) -> dict[str, Any]:
     """Years; 0 means unknown in this release (nobody is under 18), and 90 is everyone of 90 or over."""
 
     def age(text: str) -> float:
-        value = int(text)
+        value = whole(text)
         if not 0 <= value <= 120:
             raise ValueError(text)
         return float(value)

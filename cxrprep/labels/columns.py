@@ -22,6 +22,11 @@ SEX_CELLS: Final[Mapping[str, str | None]] = {
 PROJECTIONS: Final[Mapping[str, str]] = {str(view): str(view.projection) for view in View}
 
 
+def whole(text: str) -> int:
+    """The whole number that ``text`` is, also where pandas or a spreadsheet has put ``.0`` behind it."""
+    return int(text.removesuffix(".0"))
+
+
 def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:
     """An int8 column of 1, 0, -1 and null (blank)."""
     return table.mapped(column, cells, pa.int8(), "expected 1, 0, -1 or a blank")

@@ -1,7 +1,11 @@
-"""Reads a published CSV table as text, column by column, with errors that name file, line and column.
+"""CSV tables read as text, column by column, with errors that name file, line and column.
 
 Nothing is interpreted here: a blank cell is null, every other cell the text that stands there. Names bind columns,
 never positions; what a release does wrong in its header a ``header`` function of the dataset's own module puts right.
+
+People save tables again, with pandas, Excel or a browser: what such a program does to a table (another delimiter, a
+``sep=`` line, ``nan`` for blank, gzip or zip by content whatever the name, one more column) is read where the meaning
+is plain, and said in ``notes``.
 """
 
 from __future__ import annotations
@@ -9,16 +13,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from zlib_ng import zlib_ng
 
-from cxrprep.errors import TableError
+from cxrprep.errors import TableError, did_you_mean
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 
@@ -30,15 +35,19 @@ _LIMIT: Final = 2 << 30
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 4 << 20
 _AGAIN: Final = "fetch the table again, or correct that line by hand"
+# What other programs write where a cell is blank; no published table has these words.
+_MISSING: Final = frozenset({"nan", "NaN", "<NA>", "NULL", "null", "None"})
+_DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """What a table must look like.
 
-    ``required`` columns must be there, ``optional`` ones may; any other is an error unless ``open`` (then it is kept as
-    text). ``plain`` columns hold mostly different values. ``drop`` columns are recognised and not read. ``header``
-    turns the header's fields, as a CSV reader sees them, into column names. ``multiline`` cells may hold line breaks.
+    ``required`` columns must be there, ``optional`` ones may; any other is kept as text and said, unless it looks like
+    a misspelt one; ``open`` keeps any without a word. ``plain`` columns hold mostly different values. ``drop`` columns
+    are recognised and not read. ``header`` turns the header's fields, as a CSV reader sees them, into column names.
+    ``multiline`` cells may hold line breaks.
     """
 
     required: tuple[str, ...]
@@ -54,7 +63,8 @@ class Form:
 class TextTable:
     """A table as text. ``columns`` are dictionary-encoded but for the plain ones.
 
-    ``origin`` is each row's place in the file, where the rows stand in another order than there.
+    ``origin`` is each row's place in the file, where the rows stand in another order than there. ``extra`` names the
+    columns that the release does not have, ``notes`` says what was understood although the release writes otherwise.
     """
 
     path: Path
@@ -62,6 +72,8 @@ class TextTable:
     columns: pa.Table
     names: tuple[str, ...]
     origin: pa.Array | None = None
+    extra: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -85,6 +97,29 @@ class TextTable:
         columns = self.columns.take(order).combine_chunks()
         return replace(self, columns=columns, origin=order if self.origin is None else self.origin.take(order))
 
+    def trimmed(self, name: str, pattern: str) -> TextTable:
+        """The table with only the first group of ``pattern`` (RE2) left of each cell of a plain column.
+
+        For ids with a letter before or ``.0`` behind them. A cell that does not match stays as it is, for
+        ``require_match`` to refuse; what changed is said in ``notes``.
+        """
+        column = self.text(name)
+        cleaned = pc.replace_substring_regex(column, pattern, r"\1")
+        changed = int(pc.sum(pc.not_equal(cleaned, column)).as_py() or 0)
+        if not changed:
+            return self
+        row = first_true(pc.not_equal(cleaned, column))
+        note = f"column {name!r}: {changed:,} ids are read as {cleaned[row]} is for {column[row]}"
+        place = self.columns.column_names.index(name)
+        return replace(self, columns=self.columns.set_column(place, name, cleaned), notes=(*self.notes, note))
+
+    def with_slashes(self, name: str) -> TextTable:
+        """The table with ``/`` for each backslash in a plain column: paths that were written on Windows."""
+        place = self.columns.column_names.index(name)
+        return replace(
+            self, columns=self.columns.set_column(place, name, pc.replace_substring(self.text(name), "\\", "/"))
+        )
+
     def _place(self, row: int) -> int:
         return row if self.origin is None else int(self.origin[row].as_py())
 
@@ -92,7 +127,7 @@ class TextTable:
         """The error for data row ``row`` (from 0): names file, line and column, and shows the cell."""
         value = self.columns.column(column)[row].as_py() if column in self else None
         shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
-        line = _line_of(_read(self.path)[1], self._place(row))
+        line = _line_of(_read(self.path), self._place(row))
         return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
 
     def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
@@ -172,7 +207,7 @@ class TextTable:
         if pc.count_distinct(column).as_py() == len(column):
             return
         seen: dict[str, int] = {}
-        data = _read(self.path)[1]
+        data = _read(self.path)
         for row, key in enumerate(column.to_pylist()):
             if key in seen:
                 raise TableError(
@@ -200,27 +235,77 @@ def _digest(data: bytes) -> Digest:
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
-def _read(path: Path) -> tuple[bytes, bytes]:
-    """The file's bytes as they are, and unpacked if its name ends in .gz."""
+class _Content(NamedTuple):
+    """A table's bytes: as they lie on the disk, and as text; what stands before the header; what was understood."""
+
+    packed: bytes
+    data: bytes
+    delimiter: str = ","
+    lines_before: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def _read(path: Path) -> _Content:
+    """The file's contents. Raises ``TableError`` for one that cannot be read or unpacked."""
     try:
-        data = path.read_bytes()
+        packed = path.read_bytes()
     except FileNotFoundError as error:
         raise TableError(f"{path} is not there", hint="download the tables first, or name their folder") from error
     except OSError as error:
         raise TableError(
             f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
         ) from error
-    packed = data
-    if path.suffix.lower() == ".gz":
+    notes: list[str] = []
+    data = _uncompressed(path, packed, notes)
+    if len(data) > _LIMIT:
+        raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
+    return _delimited(packed, data, notes)
+
+
+def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
+    """The bytes by what they are: browsers unpack on the way, and keep the name; Kaggle packs single files."""
+    named = path.suffix.lower()
+    if packed.startswith(b"\x1f\x8b"):
+        if named != ".gz":
+            notes.append("compressed by gzip, whatever its name says")
         try:
-            data = _unpacked(data)
+            return _unpacked(packed)
         except (EOFError, zlib_ng.error) as error:  # type: ignore[misc]  # its stub calls the class an instance
             raise TableError(
                 f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
             ) from error
-    if len(data) > _LIMIT:
-        raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
-    return packed, data
+    if packed.startswith(b"PK\x03\x04"):
+        return _only_member(path, packed)
+    if named == ".gz" and packed:
+        notes.append("not compressed, although its name ends in .gz")
+    return packed
+
+
+def _only_member(path: Path, packed: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            if len(members) == 1 and members[0].file_size <= _LIMIT:
+                return archive.read(members[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib_ng.error) as error:  # type: ignore[misc]  # as above
+        raise TableError(f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again") from error
+    raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")
+
+
+def _delimited(packed: bytes, data: bytes, notes: list[str]) -> _Content:
+    """The delimiter: what Excel's ``sep=`` line says, or else what the header has most of."""
+    bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    first = data[bom : bom + 6].lower()
+    if first.startswith(b"sep=") and first[5:6] in (b"\r", b"\n") and chr(first[4]) in _DELIMITERS:
+        notes.append("its first line names the delimiter, as Excel writes it")
+        rest = data[bom + 5 :]
+        return _Content(packed, rest[2:] if rest[:2] == b"\r\n" else rest[1:], chr(first[4]), 1, tuple(notes))
+    header = data[: 1 << 16].partition(b"\n")[0]
+    count = {delimiter: header.count(delimiter.encode()) for delimiter in _DELIMITERS}
+    delimiter = max(count, key=lambda one: (count[one], one == ","))
+    if delimiter != ",":
+        notes.append(f"its fields are separated by {_DELIMITERS[delimiter]}")
+    return _Content(packed, data, delimiter, 0, tuple(notes))
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -250,26 +335,27 @@ def digest_of(path: Path) -> Digest:
         ) from error
 
 
-def _records(data: bytes, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
+def _records(content: _Content, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
     """Each record of a CSV with the line it begins on, from 1; blank lines are passed over as the fast reader does."""
-    text = io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text)
-    begins = 1
+    text = io.StringIO(content.data.decode("utf-8-sig", errors="replace"), newline="")
+    reader = csv.reader(text, delimiter=content.delimiter)
+    begins = 1 + content.lines_before
     for fields in reader:
         if fields or not skip_blank:
             yield begins, fields
-        begins = reader.line_num + 1
+        begins = reader.line_num + 1 + content.lines_before
 
 
-def _line_of(data: bytes, row: int) -> int:
-    for index, (line, _) in enumerate(_records(data)):
+def _line_of(content: _Content, row: int) -> int:
+    for index, (line, _) in enumerate(_records(content)):
         if index == row + 1:
             return line
     return row + 2
 
 
-def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
+def _head(content: _Content, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
+    data = content.data
     again = "fetch the table again"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")
@@ -277,7 +363,7 @@ def _head(data: bytes, path: Path) -> tuple[list[str], list[str]]:
         raise TableError(
             f"{path}, line 1: this is a web page, not a table", hint=f"sign in at the source, then {again}"
         )
-    records = iter(_records(data[: 1 << 20]))
+    records = iter(_records(content._replace(data=data[: 1 << 20])))
     try:
         header = next(records, (0, []))[1]
         first = next(records, (0, []))[1]
@@ -299,33 +385,38 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
     missing = [name for name in form.required if name not in names]
     if missing:
         shown = ", ".join(header[:6]) + (", ..." if len(header) > 6 else "")
-        other = "the fields are separated by semicolons; " if ";" in header[0] else ""
         raise TableError(
-            f"{path}, line 1: column {missing[0]!r} is missing; the header begins with {shown}",
-            hint=f"{other}is this the right table, of the right release? It needs: {', '.join(form.required)}",
+            f"{path}, line 1: column {missing[0]!r} is missing; the header begins with {shown[:200]}",
+            hint=f"is this the right table, of the right release? It needs: {', '.join(form.required)}",
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise TableError(f"{path}, line 1: column {twice[0]!r} stands there twice", hint=_AGAIN)
     if not form.open:
-        known = {*form.required, *form.optional, *form.drop, ""}
-        unknown = [name for name in names if name not in known and not name.startswith("Unnamed: ")]
-        if unknown:
-            raise TableError(
-                f"{path}, line 1: unknown column {unknown[0]!r}",
-                hint=f"use the released table, or remove the column; known: {', '.join(sorted(known - {''}))}",
-            )
+        absent = [name for name in (*form.optional, *form.drop) if name not in names]
+        for name in _extra(names, form):
+            if meant := did_you_mean(name, absent):
+                raise TableError(
+                    f"{path}, line 1: unknown column {name!r}",
+                    hint=f"{meant}rename the column, or use the released table",
+                )
     return names
 
 
+def _extra(names: Sequence[str], form: Form) -> tuple[str, ...]:
+    known = {*form.required, *form.optional, *form.drop, ""}
+    return tuple(name for name in names if name not in known and not name.startswith("Unnamed: "))
+
+
 def read_table(path: Path, form: Form) -> TextTable:
-    """The table in ``path``. ``.gz`` is unpacked; BOM, CRLF, mixed line ends and a missing last one are understood.
+    """The table in ``path``. gzip is unpacked; BOM, CRLF, mixed line ends and a missing last one are understood.
 
     Raises ``TableError``, with file, line and column, for a file that cannot be read, is no CSV, has rows of another
-    width, lacks a column or has one that the release does not have.
+    width, lacks a column or has one that is spelled nearly as one of the release.
     """
-    packed, data = _read(path)
-    header, first = _head(data, path)
+    content = _read(path)
+    packed, data = content.packed, content.data
+    header, first = _head(content, path)
     names = _names(header, first, form, path)
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
@@ -341,7 +432,7 @@ def read_table(path: Path, form: Form) -> TextTable:
                     column_names=_distinct(names),
                     skip_rows=1,
                 ),
-                parse_options=pacsv.ParseOptions(newlines_in_values=form.multiline),
+                parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=form.multiline),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=read,
                     column_types={name: pa.string() if name in plain else TEXT for name in read},
@@ -350,12 +441,34 @@ def read_table(path: Path, form: Form) -> TextTable:
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise _explain(path, data, len(names), error) from error
+            raise _explain(path, content, len(names), error) from error
     table = table.unify_dictionaries().combine_chunks()
-    found = TextTable(path, digest.result(), table, tuple(read))
+    table, blank = _blanked(table)
+    extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
+    notes = [*content.notes, *blank]
+    if extra:
+        notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
+    found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes))
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found)
     return found
+
+
+def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table with nulls for words such as ``nan``, and a note for each column that has them."""
+    notes = []
+    for place, name in enumerate(table.column_names):
+        column = table.column(name).combine_chunks()
+        if not pa.types.is_dictionary(column.type):
+            continue
+        words = column.dictionary.to_pylist()
+        missing = [code for code, word in enumerate(words) if word in _MISSING]
+        absent = pc.is_in(column.indices, value_set=pa.array(missing, column.indices.type)) if missing else None
+        count = int(pc.sum(absent).as_py() or 0) if absent is not None else 0
+        if count:
+            table = table.set_column(place, name, pc.if_else(absent, pa.scalar(None, column.type), column))
+            notes.append(f"column {name!r}: {words[missing[0]]!r} is read as blank in {count:,} cells")
+    return table, notes
 
 
 def _owned_by_arrow(data: bytes) -> pa.Buffer:
@@ -373,11 +486,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
 
 
-def _explain(path: Path, data: bytes, width: int, error: Exception) -> TableError:
+def _explain(path: Path, content: _Content, width: int, error: Exception) -> TableError:
     """The exact place of what the fast reader refused."""
     try:
-        for line, fields in _records(data):
-            if line > 1 and len(fields) != width:
+        for line, fields in _records(content):
+            if line > 1 + content.lines_before and len(fields) != width:
                 return TableError(
                     f"{path}, line {line}, column {min(len(fields), width) + 1}: "
                     f"the line has {len(fields)} fields where the header has {width}",
@@ -385,11 +498,11 @@ def _explain(path: Path, data: bytes, width: int, error: Exception) -> TableErro
                 )
     except csv.Error as problem:
         return TableError(f"{path}: {problem}", hint=_AGAIN)
-    for line, raw in enumerate(data.splitlines(), 1):
+    for line, raw in enumerate(content.data.splitlines(), 1 + content.lines_before):
         try:
             raw.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
-            column = raw[: problem.start].count(b",") + 1
+            column = raw[: problem.start].count(content.delimiter.encode()) + 1
             return TableError(f"{path}, line {line}, column {column}: not UTF-8 text", hint=_AGAIN)
     return TableError(f"{path} cannot be read as CSV: {error}", hint=_AGAIN)
 
@@ -405,7 +518,7 @@ def _refuse_line_breaks(table: TextTable) -> None:
 
 def read_names(path: Path) -> tuple[pa.Array, Digest]:
     """The lines of a list without a header (split lists), blank ones left out, and the file's digest."""
-    packed, data = _read(path)
+    packed, data, *_ = _read(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
 from cxrprep.labels.label_rows import Gathered, Options, TableUse
@@ -104,6 +104,12 @@ def read_labels(
             f"no reader for the tables of {spec.name}", hint=f"a dataset's tables are read by labels/{spec.module}.py"
         ) from error
     reader.read(found, gathered)
+    if not gathered.blocks:
+        names = ", ".join(path.name for _, path in found.files)
+        raise TableError(
+            f"the tables of {spec.name} that are here label no image: {names}",
+            hint="add a label table of the release, or name its folder with --tables DIR",
+        )
     return Labels(gathered.release, gathered.table(), tuple(gathered.uses))
 
 

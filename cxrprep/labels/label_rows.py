@@ -77,6 +77,8 @@ class Gathered:
     def use(self, table: TextTable, role: str, *, used: int, source: str = "", **apart: int) -> None:
         """Remember what became of a table; ``apart`` names why rows were not used, with ``_`` for spaces."""
         self.use_file(table.path, table.digest, role, rows=table.rows, used=used, source=source, **apart)
+        for note in table.notes:
+            self.note(note, str(table.path), "warning")
 
     def use_file(
         self, path: Path, digest: Digest, role: str, *, rows: int, used: int, source: str = "", **apart: int

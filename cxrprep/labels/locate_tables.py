@@ -69,8 +69,14 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
         inside, _, name = pattern.lower().rpartition("/")
         for folder, files in listed:
             if not inside or folder.name.lower() == inside:
-                found += [folder / file for file in files if fnmatchcase(file.lower(), name)]
+                found += [folder / file for file in files if fnmatchcase(_unpacked_name(file, name), name)]
     return list(dict.fromkeys(found))
+
+
+def _unpacked_name(file: str, pattern: str) -> str:
+    """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``."""
+    name = file.lower()
+    return name if pattern.endswith((".gz", ".zip")) else name.removesuffix(".gz").removesuffix(".zip")
 
 
 def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:

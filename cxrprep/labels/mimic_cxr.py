@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions, whole
 from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_table
-from cxrprep.labels.mimic_images import Images, list_images, whole
+from cxrprep.labels.mimic_images import PATIENT, STUDY, Images, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
 from cxrprep.vocabulary import CHEXPERT
@@ -29,24 +29,10 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import Gathered
     from cxrprep.labels.locate_tables import Tables
 
-STUDY: Final = r"^5\d{7}$"
-
-
-PATIENT: Final = r"^1\d{7}$"
-
-
 _NAMES: Final = CHEXPERT.names
-
-
 _LABELERS: Final = Form(("subject_id", "study_id", *_NAMES))
-
-
 _PROVIDER_IDS: Final = ("ordering_provider_id", "attending_provider_id", "resident_provider_id")
-
-
 _CELLS: Final = {**LABEL_CELLS, "_": None}
-
-
 _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
 
 
@@ -56,11 +42,7 @@ def _radiologist_header(names: list[str]) -> list[str]:
 
 
 _RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)
-
-
 _PROVIDERS: Final = Form(("study_id",), optional=("subject_id", *_PROVIDER_IDS), plain=("study_id",), open=True)
-
-
 _PATIENTS: Final = Form(("subject_id", "gender", "anchor_age", "anchor_year"), plain=("subject_id",), open=True)
 
 
@@ -75,7 +57,10 @@ def read(tables: Tables, gathered: Gathered) -> None:
     people = _People.read(gathered.options.patients, gathered) if gathered.options.patients is not None else None
     sources = tables.of_role("labels")
     read_tables = [
-        (entry.label_source, read_table(path, _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS))
+        (
+            entry.label_source,
+            trimmed_ids(read_table(path, _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS)),
+        )
         for entry, path in sources
     ]
     owners = _owners(images, [table for _, table in read_tables if "subject_id" in table])
@@ -168,7 +153,7 @@ class _Rows:
         if place.null_count:
             for name in ("table_name", "table_digest"):
                 columns[name] = pc.if_else(pc.is_valid(place), columns[name], pa.scalar(None, columns[name].type))
-        return columns, {name: table.column(name).take(place) for name in _NAMES}
+        return columns, {name: table.column(name).take(place) for name in (*_NAMES, *table.extra)}
 
 
 def _owners(images: Images, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
@@ -224,7 +209,7 @@ def _providers(tables: Tables, gathered: Gathered) -> list[tuple[pa.Array, dict[
     found = tables.of_role("providers")
     if not found:
         return []
-    table = read_table(found[0][1], _PROVIDERS)
+    table = trimmed_ids(read_table(found[0][1], _PROVIDERS))
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     study = table.text("study_id")
     # Whether a study can have two rows is not documented: the first one is taken.
@@ -243,7 +228,7 @@ class _People:
     @classmethod
     def read(cls, path: Path, gathered: Gathered) -> _People:
         """From MIMIC-IV's ``patients.csv.gz``. Raises ``TableError``."""
-        table = read_table(path, _PATIENTS)
+        table = read_table(path, _PATIENTS).trimmed("subject_id", r"^p?(\d{8})(?:\.0)?$")
         table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
         table.require_unique("subject_id")
         sex = table.mapped("gender", {"M": "M", "F": "F"}, CATEGORY, "expected M or F")
@@ -265,11 +250,7 @@ class _People:
 
 
 _STUDIES: Final = Form(("subject_id", "study_id", "path"), plain=("subject_id", "study_id", "path"))
-
-
 _MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
-
-
 _LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
 
 
@@ -278,8 +259,8 @@ def report_paths(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array
     found = tables.of_role("studies")
     if not found:
         return None
-    table = read_table(found[0][1], _STUDIES)
-    table.require_match("study_id", r"^5\d{7}$", "expected a study such as 50414267")
+    table = trimmed_ids(read_table(found[0][1], _STUDIES))
+    table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_unique("study_id")
     table.require_match("path", r"^files/p\d\d/p1\d{7}/s5\d{7}\.txt$", "expected files/p10/p10000032/s50414267.txt")
     gathered.use(table, "studies", used=table.rows)

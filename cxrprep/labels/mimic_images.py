@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import categories, count_true, positions, projection_of
+from cxrprep.labels.columns import categories, count_true, positions, projection_of, whole
 from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cxrprep.labels.label_rows import Gathered
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _IDS: Final = ("dicom_id", "subject_id", "study_id")
 _DICOM: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
+STUDY: Final = r"^5\d{7}$"
+PATIENT: Final = r"^1\d{7}$"
 _METADATA_RAW: Final = (
     "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
     "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
@@ -44,6 +46,8 @@ _PATH: Final = (
     r"^(?:files/)?p\d\d/p(?P<subject_id>1\d{7})/s(?P<study_id>5\d{7})"
     r"/(?P<dicom_id>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.\w+$"
 )
+# As people write them, too.
+_SPLITS: Final = {"train": "train", "validate": "validate", "valid": "validate", "val": "validate", "test": "test"}
 _WORDS: Final = {"postero-anterior": View.PA, "antero-posterior": View.AP, "lateral": View.LATERAL}
 
 
@@ -133,9 +137,28 @@ def list_images(tables: Tables, gathered: Gathered) -> Images:
             columns |= {name: values.take(place) for name, values in told.items()}
             raw |= {name: values.take(place) for name, values in cells.items()}
     _one_patient_a_study(owner, listings[0][1])
+    _say_without_split(columns, len(image), gathered)
     if "study_datetime" in columns:
         columns |= _order(owner["study_id"], owner["subject_id"], columns["study_datetime"])
     return _sorted(Images(image, owner["study_id"], owner["subject_id"], columns, raw))
+
+
+def trimmed_ids(table: TextTable) -> TextTable:
+    """The table with plain ids, where they were saved as numbers with decimals or written as folders are."""
+    if "subject_id" in table:
+        table = table.trimmed("subject_id", r"^(?:p1\d[/\\\\])?p?(1\d{7})(?:\.0)?$")
+    return table.trimmed("study_id", r"^(?:p?1\d{7}[/\\\\])?s?(5\d{7})(?:\.0|\.txt)?$")
+
+
+def _say_without_split(columns: Mapping[str, Any], rows: int, gathered: Gathered) -> None:
+    if "split" not in columns:
+        gathered.note("no split table is here (mimic-cxr-2.0.0-split.csv.gz): the split is not stated", "", "warning")
+    elif columns["split"].null_count:
+        gathered.note(
+            f"{columns['split'].null_count:,} of {rows:,} images are not in the split table: their split is null",
+            "",
+            "warning",
+        )
 
 
 def _sorted(images: Images) -> Images:
@@ -152,10 +175,11 @@ def _sorted(images: Images) -> Images:
 
 
 def _from_table(path: Path, form: Form, gathered: Gathered) -> _Listing:
-    table = read_table(path, form)
+    table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f-]{44})\.\w{3,4}$")
+    table = trimmed_ids(table)
     table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
-    table.require_match("study_id", r"^5\d{7}$", "expected a study such as 50414267")
-    table.require_match("subject_id", r"^1\d{7}$", "expected a patient such as 10000032")
+    table.require_match("study_id", STUDY, "expected a study such as 50414267")
+    table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
     gathered.use(table, "images", used=table.rows)
     return _Listing(path, {name: table.text(name) for name in _IDS}, table)
 
@@ -196,12 +220,11 @@ def _view(text: str) -> str:
 def _tell(form: str, table: TextTable, gathered: Gathered) -> tuple[dict[str, Any], dict[str, pa.Array]]:
     """What one table says of its images, and its cells."""
     if form == "split":
-        words = {name: name for name in ("train", "validate", "test")}
         table.require("split")
-        split = table.mapped("split", words, CATEGORY, "expected train, validate or test")
-        return {"split": split}, {"split": table.column("split")}
+        split = table.mapped("split", _SPLITS, CATEGORY, "expected train, validate or test")
+        return {"split": split}, {name: table.column(name) for name in ("split", *table.extra)}
     if form == "records":
-        return {"path_raw": table.text("path")}, {}
+        return {"path_raw": table.text("path")}, {name: table.column(name) for name in table.extra}
 
     def note(message: str) -> None:
         gathered.note(message, str(table.path), "warning")
@@ -216,11 +239,6 @@ def _tell(form: str, table: TextTable, gathered: Gathered) -> tuple[dict[str, An
         "study_datetime": _datetime(table, note),
     }
     return told, {name: table.column(name) for name in table.names if name not in _IDS}
-
-
-def whole(text: str) -> int:
-    """The whole number that ``text`` is, also where a spreadsheet has put ``.0`` behind it."""
-    return int(text.removesuffix(".0"))
 
 
 def _day(text: str) -> int:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import categories, coded, constant, count_true, positions, projection_of, sex
+from cxrprep.labels.columns import categories, coded, constant, count_true, positions, projection_of, sex, whole
 from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
 from cxrprep.schemas import BOX, CATEGORY
 from cxrprep.vocabulary import GOOGLE_FOUR, NIH
@@ -78,16 +78,18 @@ _FOUR: Final = Form(
 
 def read(tables: Tables, gathered: Gathered) -> None:
     """Add the rows that these tables give: one per image, and one more per image that Google's readers saw."""
-    (entry, path), *_ = tables.of_role("labels")
-    if entry.label_source != "nih-textmined":
+    findings = [(entry, path) for entry, path in tables.of_role("labels") if entry.label_source == "nih-textmined"]
+    if not findings:
         raise TableError(
-            f"{path.parent} holds no findings table of NIH ChestX-ray14",
+            f"{tables.files[0][1].parent} holds no findings table of NIH ChestX-ray14",
             hint="download Data_Entry_2017_v2020.csv, or name its folder with --tables DIR",
         )
+    path = findings[0][1]
     table = read_table(path, _FINDINGS)
+    gathered.release = _release(table, gathered)
     # Put in order before there are sixty columns of it: an image's name begins with its patient.
     table = table.ordered(pc.sort_indices(table.text("Image Index")))
-    columns = _images(table, tables.release)
+    columns = _images(table, gathered.release)
     names = table.text("Image Index")
     columns["split"] = _splits(tables, names, gathered)
     attributes = dict(columns)
@@ -95,18 +97,16 @@ def read(tables: Tables, gathered: Gathered) -> None:
     columns |= _findings(table)
     columns |= _origin("nih-textmined", table)
     gathered.use(table, "labels", used=table.rows, source="nih-textmined")
-    raw = {name: table.column(name) for name in (*_NAMES, *_SIZES)}
+    raw = {name: table.column(name) for name in (*_NAMES, *_SIZES, *table.extra)}
     gathered.add(table.rows, columns, raw, plain=("Image Index",))
-    google = [
-        (other, where) for other, where in tables.of_role("labels")[1:] if other.label_source.startswith("google")
-    ]
+    google = [(other, where) for other, where in tables.of_role("labels") if other.label_source.startswith("google")]
     apart = {where for other, where in google if other.name.startswith("four_findings")}
     for other, where in google:
         if apart and other.name.startswith("google2019"):
             gathered.note("not used: the tables of Google that it joins are here themselves", str(where))
             continue
-        whole = other.label_source == "google-adjudicated-all"
-        found = _all_findings(where) if whole else read_table(where, _FOUR)
+        everything = other.label_source == "google-adjudicated-all"
+        found = _all_findings(where) if everything else read_table(where, _FOUR)
         _add_google(found, other.label_source, names, attributes, gathered)
 
 
@@ -129,12 +129,12 @@ def _images(table: TextTable, release: str) -> dict[str, pa.Array]:
         table.require_unique("Image Index")
     image = pc.binary_slice(names.cast(pa.binary()), 0, 12).cast(pa.string())
     patient = pc.binary_slice(names.cast(pa.binary()), 0, 8).cast(pa.string())
-    stated = table.translated("Patient ID", lambda text: f"{int(text):08d}", pa.string(), "expected a patient number")
+    stated = table.translated("Patient ID", lambda text: f"{whole(text):08d}", pa.string(), "expected a patient number")
     if not pc.all(pc.equal(stated, patient)).as_py():
         row = first_true(pc.invert(pc.equal(stated, patient)))
         raise table.error(row, "Patient ID", f"the image {names[row]} belongs to patient {patient[row]}")
     views = table.mapped("View Position", {"PA": "PA", "AP": "AP"}, CATEGORY, "expected PA or AP")
-    whole = {"kind": pa.int32(), "what": "expected a whole number of pixels"}
+    pixels = {"kind": pa.int32(), "what": "expected a whole number of pixels"}
     return {
         "image_id": image,
         "patient_id": patient,
@@ -145,9 +145,9 @@ def _images(table: TextTable, release: str) -> dict[str, pa.Array]:
         "view_raw": categories(table.column("View Position")),
         "sex": sex(table, "Patient Sex"),
         **_ages(table, release),
-        "follow_up": table.translated("Follow-up #", int, pa.int16(), "expected a follow-up number"),
-        "orig_width": table.translated(_SIZES[0], int, **whole),
-        "orig_height": table.translated(_SIZES[1], int, **whole),
+        "follow_up": table.translated("Follow-up #", whole, pa.int16(), "expected a follow-up number"),
+        "orig_width": table.translated(_SIZES[0], whole, **pixels),
+        "orig_height": table.translated(_SIZES[1], whole, **pixels),
         "pixel_spacing_mm": table.translated(_SIZES[2], _positive, pa.float32(), "expected a spacing in mm"),
     }
 
@@ -164,17 +164,26 @@ def _years_2017(text: str) -> float:
     return number / {"Y": 1, "M": 12, "D": 365}[unit]
 
 
+def _release(table: TextTable, gathered: Gathered) -> str:
+    """The release whose table this is, by how it writes ages; names say it too, and people rename.
+
+    Raises ``TableError`` where another release was asked for.
+    """
+    of_2017 = pc.match_substring_regex(table.text("Patient Age"), r"^\d+[YMD]$")
+    release = "2017" if 2 * count_true(of_2017) > table.rows else "v2020"
+    if release == gathered.release:
+        return release
+    said = f"this is the table of release {release} under the name of that of {gathered.release}"
+    if gathered.release_stated:
+        raise TableError(f"{table.path}: {said}", hint=f"leave out --release, or fetch the table of {gathered.release}")
+    gathered.note(said, str(table.path), "warning")
+    return release
+
+
 def _ages(table: TextTable, release: str) -> dict[str, pa.Array]:
     """Years, and a flag where the published age cannot be one. 2017 writes 058Y, 018M, 001D; v2020 whole years."""
-    column = table.column("Patient Age")
-    of_2017 = [bool(re.fullmatch(r"\d+[YMD]", text)) for text in column.dictionary.to_pylist()]
-    if any(of_2017) and release != "2017":
-        row = first_true(pa.array(of_2017).take(column.indices))
-        raise table.error(
-            row, "Patient Age", f"this is the table of release 2017, not of {release}", "use --release 2017"
-        )
     what = "expected an age such as 058Y" if release == "2017" else "expected an age in years"
-    reader: Any = _years_2017 if release == "2017" else lambda text: float(int(text))
+    reader: Any = _years_2017 if release == "2017" else lambda text: float(whole(text))
     years = table.translated("Patient Age", reader, pa.float32(), what)
     too_old = pc.greater(years, _OLDEST)
     return {

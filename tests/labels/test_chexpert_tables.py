@@ -312,7 +312,11 @@ def damaged(tmp_path, old, new, name="train.csv"):
     ("old", "new", "what"),
     [
         ("Edema,", "Oedema,", "line 1: column 'Edema' is missing"),
-        ("Support Devices\n", "Support Devices,Comment\n", "line 1: unknown column 'Comment'"),
+        (
+            "Support Devices\n",
+            "Support Devices,Comment\n",
+            "line 2, column 20: the line has 19 fields",
+        ),
         (",Fracture,", ",Edema,", "line 1"),
         ("Female,87", "Female,young", "line 3, column 'Age'"),
         ("Female,87", "Femme,87", "line 3, column 'Sex'"),

@@ -251,12 +251,22 @@ def test_a_row_of_another_width_is_named(tmp_path):
     assert "fields" in message
 
 
-def test_a_table_of_2017_under_the_new_name_is_not_taken_for_the_new_one(tmp_path):
-    nih.write(tmp_path, release="2017", images=False)
-    (tmp_path / "Data_Entry_2017.csv").rename(tmp_path / TABLE)
-    with pytest.raises(TableError, match="release 2017, not of v2020") as caught:
-        read_labels(SPEC, tmp_path)
-    assert "--release 2017" in caught.value.hint
+@pytest.mark.parametrize(("release", "other"), [("2017", "v2020"), ("v2020", "2017")])
+def test_a_table_under_the_other_releases_name_is_taken_for_what_it_is(tmp_path, release, other):
+    nih.write(tmp_path / "named", release=release, images=False)
+    wanted = read_labels(SPEC, tmp_path / "named")
+    names = {"v2020": "Data_Entry_2017_v2020.csv", "2017": "Data_Entry_2017.csv"}
+    nih.write(tmp_path / "renamed", release=release, images=False)
+    (tmp_path / "renamed" / names[release]).rename(tmp_path / "renamed" / names[other])
+    notes = []
+    found = read_labels(SPEC, tmp_path / "renamed", on_event=notes.append)
+    assert found.release == wanted.release == release
+    assert found.table.drop_columns("table_name").equals(wanted.table.drop_columns("table_name"))
+    said = f"this is the table of release {release} under the name of that of {other}"
+    assert any(said in note.message for note in notes)
+    with pytest.raises(TableError, match=said) as caught:
+        read_labels(SPEC, tmp_path / "renamed", release=other)
+    assert "leave out --release" in caught.value.hint
 
 
 def test_the_wrong_release_is_refused_by_name(tmp_path):
