@@ -366,7 +366,7 @@ def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable
 
 
 def _write(
-    path: Path, member: Member, parts: Parts, dest: str, *, record: Record, stop: Stop, on_event: Sink
+    path: Path, member: Member, parts: PartialFolder, dest: str, *, record: Record, stop: Stop, on_event: Sink
 ) -> tuple[Digest, bool]:
     """Put a member in its place; its digest, and whether it was put there (else the same bytes were there already)."""
     partial = parts.open(dest)
@@ -410,7 +410,7 @@ def _extract(path: Path, member: Member, partial: Partial) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
-def spare(record: Record, parts: Parts, dest: str) -> Path | None:
+def spare(record: Record, parts: PartialFolder, dest: str) -> Path | None:
     """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
 
     Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.
