@@ -5,8 +5,13 @@ An event never holds a credential, a signed query string or report text.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+_EVERY_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,16 @@ class Advanced(Event):
 
 @dataclass(frozen=True, slots=True)
 class ItemFinished(Event):
-    """One item ended. ``status`` is ok, notneeded, impossible or error; ``size`` is bytes moved for it."""
+    """One item ended. ``status`` is ok, notneeded, impossible or error; ``size`` is bytes moved for it.
+
+    ``counted`` items are in the ``items`` of an ``Advanced`` too, and count once.
+    """
 
     key: str
     status: str = "ok"
     size: int = 0
     detail: str = ""
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +109,31 @@ Sink = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The sink of callers that asked for none."""
+
+
+class Throttle:
+    """Progress throttle: many small steps become one ``Advanced``, at most ten per second, from any thread."""
+
+    def __init__(self, stage: str, sink: Sink) -> None:
+        """Count for ``stage``, and tell ``sink``."""
+        self._stage = stage
+        self._sink = sink
+        self._guard = threading.RLock()
+        self._size = self._items = 0
+        self._sent = 0.0
+
+    def advance(self, *, size: int = 0, items: int = 0) -> None:
+        """Count ``size`` more bytes and ``items`` more items."""
+        with self._guard:
+            self._size += size
+            self._items += items
+            if time.monotonic() - self._sent >= _EVERY_SECONDS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what was counted and not sent yet."""
+        with self._guard:
+            if self._size or self._items:
+                self._sink(Advanced(self._stage, size=self._size, items=self._items))
+            self._size = self._items = 0
+            self._sent = time.monotonic()

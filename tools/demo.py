@@ -1,4 +1,4 @@
-"""The main job on a phantom collection: generate, serve on loopback, download, verify, label, convert, hand over.
+"""The demo: generate a phantom NIH collection, and run download, verify, extract-labels, convert and manifest on it.
 
 usage: demo.py [FOLDER]        FOLDER defaults to ./demo and is made anew
 

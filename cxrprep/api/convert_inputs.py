@@ -83,7 +83,7 @@ def open_inputs(
     from cxrprep.manifest.build import IMAGES_NAME
 
     home = None if state is None else Path(state)
-    hint = "loosen the selection, or look at what the folder holds: cxrprep status ROOT"
+    hint = "use fewer conditions in the selection, or look at what the folder holds: cxrprep status ROOT"
     if is_url(root) and dataset is not None:
         raise UsageError(
             f"{root}: the tables of a dataset are joined with files here only",

@@ -314,7 +314,8 @@ def _of_archives(
         images = found.ids
     if not images:
         raise NothingSelectedError(
-            f"the tables of {job.spec.name} know no image that the selection wants", hint="loosen it, or check its ids"
+            f"the tables of {job.spec.name} know no image that the selection wants",
+            hint="use fewer conditions, or check the ids",
         )
     return draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
 

@@ -90,7 +90,12 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
     rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free{short}"))
     if made.moving().size and not job.place.url.startswith("file:"):
         shortest, longest = made.estimate(job.source.politeness.connections)
-        rows.append(("time, by what users report", f"{format_seconds(shortest)} to {format_seconds(longest)}"))
+        rows.append(
+            (
+                "estimated time, from speeds that users report",
+                f"{format_seconds(shortest)} to {format_seconds(longest)}",
+            )
+        )
     if job.place.mirror and job.place.mirror.costs:
         rows.append(("costs", job.place.mirror.costs))
     return tuple(rows)

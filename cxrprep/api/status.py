@@ -181,7 +181,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
     manifests = folder.manifests
     refused = _rows(manifests / FAILURES_NAME)
     if not folder.record.exists:
-        yield StageStatus("download", "not recorded", f"{here:,} files, made by others: verify adopts them in place")
+        yield StageStatus("download", "not recorded", f"{here:,} files that cxrprep did not fetch")
     elif missing or partial or wrong:
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)

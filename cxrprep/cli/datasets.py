@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _ACCESS = {
     "open": "open to all",
-    "account": "an account",
-    "agreement": "a signed agreement",
-    "payer": "a Google Cloud project of yours, which pays for the egress",
+    "account": "needs an account",
+    "agreement": "needs a signed agreement",
+    "payer": "needs a Google Cloud project of yours, which pays for the transfer",
 }
 
 
@@ -148,7 +148,7 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         lines += [
             "",
             heading(f"--source {mirror.name}{default}"),
-            prose(f"release {mirror.release}; needs {_ACCESS.get(mirror.access, mirror.access)}"),
+            prose(f"release {mirror.release}; {_ACCESS.get(mirror.access, mirror.access)}"),
         ]
         lines += [prose(text) for text in (mirror.how, mirror.costs) if text]
         if mirror.agreement:

@@ -91,6 +91,7 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         result,
         command="download",
         following=(f"cxrprep verify {where}", f"cxrprep extract-labels {where}"),
+        failed=f"Download of {invocation.job.dataset} into {invocation.root} is not complete",
     )
 
 

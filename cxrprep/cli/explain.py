@@ -73,7 +73,35 @@ def read_report(file: Path) -> str:
         ) from error
     if len(data) > limit:
         raise UsageError(f"{file} is too large for one report", hint="for many reports: extract-labels --reports")
-    return data.decode("utf-8", errors="replace")
+    return _decoded(data, str(file))
+
+
+# How files begin that people take for a report, and that are none.
+_NO_TEXT: Final = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive or an office document",
+    b"\x1f\x8b": "compressed with gzip",
+    b"PAR1": "a Parquet table",
+    b"{\\rtf": "an RTF document",
+}
+
+
+def _decoded(data: bytes, name: str) -> str:
+    """The text that ``data`` holds, in UTF-8 or what its byte order mark says. Raises ``UsageError`` for no text."""
+    from cxrprep.errors import UsageError
+
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    kind = next((what for head, what in _NO_TEXT.items() if data.startswith(head)), "")
+    if data[128:132] == b"DICM":
+        kind = "a DICOM file"
+    if not kind and (b"\0" in data or sum(byte < 9 or 13 < byte < 32 for byte in data[:4096]) > len(data[:4096]) // 20):
+        kind = "no text"
+    if kind:
+        raise UsageError(f"{name} is {kind}, and no report", hint="name a text file with one report")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 _MARKS: Final = {1: "+", 0: "-", -1: "?"}

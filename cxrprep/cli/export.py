@@ -40,12 +40,18 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="where it goes; default: ROOT/export/NAME")
 @options.label_policy
-@setting("labels.observations", "--observations", section="Labels", metavar="NAME")
+@setting(
+    "labels.observations",
+    "--observations",
+    section="Labels",
+    metavar="NAME",
+    shell_complete=options.complete_observations,
+)
 @setting("labels.derive", "--derive", section="Labels")
 @options.split("--split-seed")
 @options.selection
 def command(invocation: Invocation, form: str, out: Path | None) -> int:
-    """Hand the manifest of ROOT over, with the label policy applied."""
+    """Export the manifest of ROOT, with the label policy applied."""
     from cxrprep.api.export import export
     from cxrprep.cli.arguments import export_arguments
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "The job, step by step": {
         "download": ("download", "fetch a dataset, or a part of it, and check every byte"),
-        "verify": ("verify", "prove the bytes and the published facts of a folder"),
+        "verify": ("verify", "check the files of a folder against checksums and published facts"),
         "extract-labels": ("extract_labels", "bring label tables and reports into one vocabulary"),
         "convert": ("convert", "make training images by a named recipe"),
         "manifest": ("manifest", "build the Parquet manifest again"),
-        "export": ("export", "hand the manifest over as CSV, COCO, WebDataset, ..."),
+        "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),
     },
     "The whole job, and how it stands": {
         "run": ("run", "do all steps of a job file, skipping what is done"),
@@ -45,7 +45,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 }
 
 _START = """\
-Fetch, prove, label and convert the public chest X-ray collections:
+Download, check, label and convert the public chest X-ray collections:
 CheXpert, MIMIC-CXR and NIH ChestX-ray14.
 
 \b
@@ -141,8 +141,14 @@ def _on_signals() -> None:
     signal.signal(signal.SIGINT, end)
 
 
+# What people type who know other programs.
+_WORDS: Final = {"help": "--help", "version": "--version"}
+
+
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; the exit code. Nothing is raised: every error is said on standard error."""
+    if arguments and arguments[0] in _WORDS:
+        arguments = [*arguments[1:2], _WORDS[arguments[0]]]
     invocation = Invocation(arguments)
     try:
         answer: Any = cli.main(list(arguments), prog_name="cxrprep", standalone_mode=False, obj=invocation)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.label_policy
 @options.split("--seed", "--split-seed")
 def command(invocation: Invocation) -> int:
-    """Build the manifest of ROOT again; every other verb leaves it current, so this is for other labels or splits."""
+    """Build the manifest of ROOT again, with other labels or another split; the other commands keep it up to date."""
     with invocation.events() as sink:
         result = perform(invocation, sink)
     following = (f"cxrprep report {invocation.where}",)

@@ -49,7 +49,11 @@ class Setting(click.Option):
             if value in ("", ()):
                 # A script's variable that is not set: to take it for no condition could mean the whole release.
                 raise UsageError(f"{self.opts[0]} is empty", hint="leave it out, or give it a value")
-            _invocation(ctx).flags[self.key] = (value, self.opts[0])
+            flags = _invocation(ctx).flags
+            if self.key == "output.format" and flags.get(self.key, ("",))[0] == "json":
+                # --json --quiet: a document is asked for, and nothing beside it is said anyway.
+                return value
+            flags[self.key] = (value, self.opts[0])
         return value
 
 
@@ -181,6 +185,36 @@ def complete_label_source(ctx: click.Context, parameter: click.Parameter, incomp
     return _items(dict.fromkeys(found), incomplete)
 
 
+def complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The observations, in the form that has no spaces; each with the name that is published."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.vocabulary import OBSERVATIONS, published_name
+
+    del ctx, parameter
+    wanted = incomplete.lower().replace(" ", "_")
+    return [CompletionItem(stem, help=published_name(stem)) for stem in OBSERVATIONS if stem.startswith(wanted)]
+
+
+def complete_observations(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The presets of observations, and single ones."""
+    from cxrprep.vocabulary import PRESETS
+
+    return [*_items(PRESETS, incomplete), *complete_label(ctx, parameter, incomplete)]
+
+
+def complete_steps(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The steps of a job; after a comma, those that are not named yet."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.config.job import ALL_STEPS
+
+    del ctx, parameter
+    before, comma, last = incomplete.rpartition(",")
+    rest = [step for step in ALL_STEPS if step not in before.split(",")]
+    return [CompletionItem(f"{before}{comma}{step}") for step in rest if step.startswith(last)]
+
+
 def complete_split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of splits."""
     from cxrprep.model import Split
@@ -250,7 +284,7 @@ folder = several(root, dataset, state)
 selection = several(
     setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=complete_split),
     setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=complete_view),
-    setting("selection.label", "--label", section="Selection", metavar="NAME[=V]"),
+    setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=complete_label),
     setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=complete_file),

@@ -141,9 +141,23 @@ class Output:
         elif self.form == "human":
             self._say(text, self.stdout)
 
-    def result(self, headline: str, result: Result, *, command: str = "", following: Sequence[str] = ()) -> int:
-        """Print what a verb achieved; its exit code. ``following`` are commands that make sense next."""
+    def result(
+        self, headline: str, result: Result, *, command: str = "", following: Sequence[str] = (), failed: str = ""
+    ) -> int:
+        """Print what a verb achieved.
+
+        Args:
+            headline: What was done, in one line.
+            result: The rows and the exit code.
+            command: The verb, for JSON.
+            following: Commands that make sense next.
+            failed: The headline in place of the other where the exit code is not 0.
+
+        Returns:
+            The exit code.
+        """
         code = int(result.exit_code)
+        headline = failed if code and failed else headline
         if self.form == "json":
             self.document({"command": command, "exit_code": code, **result.to_dict()})
         elif self.form == "human":

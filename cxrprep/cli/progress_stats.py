@@ -45,6 +45,7 @@ class Tally:
     done: int = 0
     kept: int = 0
     failed: int = 0
+    counted: int = 0
     moved: int = 0
     settled: int = 0
     active: dict[str, Active] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Tally:
     @property
     def finished(self) -> int:
         """Items that need no more work: done, kept or failed."""
-        return self.done + self.kept + self.failed
+        return self.done + self.kept + self.failed - self.counted
 
     @property
     def bytes_here(self) -> int:
@@ -140,6 +141,7 @@ class Tally:
             self.kept += 1
         else:
             self.failed += 1
+            self.counted += event.counted
         item = self.active.pop(event.key, None)
         if item is None:
             self.settled += event.size

@@ -33,7 +33,12 @@ def summary(event: StageFinished, tally: Tally | None = None) -> str:
 def closing(tally: Tally) -> StageFinished:
     """What a stage came to that ended without a word of its own."""
     return StageFinished(
-        tally.stage, done=tally.done, kept=tally.kept, failed=tally.failed, size=tally.moved, seconds=tally.seconds
+        tally.stage,
+        done=tally.done - tally.counted,
+        kept=tally.kept,
+        failed=tally.failed,
+        size=tally.moved,
+        seconds=tally.seconds,
     )
 
 

@@ -101,14 +101,14 @@ def _in_a_line(step: StepResult) -> str:
 @verb(
     "run",
     examples=(
-        ("cxrprep run configs/nih-chestxray14.toml", "download, verify, label, convert, hand over"),
+        ("cxrprep run configs/nih-chestxray14.toml", "download, verify, label, convert, build the manifest"),
         ("cxrprep run configs/cluster-cron.toml --quiet", "as a nightly cron job: silent unless something is wrong"),
         ("cxrprep run configs/mimic-cxr.toml --dry-run", "what it would do"),
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @click.option("--dry-run", "-n", is_flag=True, help="print the steps and the download's plan, and do nothing")
-@setting("steps", "--steps", metavar="NAME,...", type=str)
+@setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=options.complete_steps)
 @setting("root", "--root", metavar="DIR")
 @options.shard
 @options.jobs

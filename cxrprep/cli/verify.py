@@ -58,14 +58,20 @@ def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @options.shard
 @options.network
 def command(invocation: Invocation) -> int:
-    """Prove the bytes of ROOT, and that it is the dataset which the paper describes.
+    """Check every file of ROOT, and that it is the dataset which the paper describes.
 
-    A part of a release is normal: what the record names must be here, the rest is counted as n of N.
+    A part of a release is normal: what was fetched must be here; of the whole release it says how much is here.
     """
     with invocation.events() as sink:
         result = perform(invocation, sink)
     following = (f"cxrprep extract-labels {invocation.where}",)
-    return invocation.out.result(f"Verified {invocation.root}", result, command="verify", following=following)
+    return invocation.out.result(
+        f"Checked {invocation.root}",
+        result,
+        command="verify",
+        following=following,
+        failed=f"Checked {invocation.root}, and it is not as it should be",
+    )
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

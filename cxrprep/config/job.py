@@ -34,7 +34,7 @@ def parse_rate(text: str) -> int:
     found = _RATE.fullmatch(text.strip())
     value = float(found[1]) * _UNITS[(found[2] or "").lower()] if found else 0
     if value < 1:
-        raise ValueError(f"{text!r} is not a rate; write bytes a second, such as 500k, 20M or 1G")
+        raise ValueError(f"{text!r} is not a rate; write bytes per second, such as 500k, 20M or 1G")
     return int(value)
 
 
@@ -103,12 +103,16 @@ class SelectionSettings:
 
     include: tuple[str, ...] = _set((), "only files that match this gitignore-style glob")
     exclude: tuple[str, ...] = _set((), "no files that match this glob")
-    patients: tuple[str, ...] = _set((), "patient ids, or a file with one id a line")
-    studies: tuple[str, ...] = _set((), "study ids, or a file with one id a line")
+    patients: tuple[str, ...] = _set((), "patient ids, or a file with one id per line")
+    studies: tuple[str, ...] = _set((), "study ids, or a file with one id per line")
     ids: str = _set("", "a CSV, Parquet or text file with patient_id, study_id or image_id columns", form="path")
     split: tuple[str, ...] = _set((), "train, validate, test or train_val, as the release divides it", form="split")
     view: tuple[str, ...] = _set((), "frontal, lateral, PA, AP, ...", form="view")
-    label: tuple[str, ...] = _set((), "an observation: NAME, or NAME=1|0|-1|null; repeated means any", form="label")
+    label: tuple[str, ...] = _set(
+        (),
+        "an observation: NAME, or NAME=1|0|-1|null; given several times: images that match any of them",
+        form="label",
+    )
     limit: int | None = _set(None, "at most this many images, after everything else", low=1)
     sample: int | None = _set(None, "draw this many images, the same ones for the same seed", low=1)
     seed: int = _set(0, "seed of --sample")
@@ -121,15 +125,15 @@ class DownloadSettings:
     source: str = _set(
         "", "a mirror (physionet, kaggle, gcs, box, portal), a URL or a folder; default: the dataset's own"
     )
-    connections: int | None = _set(None, "connections at once; default: what the mirror bears", low=1)
-    limit_rate: str = _set("", "bytes a second in all, such as 20M", form="rate")
-    timeout: float = _set(60.0, "seconds without a byte before a connection is given up", low=1)
+    connections: int | None = _set(None, "connections at once; default: as many as the mirror allows", low=1)
+    limit_rate: str = _set("", "bytes per second in all, such as 20M", form="rate")
+    timeout: float = _set(60.0, "seconds without a byte before a connection is dropped and opened again", low=1)
     user_agent: str = _set("", "user agent to send; PhysioNet refuses those that it does not know")
     cookie_file: str = _set("", "a browser's session in Netscape format", form="path")
     billing_project: str = _set("", "Google Cloud project that pays for requester-pays buckets")
     url_file: str = _set("", "file that holds a signed URL (CheXpert's portal); - reads standard input", form="path")
     keep_archives: bool = _set(False, "keep archives after they are unpacked")
-    link: str = _set("copy", "how files of a local folder are taken over", choices=("copy", "reflink", "hardlink"))
+    link: str = _set("copy", "how files of a local folder are copied", choices=("copy", "reflink", "hardlink"))
     then: str = _set("", "convert each image by this recipe as it arrives")
     discard_raw: bool = _set(False, "with --then: keep the converted image only")
 
@@ -162,7 +166,8 @@ class LabelSettings:
         default_factory=dict, metadata=_about('the same for single observations: Edema = "zeros"', BLANK)
     )
     observations: tuple[str, ...] = _set(
-        (), "what export hands over: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all"
+        (),
+        "the labels to export: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all",
     )
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
@@ -193,12 +198,12 @@ class ConvertSettings:
     recipe: str = _set("", "a named recipe, or the path of your own TOML")
     out: str = _set("", "where the images go, a folder or gs://, s3://; default: ROOT/derived/RECIPE", form="path")
     to: str = _set(
-        "files", "a file an image, or shards: tar for WebDataset, Parquet for Hugging Face's datasets", choices=TO
+        "files", "one file per image, or shards: tar for WebDataset, Parquet for Hugging Face's datasets", choices=TO
     )
     per_shard: int = _set(1000, "images in one shard", low=1)
     max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
     max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)
-    max_seconds: float = _set(120.0, "give an image up that a worker is at for longer; 0: never", low=0)
+    max_seconds: float = _set(120.0, "skip an image that takes longer than this; 0: no limit", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +218,9 @@ class ReportSettings:
 class EngineSettings:
     """Where work runs."""
 
-    name: str = _set("local", "processes here, or an existing Dask cluster", choices=("local", "dask"))
+    name: str = _set("local", "processes on this machine, or an existing Dask cluster", choices=("local", "dask"))
     scheduler: str = _set("", "address of the Dask scheduler, such as tcp://host:8786")
-    jobs: int | None = _set(None, "processes here; default: one a core", low=1)
+    jobs: int | None = _set(None, "processes on this machine; default: one per core", low=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +241,11 @@ class Job:
 
     dataset: str = _set("", "nih-chestxray14, chexpert, mimic-cxr, mimic-cxr-jpg")
     root: str = _set("", "the folder of the dataset; default: ./DATASET", form="path")
-    release: str = _set("", "which release, where there are several; default: what the mirror has, else the newest")
+    release: str = _set("", "which release, where there are several; default: the one of the mirror, else the newest")
     state: str = _set("", "keep the record, cache and manifests here, beside a ROOT that is read-only", form="path")
-    tables: str = _set("", "folder with label tables that ROOT lacks (MIMIC-CXR's stand in MIMIC-CXR-JPG)", form="path")
+    tables: str = _set(
+        "", "folder with the label tables that are not in ROOT (MIMIC-CXR's come with MIMIC-CXR-JPG)", form="path"
+    )
     steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=ALL_STEPS)
     shard: str = _set("", "work on part I of N, such as 3/16; counts from 1", form="shard")
     selection: SelectionSettings = field(default_factory=SelectionSettings)

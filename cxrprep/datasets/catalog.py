@@ -283,7 +283,7 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}", hint="mend the TOML syntax there") from error
+        raise ConfigError(f"{where}: {error}", hint="fix the TOML syntax there") from error
     return _build(DatasetSpec, data, where, text)
 
 

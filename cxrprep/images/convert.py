@@ -6,11 +6,10 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError, ImageError, StorageError
-from cxrprep.events import Advanced, ItemFinished, StageStarted, ignore
+from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
 from cxrprep.images.decode import decode
@@ -36,9 +35,6 @@ _BATCH: Final = 24
 
 # Items that are looked up among the finished ones at once.
 _LOOKED_UP: Final = 8192
-
-
-_OFTEN: Final = 0.1
 
 
 def convert(
@@ -92,27 +88,22 @@ def convert(
 
 
 class Progress:
-    """Outcomes as events: failures one by one, all else counted, some ten times a second."""
+    """Outcomes as events: failures one by one, all else counted."""
 
     def __init__(self, on_event: Sink) -> None:
         self._on_event = on_event
-        self._done = 0
-        self._told = 0.0
+        self._throttle = Throttle(STAGE, on_event)
 
     def add(self, outcome: Converted) -> None:
         """One outcome more."""
         if outcome.status == "error":
             self._on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=outcome.error))
-            return
-        self._done += 1
-        if time.monotonic() - self._told > _OFTEN:
-            self.flush()
+        else:
+            self._throttle.advance(items=1)
 
     def flush(self) -> None:
         """Say what was counted."""
-        if self._done:
-            self._on_event(Advanced(STAGE, items=self._done))
-        self._done, self._told = 0, time.monotonic()
+        self._throttle.flush()
 
 
 def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted]:

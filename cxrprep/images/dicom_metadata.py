@@ -70,7 +70,7 @@ def own_pseudonyms() -> Pseudonyms:
                 part.unlink()
         key = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as error:
-        raise StorageError(f"the key of pseudonyms at {path} cannot be kept: {error}", hint="mend that file") from error
+        raise StorageError(f"the key of pseudonyms at {path} cannot be kept: {error}", hint="fix that file") from error
     return Pseudonyms(key)
 
 

@@ -76,7 +76,7 @@ def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, 
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = found[1] if found else max(1, len(text.splitlines()))
         place = f"{where}, line {line}"
-        raise ConfigError(f"{place}: {error}", hint="mend the TOML syntax there") from error
+        raise ConfigError(f"{place}: {error}", hint="fix the TOML syntax there") from error
     lines = Lines(text, where)
     for key in data:
         if key not in _TOP:

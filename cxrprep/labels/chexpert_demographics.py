@@ -92,7 +92,7 @@ def _patient(cell: str | None, where: str) -> str:
     if found is None:
         raise TableError(
             f"{where}: expected a patient such as patient00001 ({cell!r})",
-            hint="mend the cell, or fetch the sheet again",
+            hint="fix the cell, or fetch the sheet again",
         )
     return f"patient{int(found[1]):05d}"
 

@@ -43,8 +43,7 @@ class Options:
 class TableUse:
     """What became of one table: ``rows`` read from it are ``used``, and the others are counted by reason.
 
-    ``rows == used + sum(apart.values())``: nothing is dropped without being counted. ``labeler`` says, of an added
-    label source, who labelled: name, version, digest of the rules.
+    ``rows == used + sum(apart.values())``: nothing is dropped without being counted.
     """
 
     name: str
@@ -55,7 +54,6 @@ class TableUse:
     used: int
     label_source: str = ""
     apart: tuple[tuple[str, int], ...] = ()
-    labeler: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)

@@ -277,7 +277,7 @@ def _nothing(found: _Sorted, selection: Selection) -> None:
     if found.passed_over:
         raise NothingSelectedError(
             f"the selection wants none of the {found.passed_over:,} files of the release that the mirror has",
-            hint="loosen it, or look at the mirror's names with --dry-run and no selection",
+            hint="use fewer conditions, or look at the mirror's names with --dry-run and no selection",
         )
     shown = f" (it shows {', '.join(found.foreign_names[:3])}, ...)" if found.foreign_names else ""
     raise NothingSelectedError(

@@ -55,7 +55,9 @@ def read_list(path: Path, kind: str) -> frozenset[str]:
     names, rows = _table(path, _COLUMNS[kind][0])
     place = _place(names, _COLUMNS[kind])
     if place is None:
-        raise UsageError(f"{path} has no column of {kind}", hint=f"call it {_COLUMNS[kind][0]}, or give one id a line")
+        raise UsageError(
+            f"{path} has no column of {kind}", hint=f"call it {_COLUMNS[kind][0]}, or give one id per line"
+        )
     ids = _column(rows, place)
     if not ids:
         raise _nothing(path)

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.record import Record
-    from cxrprep.transfer.partial_folder import PartialFolder
+    from cxrprep.transfer.partial_folder import Parts
 
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
-class FolderState:
+class FolderHoldings:
     """The state of one folder; see ``cxrprep.planning.Holdings``."""
 
     def __init__(
         self,
         record: Record,
-        parts: PartialFolder,
+        parts: Parts,
         *,
         same_mirror: bool = True,
         spent: Callable[[str], bool] | None = None,

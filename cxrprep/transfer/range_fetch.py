@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest
     from cxrprep.planning import Item
     from cxrprep.sources.base import ByteStream, Source
-    from cxrprep.transfer.connection_limit import ConnectionLimit
-    from cxrprep.transfer.limits import ByteCounter, Stop
+    from cxrprep.transfer.limits import Meter, Stop
     from cxrprep.transfer.partial_file import Partial
-    from cxrprep.transfer.retry import Retrier
+    from cxrprep.transfer.retry import Persistence
 
 _ALIGN: Final = 1024 * 1024
 _SMALLEST: Final = 16 * _ALIGN
@@ -49,11 +48,11 @@ class SegmentedFetch:
         source: Source,
         item: Item,
         partial: Partial,
-        meter: ByteCounter,
+        meter: Meter,
         *,
-        persistence: Retrier,
+        persistence: Persistence,
         stop: Stop,
-        slots: ConnectionLimit,
+        slots: threading.Semaphore,
     ) -> None:
         """``item`` has a size."""
         assert item.file.size is not None

@@ -6,8 +6,6 @@ first read. A file without any of these is unproven, and is called so.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.digests import FileToRead, digest_files
-from cxrprep.events import Advanced, ItemFinished
+from cxrprep.events import ItemFinished, Throttle
 from cxrprep.record import Origin
 from cxrprep.verification.finding import Finding, Kind, Level, find
 from cxrprep.verification.merge_join import Row, rows
@@ -39,7 +37,6 @@ OnFinding = Callable[[Finding], None]
 OnProven = Callable[[pa.Table, bool], None]
 """Takes files that are right, many at a time (``PROVEN``), and whether they were read now."""
 STAGE: Final = "verify"
-_EVENT_SECONDS: Final = 0.1
 # Of files that are what they should be: the digest, and against which kind of sum.
 PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("origin", pa.string())])
 
@@ -99,29 +96,30 @@ class FileCheck:
 
     def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
         """Check ``tables`` (see ``join``): what is wrong or unproven goes to ``on_finding``, else to ``on_proven``."""
-        said = _Progress(self.on_event)
+        progress = Throttle(STAGE, self.on_event)
         reading = _Queue()
 
         def to_read() -> Iterator[FileToRead]:
             for table in tables:
                 self.counts.here += table.num_rows
                 self.counts.size_here += pc.sum(table["size"]).as_py() or 0
-                unsure = self._beyond_belief(table, on_proven, said)
+                unsure = self._beyond_belief(table, on_proven, progress)
                 wanted = self._wanted(unsure, on_finding, on_proven)
                 if None in wanted:
-                    settled = wanted.count(None)
-                    said.items(settled)
+                    progress.advance(items=wanted.count(None))
                     unsure = unsure.filter(pa.array([one is not None for one in wanted], pa.bool_()))
                 reading.put(unsure)
                 algorithms = [one for one in wanted if one is not None]
                 yield from map(FileToRead, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
 
-        for batch in digest_files(self.root, to_read(), workers=self.jobs, on_bytes=said.read):
+        for batch in digest_files(
+            self.root, to_read(), workers=self.jobs, on_bytes=lambda size: progress.advance(size=size)
+        ):
             self._settle(reading.take(len(batch)), batch, on_finding, on_proven)
-            said.items(len(batch))
-        said.flush()
+            progress.advance(items=len(batch))
+        progress.flush()
 
-    def _beyond_belief(self, table: pa.Table, on_proven: OnProven, said: _Progress) -> pa.Table:
+    def _beyond_belief(self, table: pa.Table, on_proven: OnProven, progress: Throttle) -> pa.Table:
         """The rows that need a closer look, once those are told whose known digest is all that is asked of them."""
         if table["known"].null_count == table.num_rows:
             return table
@@ -130,7 +128,7 @@ class FileCheck:
         sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
         believed = table.filter(sure)
         self._prove(believed, on_proven, read=False)
-        said.items(believed.num_rows)
+        progress.advance(items=believed.num_rows)
         return table.filter(pc.invert(sure)) if believed.num_rows else table
 
     def _wanted(self, table: pa.Table, on_finding: OnFinding, on_proven: OnProven) -> list[tuple[str, ...] | None]:
@@ -206,7 +204,9 @@ class FileCheck:
         if finding.kind is Kind.UNPROVEN:
             self.counts.unproven += 1
         if finding.level is Level.ERROR:
-            self.on_event(ItemFinished(STAGE, finding.path, "error", detail=f"{finding.kind}: {finding.detail}"))
+            self.on_event(
+                ItemFinished(STAGE, finding.path, "error", detail=f"{finding.kind}: {finding.detail}", counted=True)
+            )
         on_finding(finding)
 
     def _decide(self, row: Row) -> tuple[str, ...] | Finding | None:
@@ -353,34 +353,3 @@ def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
 def _algorithms(row: Row) -> tuple[str, ...]:
     recorded, published = (digest and digest.partition(":")[0] for digest in (row.recorded, row.published))
     return _both((recorded, published))
-
-
-class _Progress:
-    """Events of progress, at most ten a second; bytes are reported by several threads."""
-
-    def __init__(self, on_event: Sink) -> None:
-        self._on_event = on_event
-        self._mutex = threading.RLock()
-        self._size = self._items = 0
-        self._said = time.monotonic()
-
-    def read(self, size: int) -> None:
-        with self._mutex:
-            self._size += size
-            self._say_now_and_then()
-
-    def items(self, count: int) -> None:
-        with self._mutex:
-            self._items += count
-            self._say_now_and_then()
-
-    def flush(self) -> None:
-        with self._mutex:
-            if self._size or self._items:
-                self._on_event(Advanced(STAGE, size=self._size, items=self._items))
-            self._size = self._items = 0
-            self._said = time.monotonic()
-
-    def _say_now_and_then(self) -> None:
-        if time.monotonic() - self._said >= _EVENT_SECONDS:
-            self.flush()

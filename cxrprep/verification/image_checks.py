@@ -102,7 +102,8 @@ class PictureCheck:
         finding = self._judge(path, check)
         if finding is not None:
             if finding.level is Level.ERROR:
-                self.on_event(ItemFinished(STAGE, path, "error", detail=f"{finding.kind}: {finding.detail}"))
+                detail = f"{finding.kind}: {finding.detail}"
+                self.on_event(ItemFinished(STAGE, path, "error", detail=detail, counted=True))
             yield finding
 
     def _judge(self, path: str, check: ImageCheck) -> Finding | None:

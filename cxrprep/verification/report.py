@@ -78,7 +78,10 @@ class VerifyReport:
             return f"strict, and not accepted: {kinds} (after a look at them: --accept {names})"
         if self.files.here and self.files.proven == self.files.here:
             return f"all {self.files.here:,} files here have the bytes that they should have"
-        return f"nothing wrong in what was checked: {self.files.proven:,} of {self.files.here:,} files are proven"
+        without = self.files.here - self.files.proven
+        return (
+            f"no fault found; {without:,} of {format_count(self.files.here, 'file')} have no checksum to compare with"
+        )
 
     def _filled(self, hint: str) -> str:
         return hint.replace("DATASET", self.dataset).replace("ROOT", shlex.quote(str(self.root)))
@@ -98,11 +101,11 @@ class VerifyReport:
         files = self.files
         shown.append(("files", f"{files.here:,} here, {format_bytes(files.size_here)}"))
         for count, what in (
-            (files.published, "with the publisher's sum"),
-            (files.transport, "with the sum that came with them, kept in the record"),
-            (files.first_read, "as they were when first read, by the record; no sum of them is published"),
-            (files.unproven, "unproven: no sum is published and none is recorded"),
-            (files.believed, "believed by size and time, and not read now"),
+            (files.published, "with the publisher's checksum"),
+            (files.transport, "with the checksum that the server sent, kept in the record"),
+            (files.first_read, "unchanged since they were first read; no checksum of them is published"),
+            (files.unproven, "unproven: there is no published or recorded checksum to compare with"),
+            (files.believed, "not read now: size and time are those of the last full check"),
         ):
             if count:
                 shown.append(("", f"{count:,} {what}"))

@@ -317,7 +317,7 @@ class _Run:
         what = "tables and published facts"
         spoilt = [finding.path for finding in self.damaged if is_table(self.spec, finding.path)]
         if spoilt:
-            self.not_checked.append(f"{what}: mend {spoilt[0]} first")
+            self.not_checked.append(f"{what}: fix {spoilt[0]} first")
         elif self.read_labels is None:
             self.not_checked.append(f"{what}: no tables are here")
         else:

@@ -242,3 +242,33 @@ def test_a_label_source_that_is_not_there_leaves_the_manifest_as_it_was(root: Pa
     assert done.returncode == 2
     assert "label sources there: nih-textmined" in done.stderr
     assert (root / "manifests" / "images.parquet").read_bytes() == before
+
+
+def test_what_is_no_text_is_not_labelled_as_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, data, word in (
+        ("a.png", b"\x89PNG\r\n\x1a\n\0\0", "PNG"),
+        ("b.dcm", b"\0" * 128 + b"DICM", "DICOM"),
+        ("c.pdf", b"%PDF-1.7 fracture", "PDF"),
+        ("d.bin", b"fracture\0\0", "no text"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert run(["explain", str(tmp_path / name)]) == 2
+        assert word in capsys.readouterr().err
+    for data in ("No effusion.".encode("utf-16"), "Kein Erguß. No effusion.".encode("latin-1")):
+        (tmp_path / "report.txt").write_bytes(data)
+        assert run(["explain", str(tmp_path / "report.txt")]) == 0
+
+
+def test_help_and_version_are_understood_as_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["help"]) == 0
+    assert "Begin with" in capsys.readouterr().out
+    assert run(["help", "download"]) == 0
+    assert "--source" in capsys.readouterr().out
+    assert run(["version"]) == 0
+    assert capsys.readouterr().out.startswith("cxrprep ")
+
+
+def test_json_and_quiet_together_give_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--json", "--quiet"], ["--quiet", "--json"]):
+        assert run(["datasets", *words]) == 0
+        assert json.loads(capsys.readouterr().out)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.cli.progress_stats import Tally
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
@@ -122,7 +123,7 @@ def test_without_a_record_files_are_unproven_and_never_called_right(tmp_path: Pa
     assert report.counts == {"unproven": 11}
     assert report.exit_code == 0
     assert report.files.proven == 0
-    assert "0 of 11 files are proven" in report.verdict
+    assert "11 of 11 files have no checksum" in report.verdict
     assert "all" not in report.verdict
     assert any("no record" in sentence for sentence in report.not_checked)
     assert check(tmp_path, strict=True).exit_code == 4
@@ -441,3 +442,11 @@ def test_known_copies_of_a_table_need_no_record(tmp_path: Path) -> None:
     report = check(tmp_path, replace(spec, table=tables))
     assert report.files.published == 1
     assert ("unproven", TABLE) not in found(report)
+
+
+def test_a_file_that_failed_is_counted_once(tmp_path: Path) -> None:
+    nih(tmp_path)
+    flip(tmp_path / IMAGE)
+    stats = Tally("verify")
+    report = check(tmp_path, on_event=stats.add)
+    assert (stats.finished, stats.failed, stats.items) == (report.files.here, 1, report.files.here)

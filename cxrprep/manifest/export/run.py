@@ -79,7 +79,9 @@ def export(
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
     if not len(dataset):
-        raise NothingSelectedError("there is no image to export", hint="loosen the selection, or build the manifest")
+        raise NothingSelectedError(
+            "there is no image to export", hint="use fewer conditions in the selection, or build the manifest"
+        )
     chosen = options or Options()
     if chosen.per_shard < 1:
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")

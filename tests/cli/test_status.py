@@ -1,0 +1,62 @@
+"""``cxrprep status`` of several folders, and of one that fills while it is watched."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from cxrprep.cli.main import run
+from cxrprep.cli.status import Here, progress_line
+from tests.cli.test_configs import write_mirror
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_rate_and_time_left_come_from_two_looks() -> None:
+    before, now = Here(10, 1_000_000, 90, 100.0), Here(20, 11_000_000, 80, 110.0)
+    assert progress_line(None, now) == "20 of 100 files, 11.0 MB"
+    assert progress_line(before, now) == "20 of 100 files, 11.0 MB, 1.0 MB/s, 1 min 20 s left"
+    # Nothing came: no time could be promised.
+    assert progress_line(now, Here(20, 11_000_000, 80, 120.0)) == "20 of 100 files, 11.0 MB, 0 B/s"
+
+
+def test_several_folders_have_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
+    assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["status", str(here), str(mirror), "--dataset", "nih-chestxray14"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "verify: not done" in lines[1]
+    assert "not recorded" in lines[2]
+    assert run(["status", str(here), str(tmp_path / "nowhere"), "--json"]) == 2
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["dataset"] == "nih-chestxray14"
+    assert second["hint"]
+
+
+def test_watching_ends_when_all_that_was_asked_for_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
+    assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
+    image = next(here.rglob("*.png"))
+    kept = image.read_bytes()
+    image.unlink()
+    capsys.readouterr()
+    codes: list[int] = []
+    watching = threading.Thread(target=lambda: codes.append(run(["status", str(here), "--watch", "--every", "0.1"])))
+    watching.start()
+    time.sleep(0.5)
+    assert watching.is_alive()
+    image.write_bytes(kept)
+    watching.join(timeout=30)
+    assert codes == [0]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 3
+    total = lines[-1].split()[3]
+    assert lines[-1].split()[1] == total
+    assert int(lines[0].split()[1]) == int(total) - 1
