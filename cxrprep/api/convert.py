@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 FORMS: Final = ("files", "webdataset", "parquet")
 PER_SHARD: Final = 1000
 _NOTES: Final = 1000
+# By this line the next run knows the card for one of its own. YAML takes it for a comment.
+_CARD_MARK: Final = b"---\n# written by cxrprep convert\n"
 _REMARKS: Final = 20
 
 
@@ -270,11 +273,13 @@ class _Run:
         below = manifests_below(self.shard)
         if isinstance(out, LocalStore):
             value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
+            self._write_card(value.manifest, out)
         else:
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
                 value = self._written(gathered, earlier, Path(folder), Path(below))
+                self._write_card(Path(folder, value.manifest.name), out)
                 made = {path.name for path in Path(folder).iterdir()}
                 for name in sorted(made):
                     out.write_with(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
@@ -295,6 +300,22 @@ class _Run:
         ]
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
         return Result("convert", value, code, rows=tuple(rows))
+
+    def _write_card(self, manifest: Path, out: ImageStore) -> None:
+        """A card beside the images, by which ``load_dataset`` finds splits and types. One that is not ours stays."""
+        from cxrprep.images.shards import stated_columns
+        from cxrprep.manifest.dataset_card import CARD_NAME, card_of_outputs
+
+        if self.shard is not None:
+            return
+        before = out.head(CARD_NAME, len(_CARD_MARK))
+        if before is not None and before != _CARD_MARK:
+            message = f"{CARD_NAME} is none that cxrprep wrote: it stays, and load_dataset may not find the splits"
+            self.on_event(Note("convert", message, "warning", out.full(CARD_NAME)))
+            return
+        stated = [] if self.form == "files" else stated_columns(list(itertools.islice(self.inputs.items(), 1)))
+        text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
+        out.write(CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
     def _written(self, gathered: _Gathered, earlier: Earlier | None, folder: Path, shown: Path) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""

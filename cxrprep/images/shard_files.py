@@ -34,6 +34,7 @@ _BOXES: Final = pa.list_(
     pa.struct([("label", pa.string()), *((side, pa.float32()) for side in ("x", "y", "w", "h"))])
 )  # fmt: skip
 _KINDS: Final = {"age_years": pa.float32()}
+_LABEL_KEYS: Final = frozenset({"label_source"})
 _MADE: Final = {
     "width": pa.int32(), "height": pa.int32(), "spacing_x_mm": pa.float32(), "spacing_y_mm": pa.float32(),
     "boxes": _BOXES, "source_path": pa.string(), "source_digest": pa.string(), "recipe": pa.string(),
@@ -46,7 +47,45 @@ def write_tar(part: Path, samples: Iterable[Sample], suffix: str) -> None:
     with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
         for key, encoded, row in samples:
             _add(archive, key + suffix, encoded)
-            _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+            about = json.dumps(plain_row(row), ensure_ascii=False, sort_keys=True)
+            _add(archive, f"{key}.json", about.encode())
+
+
+def plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` without nulls, which readers that infer types cannot place: numbers, and masks that say which count.
+
+    A label that is null becomes 0 with a mask of 0. Other numbers become -1 where they are not known, text becomes
+    empty; where nobody looked for boxes the list is empty and ``boxed`` 0.
+    """
+    made: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in _LABEL_KEYS or not name.startswith("label_"):
+            made[name] = _unknown(name) if value is None else value
+        else:
+            made[name] = 0 if value is None else value
+            made[f"mask_{name.removeprefix('label_')}"] = int(value is not None)
+    if "boxes" in row:
+        made["boxed"] = int(row["boxes"] is not None)
+    return made
+
+
+def _unknown(name: str) -> Any:
+    if name == "boxes":
+        return []
+    return -1 if (name in _MADE and _MADE[name] != pa.string()) or name in _KINDS else ""
+
+
+def row_schema(stated: Iterable[str]) -> pa.Schema:
+    """The types of a row whose columns ``stated`` the manifest gives; the conversion's own columns follow."""
+    kinds = {name: pa.int8() if name.startswith("label_") else _KINDS.get(name, pa.string()) for name in stated}
+    return pa.schema([*kinds.items(), *((name, kind) for name, kind in _MADE.items() if name not in kinds)])
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The types of what ``plain_row`` makes of a row of ``schema``."""
+    labels = [name for name in schema.names if name.startswith("label_") and name not in _LABEL_KEYS]
+    masks = [(f"mask_{name.removeprefix('label_')}", pa.int8()) for name in labels]
+    return pa.schema([*schema, *masks, *([("boxed", pa.int8())] if "boxes" in schema.names else [])])
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -58,8 +97,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Sequence[str]) -> None:
     """Write a Parquet shard; ``stated`` are the columns of a row that the manifest gives, the same in every shard."""
-    kinds = {name: pa.int8() if name.startswith("label_") else _KINDS.get(name, pa.string()) for name in stated}
-    columns = pa.schema([*kinds.items(), *_MADE.items()])
+    columns = row_schema(stated)
     schema = pa.schema([pa.field("image", _IMAGE), *columns], metadata={b"huggingface": _FEATURES})
     iterator = iter(samples)
     with pq.ParquetWriter(part, schema, compression="none", use_dictionary=False) as writer:

@@ -45,6 +45,7 @@ _PROBED: Final = 8
 
 # The package datasets has names of its own for splits; a release's other names stay as they are.
 _SPLITS: Final = {"validate": "validation", "": "train"}
+_UNSPLIT: Final = "unsplit"
 
 
 # column -> what the header of a plain folder's image says under that name (see cxrprep.images.headers)
@@ -101,7 +102,8 @@ def plan_shards(
 
 
 def _split(item: ConvertItem) -> str:
-    return "" if item.row is None else str(item.row.get("split") or "")
+    # A plain folder has no splits; an image of a release without one must not land among its training images.
+    return "" if item.row is None else str(item.row.get("split") or _UNSPLIT)
 
 
 def _batched(items: Iterable[ConvertItem], size: int) -> Iterator[list[ConvertItem]]:
@@ -231,7 +233,7 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
         if form == "webdataset":
             write_tar(part, samples(), task.suffix)
         else:
-            write_parquet(part, samples(), task.suffix, _stated(plan.items))
+            write_parquet(part, samples(), task.suffix, stated_columns(plan.items))
         if not any(outcome.path for outcome in outcomes):
             raise _NothingInIt
         # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
@@ -263,7 +265,7 @@ def _image(
     return converting.make(item, task, finished_one)
 
 
-def _stated(items: Sequence[ConvertItem]) -> list[str]:
+def stated_columns(items: Sequence[ConvertItem]) -> list[str]:
     """The columns that the manifest gives to every sample."""
     first = next((item.row for item in items if item.row is not None), None)
     return list(first) if first else [*_OF_HEADERS]

@@ -5,15 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxrprep.datasets.catalog import catalog
+from cxrprep.images.shard_files import plain_schema, row_schema
 from cxrprep.labels.source_vocabulary import known_observations
+from cxrprep.manifest.hugging_face_card import (
+    EVERY_SPLIT,
+    IMAGE,
+    TASKS,
+    Config,
+    front_matter,
+    split_name,
+    webdataset_features,
+)
 from cxrprep.manifest.label_statistics import SplitNumbers, numbers
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import read_footer
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -21,6 +34,13 @@ if TYPE_CHECKING:
 
 _COUNTED: Final = ("split", "study_id", "patient_id")
 CARD_NAME: Final = "README.md"
+_TABLES: Final = ("images", "studies", "labels", "report_labels", "mentions", "pairs")
+_FILES: Final = """
+## How to open it
+
+`cxrprep.load(FOLDER)` gives the images with their labels in Python; `load_dataset(FOLDER)` the table of them;
+`path` is relative to this folder. For a folder that holds the images as columns: `cxrprep export FOLDER --format hf`.
+"""
 # Mean, standard deviation, and the number of images that they are of.
 Moments = tuple[float, float, int]
 
@@ -55,8 +75,21 @@ def write_card(
 def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     """Write the card of the manifest at ``path`` as ``README.md`` beside it; the pixels are not looked at.
 
-    Of the manifest those columns are read that are counted, group by group: the whole of a large one takes some hundred
-    MiB. Raises ``StorageError`` when the disk refuses.
+    Its head names each table that lies there, so that ``load_dataset`` opens the folder: images by default, the others
+    by name. Raises ``StorageError`` when the disk refuses.
+    """
+    tables = [path.with_name(f"{name}.parquet") for name in _TABLES]
+    configs = [
+        Config([(EVERY_SPLIT, table.name)], pq.read_schema(table), table.stem) for table in tables if table.is_file()
+    ]
+    text = write_card(_counted(path), spec, front=front_matter(configs, spec))
+    replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _counted(path: Path) -> Dataset:
+    """The manifest at ``path`` with the columns that a card counts.
+
+    They are read group by group: the whole of a large one takes some hundred MiB.
     """
     from cxrprep.manifest.load import Dataset
 
@@ -67,9 +100,36 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
     made_from = read_footer(path)
     known = known_observations(table, made_from)
-    dataset = Dataset(path.parent.parent, table, observations=known, made_from=made_from)
-    text = write_card(dataset, spec)
-    replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+    return Dataset(path.parent.parent, table, observations=known, made_from=made_from)
+
+
+def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -> str:
+    """The card of a folder of converted images, whose manifest is at ``path``, for the folder itself.
+
+    ``form`` is files, webdataset or parquet; ``stated`` are the columns that shards take from the manifest, ``suffix``
+    that of the images.
+    """
+    dataset = _counted(path)
+    spec = catalog().get(dataset.name)
+    if form == "files":
+        config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], pq.read_schema(path))
+        return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS)) + _FILES
+    row = row_schema(stated)
+    if form == "webdataset":
+        features = webdataset_features(suffix, plain_schema(row))
+    else:
+        features = pa.schema([("image", IMAGE), *row])
+    shards = _shards(pq.read_table(path, columns=["path", "split"]), known=spec is not None)
+    return write_card(dataset, spec, front=front_matter([Config(shards, features)], spec, tasks=TASKS))
+
+
+def _shards(table: pa.Table, *, known: bool) -> list[tuple[str, str]]:
+    """The splits of shards with the globs of their files; a plain folder has one, which is all for training."""
+    shards = pc.replace_substring_regex(table.column("path"), r"-\d+(-of-\d+)?\.(tar|parquet)/[^/]*$", r"-*.\2")
+    pairs = pa.table({"shards": shards, "split": table.column("split").cast(pa.string())})
+    rows = pairs.group_by(["shards", "split"]).aggregate([]).to_pylist()
+    named = [(split_name(row["split"]) if known or row["split"] else "train", row["shards"]) for row in rows]
+    return sorted(named)
 
 
 def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> str:

@@ -15,6 +15,7 @@ from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.policy import KEEP, with_parents
 from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
+from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
@@ -124,7 +125,7 @@ class Dataset:
             raise MissingExtraError("a torch data set needs torch", hint="pip install torch") from error
         return Images(
             observations=self.observations,
-            paths=tuple(self.paths()),
+            reader=ImageReader(self.root),
             rows=self.stated,
             labels=self.labels(),
             mask=self.mask(),
@@ -140,9 +141,23 @@ class Dataset:
             import datasets
         except ModuleNotFoundError as error:
             raise MissingExtraError("a Hugging Face data set needs datasets", hint="pip install datasets") from error
+        table = self.to_arrow().replace_schema_metadata(None)
+        if any(map(is_in_shard, self.stated.column("path").slice(0, 1).to_pylist())):
+            features = datasets.Features(
+                {**datasets.Features.from_arrow_schema(table.schema), "image": datasets.Image()}
+            )
+            # Written to the package's own cache: images in shards are too many for memory, and no file is theirs.
+            return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"held": self})
         paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
-        table = self.to_arrow().append_column("image", paths).replace_schema_metadata(None)
-        return datasets.Dataset(table).cast_column("image", datasets.Image())
+        return datasets.Dataset(table.append_column("image", paths)).cast_column("image", datasets.Image())
+
+
+def _with_images(held: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of the manifest, each with the bytes of its image."""
+    with ImageReader(held.root) as reader:
+        for batch in held.to_arrow().to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield {**row, "image": {"bytes": reader.read(row["path"]), "path": row["path"]}}
 
 
 def load(

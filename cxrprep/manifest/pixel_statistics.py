@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,32 +19,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.events import Sink
+    from cxrprep.manifest.image_reader import ImageReader
 
 
-def grey(path: str | Path) -> NDArray[np.float32]:
+def grey(data: bytes, name: str) -> NDArray[np.float32]:
     """The display values of an image file, rows x columns, 0 black to 1 white. Raises ``ImageError``."""
-    from cxrprep.images.decode import decode, read_bytes
+    from cxrprep.images.decode import decode
     from cxrprep.images.transforms import Voi
 
-    path = Path(path)
-    picture = Voi()(decode(read_bytes(path), str(path)))
+    picture = Voi()(decode(data, name))
     return picture.pixels.astype(np.float32) / np.float32(2**picture.bits - 1)
 
 
-def moments(paths: Iterable[Path], *, sample: int, on_event: Sink = ignore) -> tuple[float, float, int] | None:
+def moments(
+    reader: ImageReader, paths: Iterable[str], *, sample: int, on_event: Sink = ignore
+) -> tuple[float, float, int] | None:
     """Mean and standard deviation over all pixels (0 to 1) of at most ``sample`` images, and how many these were.
 
     Images are drawn by a hash of their names, so the same folder gives the same numbers. ``None`` when none could be
     read; images that cannot be decoded are said and left out.
     """
-    drawn = sorted(paths, key=lambda path: (hashlib.blake2b(path.name.encode(), digest_size=8).digest(), path))[:sample]
+
+    def lot(path: str) -> tuple[bytes, str]:
+        return hashlib.blake2b(PurePosixPath(path).name.encode(), digest_size=8).digest(), path
+
+    # Drawn by the hash, and read in the order in which they lie.
+    drawn = sorted(heapq.nsmallest(sample, paths, key=lot))
     count = total = squares = 0.0
     used = 0
     for path in drawn:
         try:
-            pixels = grey(path).astype(np.float64)
+            pixels = grey(reader.read(path), path).astype(np.float64)
         except ImageError as error:
-            on_event(Note("export", f"left out of mean and deviation: {error}", "warning", str(path)))
+            on_event(Note("export", f"left out of mean and deviation: {error}", "warning", path))
             continue
         count += pixels.size
         total += float(pixels.sum())

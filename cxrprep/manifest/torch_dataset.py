@@ -11,11 +11,12 @@ from torch.utils.data import Dataset as TorchDataset
 from cxrprep.manifest.pixel_statistics import grey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from cxrprep.manifest.image_reader import ImageReader
 
 
 def _matrix(table: pa.Table) -> NDArray[np.float32]:
@@ -30,15 +31,16 @@ class Images(TorchDataset[dict[str, Any]]):
         self,
         *,
         observations: tuple[str, ...],
-        paths: Sequence[Path],
+        reader: ImageReader,
         rows: pa.Table,
         labels: pa.Table,
         mask: pa.Table,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        """``rows`` has the ids, ``labels`` and ``mask`` a column per observation; all in the order of ``paths``."""
+        """``rows`` has ids and paths, ``labels`` and ``mask`` a column per observation; all in one order."""
         self.observations = observations
-        self._paths = [str(path) for path in paths]
+        self._reader = reader
+        self._paths = rows.column("path").to_pylist()
         self._labels = _matrix(labels)
         self._mask = _matrix(mask)
         self._ids = rows.column("image_id").to_pylist()
@@ -51,7 +53,8 @@ class Images(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image with its labels. Raises ``ImageError`` for a file that cannot be decoded."""
-        image = torch.from_numpy(grey(self._paths[index])).unsqueeze(0)
+        path = self._paths[index]
+        image = torch.from_numpy(grey(self._reader.read(path), path)).unsqueeze(0)
         return {
             "image": image if self._transform is None else self._transform(image),
             "labels": torch.from_numpy(self._labels[index]),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import NothingSelectedError
 from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
+_TEXT, _NUMBER = pa.string(), pa.int64()
+_LISTS: Final = {
+    "images": pa.schema(
+        [
+            ("id", _NUMBER), ("file_name", _TEXT), ("width", pa.int32()), ("height", pa.int32()), ("image_id", _TEXT),
+            ("patient_id", _TEXT), ("split", _TEXT),
+        ]
+    ),
+    "annotations": pa.schema(
+        [
+            ("id", _NUMBER), ("image_id", _NUMBER), ("category_id", _NUMBER), ("bbox", pa.list_(pa.float64())),
+            ("area", pa.float64()), ("iscrowd", pa.int8()),
+        ]
+    ),
+    "categories": pa.schema([("id", _NUMBER), ("name", _TEXT), ("supercategory", _TEXT)]),
+}  # fmt: skip
+
 
 def number_of(name: str) -> int:
     """The number of an image or annotation: it depends on its name alone, so that subsets of a dataset agree.
@@ -29,6 +48,15 @@ def number_of(name: str) -> int:
     52 bits, which every JSON reader holds exactly; that two of a million images share one has a chance of 1 in 9,000.
     """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) >> 4
+
+
+def _front(name: str, spec: DatasetSpec | None) -> str:
+    """The lists of the JSON file as tables of their own."""
+    return front_matter(
+        [Config([(EVERY_SPLIT, name)], schema, key, {"field": key}) for key, schema in _LISTS.items()],
+        spec,
+        tasks=("object-detection",),
+    )
 
 
 def export(
@@ -77,7 +105,7 @@ def export(
         ensure_ascii=False,
     )
     target.write(target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
-    about_it = card_of(boxed, spec, options, on_event)
+    about_it = card_of(boxed, spec, options, on_event, front=_front(target.file("annotations.json").name, spec))
     target.write(target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
     reasons = (("without boxes", left_out),) if left_out else ()
     return ExportResult("coco", target.out, len(boxed), tuple(target.files), reasons)

@@ -9,6 +9,7 @@ import pyarrow.csv as pacsv
 
 from cxrprep.labels.policy import Uncertain
 from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
+
+_NOTE: Final = """
+## How to open it
+
+Read ids as text (pandas: `dtype={"patient_id": str, "study_id": str}`): readers that guess take `00000001` for 1, and
+`load_dataset` is one of them. `cxrprep export --format hf` gives a folder whose ids need no care.
+"""
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -49,6 +57,12 @@ def csv_of(table: pa.Table) -> bytes:
         return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
 
 
+def _features(table: pa.Table) -> pa.Schema:
+    """The columns as their reader in ``datasets`` can hold them: its integers know no blank."""
+    numbers = pa.types.is_integer
+    return pa.schema([(f.name, pa.float32() if numbers(f.type) else f.type) for f in table.schema])
+
+
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
@@ -62,6 +76,7 @@ def export(
             table = table.append_column(f"mask {name}", mask.column(name))
     data = csv_of(table)
     target.write(target.file("images.csv"), lambda part: part.write_bytes(data))
-    text = card_of(dataset, spec, options, on_event)
+    front = front_matter([Config([(EVERY_SPLIT, target.file("images.csv").name)], _features(table))], spec)
+    text = card_of(dataset, spec, options, on_event, front=front) + _NOTE
     target.write(target.card, lambda part: part.write_text(text, encoding="utf-8"))
     return ExportResult("csv", target.out, len(dataset), tuple(target.files))

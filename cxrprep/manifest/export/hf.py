@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
-from cxrprep.manifest.export.webdataset import by_split, read_image
+from cxrprep.manifest.export.webdataset import by_split
+from cxrprep.manifest.hugging_face_card import IMAGE, TASKS, Config, front_matter, split_name
+from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -27,12 +30,9 @@ if TYPE_CHECKING:
 _ABOUT: Final = (
     "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "width", "height", "boxes",
 )  # fmt: skip
-# The struct and the metadata by which the package knows an image column.
-_IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+# The metadata by which the package knows an image column.
 _FEATURES: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()
 _GROUP: Final = 100
-# The package has names of its own for splits; a release's other names stay as they are.
-_SPLITS: Final = {"validate": "validation"}
 
 
 def _table(part: Dataset) -> pa.Table:
@@ -44,13 +44,15 @@ def _table(part: Dataset) -> pa.Table:
     return table
 
 
-def _write(temporary: Path, table: pa.Table, paths: list[Path]) -> None:
-    schema = pa.schema([pa.field("image", _IMAGE), *table.schema], metadata={b"huggingface": _FEATURES})
+def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageReader) -> None:
+    schema = pa.schema([pa.field("image", IMAGE), *table.schema], metadata={b"huggingface": _FEATURES})
     # Image files are compressed already: groups are small, so that a reader holds few of them.
     with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, len(paths), _GROUP):
             chosen = paths[start : start + _GROUP]
-            images = pa.array([{"bytes": read_image(path), "path": path.name} for path in chosen], _IMAGE)
+            images = pa.array(
+                [{"bytes": reader.read(path), "path": PurePosixPath(path).name} for path in chosen], IMAGE
+            )
             rows = table.slice(start, len(chosen)).combine_chunks()
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
@@ -59,35 +61,22 @@ def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
     """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits."""
-    head: list[dict[str, Any]] = []
-    for name, part in by_split(dataset):
-        table, paths = _table(part), list(part.paths())
-        shards = -(-len(paths) // options.per_shard)
-        shown = _SPLITS.get(name, name)
-        for shard in range(shards):
-            start = shard * options.per_shard
-            end = min(start + options.per_shard, len(paths))
-            path = target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
-            rows, chosen = table.slice(start, end - start), paths[start:end]
-            target.write(path, partial(_write, table=rows, paths=chosen))
-            on_event(Advanced(STAGE, path.name, items=len(chosen)))
-        head.append({"split": shown, "path": f"data/{shown}-*"})
-    text = card_of(dataset, spec, options, on_event, front=_front(spec, head))
+    files: list[tuple[str, str]] = []
+    features = pa.schema([("image", IMAGE), *_table(dataset.filter(pa.nulls(len(dataset), pa.bool_()))).schema])
+    with ImageReader(dataset.root) as reader:
+        for name, part in by_split(dataset):
+            table, paths = _table(part), part.stated.column("path").to_pylist()
+            shards = -(-len(paths) // options.per_shard)
+            shown = split_name(name)
+            for shard in range(shards):
+                start = shard * options.per_shard
+                end = min(start + options.per_shard, len(paths))
+                path = target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
+                rows, chosen = table.slice(start, end - start), paths[start:end]
+                target.write(path, partial(_write, table=rows, paths=chosen, reader=reader))
+                on_event(Advanced(STAGE, path.name, items=len(chosen)))
+            files.append((shown, f"data/{shown}-*"))
+    front = front_matter([Config(files, features)], spec, tasks=TASKS)
+    text = card_of(dataset, spec, options, on_event, front=front)
     target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return ExportResult("hf", target.out, len(dataset), tuple(target.files))
-
-
-def _front(spec: DatasetSpec | None, splits: list[dict[str, Any]]) -> str:
-    lines = ["configs:", "- config_name: default", "  data_files:"]
-    for entry in splits:
-        lines += [f"  - split: {entry['split']}", f"    path: {entry['path']}"]
-    lines += ["task_categories:", "- image-classification", "tags:", "- chest-x-ray", "- radiology"]
-    if spec is not None:
-        lines += [
-            f"pretty_name: {json.dumps(spec.title)}",
-            "license: other",
-            f"license_name: {spec.licence.name.lower()}",
-        ]
-        if spec.licence.url:
-            lines.append(f"license_link: {spec.licence.url}")
-    return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
+from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.pixel_statistics import moments
 
 if TYPE_CHECKING:
@@ -105,8 +106,10 @@ def export(
 def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:
     """The card of an export, with mean and standard deviation by split unless ``options`` ask for none."""
     found: dict[str, Moments] = {}
-    for name in dataset.splits if options.sample else ():
-        measured = moments(dataset.split(name).paths(), sample=options.sample, on_event=on_event)
-        if measured is not None:
-            found[name] = measured
+    with ImageReader(dataset.root) as reader:
+        for name in dataset.splits if options.sample else ():
+            paths = dataset.split(name).stated.column("path").to_pylist()
+            measured = moments(reader, paths, sample=options.sample, on_event=on_event)
+            if measured is not None:
+                found[name] = measured
     return write_card(dataset, spec, moments=found, front=front)

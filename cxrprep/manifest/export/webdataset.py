@@ -1,7 +1,7 @@
 """WebDataset: tar shards by split, the members of a sample side by side.
 
 A sample's key is its image id with ``__`` for ``/``; nothing in it has a dot, since the format ends the key there.
-Members are the image file as it is, and a JSON object with ids, labels and masks.
+Members are the image file as it is, and a JSON object with ids, labels and masks; nothing in it is null.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ import io
 import json
 import tarfile
 from functools import partial
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.errors import ImageError
+import pyarrow as pa
+
 from cxrprep.events import Advanced
+from cxrprep.images.shard_files import plain_row, plain_schema
+from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
+from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
+from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +36,21 @@ if TYPE_CHECKING:
 _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "boxes")
 
 
-def samples(dataset: Dataset) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each image file with its JSON object."""
+def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
     about = dataset.stated.select(list(_ABOUT)).to_pylist()
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
-    for path, row, label, mask in zip(dataset.paths(), about, labels, masks, strict=True):
-        yield path, {**row, "labels": label, "mask": mask}
+    for path, row, label, mask in zip(dataset.stated.column("path").to_pylist(), about, labels, masks, strict=True):
+        numbers = {name: 0 if value is None else value for name, value in label.items()}
+        yield path, {**plain_row(row), "labels": numbers, "mask": mask}
+
+
+def _features(dataset: Dataset) -> pa.Schema:
+    """The types of a sample's JSON object."""
+    about = plain_schema(plain(dataset.stated.select(list(_ABOUT)).slice(0, 0)).schema)
+    names = [published_name(stem) for stem in dataset.observations]
+    numbers = pa.struct([(name, pa.int8()) for name in names])
+    return pa.schema([*about, *([("labels", numbers), ("mask", numbers)] if names else [])])
 
 
 def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
@@ -46,45 +62,41 @@ def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
     return [*parts, *([("unsplit", rest)] if len(rest) else [])]
 
 
-def read_image(path: Path) -> bytes:
-    """The bytes of an image file. Raises ``ImageError`` when it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", hint="cxrprep verify ROOT lists what is missing"
-        ) from error
-
-
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     archive.addfile(member, io.BytesIO(data))
 
 
-def _write(part: Path, batch: list[tuple[Path, dict[str, Any]]]) -> None:
+def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageReader) -> None:
     with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path, row in batch:
             key = str(row["image_id"]).replace("/", "__").replace(".", "_")
-            _add(archive, f"{key}{path.suffix.lower()}", read_image(path))
+            _add(archive, f"{key}{PurePosixPath(path).suffix.lower()}", reader.read(path))
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write ``<dataset>-<split>-000000.tar`` and so on, and ``README.md``."""
-    for name, part in by_split(dataset):
-        batch: list[tuple[Path, dict[str, Any]]] = []
-        shards = 0
-        last = len(part) - 1
-        for index, sample in enumerate(samples(part)):
-            batch.append(sample)
-            if len(batch) == options.per_shard or index == last:
-                path = target.out / f"{dataset.name or 'images'}-{name}-{shards:06d}.tar"
-                target.write(path, partial(_write, batch=batch))
-                on_event(Advanced(STAGE, path.name, items=len(batch)))
-                shards, batch = shards + 1, []
-    text = card_of(dataset, spec, options, on_event)
+    """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types."""
+    prefix = dataset.name or "images"
+    files: list[tuple[str, str]] = []
+    with ImageReader(dataset.root) as reader:
+        for name, part in by_split(dataset):
+            files.append((split_name(name), f"{prefix}-{name}-*.tar"))
+            batch: list[tuple[str, dict[str, Any]]] = []
+            shards = 0
+            last = len(part) - 1
+            for index, sample in enumerate(samples(part)):
+                batch.append(sample)
+                if len(batch) == options.per_shard or index == last:
+                    path = target.out / f"{prefix}-{name}-{shards:06d}.tar"
+                    target.write(path, partial(_write, batch=batch, reader=reader))
+                    on_event(Advanced(STAGE, path.name, items=len(batch)))
+                    shards, batch = shards + 1, []
+    suffix = PurePosixPath(str(dataset.stated.column("path")[0])).suffix.lower()
+    config = Config(files, webdataset_features(suffix, _features(dataset)))
+    text = card_of(dataset, spec, options, on_event, front=front_matter([config], spec, tasks=TASKS))
     target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return ExportResult("webdataset", target.out, len(dataset), tuple(target.files))

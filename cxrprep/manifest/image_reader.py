@@ -1,0 +1,69 @@
+"""Image files by the path that a manifest gives them: files of the folder, or members of its tar or Parquet shards."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from cxrprep.errors import ImageError
+from cxrprep.images.decode import read_bytes
+from cxrprep.images.local_files import LocalStore
+from cxrprep.images.shard_files import Held
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.images.radiograph import Limits
+
+_MEMBER: Final = re.compile(r"(.+\.(tar|parquet))/(.+)")
+_FORMS: Final = {"tar": "webdataset", "parquet": "parquet"}
+# Open shards that a reader keeps: a loader that shuffles comes back to each of them.
+_OPEN: Final = 16
+
+
+class ImageReader:
+    """Reads the images of one folder. It may be handed to worker processes, which open shards themselves."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._shards: OrderedDict[str, Held] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The folder alone: open files belong to their process."""
+        return {"_root": self._root, "_shards": OrderedDict()}
+
+    def read(self, path: str, limits: Limits | None = None) -> bytes:
+        """The bytes of the image at ``path``, as the manifest spells it. Raises ``ImageError`` when it is not there."""
+        member = _MEMBER.fullmatch(path)
+        if member is not None and not (self._root / path).is_file():
+            return self._of_shard(member[1], _FORMS[member[2]], member[3])
+        return read_bytes(self._root / path) if limits is None else read_bytes(self._root / path, limits)
+
+    def _of_shard(self, shard: str, form: str, name: str) -> bytes:
+        held = self._shards.pop(shard, None) or Held(LocalStore(str(self._root)), shard, form)
+        self._shards[shard] = held
+        if len(self._shards) > _OPEN:
+            self._shards.popitem(last=False)[1].close()
+        data = held.get(name)
+        if data is None:
+            raise ImageError(f"{self._root / shard} does not hold {name}", hint="convert again: the shard is made anew")
+        return data
+
+    def close(self) -> None:
+        """Let go of the shards that are open."""
+        while self._shards:
+            self._shards.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        """The reader itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the shards."""
+        self.close()
+
+
+def is_in_shard(path: str) -> bool:
+    """Whether a manifest's path names a member of a shard, and not a file."""
+    return _MEMBER.fullmatch(path) is not None
