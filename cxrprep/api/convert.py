@@ -15,6 +15,7 @@ from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_be
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
+from cxrprep.humanize import format_count
 from cxrprep.model import Selection
 from cxrprep.record import CACHE_NAME
 
@@ -46,9 +47,10 @@ _REMARKS: Final = 20
 class ConvertResult:
     """What ``convert`` did: ``converted`` now, ``kept`` from before, ``failed``; ``notes`` count remarks.
 
-    ``left_out`` counts DICOM objects of a plain folder that are no images, by kind. ``form`` is files, webdataset or
-    parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and ``earlier`` ones, that other
-    selections made by the same recipe. ``failures`` is the table of what failed, ``None`` when nothing did.
+    ``left_out`` counts what a plain folder holds beside images: DICOM objects by kind, files by suffix. ``form`` is
+    files, webdataset or parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and
+    ``earlier`` ones, that other selections made by the same recipe. ``failures`` is the table of what failed, ``None``
+    when nothing did.
     """
 
     recipe: str
@@ -177,6 +179,7 @@ class _Run:
         finished = ConversionCache.open(self._cache(out.address), out)
         gathered = _Gathered(inputs)
         gathered.refuse(inputs.unusable)
+        gathered.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
             "total": inputs.total, "on_event": self.on_event,
@@ -293,7 +296,7 @@ class _Run:
             *((("of earlier runs", f"{value.earlier:,}, in the manifest too"),) if value.earlier else ()),
             *((("failed", value.failed),) if value.failed else ()),
             *(("", message) for message in value.first_failures),
-            *((f"{count:,} images", note) for note, count in value.notes),
+            *((format_count(count, "image"), note) for note, count in value.notes),
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
             *((("all failures", str(value.failures)),) if value.failures else ()),
             ("written", str(value.manifest)),

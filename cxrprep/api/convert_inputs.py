@@ -32,7 +32,8 @@ class Inputs:
 
     ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead. ``unusable``
     are images whose names no output can have. ``others`` gives the same and those that the selection leaves out, all
-    of this shard; ``None`` when it leaves none out.
+    of this shard; ``None`` when it leaves none out. ``left_out`` counts the files of a plain folder that are no images
+    read here, by suffix.
     """
 
     address: str
@@ -43,6 +44,7 @@ class Inputs:
     place: ImageStore | None = None
     unusable: tuple[str, ...] = ()
     others: Callable[[], Iterator[ConvertItem]] | None = None
+    left_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -272,8 +274,14 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
 
     others = None if selection.is_everything else functools.partial(items, everything)
     return Inputs(
-        root, len(rows), functools.partial(items, rows), place=place, unusable=found.unusable, others=others
-    )  # fmt: skip
+        root,
+        len(rows),
+        functools.partial(items, rows),
+        place=place,
+        unusable=found.unusable,
+        others=others,
+        left_out=found.left_out,
+    )
 
 
 def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:
@@ -300,4 +308,4 @@ def _say(found: PlainImages, root: str, on_event: Sink) -> None:
         on_event(Note("convert", message, "warning", root))
     if found.left_out:
         kinds = ", ".join(f"{count:,} {suffix or 'others'}" for suffix, count in found.left_out[:6])
-        on_event(Note("convert", f"files that are no images were passed over: {kinds}", "info", root))
+        on_event(Note("convert", f"files that are no images read here were passed over: {kinds}", "info", root))

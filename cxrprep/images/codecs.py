@@ -1,105 +1,80 @@
-"""Compressed grey frames of DICOM files, decoded by what comes with the package, whatever else is installed.
+"""Strict decoders of compressed pixels: JPEG, JPEG-LS, JPEG 2000, JPEG XL, RLE and deflate, for files and DICOM frames.
 
-pydicom takes the first decoder that it finds, so that pixels of lossy files would depend on the machine. Here one
-library (imagecodecs: libjpeg-turbo, CharLS, OpenJPEG, OpenJPH) decodes all, and pydicom's decoders are the fallback.
+A decoder that repairs what it reads turns a damaged file into a grey half of a radiograph, which nobody notices before
+a model has learned it. So each codec is read by a library that refuses: libjpeg-turbo with warnings as errors
+(simplejpeg), CharLS, OpenJPEG, libjxl and libtiff through imagecodecs, none of which prints. pydicom takes the first
+decoder that it finds, so that pixels of lossy files would depend on the machine; here they do not.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-
 _FAMILY: Final = "1.2.840.10008.1.2."
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
+_END_OF_JPEG: Final = b"\xff\xd9"
+_CODESTREAM: Final = b"\xff\x4f\xff\x51"  # SOC and SIZ, ITU-T T.800 A.4
+_JP2_BOX: Final = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_JXL_BOX: Final = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+_JXL_CODESTREAM: Final = b"\xff\x0a"
+_BOXES: Final = 4096  # where a codestream begins at the latest behind the boxes of a file
+_ERRORS: Final = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError, EOFError)
 
-
-RLE: Final = f"{_FAMILY}5"
-
-
-# Transfer syntax (PS3.5 10, A.4) -> decoders to try in turn; looked up when used, since builds leave some out.
-_DECODERS: Final[Mapping[str, tuple[str, ...]]] = {
-    f"{_FAMILY}4.50": ("jpeg8_decode", "jpeg_decode"),  # baseline, 8 bits
-    f"{_FAMILY}4.51": ("jpeg_decode",),  # extended, 8 or 12 bits
-    f"{_FAMILY}4.57": ("ljpeg_decode", "jpegsof3_decode"),  # lossless, process 14
-    f"{_FAMILY}4.70": ("ljpeg_decode", "jpegsof3_decode"),  # lossless, process 14, selection value 1
-    f"{_FAMILY}4.80": ("jpegls_decode",),
-    f"{_FAMILY}4.81": ("jpegls_decode",),  # near-lossless
-    f"{_FAMILY}4.90": ("jpeg2k_decode",),  # lossless only
-    f"{_FAMILY}4.91": ("jpeg2k_decode",),
-    f"{_FAMILY}4.201": ("htj2k_decode", "jpeg2k_decode"),  # lossless
-    f"{_FAMILY}4.202": ("htj2k_decode", "jpeg2k_decode"),  # lossless, by resolution
-    f"{_FAMILY}4.203": ("htj2k_decode", "jpeg2k_decode"),
+JPEG, LOSSLESS, LS, J2K, HTJ2K, JXL = "JPEG", "JPEG lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "JPEG XL"
+RLE, DEFLATED, PLAIN = "RLE", "deflated frames", "encapsulated uncompressed"
+# Transfer syntax (PS3.5 10 and A.4) -> the codec that it states.
+_STATED: Final[Mapping[str, str]] = {
+    **{f"{_FAMILY}4.{number}": JPEG for number in (50, 51, 52, 53, 54, 55, 56, 59, 60, 61, 62, 63, 64)},
+    **{f"{_FAMILY}4.{number}": LOSSLESS for number in (57, 58, 65, 66, 70)},
+    **{f"{_FAMILY}4.{number}": LS for number in (80, 81)},
+    **{f"{_FAMILY}4.{number}": J2K for number in (90, 91, 92, 93)},
+    **{f"{_FAMILY}4.{number}": HTJ2K for number in (201, 202, 203)},
+    **{f"{_FAMILY}4.{number}": JXL for number in (110, 111, 112)},
+    f"{_FAMILY}5": RLE,
+    f"{_FAMILY}8.1": DEFLATED,
+    f"{_FAMILY}1.98": PLAIN,
 }
 
 
-def frame_size(frame: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream states; ``None`` where it states none."""
-    if frame[:2] == b"\xff\xd8":
-        found = jpeg_frame(frame)
-        return found and found[:2]
-    # SIZ follows SOC at once (ITU-T T.800 A.5.1); some writers put the boxes of a .jp2 file around them.
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0 or len(frame) < start + 24:
-        return None
-    x1, y1, x0, y0 = struct.unpack(">IIII", frame[start + 8 : start + 24])
-    return x1 - x0, y1 - y0
+class FrameShape(NamedTuple):
+    """What a DICOM header states of one grey frame: height and width in pixels, bits of a word (8 or 16)."""
+
+    rows: int
+    columns: int
+    allocated: int
 
 
-def decode_frame(frame: bytes, syntax: str, rows: int, columns: int, allocated: int) -> NDArray[Any] | None:
-    """The words of one grey frame (rows, columns), uint8 or uint16; signed samples come as the words that hold them.
+@dataclass(frozen=True, slots=True)
+class JpegFrame:
+    """The frame header of a JPEG or JPEG-LS (ITU-T T.81 B.2.2): ``marker`` is its process, ``at`` its place."""
 
-    ``None`` when the syntax is unknown here, or this build of imagecodecs lacks its decoder. Raises ``ValueError`` with
-    the decoder's own reason for a frame that is damaged, or no grey image of this size.
-    """
-    reason: Exception | None = None
-    decoded = None
-    if syntax == RLE:
-        decoded = _run_lengths(frame, rows, columns, allocated)
-    for name in _DECODERS.get(syntax, ()):
-        try:
-            # A codec that the build lacks is there by name, and raises ImportError when called.
-            decoder: Callable[[bytes], Any] = getattr(imagecodecs, name)
-            decoded = np.asarray(decoder(frame))
-            break
-        except (ImportError, AttributeError):
-            continue
-        except (RuntimeError, ValueError, TypeError, MemoryError, OverflowError) as error:
-            reason = error
-    if decoded is None:
-        if reason is not None:
-            raise ValueError(str(reason)) from reason
-        return None
-    if decoded.shape != (rows, columns) or decoded.dtype.itemsize > 2 or decoded.dtype.kind not in "iu":
-        raise ValueError(f"decoded to {decoded.shape} of {decoded.dtype}, not to a grey image of {rows} rows")
-    return decoded.view(np.uint8 if decoded.dtype.itemsize == 1 else np.uint16)
+    width: int
+    height: int
+    channels: int
+    precision: int
+    marker: int
+    at: int
+
+    @property
+    def codec(self) -> str:
+        """JPEG, JPEG lossless or JPEG-LS."""
+        return {0xC3: LOSSLESS, 0xF7: LS}.get(self.marker, JPEG)
 
 
-def _run_lengths(frame: bytes, rows: int, columns: int, allocated: int) -> NDArray[Any]:
-    kind = np.dtype(np.uint8 if allocated == 8 else "<u2")
-    size = rows * columns * kind.itemsize
-    # Two bytes become at most 128, so that a shorter frame is no image of this size, whatever its header says.
-    if len(frame) * 64 < size:
-        raise ValueError(f"{len(frame)} bytes cannot hold {rows * columns} pixels")
-    try:
-        packed = imagecodecs.dicomrle_decode(frame, kind, out=bytearray(size + (size & 1)))
-        return np.frombuffer(packed, kind, rows * columns).reshape(rows, columns)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-JPEG_MAGIC: Final = b"\xff\xd8\xff"
-
-
-def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and channels from a JPEG's or JPEG-LS's frame header (ITU-T T.81 B.2.2); ``None`` without one."""
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """The frame header of a JPEG or JPEG-LS; ``None`` without one."""
     if data[:2] != JPEG_MAGIC[:2]:
         return None
     at = 2
@@ -114,7 +89,297 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
             at += 2
             continue
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return (width, height, data[at + 9]) if width else None
+            precision, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            return JpegFrame(width, height, channels, precision, marker, at) if width else None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def stated_codec(syntax: str) -> str:
+    """The codec that a transfer syntax stands for; ``""`` for plain words and for syntaxes that are not known here."""
+    return _STATED.get(str(syntax), "")
+
+
+def codec_of(data: bytes) -> str:
+    """The codec of a codestream, or of a file that is little more than one, by its first bytes; ``""`` for unknown."""
+    if data[:2] == JPEG_MAGIC[:2]:
+        found = jpeg_frame(data)
+        return JPEG if found is None else found.codec
+    if data[:4] == _CODESTREAM or data[:12] == _JP2_BOX:
+        start = max(0, data.find(_CODESTREAM, 0, _BOXES))
+        # CAP (T.800 A.5.2) comes in codestreams with block coders of other parts, of which HTJ2K is the one in use.
+        return HTJ2K if b"\xff\x50" in data[start : start + 256] else J2K
+    return JXL if data[:2] == _JXL_CODESTREAM or data[:12] == _JXL_BOX else ""
+
+
+def frame_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, JPEG-LS, JPEG 2000 or JPEG XL states; ``None`` where it states none."""
+    if data[:2] == JPEG_MAGIC[:2]:
+        found = jpeg_frame(data)
+        return None if found is None else (found.width, found.height)
+    if data[:2] == _JXL_CODESTREAM or data[:12] == _JXL_BOX:
+        start = data.find(_JXL_CODESTREAM, 0, _BOXES)
+        return None if start < 0 else _jxl_size(data[start + 2 : start + 18])
+    # SIZ follows SOC at once (ITU-T T.800 A.5.1); some writers put the boxes of a .jp2 file around them.
+    start = data.find(_CODESTREAM, 0, _BOXES)
+    if start < 0 or len(data) < start + 24:
+        return None
+    x1, y1, x0, y0 = struct.unpack(">IIII", data[start + 8 : start + 24])
+    return x1 - x0, y1 - y0
+
+
+def _jxl_size(head: bytes) -> tuple[int, int]:
+    """The SizeHeader of a JPEG XL codestream (ISO/IEC 18181-1 annex D)."""
+    bits, at = int.from_bytes(head, "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        value = (bits >> at) & ((1 << count) - 1)
+        at += count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height = side()
+    ratio = take(3)
+    if not ratio:
+        return side(), height
+    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * across // down, height
+
+
+# ---- JPEG ----
+
+
+def decode_jpeg(data: bytes, found: JpegFrame, *, smaller: int = 1) -> NDArray[Any]:
+    """The pixels of a JPEG that is not JPEG-LS: (rows, columns) grey or (rows, columns, 3) as BGR; 8 to 16 bits.
+
+    Args:
+        data: the whole codestream.
+        found: its frame header.
+        smaller: 1, 2, 4 or 8: decode this many times smaller; 8 bits only.
+
+    Raises:
+        ValueError: with libjpeg-turbo's reason, also for what it only warns of and then repairs.
+    """
+    if found.precision == 8 and found.codec == JPEG and found.channels in (1, 3):
+        sides = {"min_height": found.height // smaller, "min_width": found.width // smaller} if smaller > 1 else {}
+        pixels: NDArray[Any] = simplejpeg.decode_jpeg(
+            data, colorspace="GRAY" if found.channels == 1 else "BGR", **sides
+        )
+        return pixels[:, :, 0] if found.channels == 1 else pixels
+    if found.channels == 1:
+        # simplejpeg reads 8 bits alone, but the entropy code does not depend on the precision: a copy that states
+        # 8 bits is decoded strictly and thrown away, then the file is decoded for its pixels.
+        simplejpeg.decode_jpeg(_as_eight_bits(data, found), colorspace="GRAY")
+    names = ("ljpeg_decode", "jpegsof3_decode", "jpeg8_decode") if found.codec == LOSSLESS else ("jpeg_decode",)
+    decoded = _first_of(names, data)
+    if decoded is None:
+        raise ValueError(f"JPEG of {found.precision} bits: this build of imagecodecs has no decoder for it")
+    return decoded[:, :, ::-1] if decoded.ndim == 3 and decoded.shape[2] == 3 else decoded
+
+
+def check_four_channels(data: bytes) -> None:
+    """Raise ``ValueError`` for a damaged JPEG in CMYK or YCCK, by the same entropy code read as CMYK."""
+    simplejpeg.decode_jpeg(data, colorspace="CMYK")
+
+
+def _as_eight_bits(data: bytes, found: JpegFrame) -> bytes:
+    copy = bytearray(data)
+    copy[found.at + 4] = 8
+    at = found.at + 2 + int.from_bytes(data[found.at + 2 : found.at + 4], "big")
+    # Ss, Se, Ah and Al of a sequential scan say nothing; writers that leave zeros there would be refused for it.
+    while found.marker in (0xC0, 0xC1) and at + 4 < len(data) and data[at] == 0xFF:
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xDA:
+            copy[at + length - 1 : at + length + 2] = b"\x00\x3f\x00"
+            break
+        at += 2 + length
+    return bytes(copy)
+
+
+def bytes_behind(data: bytes, *, padded: bool = False) -> int:
+    """How many bytes follow the end of a JPEG or JPEG-LS; ``padded``: one more to an even length does not count."""
+    end = data.rfind(_END_OF_JPEG)
+    behind = 0 if end < 0 else len(data) - end - 2
+    return 0 if padded and behind == 1 else behind
+
+
+# ---- the other codecs ----
+
+
+def decode_codestream(data: bytes, codec: str) -> NDArray[Any]:
+    """The samples of a JPEG-LS, JPEG 2000, HTJ2K or JPEG XL, as they are stored.
+
+    Raises:
+        ValueError: with the decoder's own reason.
+        ImportError: where this build of imagecodecs lacks the decoder.
+    """
+    if codec in (J2K, HTJ2K):
+        _check_tile_parts(data)
+    # OpenJPEG for HTJ2K too: it takes twice as long as OpenJPH, whose binding gives half an image without an error.
+    names = {LS: "jpegls_decode", JXL: "jpegxl_decode"}.get(codec, "jpeg2k_decode")
+    decoded = _first_of((names,), data)
+    if decoded is None:
+        raise ImportError(f"this build of imagecodecs has no decoder for {codec}")
+    return decoded
+
+
+def _first_of(names: tuple[str, ...], data: bytes) -> NDArray[Any] | None:
+    """What the first decoder makes that is there and reads it; ``None`` when none is there. Raises ``ValueError``."""
+    reason: Exception | None = None
+    for name in names:
+        try:
+            # A codec that the build lacks is there by name, and raises ImportError when called.
+            decoder: Callable[[bytes], Any] = getattr(imagecodecs, name)
+            return np.asarray(decoder(data))
+        except (ImportError, AttributeError):
+            continue
+        except _ERRORS as error:
+            reason = reason or error
+    if reason is not None:
+        raise ValueError(str(reason) or type(reason).__name__) from reason
+    return None
+
+
+def _check_tile_parts(data: bytes) -> None:
+    """Raise ``ValueError`` for tile-parts whose lengths (Psot, ITU-T T.800 A.4.2) lead past the end or to no marker."""
+    at = data.find(_CODESTREAM, 0, _BOXES)
+    at = -1 if at < 0 else at + 2
+    while at >= 0 and at + 4 <= len(data) and data[at : at + 2] != b"\xff\x90":
+        if data[at] != 0xFF:
+            raise ValueError("the main header is damaged")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    while at >= 0 and data[at : at + 2] == b"\xff\x90" and at + 12 <= len(data):
+        length = int.from_bytes(data[at + 6 : at + 10], "big")
+        if length == 0:  # the last one, up to the end
+            return
+        if length < 14 or at + length > len(data):
+            raise ValueError("the codestream is cut short")
+        at += length
+        if data[at : at + 2] not in (b"\xff\x90", b"\xff\xd9", b"") and data[at:].strip(b"\0"):
+            raise ValueError("a tile-part does not end where it says")
+
+
+def decode_frame(frame: bytes, syntax: str, shape: FrameShape, notes: list[str]) -> NDArray[Any] | None:
+    """The words of one grey DICOM frame (rows, columns), uint8 or uint16; signed ones come as the words that hold them.
+
+    Args:
+        frame: the codestream, put together from its fragments.
+        syntax: the transfer syntax that the file states; another codec in the frame is taken, and noted.
+        shape: rows, columns and bits of a word that the header states.
+        notes: gets what a person should know.
+
+    Returns:
+        ``None`` when nothing here decodes it.
+
+    Raises:
+        ValueError: with the decoder's own reason for a frame that is damaged, or no grey image of this size.
+    """
+    stated, codec = stated_codec(syntax), codec_of(frame)
+    codec = codec or stated
+    if codec != stated and not {codec, stated} <= {J2K, HTJ2K}:
+        notes.append(f"the pixel data is {codec}, the transfer syntax says {stated or 'uncompressed'}")
+    try:
+        decoded = _decoded(frame, codec, shape, notes)
+    except ImportError:
+        return None
+    if decoded is None:
+        return None
+    if decoded.shape != shape[:2] or decoded.dtype.itemsize > 2 or decoded.dtype.kind not in "iu":
+        raise ValueError(f"decoded to {decoded.shape} of {decoded.dtype}, not to a grey image of {shape.rows} rows")
+    return decoded.view(np.uint8 if decoded.dtype.itemsize == 1 else np.uint16)
+
+
+def _decoded(frame: bytes, codec: str, shape: FrameShape, notes: list[str]) -> NDArray[Any] | None:
+    if codec == RLE:
+        return _run_lengths(frame, shape, notes)
+    if codec in (DEFLATED, PLAIN):
+        return _plain(frame, codec, shape)
+    if codec in (JPEG, LOSSLESS, LS) and bytes_behind(frame, padded=True):
+        notes.append("bytes follow the end of the compressed pixels")
+    if codec in (JPEG, LOSSLESS):
+        found = jpeg_frame(frame)
+        if found is None:
+            raise ValueError("JPEG without a frame header")
+        return decode_jpeg(frame, found)
+    return decode_codestream(frame, codec) if codec else None
+
+
+def check_frame(frame: bytes) -> None:
+    """Raise ``ValueError`` for a damaged frame in colour, as far as a strict decoder reads it; its pixels are not used.
+
+    Lossless colour and four channels have no strict decoder here.
+    """
+    found = jpeg_frame(frame)
+    if found is not None and found.codec == JPEG and found.channels == 3 and found.precision == 8:
+        simplejpeg.decode_jpeg(frame, colorspace="GRAY")
+    elif codec_of(frame) in (J2K, HTJ2K):
+        _check_tile_parts(frame)
+
+
+def _plain(frame: bytes, codec: str, shape: FrameShape) -> NDArray[Any]:
+    rows, columns, allocated = shape
+    kind: Any = np.uint8 if allocated == 8 else np.dtype("<u2")
+    size = rows * columns * np.dtype(kind).itemsize
+    if codec == DEFLATED:
+        frame = inflate(frame, size + 1)[0]
+    if len(frame) not in (size, size + 1):
+        raise ValueError(f"{len(frame)} bytes, and {rows} x {columns} pixels need {size}")
+    return np.frombuffer(frame, kind, rows * columns).reshape(rows, columns)
+
+
+def inflate(packed: bytes, most: int) -> tuple[bytes, int]:
+    """A raw deflate stream (RFC 1951) unpacked, and how many bytes follow it. Raises ``ValueError`` past ``most``."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(packed, most)
+    except zlib.error as error:
+        raise ValueError(f"the deflated data is damaged: {error}") from error
+    if not stream.eof:
+        over = bool(stream.unconsumed_tail)
+        raise ValueError(f"inflates to more than {most:,} bytes" if over else "the deflated data is cut short")
+    return data, len(stream.unused_data)
+
+
+# ---- RLE (PS3.5 annex G) ----
+
+
+def _run_lengths(frame: bytes, shape: FrameShape, notes: list[str]) -> NDArray[Any]:
+    rows, columns, allocated = shape
+    kind = np.dtype(np.uint8 if allocated == 8 else "<u2")
+    size = rows * columns * kind.itemsize
+    # Two bytes become at most 128, so that a shorter frame is no image of this size, whatever its header says.
+    if len(frame) * 64 < size:
+        raise ValueError(f"{len(frame)} bytes cannot hold {rows * columns} pixels")
+    try:
+        packed = imagecodecs.dicomrle_decode(frame, kind, out=bytearray(size + (size & 1)))
+    except RuntimeError as error:
+        cleaned = _with_zero_padding(frame, rows * columns)
+        if cleaned == frame:
+            raise ValueError(str(error)) from error
+        try:
+            packed = imagecodecs.dicomrle_decode(cleaned, kind, out=bytearray(size + (size & 1)))
+        except RuntimeError:
+            raise ValueError(str(error)) from error
+        notes.append("pad bytes of the RLE segments are not 0")
+    return np.frombuffer(packed, kind, rows * columns).reshape(rows, columns)
+
+
+def _with_zero_padding(frame: bytes, pixels: int) -> bytes:
+    """The frame with 0 in the byte that pads each segment to an even length (G.4), where the runs end before it."""
+    count = int.from_bytes(frame[:4], "little")
+    starts = struct.unpack(f"<{min(count, 15)}I", frame[4 : 4 + 4 * min(count, 15)])
+    copy = bytearray(frame)
+    for start, end in zip(starts, (*starts[1:], len(frame)), strict=True):
+        at, made = start, 0
+        while at < end and made < pixels:
+            run = frame[at]
+            made += run + 1 if run < 128 else (257 - run if run > 128 else 0)
+            at += run + 2 if run < 128 else (2 if run > 128 else 1)
+        if made == pixels and at == end - 1:
+            copy[at] = 0
+    return bytes(copy)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
+from cxrprep.images import dicom
 from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
 from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
@@ -151,12 +152,15 @@ def make(
     stamp = item.stamp or version_tag_of(item.source) or ""
     digest = item.digest
     about: dict[str, Any] = {}
+    header: dicom.DicomFile | None = None
     try:
         if digest is None or task.pseudonyms is not None:
             data = _read(item, task.limits)
             digest = digest or Digest("sha256", hashlib.sha256(data).hexdigest())
         if task.pseudonyms is not None and data is not None:
-            about = header_facts(data, item.source, task.pseudonyms)
+            # Once for all that asks: a header of a hospital's own costs as much as a small image.
+            header = dicom.open_dicom(data, item.source, task.limits) if dicom.is_named(data, item.source) else None
+            about = header_facts(header.dataset, task.pseudonyms) if header is not None else {}
         held = finished_one(digest)
         if held is not None:
             mark, size, encoded = held
@@ -166,7 +170,7 @@ def make(
             return outcome, encoded
         if data is None:
             data = _read(item, task.limits)
-        picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction)
+        picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction, header=header)
         picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
         if doubt := exposure_doubt(made):
@@ -177,7 +181,7 @@ def make(
         )  # fmt: skip
         encoded = encode(made, task.recipe.output, mark)
     except ImageError as error:
-        kind = is_no_image(data, item.source) if task.pseudonyms is not None and data is not None else ""
+        kind = "" if header is None else is_no_image(header.dataset)
         if kind:
             return Converted(item, "left out", source_digest=str(digest), voi=kind, stamp=stamp), None
         return Converted(item, "error", error=error.message, kind=type(error).__name__, hint=error.hint), None

@@ -5,30 +5,49 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, StorageError
-from cxrprep.images import codecs, dicom, png_jpeg
+from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from cxrprep.images.dicom import DicomFile
+
 _HEAD = 65_536
 
 
 def decode(
-    data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+    data: bytes,
+    name: str,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    reduce: Callable[[int, int], int] | None = None,
+    header: DicomFile | None = None,
+    frame: int | None = None,
 ) -> Radiograph:
-    """The picture in ``data``, recognised by its first bytes, not by ``name``. Raises ``ImageError``.
+    """The radiograph in ``data``, recognised by its first bytes, not by ``name``.
 
-    ``reduce`` may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).
+    Args:
+        data: the file.
+        name: what errors call it.
+        limits: what one image may cost.
+        reduce: may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).
+        header: the parsed header of a DICOM file, where it is at hand.
+        frame: which frame of a DICOM file or page of a TIFF, from 1; needed for a DICOM file of several.
+
+    Raises:
+        ImageError: for damage, an unknown format, and images past ``limits``.
     """
     if not data:
         raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
     if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codecs.JPEG_MAGIC:
         return png_jpeg.decode_raster(data, name, limits, reduce=reduce)
-    if dicom.is_dicom(data) or name.lower().endswith((".dcm", ".dicom")):
-        return dicom.decode_dicom(data, name, limits)
-    raise ImageError(f"{name} is neither PNG, JPEG nor DICOM", hint="check what the file is; its name may be wrong")
+    if dicom.is_named(data, name):
+        return dicom.decode_dicom(header or data, name, limits, frame=frame)
+    if file_formats.format_of(data):
+        return file_formats.decode_file(data, name, limits, page=frame or 1)
+    raise ImageError(f"{name} is no image that is read here", hint="check what the file is; its name may be wrong")
 
 
 def read_bytes(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -61,6 +80,8 @@ def header(path: Path) -> tuple[int, int, str] | None:
                     # Tables before the image's size, or a deflated data set: the head alone cannot be read.
                     whole = head + file.read()
                     return dicom.dicom_header(dicom.read_header(whole, str(path))[0], str(path))
+            if file_formats.format_of(head):
+                return file_formats.header(head) or file_formats.header(head + file.read())
     except (OSError, ImageError):
         return None
     return None

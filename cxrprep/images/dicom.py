@@ -8,10 +8,11 @@ looked at.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import math
 import warnings
-import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 _NATIVE: Final = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12}
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_META: Final = 1024
+_PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
+_OTHER_SYNTAX: Final = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
+_ITEM: Final = b"\xfe\xff\x00\xe0"
+_TRAILING_PADDING: Final = b"\xfc\xff\xfc\xff"
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _AGAIN: Final = "fetch it again: cxrprep verify ROOT --repair"
 # pydicom's words for a syntax that none of its installed decoders knows.
@@ -40,38 +46,73 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
+def is_named(data: bytes, name: str) -> bool:
+    """Whether the file is DICOM by its bytes, or by its name: old ones lack the preamble."""
+    return is_dicom(data) or name.lower().endswith((".dcm", ".dicom"))
+
+
+@dataclass(slots=True)
+class DicomFile:
+    """A DICOM file whose header is parsed: ``dataset`` has no pixels yet, which begin at ``start`` of ``data``.
+
+    ``data`` is inflated where the file is deflated. ``oddities`` are harmless things that a person may want to know.
+    """
+
+    name: str
+    data: bytes
+    dataset: Any
+    start: int
+    deflated: bool = False
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def has_pixel_element(self) -> bool:
+        """Whether the pixel data element begins where the header ends; pydicom drops one whose end is missing."""
+        return self.data[self.start : self.start + 4] == _PIXEL_DATA
+
+
+def open_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> DicomFile:
+    """Parse the header of a file. Raises ``ImageError``."""
+    oddities: tuple[str, ...] = ()
+    deflated = _DEFLATED in data[:_META]
+    if deflated:
+        data, oddities = _inflated(data, name, limits)
+    stream = io.BytesIO(data)
+    return DicomFile(name, data, _parse(stream, data, name), stream.tell(), deflated, oddities)
+
+
 def read_header(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, int]:
     """The data set without its pixels, and the byte where the pixel data element begins. Raises ``ImageError``."""
-    stream = io.BytesIO(data)
-    return _read(stream, data, name, limits, whole=False), stream.tell()
+    file = open_dicom(data, name, limits)
+    return file.dataset, file.start
 
 
-def _read(stream: io.BytesIO, data: bytes, name: str, limits: Limits, *, whole: bool) -> Any:
+def _parse(stream: io.BytesIO, data: bytes, name: str) -> Any:
     import pydicom
 
-    if _DEFLATED in data[:1024]:
-        _check_deflated(data, name, limits)
     try:
         with warnings.catch_warnings():
             # What breaks the standard without harm is pydicom's to say, once a file and to nobody.
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(stream, stop_before_pixels=not whole, force=not is_dicom(data))
+            return pydicom.dcmread(stream, stop_before_pixels=True, force=not is_dicom(data))
     except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
         raise ImageError(f"{name}: not a readable DICOM file: {e}", hint="check what the file is") from e
 
 
-def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
-    # PS3.5 A.5: all behind the meta group is one raw deflate stream; a small one may stand for terabytes.
+def _inflated(data: bytes, name: str, limits: Limits) -> tuple[bytes, tuple[str, ...]]:
+    """The same file in explicit VR little endian, of which deflate is only a wrapping (PS3.5 A.5)."""
     group = data.find(b"\x02\x00\x00\x00UL\x04\x00", 0, 256)
     if group < 0:
-        return
+        raise ImageError(f"{name}: not a readable DICOM file: deflated, without a meta group", hint=_AGAIN)
     start = group + 12 + int.from_bytes(data[group + 8 : group + 12], "little")
     try:
-        size = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], limits.size + 1))
-    except zlib.error as e:
+        body, behind = codecs.inflate(data[start:], limits.size + 1)
+    except ValueError as e:
+        if "more than" in str(e):
+            raise ImageError(f"{name}: inflates to more than the limit of {limits.size:,} bytes") from e
         raise ImageError(f"{name}: the deflated data set is damaged: {e}", hint=_AGAIN) from e
-    if size > limits.size:
-        raise ImageError(f"{name}: inflates to more than the limit of {limits.size:,} bytes")
+    meta = data[:start].replace(_DEFLATED, _DEFLATED[:-3] + b"\0\0\0", 1)
+    return meta + body, (("bytes follow the deflated data set",) if behind > 1 else ())
 
 
 def dicom_header(dataset: Any, name: str) -> tuple[int, int, str]:
@@ -99,72 +140,86 @@ def _values_of(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: a value in the header cannot be read: {e}", hint="check what the file is") from e
 
 
-def decode_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None) -> Radiograph:
-    """The picture in a DICOM file.
+def decode_dicom(
+    data: bytes | DicomFile, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None
+) -> Radiograph:
+    """The picture in a DICOM file, given as bytes or with its header parsed.
 
     ``frame`` counts from 1 and is needed for a file of several. Raises ``ImageError`` for files without pixels, with
     damaged or unknown pixel data, and past ``limits``.
     """
     with _values_of(name):
-        return _decode(data, name, limits, frame)
+        file = data if isinstance(data, DicomFile) else open_dicom(data, name, limits)
+        return _decode(file, limits, frame)
 
 
-def _decode(data: bytes, name: str, limits: Limits, frame: int | None) -> Radiograph:
-    dataset, start = read_header(data, name, limits)
-    columns, rows, photometric = dicom_header(dataset, name)
+def _decode(file: DicomFile, limits: Limits, frame: int | None) -> Radiograph:
+    dataset = file.dataset
+    columns, rows, photometric = dicom_header(dataset, file.name)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rows * columns > limits.pixels:
         raise ImageError(
-            f"{name}: {columns} x {rows} pixels are more than the limit of {limits.pixels:,}",
+            f"{file.name}: {columns} x {rows} pixels are more than the limit of {limits.pixels:,}",
             hint="raise it with --max-pixels when the file is genuine",
         )
     if frames > 1 and frame is None:
-        raise ImageError(f"{name}: {frames} frames in one file", hint="a radiograph has one; leave the file out")
-    # pydicom leaves out an element whose end is missing.
-    cut = data[start : start + 4] == b"\xe0\x7f\x10\x00"
-    notes: list[str] = []
+        raise ImageError(f"{file.name}: {frames} frames in one file", hint="a radiograph has one; leave the file out")
+    if frame is not None and not 1 <= frame <= frames:
+        raise ImageError(f"{file.name}: there is no frame {frame}, it has {frames}", hint="frames count from 1")
+    notes: list[str] = list(file.oddities)
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples == 1 and photometric.startswith("MONOCHROME"):
-        words = _native_words(dataset, data, start, rows, columns) if frames == 1 else None
+        words = _native_words(file, rows, columns) if frames == 1 else None
         if words is None:
-            words = _decoded_words(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns)
+            words = _decoded_words(_PixelData(file, frame, frames, notes), rows, columns, notes)
         rules = grayscale_rules(dataset, words, notes)
         picture = radiograph_of(words, rules.bits_stored, photometric, rules, notes)
     else:
-        grey = _colour_as_grey(_PixelData(data, name, limits, frame, frames, cut=cut), rows, columns, notes)
+        grey = _colour_as_grey(_PixelData(file, frame, frames, notes), rows, columns, notes)
         bits = 16 if grey.dtype == np.uint16 else 8
         picture = radiograph_of(grey, bits, photometric, GrayscaleRules(bits, bits - 1), notes)
     picture.spacing_mm = spacing(dataset, notes)
     return picture
 
 
-def _native_words(dataset: Any, data: bytes, start: int, rows: int, columns: int) -> NDArray[Any] | None:
+def _native_words(file: DicomFile, rows: int, columns: int) -> NDArray[Any] | None:
     """The words of uncompressed pixel data where they lie in the file; ``None`` for any other layout."""
-    syntax = str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ""))
-    header = _NATIVE.get(syntax)
-    allocated = dataset.get("BitsAllocated")
-    if header is None or allocated not in (8, 16) or data[start : start + 4] != b"\xe0\x7f\x10\x00":
+    data, start = file.data, file.start
+    header = _NATIVE.get(_syntax(file.dataset))
+    allocated = file.dataset.get("BitsAllocated")
+    if header is None or allocated not in (8, 16) or not file.has_pixel_element:
         return None
     stated = int.from_bytes(data[start + header - 4 : start + header], "little")
     wanted = rows * columns * allocated // 8
     if stated == 0xFFFFFFFF or stated < wanted or len(data) < start + header + wanted:
         return None
+    if (
+        file.deflated
+        and data[start + header + stated :].strip(b"\0")
+        and data[start + header + stated : start + header + stated + 4] != _TRAILING_PADDING
+    ):
+        # Deflate has no checksum: damage shows in the length of what comes out alone.
+        raise ImageError(f"{file.name}: the deflated data set is damaged: it does not end with its pixels", hint=_AGAIN)
     kind: Any = np.uint8 if allocated == 8 else np.dtype("<u2")
     words: NDArray[Any] = np.frombuffer(data, kind, rows * columns, start + header).reshape(rows, columns)
     return words
 
 
+def _syntax(dataset: Any) -> str:
+    return str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "") or "")
+
+
 class _PixelData:
     """The pixel data of a file that is read whole: its frame as bytes, or decoded by pydicom."""
 
-    def __init__(self, data: bytes, name: str, limits: Limits, frame: int | None, frames: int, *, cut: bool) -> None:
-        self.name = name
-        self.dataset = _read(io.BytesIO(data), data, name, limits, whole=True)
-        self._index, self._frames = (frame or 1) - 1, frames
+    def __init__(self, file: DicomFile, frame: int | None, frames: int, notes: list[str]) -> None:
+        self.name, self.dataset = file.name, file.dataset
+        self._index, self._frames, self._notes = (frame or 1) - 1, frames, notes
+        _read_pixels(file)
         if "PixelData" not in self.dataset:
-            if cut:
-                raise ImageError(f"{name}: pixel data is cut short", hint=_AGAIN)
-            raise ImageError(f"{name}: DICOM without pixel data", hint="it may be a report or a header only")
+            if file.has_pixel_element:
+                raise ImageError(f"{self.name}: pixel data is cut short", hint=_AGAIN)
+            raise ImageError(f"{self.name}: DICOM without pixel data", hint="it may be a report or a header only")
         meta = self.dataset.file_meta
         if not getattr(meta, "TransferSyntaxUID", None):
             # A data set without its file header: pydicom has found out by trying.
@@ -172,22 +227,38 @@ class _PixelData:
             meta.TransferSyntaxUID = "1.2.840.10008.1.2" if implicit is not False else "1.2.840.10008.1.2.1"
         self.syntax = meta.TransferSyntaxUID
 
+    @property
+    def syntax_name(self) -> str:
+        """The transfer syntax in words where the registry of pydicom has it."""
+        return codecs.stated_codec(self.syntax) if self.syntax.name == str(self.syntax) else str(self.syntax.name)
+
     def frame(self) -> bytes | None:
-        """The codestream of the frame; ``None`` for pixels that are not compressed."""
+        """The codestream of the frame; ``None`` for pixels that are not compressed.
+
+        Whether there is one is seen by the bytes: some writers encapsulate under the syntax of plain words.
+        """
         from pydicom.encaps import get_frame
 
-        if not self.syntax.is_encapsulated:
-            return None
-        try:
-            stream: bytes = get_frame(self.dataset.PixelData, self._index, number_of_frames=self._frames)
-        except Exception as e:  # fragments of hostile files
-            raise ImageError(f"{self.name}: pixel data ({self.syntax.name}) is cut short: {e}", hint=_AGAIN) from e
-        return stream
+        element = self.dataset["PixelData"]
+        if element.is_undefined_length or (element.value[:4] == _ITEM and codecs.stated_codec(self.syntax)):
+            try:
+                stream: bytes = get_frame(element.value, self._index, number_of_frames=self._frames)
+            except Exception as e:  # fragments of hostile files
+                raise ImageError(f"{self.name}: pixel data ({self.syntax_name}) is cut short: {e}", hint=_AGAIN) from e
+            return stream
+        if codecs.stated_codec(self.syntax) and self._frames == 1:
+            self._notes.append("the compressed pixels are not encapsulated")
+            return bytes(element.value)
+        return None
 
     def array(self, *, raw: bool) -> NDArray[Any]:
         """The samples as pydicom decodes them, in this machine's byte order; ``raw`` keeps colour spaces."""
         from pydicom.pixels.utils import pixel_array
 
+        if not (self.syntax.is_transfer_syntax or codecs.stated_codec(self.syntax)) or self.syntax.is_private:
+            raise ImageError(
+                f"{self.name}: the transfer syntax {self.syntax} is not one that is read here", hint=_OTHER_SYNTAX
+            )
         index = self._index if self._frames > 1 else None
         try:
             pixels: NDArray[Any] = pixel_array(self.dataset, raw=raw, index=index)
@@ -200,10 +271,16 @@ class _PixelData:
             lacking = any(words in text for words in _NO_DECODER)
             reason = "no decoder is installed" if lacking else text.splitlines()[0].rstrip(":")
             raise ImageError(
-                f"{self.name}: pixel data ({self.syntax.name}) cannot be decoded: {reason}",
-                hint=install_command("codecs") if lacking else f"it may be damaged; {_AGAIN}",
+                f"{self.name}: pixel data ({self.syntax_name}) cannot be decoded: {reason}",
+                hint=_lacking_hint() if lacking else f"it may be damaged; {_AGAIN}",
             ) from e
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+
+
+def _lacking_hint() -> str:
+    """What helps where no decoder was found: the extra, or another syntax when the extra is here already."""
+    here = all(importlib.util.find_spec(name) is not None for name in ("pylibjpeg", "openjpeg", "gdcm"))
+    return _OTHER_SYNTAX if here else install_command("codecs")
 
 
 def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None:
@@ -216,15 +293,31 @@ def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None
         )
 
 
-def _decoded_words(pixels: _PixelData, rows: int, columns: int) -> NDArray[Any]:
+def _read_pixels(file: DicomFile) -> None:
+    """Read on where the header ended: nothing is parsed twice."""
+    from pydicom.filereader import read_dataset
+
+    stream = io.BytesIO(file.data)
+    stream.seek(file.start)
+    implicit, little = file.dataset.original_encoding
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            file.dataset.update(read_dataset(stream, implicit is not False, little is not False))
+    except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
+        raise ImageError(f"{file.name}: not a readable DICOM file: {e}", hint="check what the file is") from e
+
+
+def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
     frame = pixels.frame()
     _check_size(frame, pixels.name, rows, columns)
     if frame is not None:
         try:
-            words = codecs.decode_frame(frame, pixels.syntax, rows, columns, int(pixels.dataset.BitsAllocated))
+            shape = codecs.FrameShape(rows, columns, int(pixels.dataset.BitsAllocated))
+            words = codecs.decode_frame(frame, pixels.syntax, shape, notes)
         except ValueError as e:
             raise ImageError(
-                f"{pixels.name}: pixel data ({pixels.syntax.name}) cannot be decoded: {e}",
+                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {e}",
                 hint=f"it may be damaged; {_AGAIN}",
             ) from e
         if words is not None:
@@ -242,7 +335,16 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int) -> NDArray[Any]:
 def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
     from pydicom.pixels.processing import apply_color_lut
 
-    _check_size(pixels.frame(), pixels.name, rows, columns)
+    frame = pixels.frame()
+    _check_size(frame, pixels.name, rows, columns)
+    if frame is not None:
+        try:
+            codecs.check_frame(frame)
+        except ValueError as e:
+            raise ImageError(
+                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {e}",
+                hint=f"it may be damaged; {_AGAIN}",
+            ) from e
     if str(pixels.dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
         colours = apply_color_lut(pixels.array(raw=True), pixels.dataset)
         if colours.dtype == np.uint16 and int(colours.max()) <= 255:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ImageError, StorageError
-from cxrprep.images.dicom import is_dicom, read_header
+from cxrprep.errors import StorageError
 from cxrprep.model import View
 
 if TYPE_CHECKING:
@@ -74,14 +73,11 @@ def own_pseudonyms() -> Pseudonyms:
     return Pseudonyms(key)
 
 
-def header_facts(data: bytes, name: str, pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """What a DICOM header says of the image, as plain values; nothing for PNG and JPEG, whose headers say nothing.
+def header_facts(dataset: Any, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    """What a DICOM header, a data set of pydicom, says of the image, as plain values.
 
     Codes and numbers only: free text could hold a name. Missing and odd values are left out.
     """
-    if not is_dicom(data) and not name.lower().endswith((".dcm", ".dicom")):
-        return {}
-    dataset, _ = read_header(data, name)
     facts: dict[str, Any] = {}
     issuer = _text(dataset, "IssuerOfPatientID")
     facts["patient"] = pseudonyms.of("patient", "\0".join((issuer, _text(dataset, "PatientID"))).strip("\0"))
@@ -131,16 +127,15 @@ _NUMBERS: Final[Mapping[str, str]] = {
 _WORDS: Final[Mapping[str, str]] = {"manufacturer": "Manufacturer", "model": "ManufacturerModelName"}
 
 
-def is_no_image(data: bytes, name: str) -> str:
+def is_no_image(dataset: Any) -> str:
     """The kind of DICOM object that is no image on purpose (a report, a presentation state); ``""`` for all else.
 
     A damaged image is not among them: its SOP class says that it is one.
     """
     try:
-        dataset, _ = read_header(data, name)
         uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
         kind = str(uid.name) if uid is not None and uid.name != str(uid) else ""
-    except (ImageError, AttributeError, ValueError):
+    except (AttributeError, ValueError):
         return ""
     return kind if kind and "Image" not in kind else ""
 

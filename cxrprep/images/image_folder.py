@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
     from cxrprep.images.filesystem import Entry, ImageStore
 
-SUFFIXES: Final = frozenset({".dcm", ".dicom", ".png", ".jpg", ".jpeg"})
+SUFFIXES: Final = frozenset({
+    ".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".j2c", ".jxl", ".jls",
+})  # fmt: skip
+_SUFFIX: Final = re.compile(r"\.[a-z][a-z0-9_]{0,9}")
 # What lies beside images and is never one; anything else without a known suffix is looked into.
 _OTHER: Final = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".html", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip",
@@ -89,7 +93,7 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
             else:
                 unusable.append(ascii(entry.name)[1:-1])
         else:
-            others[suffix if suffix in _OTHER else ""] += 1
+            others[suffix if _SUFFIX.fullmatch(suffix) else ""] += 1
     images.sort(key=lambda entry: entry.name)
     stems, renamed = stems_of([entry.name for entry in images])
     return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)))

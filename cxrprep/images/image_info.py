@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError
-from cxrprep.images import codecs, dicom, png_jpeg
+from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 
@@ -36,12 +36,14 @@ class Inspection:
 
 
 def format_of(data: bytes, name: str) -> str:
-    """PNG, JPEG or DICOM by the first bytes; ``""`` for anything else."""
+    """PNG, JPEG, DICOM or another format by the first bytes; ``""`` for anything else."""
     if data[:8] == png_jpeg.PNG_MAGIC:
         return "PNG"
     if data[:3] == codecs.JPEG_MAGIC:
         return "JPEG"
-    return "DICOM" if dicom.is_dicom(data) or name.lower().endswith(".dcm") else ""
+    if dicom.is_named(data, name):
+        return "DICOM"
+    return file_formats.format_of(data)
 
 
 def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> Inspection:

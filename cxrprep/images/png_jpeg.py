@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
 from cxrprep.errors import ImageError
-from cxrprep.images.codecs import jpeg_frame
+from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, Limits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from cxrprep.images.codecs import JpegFrame
 
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
@@ -28,6 +32,10 @@ PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
 
+# What libpng needs for the pixels (PNG specification, 11.2 and tRNS).
+_PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_ORIENTATION: Final = 0x0112  # EXIF 2.32, 4.6.4
+BEHIND: Final = "bytes follow the end of the image"
 _HINT: Final = "fetch the file again: cxrprep verify ROOT --repair"
 
 
@@ -48,16 +56,20 @@ def png_header(data: bytes) -> tuple[int, int, str] | None:
 
 def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     """Width, height and mode from a JPEG's frame header; ``None`` when there is none in ``data``."""
-    found = jpeg_frame(data)
+    found = codecs.jpeg_frame(data)
     if found is None:
         return None
-    width, height, channels = found
-    return width, height, {1: "L", 3: "RGB", 4: "CMYK"}.get(channels, f"{channels} channels")
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(found.channels, f"{found.channels} channels")
+    return found.width, found.height, mode if found.precision == 8 else f"{mode};{found.precision}"
 
 
-def _check_png(data: bytes, name: str) -> None:
-    """Walk the chunks: a decoder may give a partial image for a file cut short; this does not."""
-    at, ended = 8, False
+def _png_for_decoding(data: bytes, name: str, notes: list[str]) -> bytes:
+    """The chunks that make the pixels, whole and unaltered. Raises ``ImageError`` that names the chunk.
+
+    A decoder may give a partial image for a file cut short; this walk does not. What only describes the image
+    (profiles, gamma, EXIF, text) is left out, so that the decoder has nothing to warn of on a terminal.
+    """
+    at, kept, described, ended = 8, [data[:8]], False, False
     while at + 12 <= len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
         kind = data[at + 4 : at + 8]
@@ -66,65 +78,120 @@ def _check_png(data: bytes, name: str) -> None:
             break
         if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
             raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=_HINT)
+        if kind in _PNG_CHUNKS:
+            kept.append(data[at:end])
+        else:
+            described = True
+        if kind == b"eXIf":
+            note_orientation(data[at + 8 : end - 4], notes)
         at = end
         if kind == b"IEND":
             ended = True
             break
     if not ended:
         raise ImageError(f"{name}: PNG cut short after {len(data):,} bytes", hint=_HINT)
+    if at < len(data):
+        notes.append(BEHIND)
+    return b"".join(kept) if described else data[:at]
 
 
-def _check_jpeg(data: bytes, name: str) -> None:
-    if b"\xff\xd9" not in data[-4096:]:
-        raise ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=_HINT)
+def note_orientation(exif: bytes, notes: list[str]) -> None:
+    """Note an EXIF orientation other than upright: pixels stay as stored, since labels and boxes refer to those."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 10:
+        return
+    (at,) = struct.unpack(order + "I", exif[4:8])
+    (count,) = struct.unpack(order + "H", exif[at : at + 2]) if at + 2 <= len(exif) else (0,)
+    for start in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
+        tag, _, _, value = struct.unpack(order + "HHIH", exif[start : start + 10])
+        if tag == _ORIENTATION and 2 <= value <= 8:
+            notes.append(f"EXIF orientation {value} was not applied: pixels are as stored")
+            return
 
 
-_REDUCED: Final = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
+def _jpeg_notes(data: bytes, start: int, notes: list[str]) -> None:
+    """What surrounds the image: an EXIF orientation before the frame header at ``start``, bytes behind the end."""
+    exif = data.find(b"Exif\0\0", 0, start)
+    if exif >= 0:
+        note_orientation(data[exif + 6 : start], notes)
+    if codecs.bytes_behind(data):
+        notes.append(BEHIND)
 
 
 def decode_raster(
     data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
 ) -> Radiograph:
-    """The picture in a PNG or JPEG file. Raises ``ImageError`` for damage, other formats and images past ``limits``.
+    """The radiograph in a PNG or JPEG file.
 
-    ``reduce`` says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
-    then leaves out high frequencies instead of averaging. CoordinateMap and ``spaced`` know of it.
+    Args:
+        data: the file.
+        name: what errors call it.
+        limits: more pixels than these are refused before they are decoded.
+        reduce: says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
+            then leaves out high frequencies instead of averaging. The coordinate map knows of it.
+
+    Raises:
+        ImageError: for damage, other formats and images past ``limits``.
     """
-    if data[:8] == PNG_MAGIC:
-        header, kind = png_header(data), "PNG"
-        _check_png(data, name)
-    else:
-        header, kind = jpeg_header(data), "JPEG"
-        if header is not None:
-            _check_jpeg(data, name)
+    kind = "PNG" if data[:8] == PNG_MAGIC else "JPEG"
+    header = png_header(data) if kind == "PNG" else jpeg_header(data)
     if header is None:
         raise ImageError(f"{name} is neither PNG nor JPEG", hint="check what the file is; its name may be wrong")
     width, height, mode = header
-    if width * height > limits.pixels:
-        raise ImageError(
-            f"{name}: {width} x {height} pixels are more than the limit of {limits.pixels:,}",
-            hint="raise it with --max-pixels when the file is genuine",
-        )
-    factor = reduce(width, height) if reduce is not None and kind == "JPEG" and mode == "L" else 1
-    how = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION if factor > 1 else cv2.IMREAD_UNCHANGED
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), how)
-    except cv2.error as error:
-        raise ImageError(f"{name}: the {kind} data cannot be decoded: {error.err}", hint=_HINT) from error
-    if decoded is None:
-        raise ImageError(f"{name}: the {kind} data cannot be decoded", hint=_HINT)
+    check_limits(width, height, name, limits)
     notes: list[str] = []
+    found = codecs.jpeg_frame(data)
+    small = reduce is not None and found is not None and mode == "L" and found.codec == codecs.JPEG
+    factor = reduce(width, height) if small and reduce is not None else 1
+    try:
+        decoded = _decoded_png(data, name, notes) if found is None else _decoded_jpeg(data, found, factor, notes)
+    except (ValueError, ImportError, cv2.error) as error:
+        raise _undecodable(kind, name, data, str(error)) from error
     pixels = one_channel(decoded, notes)
     if pixels.shape != (height // factor, width // factor):
         raise ImageError(
             f"{name}: decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}"
         )
     bits = 16 if pixels.dtype == np.uint16 else 8
-    picture = radiograph_of(pixels, bits, mode, GrayscaleRules(bits, bits - 1), notes)
+    # 12 bits lie in 16: the range of the header is what they mean.
+    stored = bits if found is None else max(8, found.precision)
+    picture = radiograph_of(pixels, stored, mode, GrayscaleRules(stored, stored - 1), notes)
     if factor > 1:
         picture.frame = CoordinateMap.whole(width, height).scaled(1 / factor, 1 / factor)
     return picture
+
+
+def check_limits(width: int, height: int, name: str, limits: Limits) -> None:
+    """Raise ``ImageError`` for more pixels than ``limits``."""
+    if width * height > limits.pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels are more than the limit of {limits.pixels:,}",
+            hint="raise it with --max-pixels when the file is genuine",
+        )
+
+
+def _decoded_png(data: bytes, name: str, notes: list[str]) -> NDArray[Any]:
+    decoded = cv2.imdecode(np.frombuffer(_png_for_decoding(data, name, notes), np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise ImageError(f"{name}: the PNG data cannot be decoded", hint=_HINT)
+    return decoded
+
+
+def _decoded_jpeg(data: bytes, found: JpegFrame, factor: int, notes: list[str]) -> NDArray[Any]:
+    _jpeg_notes(data, found.at, notes)
+    if found.codec == codecs.LS:
+        return codecs.decode_codestream(data, codecs.LS)
+    if found.channels == 4:
+        # libjpeg-turbo has no way from CMYK to grey; OpenCV's is its own.
+        codecs.check_four_channels(data)
+        return np.asarray(
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        )
+    return codecs.decode_jpeg(data, found, smaller=factor)
+
+
+def _undecodable(kind: str, name: str, data: bytes, reason: str) -> ImageError:
+    """What a decoder's complaint means; a file that ends too early is told from one that is altered."""
+    if "premature end of jpeg file" in reason.lower():
+        return ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=_HINT)
+    return ImageError(f"{name}: the {kind} data cannot be decoded: {reason}", hint=_HINT)

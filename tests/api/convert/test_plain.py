@@ -43,7 +43,7 @@ def test_relative_paths_are_kept_and_files_without_a_suffix_are_looked_into(tmp_
         "z.png",
     ]
     assert (value.images, value.converted, value.failed) == (6, 6, 0)
-    assert dict(value.left_out) == {"Basic Text SR Storage": 1}
+    assert dict(value.left_out) == {"Basic Text SR Storage": 1, ".txt file": 1, "other file": 1}
     for path in (tmp_path / "out").rglob("*.png"):
         assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape == (224, 224)
 

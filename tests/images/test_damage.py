@@ -1,0 +1,151 @@
+"""Damaged files of every codec are refused by name, harmless oddities are taken, and no library prints on its own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from cxrprep.errors import ImageError
+from cxrprep.images.decode import decode
+from cxrprep.images.image_info import inspect
+from tests.generators.damage import CODECS, Damaged, damaged_files, encapsulated, phantom
+from tests.images.made import dicom_bytes
+
+SEEDS = (20261, 77)
+
+
+def _outcome(file: Damaged) -> tuple[str, str, list[str]]:
+    try:
+        made = decode(file.data, file.name)
+    except ImageError as error:
+        return "refuse", error.message, []
+    return "accept", "", made.notes
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_damage_is_refused_by_name_and_every_oddity_taken(seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong, tried = [], 0
+    for file in damaged_files(seed):
+        tried += 1
+        found, message, notes = _outcome(file)
+        if file.must not in ("free", found):
+            wrong.append((file.label, file.must, message))
+        if found == "refuse":
+            assert message.startswith(file.name), message
+        if file.damage == "intact":
+            assert notes == [], file.label
+    assert tried > 300
+    assert wrong == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_verify_finds_the_same(tmp_path: Path) -> None:
+    for file in damaged_files(SEEDS[0]):
+        path = tmp_path / file.name
+        path.write_bytes(file.data)
+        found = inspect(path)
+        if file.must != "free":
+            assert bool(found.error) is (file.must == "refuse"), (file.label, found.error)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-ls", "png8", "webp"])
+def test_bytes_behind_the_end_are_noted(name: str) -> None:
+    codec = next(codec for codec in CODECS if codec.name == name)
+    data = codec.write(phantom(1, codec.bits))
+    assert "bytes follow the end of the image" in decode(data + bytes(6000), f"x{codec.suffix}").notes
+
+
+@pytest.mark.parametrize(("stated", "held"), [("4.70", "jpeg"), ("4.80", "j2k"), ("4.90", "jpeg-ls"), ("1", "jpeg")])
+def test_the_codec_that_is_there_is_read_and_noted(stated: str, held: str) -> None:
+    codec = next(codec for codec in CODECS if codec.name == held)
+    pixels = phantom(2, codec.bits)
+    from tests.generators.damage import FAMILY, with_syntax
+
+    data = with_syntax(encapsulated(codec.write(pixels), codec, pixels), FAMILY + stated)
+    made = decode(data, "x.dcm")
+    assert np.abs(made.pixels.astype(int) - pixels).max() <= (12 if held == "jpeg" else 0)
+    assert any("the transfer syntax says" in note for note in made.notes)
+
+
+def test_a_profile_that_libpng_warns_of_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add(b"iCCP", b"broken\0\0not a profile")
+    info.add(b"cHRM", b"\0" * 32)
+    Image.fromarray(phantom(3, 8)).save(stream, "PNG", pnginfo=info)
+    assert np.array_equal(decode(stream.getvalue(), "x.png").pixels, phantom(3, 8))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_exif_orientation_is_noted_and_not_applied(orientation: int) -> None:
+    image = Image.fromarray(phantom(4, 8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    for kind in ("JPEG", "PNG"):
+        stream = io.BytesIO()
+        image.save(stream, kind, exif=exif)
+        made = decode(stream.getvalue(), "x")
+        assert made.pixels.shape == (384, 320)
+        assert made.notes == [f"EXIF orientation {orientation} was not applied: pixels are as stored"]
+
+
+def test_a_tiff_whose_zero_is_white_is_shown_as_it_means() -> None:
+    from cxrprep.images.transforms import Voi
+
+    pixels = phantom(5, 8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "TIFF", tiffinfo={262: 0})
+    held = decode(stream.getvalue(), "x.tif")
+    stated = np.asarray(Image.open(stream))
+    assert np.array_equal(Voi()(held).settled().pixels, stated)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".webp"])
+def test_files_of_other_formats_hold_what_pillow_reads(suffix: str) -> None:
+    pixels = phantom(6, 8)
+    stream = io.BytesIO()
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(pixels).save(stream, {".tif": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}[suffix], **options)
+    assert np.array_equal(decode(stream.getvalue(), f"x{suffix}").pixels, pixels)
+
+
+def test_a_private_transfer_syntax_is_named_and_no_extra_is_promised() -> None:
+    from tests.generators.damage import with_syntax
+
+    codec = next(codec for codec in CODECS if codec.name == "jxl")
+    pixels = phantom(7, 12)
+    frame = imagecodecs.zlib_encode(pixels.tobytes())
+    data = with_syntax(encapsulated(frame, codec, pixels), "1.2.840.113619.5.2")
+    with pytest.raises(ImageError, match=r"x\.dcm: the transfer syntax 1\.2\.840\.113619\.5\.2 is not one") as caught:
+        decode(data, "x.dcm")
+    assert "pip" not in caught.value.hint
+
+
+def test_a_header_is_parsed_once_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pydicom
+
+    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.convert import make
+    from cxrprep.images.dicom_metadata import Pseudonyms
+    from cxrprep.images.local_files import LocalStore
+    from cxrprep.images.recipe import load_recipe
+
+    read, count = pydicom.dcmread, []
+    monkeypatch.setattr(pydicom, "dcmread", lambda *args, **options: count.append(1) or read(*args, **options))
+    codec = next(codec for codec in CODECS if codec.name == "jpeg-ls")
+    pixels = phantom(8, 12)
+    recipe = load_recipe("square-224")
+    for data in (dicom_bytes(pixels), encapsulated(codec.write(pixels), codec, pixels)):
+        monkeypatch.setattr("cxrprep.images.convert.read_source", lambda *_, data=data: data)
+        task = Task(recipe, recipe.fingerprint(), LocalStore("."), pseudonyms=Pseudonyms(b"k"))
+        count.clear()
+        outcome, encoded = make(ConvertItem("x.dcm", "x.dcm"), task, lambda _: None)
+        assert outcome.status == "ok"
+        assert encoded
+        assert len(count) == 1
