@@ -119,7 +119,7 @@ def dicom_header(dataset: Any, name: str) -> tuple[int, int, str]:
     """Width, height and photometric interpretation. Raises ``ImageError`` when there is no image."""
     with _values_of(name):
         rows, columns = dataset.get("Rows"), dataset.get("Columns")
-        photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
+        photometric = _code(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if not isinstance(rows, int) or not isinstance(columns, int) or rows < 1 or columns < 1:
         raise ImageError(
             f"{name}: DICOM without an image (no Rows and Columns)", hint="it may be a report or a directory"
@@ -345,7 +345,7 @@ def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str
                 f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {e}",
                 hint=f"it may be damaged; {_AGAIN}",
             ) from e
-    if str(pixels.dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
+    if _code(pixels.dataset, "PhotometricInterpretation") == "PALETTE COLOR":
         colours = apply_color_lut(pixels.array(raw=True), pixels.dataset)
         if colours.dtype == np.uint16 and int(colours.max()) <= 255:
             colours = colours.astype(np.uint8)
@@ -364,8 +364,10 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
     allocated = words.dtype.itemsize * 8
     stored = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit") if dataset.get("HighBit") is not None else stored - 1)
-    if dataset.get("PresentationLUTShape") == "INVERSE" and dataset.get("PhotometricInterpretation") == "MONOCHROME2":
-        notes.append("PresentationLUTShape INVERSE contradicts MONOCHROME2 and was ignored")
+    photometric, shape = _code(dataset, "PhotometricInterpretation"), _code(dataset, "PresentationLUTShape")
+    # PS3.3 C.8.11.3: IDENTITY goes with MONOCHROME2, INVERSE with MONOCHROME1; in known bad files the shape is wrong.
+    if (photometric, shape) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
+        notes.append(f"PresentationLUTShape {shape} contradicts {photometric} and was ignored")
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         notes.append(f"BitsStored {stored} and HighBit {high} do not fit {allocated} bits: all bits were taken")
         stored, high = allocated, allocated - 1
@@ -377,6 +379,11 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
         other = limit if isinstance(limit, int) else value
         padding = (min(value, other), max(value, other))
     luts = [_lut(item, signed and modality is None, notes) for item in dataset.get("VOILUTSequence") or ()]
+    notes += [
+        f"a VOI LUT states {lut.bits} bits and its entries need {lut.bits_used}"
+        for lut in luts
+        if lut is not None and lut.bits_used != lut.bits
+    ]
     return GrayscaleRules(
         bits_stored=stored,
         high_bit=high,
@@ -387,8 +394,13 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
         luts=tuple(lut for lut in luts if lut is not None),
         windows=_windows(dataset, notes),
         padding=padding,
-        inverted=str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1",
+        inverted=photometric == "MONOCHROME1",
     )
+
+
+def _code(dataset: Any, keyword: str) -> str:
+    """A code string (VR CS) in the upper case that it should have."""
+    return str(dataset.get(keyword) or "").strip().upper()
 
 
 def _first(dataset: Any, keyword: str) -> Any:

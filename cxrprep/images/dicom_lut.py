@@ -30,10 +30,16 @@ class Lut:
 
     @property
     def top(self) -> int:
-        """The largest output: by the stated bits, unless an entry shows that the statement is wrong."""
-        stated = (1 << self.bits) - 1
-        largest = max(self.values)
-        return stated if largest <= stated else (1 << int(largest).bit_length()) - 1
+        """The largest output: that of the bits that the largest entry needs, whatever the descriptor says.
+
+        Vendors state 16 bits for tables that end at 4095, and the other way round; viewers go by the entries.
+        """
+        return (1 << self.bits_used) - 1
+
+    @property
+    def bits_used(self) -> int:
+        """Bits of the largest entry; at least 8."""
+        return max(8, int(max(self.values)).bit_length())
 
 
 @dataclass(frozen=True, slots=True)

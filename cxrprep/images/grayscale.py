@@ -47,6 +47,14 @@ def occurring(picture: Radiograph, rules: GrayscaleRules, *, without_padding: bo
     return int(present.min()), int(present.max())
 
 
+def used_bits(picture: Radiograph, rules: GrayscaleRules) -> int:
+    """How many bits the stored values of the picture need, padding aside; a sign takes one. 8-bit files: all."""
+    if rules.bits_stored <= 8:
+        return rules.bits_stored
+    low, high = occurring(picture, rules)
+    return max(high.bit_length(), (~low if low < 0 else 0).bit_length()) + (1 if rules.signed else 0)
+
+
 def display_table(
     picture: Radiograph, rules: GrayscaleRules, *, source: str = "auto", window: int = 1, bits: int = 8
 ) -> tuple[NDArray[Any], str]:
@@ -55,8 +63,17 @@ def display_table(
     ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
     missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black. The
     table is not to be changed.
+
+    The standard has no rule for a file without LUT and window. Where its values do not need the bits that the header
+    states, the range of those bits would show them nearly black (MONOCHROME1: white): from the smallest to the largest
+    value is what viewers do, and a note says so. Named ``range``, it is the range.
     """
     used = _choose(rules, source, window)
+    if used == "range" and source != "range" and (bits_used := used_bits(picture, rules)) < rules.bits_stored:
+        used = "minmax"
+        picture.notes.append(
+            f"no window, and {bits_used} of {rules.bits_stored} bits used: shown from the smallest to the largest value"
+        )
     reached = occurring(picture, rules) if used == "minmax" else None
     return _display_table(rules, word_count(picture.pixels), used, window, reached, bits), used
 
