@@ -184,6 +184,17 @@ DERIVED_FIELDS: Final = (
     describe("source_digest", pa.string(), "digest of the image that this one was made from"),
     describe("recipe", CATEGORY, "name of the recipe"),
     describe("recipe_fingerprint", CATEGORY, "fingerprint of the recipe's steps"),
+    describe("voi", CATEGORY, "rule that made the grey scale: lut, window, range, minmax, stretch ..., none"),
+    describe("codec", CATEGORY, "what the pixels were decoded from: PNG, JPEG, JPEG-LS, uncompressed, ..."),
+    describe("notes", pa.list_(pa.string()), "remarks of the conversion on this image; empty: none"),
+    describe("grey_levels", pa.int32(), "grey levels that occur in the result, of 256, padding aside"),
+    describe("contrast", pa.float32(), "standard deviation of the result as a share of its range, padding aside"),
+    describe("black_share", pa.float32(), "share of the result's pixels that are black, padding aside"),
+    describe("white_share", pa.float32(), "share of the result's pixels that are white, padding aside"),
+    describe(
+        "clipped_share", pa.float32(), "share of the source's pixels that the VOI rule took to an end of the range"
+    ),
+    describe("sharpness", pa.float32(), "mean absolute Laplacian in the middle of the result, in levels of 256"),
 )
 
 

@@ -41,12 +41,15 @@ _NOTES: Final = 1000
 # By this line the next run knows the card for one of its own. YAML takes it for a comment.
 _CARD_MARK: Final = b"---\n# written by cxrprep convert\n"
 _REMARKS: Final = 20
+# Images that are named for each remark; the manifest names all.
+_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertResult:
     """What ``convert`` did: ``converted`` now, ``kept`` from before, ``failed``; ``notes`` count remarks.
 
+    ``noted`` names the first images of each remark; the column ``notes`` of the manifest names all of them.
     ``left_out`` counts what a plain folder holds beside images: DICOM objects by kind, files by suffix. ``form`` is
     files, webdataset or parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and
     ``earlier`` ones, that other selections made by the same recipe. ``failures`` is the table of what failed, ``None``
@@ -68,6 +71,7 @@ class ConvertResult:
     left_out: tuple[tuple[str, int], ...]
     first_failures: tuple[str, ...]
     failures: Path | None
+    noted: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def convert(
@@ -297,6 +301,7 @@ class _Run:
             *((("failed", value.failed),) if value.failed else ()),
             *(("", message) for message in value.first_failures),
             *((format_count(count, "image"), note) for note, count in value.notes),
+            *((("", f"which: {_examples(value)}"),) if value.noted else ()),
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
             *((("all failures", str(value.failures)),) if value.failures else ()),
             ("written", str(value.manifest)),
@@ -352,6 +357,7 @@ class _Run:
             left_out=tuple(gathered.left_out.most_common()),
             first_failures=tuple(gathered.failures.first),
             failures=None if table is None else shown / table.name,
+            noted=tuple((note, tuple(gathered.noted[note])) for note, _ in gathered.notes.most_common(_REMARKS)),
         )
 
 
@@ -366,6 +372,7 @@ class _Gathered:
         self.images = DerivedRows()
         self.failures = FailureRows()
         self.notes: Counter[str] = Counter()
+        self.noted: dict[str, list[str]] = {}
         self.left_out: Counter[str] = Counter()
         self.done = self.kept = self.size = self.earlier = 0
         self._without: list[str] = []
@@ -392,7 +399,11 @@ class _Gathered:
             self._without.append(name)
         for note in outcome.notes:
             # Notes that quote values are as many as images.
-            self.notes[note if note in self.notes or len(self.notes) < _NOTES else "other remarks"] += 1
+            told = note if note in self.notes or len(self.notes) < _NOTES else "other remarks"
+            self.notes[told] += 1
+            named = self.noted.setdefault(told, [])
+            if len(named) < _NAMED:
+                named.append(name)
         if outcome.status == "left out":
             self.left_out[outcome.voi] += 1
         elif outcome.status == "error":
@@ -422,8 +433,30 @@ class _Gathered:
                 spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
                 boxes=outcome.boxes,
                 about=outcome.about,
+                measures=_measures(outcome),
             )
         )
+
+
+def _examples(value: ConvertResult) -> str:
+    """The first image with remarks, and where all of them stand."""
+    return f"the column notes of {value.manifest.name}; the first: {value.noted[0][1][0]}"
+
+
+def _measures(outcome: Converted) -> dict[str, Any]:
+    """The columns of the manifest that tell how an image came out."""
+    found: dict[str, Any] = {"voi": outcome.voi, "codec": outcome.codec or None, "notes": list(outcome.notes)}
+    quality = outcome.quality
+    if quality is not None:
+        found |= {
+            "grey_levels": quality.levels,
+            "contrast": quality.contrast,
+            "black_share": quality.black,
+            "white_share": quality.white,
+            "clipped_share": quality.clipped,
+            "sharpness": quality.sharpness,
+        }
+    return found
 
 
 def _make_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cxrprep.executors import Lost
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.filesystem import ImageStore
+    from cxrprep.images.quality import Quality
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Box, Digest
 
@@ -83,6 +84,8 @@ class Converted:
     spacing_mm: tuple[float, float] | None = None
     voi: str = ""
     notes: tuple[str, ...] = ()
+    codec: str = ""
+    quality: Quality | None = None
     frame: CoordinateMap | None = None
     stamp: str = ""
     out_stamp: str = ""

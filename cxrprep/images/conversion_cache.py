@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.images import conversion
 from cxrprep.images.local_files import LocalStore, version_tag_of
+from cxrprep.images.quality import Quality
 from cxrprep.images.radiograph import CoordinateMap
 from cxrprep.model import Digest
 from cxrprep.storage.atomic import replace_file
@@ -62,6 +63,8 @@ _SCHEMA: Final = pa.schema(
         ("spacing_mm", pa.list_(pa.float64())),
         ("about", pa.string()),
         ("sign", _WORD),
+        ("codec", _WORD),
+        ("quality", pa.list_(pa.float64())),
     ]
 )
 _PLAIN: Final = pa.schema([pa.field(f.name, pa.string() if f.type == _WORD else f.type) for f in _SCHEMA])
@@ -205,6 +208,8 @@ class ConversionCache:
             "spacing_mm": None if outcome.spacing_mm is None else list(outcome.spacing_mm),
             "about": conversion.spelled(outcome.about),
             "sign": sign_of(task, outcome.item),
+            "codec": outcome.codec,
+            "quality": outcome.quality and outcome.quality.dump(),
         }
         self._journal.append(row)
         self._written += 1
@@ -294,7 +299,15 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 def _read(path: Path) -> pa.Table:
     # Group by group: a reader of the whole file holds several times as much for a while.
     file = pq.ParquetFile(path)
-    return pa.Table.from_batches([b.cast(_SCHEMA) for b in file.iter_batches(_GROUP, use_threads=False)], _SCHEMA)
+    return pa.Table.from_batches([_whole(b) for b in file.iter_batches(_GROUP, use_threads=False)], _SCHEMA)
+
+
+def _whole(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with every column; those that an earlier version did not write are null."""
+    for field in _SCHEMA:
+        if field.name not in rows.schema.names and field.name in ("codec", "quality"):
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.cast(_SCHEMA)
 
 
 def _newest(tables: Sequence[pa.Table]) -> pa.Table:
@@ -334,6 +347,8 @@ def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
         spacing_mm=None if spacing is None else (spacing[0], spacing[1]),
         voi=row["voi"],
         notes=tuple(row["notes"]),
+        codec=row["codec"] or "",
+        quality=Quality.parse(row["quality"]),
         frame=frame,
         stamp=row["stamp"],
         out_stamp=row["out_stamp"],

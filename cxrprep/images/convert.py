@@ -16,9 +16,9 @@ from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
 from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
-from cxrprep.images.exposure_check import exposure_doubt
 from cxrprep.images.local_files import open_store, read_source, version_tag_of
 from cxrprep.images.output_metadata import OutputMetadata, read_output
+from cxrprep.images.quality import doubts, measure
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.model import Digest
 from cxrprep.system import keep_freed_memory
@@ -173,11 +173,11 @@ def make(
         picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction, header=header)
         picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
-        if doubt := exposure_doubt(made):
-            made.notes.append(doubt)
+        quality = measure(made)
+        made.notes.extend(doubts(quality))
         mark = OutputMetadata(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
-            made.spacing_mm, tuple(made.notes),
+            made.spacing_mm, tuple(made.notes), picture.codec, quality,
         )  # fmt: skip
         encoded = encode(made, task.recipe.output, mark)
     except ImageError as error:
@@ -230,6 +230,8 @@ def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
         spacing_mm=mark.spacing_mm,
         voi=mark.voi,
         notes=mark.notes,
+        codec=mark.codec,
+        quality=mark.quality,
         frame=mark.frame,
         stamp=stamp,
         about=about,

@@ -33,6 +33,7 @@ _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _META: Final = 1024
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 _OTHER_SYNTAX: Final = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
+_UNCOMPRESSED: Final = "uncompressed"
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _TRAILING_PADDING: Final = b"\xfc\xff\xfc\xff"
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -167,17 +168,21 @@ def _decode(file: DicomFile, limits: Limits, frame: int | None) -> Radiograph:
     if frame is not None and not 1 <= frame <= frames:
         raise ImageError(f"{file.name}: there is no frame {frame}, it has {frames}", hint="frames count from 1")
     notes: list[str] = list(file.oddities)
+    source: _PixelData | None = None
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples == 1 and photometric.startswith("MONOCHROME"):
         words = _native_words(file, rows, columns) if frames == 1 else None
         if words is None:
-            words = _decoded_words(_PixelData(file, frame, frames, notes), rows, columns, notes)
+            source = _PixelData(file, frame, frames, notes)
+            words = _decoded_words(source, rows, columns, notes)
         rules = grayscale_rules(dataset, words, notes)
         picture = radiograph_of(words, rules.bits_stored, photometric, rules, notes)
     else:
-        grey = _colour_as_grey(_PixelData(file, frame, frames, notes), rows, columns, notes)
+        source = _PixelData(file, frame, frames, notes)
+        grey = _colour_as_grey(source, rows, columns, notes)
         bits = 16 if grey.dtype == np.uint16 else 8
         picture = radiograph_of(grey, bits, photometric, GrayscaleRules(bits, bits - 1), notes)
+    picture.codec = _UNCOMPRESSED if source is None else source.codec
     picture.spacing_mm = spacing(dataset, notes)
     return picture
 
@@ -215,6 +220,7 @@ class _PixelData:
     def __init__(self, file: DicomFile, frame: int | None, frames: int, notes: list[str]) -> None:
         self.name, self.dataset = file.name, file.dataset
         self._index, self._frames, self._notes = (frame or 1) - 1, frames, notes
+        self.codec = _UNCOMPRESSED
         _read_pixels(file)
         if "PixelData" not in self.dataset:
             if file.has_pixel_element:
@@ -245,9 +251,11 @@ class _PixelData:
                 stream: bytes = get_frame(element.value, self._index, number_of_frames=self._frames)
             except Exception as e:  # fragments of hostile files
                 raise ImageError(f"{self.name}: pixel data ({self.syntax_name}) is cut short: {e}", hint=_AGAIN) from e
+            self.codec = codecs.codec_of(stream) or codecs.stated_codec(self.syntax) or str(self.syntax)
             return stream
         if codecs.stated_codec(self.syntax) and self._frames == 1:
             self._notes.append("the compressed pixels are not encapsulated")
+            self.codec = codecs.codec_of(element.value) or codecs.stated_codec(self.syntax)
             return bytes(element.value)
         return None
 

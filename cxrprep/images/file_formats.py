@@ -76,7 +76,9 @@ def decode_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, page
     bits = pixels.dtype.itemsize * 8
     mode = ("L" if decoded.ndim == 2 else "RGB") + (";16" if bits == 16 else "")
     inverted = kind == "TIFF" and decoded.ndim == 2 and _tiff_tags(data).get(_PHOTOMETRIC) == (0,)
-    return radiograph_of(pixels, bits, mode, GrayscaleRules(bits, bits - 1, inverted=inverted), notes)
+    picture = radiograph_of(pixels, bits, mode, GrayscaleRules(bits, bits - 1, inverted=inverted), notes)
+    picture.codec = kind
+    return picture
 
 
 def _decoded(data: bytes, kind: str, page: int, notes: list[str]) -> NDArray[Any]:

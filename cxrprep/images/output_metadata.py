@@ -13,6 +13,7 @@ import imagecodecs
 from cxrprep.errors import ImageError
 from cxrprep.images.codecs import JPEG_MAGIC
 from cxrprep.images.png_jpeg import PNG_MAGIC, jpeg_header, png_header
+from cxrprep.images.quality import Quality
 from cxrprep.images.radiograph import CoordinateMap
 
 if TYPE_CHECKING:
@@ -44,11 +45,14 @@ class OutputMetadata:
     frame: CoordinateMap
     spacing_mm: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    codec: str = ""
+    quality: Quality | None = None
 
     def dump(self) -> bytes:
         """The mark as it is written."""
         # dataclasses.asdict copies deeply, which takes longer than all the rest of this.
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["quality"] = self.quality and self.quality.dump()
         fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(CoordinateMap)}
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -67,6 +71,9 @@ class OutputMetadata:
             frame=CoordinateMap(**frame),
             spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
             notes=tuple(str(note) for note in held["notes"]),
+            # Outputs of earlier versions lack these; they are as good.
+            codec=str(held.get("codec", "")),
+            quality=Quality.parse(held.get("quality")),
         )
 
 

@@ -156,6 +156,7 @@ def decode_raster(
     # 12 bits lie in 16: the range of the header is what they mean.
     stored = bits if found is None else max(8, found.precision)
     picture = radiograph_of(pixels, stored, mode, GrayscaleRules(stored, stored - 1), notes)
+    picture.codec = kind if found is None else found.codec
     if factor > 1:
         picture.frame = CoordinateMap.whole(width, height).scaled(1 / factor, 1 / factor)
     return picture

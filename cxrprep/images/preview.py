@@ -12,6 +12,7 @@ from cxrprep.errors import CxrprepError
 from cxrprep.images import grayscale
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
+from cxrprep.images.quality import LITTLE_CONTRAST, inside_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.images.transforms import Voi
 
@@ -29,7 +30,6 @@ _QUALITY: Final = 88
 # Shares of pixels of the result, padding aside, from which on a person should look.
 _MANY_WHITE: Final = 0.15
 _MANY_BLACK: Final = 0.5
-_FLAT: Final = 0.09
 # Of 114 radiographs of NIH's, as they are and equalised, 2 % go past this; of the same ones inverted, 56 %.
 _BRIGHTER_EDGE: Final = 0.2
 
@@ -152,16 +152,9 @@ def _windows(rules: GrayscaleRules) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _inside(picture: Radiograph) -> NDArray[Any]:
-    """The pixels that show the source: padding aside."""
-    x0, y0, x1, y1 = (round(v) for v in picture.frame.visible)
-    part: NDArray[Any] = picture.pixels[max(0, y0) : y1, max(0, x0) : x1]
-    return part if part.size else picture.pixels
-
-
 def _facts(picture: Radiograph) -> tuple[dict[str, Any], float, float]:
     """Numbers of the result, its deviation, and how much brighter its edge is; both as shares of the range."""
-    inside = _inside(picture)
+    inside = inside_of(picture)
     top = (1 << picture.bits) - 1
     facts = {
         "result_low": int(inside.min()),
@@ -188,7 +181,7 @@ def _warnings(white: float, black: float, deviation: float, edge: float) -> list
         found.append(f"washed out? {white:.0%} of the pixels are white")
     if black > _MANY_BLACK:
         found.append(f"too dark? {black:.0%} of the pixels are black")
-    if deviation < _FLAT:
+    if deviation < LITTLE_CONTRAST:
         found.append(f"little contrast: the deviation is {deviation:.1%} of the range")
     if edge > _BRIGHTER_EDGE:
         found.append("inverted? the edge is brighter than the middle")

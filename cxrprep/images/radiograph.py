@@ -103,7 +103,8 @@ class Radiograph:
     ``pixels`` is (rows, columns). Until a step of the grey scale ran, they are the words of the file, and ``rules``
     says how to read them; afterwards they are display values 0 to ``2**bits - 1`` and ``rules`` is ``None``. ``mode``
     is how the file stores them. ``spacing_mm`` is (row, column) in mm for the pixels as they are now. ``voi`` names the
-    rule that made the grey scale; ``notes`` are things that a person should know of the file.
+    rule that made the grey scale, ``codec`` what the pixels were decoded from, ``clipped`` the share of the source's
+    pixels that the grey scale took to an end of the range; ``notes`` are things that a person should know of the file.
 
     ``table`` is a grey scale that was worked out and not yet applied: several steps on values cost one look-up, and the
     histogram that they need is counted once. ``settled`` applies it. While it waits, words up to ``meant`` are the
@@ -121,6 +122,8 @@ class Radiograph:
     table: Pixels | None = None
     counts: NDArray[Any] | None = None
     meant: int = 0
+    codec: str = ""
+    clipped: float | None = None
 
     def settled(self) -> Radiograph:
         """The picture with its table applied, ready for geometry."""

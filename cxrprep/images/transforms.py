@@ -17,6 +17,7 @@ import numpy as np
 from cxrprep.errors import ImageError
 from cxrprep.images import grayscale, resample
 from cxrprep.images.dicom_lut import GrayscaleRules
+from cxrprep.images.quality import clipped_share
 
 if TYPE_CHECKING:
     from cxrprep.images.radiograph import Radiograph
@@ -43,7 +44,13 @@ class Voi:
             return dataclasses.replace(picture, rules=None, bits=8, voi="none")
         table, used = grayscale.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
         return dataclasses.replace(
-            picture, table=table, rules=None, bits=self.bits, voi=used, meant=rules.words_as_stored
+            picture,
+            table=table,
+            rules=None,
+            bits=self.bits,
+            voi=used,
+            meant=rules.words_as_stored,
+            clipped=clipped_share(picture.pixels, table),
         )
 
 

@@ -39,7 +39,8 @@ class ConvertedImage:
     """One converted image: ``source_path`` in the dataset, ``path`` under the derived folder.
 
     ``boxes`` are in its own pixels, already transformed; ``None`` where nobody drew any. ``spacing_mm`` is (x, y).
-    ``about`` is what the header of a plain folder's image says: see ``cxrprep.images.dicom_metadata``.
+    ``measures`` are values of ``MEASURED`` columns: see ``cxrprep.schemas``. ``about`` is what the header of a plain
+    folder's image says: see ``cxrprep.images.dicom_metadata``.
     """
 
     source_path: str
@@ -53,6 +54,7 @@ class ConvertedImage:
     spacing_mm: tuple[float, float] | None = None
     boxes: Sequence[Box] | None = None
     about: Mapping[str, Any] | None = None
+    measures: Mapping[str, Any] | None = None
 
 
 class DerivedRows:
@@ -155,7 +157,8 @@ def build_derived_manifest(
             headers = one_table([headers, earlier.headers])
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
-    columns["source_mode"] = categories(own.column("source_mode"))
+    for name in ("source_mode", "voi", "codec"):
+        columns[name] = categories(own.column(name))
     columns |= {"recipe": constant(recipe, rows), "recipe_fingerprint": constant(fingerprint, rows)}
     for name in ("image_id", "patient_id", "study_id"):
         # A file without a row has no identity but its path; a made-up patient would be worse.
@@ -187,9 +190,20 @@ def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
     return [chunk for table in tables for chunk in table.column(name).chunks]
 
 
+# What the conversion measured of each image.
+MEASURED: Final = (
+    "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share", "sharpness",
+)  # fmt: skip
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_dictionary(kind) else kind
+
+
 _OWN: Final = pa.schema(
     [
         *(DERIVED.field(name) for name in (*_CHANGED, "source_path", "source_digest") if name != "source_mode"),
+        *(pa.field(name, _plain(DERIVED.field(name).type)) for name in MEASURED),
         pa.field("source_mode", pa.string()),
         pa.field("about", pa.string()),
     ]
@@ -214,6 +228,9 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
         "boxes": pa.array(boxes, pa.list_(BOX)),
         "source_path": pa.array([row.source_path for row in rows], pa.string()),
         "source_digest": pa.array([row.source_digest for row in rows], pa.string()),
+        **{
+            name: pa.array([(row.measures or {}).get(name) for row in rows], _OWN.field(name).type) for name in MEASURED
+        },
         "about": pa.array([json.dumps(row.about) if row.about else "" for row in rows], pa.string()),
     }
     return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
@@ -222,7 +239,8 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
 def _own_of(rows: pa.Table) -> pa.Table:
     """What the conversion knew of rows that a manifest tells."""
     columns = {name: rows.column(name) for name in _OWN.names if name != "about"}
-    columns["source_mode"] = rows.column("source_mode").cast(pa.string())
+    for name in ("source_mode", "voi", "codec"):
+        columns[name] = rows.column(name).cast(pa.string())
     columns["about"] = constant("", len(rows)).cast(pa.string())
     return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
 

@@ -11,7 +11,7 @@ import pytest
 import cxrprep
 from cxrprep.executors import Engine
 from cxrprep.images.decode import decode
-from cxrprep.images.exposure_check import BLACK, WHITE, exposure_doubt
+from cxrprep.images.quality import BLACK, WHITE, doubts, measure
 from cxrprep.images.recipe import load_recipe
 from tests.api.convert import hospital
 from tests.parts import shared_data
@@ -46,7 +46,7 @@ def test_padding_counts_for_nothing(window: tuple[int, int], said: str, bits: in
     )
     tall = hospital.body(1, rows=400, columns=90)
     data = hospital.dicom(tall, WindowCenter=window[0], WindowWidth=window[1])
-    assert exposure_doubt(load_recipe(str(mine))(decode(data, "x.dcm"))) == said
+    assert doubts(measure(load_recipe(str(mine))(decode(data, "x.dcm")))) == [said] * bool(said)
 
 
 @pytest.mark.parametrize("recipe", ["square-224", "mimic-cxr-jpg"])
@@ -54,7 +54,7 @@ def test_real_radiographs_raise_no_alarm_and_wrongly_windowed_ones_do(recipe: st
     chosen, names = load_recipe(recipe), sorted(shared_data().rglob("*.png"))[::6]
     assert names
     for name in names:
-        assert exposure_doubt(chosen(decode(name.read_bytes(), str(name)))) == "", name
+        assert doubts(measure(chosen(decode(name.read_bytes(), str(name))))) == [], name
     if recipe == "mimic-cxr-jpg":
         # It takes no window from the header.
         return
@@ -62,4 +62,4 @@ def test_real_radiographs_raise_no_alarm_and_wrongly_windowed_ones_do(recipe: st
         pixels = cv2.imread(str(name), cv2.IMREAD_GRAYSCALE).astype(np.uint16) << 4
         for (centre, width), said in WINDOWS:
             data = hospital.dicom(pixels, WindowCenter=centre, WindowWidth=width)
-            assert exposure_doubt(chosen(decode(data, name.name))) == said, name
+            assert doubts(measure(chosen(decode(data, name.name)))) == [said] * bool(said), name
