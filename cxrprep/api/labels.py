@@ -128,8 +128,9 @@ class Choices:
         try:
             made_from = read_footer(path)
             policy, split = made_from.get("policy"), made_from.get("split")
+            chosen = None if made_from.get("label_source_by_default") else made_from.get("label_source")
             return cls(
-                made_from.get("label_source"),
+                chosen,
                 None if policy is None else Policy.parse(**policy),
                 None if split is None else SplitRule.described(split),
             )
@@ -156,12 +157,15 @@ def rebuild_manifest(
     """
     from cxrprep.images.decode import measure
     from cxrprep.labels.policy import KEEP
+    from cxrprep.manifest.build import IMAGES_NAME
     from cxrprep.manifest.build import build_manifest as build
-    from cxrprep.manifest.label_join import check_sources
+    from cxrprep.manifest.label_join import check_remembered, check_sources
 
     named = label_source or (choices.label_source if choices else None)
     if named:
         check_sources(folder.manifests, named)
+    else:
+        check_remembered(folder.manifests, folder.manifests / IMAGES_NAME)
     last = choices or Choices.of_last(folder.manifests)
     record = folder.record
     table = record.table() if record.exists else None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.folder import open_folder
+from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
-from cxrprep.errors import ExitCode
+from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cxrprep.api.folder import DatasetFolder
     from cxrprep.events import Sink
     from cxrprep.labels.agreement import Agreement, Comparison
+    from cxrprep.labels.label_rows import Options
     from cxrprep.labels.nlp.custom_rules import SelfTest
     from cxrprep.labels.nlp.import_labels import Imported
     from cxrprep.labels.nlp.label_collection import Outcome
@@ -42,13 +47,15 @@ def label_reports(
     evidence: bool = False,
     shard: Shard | None = None,
     engine: Engine | None = None,
+    folder: LabelledFolder | None = None,
     on_event: Sink = ignore,
 ) -> Result[Outcome]:
     """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
 
     With ``evidence`` the mentions behind them go into ``mentions.parquet``. A report without labels has a row that says
     why; exit code 3 means that some could not be read. ``engine`` says where the work runs (default: all processors
-    here). Raises ``UsageError``, ``ConfigError``, ``TableError``, ``ArchiveError``, ``NothingSelectedError``,
+    here). With ``folder`` the labels become the label source ``cxrprep`` of its ``labels.parquet``, and its manifest is
+    built anew. Raises ``UsageError``, ``ConfigError``, ``TableError``, ``ArchiveError``, ``NothingSelectedError``,
     ``StorageError``, ``SourceUnreachableError`` or ``SomeFailedError``.
     """
     from cxrprep.labels.nlp.aggregate import policy_named
@@ -64,6 +71,8 @@ def label_reports(
         evidence=evidence,
         on_event=on_event,
     )
+    whole = outcome.joined is None or outcome.joined.labels is not None
+    added = folder.add_sources(on_event) if folder is not None and whole else ()
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
@@ -71,6 +80,7 @@ def label_reports(
         ("written", str(outcome.labels)),
         *((("evidence", str(outcome.mentions)),) if outcome.mentions else ()),
         *_about_shards(outcome),
+        *added,
     ]
     code = ExitCode.PARTIAL if outcome.failed else ExitCode.DONE
     return Result("extract-labels", outcome, code, rows=tuple(rows))
@@ -97,23 +107,126 @@ def check_labeler() -> Result[SelfTest]:
     return Result("explain", checked, ExitCode.DONE if checked.passed else ExitCode.INTEGRITY, rows=tuple(rows))
 
 
-def import_labels(source: Path | str, out: Path | str, *, key: str | None = None) -> Result[Imported]:
-    """Another labeler's table (chexpert-labeler, CheXbert, NegBio) as ``report_labels.parquet`` in ``out``.
+def import_labels(
+    source: Path | str,
+    out: Path | str,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    folder: LabelledFolder | None = None,
+    on_event: Sink = ignore,
+) -> Result[Imported]:
+    """Another labeler's table (chexpert-labeler, CheXbert, NegBio, CXR-LT) as a label source of a folder.
 
-    Values become 1, 0, -1 or null, columns ours, whatever their order and spelling; ``key`` names the id column
-    (without one rows are numbered). Texts of reports stay behind. Raises ``TableError``, ``UsageError`` or
-    ``StorageError``.
+    Values become 1, 0, -1 or null, columns ours, whatever their order and spelling; further columns of labels are kept
+    under their own names. Texts of reports stay behind.
+
+    Args:
+        source: a CSV or Parquet table.
+        out: the manifests folder; the table goes to ``label_sources/NAME.parquet`` in it.
+        name: the label source; by default the file's own name.
+        key: the id column, where it is not found; without one rows are numbered.
+        folder: the folder whose ``labels.parquet`` and manifest take the label source in.
+        on_event: receives notes.
+
+    Raises:
+        TableError: the table cannot be read, or a cell is no label.
+        UsageError: the name is taken by the release or names nothing, or there is no column ``key``.
+        StorageError: the disk refuses.
     """
-    from cxrprep.labels.nlp.import_labels import import_table
+    from cxrprep.labels.nlp.import_labels import import_table, name_of
 
-    made = import_table(Path(source), Path(out), key=key)
+    if folder is not None:
+        folder.check_free(name or name_of(Path(source)))
+    made = import_table(Path(source), Path(out), name=name, key=key)
+    added = folder.add_sources(on_event) if folder is not None else ()
     rows = [
+        ("label source", made.name),
         ("rows", made.rows),
         ("observations", ", ".join(made.observations)),
         ("ids from", made.key or "row numbers"),
         ("written", str(made.labels)),
+        *added,
     ]
     return Result("extract-labels", made, rows=tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFolder:
+    """A folder whose ``labels.parquet`` takes in what is labelled or imported: a known dataset, or any other.
+
+    ``manifest`` holds the choices for the manifest, as ``rebuild_manifest`` takes them.
+    """
+
+    root: Path
+    home: Path
+    known: DatasetFolder | None = None
+    release: str | None = None
+    tables: Path | None = None
+    options: Options | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def at(
+        cls,
+        root: Path,
+        *,
+        state: Path | None = None,
+        dataset: str | None = None,
+        release: str | None = None,
+        **more: Any,
+    ) -> LabelledFolder:
+        """The folder ``root``; one that is no known dataset is taken as it is unless ``dataset`` says otherwise."""
+        known = None
+        if root.is_dir():
+            try:
+                known = open_folder(root, dataset=dataset, release=release, state=state)
+            except UsageError:
+                if dataset or release:
+                    raise
+        return cls(root, known.home if known else state or root, known, release, **more)
+
+    @property
+    def labels(self) -> Path:
+        """The ``labels.parquet``."""
+        return self.home / "manifests" / "labels.parquet"
+
+    def check_free(self, name: str) -> None:
+        """Raise ``UsageError`` when the release's own tables have a label source of that name."""
+        from cxrprep.labels.label_sources import release_labels
+
+        of_catalog = {table.label_source for table in self.known.spec.table} if self.known else set()
+        if self.labels.is_file():
+            of_catalog = {use.label_source for use in release_labels(self.labels)[2]}
+        if name in of_catalog:
+            raise UsageError(
+                f"{name} is a label source of the release itself", hint=f"import it as another: --import my-{name}=FILE"
+            )
+
+    def add_sources(self, on_event: Sink) -> list[tuple[str, str]]:
+        """Bring ``labels.parquet``, and the manifest of a known dataset, up to the added label sources."""
+        from cxrprep.labels.extract import read_labels, refresh_labels
+
+        known = self.known
+        made = refresh_labels(
+            known.spec.name if known else _UNLISTED,
+            known.layout if known else None,
+            known.release if known else _UNLISTED,
+            self.labels,
+            read=None if known is None else lambda: read_labels(
+                known.spec, self.root, release=self.release, tables=self.tables, options=self.options
+            ),
+            on_event=on_event,
+        )  # fmt: skip
+        rows = [("label sources", ", ".join(source.label_source for source in made.sources)), ("in", str(made.path))]
+        if known is not None:
+            shown = rebuild_manifest(known, **self.manifest, on_event=on_event)
+            rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
+        return rows
+
+
+# What stands as dataset and release in the labels of a folder that is no known dataset.
+_UNLISTED: Final = "unlisted"
 
 
 def compare_labels(first: Path | str, second: Path | str, *, key: str | None = None) -> Result[Comparison]:

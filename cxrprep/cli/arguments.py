@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.api.report_labels import LabelledFolder
     from cxrprep.cli.context import Invocation
     from cxrprep.executors import Engine
     from cxrprep.labels.policy import Policy
@@ -217,7 +218,17 @@ def report_arguments(invocation: Invocation) -> dict[str, Any]:
         "evidence": job.labels.evidence,
         "shard": invocation.shard,
         "engine": engine_of(invocation),
+        "folder": labelled_folder(invocation),
     }
+
+
+def labelled_folder(invocation: Invocation) -> LabelledFolder:
+    """The folder whose ``labels.parquet`` takes in labelled reports and imported tables."""
+    from cxrprep.api.report_labels import LabelledFolder
+
+    given = label_arguments(invocation)
+    chosen = {name: given.pop(name) for name in ("label_source", "policy", "split_by")}
+    return LabelledFolder.at(**given, manifest=chosen)
 
 
 def _reports_in(root: Path) -> Path:

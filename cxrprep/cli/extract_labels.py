@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ("cxrprep extract-labels /data/mimic --tables /data/mimic-jpg", "with tables that another folder holds"),
         ("cxrprep extract-labels /data/mimic --reports mimic-cxr-reports.zip --evidence", "label free-text reports"),
         ("cxrprep extract-labels /data/chexpert --label-source chexbert --uncertain ones", "another labeler, U-Ones"),
+        ("cxrprep extract-labels /data/mimic --import chexbert=labeled.csv", "another labeler's table"),
         ("cxrprep extract-labels --compare ours.csv theirs.csv", "how far two label tables agree"),
     ),
 )
@@ -64,33 +65,54 @@ if TYPE_CHECKING:
 @click.option(
     "--import",
     "imported",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="take over the table of another labeler: chexpert-labeler, CheXbert, NegBio",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="take over the table of another labeler (CheXbert, NegBio, CXR-LT) as the label source NAME; repeatable",
 )
 @click.option("--key", metavar="NAME", help="the id column for --compare and --import, where it is not found")
 @options.split("--seed", "--split-seed")
 @options.engine
 def command(
-    invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: Path | None, key: str | None
+    invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: tuple[str, ...], key: str | None
 ) -> int:
-    """Read the label tables of ROOT into manifests/labels.parquet; with --reports, label reports instead.
+    """Read the label tables of ROOT into manifests/labels.parquet; with --reports or --import, add a label source.
 
-    Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text. Reports give
-    manifests/report_labels.parquet, and ROOT may then be any folder.
+    Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text. Labelled reports are the label
+    source cxrprep, an imported table the one that NAME says: --label-source chooses between them. ROOT may then be any
+    folder.
     """
     if compare:
         return show_comparison(invocation, compare, key)
     if imported:
-        from cxrprep.api.report_labels import import_labels
-
-        taken = import_labels(imported, (invocation.state or invocation.root) / "manifests", key=key)
-        return invocation.out.result(f"Labels of {imported}", taken, command="extract-labels")
+        return import_all(invocation, imported, key)
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
     following = () if reports else (f"cxrprep convert {invocation.where} --recipe square-224",)
     return invocation.out.result(f"Labels of {invocation.root}", result, command="extract-labels", following=following)
+
+
+def import_all(invocation: Invocation, imported: tuple[str, ...], key: str | None) -> int:
+    """Each NAME=FILE as a label source of ROOT, one after another."""
+    from cxrprep.api.report_labels import import_labels
+    from cxrprep.cli.arguments import labelled_folder
+
+    folder = labelled_folder(invocation)
+    code = 0
+    with invocation.events() as sink:
+        for words in imported:
+            name, file = named_file(words)
+            taken = import_labels(file, folder.home / "manifests", name=name, key=key, folder=folder, on_event=sink)
+            code = invocation.out.result(f"Labels of {file}", taken, command="extract-labels") or code
+    return code
+
+
+def named_file(words: str) -> tuple[str | None, Path]:
+    """Name and file of ``NAME=FILE``; a file alone has no name, and may have an equals sign in its own."""
+    name, equals, file = words.partition("=")
+    if not equals or Path(words).exists():
+        return None, Path(words)
+    return name, Path(file)
 
 
 def show_comparison(invocation: Invocation, tables: tuple[Path, Path], key: str | None) -> int:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, UsageError
@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VALUES: Final = (1, 0, -1, None)
+IMAGE_KEYS: Final = ("dicom_id", "image_id", "image index", "path", "filename", "fpath", "path_to_image")
+"""Columns that name an image."""
 _KEYS: Final = (
     "report_id",
     "study_id",
     "study",
     "uid",
     "id",
-    "dicom_id",
-    "image_id",
-    "path",
-    "filename",
+    *IMAGE_KEYS,
     "subject_id",
+    "patient_id",
     "reports",
     "report impression",
 )
+# Columns of our own tables that look like an observation and are none.
+_NO_OBSERVATIONS: Final = frozenset(("label_source", "labels_raw"))
 _REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
 _CELLS: Final[Mapping[str, int | None]] = {
-    "": None, "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
+    "": None, "_": None,
+    "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
     "positive": 1, "negative": 0, "uncertain": -1,
 }  # fmt: skip
 
@@ -43,11 +46,13 @@ class LabelTable:
     """Labels by row: ``columns`` maps published names to a value per row, ``ids`` the id columns to a key per row.
 
     Keys are text; a study is the same study as ``files/p10/p10000032/s50414267.txt``, ``50414267`` and ``50414267.0``.
+    ``extra`` holds further columns that nothing but labels stand in, by their own names.
     """
 
     path: Path
     ids: dict[str, tuple[str, ...]]
     columns: dict[str, tuple[int | None, ...]]
+    extra: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -95,22 +100,39 @@ def read_label_table(path: Path, *, key: str | None = None) -> LabelTable:
     keyed = _key_columns(path, header, key)
     keys: dict[str, list[str]] = {name: [] for name in keyed}
     columns: dict[str, list[int | None]] = {name: [] for name in chosen}
+    taken = {*(places[name] for name in keyed), *chosen.values()}
+    extra: dict[str, list[int | None]] = {name: [] for name in header if name and places[name] not in taken}
     for number, row in enumerate(rows, 2):
         for name in keyed:
             keys[name].append(_plain_key(row[places[name]]))
         for name, place in chosen.items():
             columns[name].append(_value(row[place], path, number, name))
+        _add_labels(extra, row, places)
     return LabelTable(
         path,
         {name: tuple(values) for name, values in keys.items()},
         {name: tuple(values) for name, values in columns.items()},
+        {name: tuple(values) for name, values in extra.items() if any(value is not None for value in values)},
     )
+
+
+def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> None:
+    """Add a row to the further columns; one with a cell that is no label is none of them."""
+    for name in [*extra]:
+        cell = row[places[name]]
+        text = "" if cell is None else str(cell).strip().lower()
+        if text in _CELLS:
+            extra[name].append(_CELLS[text])
+        else:
+            del extra[name]
 
 
 def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:
     published = {column_of(name): name for name in CHEXPERT.names}
     found: dict[str, int] = {}
     for place, title in enumerate(header):
+        if title in _NO_OBSERVATIONS:
+            continue
         try:
             column = column_of(title)
         except UsageError:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
 from cxrprep.labels.label_rows import Gathered, Options, TableUse
+from cxrprep.labels.label_sources import check_still_there, release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS
 from cxrprep.storage.parquet import write_table
@@ -22,9 +23,11 @@ from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
 
 LABELS_NAME: Final = "labels.parquet"
@@ -131,19 +134,68 @@ def extract_labels(
     path = (out or root / "manifests") / LABELS_NAME
     with plain_memory():
         labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
-        # Neither waits for the other: with a second core the counts cost nothing.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            counted = pool.submit(count_labels, spec.name, labels, path)
-            write_table(labels.table, path, name="labels", made_from=provenance(spec, labels))
-            result = counted.result()
+        result = write_labels(spec.name, spec.layout(labels.release), labels, path, on_event=on_event)
     on_event(StageFinished(STAGE, done=result.rows))
     return result
 
 
-def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:
+def write_labels(
+    dataset: str, layout: Layout | None, labels: Labels, path: Path, *, on_event: Sink = ignore
+) -> LabelsResult:
+    """``labels.parquet``: the release's labels and those of the folder's added label sources, counted.
+
+    Raises ``TableError`` when a label source that is in ``path`` now would be lost, and ``StorageError``.
+    """
+    table, uses, notes = with_added_sources(
+        labels.table, path.parent, dataset=dataset, release=labels.release, layout=layout
+    )
+    added = [name for name in table.schema.names if name not in labels.table.schema.names]
+    labels = Labels(labels.release, table, (*labels.tables, *uses))
+    check_still_there(path, labels.release, (use.label_source for use in labels.tables))
+    for note in notes:
+        on_event(Note(STAGE, note, "warning", str(path)))
+    made_from = {**provenance(dataset, labels), **({"added_columns": added} if added else {})}
+    # Neither waits for the other: with a second core the counts cost nothing.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        counted = pool.submit(count_labels, dataset, labels, path)
+        write_table(table, path, name="labels", made_from=made_from)
+        return counted.result()
+
+
+def refresh_labels(
+    dataset: str, layout: Layout | None, release: str, path: Path, *, read: Callable[[], Labels] | None = None,
+    on_event: Sink = ignore,
+) -> LabelsResult:  # fmt: skip
+    """``labels.parquet`` again after an added label source has changed, without reading the release's tables again.
+
+    Args:
+        dataset: name of the dataset.
+        layout: reads ids out of image paths; ``None`` for a folder of no known dataset.
+        release: release of the dataset, where neither ``path`` nor ``read`` says so.
+        path: the ``labels.parquet``.
+        read: reads the release's tables where ``path`` is not there yet.
+        on_event: receives notes.
+
+    Raises:
+        TableError: ``path`` or a table cannot be read, or a label source would be lost.
+        UsageError: two sources have one name.
+    """
+    labels = Labels(release, LABELS.empty_table(), ())
+    if path.is_file():
+        table, release, uses = release_labels(path)
+        labels = Labels(release, table, tuple(uses))
+    elif read is not None:
+        try:
+            labels = read()
+        except TableError as error:
+            on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
+    return write_labels(dataset, layout, labels, path, on_event=on_event)
+
+
+def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
     """What the footer says: dataset, release, and every table with its digest and what became of its rows."""
     return {
-        "dataset": spec.name,
+        "dataset": dataset,
         "release": labels.release,
         "tables": [
             {
@@ -153,6 +205,7 @@ def provenance(spec: DatasetSpec, labels: Labels) -> dict[str, Any]:
                 "rows": use.rows,
                 "used": use.used,
                 "label_source": use.label_source or None,
+                **({"labeler": dict(use.labeler)} if use.labeler else {}),
             }
             for use in labels.tables
         ],

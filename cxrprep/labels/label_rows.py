@@ -43,7 +43,8 @@ class Options:
 class TableUse:
     """What became of one table: ``rows`` read from it are ``used``, and the others are counted by reason.
 
-    ``rows == used + sum(apart.values())``: nothing is dropped without being counted.
+    ``rows == used + sum(apart.values())``: nothing is dropped without being counted. ``labeler`` says, of an added
+    label source, who labelled: name, version, digest of the rules.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TableUse:
     used: int
     label_source: str = ""
     apart: tuple[tuple[str, int], ...] = ()
+    labeler: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)

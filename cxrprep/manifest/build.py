@@ -18,7 +18,14 @@ from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.image_files import ImageFiles, digest_of_files, image_files
 from cxrprep.manifest.image_sizes import add_sizes
-from cxrprep.manifest.label_join import LABEL_COLUMNS, ORIGIN, rows_for, rows_of_sources, stated_sources
+from cxrprep.manifest.label_join import (
+    LABEL_COLUMNS,
+    ORIGIN,
+    default_sources,
+    rows_for,
+    rows_of_sources,
+    stated_sources,
+)
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns
 from cxrprep.storage.parquet import read_footer, write_table
@@ -101,8 +108,11 @@ def build_manifest(
     # measured, with the other one and plain_memory: 630 to 700 -> 540 MB at the peak of `extract-labels` and `manifest`
     # on MIMIC-CXR-JPG's 377,110 images; on `verify` and the other tables it changed nothing.
     pa.default_memory_pool().release_unused()
-    wanted = stated_sources(label_source or spec.default_label_source)
-    columns, joined = _join(found, labels, wanted, stated_sources(spec.default_label_source))
+    usual = stated_sources(spec.default_label_source)
+    wanted = stated_sources(label_source) if label_source else default_sources(labels, usual)
+    if wanted != usual and not label_source:
+        on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
+    columns, joined = _join(found, labels, wanted, usual)
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
@@ -114,6 +124,7 @@ def build_manifest(
         "dataset": spec.name,
         "release": chosen_release,
         "label_source": ",".join(wanted),
+        **({"label_source_by_default": True} if wanted != usual and not label_source else {}),
         "tables": made_from.get("tables", []),
         "files": None if files is None else str(digest_of_files(files)),
     }
@@ -186,11 +197,16 @@ def _join(
     own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
     first = rows_for(found.image, image_keys, None)
     base = pc.coalesce(best, own, first, chosen)
+    # What a row about a study leaves open, its image's path may say.
+    of_study = pc.is_null(pc.coalesce(best, own, first))
     named = pc.coalesce(own, first, chosen)
     for name in _ABOUT:
         told = labels.column(name).combine_chunks().take(named if name == "path_raw" else base)
         known = about.get(name)
-        about[name] = told if known is None else pc.if_else(pc.is_valid(base), told.cast(known.type), known)
+        if known is not None:
+            told = told.cast(known.type)
+            told = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, told), told), known)
+        about[name] = told
     about["image_id"] = found.image
     columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*ORIGIN, *LABEL_COLUMNS)}
     boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))

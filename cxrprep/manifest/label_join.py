@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.columns import count_true, positions
 from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.label_sources import OURS
 from cxrprep.schemas import LABELS
 
 if TYPE_CHECKING:
@@ -24,6 +25,48 @@ LABEL_COLUMNS: Final = tuple(name for name in LABELS.names if name.startswith("l
 def stated_sources(text: str) -> tuple[str, ...]:
     """The label sources that ``"radiologist,chexpert-labeler"`` names, the preferred one first."""
     return tuple(source.strip() for source in text.split(",") if source.strip())
+
+
+def default_sources(labels: pa.Table | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The label sources of a manifest for which nobody chose one: the release's ``usual``, else those that are there.
+
+    Labels that were made here come first, then the others by name.
+    """
+    if labels is None:
+        return usual
+    there = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
+    if not there or there & set(usual):
+        return usual
+    return tuple(sorted(there, key=lambda name: (name != OURS, name)))
+
+
+def check_remembered(folder: Path, images: Path) -> None:
+    """Refuse a manifest that would lose its labels.
+
+    Raises ``TableError`` that names the label source which ``images`` shows and ``labels.parquet`` no longer has.
+    """
+    if not images.is_file():
+        return
+    try:
+        used = _sources_in(images)
+    except TableError:
+        # It is about to be made again.
+        return
+    path = folder / LABELS_NAME
+    gone = sorted(used - (_sources_in(path) if path.is_file() else set()))
+    if gone:
+        raise TableError(
+            f"{images} shows labels of {', '.join(gone)}, which {path} no longer has",
+            hint="bring their table back and run: cxrprep extract-labels ROOT; or choose another with --label-source",
+        )
+
+
+def _sources_in(path: Path) -> set[str]:
+    try:
+        column = pq.read_table(path, columns=["label_source"]).column("label_source")
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    return {name for name in pc.unique(column.cast(pa.string())).to_pylist() if name}
 
 
 def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -77,6 +77,16 @@ class ByteStream(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class ConnectionState:
+    """What turned out about one connection: ``dirty`` when bytes came over it that nobody had asked for.
+
+    Each answer that came over it may then be the one to another request. Streams hold it as ``came_over``.
+    """
+
+    dirty: bool = False
+
+
 class Closing:
     """The part of a ``ByteStream`` that all of them share: used in a ``with``, it is closed at the end."""
 
@@ -99,10 +109,14 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Politeness:
-    """What a service can bear: ``connections`` at once a host; ``ranges`` of one file at once (1 forbids splitting)."""
+    """What a service can bear: ``connections`` at once a host; ``ranges`` of one file at once (1 forbids splitting).
+
+    ``tuned`` says that the number is found between a few and ``connections`` by what it brings.
+    """
 
     connections: int = 8
     ranges: int = 1
+    tuned: bool = True
 
 
 class Source(Protocol):
@@ -156,18 +170,11 @@ class Selective(Protocol):
 
 
 @runtime_checkable
-class AsksAhead(Protocol):
-    """A source that can ask for a file before anybody reads it: its answer is then on its way meanwhile."""
+class ReusesConnections(Protocol):
+    """A source over connections that serve again, which a faulty server or proxy may get into disorder."""
 
-    def ask(self, file: RemoteFile) -> bool:
-        """Ask for all of ``file`` over a connection that is open and idle, and say whether one was.
-
-        The next ``open`` of it at 0 reads the answer. Never raises, never waits.
-        """
-        ...
-
-    def withdraw(self, file: RemoteFile) -> None:
-        """Nobody will read what was asked for. No error when it was not."""
+    def settle(self) -> None:
+        """Look at all of them for bytes that nobody had asked for, as ``ConnectionState.dirty`` says then."""
         ...
 
 

@@ -21,13 +21,13 @@ from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.box_api import BoxApi
 from cxrprep.sources.http_client import HttpClient, nobody
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.http_response import HttpResponse
 
 # How a file is reached: by a link of its own, or by its number within the shared folder.
 _STATIC, _FILE = "static:", "file:"
@@ -135,7 +135,7 @@ class BoxSource:
         address = f"{self._app}/v/{self._vanity}" + (f"/folder/{number}" if number else "")
         for page in range(1, _MOST_PAGES):
             url = address if page == 1 else f"{address}?page={page}"
-            _, body = patiently(lambda url=url: self._client.read(url, key=self._link))  # type: ignore[misc]  # bound at once
+            _, body = with_retries(lambda url=url: self._client.read(url, key=self._link))  # type: ignore[misc]  # bound at once
             data = _stream_data(body)
             if data is None:
                 raise NotInSourceError(
@@ -157,7 +157,7 @@ class BoxSource:
         else:
             url = self._address(handle)
         stream = self._client.open(url, key=file.key, offset=offset, end=end, private=private)
-        answer: Answer | None = getattr(stream, "answer", None)
+        answer: HttpResponse | None = getattr(stream, "answer", None)
         sent = _sent_name(answer) if answer is not None else ""
         name = posixpath.basename(file.key)
         if sent and sent != name:
@@ -175,11 +175,11 @@ class BoxSource:
         """With a token whose it is; else whether the folder's page answers."""
         if self._api is not None:
             try:
-                return Access(AccessState.GRANTED, patiently(self._api.account))
+                return Access(AccessState.GRANTED, with_retries(self._api.account))
             except AccessError as error:
                 return Access(AccessState.REJECTED, advice=error.hint)
         try:
-            patiently(lambda: self._client.read(f"{self._app}/v/{self._vanity}", key=self._link))
+            with_retries(lambda: self._client.read(f"{self._app}/v/{self._vanity}", key=self._link))
         except AccessError as error:
             return Access(AccessState.REJECTED, advice=error.hint)
         except NotInSourceError:
@@ -217,7 +217,7 @@ class BoxSource:
         }
         return f"{self._app}/index.php?{urllib.parse.urlencode(asked)}"
 
-    def _explain(self, answer: Answer, key: str) -> CxrprepError | None:
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         if answer.status in (401, 403) and self._api is not None:
             return self._api.refused(answer.status, key)
         if answer.status in (401, 403):
@@ -263,7 +263,7 @@ def _items(data: dict[str, Any]) -> Iterator[_Entry]:
             yield _Entry(name, number, folder, size if exact and not folder else None)
 
 
-def _sent_name(answer: Answer) -> str:
+def _sent_name(answer: HttpResponse) -> str:
     """The file name in Content-Disposition; ``""`` when it has none."""
     found = _NAME.search(answer.headers.get("content-disposition", ""))
     if found is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class BoxApi:
         )
 
     def _patient(self, ask: Callable[[Any], Any]) -> Any:
-        return patiently(lambda: self._call(ask))
+        return with_retries(lambda: self._call(ask))
 
     def _call(self, ask: Callable[[Any], Any]) -> Any:
         """What the SDK returns, its exceptions as ours. They hold requests with the token: none is chained."""

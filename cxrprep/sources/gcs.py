@@ -22,14 +22,14 @@ from cxrprep.sources import sdk_errors
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.errors import CxrprepError
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.http_response import HttpResponse
 
 _FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,updated,contentEncoding),nextPageToken"
 _FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
@@ -73,7 +73,7 @@ class GcsSource:
         token: str | None = None
         found = False
         while True:
-            page, token = patiently(partial(self._page, self._base + (self._single or prefix), token))
+            page, token = with_retries(partial(self._page, self._base + (self._single or prefix), token))
             for file in page:
                 if not self._single or file.key == self._single:
                     found = True
@@ -109,7 +109,7 @@ class GcsSource:
         try:
             account = self._access.account()
             self._check_payer()
-            patiently(lambda: self._page(self._base, None, 1))
+            with_retries(lambda: self._page(self._base, None, 1))
         except _RefusedError as error:
             state = AccessState.UNSIGNED if self._agreement else AccessState.REJECTED
             return Access(state, account, error.hint, self._costs)
@@ -229,7 +229,7 @@ class GcsSource:
         unreachable.retry_after = float(after) if after.isdecimal() else None
         return unreachable
 
-    def _explain(self, answer: Answer, key: str) -> CxrprepError | None:
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         return self._refusal(answer.status, f"gs://{self._bucket}/{self._base}{key}")
 
     def _refusal(self, status: int, subject: str, said: str = "") -> CxrprepError | None:
@@ -272,7 +272,7 @@ class GcsSource:
 
 def _described(stream: ByteStream, pinned: str | None) -> ByteStream:
     """The stream with the generation as its validator: an object's ETag is spelled in several ways."""
-    answer: Answer | None = getattr(stream, "answer", None)
+    answer: HttpResponse | None = getattr(stream, "answer", None)
     headers = answer.headers if answer is not None else {}
     stream.validator = headers.get("x-goog-generation") or pinned or stream.validator
     if headers.get("x-goog-stored-content-encoding", "identity") != "identity":

@@ -15,7 +15,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.index_pages import read_page
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
@@ -79,14 +79,6 @@ class HttpSource:
         """See ``Source.open``."""
         return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
 
-    def ask(self, file: RemoteFile) -> bool:
-        """See ``AsksAhead.ask``."""
-        return self._client.ask(self._url(file.key))
-
-    def withdraw(self, file: RemoteFile) -> None:
-        """See ``AsksAhead.withdraw``."""
-        self._client.withdraw(self._url(file.key))
-
     def access(self) -> Access:
         """Whether the address answers, and to whom."""
         try:
@@ -97,6 +89,10 @@ class HttpSource:
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, advice=f"{self.address} does not exist; check the address")
         return Access(AccessState.OPEN)
+
+    def settle(self) -> None:
+        """See ``ReusesConnections.settle``."""
+        self._client.settle()
 
     def close(self) -> None:
         """Drop connections."""
@@ -132,7 +128,7 @@ class HttpSource:
 
     def _sums(self, name: str) -> Iterator[RemoteFile]:
         try:
-            stream = patiently(lambda: self._client.open(self._url(name), key=name))
+            stream = with_retries(lambda: self._client.open(self._url(name), key=name))
         except NotInSourceError:
             return
         except AccessError:
@@ -144,7 +140,7 @@ class HttpSource:
 
     def _page(self, folder: str) -> Sequence[Entry] | None:
         try:
-            answer, body = patiently(lambda: self._client.read(self._url(folder), key=folder or self.address))
+            answer, body = with_retries(lambda: self._client.read(self._url(folder), key=folder or self.address))
         except NotInSourceError:
             return None
         except AccessError:
@@ -204,7 +200,7 @@ class HttpSource:
     def _asked(self, file: RemoteFile) -> RemoteFile | None:
         """``file`` as the server describes it without sending it; ``None`` where it says nothing."""
         try:
-            answer = patiently(lambda: self._client.head(self._url(file.key), key=file.key))
+            answer = with_retries(lambda: self._client.head(self._url(file.key), key=file.key))
         except SourceUnreachableError:
             raise
         except CxrprepError:
@@ -238,7 +234,7 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]  # any writable buffer
-        count = patiently(lambda: self._more(view))
+        count = with_retries(lambda: self._more(view))
         self._at += count
         return count
 

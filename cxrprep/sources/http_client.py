@@ -1,61 +1,64 @@
-"""The HTTP client that sources share: GET with Range, redirects without credentials, errors with advice.
+"""The HTTP client that sources share, on libcurl: GET with Range, redirects without credentials, errors with advice.
 
-A source makes one ``HttpClient`` and calls ``open`` from many threads. Redirects are followed from the original
-address each time, so that a short-lived signed address behind a permanent link is always a new one.
+A source makes one ``HttpClient`` and calls ``open`` from many threads. Redirects are followed here and not by libcurl,
+from the original address each time, so that a short-lived signed address behind a permanent link is always a new one,
+and so that each host gets its own login or none.
 """
 
 from __future__ import annotations
 
-import http.client
-import urllib.parse
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
-from cxrprep.sources.body import DecodedBody, EmptyBody, HttpBody
-from cxrprep.sources.connection import Connections, unreachable
-from cxrprep.sources.http_auth import Logins
-from cxrprep.sources.http_response import Answer, expects_page, page_instead, refusal
-from cxrprep.sources.urls import Endpoint, split_url, without_query
+from cxrprep.sources.http_auth import HttpAuth, load_cookies, wants_digest
+from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
+from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
+from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
+from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
     from cxrprep.credentials.lookup import Login
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.wire import Head, Wire
+    from cxrprep.sources.urls import Endpoint
 
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = "cxrprep (+https://cxrprep.readthedocs.io)"
+_SUCCESS: Final = frozenset({200, 203, 206})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
-_SHORT: Final = 65_536
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+# What libcurl undoes, when it is asked to: alone, or one over the other.
+_DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
 _COMPRESSED_NAMES: Final = (".gz", ".tgz", ".zip", ".bz2", ".xz")
 _NONE: Final[Mapping[str, str]] = {}
-_BROKEN: Final = (OSError, http.client.HTTPException, ValueError)
-_HUNG_UP: Final = (ConnectionError, http.client.BadStatusLine, http.client.CannotSendRequest)
 
-# Turns an answer of status 400 and above into the error that fits the service; None leaves it to the general rule.
-Explain = Callable[[Answer, str], CxrprepError | None]
+# Turns a response of status 400 and above into the error that fits the service; None leaves it to the general rule.
+Explain = Callable[[HttpResponse, str], CxrprepError | None]
 
 
-class _Exchange(NamedTuple):
-    answer: Answer
-    head: Head
-    wire: Wire
-    endpoint: Endpoint
+class _Query(NamedTuple):
+    """What is asked of one file, wherever redirects lead: see ``HttpClient.open``."""
 
-
-class _Place(NamedTuple):
-    url: str
-    endpoint: Endpoint
-    target: str
+    key: str
+    headers: Mapping[str, str]
+    private: Mapping[str, str]
 
 
 class HttpClient:
     """Requests to HTTP servers, from many threads at once.
 
-    ``login`` finds the login for a host (default: netrc); ``explain`` turns a refusal into the service's own advice;
-    ``user_agent`` is the source's own, which the user's option overrides.
+    Args:
+        options: time-out, user agent, cookie file and credentials.
+        login: finds the login for a host (default: netrc).
+        explain: turns a refusal into the service's own advice.
+        user_agent: the source's own, which the user's option overrides.
+
+    Raises:
+        AccessError: the cookie file cannot be read.
     """
 
     def __init__(
@@ -66,16 +69,16 @@ class HttpClient:
         explain: Explain | None = None,
         user_agent: str = USER_AGENT,
     ) -> None:
-        """Nothing is connected yet. Raises ``AccessError`` for a cookie file that cannot be read."""
         credentials = options.credentials
         if login is None:
             login = credentials.host if credentials is not None else nobody
-        self._timeout = options.timeout
-        self._connections = Connections(options.timeout)
-        self._logins = Logins(login, options.cookie_file)
+        self._settings = ConnectionSettings(options.timeout, options.user_agent or user_agent)
+        self._auth = HttpAuth(login)
         self._explain = explain
-        self._asked: dict[str, tuple[dict[str, str], Wire]] = {}
-        self._headers = {"User-Agent": options.user_agent or user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._lock = threading.Lock()
+        self._idle: dict[Endpoint, list[HttpConnection]] = {}
+        if options.cookie_file:
+            load_cookies(self._settings.share, options.cookie_file)
 
     # ---- what sources call ----
 
@@ -89,42 +92,38 @@ class HttpClient:
         headers: Mapping[str, str] = _NONE,
         private: Mapping[str, str] = _NONE,
     ) -> ByteStream:
-        """The bytes behind ``url`` from ``offset`` up to but without ``end``; ``key`` names the file in errors.
+        """The bytes behind ``url``, judged by status and headers before the first of them is read.
 
-        ``headers`` go wherever redirects lead, ``private`` ones only to the endpoint of ``url`` itself. Raises
-        ``AccessError``, ``NotInSourceError`` and ``SourceUnreachableError`` as ``Source.open`` promises.
+        Args:
+            url: an http or https address.
+            key: the file's name in errors.
+            offset: the first byte. A server that serves no ranges sends all, and the stream says so.
+            end: one behind the last byte; ``None`` for the end of the file.
+            headers: sent wherever redirects lead.
+            private: headers for the endpoint of ``url`` alone.
+
+        Raises:
+            AccessError: 401, 403, a page in place of data.
+            NotInSourceError: 404 or 410.
+            SourceUnreachableError: connection, time-out, 429 and 5xx, a content coding that cannot be undone.
         """
         key = key or without_query(url)
-        if offset or end is not None:
-            last = "" if end is None else str(end - 1)
-            exchange = self._exchange("GET", url, {**headers, "Range": f"bytes={offset}-{last}"}, private, key)
-            answer = exchange.answer
-            if answer.status == 416:
-                self._discard(exchange)
-                _, total = answer.content_range
-                if total is not None and total == offset:
-                    return EmptyBody(total, answer.validator(total))
-                return self.open(url, key=key, headers=headers, private=private)
-            if answer.status == 206 and _decoding(answer, key):
-                # A range of something compressed on its way is of no use to anyone.
-                self._connections.drop(exchange.wire)
-                return self.open(url, key=key, headers=headers, private=private)
-        else:
-            exchange = self._exchange("GET", url, headers, private, key)
-        answer = self._accepted(exchange, key)
-        if answer.is_page and not expects_page(key):
-            self._connections.drop(exchange.wire)
-            raise page_instead(key, answer)
-        body = HttpBody(
-            key,
-            answer,
-            exchange.head,
-            connections=self._connections,
-            wire=exchange.wire,
-            endpoint=exchange.endpoint,
-            timeout=self._timeout,
-        )
-        return DecodedBody(body) if _decoding(answer, key) else body
+        ranged = bool(offset) or end is not None
+        request = Request(url, byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
+        query = _Query(key, headers, private)
+        response, connection = self._exchange(request, query)
+        if ranged and not _serves_range(response, key):
+            self._release(connection)
+            total = response.content_range[1]
+            if response.status == 416 and total is not None and total == offset:
+                return EmptyBody(total, response.validator(total))
+            # Past the end, a part without its place, or a part of something compressed on its way: all of it, then.
+            return self.open(url, key=key, headers=headers, private=private)
+        self._accept(response, connection, key)
+        if response.is_page and not expects_page(key):
+            self._drop(connection)
+            raise page_instead(key, response)
+        return self._body(replace(request, byte_range=None), query, response, connection)
 
     def read(
         self,
@@ -134,219 +133,187 @@ class HttpClient:
         limit: int = 64 * 1024 * 1024,
         headers: Mapping[str, str] = _NONE,
         private: Mapping[str, str] = _NONE,
-    ) -> tuple[Answer, bytes]:
-        """Answer and whole body of a page, a listing or another small document; web pages are welcome here.
+    ) -> tuple[HttpResponse, bytes]:
+        """Response and whole body of a page, a listing or another small document; web pages are welcome here.
 
         Raises as ``open``, and ``SourceUnreachableError`` for more than ``limit`` bytes.
         """
         key = key or without_query(url)
-        exchange = self._exchange("GET", url, headers, private, key)
-        answer = self._accepted(exchange, key)
-        body = HttpBody(
-            key + ".html",
-            answer,
-            exchange.head,
-            connections=self._connections,
-            wire=exchange.wire,
-            endpoint=exchange.endpoint,
-            timeout=self._timeout,
-        )
+        request, query = Request(url), _Query(key, headers, private)
+        response, connection = self._exchange(request, query)
+        self._accept(response, connection, key)
         pieces = bytearray()
         buffer = memoryview(bytearray(65_536))
-        with DecodedBody(body) if _decoding(answer, key) else body as stream:
+        with self._body(request, query, response, connection, page=True) as stream:
             while count := stream.readinto(buffer):
                 pieces += buffer[:count]
                 if len(pieces) > limit:
-                    raise SourceUnreachableError(f"{answer.url} is larger than any listing ({limit} bytes)")
-        return answer, bytes(pieces)
+                    raise SourceUnreachableError(f"{response.url} is larger than any listing ({limit} bytes)")
+        return response, bytes(pieces)
 
     def head(
         self, url: str, *, key: str = "", headers: Mapping[str, str] = _NONE, private: Mapping[str, str] = _NONE
-    ) -> Answer:
+    ) -> HttpResponse:
         """The headers alone. Raises as ``open``."""
         key = key or without_query(url)
-        exchange = self._exchange("HEAD", url, headers, private, key)
-        answer = self._accepted(exchange, key)
-        self._discard(exchange)
-        return answer
+        response, connection = self._exchange(Request(url, head=True), _Query(key, headers, private))
+        self._accept(response, connection, key)
+        self._release(connection)
+        return response
 
-    def ask(self, url: str) -> bool:
-        """Send the request that ``open`` of all of ``url`` would begin with, if a connection there is open and idle.
-
-        That ``open`` then reads the answer, as long as it would still send the same. Whether it was sent.
-        """
-        try:
-            endpoint, target = split_url(url)
-            wire = self._connections.idle(endpoint)
-        except CxrprepError:
-            return False
-        if wire is None:
-            return False
-        opened = self._logins.gate(endpoint).opened(_NONE)
-        target, lines = self._request(_Place(url, endpoint, target), opened)
-        try:
-            wire.request("GET", target, lines)
-        except _BROKEN:
-            self._connections.drop(wire)
-            return False
-        self._asked[url] = lines, wire
-        return True
-
-    def withdraw(self, url: str) -> None:
-        """Drop the connection that ``url`` was asked for on, if it was."""
-        asked = self._asked.pop(url, None)
-        if asked is not None:
-            self._connections.drop(asked[1])
+    def settle(self) -> None:
+        """Look at the idle connections for answers that nobody asked for, after a moment for them to come."""
+        with self._lock:
+            idle = [connection for connections in self._idle.values() for connection in connections]
+        if idle:
+            self._settings.closed.wait(min(max(4 * self._settings.slowest, 0.05), 1.0))
+        for connection in idle:
+            connection.is_clean()
 
     def close(self) -> None:
-        """Drop every connection; streams that are being read raise ``SourceUnreachableError`` at once."""
-        self._connections.close()
-        for url in list(self._asked):
-            self.withdraw(url)
+        """Drop every connection; streams that are being read raise ``SourceUnreachableError`` within a moment."""
+        self._settings.closed.set()
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                connection.close()
+
+    # ---- bodies ----
+
+    def _body(
+        self, request: Request, query: _Query, response: HttpResponse, connection: HttpConnection, *, page: bool = False
+    ) -> ByteStream:
+        """The body as the file that it stands for, whatever coding a server put on that nobody asked for."""
+        codings, key = response.codings, query.key
+        if not codings or (not page and _own_compression(codings, key)):
+            return HttpBody(key + ".html" if page else key, response, connection, self._release)
+        if len(codings) == 1 and codings[0] in _GZIP:
+            # libcurl refuses a second member, which pigz and bgzip write.
+            return GzipBody(HttpBody(key + ".html", response, connection, self._release))
+        if not _DECODABLE.issuperset(codings) or request.decode:
+            self._drop(connection)
+            raise SourceUnreachableError(
+                f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
+                hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
+            )
+        self._drop(connection)
+        request = replace(request, decode=True)
+        response, connection = self._exchange(request, query)
+        self._accept(response, connection, key)
+        if not response.codings:
+            return self._body(request, query, response, connection, page=page)
+        return GzipBody(HttpBody(key + ".html", response, connection, self._release), decoded=True)
+
+    def _accept(self, response: HttpResponse, connection: HttpConnection, key: str) -> None:
+        """Raises the error that a response without a file means."""
+        if response.status in _SUCCESS:
+            return
+        if response.status >= 400:
+            response = replace(response, body=_beginning(connection))
+        self._release(connection)
+        if response.status < 400:
+            error = SourceUnreachableError(f"{key}: {response.url} answered {response.status} without a file")
+            error.retry_after = response.retry_after
+            raise error
+        explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
+        raise explained or refusal(response, key)
 
     # ---- one request, with its redirects and its login ----
 
-    def _accepted(self, exchange: _Exchange, key: str) -> Answer:
-        answer = exchange.answer
-        if answer.status in (200, 206):
-            return answer
-        self._discard(exchange)
-        if answer.status < 400:
-            raise SourceUnreachableError(f"{key}: {answer.url} answered {answer.status} without a file")
-        error = self._explain(answer, key) if self._explain is not None else None
-        raise error or refusal(answer, key)
-
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], private: Mapping[str, str], key: str
-    ) -> _Exchange:
-        origin, target = split_url(url)
-        here, endpoint = url, origin
+    def _exchange(self, request: Request, query: _Query) -> tuple[HttpResponse, HttpConnection]:
+        origin, target = split_url(request.url)
+        endpoint = origin
         for _ in range(_MOST_REDIRECTS + 1):
-            if endpoint == origin:
-                place = _Place(here, endpoint, target)
-                exchange = self._with_login(method, place, {**headers, **private} if private else headers, key)
-            else:
-                exchange = self._send(method, _Place(here, endpoint, target), headers)
-            answer = exchange.answer
-            location = answer.headers.get("location") if answer.status in _REDIRECTS else None
-            if not location:
-                return exchange
-            self._discard(exchange)
-            there = urllib.parse.urljoin(here, location)
-            if endpoint.scheme == "https" and not there.lower().startswith("https:"):
-                raise SourceUnreachableError(
-                    f"{key}: {answer.url} redirects to an address without encryption",
-                    hint="the site, or something between it and here, is not to be trusted",
-                )
-            if not there.lower().startswith(("http:", "https:")):
-                raise SourceUnreachableError(
-                    f"{key}: {answer.url} redirects to {without_query(there)!r}, which is no http or https address",
-                    hint="the site, or something between it and here, is not to be trusted",
-                )
-            here = there
-            endpoint, target = split_url(here)
-        raise SourceUnreachableError(f"{key}: {without_query(url)} redirects in circles", hint="check the address")
+            private = query.private if endpoint == origin else _NONE
+            sent = {"Accept": "*/*", "Accept-Encoding": "identity", **query.headers, **private}
+            url = f"{endpoint.scheme}://{endpoint.authority}{target}"
+            lines = tuple(f"{name}: {value}" for name, value in sent.items())
+            response, connection = self._with_login(replace(request, url=url, headers=lines), endpoint, query.key)
+            if response.status not in _REDIRECTS or not response.location:
+                return response, connection
+            self._release(connection)
+            _check_redirect(endpoint, response, query.key)
+            endpoint, target = split_url(response.location)
+        raise SourceUnreachableError(
+            f"{query.key}: {without_query(request.url)} redirects in circles", hint="check the address"
+        )
 
-    def _with_login(self, method: str, place: _Place, headers: Mapping[str, str], key: str) -> _Exchange:
-        """One request to the endpoint that logins are for, answered challenge included."""
-        endpoint = place.endpoint
-        gate = self._logins.gate(endpoint)
+    def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
+        """One request, with the login of its endpoint where that is asked for."""
+        session = self._auth.session(endpoint)
         for _ in range(_MOST_LOGINS):
-            epoch, eager = gate.epoch, gate.eager
-            sent = gate.opened(headers)
-            exchange = self._send(method, place, sent)
-            status = exchange.answer.status
-            # A session that ran out after hours answers 401 or 403, depending on the site.
-            challenged = status == 401 or (status == 403 and gate.epoch > 0 and not eager)
-            if not challenged or "Authorization" in sent:
-                return exchange
-            authorization = self._logins.authorization(endpoint)
-            if authorization is None:
-                return exchange
-            with gate.lock:
-                if gate.epoch != epoch:
+            epoch, login = session.epoch, session.login if session.with_every_request else None
+            response, connection = self._send(replace(request, login=login, digest=session.digest), endpoint)
+            if not session.challenged(response.status, sent_login=login is not None):
+                return response, connection
+            login = self._auth.login(endpoint)
+            if login is None:
+                return response, connection
+            self._release(connection)
+            with session.lock:
+                if session.epoch != epoch:
                     # Another thread has logged in meanwhile; its session serves this one too.
-                    self._discard(exchange)
                     continue
-                self._discard(exchange)
-                exchange = self._send(method, place, {**headers, "Authorization": authorization})
-                if exchange.answer.status == 401:
-                    self._discard(exchange)
-                    login = self._logins.login(endpoint)
-                    found = login.origin if login else "the environment"
+                digest = wants_digest(response, key)
+                response, connection = self._send(replace(request, login=login, digest=digest), endpoint)
+                if response.status == 401:
+                    self._release(connection)
                     raise AccessError(
-                        f"{key}: {endpoint.authority} rejects the login found in {found} (401)",
+                        f"{key}: {endpoint.authority} rejects the login found in {login.origin} (401)",
                         hint="check user name and password there",
                     )
-                if exchange.answer.status < 400:
-                    gate.authorization = authorization
-                    gate.eager = "set-cookie" not in exchange.answer.headers
-                    gate.epoch += 1
-                return exchange
+                if response.status < 400:
+                    session.opened(login, response, digest=digest)
+                return response, connection
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
-    def _send(self, method: str, place: _Place, headers: Mapping[str, str]) -> _Exchange:
-        url, endpoint, _ = place
-        target, lines = self._request(place, headers)
-        asked = self._asked_for(url, lines) if method == "GET" else None
-        wire, served = (asked, True) if asked is not None else self._connections.take(endpoint)
+    def _send(self, request: Request, endpoint: Endpoint) -> tuple[HttpResponse, HttpConnection]:
+        connection = self._take(endpoint)
         try:
-            if asked is None:
-                wire.request(method, target, lines)
-            head = wire.answer(method)
-        except _BROKEN as error:
-            self._connections.drop(wire)
-            # A server may close a connection that idled; that says nothing about the next one.
-            if not (served and isinstance(error, _HUNG_UP)):
-                raise unreachable(endpoint, error, self._timeout) from error
-            wire, _ = self._connections.take(endpoint, fresh=True)
-            try:
-                wire.request(method, target, lines)
-                head = wire.answer(method)
-            except _BROKEN as second:
-                self._connections.drop(wire)
-                raise unreachable(endpoint, second, self._timeout) from second
-        if head.cookies:
-            self._logins.remember(url, head.cookies)
-        return _Exchange(Answer(head.status, head.headers, without_query(url)), head, wire, endpoint)
-
-    def _request(self, place: _Place, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        url, endpoint, target = place
-        lines = {"Host": endpoint.authority, **self._headers, **headers}
-        cookies = self._logins.cookies(url, endpoint)
-        if cookies:
-            lines["Cookie"] = cookies
-        proxied = self._connections.through_proxy(endpoint)
-        if proxied is not None:
-            target = f"http://{endpoint.authority}{target}"
-            lines |= proxied
-        return target, lines
-
-    def _asked_for(self, url: str, lines: dict[str, str]) -> Wire | None:
-        asked = self._asked.pop(url, None)
-        if asked is None:
-            return None
-        if asked[0] == lines:
-            return asked[1]
-        # Another range, or a session that began meanwhile.
-        self._connections.drop(asked[1])
-        return None
-
-    def _discard(self, exchange: _Exchange) -> None:
-        """Read a short rest so that the connection can be used again; drop it when the rest is long."""
-        head, wire = exchange.head, exchange.wire
-        left = head.length if head.length is not None and head.length <= _SHORT else None
+            return connection.send(request), connection
+        except TooSoonError:
+            connection.close()
+            connection = HttpConnection(endpoint, self._settings)
+        except BaseException:
+            connection.close()
+            raise
         try:
-            scratch = memoryview(bytearray(left or 0))
-            while left:
-                count = wire.readinto(scratch[:left])
-                left = left - count if count else None
-        except (OSError, http.client.HTTPException):
-            left = None
-        if left == 0 and not head.last:
-            self._connections.give(exchange.endpoint, wire)
-        else:
-            self._connections.drop(wire)
+            return connection.send(request), connection
+        except BaseException:
+            connection.close()
+            raise
+
+    # ---- connections ----
+
+    def _take(self, endpoint: Endpoint) -> HttpConnection:
+        """A connection that served before and is clean, or a new one."""
+        while True:
+            with self._lock:
+                if self._settings.closed.is_set():
+                    raise SourceUnreachableError(f"the connections to {endpoint.authority} were dropped")
+                idle = self._idle.get(endpoint)
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return HttpConnection(endpoint, self._settings)
+            if connection.is_clean():
+                return connection
+            connection.close()
+
+    def _release(self, connection: HttpConnection) -> None:
+        """Take a connection back, when what is left of its answer is short; drop it otherwise."""
+        if not connection.finish() or not self._settings.reuse:
+            connection.close()
+            return
+        with self._lock:
+            if not self._settings.closed.is_set():
+                self._idle.setdefault(connection.endpoint, []).append(connection)
+                return
+        connection.close()
+
+    @staticmethod
+    def _drop(connection: HttpConnection) -> None:
+        connection.close()
 
 
 def nobody(host: str) -> Login | None:
@@ -355,7 +322,38 @@ def nobody(host: str) -> Login | None:
     return None
 
 
-def _decoding(answer: Answer, key: str) -> bool:
-    """Whether the body must be decoded. Some servers call an archive's own compression an encoding: that stays."""
-    encoding = answer.headers.get("content-encoding", "").strip().lower()
-    return encoding in ("gzip", "x-gzip", "deflate") and not key.lower().endswith(_COMPRESSED_NAMES)
+def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> None:
+    """Raises ``SourceUnreachableError`` for a way that leads out of the web, or out of encryption."""
+    there = (response.location or "").lower()
+    if not there.startswith(("http:", "https:")):
+        named = without_query(response.location or "")
+        reason = f"{response.url} redirects to {named!r}, which is no http or https address"
+    elif endpoint.scheme == "https" and not there.startswith("https:"):
+        reason = f"{response.url} redirects to an address without encryption"
+    else:
+        return
+    raise SourceUnreachableError(
+        f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted"
+    )
+
+
+def _serves_range(response: HttpResponse, key: str) -> bool:
+    """Whether a request with a range was answered with bytes whose place is known, or by an error of another kind."""
+    if response.status == 206:
+        return response.content_range[0] is not None and not (
+            response.codings and not _own_compression(response.codings, key)
+        )
+    return response.status != 416
+
+
+def _own_compression(codings: tuple[str, ...], key: str) -> bool:
+    """Whether the coding is the file's own: some servers call an archive's compression one. That stays."""
+    return len(codings) == 1 and codings[0] in (*_GZIP, "deflate") and key.lower().endswith(_COMPRESSED_NAMES)
+
+
+def _beginning(connection: HttpConnection) -> bytes:
+    buffer = bytearray(65_536)
+    try:
+        return bytes(buffer[: connection.readinto(memoryview(buffer))])
+    except SourceUnreachableError:
+        return b""

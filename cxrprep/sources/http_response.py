@@ -1,13 +1,14 @@
-"""What an HTTP answer means: errors with a next step, Retry-After, validators, digests, pages that are no data."""
+"""HTTP response: what status and headers mean: errors with a next step, Retry-After, validators, digests, pages."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import email.utils
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
@@ -23,29 +24,36 @@ _PAGE: Final = re.compile(
 )
 _PAGES: Final = (".html", ".htm", ".xhtml")
 _LONGEST_WAIT: Final = 3600.0
+# How Google's services word "too many requests" under 403.
+_LIMITED: Final = re.compile(rb"[rR]ateLimitExceeded|RATE_LIMIT_EXCEEDED|SlowDown|RequestLimitExceeded")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """Status and headers of an answer; header names are in lower case, repeated ones joined by commas.
 
-    ``url`` is the address that answered in the end, without its query.
+    ``url`` is the address that answered in the end, without its query; ``location`` where it redirects to, query
+    included (never shown); ``body`` the beginning of an error's own text.
     """
 
     status: int
     headers: Mapping[str, str]
     url: str
+    location: str | None = field(default=None, repr=False)
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to wait, from either form of the header (RFC 9110, 10.2.3)."""
+        """Seconds that the server asks to wait: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3)."""
         text = self.headers.get("retry-after", "").strip()
         if not text:
             return None
         if text.isdecimal():
             return min(float(text), _LONGEST_WAIT)
         try:
-            when = email.utils.parsedate_to_datetime(text).timestamp()
+            date = email.utils.parsedate_to_datetime(text)
+            # asctime's form names no zone, and means Greenwich all the same.
+            when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
         except (ValueError, OverflowError):
             return None
         return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
@@ -64,6 +72,17 @@ class Answer:
         """Bytes of this body, when stated."""
         text = self.headers.get("content-length", "")
         return int(text) if text.isdecimal() else None
+
+    @property
+    def is_rate_limit(self) -> bool:
+        """Whether it refuses for now only: 429, or 403 with the reason in its body."""
+        return self.status == 429 or (self.status == 403 and _LIMITED.search(self.body) is not None)
+
+    @property
+    def codings(self) -> tuple[str, ...]:
+        """The content codings of the body, in the order in which they were put on; identity is none."""
+        named = self.headers.get("content-encoding", "").lower().split(",")
+        return tuple(name for name in (part.strip() for part in named) if name not in ("", "identity", "none"))
 
     @property
     def is_page(self) -> bool:
@@ -118,24 +137,24 @@ def expects_page(key: str) -> bool:
     return key.lower().endswith(_PAGES)
 
 
-def page_instead(key: str, answer: Answer) -> AccessError:
+def page_instead(key: str, response: HttpResponse) -> AccessError:
     """The error for a web page, mostly a login form, that came under status 200 where data was asked for."""
     return AccessError(
-        f"{key}: {answer.url} sent a web page instead of the file, as sites do when a login is needed or has expired",
+        f"{key}: {response.url} sent a web page instead of the file, as sites do when a login is needed or has expired",
         hint="open that address in a browser; sign in or accept the terms there, then run again "
         "(--cookie-file FILE passes a browser's session on)",
     )
 
 
-def refusal(answer: Answer, key: str) -> CxrprepError:
+def refusal(response: HttpResponse, key: str) -> CxrprepError:
     """The error that an answer of status 400 and above means, with the next step."""
-    status, url = answer.status, answer.url
+    status, url = response.status, response.url
     if status == 401:
         return AccessError(
             f"{key}: {url} wants a login (401)",
             hint="put user name and password into ~/.netrc: machine HOST login USER password PASSWORD",
         )
-    if status == 403:
+    if status == 403 and not response.is_rate_limit:
         return AccessError(
             f"{key}: {url} refuses access (403)",
             hint="open that address in a browser: an agreement, an expired link or the user agent may be the reason",
@@ -146,7 +165,7 @@ def refusal(answer: Answer, key: str) -> CxrprepError:
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
     error = SourceUnreachableError(
         f"{key}: {url} answered {status}",
-        hint="run again later" if status in _TRANSIENT else "check the address",
+        hint="run again later" if status in _TRANSIENT or response.is_rate_limit else "check the address",
     )
-    error.retry_after = answer.retry_after
+    error.retry_after = response.retry_after
     return error

@@ -22,7 +22,7 @@ from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cxrprep.credentials.lookup import Token
     from cxrprep.errors import CxrprepError
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.http_response import HttpResponse
 
 _PAGE: Final = "https://www.kaggle.com/datasets"
 _WHOLE: Final = "archive.zip"
@@ -102,7 +102,7 @@ class KaggleSource:
     def _files(self, prefix: str) -> Iterator[RemoteFile]:
         token = ""
         while True:
-            page = patiently(partial(self._api.files, self._owner, self._slug, self._pinned(), token))
+            page = with_retries(partial(self._api.files, self._owner, self._slug, self._pinned(), token))
             yield from (file for file in page.files if file.key.startswith(prefix))
             token = page.next_token
             if not token:
@@ -136,7 +136,7 @@ class KaggleSource:
             return Access(AccessState.REJECTED, advice=f"{error.message}; {error.hint}")
         account = have.user if isinstance(have, Login) else ""
         try:
-            patiently(lambda: self._api.version(self._owner, self._slug))
+            with_retries(lambda: self._api.version(self._owner, self._slug))
         except AccessError as error:
             state = AccessState.MISSING if self._credential() is None else AccessState.REJECTED
             return Access(state, account, error.hint)
@@ -154,7 +154,7 @@ class KaggleSource:
     def _pinned(self) -> int:
         """The version that this run is about: the newest when it began, so that no file comes from a later one."""
         if self._version is None:
-            version = patiently(lambda: self._api.version(self._owner, self._slug))
+            version = with_retries(lambda: self._api.version(self._owner, self._slug))
             with self._lock:
                 if self._version is None:
                     self._version = version
@@ -185,7 +185,7 @@ class KaggleSource:
     # ---- archives ----
 
     def _described(self) -> RemoteFile:
-        with patiently(lambda: self._open_whole(0, 1)) as stream:
+        with with_retries(lambda: self._open_whole(0, 1)) as stream:
             stream.readinto(memoryview(bytearray(1)))
             return RemoteFile(self._archive_name, stream.length, stream.digest, stream.validator)
 
@@ -215,7 +215,7 @@ class KaggleSource:
         return archive, members[0]
 
     def _remote(self, key: str, opened: Callable[[int, int | None], ByteStream]) -> RemoteZip:
-        with patiently(lambda: opened(1, 2)) as stream:
+        with with_retries(lambda: opened(1, 2)) as stream:
             if stream.offset != 1:
                 raise SourceUnreachableError(f"{key}: Kaggle's storage serves no ranges", hint="run again later")
             stream.readinto(memoryview(bytearray(1)))
@@ -281,7 +281,7 @@ class KaggleSource:
         return None
 
 
-def _explain(answer: Answer, key: str) -> CxrprepError | None:
+def _explain(answer: HttpResponse, key: str) -> CxrprepError | None:
     """Refusals of the storage: it knows no accounts, only addresses that are good for a while."""
     if answer.status in (400, 401, 403):
         return _StaleError(f"{key}: Kaggle's storage no longer takes its address ({answer.status})", hint="run again")

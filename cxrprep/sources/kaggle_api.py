@@ -17,7 +17,7 @@ from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints, sdk_errors
 from cxrprep.sources.http_client import USER_AGENT
-from cxrprep.sources.http_response import Answer, refusal
+from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.urls import without_query
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class KaggleApi:
         if status is None:
             return SourceUnreachableError("Kaggle answered with an error and no status", hint="run again later")
         headers = {name.lower(): value for name, value in response.headers.items()}
-        answer = Answer(status, headers, without_query(response.url or self._endpoint))
+        answer = HttpResponse(status, headers, without_query(response.url or self._endpoint))
         return self._explain(status, what) or refusal(answer, what or "the dataset")
 
     def _api(self) -> Any:

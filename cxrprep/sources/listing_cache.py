@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +73,7 @@ class KeptList:
             if whole:
                 return
             while done < self._length:
-                block = patiently(partial(self._read, done))
+                block = with_retries(partial(self._read, done))
                 if not block:
                     raise SourceUnreachableError(f"{self._name} ended before its stated size", hint="run again")
                 file = _written(file, block)

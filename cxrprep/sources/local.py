@@ -48,7 +48,7 @@ class LocalSource:
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
         self.address = str(path)
-        self.politeness = Politeness(connections=options.connections or 4)
+        self.politeness = Politeness(connections=options.connections or 4, tuned=False)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The files below ``prefix``, folder by folder in order of name, links followed.

@@ -23,7 +23,7 @@ from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.listing_cache import KeptList, lines
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
     from cxrprep.model import Digest, Selection
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.http_response import HttpResponse
 
 HOST: Final = "physionet.org"
 USER_AGENT: Final = f"Wget/1.21 (compatible; cxrprep/{__version__})"
@@ -130,14 +130,6 @@ class PhysioNetSource:
         """See ``Source.open``."""
         return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
 
-    def ask(self, file: RemoteFile) -> bool:
-        """See ``AsksAhead.ask``."""
-        return self._client.ask(self._url(file.key))
-
-    def withdraw(self, file: RemoteFile) -> None:
-        """See ``AsksAhead.withdraw``."""
-        self._client.withdraw(self._url(file.key))
-
     def access(self) -> Access:
         """Whether the agreement is signed, asked by one HEAD of the list of checksums."""
         login = self._login(self._host)
@@ -162,10 +154,10 @@ class PhysioNetSource:
     def _url(self, key: str) -> str:
         return self._base + urllib.parse.quote(key)
 
-    def _head(self, key: str) -> Answer:
-        return patiently(lambda: self._client.head(self._url(key), key=key))
+    def _head(self, key: str) -> HttpResponse:
+        return with_retries(lambda: self._client.head(self._url(key), key=key))
 
-    def _kept(self, answer: Answer) -> KeptList:
+    def _kept(self, answer: HttpResponse) -> KeptList:
         size = answer.content_length
         validator = answer.validator(size)
         if size is None or validator is None:
@@ -179,7 +171,7 @@ class PhysioNetSource:
         return KeptList(name, identity, start=0, end=size, open_at=open_at, validator=validator)
 
     def _table(self, name: str) -> io.TextIOBase:
-        answer, body = patiently(lambda: self._client.read(self._url(name), key=name))
+        answer, body = with_retries(lambda: self._client.read(self._url(name), key=name))
         if answer.is_page or body[:2] != b"\x1f\x8b":
             raise AccessError(
                 f"{name}: {answer.url} sent something else than the table", hint=f"open {self._page} in a browser"
@@ -192,7 +184,7 @@ class PhysioNetSource:
             return None
         return credentials.physionet() if self._host == HOST else credentials.physionet(host)
 
-    def _explain(self, answer: Answer, key: str) -> CxrprepError | None:
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         if answer.status == 401:
             if self._options.cookie_file and self._login(self._host) is None:
                 return AccessError(

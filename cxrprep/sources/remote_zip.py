@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import ArchiveError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.listing_cache import KeptList
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 from cxrprep.sources.zip_member import InflatedBody, Ranged, StoredBody
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RemoteZip:
         ``key`` is ``ARCHIVE!/MEMBER``. The validator says where the member lies, so that a saved plan needs no
         directory. Raises ``ArchiveError`` for what is no zip archive, and what opening the archive raises.
         """
-        directory = patiently(self._directory)
+        directory = with_retries(self._directory)
         kept = KeptList(
             re.sub(r"[^\w.-]+", "_", self._key) + ".directory",
             f"{self._address} {self._validator}",

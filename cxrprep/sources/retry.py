@@ -32,7 +32,7 @@ def attempts(**options: Any) -> Iterable[stamina.Attempt]:
     return stamina.retry_context(**options)
 
 
-def patiently(call: Callable[[], T]) -> T:
+def with_retries(call: Callable[[], T]) -> T:
     """What ``call`` returns; it is called again while the service is unreachable or overloaded, four times in all.
 
     A wait that the server asked for (Retry-After) is kept. Raises what the last call raised.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.sources.connection import unreachable
+from cxrprep.sources.network_errors import from_exception
 from cxrprep.sources.urls import split_url
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
 
     endpoint, _ = split_url(address)
     cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
-    return unreachable(endpoint, cause, timeout)
+    return from_exception(endpoint, cause, timeout)
 
 
 def not_understood(address: str) -> SourceUnreachableError:

@@ -18,14 +18,14 @@ from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
-from cxrprep.sources.retry import patiently
+from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.model import Selection
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import Answer
+    from cxrprep.sources.http_response import HttpResponse
 
 T = TypeVar("T")
 
@@ -106,6 +106,10 @@ class SignedUrlSource:
         soon = "; get a new one soon" if left < _SOON else ""
         return Access(AccessState.GRANTED, advice=f"the link is good until {share.expires:%Y-%m-%d %H:%M} UTC{soon}")
 
+    def settle(self) -> None:
+        """See ``ReusesConnections.settle``."""
+        self._client.settle()
+
     def close(self) -> None:
         """Drop connections."""
         self._client.close()
@@ -167,7 +171,7 @@ class SignedUrlSource:
                 raise
             return request(renewed)
 
-    def _explain(self, answer: Answer, key: str) -> CxrprepError | None:
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         code = answer.headers.get("x-ms-error-code", "")
         reason = f"{answer.status} {code}".strip()
         if answer.status in (401, 403):
@@ -216,12 +220,12 @@ class SignedUrlSource:
             _, body = self._client.read(share.list_url(prefix, marker, most), key=f"the listing of {share.address}")
             return read_listing(body, share.address, share.folder)
 
-        return patiently(lambda: self._signed(request))
+        return with_retries(lambda: self._signed(request))
 
     def _described(self, name: str, *, required: bool) -> RemoteFile | None:
         """The file as an answer to its first byte describes it; a HEAD is signed apart by some services."""
         try:
-            with patiently(lambda: self._open(RemoteFile(name), 0, 1)) as stream:
+            with with_retries(lambda: self._open(RemoteFile(name), 0, 1)) as stream:
                 stream.readinto(memoryview(bytearray(1)))
         except NotInSourceError:
             if required:

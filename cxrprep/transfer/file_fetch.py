@@ -11,23 +11,21 @@ from cxrprep.errors import IntegrityError, SourceUnreachableError
 from cxrprep.events import Note
 from cxrprep.model import Digest
 from cxrprep.record import Origin
-from cxrprep.transfer.limits import Meter
+from cxrprep.transfer.limits import ByteCounter
 from cxrprep.transfer.partial_file import Segment
 from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
 
 if TYPE_CHECKING:
-    import threading
-
     from cxrprep.digests import Hasher
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile
     from cxrprep.planning import Item
-    from cxrprep.sources.base import ByteStream, Source
-    from cxrprep.transfer.desk import Desk
-    from cxrprep.transfer.limits import Pulse, Rate, Slot, Stop
+    from cxrprep.sources.base import ByteStream, ConnectionState, Source
+    from cxrprep.transfer.connection_limit import ConnectionLimit
+    from cxrprep.transfer.limits import IdleTimer, Rate, Stop
     from cxrprep.transfer.partial_file import Partial
-    from cxrprep.transfer.partial_folder import Parts
-    from cxrprep.transfer.retry import Persistence
+    from cxrprep.transfer.partial_folder import PartialFolder
+    from cxrprep.transfer.retry import Retrier
 
 # Below this a second connection costs more than it brings.
 SPLIT_FROM: Final = 64 * 1024 * 1024
@@ -37,13 +35,17 @@ OWN_ALGORITHM: Final = "sha256"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file under its final name: its size and digest, whose digest that is, and how many bytes moved for it."""
+    """A file under its final name: its size and digest, whose digest that is, and how many bytes moved for it.
+
+    ``came_over`` is the connection, where nothing that the mirror listed proves the bytes.
+    """
 
     size: int
     digest: Digest
     origin: Origin
     validator: str | None
     moved: int
+    came_over: ConnectionState | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class _Way:
     hasher: Hasher | None = None
     hashed: int = 0
     digest: Digest | None = None
+    came_over: ConnectionState | None = None
 
 
 class Fetcher:
@@ -67,13 +70,13 @@ class Fetcher:
     def __init__(
         self,
         source: Source,
-        parts: Parts,
+        parts: PartialFolder,
         *,
-        persistence: Persistence,
+        persistence: Retrier,
         rate: Rate,
         stop: Stop,
-        slots: threading.Semaphore,
-        pulse: Pulse,
+        slots: ConnectionLimit,
+        pulse: IdleTimer,
         on_event: Sink,
         listing_origin: Origin = Origin.PUBLISHED,
         split_from: int = SPLIT_FROM,
@@ -90,7 +93,7 @@ class Fetcher:
         self._listing_origin = listing_origin
         self._split_from = split_from
 
-    def fetch(self, item: Item, final: str, desk: Desk) -> Fetched:
+    def fetch(self, item: Item, final: str, buffer: memoryview) -> Fetched:
         """Fetch ``item`` to ``final``. Bytes with a wrong digest are kept aside, and fetched anew once.
 
         Raises what sources raise, ``IntegrityError`` for wrong bytes, ``StorageError``, and ``Stopped``; what came so
@@ -99,7 +102,7 @@ class Fetcher:
         moved = 0
         for last in (False, True):
             partial = self._parts.open(item.dest)
-            meter = Meter(
+            meter = ByteCounter(
                 item.dest,
                 item.file.size,
                 partial.done,
@@ -110,7 +113,7 @@ class Fetcher:
             )
             try:
                 with self._pulse:
-                    way = self._bring(item, partial, meter, desk)
+                    way = self._bring(item, partial, meter, buffer)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
                     return self._publish(item, partial, way, final, moved + meter.moved)
@@ -135,9 +138,9 @@ class Fetcher:
         assert way.digest is not None
         size, validator = partial.done, item.file.validator or partial.validator
         partial.publish(final)
-        return Fetched(size, way.digest, way.origin, validator, moved)
+        return Fetched(size, way.digest, way.origin, validator, moved, way.came_over)
 
-    def _bring(self, item: Item, partial: Partial, meter: Meter, desk: Desk) -> _Way:
+    def _bring(self, item: Item, partial: Partial, meter: ByteCounter, buffer: memoryview) -> _Way:
         """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""
         size = item.file.size
         if self._source.politeness.ranges > 1 and size is not None and size >= self._split_from:
@@ -146,9 +149,9 @@ class Fetcher:
                 persistence=self._persistence, stop=self._stop, slots=self._slots,
             )  # fmt: skip
             try:
-                with desk.slot(item):
+                with self._slots:
                     way = self._expect(item, _Way(), split.begin())
-                    way.digest = split.run(way.algorithm, desk.buffer)
+                    way.digest = split.run(way.algorithm, buffer)
             except SplitRefused:
                 partial.restart()
             else:
@@ -156,7 +159,7 @@ class Fetcher:
         if len(partial.segments) != 1 or partial.segments[0].end is not None:
             partial.restart()
         way = _Way()
-        self._persistence.run(lambda: self._stream(item, partial, way, meter, desk), lambda: partial.done, item.dest)
+        self._persistence.run(lambda: self._stream(item, partial, way, meter, buffer), lambda: partial.done, item.dest)
         assert way.hasher is not None
         way.digest = finished(way.algorithm, way.hasher)
         return way
@@ -174,17 +177,17 @@ class Fetcher:
             way.algorithm, way.hasher = algorithm, None
         return way
 
-    def _stream(self, item: Item, partial: Partial, way: _Way, meter: Meter, desk: Desk) -> None:
+    def _stream(self, item: Item, partial: Partial, way: _Way, meter: ByteCounter, buffer: memoryview) -> None:
         """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
         segment = partial.segments[0]
-        with desk.slot(item) as slot:
+        with self._slots:
             self._stop.check()
             stream = self._source.open(item.file, segment.done)
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
                 if stream.offset == 0:
                     # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
-                    arrived = self._first_bytes(stream, desk.buffer)
+                    arrived = self._first_bytes(stream, buffer)
                 else:
                     stream.close()
                 partial.restart([Segment(0, None)])
@@ -204,10 +207,12 @@ class Fetcher:
                 self._expect(item, way, stated)
                 partial.identify(stream.validator, stream.length, way.expected)
                 if way.hasher is None or way.hashed != segment.done:
-                    self._hash_again(partial, way, segment.done, desk.buffer)
+                    self._hash_again(partial, way, segment.done, buffer)
+                if item.file.digest is None and (stream.validator is None or stream.validator != item.file.validator):
+                    way.came_over = getattr(stream, "came_over", None)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(stream, partial, way, item.file.size, slot=slot, meter=meter, desk=desk, arrived=arrived)
+                self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer, arrived=arrived)
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -230,9 +235,8 @@ class Fetcher:
         way: _Way,
         size: int | None,
         *,
-        slot: Slot,
-        meter: Meter,
-        desk: Desk,
+        meter: ByteCounter,
+        buffer: memoryview,
         arrived: int = 0,
     ) -> None:
         """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in the buffer already.
@@ -242,12 +246,10 @@ class Fetcher:
         segment, hasher = partial.segments[0], way.hasher
         assert hasher is not None
         piece = self._rate.piece
-        target = desk.buffer if piece is None else desk.buffer[:piece]
+        target = buffer if piece is None else buffer[:piece]
         while count := arrived or stream.readinto(target):
             arrived = 0
             data = target[:count]
-            if segment.done + count == stream.length:
-                desk.go_on(slot)
             partial.write(segment, data)
             hasher.update(data)
             way.hashed = segment.done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import StorageError
 from cxrprep.events import Advanced, ItemStarted
@@ -14,6 +14,7 @@ from cxrprep.humanize import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Self
 
     from cxrprep.events import Sink
 
@@ -50,37 +51,6 @@ class Stop:
             raise Stopped
 
 
-class Slot:
-    """One of the connections that may be open at once, as a context; waits for it at entry."""
-
-    def __init__(self, slots: threading.Semaphore, *, held: bool = False) -> None:
-        """``held`` when somebody has waited for it already."""
-        self._slots = slots
-        self._held = held
-
-    def __enter__(self) -> Self:
-        """Wait until a connection is free, and take it."""
-        if not self._held:
-            self._slots.acquire()
-            self._held = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let others have it."""
-        self.release()
-
-    def release(self) -> None:
-        """Let others have it already, since nothing more comes over it; a second call does nothing."""
-        if self._held:
-            self._held = False
-            self._slots.release()
-
-    def hand_over(self) -> Slot:
-        """The same connection for another file; this one no longer has it."""
-        self._held = False
-        return Slot(self._slots, held=True)
-
-
 class Rate:
     """A token bucket that all connections draw from. ``None`` bytes a second means no limit."""
 
@@ -109,14 +79,15 @@ class Rate:
             self._stop.wait(wait)
 
 
-class Pulse:
-    """When a byte last came over any connection. As a context: for that time somebody waits for bytes."""
+class IdleTimer:
+    """When a byte last came over any connection, and how many did. As a context: somebody waits for bytes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting = 0
         self._last = clock()
+        self.moved = 0
 
     def __enter__(self) -> Self:
         """Begin to wait."""
@@ -132,9 +103,11 @@ class Pulse:
             self._waiting -= 1
             self._last = self._clock()
 
-    def beat(self) -> None:
-        """A byte came."""
-        self._last = self._clock()
+    def beat(self, count: int = 0) -> None:
+        """Bytes came: so many."""
+        with self._lock:
+            self._last = self._clock()
+            self.moved += count
 
     @property
     def silence(self) -> float:
@@ -160,11 +133,11 @@ def check_space(root: Path, need: int) -> int:
 _EVERY: Final = 0.1
 
 
-class Meter:
+class ByteCounter:
     """The bytes of one item. A file that is done within a tenth of a second makes no event of its own here."""
 
     def __init__(
-        self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, pulse: Pulse, on_event: Sink
+        self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, pulse: IdleTimer, on_event: Sink
     ) -> None:
         self.moved = 0
         self._key = key
@@ -182,7 +155,7 @@ class Meter:
     def add(self, count: int) -> None:
         """Count bytes that came; waits when they came too fast. Raises ``Stopped``."""
         now = time.monotonic()
-        self._pulse.beat()
+        self._pulse.beat(count)
         with self._lock:
             self.moved += count
             self._pending += count

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.record import Record
-    from cxrprep.transfer.partial_folder import Parts
+    from cxrprep.transfer.partial_folder import PartialFolder
 
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
-class FolderHoldings:
+class FolderState:
     """The state of one folder; see ``cxrprep.planning.Holdings``."""
 
     def __init__(
         self,
         record: Record,
-        parts: Parts,
+        parts: PartialFolder,
         *,
         same_mirror: bool = True,
         spent: Callable[[str], bool] | None = None,

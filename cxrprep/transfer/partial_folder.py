@@ -27,7 +27,7 @@ REPLACED: Final = ".cxrprep/replaced"
 _SILENT_SECONDS: Final = 900.0
 
 
-class Parts:
+class PartialFolder:
     """The partial files of a root: those that this run makes, and those that earlier runs left."""
 
     def __init__(self, root: Path, owner: Owner) -> None:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest
     from cxrprep.planning import Item
     from cxrprep.sources.base import ByteStream, Source
-    from cxrprep.transfer.limits import Meter, Stop
+    from cxrprep.transfer.connection_limit import ConnectionLimit
+    from cxrprep.transfer.limits import ByteCounter, Stop
     from cxrprep.transfer.partial_file import Partial
-    from cxrprep.transfer.retry import Persistence
+    from cxrprep.transfer.retry import Retrier
 
 _ALIGN: Final = 1024 * 1024
 _SMALLEST: Final = 16 * _ALIGN
@@ -48,11 +49,11 @@ class SegmentedFetch:
         source: Source,
         item: Item,
         partial: Partial,
-        meter: Meter,
+        meter: ByteCounter,
         *,
-        persistence: Persistence,
+        persistence: Retrier,
         stop: Stop,
-        slots: threading.Semaphore,
+        slots: ConnectionLimit,
     ) -> None:
         """``item`` has a size."""
         assert item.file.size is not None

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How often a request is repeated that brings nothing, and how long is waited in between, in seconds.
 
     The default survives two minutes without a network. ``worth`` is how many bytes are something: a server that sends
@@ -41,10 +41,14 @@ class _Advanced(Exception):  # noqa: N818  # no failure: bytes came
     pass
 
 
-class Persistence:
+class Retrier:
     """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
 
-    def __init__(self, patience: Patience, stop: Stop, on_event: Sink) -> None:
+    def __init__(
+        self, patience: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[], None] | None = None
+    ) -> None:
+        """``refused`` hears of each attempt that a server turned away or broke off."""
+        self._refused = refused
         self._patience = patience
         self._stop = stop
         self._emit = on_event
@@ -69,11 +73,6 @@ class Persistence:
                 assert isinstance(cause, SourceUnreachableError)
                 failure = cause
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a server has asked everybody to wait."""
-        return self._not_before > time.monotonic()
-
     def _once(self, work: Callable[[], T]) -> T:
         # A server that asked one connection to wait means all of them.
         wait = self._not_before - time.monotonic()
@@ -92,6 +91,8 @@ class Persistence:
                 return False
             attempt = current[-1]
             asked = error.retry_after
+            if self._refused is not None:
+                self._refused()
             if asked is not None:
                 with self._guard:
                     self._not_before = max(self._not_before, time.monotonic() + asked)

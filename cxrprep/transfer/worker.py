@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.planning import Item, Plan
     from cxrprep.record import Record
-    from cxrprep.sources.base import Source
+    from cxrprep.sources.base import ConnectionState, Source
     from cxrprep.storage.archives import Member
-    from cxrprep.transfer.desk import Desk
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_file import Partial
-    from cxrprep.transfer.partial_folder import Parts
+    from cxrprep.transfer.partial_folder import PartialFolder
 
 
 _BLOCK: Final = 1 << 18
@@ -52,7 +51,7 @@ class Worker:
         fetcher: Fetcher,
         *,
         record: Record,
-        parts: Parts,
+        parts: PartialFolder,
         layout: Layout,
         stop: Stop,
         link: str,
@@ -65,7 +64,7 @@ class Worker:
     ) -> None:
         """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin``, ``spent`` and ``wrong``."""
         self._plan = plan
-        self._source = source
+        self.source = source
         self._fetcher = fetcher
         self._record = record
         self._root = str(record.root)
@@ -82,33 +81,37 @@ class Worker:
         self._choice = Choice(plan.selection, plan.images)
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
+        # Files of which nobody states a digest, and the connection that each came over.
+        self.unproven: list[tuple[Item, ConnectionState]] = []
 
-    def work(self, item: Item, desk: Desk) -> Outcome:
+    def work(self, item: Item, buffer: memoryview) -> Outcome:
         """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
         if item.archive:
-            return self._archive(item, desk)
+            return self._archive(item, buffer)
         if item.action is Action.KEEP:
-            if not item.proven and not self._adopted(item, desk.buffer):
+            if not item.proven and not self._adopted(item, buffer):
                 if self._plan.in_place:
                     raise IntegrityError(
                         f"{item.dest} does not have the published digest", hint="fetch it again from a mirror"
                     )
-                return self._fetched(item, desk)
+                return self._fetched(item, buffer)
             self._hand_on(item.dest)
             return Outcome(item, Status.NOT_NEEDED)
-        return self._fetched(item, desk)
+        return self._fetched(item, buffer)
 
     def _place(self, item: Item) -> str:
         return os.path.join(self._root, item.dest)  # noqa: PTH118  # making a Path takes longer than most things here
 
     # ---- one file ----
 
-    def _fetched(self, item: Item, desk: Desk) -> Outcome:
-        got = self._brought(item, desk)
+    def _fetched(self, item: Item, buffer: memoryview) -> Outcome:
+        got = self._brought(item, buffer)
+        if got.came_over is not None:
+            self.unproven.append((item, got.came_over))
         self._hand_on(item.dest)
         return Outcome(item, Status.OK, got.moved)
 
-    def _brought(self, item: Item, desk: Desk) -> Fetched:
+    def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
         kept = spare(self._record, self._parts, item.dest)
         held = self._record.get(item.dest)
@@ -117,7 +120,7 @@ class Worker:
             # The mirror states nothing of it: what was recorded once is what it must be again.
             item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=held.digest))
         try:
-            got = self._taken_over(item, desk.buffer) or self._fetcher.fetch(item, self._place(item), desk)
+            got = self._taken_over(item, buffer) or self._fetcher.fetch(item, self._place(item), buffer)
         except BaseException:
             if kept is not None:
                 kept.unlink(missing_ok=True)
@@ -141,10 +144,10 @@ class Worker:
 
     def _taken_over(self, item: Item, buffer: memoryview) -> Fetched | None:
         """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
-        if self._link == "copy" or not isinstance(self._source, OnThisMachine):
+        if self._link == "copy" or not isinstance(self.source, OnThisMachine):
             return None
         target = self._parts.beside(item.dest)
-        if not take_over(self._source.path_of(item.file), target, self._link):
+        if not take_over(self.source.path_of(item.file), target, self._link):
             return None
         try:
             got = self._read(item, target, buffer)
@@ -193,14 +196,14 @@ class Worker:
 
     # ---- archives ----
 
-    def _archive(self, item: Item, desk: Desk) -> Outcome:
+    def _archive(self, item: Item, buffer: memoryview) -> Outcome:
 
         if item.action is Action.KEEP:
             for path, _ in read_index(self._record.cache, item.dest) or ():
                 self._hand_on(path)
             return Outcome(item, Status.NOT_NEEDED)
-        near = self._archive_elsewhere(item, desk.buffer)
-        moved = 0 if near is not None else self._archive_here(item, desk)
+        near = self._archive_elsewhere(item, buffer)
+        moved = 0 if near is not None else self._archive_here(item, buffer)
         held = self._record.get(item.dest)
         assert held is not None
         done = unpack(
@@ -230,9 +233,9 @@ class Worker:
 
     def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
         """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
-        if self._keep_archives or not isinstance(self._source, OnThisMachine):
+        if self._keep_archives or not isinstance(self.source, OnThisMachine):
             return None
-        path = self._source.path_of(item.file)
+        path = self.source.path_of(item.file)
         got = self._read(item, path, buffer)
         if got is None:
             raise IntegrityError(
@@ -241,7 +244,7 @@ class Worker:
         self._record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
         return path
 
-    def _archive_here(self, item: Item, desk: Desk) -> int:
+    def _archive_here(self, item: Item, buffer: memoryview) -> int:
         """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
         path = self._record.root / item.dest
         held = self._record.get(item.dest)
@@ -250,9 +253,9 @@ class Worker:
                 if held.state is FileState.DISCARDED:
                     self._record.add(dataclasses.replace(held, state=FileState.HERE))
                 return 0
-            if self._adopted(item, desk.buffer):
+            if self._adopted(item, buffer):
                 return 0
-        return self._brought(item, desk).moved
+        return self._brought(item, buffer).moved
 
 
 def _discard(record: Record, dest: str) -> None:
@@ -285,7 +288,7 @@ def unpack(
     archive: str,
     *,
     record: Record,
-    parts: Parts,
+    parts: PartialFolder,
     place: Callable[[str], str | None],
     wanted: Callable[[str], bool],
     origin: Origin,
@@ -363,7 +366,7 @@ def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable
 
 
 def _write(
-    path: Path, member: Member, parts: Parts, dest: str, *, record: Record, stop: Stop, on_event: Sink
+    path: Path, member: Member, parts: PartialFolder, dest: str, *, record: Record, stop: Stop, on_event: Sink
 ) -> tuple[Digest, bool]:
     """Put a member in its place; its digest, and whether it was put there (else the same bytes were there already)."""
     partial = parts.open(dest)
@@ -407,7 +410,7 @@ def _extract(path: Path, member: Member, partial: Partial) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
-def spare(record: Record, parts: Parts, dest: str) -> Path | None:
+def spare(record: Record, parts: PartialFolder, dest: str) -> Path | None:
     """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
 
     Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.

@@ -116,13 +116,13 @@ def _folder_page(data: bytes, _: Path) -> None:
 
 
 def _answer(data: bytes, _: Path) -> None:
-    from cxrprep.sources.http_response import Answer, looks_like_page, refusal
+    from cxrprep.sources.http_response import HttpResponse, looks_like_page, refusal
 
     lines = data.decode("latin-1").split("\n")
     pairs = (line.partition(":") for line in lines[1:])
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     status = int(lines[0]) if lines[0].isascii() and lines[0].isdecimal() and len(lines[0]) == 3 else 200
-    answer = Answer(status, headers, "http://127.0.0.1/x")
+    answer = HttpResponse(status, headers, "http://127.0.0.1/x")
     wait = answer.retry_after
     if wait is not None and not 0 <= wait <= 3600:
         raise BrokenPromiseError(f"Retry-After of {wait}")
@@ -428,9 +428,11 @@ def _credentials(name: str) -> Callable[[bytes, Path], None]:
 
 
 def _cookies(data: bytes, scratch: Path) -> None:
-    from cxrprep.sources.http_auth import Logins
+    import pycurl
 
-    Logins(lambda _: None, str(_file(scratch, "cookies.txt", data)))
+    from cxrprep.sources.http_auth import load_cookies
+
+    load_cookies(pycurl.CurlShare(), str(_file(scratch, "cookies.txt", data)))
 
 
 # ---- images ----

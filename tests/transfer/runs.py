@@ -15,7 +15,7 @@ from cxrprep.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer.downloader import Transfer, TransferOptions
-from cxrprep.transfer.retry import Patience
+from cxrprep.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.planning import Plan
     from cxrprep.transfer.result import TransferResult
 
-QUICK = Patience(attempts=4, first_wait=0.01, longest_wait=0.02, jitter=0.0)
+QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.02, jitter=0.0)
 
 
 def noise(size: int, seed: int = 0) -> bytes:

@@ -19,7 +19,7 @@ from cxrprep.errors import ExitCode
 from cxrprep.events import Note, Retrying
 from cxrprep.transfer import partial_file
 from cxrprep.transfer.downloader import TransferOptions
-from cxrprep.transfer.retry import Patience
+from cxrprep.transfer.retry import RetryPolicy
 from tests.servers.faults import LOGIN_PAGE, FaultServer, Seen, serving
 from tests.transfer.runs import QUICK, download, image, leftovers, noise, tree, with_sums
 
@@ -33,7 +33,7 @@ BODY = noise(8_000_000)
 OTHER = noise(8_000_000, 1)
 HAVE = 3_000_000
 # One attempt: whatever breaks ends the run, and leaves what came.
-ONCE = TransferOptions(patience=Patience(attempts=1))
+ONCE = TransferOptions(patience=RetryPolicy(attempts=1))
 
 
 def partly(root: Path, server: FaultServer, have: int = HAVE) -> None:

@@ -1,4 +1,4 @@
-"""Patience is renewed by bytes that are worth it, and by no fewer."""
+"""RetryPolicy is renewed by bytes that are worth it, and by no fewer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import ignore
 from cxrprep.transfer.limits import Stop
-from cxrprep.transfer.retry import Patience, Persistence
+from cxrprep.transfer.retry import Retrier, RetryPolicy
 
-PATIENCE = Patience(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0, worth=10_000)
+PATIENCE = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0, worth=10_000)
 
 
 def asked(each: int, size: int) -> int:
@@ -23,7 +23,7 @@ def asked(each: int, size: int) -> int:
         if done < size:
             raise SourceUnreachableError("the server fell silent", hint="run again")
 
-    Persistence(PATIENCE, Stop(), ignore).run(work, lambda: done, "one file")
+    Retrier(PATIENCE, Stop(), ignore).run(work, lambda: done, "one file")
     return attempts
 
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from cxrprep.transfer.downloader import TransferOptions
 from cxrprep.transfer.range_fetch import cut
-from cxrprep.transfer.retry import Patience
+from cxrprep.transfer.retry import RetryPolicy
 from tests.servers.faults import FaultServer, Seen, serving
 from tests.transfer.runs import download, image, leftovers, noise, tree, with_sums
 
 OBJECT = image(7)
 SIZE = 5_000_000
 BODY, OTHER = noise(SIZE), noise(SIZE, 2)
-ONCE = Patience(attempts=1)
-QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0)
+ONCE = RetryPolicy(attempts=1)
+QUICK = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0)
 
 
 @settings(max_examples=10, deadline=None)
@@ -31,7 +31,7 @@ QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0)
     patience=st.sampled_from([ONCE, QUICK]),
 )
 def test_resumed_equals_uninterrupted(
-    cuts: list[int], split: bool, sums: bool, changes: list[bool], patience: Patience
+    cuts: list[int], split: bool, sums: bool, changes: list[bool], patience: RetryPolicy
 ) -> None:
     """Each run ends after so many bytes; in between the mirror may get another version. The last one must be whole.
 

@@ -13,14 +13,14 @@ import pytest
 import cxrprep
 from cxrprep.api.download_plan import FetchOptions
 from cxrprep.events import Event, ItemFinished, Stalled
-from cxrprep.transfer.limits import Pulse
+from cxrprep.transfer.limits import IdleTimer
 from tests.soak import faults
 from tests.soak.faults import OBJECT, Mirror, serving
 
 
 def test_silence_counts_only_while_somebody_waits() -> None:
     now = [100.0]
-    pulse = Pulse(lambda: now[0])
+    pulse = IdleTimer(lambda: now[0])
     now[0] += 50
     assert pulse.silence == 0
     with pulse:

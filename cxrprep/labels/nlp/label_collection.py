@@ -18,6 +18,7 @@ from cxrprep._version import __version__
 from cxrprep.errors import BusyError, NothingSelectedError, SomeFailedError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
+from cxrprep.labels.label_sources import OURS
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.aggregate import Policy
 from cxrprep.labels.nlp.batches import Job, Joined, Summary, Task, batches, label_batches, merge_shards, shard_folder
@@ -115,7 +116,13 @@ def label_collection(
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
     rules = build_rules(sources)
     collection = open_collection(source)
-    made_from = {"rules": rules.digest, "policy": asdict(policy), "source": source.name}
+    made_from = {
+        "rules": rules.digest,
+        "policy": asdict(policy),
+        "source": source.name,
+        "label_source": OURS,
+        "labeler": {"name": "rules", "version": __version__, "policy": policy.name},
+    }
     if engine.name == "dask":
         out_dir.mkdir(parents=True, exist_ok=True)
         engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])

@@ -1,0 +1,313 @@
+"""Label sources beside the release's own tables: reports that were labelled here, and imported label tables.
+
+Each is a Parquet file with a row per report (``output_tables.labels_schema``) in the manifests folder, and its footer
+says who labelled, in which version and by which rules. ``labels.parquet`` holds their rows beside those of the release,
+so that policies, manifests, exports and comparisons see label sources and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.csv_table import digest_of
+from cxrprep.labels.label_rows import TableUse
+from cxrprep.model import Digest
+from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns
+from cxrprep.storage.parquet import read_footer
+from cxrprep.vocabulary import OBSERVATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from cxrprep.datasets.layout import Layout
+
+OURS: Final = "cxrprep"
+"""The label source of reports that the shipped rules labelled."""
+FOLDER: Final = "label_sources"
+REPORTS_NAME: Final = "report_labels.parquet"
+ADDED_ROLES: Final = ("report-labels", "imported-labels")
+"""Roles of the tables, in the footer of ``labels.parquet``, that are no part of the release."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_IDS: Final = ("report_id", "patient_id", "study_id", "image_id")
+_NO_FINDING: Final = "label_no_finding"
+_NOT_REPORTED: Final = frozenset((_NO_FINDING, "label_support_devices"))
+# 1 > -1 > 0 > null, as a study has it whose images differ.
+_RANK: Final[Mapping[int | None, int]] = {1: 3, -1: 2, 0: 1, None: 0}
+
+
+@dataclass(frozen=True, slots=True)
+class AddedSource:
+    """One added label source: its name, its table, and what the table's footer says of the labeler."""
+
+    name: str
+    path: Path
+    role: str
+    labeler: tuple[tuple[str, str], ...]
+
+
+def check_name(name: str) -> str:
+    """``name`` when it can name a label source. Raises ``UsageError``."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a label source",
+            hint="use letters, digits, dots, hyphens and underscores: --import chexbert=FILE",
+        )
+    return name
+
+
+def source_folder(manifests: Path, name: str) -> Path:
+    """Where reports labelled as the label source ``name`` go: our own beside the manifests, others apart."""
+    return manifests if name == OURS else manifests / FOLDER / check_name(name)
+
+
+def added_sources(manifests: Path) -> list[AddedSource]:
+    """The added label sources of a folder, by name. Raises ``TableError`` for a table that cannot be read."""
+    own = manifests / REPORTS_NAME
+    folder = manifests / FOLDER
+    paths = [
+        *([own] if own.is_file() else []),
+        *sorted(folder.glob("*.parquet")),
+        *sorted(folder.glob(f"*/{REPORTS_NAME}")),
+    ]
+    found: dict[str, AddedSource] = {}
+    for path in paths:
+        source = _source(path, read_footer(path))
+        other = found.setdefault(source.name, source)
+        if other is not source:
+            raise UsageError(
+                f"{other.path} and {path} are both of the label source {source.name}", hint="remove one of them"
+            )
+    return [found[name] for name in sorted(found)]
+
+
+def _source(path: Path, footer: dict[str, Any]) -> AddedSource:
+    imported = footer.get("imported")
+    # A table of an earlier version has no name of its own in it.
+    otherwise = OURS if imported is None else str(imported).split(".", 1)[0]
+    about = footer.get("labeler") or {"name": otherwise, "version": str(footer.get("tool", ""))}
+    about = {**about, **{key: footer[key] for key in ("rules", "imported", "sha256") if footer.get(key)}}
+    role = ADDED_ROLES[0] if imported is None else ADDED_ROLES[1]
+    name = str(footer.get("label_source") or otherwise)
+    return AddedSource(name, path, role, tuple(sorted((key, str(value)) for key, value in about.items())))
+
+
+def with_added_sources(
+    table: pa.Table, manifests: Path, *, dataset: str, release: str, layout: Layout | None
+) -> tuple[pa.Table, list[TableUse], list[str]]:
+    """The labels of a release with the rows of all added sources of a folder.
+
+    Args:
+        table: what the release's tables say, as ``labels.parquet`` has it; it may be empty.
+        manifests: the folder that holds the tables of the added sources.
+        dataset: name of the dataset, for the rows.
+        release: release of the dataset, for the rows.
+        layout: reads ids out of image paths; ``None`` for a folder of no known dataset.
+
+    Returns:
+        The table, what became of the added tables, and what a person should know of them.
+
+    Raises:
+        UsageError: a source has the name of one of the release's own.
+        TableError: a table of a source cannot be read.
+    """
+    sources = added_sources(manifests)
+    if not sources:
+        return table, [], []
+    known = set(pc.unique(table.column("label_source").cast(pa.string())).to_pylist())
+    blocks: list[tuple[str, pa.Table]] = []
+    uses, notes = list[TableUse](), list[str]()
+    owners = _Owners.of(table)
+    for source in sources:
+        if source.name in known:
+            raise UsageError(
+                f"{source.path} is of the label source {source.name}, and so is a table of the release",
+                hint="import it under another name: --import NAME=FILE",
+            )
+        block, use, joined = _read(source, dataset, release, layout, owners)
+        blocks.append((source.name, block))
+        uses.append(use)
+        if joined:
+            notes.append(f"{source.name}: {joined:,} studies have several reports or rows: joined, 1 > -1 > 0 > null")
+    return _merged(table, blocks), uses, notes
+
+
+def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
+    """The rows of a ``labels.parquet`` that are of the release, its name, and the tables that they come from.
+
+    Raises ``TableError``.
+    """
+    footer = read_footer(path)
+    added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
+    try:
+        table = pq.read_table(path, use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    source = table.column("label_source").cast(pa.string())
+    if added:
+        table = table.filter(pc.invert(pc.is_in(source, value_set=pa.array(sorted(added), pa.string()))))
+    theirs = set(footer.get("added_columns", []))
+    table = table.drop_columns([name for name in table.column_names if name in theirs])
+    uses = [
+        TableUse(
+            use["name"], "", use["role"], Digest.parse(use["digest"]), use["rows"], use["used"],
+            use.get("label_source") or "",
+        )
+        for use in footer.get("tables", []) if use.get("role") not in ADDED_ROLES
+    ]  # fmt: skip
+    return table.replace_schema_metadata(None), footer["release"], uses
+
+
+def check_still_there(path: Path, release: str, sources: Iterable[str]) -> None:
+    """Refuse to write a ``labels.parquet`` that no longer has a label source which the one before it has.
+
+    Raises ``TableError`` that names source and table.
+    """
+    if not path.is_file():
+        return
+    try:
+        footer = read_footer(path)
+    except TableError:
+        # It is about to be made again.
+        return
+    now = set(sources)
+    for use in footer.get("tables", []):
+        name = use.get("label_source")
+        if name and name not in now and (footer.get("release") == release or use.get("role") in ADDED_ROLES):
+            raise TableError(
+                f"the labels of {name} are in {path}, and their table {use.get('name')} is no longer there",
+                hint=f"bring {use.get('name')} back; or, to do without its labels, remove {path} first",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Whose each study and image is, as the release's tables say."""
+
+    patient: dict[str, str]
+    study: dict[str, str]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Owners:
+        """From the rows of a labels table."""
+        patients, studies, images = (table.column(name).to_pylist() for name in ("patient_id", "study_id", "image_id"))
+        return cls(
+            dict(zip(studies, patients, strict=True)),
+            {image: study for image, study in zip(images, studies, strict=True) if image is not None},
+        )
+
+
+def _ids(row: Mapping[str, str | None], layout: Layout | None, owners: _Owners) -> tuple[str, str, str | None]:
+    """Patient, study and image of a row; a study that nothing names is called as its report is."""
+    report, patient, study, image = (row.get(name) for name in _IDS)
+    path = image or report or ""
+    parsed = layout.parse(path) if layout is not None and ("/" in path or "." in path) else None
+    if parsed is not None:
+        patient, study, image = parsed.patient, parsed.study, parsed.image
+    if study is None and image is not None:
+        study = owners.study.get(image, image)
+    study = study or report or ""
+    bare = study.removeprefix("s")
+    # MIMIC-CXR's files and many tables write s50414267 where the release writes 50414267.
+    study = bare if bare.isdecimal() else study
+    return patient or owners.patient.get(study, ""), study, image
+
+
+def _joined(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
+    """The labels of several rows about one study: 1 > -1 > 0 > null; No Finding only where each row has it."""
+    labels = {name: max((row[name] for row in rows), key=lambda value: _RANK.get(value, 0)) for name in columns}
+    if labels.get(_NO_FINDING) == 1 and any(_abnormal(row) for row in rows):
+        labels[_NO_FINDING] = None
+    return labels
+
+
+def _abnormal(row: Mapping[str, Any]) -> bool:
+    labelled = any(value is not None for name, value in row.items() if name.startswith("label_"))
+    return labelled and row.get(_NO_FINDING) != 1
+
+
+def _read(
+    source: AddedSource, dataset: str, release: str, layout: Layout | None, owners: _Owners
+) -> tuple[pa.Table, TableUse, int]:
+    """The rows of ``labels.parquet`` of one source, its table's use, and how many studies had several rows."""
+    try:
+        table = pq.read_table(source.path, use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{source.path} cannot be read: {error}", hint="label or import it again") from error
+    known = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]
+    extra = [n for n in table.column_names if n.startswith(("label_", RAW_PREFIX)) and n not in known]
+    ids = [name for name in _IDS if name in table.column_names]
+    grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in table.select([*ids, *known, *extra]).to_pylist():
+        patient, study, image = _ids(row, layout, owners)
+        grouped.setdefault((patient, study, image or ""), []).append(row)
+    keys = sorted(grouped)
+    merged = [_joined(grouped[key], [*known, *extra]) if len(grouped[key]) > 1 else grouped[key][0] for key in keys]
+    digest = digest_of(source.path)
+    name = source.path.name
+    constants = {
+        "dataset": dataset, "release": release, "label_source": source.name,
+        "table_name": name, "table_digest": str(digest),
+    }  # fmt: skip
+    columns: dict[str, pa.Array] = {
+        "patient_id": pa.array([key[0] for key in keys], pa.string()),
+        "study_id": pa.array([key[1] for key in keys], pa.string()),
+        "image_id": pa.array([key[2] or None for key in keys], pa.string()),
+        **{name: pa.array([value] * len(keys), pa.string()).dictionary_encode() for name, value in constants.items()},
+        **{name: pa.array([row[name] for row in merged], pa.int8()) for name in known},
+    }
+    block = null_columns(LABELS, len(keys), columns)
+    for name in extra:
+        cells = pa.array([None if row[name] is None else str(row[name]) for row in merged], pa.string())
+        title = RAW_PREFIX + name.removeprefix("label_").removeprefix(RAW_PREFIX)
+        about = describe(title, TEXT, f"{title.removeprefix(RAW_PREFIX)}, as an added label source has it")
+        block = block.append_column(about, cells.dictionary_encode())
+    several = sum(len(rows) > 1 for rows in grouped.values())
+    use = TableUse(
+        source.path.name, str(source.path), source.role, digest, table.num_rows, table.num_rows, source.name,
+        labeler=source.labeler,
+    )  # fmt: skip
+    return block, use, several
+
+
+def _merged(table: pa.Table, blocks: list[tuple[str, pa.Table]]) -> pa.Table:
+    """The rows of all sources, each source's together and in the order of their names."""
+    text = [field for field in table.schema if field.name == "report_text"]
+    fields = {field.name: field for field in table.schema if field.name != "report_text"}
+    for _, block in blocks:
+        fields |= {field.name: field for field in block.schema if field.name not in fields}
+    # A field that was read carries its number in that file.
+    schema = pa.schema(
+        field.with_metadata({key: value for key, value in (field.metadata or {}).items() if b"field_id" not in key})
+        for field in (*fields.values(), *text)
+    )
+    parts = sorted([*_runs(table), *blocks], key=lambda part: part[0])
+    whole = [
+        null_columns(schema, part.num_rows, {name: part.column(name) for name in part.column_names})
+        for _, part in parts
+    ]
+    return _numbered_anew(pa.concat_tables(whole)) if whole else schema.empty_table()
+
+
+def _numbered_anew(table: pa.Table) -> pa.Table:
+    """The table with its categories numbered as they appear: the bytes on disk then depend on the rows alone."""
+    for index, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            words = table.column(index).combine_chunks().cast(column.type.value_type)
+            table = table.set_column(index, column, words.dictionary_encode().cast(column.type))
+    return table
+
+
+def _runs(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each label source of a labels table, which stand together."""
+    source = table.column("label_source").cast(pa.string())
+    for name in pc.unique(source).to_pylist():
+        mask = pc.is_null(source) if name is None else pc.equal(source, name)
+        yield name or "", table.filter(mask)

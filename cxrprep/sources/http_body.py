@@ -1,0 +1,173 @@
+"""HTTP response body as a ``ByteStream``: knows where it began, how long the whole is, and when it is short."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.sources.base import Closing
+from cxrprep.sources.http_response import expects_page, looks_like_page, page_instead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.model import Digest
+    from cxrprep.sources.base import ConnectionState
+    from cxrprep.sources.http_connection import HttpConnection
+    from cxrprep.sources.http_response import HttpResponse
+
+_PIECE: Final = 65_536
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+class HttpBody(Closing):
+    """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers.
+
+    ``release`` gets the connection back when the last byte was read; closed earlier, it is dropped.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_first",
+        "_key",
+        "_release",
+        "answer",
+        "came_over",
+        "digest",
+        "length",
+        "offset",
+        "validator",
+    )
+
+    def __init__(
+        self, key: str, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
+    ) -> None:
+        """Wrap an answer of status 200, 203 or 206 whose body was not read yet."""
+        self._key = key
+        self._connection: HttpConnection | None = connection
+        self._release = release
+        self.answer = answer
+        self.came_over: ConnectionState = connection.state
+        self.offset = 0
+        self.length: int | None = answer.content_length
+        if answer.status == 206:
+            first, total = answer.content_range
+            self.offset, self.length = first or 0, total
+        self.validator: str | None = answer.validator(self.length)
+        self.digest: Digest | None = answer.digest()
+        # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
+        self._first = self.offset == 0 and not expects_page(key)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` from the start; the number of bytes, 0 at the end.
+
+        Raises ``SourceUnreachableError`` when the body ends before its stated length or the line goes silent, and
+        ``AccessError`` for a web page in place of data.
+        """
+        connection = self._connection
+        if connection is None:
+            return 0
+        try:
+            count = connection.readinto(buffer)
+        except BaseException:
+            self.close()
+            raise
+        if self._first:
+            self._first = False
+            if looks_like_page(bytes(buffer[: min(count, 1024)])):
+                self.close()
+                raise page_instead(self._key, self.answer)
+        if connection.complete:
+            self._connection = None
+            self._release(connection)
+        return count
+
+    def close(self) -> None:
+        """Give the connection back when the body was read to its end, else drop it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection.open:
+                connection.close()
+            else:
+                self._release(connection)
+
+
+class GzipBody(Closing):
+    """A body that a server compressed on its way although identity was asked for, as the file that it stands for.
+
+    Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
+    has no validator: nothing is ever continued on it. ``decoded`` when libcurl has undone the coding already.
+    """
+
+    __slots__ = ("_body", "_decoder", "_pending", "_raw", "came_over", "digest", "length", "offset", "validator")
+
+    def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
+        self._body = body
+        self._decoder = None if decoded else zlib.decompressobj(wbits=31)
+        self._pending = b""
+        self._raw = memoryview(bytearray(_PIECE))
+        self.came_over = body.came_over
+        self.offset = 0
+        self.length: int | None = None
+        self.validator: str | None = None
+        self.digest: Digest | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with decoded bytes; 0 at the end. Raises as ``HttpBody`` does, and for a damaged stream."""
+        if self._decoder is None:
+            return self._body.readinto(buffer)
+        while True:
+            try:
+                data = self._decoder.decompress(self._pending, len(buffer))
+            except zlib.error as error:
+                raise self._damaged(f"is damaged: {error}") from error
+            self._pending = self._decoder.unconsumed_tail
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+            if self._decoder.eof:
+                # Of several members (RFC 1952, 2.2) each begins behind the last one; zeros may fill a block.
+                self._pending = self._decoder.unused_data.lstrip(b"\0") or self._more().lstrip(b"\0")
+                if not self._pending:
+                    return 0
+                if not _GZIP_MAGIC.startswith(self._pending[:2]):
+                    raise self._damaged("has something behind its end")
+                self._decoder = zlib.decompressobj(wbits=31)
+                continue
+            piece = self._more()
+            if not piece:
+                raise self._damaged("ended before its end")
+            self._pending += piece
+
+    def _more(self) -> bytes:
+        count = self._body.readinto(self._raw)
+        return bytes(self._raw[:count])
+
+    def _damaged(self, how: str) -> SourceUnreachableError:
+        return SourceUnreachableError(f"{self._body.answer.url} sent a compressed answer that {how}", hint="run again")
+
+    def close(self) -> None:
+        """Close the body beneath."""
+        self._body.close()
+
+
+class EmptyBody(Closing):
+    """The stream behind the last byte: what a 416 means when everything is here already."""
+
+    __slots__ = ("digest", "length", "offset", "validator")
+
+    def __init__(self, length: int, validator: str | None) -> None:
+        """``length`` is the size of the whole file."""
+        self.offset = length
+        self.length: int | None = length
+        self.validator = validator
+        self.digest: Digest | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """0: the end."""
+        del buffer
+        return 0
+
+    def close(self) -> None:
+        """Nothing to close."""

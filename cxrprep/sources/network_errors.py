@@ -1,0 +1,112 @@
+"""Errors of the network: why a host was not reached, or why its answer broke off, with what was tried."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from cxrprep.sources.proxies import Proxy
+    from cxrprep.sources.urls import Endpoint
+
+TIMED_OUT: Final = 28
+_REASONS: Final = {
+    1: "no valid HTTP",
+    8: "no valid HTTP",
+    18: "the answer ended before its end",
+    23: "the answer cannot be decoded",
+    52: "the server closed the connection without an answer",
+    61: "the answer has a coding that is not known here",
+    92: "the server broke the HTTP/2 stream off",
+    97: "the SOCKS proxy refuses it",
+    100: "no valid HTTP (its headers are too long)",
+}
+_CERTIFICATE: Final = 60
+
+
+class NotConnectedError(SourceUnreachableError):
+    """Raise when no connection came about. Do not raise when one was made and broke."""
+
+
+def not_trusted(where: str, reason: str) -> AccessError:
+    """The error for a certificate that no trusted authority has signed."""
+    return AccessError(
+        f"the certificate of {where} is not trusted: {reason}",
+        hint="behind a proxy that inspects traffic, set SSL_CERT_FILE (or REQUESTS_CA_BUNDLE) to its certificate",
+    )
+
+
+def no_byte(where: str, timeout: float) -> SourceUnreachableError:
+    """The error for a connection that has gone silent."""
+    return SourceUnreachableError(
+        f"{where} sent no byte for {timeout:g} s", hint="run again; --timeout SECONDS waits longer"
+    )
+
+
+def no_connection(endpoint: Endpoint, proxy: Proxy | None, tried: str) -> NotConnectedError:
+    """The error for a host that no connection leads to; ``tried`` is what was done and what came of it."""
+    over = f" through the proxy {proxy.shown}" if proxy is not None else ""
+    check = (
+        f"check {proxy.shown}, which the environment names as the proxy" if proxy is not None else "check the network"
+    )
+    return NotConnectedError(f"no connection to {endpoint.authority}{over}: {tried}", hint=f"{check}; then run again")
+
+
+def broke(where: str, reason: str) -> SourceUnreachableError:
+    """The error for a connection that ended too early, or spoke no HTTP."""
+    return SourceUnreachableError(f"the connection to {where} broke: {reason}", hint="run again")
+
+
+def from_libcurl(
+    endpoint: Endpoint, code: int, proxy: Proxy | None, *, connect_status: int, address: str, seconds: float
+) -> CxrprepError:
+    """The error that libcurl's result ``code`` means; libcurl's own text is never shown, it may hold a password.
+
+    Args:
+        endpoint: where the request went.
+        code: CURLcode, see https://curl.se/libcurl/c/libcurl-errors.html.
+        proxy: the proxy on the way.
+        connect_status: the proxy's answer to CONNECT, 0 for none.
+        address: the IP address that was spoken to, ``""`` when none was reached.
+        seconds: the time-out, for the message.
+    """
+    if connect_status == 407 or (code == 7 and connect_status == 401):
+        return AccessError(
+            f"the proxy {proxy.shown if proxy else ''} wants a login (407)",
+            hint="write it into HTTPS_PROXY and HTTP_PROXY: http://USER:PASSWORD@HOST:PORT",
+        )
+    if connect_status >= 300:
+        return no_connection(endpoint, proxy, f"the proxy answered {connect_status}")
+    if code == 5:
+        return no_connection(endpoint, proxy, "the name of the proxy cannot be resolved (DNS)")
+    if code == 6:
+        return no_connection(endpoint, proxy, f"the name {endpoint.host} cannot be resolved (DNS)")
+    if code == 7:
+        at = f"{address} refuses it" if address else "it is refused, or no way leads there"
+        return no_connection(endpoint, proxy, at)
+    if code == TIMED_OUT:
+        return no_byte(endpoint.authority, seconds)
+    if code == _CERTIFICATE:
+        return not_trusted(endpoint.authority, "no authority that is trusted has signed it for this name")
+    if code == 77:
+        return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
+    if code in (35, 58, 59, 66, 83, 91):
+        return broke(endpoint.authority, f"TLS failed (libcurl {code})")
+    return broke(endpoint.authority, _REASONS.get(code, f"connection reset (libcurl {code})"))
+
+
+def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> CxrprepError:
+    """The same for the exception of another client, as the services' own use it."""
+    where = endpoint.authority
+    if isinstance(error, CxrprepError):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return not_trusted(where, error.verify_message)
+    if isinstance(error, TimeoutError):
+        return no_byte(where, timeout)
+    if isinstance(error, socket.gaierror):
+        return no_connection(endpoint, None, f"the name {endpoint.host} cannot be resolved: {error.strerror}")
+    return broke(where, str(error) or type(error).__name__)

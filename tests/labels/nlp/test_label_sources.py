@@ -1,0 +1,148 @@
+"""Labelled reports and imported tables are label sources: beside the release's own, named, never lost silently."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.cli import main
+from cxrprep.labels.label_sources import added_sources
+from tests.generators.small import mimic_cxr, mimic_cxr_jpg
+from tests.labels.nlp.collections import folder, table_csv
+
+
+def run(*words: str | Path, code: int = 0) -> str:
+    """What a command says, on both streams."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        ended = main.run([str(word) for word in words])
+    assert ended == code, said.getvalue()
+    return said.getvalue()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def by_source(root: Path) -> dict[str | None, list[dict[str, Any]]]:
+    found: dict[str | None, list[dict[str, Any]]] = {}
+    for row in rows(root / "manifests" / "labels.parquet"):
+        found.setdefault(row["label_source"], []).append(row)
+    return found
+
+
+@pytest.fixture
+def mimic(tmp_path: Path) -> Path:
+    mimic_cxr.write(tmp_path / "mimic", labels=False)
+    return tmp_path / "mimic"
+
+
+def test_reports_alone_end_in_a_labelled_manifest(mimic: Path) -> None:
+    output = run("extract-labels", mimic, "--reports")
+    images = rows(mimic / "manifests" / "images.parquet")
+    assert {row["label_source"] for row in images} == {"cxrprep"}
+    assert {row["label_no_finding"] for row in images} == {1}
+    assert {row["label_no_finding"] for row in rows(mimic / "manifests" / "studies.parquet")} == {1}
+    assert "cxrprep" in output
+    # The verb that builds again knows the same.
+    run("manifest", mimic)
+    assert {row["label_source"] for row in rows(mimic / "manifests" / "images.parquet")} == {"cxrprep"}
+
+
+def test_sources_stand_side_by_side_whatever_the_order(mimic: Path, tmp_path: Path) -> None:
+    studies = list(mimic_cxr_jpg.SUBJECTS)
+    bert = table_csv(tmp_path / "b.csv", ("study_id", "Edema"), [(str(study), "1") for study in studies])
+    lt = table_csv(
+        tmp_path / "lt.csv", ("dicom_id", "subject_id", "study_id", "Edema", "Calcification of the Aorta"),
+        [(image[0], str(image[1]), str(image[2]), "0", "1") for image in mimic_cxr_jpg.IMAGES],
+    )  # fmt: skip
+    run("extract-labels", mimic, "--import", f"chexbert={bert}", "--import", f"cxr-lt={lt}")
+    run("extract-labels", mimic, "--reports")
+    found = by_source(mimic)
+    assert set(found) >= {"cxrprep", "chexbert", "cxr-lt"}
+    assert {row["label_edema"] for row in found["chexbert"]} == {1}
+    assert {row["raw_Calcification of the Aorta"] for row in found["cxr-lt"]} == {"1"}
+    assert len(found["cxr-lt"]) == len(mimic_cxr_jpg.IMAGES)
+    # The release's own tables come later, and take nothing away.
+    mimic_cxr_jpg.write_tables(mimic)
+    (mimic / "IMAGE_FILENAMES").unlink()
+    run("extract-labels", mimic)
+    assert set(by_source(mimic)) >= {"cxrprep", "chexbert", "cxr-lt", "chexpert-labeler", "negbio"}
+    run("extract-labels", mimic, "--import", f"chexbert={bert}")
+    again = pq.read_table(mimic / "manifests" / "labels.parquet")
+    run("extract-labels", mimic)
+    # Whether the release's tables were read again or not: the same rows, columns and provenance.
+    assert pq.read_table(mimic / "manifests" / "labels.parquet").equals(again, check_metadata=True)
+    # Each can be shown; policies act on it.
+    run("manifest", mimic, "--label-source", "cxr-lt,cxrprep")
+    assert {row["label_edema"] for row in rows(mimic / "manifests" / "images.parquet")} == {0}
+
+
+def test_the_labeler_is_named_with_version_and_rules(mimic: Path) -> None:
+    run("extract-labels", mimic, "--reports")
+    (source,) = added_sources(mimic / "manifests")
+    about = dict(source.labeler)
+    assert source.name == "cxrprep"
+    assert about["name"] == "rules"
+    assert about["version"]
+    assert about["rules"].startswith("sha256:")
+    footer = json.loads(pq.read_schema(mimic / "manifests" / "labels.parquet").metadata[b"cxrprep"])
+    (use,) = (use for use in footer["tables"] if use["label_source"] == "cxrprep")
+    assert use["labeler"] == about
+
+
+def test_a_remembered_source_whose_table_is_gone_is_an_error_that_names_it(mimic: Path, tmp_path: Path) -> None:
+    bert = table_csv(tmp_path / "b.csv", ("study_id", "Edema"), [(str(s), "1") for s in mimic_cxr_jpg.SUBJECTS])
+    run("extract-labels", mimic, "--reports")
+    run("extract-labels", mimic, "--import", f"chexbert={bert}", "--label-source", "chexbert")
+    before = (mimic / "manifests" / "images.parquet").read_bytes()
+    (mimic / "manifests" / "label_sources" / "chexbert.parquet").unlink()
+    assert "chexbert" in run("extract-labels", mimic, "--reports", code=4)
+    (mimic / "manifests" / "labels.parquet").unlink()
+    assert "chexbert" in run("manifest", mimic, code=4)
+    assert (mimic / "manifests" / "images.parquet").read_bytes() == before
+
+
+def test_a_table_of_the_release_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+    mimic_cxr_jpg.write(tmp_path)
+    run("extract-labels", tmp_path)
+    (table,) = tmp_path.glob("*negbio*")
+    table.unlink()
+    assert "negbio" in run("extract-labels", tmp_path, code=4)
+    assert "negbio" in by_source(tmp_path)
+
+
+def test_a_name_of_the_release_is_refused(tmp_path: Path) -> None:
+    mimic_cxr_jpg.write(tmp_path / "root")
+    file = table_csv(tmp_path / "negbio.csv", ("study_id", "Edema"), [("50414267", "1")])
+    output = run("extract-labels", tmp_path / "root", "--import", file, code=2)
+    assert "--import my-negbio=FILE" in output
+    run("extract-labels", tmp_path / "root", "--import", f"my-negbio={file}")
+    assert "my-negbio" in by_source(tmp_path / "root")
+
+
+def test_any_folder_keeps_its_sources_and_several_reports_of_a_study_are_joined(tmp_path: Path) -> None:
+    reports = table_csv(
+        tmp_path / "r.csv", ("subject_id", "study_id", "text"),
+        [("10", "50", "Normal chest."), ("10", "50", "Left effusion."), ("11", "51", "No edema.")],
+    )  # fmt: skip
+    root = folder(tmp_path / "any", {"notes.md": "x"})
+    output = run("extract-labels", root, "--reports", reports)
+    assert "1 studies have several reports" in " ".join(output.split())
+    (first, second) = by_source(root)["cxrprep"]
+    assert (first["study_id"], first["label_pleural_effusion"], first["label_no_finding"]) == ("50", 1, None)
+    assert (second["patient_id"], second["label_edema"]) == ("11", 0)
+
+
+def test_a_file_alone_is_imported_under_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "negbio.csv.gz"
+    path.write_bytes(gzip.compress(b"study_id,Edema\n50000000,1.0\n"))
+    run("extract-labels", folder(tmp_path / "any", {"notes.md": "x"}), "--import", path)
+    assert [source.name for source in added_sources(tmp_path / "any" / "manifests")] == ["negbio"]
