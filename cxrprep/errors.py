@@ -143,17 +143,25 @@ class AccessError(CxrprepError):
 class SourceUnreachableError(CxrprepError):
     """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404.
 
-    ``retry_after`` is the number of seconds that the server asked for, ``None`` when it asked for nothing.
+    ``retry_after`` is the number of seconds that the server asked for, ``None`` when it asked for nothing; ``lasting``
+    says that to ask again would bring the same answer.
     """
 
     exit_code = ExitCode.UNREACHABLE
     retry_after: float | None = None
+    lasting: bool = False
 
 
 class NotInSourceError(CxrprepError):
     """Raise when a source answers that a file does not exist (404, missing object, missing path)."""
 
     exit_code = ExitCode.PARTIAL
+
+
+class SourceNotFoundError(NotInSourceError):
+    """Raise when a mirror, project, bucket or container as a whole does not exist. Do not raise for one file of it."""
+
+    exit_code = ExitCode.USAGE
 
 
 class StorageError(CxrprepError):

@@ -29,7 +29,7 @@ from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
-from cxrprep.events import ignore
+from cxrprep.events import Note, ignore
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.planning import Action, Plan, load_plan
@@ -37,7 +37,7 @@ from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from cxrprep.events import Sink
     from cxrprep.transfer.result import TransferResult
@@ -131,6 +131,7 @@ def download(
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, selection) if plan is None else again(job, transfer, plan)
             say_foreign(made, on_event)
+            holes = _say_holes(job, made)
             record = job.folder.record
             record.describe(
                 dataset=job.spec.name,
@@ -144,7 +145,7 @@ def download(
         _mark_mended(result, made, job)
         _keep_failures(result, job)
         rows, data = result_rows(result, made, job), result_data(result, made, job)
-        code = result.exit_code
+        code = most_pressing((result.exit_code, *holes))
         if arriving is not None:
             small = arriving.finish()
             code = most_pressing((code, small.exit_code))
@@ -176,6 +177,16 @@ def _is_unpacked(job: Job, path: str, made: Plan) -> bool:
     entry = job.folder.record.get(path)
     archives = {item.dest for item in made if item.archive and item.action is not Action.KEEP}
     return entry is not None and entry.archive in archives
+
+
+def _say_holes(job: Job, made: Plan) -> Sequence[ExitCode]:
+    """Say which folders the mirror would not list; the exit codes of those that lie where files of the release do."""
+    holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
+    tops = {item.file.key.partition("/")[0] for item in made.items}
+    for hole in holes:
+        message = f"{hole.message}: what lies below it is not in the listing"
+        job.on_event(Note(STAGE, message, "warning", job.source.address))
+    return [hole.exit_code for hole in holes if hole.message.partition("/")[0] in tops]
 
 
 def _keep_failures(result: TransferResult, job: Job) -> None:

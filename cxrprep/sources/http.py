@@ -10,11 +10,18 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from cxrprep import checksum_files
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    NotInSourceError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+)
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.index_pages import read_page
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import split_url, without_query
 
@@ -44,7 +51,10 @@ _ASKED_SINGLY: Final = 256
 
 
 class HttpSource:
-    """A mirror at an http or https address. The address of one file is a mirror of that file."""
+    """A mirror at an http or https address. The address of one file is a mirror of that file.
+
+    ``holes`` are the folders below the top that the last listing had to leave out, each with the reason.
+    """
 
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is requested yet. Raises ``UsageError`` for an address that carries a login."""
@@ -60,6 +70,8 @@ class HttpSource:
         self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
         self._known = options.known
         self._client = HttpClient(options)
+        self._answers_head = True
+        self.holes: list[CxrprepError] = []
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The files below ``prefix``: from a list of checksums where there is one, and from folder pages.
@@ -70,10 +82,16 @@ class HttpSource:
         if self._single:
             yield from self._with_sizes(iter([RemoteFile(urllib.parse.unquote(self._single))]))
             return
+        self.holes = []
         files = self._everything(prefix)
         if prefix:
             files = (file for file in files if file.key.startswith(prefix))
-        yield from self._with_sizes(files)
+        found = False
+        for file in self._with_sizes(files):
+            found = True
+            yield file
+        if self.holes and not found:
+            raise self.holes[0]
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``."""
@@ -121,10 +139,37 @@ class HttpSource:
                 break
         if top is not None:
             rest = [entry for entry in top if entry.name not in listed]
+            rest = [dataclasses.replace(e, folder=e.folder or self._may_be_folder(e)) for e in rest]
             yield from (RemoteFile(e.name, e.size) for e in rest if not e.folder)
-            yield from self._walk([e.name + "/" for e in rest if e.folder], prefix)
+            yield from self._walk([e.name + "/" for e in rest if e.folder], prefix, top)
         elif not found:
             yield from self._known_ones()
+
+    def _branch(self, folder: str) -> Sequence[Entry]:
+        """The entries of a folder below the top. One that cannot be read is a hole, and no end of the listing."""
+        try:
+            entries = self._page(folder) or ()
+        except NotConnectedError:
+            # Nobody is there any more.
+            raise
+        except CxrprepError as error:
+            self.holes.append(error)
+            return ()
+        doubtful = [e for e in entries if not e.folder and e.size is None and "." not in e.name][:_ASKED_SINGLY]
+        if not doubtful:
+            return entries
+        # mini_httpd writes no slash behind a folder's name; it says so when it is asked.
+        folders = {e.name for e in doubtful if self._is_folder(folder + e.name)}
+        return [dataclasses.replace(e, folder=True) if e.name in folders else e for e in entries]
+
+    def _may_be_folder(self, entry: Entry) -> bool:
+        return entry.size is None and "." not in entry.name and self._is_folder(entry.name)
+
+    def _is_folder(self, key: str) -> bool:
+        try:
+            return self._client.head(self._url(key), key=key).url.endswith("/")
+        except CxrprepError:
+            return False
 
     def _sums(self, name: str) -> Iterator[RemoteFile]:
         try:
@@ -150,26 +195,33 @@ class HttpSource:
             return None
         return read_page(body, answer.headers.get("content-type", ""), self._url(folder))
 
-    def _walk(self, folders: Sequence[str], prefix: str) -> Iterator[RemoteFile]:
-        """The files below ``folders``, level by level, several pages at a time."""
+    def _walk(self, folders: Sequence[str], prefix: str, top: Sequence[Entry]) -> Iterator[RemoteFile]:
+        """The files below ``folders``, level by level, several pages at a time; a link to a folder above is not walked.
+
+        ``top`` are the entries of the first page.
+        """
         if not folders:
             return
+        above = {"": tuple(top)}
         with _threads(self.politeness.connections, "listing") as pool:
             while folders:
                 # Folders off the way to the prefix hold nothing that is asked for.
                 folders = [f for f in folders if f.startswith(prefix) or prefix.startswith(f)]
                 below = []
-                for folder, entries in zip(folders, pool.map(self._page, folders), strict=True):
-                    for entry in entries or ():
-                        if entry.folder:
-                            below.append(f"{folder}{entry.name}/")
-                        else:
-                            yield RemoteFile(folder + entry.name, entry.size)
+                for folder, entries in zip(folders, pool.map(self._branch, folders), strict=True):
+                    # Folders that hold folders repeat no page of those above them, but for a link that leads up.
+                    inner = [entry for entry in entries if entry.folder]
+                    if inner and any(tuple(entries) == above[parent] for parent in _parents(folder) if parent in above):
+                        continue
+                    if inner:
+                        above[folder] = tuple(entries)
+                    below += [f"{folder}{entry.name}/" for entry in inner]
+                    yield from (RemoteFile(folder + e.name, e.size) for e in entries if not e.folder)
                 folders = below
 
     def _known_ones(self) -> Iterator[RemoteFile]:
         if not self._known:
-            raise NotInSourceError(
+            raise SourceNotFoundError(
                 f"{self.address} shows neither a folder page nor a list of checksums",
                 hint="check the address; it should show the files of the release in a browser",
             )
@@ -180,7 +232,7 @@ class HttpSource:
                 found = True
                 yield sized
         if not found:
-            raise NotInSourceError(f"{self.address} has none of the release's files", hint="check the address")
+            raise SourceNotFoundError(f"{self.address} has none of the release's files", hint="check the address")
 
     def _with_sizes(self, files: Iterable[RemoteFile]) -> Iterator[RemoteFile]:
         """The same files; when they are few, with the sizes that the listing does not state."""
@@ -198,19 +250,33 @@ class HttpSource:
         return file if file.size is not None else self._asked(file)
 
     def _asked(self, file: RemoteFile) -> RemoteFile | None:
-        """``file`` as the server describes it without sending it; ``None`` where it says nothing."""
+        """``file`` as the server describes it without sending it; ``None`` where it says nothing.
+
+        Nothing depends on it, so a server that refuses HEAD is not asked again, and GET decides (RFC 9110, 15.5.6).
+        """
+        if not self._answers_head:
+            return None
         try:
             answer = with_retries(lambda: self._client.head(self._url(file.key), key=file.key))
-        except SourceUnreachableError:
+        except NotConnectedError:
             raise
+        except SourceUnreachableError:
+            self._answers_head = False
+            return None
         except CxrprepError:
             return None
-        if answer.is_page or "content-encoding" in answer.headers:
+        if answer.is_page or answer.codings:
             return file
         size = answer.content_length
         return dataclasses.replace(
             file, size=size, digest=file.digest or answer.digest(), validator=answer.validator(size)
         )
+
+
+def _parents(folder: str) -> Iterator[str]:
+    while folder:
+        folder = folder[: folder.rstrip("/").rfind("/") + 1]
+        yield folder
 
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:

@@ -193,7 +193,7 @@ class HttpClient:
             return GzipBody(HttpBody(key + ".html", response, connection, self._release))
         if not _DECODABLE.issuperset(codings) or request.decode:
             self._drop(connection)
-            raise SourceUnreachableError(
+            raise _lasting(
                 f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
                 hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
             )
@@ -332,9 +332,13 @@ def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> Non
         reason = f"{response.url} redirects to an address without encryption"
     else:
         return
-    raise SourceUnreachableError(
-        f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted"
-    )
+    raise _lasting(f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted")
+
+
+def _lasting(message: str, hint: str) -> SourceUnreachableError:
+    error = SourceUnreachableError(message, hint=hint)
+    error.lasting = True
+    return error
 
 
 def _serves_range(response: HttpResponse, key: str) -> bool:

@@ -37,9 +37,9 @@ _COLLECT_SECONDS: Final = 0.05
 _CONNECT_SECONDS: Final = 8.0
 _BUFFER: Final = 1 << 18
 _SHORT: Final = 65_536
-# Where Linux keeps the shortest round trip of a connection, in microseconds, within struct tcp_info.
+# Where Linux keeps the number of bytes that a connection has brought, within struct tcp_info.
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
-_MIN_RTT_AT: Final = 148
+_BYTES_RECEIVED_AT: Final = 128
 _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
@@ -143,6 +143,8 @@ class HttpConnection:
         self._spare.clear()
         self._target = memoryview(b"")
         self._sent_at, self._answered_at = time.perf_counter(), 0.0
+        self._had = _bytes_received(self._socket) if self.served and not self._multiplexed else None
+        self._was_there = False
         self._multi.add_handle(self._curl)
         self._running = True
         self._turn()
@@ -151,6 +153,9 @@ class HttpConnection:
             self._turn()
         if not self._head_whole or self._status < 200:
             raise self._failure()
+        if self._was_there and not self._curl.getinfo(pycurl.NUM_CONNECTS):
+            self._soil()
+            raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         self._judge_time()
         if 300 <= self._status < 400:
             # libcurl says where it leads when the transfer is over.
@@ -208,14 +213,18 @@ class HttpConnection:
             self._multiplexed = curl.getinfo(pycurl.INFO_HTTP_VERSION) > pycurl.CURL_HTTP_VERSION_1_1
             if self.served:
                 self.state = ConnectionState()
-        elif not self._multiplexed:
-            took = self._answered_at - self._sent_at
-            self._settings.slowest = max(self._settings.slowest, took)
-            # No answer is quicker than the way there and back: this one was here before it was asked for, unseen
-            # behind what OpenSSL had read ahead.
-            if took * 1e6 < self._handshake_us and took < _round_trip(curl.getinfo(pycurl.ACTIVESOCKET)):
-                self._soil()
-                raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
+        else:
+            self._settings.slowest = max(self._settings.slowest, self._answered_at - self._sent_at)
+
+    def _came_before_its_request(self) -> bool:
+        """Whether the answer lay within libcurl or OpenSSL when the request went out, unseen by a look at the socket.
+
+        No byte has come over the connection since; where the system does not count them, no answer is quicker than a
+        quarter of a handshake.
+        """
+        if self._had is None or self._had >= 0:
+            return self._had is not None and _bytes_received(self._socket) == self._had
+        return (self._answered_at - self._sent_at) * 4e6 < self._handshake_us
 
     # ---- its body ----
 
@@ -294,8 +303,19 @@ class HttpConnection:
             _, _, failed = self._multi.info_read()
             self._code = failed[0][1] if failed else 0
             self._socket = self._curl.getinfo(pycurl.ACTIVESOCKET)
+            again = self.served and not self._curl.getinfo(pycurl.NUM_CONNECTS)
+            if again and not self._code and self._socket < 0 and self._is_persistent():
+                # libcurl closes what brought more than the answer.
+                self._soil()
             self._multi.remove_handle(self._curl)
             self.served = True
+
+    def _is_persistent(self) -> bool:
+        """Whether the server leaves the connection open after this answer, by what it says (RFC 9112, 9.3)."""
+        lines = [line.lower() for line in self._head[1:]]
+        framed = any(line.startswith((b"content-length:", b"transfer-encoding:")) for line in lines)
+        closing = any(line.startswith(b"connection:") and b"close" in line for line in lines)
+        return not self._multiplexed and framed and not closing and not self._head[0].startswith(b"HTTP/1.0")
 
     def _wait(self, seconds: float = _SLICE_SECONDS) -> None:
         """Wait for the network; raises when it was silent for too long. Time that the reader takes does not count."""
@@ -337,7 +357,9 @@ class HttpConnection:
     def _on_header(self, line: bytes) -> None:
         self._silent = 0.0
         if line.startswith(b"HTTP/"):
-            self._answered_at = self._answered_at or time.perf_counter()
+            if not self._answered_at:
+                self._answered_at = time.perf_counter()
+                self._was_there = self._came_before_its_request()
             self._head, self._head_whole = [line], False
         elif not line.strip():
             self._head_whole = True
@@ -370,13 +392,20 @@ def _readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _round_trip(descriptor: int) -> float:
-    """Seconds of the quickest round trip that the system has seen on this connection; 0 where it does not say."""
+def _bytes_received(descriptor: int) -> int:
+    """The bytes that have come over this connection; -1 where the system does not say."""
     if _TCP_INFO is None or descriptor < 0:
-        return 0.0
-    with socket.socket(fileno=os.dup(descriptor)) as peer:
-        info = peer.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _MIN_RTT_AT + 4)
-    return int.from_bytes(info[_MIN_RTT_AT:], sys.byteorder) / 1e6
+        return -1
+    try:
+        peer = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        try:
+            info = peer.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED_AT + 8)
+        finally:
+            peer.detach()
+    except OSError:
+        # libcurl has closed it meanwhile, and asks over another one.
+        return -1
+    return int.from_bytes(info[_BYTES_RECEIVED_AT:], sys.byteorder) if len(info) == _BYTES_RECEIVED_AT + 8 else -1
 
 
 def _unasked(descriptor: int, *, tls: bool) -> bool:

@@ -168,4 +168,5 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
         hint="run again later" if status in _TRANSIENT or response.is_rate_limit else "check the address",
     )
     error.retry_after = response.retry_after
+    error.lasting = not (status in _TRANSIENT or response.is_rate_limit)
     return error

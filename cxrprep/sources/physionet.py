@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep import checksum_files
 from cxrprep._version import __version__
 from cxrprep.credentials.lookup import ADVICE
-from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
@@ -55,8 +55,8 @@ class PhysioNetSource:
 
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is requested yet. Raises ``UsageError`` for an address that names no project and version."""
-        host, slug, version = _parts(url)
-        self.address = url.rstrip("/")
+        host, slug, version, self._below = _parts(url)
+        self.address = url if self._below else url.rstrip("/")
         self._base = f"{host}/files/{slug}/{version}/"
         self._page = f"{host}/content/{slug}/{version}/"
         self._project = f"{slug} {version}"
@@ -70,7 +70,13 @@ class PhysioNetSource:
 
         The list, 77 MB for MIMIC-CXR, is kept on disk for as long as its ETag stays the same. Sizes are not stated.
         """
-        answer = self._head(_SUMS)
+        prefix = max(prefix, self._below, key=len)
+        try:
+            answer = self._head(_SUMS)
+        except NotInSourceError:
+            raise SourceNotFoundError(
+                f"{self._page} does not exist", hint="check project and version on https://physionet.org"
+            ) from None
         size = answer.content_length
         if _SUMS.startswith(prefix):
             yield RemoteFile(_SUMS, size, validator=answer.validator(size))
@@ -124,7 +130,7 @@ class PhysioNetSource:
                 if file is not None and file.key in paths:
                     paths[file.key] = file.digest
         yield from (file for file in self._options.known if file.key not in paths)
-        yield from (RemoteFile(path, digest=digest) for path, digest in paths.items())
+        yield from (RemoteFile(path, digest=digest) for path, digest in paths.items() if path.startswith(self._below))
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``."""
@@ -182,6 +188,8 @@ class PhysioNetSource:
         credentials = self._options.credentials
         if credentials is None:
             return None
+        if host != self._host:
+            return credentials.host(host)
         return credentials.physionet() if self._host == HOST else credentials.physionet(host)
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
@@ -190,6 +198,12 @@ class PhysioNetSource:
                 return AccessError(
                     f"{key}: PhysioNet does not know the session in {self._options.cookie_file} (401)",
                     hint=f"sign in at {self._page} with the browser and export its cookies again",
+                )
+            login = self._login(self._host)
+            if login is not None:
+                return AccessError(
+                    f"{key}: PhysioNet rejects the login found in {login.origin} (401)",
+                    hint="check user name and password there; one of them may have changed meanwhile",
                 )
             return AccessError(f"{key}: PhysioNet wants a login for {self._project} (401)", hint=ADVICE["physionet"])
         if answer.status != 403:
@@ -207,18 +221,19 @@ class PhysioNetSource:
         )
 
 
-def _parts(url: str) -> tuple[str, str, str]:
-    """Scheme and host, slug and version. Raises ``UsageError``."""
+def _parts(url: str) -> tuple[str, str, str, str]:
+    """Scheme and host, slug, version, and the path below which files are wanted. Raises ``UsageError``."""
     words = [urllib.parse.unquote(word) for word in url.partition("://")[2].split("/") if word]
-    if len(words) == 3:
+    if len(words) > 2 and (words[0] == "localhost" or not words[0].isascii() or set(words[0]) & set(".:")):
         host = words.pop(0)
         here = endpoints.is_here(urllib.parse.urlsplit(f"//{host}").hostname or "")
         base = f"{'http' if here else 'https'}://{host}"
     else:
         base = endpoints.named("physionet") or f"https://{HOST}"
-    if len(words) != 2:
+    if len(words) < 2:
         raise UsageError(f"{url} names no project with its version", hint="write it as physionet://mimic-cxr/2.1.0")
-    return base, words[0], words[1]
+    below = "/".join(words[2:])
+    return base, words[0], words[1], f"{below}/" if below and url.endswith("/") else below
 
 
 def _number(identifier: str, letter: str) -> str:

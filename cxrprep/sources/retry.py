@@ -5,9 +5,11 @@ Files are retried by ``transfer``, which knows what of them is here already; a l
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
+from cxrprep.sources.network_errors import NotConnectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 4
+_LONG_SECONDS: Final = 5.0
 
 
 def attempts(**options: Any) -> Iterable[stamina.Attempt]:
@@ -37,9 +40,13 @@ def with_retries(call: Callable[[], T]) -> T:
 
     A wait that the server asked for (Retry-After) is kept. Raises what the last call raised.
     """
+    began = time.monotonic()
     try:
         return call()
     except SourceUnreachableError as error:
+        # No network at all is said soon: another such wait brings nothing to whoever looks on.
+        if error.lasting or (isinstance(error, NotConnectedError) and time.monotonic() - began > _LONG_SECONDS):
+            raise
         failure = error
     for attempt in attempts(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
         with attempt:
@@ -51,6 +58,6 @@ def with_retries(call: Callable[[], T]) -> T:
 
 
 def _again(error: Exception) -> bool | float:
-    if not isinstance(error, SourceUnreachableError):
+    if not isinstance(error, SourceUnreachableError) or error.lasting:
         return False
     return error.retry_after if error.retry_after is not None else True

@@ -11,8 +11,10 @@ import datetime as dt
 import threading
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import pathspec
+
 from cxrprep.credentials.lookup import ADVICE
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
 from cxrprep.sources.base import Access, AccessState, Politeness
@@ -77,7 +79,9 @@ class SignedUrlSource:
         named = any(pattern.lower().rstrip("/").endswith(".zip") for pattern in selection.include)
         if selection.is_everything or named:
             return self.list()
-        return self._opened_up(self._blobs(""))
+        # The release's paths no longer hold the archive's name, so who names one means it here.
+        unwanted = pathspec.GitIgnoreSpec.from_lines(selection.exclude)
+        return self._opened_up(file for file in self._blobs("") if not unwanted.match_file(file.key))
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``; a member of an archive is read by range."""
@@ -217,7 +221,11 @@ class SignedUrlSource:
 
     def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[Sequence[RemoteFile], str]:
         def request(share: SharedAccess) -> tuple[Sequence[RemoteFile], str]:
-            _, body = self._client.read(share.list_url(prefix, marker, most), key=f"the listing of {share.address}")
+            key = f"the listing of {share.address}"
+            try:
+                _, body = self._client.read(share.list_url(prefix, marker, most), key=key)
+            except NotInSourceError:
+                raise SourceNotFoundError(f"{share.address} does not exist", hint="check the signed URL") from None
             return read_listing(body, share.address, share.folder)
 
         return with_retries(lambda: self._signed(request))

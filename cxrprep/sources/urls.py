@@ -59,8 +59,20 @@ def split_url(url: str) -> tuple[Endpoint, str]:
         raise UsageError(f"{without_query(url)!r}: {error}") from error
     target = urllib.parse.quote(parts.path or "/", safe="/%!$&'()*+,;=:@~-._")
     if parts.query:
-        target += "?" + parts.query
-    return Endpoint(scheme, parts.hostname, port), target
+        target += "?" + urllib.parse.quote(parts.query, safe="/%!$&'()*+,;=:@~-._?[]{}|^`\\\"<>")
+    return Endpoint(scheme, _ascii(parts.hostname), port), target
+
+
+def _ascii(host: str) -> str:
+    """``host`` as DNS knows it. Raises ``UsageError`` for a name that cannot be one."""
+    if host.isascii():
+        return host
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise UsageError(f"{host!r} is not the name of a host", hint="check the address") from error
 
 
 def without_query(url: str) -> str:
@@ -72,9 +84,15 @@ def without_query(url: str) -> str:
 
 
 _PAGES: Final = (
-    (re.compile(r"https://(?:www\.)?physionet\.org/(?:files|content)/([\w-]+)/([\w.]+)/?(?:#.*)?"), r"physionet://\1/\2"),
-    (re.compile(r"https://(?:www\.)?kaggle\.com/datasets/([\w-]+)/([\w-]+)(/versions/\d+)?/?(?:[?#].*)?"), r"kaggle://\1/\2\3"),
-    (re.compile(r"https://([\w-]+)\.app\.box\.com/v/([\w.-]+)/?(?:folder/\d+)?(?:[?#].*)?"), r"box://\1/\2"),
+    # The list of checksums, and any page about the project, stand for the whole of it; a folder for what lies below it.
+    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/files/([\w-]+)/([\w.]+)/(?:SHA256SUMS\.txt)?(?:[?#].*)?"), r"physionet://\1/\2"),
+    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/files/([\w-]+)/([\w.]+)(/[^?#]+?)(?:[?#].*)?"), r"physionet://\1/\2\3"),
+    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/(?:files|content)/([\w-]+)/([\w.]+)/?(?:[?#].*)?"), r"physionet://\1/\2"),
+    (
+        re.compile(r"(?i:https?://(?:www\.)?kaggle\.com)/datasets/([\w-]+)/([\w-]+)(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?"),
+        r"kaggle://\1/\2\3",
+    ),
+    (re.compile(r"(?i:https?)://(?i:([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:folder/\d+)?/?(?:[?#].*)?"), r"box://\1/\2"),
     (re.compile(r"https://console\.cloud\.google\.com/storage/browser/([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
     (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
 )  # fmt: skip

@@ -64,6 +64,8 @@ class Retrier:
             # The first attempt costs nothing extra; most files need no other.
             return self._once(work)
         except SourceUnreachableError as error:
+            if error.lasting:
+                raise
             failure = error
         while True:
             try:
@@ -87,7 +89,7 @@ class Retrier:
         began = progress()
 
         def judge(error: Exception) -> bool | float:
-            if not isinstance(error, SourceUnreachableError) or self._stop.asked:
+            if not isinstance(error, SourceUnreachableError) or error.lasting or self._stop.asked:
                 return False
             attempt = current[-1]
             asked = error.retry_after

@@ -22,7 +22,7 @@ from cxrprep.sources.urls import behind
         ("https://nihcc.app.box.com/v/ChestXray-NIHCC/folder/36938765345", "box://nihcc/ChestXray-NIHCC"),
         ("https://console.cloud.google.com/storage/browser/bucket/png;tab=objects", "gs://bucket/png"),
         ("https://storage.googleapis.com/bucket/png/", "gs://bucket/png"),
-        ("https://physionet.org/files/mimic-cxr/2.1.0/files/p10/", "https://physionet.org/files/mimic-cxr/2.1.0/files/p10/"),
+        ("https://physionet.org/files/mimic-cxr/2.1.0/files/p10/", "physionet://mimic-cxr/2.1.0/files/p10/"),
         ("https://example.org/nih/", "https://example.org/nih/"),
         ("gs://bucket", "gs://bucket"),
         ("gs://bucket/png/", "gs://bucket/png"),

@@ -1,0 +1,445 @@
+"""Answers of servers, balancers and proxies that HTTP clients have got wrong: the right bytes, or an error."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
+from cxrprep.sources import http_connection
+from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_response import HttpResponse
+from tests.servers import loopback, raw_http
+from tests.servers.raw_http import answer
+from tests.sources.contract import content, credentials
+
+DATA = bytes(range(256)) * 40
+BODY = b"FIRST LINE\r\n\r\nSECOND LINE\r\n"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    with closing(HttpClient(SourceOptions(timeout=3))) as made:
+        yield made
+
+
+def with_netrc(tmp_path: Path, text: str) -> HttpClient:
+    path = tmp_path / ".netrc"
+    path.write_text(text)
+    path.chmod(0o600)
+    return HttpClient(SourceOptions(credentials=credentials({"NETRC": str(path)}, tmp_path), timeout=3))
+
+
+# ---- one answer ----
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.0 200 OK\nServer: old-cgi\n\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 203 Changed\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(BODY),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\nContent-Length: 3\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+    ],
+    ids=["bare LF", "no reason", "203", "interim", "trailers", "identity"],
+)
+def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
+    def app(connection: raw_http.Connection, *_: object) -> bool:
+        connection.send(sent)
+        return False
+
+    with raw_http.serving(app) as server:
+        assert content(client.open(server.url + "/x.bin")) == b"FIRST LINE\r\n\r\nSECOND LINE\r\n"
+
+
+def _deflated(data: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=-15)
+    return coder.compress(data) + coder.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("gzip", lambda data: gzip.compress(data[:900]) + gzip.compress(data[900:])),
+        ("gzip", lambda data: b"".join(gzip.compress(data[at : at + 100]) for at in range(0, len(data), 100))),
+        ("gzip", lambda data: gzip.compress(data) + bytes(512)),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", _deflated),
+        ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+        ("identity, gzip", gzip.compress),
+        ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+    ],
+)
+@pytest.mark.parametrize("offset", [0, 1_000])
+def test_a_coding_that_nobody_asked_for_is_undone(
+    client: HttpClient, coding: str, encode: Callable[[bytes], bytes], offset: int
+) -> None:
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        connection.send(answer(encode(DATA), f"Content-Encoding: {coding}", 'ETag: "a"'))
+
+    with raw_http.serving(app) as server:
+        stream = client.open(server.url + "/x.png", offset=offset)
+        assert stream.offset == 0
+        assert content(stream) == DATA
+
+
+@pytest.mark.parametrize("coding", ["zstd", "compress", "aes128gcm", "gzip, zstd"])
+def test_a_coding_that_cannot_be_undone_is_no_file(client: HttpClient, coding: str) -> None:
+    with (
+        raw_http.serving(lambda c, *_: c.send(answer(DATA, f"Content-Encoding: {coding}"))) as server,
+        pytest.raises(SourceUnreachableError, match="coding"),
+    ):
+        content(client.open(server.url + "/x.png"))
+
+
+def test_a_transfer_coding_that_is_unknown_is_no_file(client: HttpClient) -> None:
+    packed = gzip.compress(DATA)
+    sent = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+        + f"{len(packed):x}\r\n".encode() + packed + b"\r\n0\r\n\r\n"
+    )  # fmt: skip
+    with raw_http.serving(lambda c, *_: c.send(sent)) as server, pytest.raises(SourceUnreachableError):
+        content(client.open(server.url + "/x.png"))
+
+
+def test_an_archives_own_compression_stays(client: HttpClient) -> None:
+    packed = gzip.compress(DATA)
+    with raw_http.serving(lambda c, *_: c.send(answer(packed, "Content-Encoding: x-gzip"))) as server:
+        assert content(client.open(server.url + "/x.tar.gz")) == packed
+
+
+@pytest.mark.parametrize("kind", ["none", "multipart"])
+def test_a_part_without_its_place_is_asked_for_whole(client: HttpClient, kind: str) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if "range" not in headers:
+            connection.send(answer(DATA))
+        elif kind == "none":
+            connection.send(answer(DATA[100:], status="206 Partial Content"))
+        else:
+            part = b"--b\r\nContent-Range: bytes 100-/1\r\n\r\n" + DATA[100:] + b"\r\n--b--"
+            connection.send(
+                answer(part, "Content-Type: multipart/byteranges; boundary=b", status="206 Partial Content")
+            )
+
+    with raw_http.serving(app) as server:
+        stream = client.open(server.url + "/x.png", offset=100)
+        assert stream.offset == 0
+        assert content(stream) == DATA
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize(
+    "form", ["{0:.0f}", "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+)
+def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch, zone: str, form: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        text = form.format(30) if "{" in form else time.strftime(form, time.gmtime(time.time() + 30))
+        wait = HttpResponse(503, {"retry-after": text}, "http://a.test/").retry_after
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert wait is not None
+    assert 27 < wait <= 31
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        ("202 Accepted", b"", SourceUnreachableError),
+        ("429 Too Many Requests", b"", SourceUnreachableError),
+        ("503 Slow Down", b"", SourceUnreachableError),
+        ("403 Forbidden", b'{"error": {"errors": [{"reason": "userRateLimitExceeded"}]}}', SourceUnreachableError),
+        ("403 Forbidden", b'{"error": {"errors": [{"reason": "rateLimitExceeded"}]}}', SourceUnreachableError),
+        ("403 Forbidden", b'{"error": {"errors": [{"reason": "forbidden"}]}}', AccessError),
+    ],
+)
+def test_not_now_is_told_from_not_at_all(
+    client: HttpClient, status: str, body: bytes, error: type[CxrprepError]
+) -> None:
+    with (
+        raw_http.serving(lambda c, *_: c.send(answer(body, "Retry-After: 7", status=status))) as server,
+        pytest.raises(error) as caught,
+    ):
+        client.open(server.url + "/x.png")
+    if isinstance(caught.value, SourceUnreachableError):
+        assert caught.value.retry_after == 7
+
+
+# ---- connections that serve again ----
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("gap", [0.0, 0.02])
+def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: bool, gap: float
+) -> None:
+    certificate = loopback.certificate(tmp_path) if tls else None
+    if certificate is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        connection.send(answer(path.encode()))
+        if path == "/1":
+            connection.send(answer(path.encode()), after=gap)
+
+    with (
+        raw_http.serving(app, certificate) as server,
+        closing(HttpClient(SourceOptions(timeout=3))) as client,
+    ):
+        got = []
+        for number in range(6):
+            got.append(content(client.open(f"{server.url}/{number}")))
+            time.sleep(gap + 0.02)
+        assert got == [f"/{number}".encode() for number in range(6)]
+
+
+def test_a_time_out_sent_to_an_idle_connection_is_no_answer(client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        connection.send(answer(path.encode()))
+        connection.send(answer(b"", "Connection: close", status="408 Request Timeout"), after=0.02)
+        return False
+
+    with raw_http.serving(app) as server:
+        for number in range(4):
+            stream = client.open(f"{server.url}/{number}")
+            assert content(stream) == f"/{number}".encode()
+            time.sleep(0.05)
+            assert not stream.came_over.dirty  # type: ignore[attr-defined]  # a body over a connection
+
+
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        connection.send(answer(path.encode()))
+        return connection.number < 2
+
+    with raw_http.serving(app) as server:
+        assert [content(client.open(f"{server.url}/{n}")) for n in range(7)] == [f"/{n}".encode() for n in range(7)]
+
+
+def test_a_connection_serves_again(client: HttpClient) -> None:
+    numbers = []
+
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        numbers.append(connection.number)
+        connection.send(answer(DATA))
+
+    with raw_http.serving(app) as server:
+        for _ in range(5):
+            content(client.open(server.url + "/x.png"))
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+# ---- redirects ----
+
+
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [
+        ("/größe/数据.zip", "/gr%C3%B6%C3%9Fe/%E6%95%B0%E6%8D%AE.zip"),
+        ("/x?cd=attachment; filename=my file.zip", "/x?cd=attachment;+filename=my+file.zip"),
+        ("//{host}/there", "/there"),
+        ("there?a=%2F&b=c+d", "/there?a=%2F&b=c+d"),
+    ],
+)
+def test_where_a_redirect_leads(client: HttpClient, location: str, asked: str) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if path == "/first":
+            where = location.format(host=headers["host"]).encode()
+            connection.send(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + where + b"\r\n\r\n")
+        else:
+            connection.send(answer(path.encode()))
+
+    with raw_http.serving(app) as server:
+        got = content(client.open(server.url + "/first")).decode()
+    assert got.replace("%20", "+") == asked
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a.test/x", "javascript:1"])
+def test_a_redirect_out_of_the_web_is_refused(client: HttpClient, location: str) -> None:
+    with (
+        raw_http.serving(lambda c, *_: c.send(answer(b"", f"Location: {location}", status="302 Found"))) as server,
+        pytest.raises(SourceUnreachableError),
+    ):
+        client.open(server.url + "/x.png")
+
+
+def test_each_host_gets_its_own_login_and_no_other(tmp_path: Path) -> None:
+    """Here the port tells the hosts apart, and netrc knows hosts: the name and the address are two of them."""
+
+    def guarded(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if "authorization" not in headers:
+            connection.send(answer(b"", "WWW-Authenticate: Basic", status="401 Unauthorized"))
+        else:
+            connection.send(answer(base64.b64decode(headers["authorization"][6:])))
+
+    with raw_http.serving(guarded) as there:
+        target = f"http://127.0.0.1:{there.port}/x"
+        with (
+            raw_http.serving(lambda c, *_: c.send(answer(b"", f"Location: {target}", status="301 Moved"))) as here,
+            closing(
+                with_netrc(
+                    tmp_path,
+                    "machine localhost login first password one\nmachine 127.0.0.1 login second password two\n",
+                )
+            ) as client,
+        ):
+            assert content(client.open(f"http://localhost:{here.port}/x")) == b"second:two"
+            assert all("authorization" not in headers for _, _, headers in here.seen)
+
+
+# ---- logins ----
+
+
+@pytest.mark.parametrize("challenge", ["Bearer realm=x", "Negotiate", 'Bearer realm="Basic, x"', "NTLM"])
+def test_a_password_does_not_answer_another_challenge(tmp_path: Path, challenge: str) -> None:
+    with (
+        raw_http.serving(
+            lambda c, *_: c.send(answer(b"", f"WWW-Authenticate: {challenge}", status="401 No"))
+        ) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+        pytest.raises(AccessError, match=challenge.split(maxsplit=1)[0].capitalize()) as caught,
+    ):
+        client.open(server.url + "/x.png")
+    assert all("authorization" not in headers for _, _, headers in server.seen)
+    assert "secretpw" not in caught.value.message
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+@pytest.mark.parametrize("also", ["", 'Basic realm="x"'])
+def test_digest_is_answered_by_digest(tmp_path: Path, algorithm: str, also: str) -> None:
+    made = hashlib.md5 if algorithm == "MD5" else hashlib.sha256
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        sent = headers.get("authorization", "")
+        if not sent.startswith("Digest "):
+            challenge = f'Digest realm="r", nonce="n", qop="auth", algorithm={algorithm}'
+            lines = [f"WWW-Authenticate: {text}" for text in (also, challenge) if text]
+            connection.send(answer(b"", *lines, status="401 Unauthorized"))
+            return
+        fields = {name.strip(): value.strip('" ') for name, _, value in (p.partition("=") for p in sent[7:].split(","))}
+        one = made(b"user:r:secretpw").hexdigest()
+        two = made(f"{method}:{path}".encode()).hexdigest()
+        right = made(f"{one}:n:{fields['nc']}:{fields['cnonce']}:auth:{two}".encode()).hexdigest()
+        connection.send(answer(path.encode(), status="200 OK" if fields["response"] == right else "403 Forbidden"))
+
+    with (
+        raw_http.serving(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+    ):
+        assert [content(client.open(f"{server.url}/{n}")) for n in range(3)] == [b"/0", b"/1", b"/2"]
+        assert not any(headers.get("authorization", "").startswith("Basic") for _, _, headers in server.seen)
+
+
+def test_a_balancers_cookie_is_no_session(tmp_path: Path) -> None:
+    def app(request: loopback.Request) -> loopback.Reply:
+        sticky = {"Set-Cookie": "AWSALB=abc; Path=/"}
+        if loopback.basic(request) != ("user", "secretpw"):
+            return loopback.Reply(401, b"", {"WWW-Authenticate": "Basic", **sticky})
+        return loopback.Reply(200, request.path.encode(), sticky)
+
+    import concurrent.futures
+
+    with (
+        loopback.running(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        wanted = [f"/{number}" for number in range(120)]
+        got = [*pool.map(lambda path: content(client.open(server.url + path)), wanted)]
+        assert got == [path.encode() for path in wanted]
+        assert len(server.seen) < 2 * len(wanted), "most requests carried the login at once"
+
+
+# ---- proxies ----
+
+
+def test_a_proxy_that_wants_a_login_for_its_tunnel_says_so(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        connection.send(answer(b"", "Proxy-Authenticate: Basic", status="407 Proxy Authentication Required"))
+
+    with raw_http.serving(app) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(AccessError, match="407") as caught:
+            client.open("https://files.example.test/x.png")
+    assert str(proxy.port) in caught.value.message
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient, scheme: str
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", "http://user:s3cret#x@127.0.0.1:9")
+    with pytest.raises(SourceUnreachableError, match=r"127\.0\.0\.1:9") as caught:
+        client.open(f"{scheme}://files.example.test/x.png")
+    assert "s3cret" not in caught.value.message + caught.value.hint
+
+
+def test_a_socks_proxy_is_spoken_to_as_one(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
+    import socket
+    import threading
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(64)
+            peer.sendall(b"\x05\x00")
+            heard.append(peer.recv(256))
+            peer.sendall(b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50")
+            peer.recv(4096)
+            peer.sendall(answer(DATA))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{listener.getsockname()[1]}")
+    assert content(client.open("http://files.example.test/x.png")) == DATA
+    assert b"files.example.test" in heard[0]
+    listener.close()
+
+
+# ---- the network ----
+
+
+def test_a_name_that_is_not_ascii_is_asked_for_as_dns_writes_it(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient
+) -> None:
+    with raw_http.serving(lambda c, m, p, headers: c.send(answer(headers["host"].encode()))) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert content(client.open("http://bücher.example.test/x")) == b"xn--bcher-kva.example.test"
+
+
+def test_no_network_is_said_soon_with_what_was_tried(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
+    monkeypatch.setattr(http_connection, "_CONNECT_SECONDS", 0.3)
+    began = time.monotonic()
+    # 192.0.2.0/24 is for documentation (RFC 5737): nobody answers there, or the system says at once that no way leads.
+    with pytest.raises(SourceUnreachableError, match=r"192\.0\.2\.1"):
+        client.open("http://192.0.2.1/x.png")
+    assert time.monotonic() - began < 3
+    with pytest.raises(SourceUnreachableError, match="DNS"):
+        client.open("http://nobody.invalid/x.png")

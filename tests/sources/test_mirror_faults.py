@@ -1,0 +1,102 @@
+"""Mirrors with a fault in one place: the files of all other places are listed, and what is left out is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError
+from cxrprep.sources import open_source
+from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.urls import behind
+from tests.servers import loopback
+from tests.servers.loopback import Reply, Request
+
+IMAGE = "images/00000001_000.png"
+
+
+def _listing(names: list[str]) -> Reply:
+    links = "".join(f'<a href="{name}">{name}</a> 01-Jan-2026 10:00 4.9K\n' for name in names)
+    body = f"<html><body><h1>Index of /</h1><pre>{links}</pre></body></html>"
+    return Reply(200, body.encode(), {"Content-Type": "text/html"})
+
+
+def _keys(app: Callable[[Request], Reply]) -> tuple[list[str], list[CxrprepError]]:
+    with loopback.running(app) as server, closing(open_source(server.url, SourceOptions(timeout=5))) as source:
+        return [file.key for file in source.list()], list(source.holes)  # type: ignore[attr-defined]  # of HttpSource
+
+
+def _tree(request: Request, pages: dict[str, list[str]], **refused: int) -> Reply:
+    path = request.path[1:]
+    if path.rstrip("/") in refused:
+        return Reply(refused[path.rstrip("/")])
+    if path in pages:
+        return _listing(pages[path])
+    return Reply(200, b"data") if path.endswith(".png") else Reply(404)
+
+
+@pytest.mark.parametrize("status", [400, 405, 406, 500, 501, 503])
+def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
+    def app(request: Request) -> Reply:
+        pages = {"": ["images/"], "images/": ["00000001_000.png", "00000002_000.png"]}
+        return Reply(status) if request.method == "HEAD" else _tree(request, pages)
+
+    assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+def test_one_folder_that_is_shut_does_not_end_the_listing(status: int) -> None:
+    pages = {"": ["images/", "private/"], "images/": ["00000001_000.png"]}
+    keys, holes = _keys(lambda request: _tree(request, pages, private=status))
+    assert keys == [IMAGE]
+    assert ["private" in hole.message for hole in holes] == [True]
+
+
+def test_where_all_is_shut_the_reason_is_the_error() -> None:
+    with pytest.raises(AccessError, match="403"):
+        _keys(lambda request: _tree(request, {"": ["images/"]}, images=403))
+
+
+def test_a_link_to_a_folder_above_is_not_walked() -> None:
+    def app(request: Request) -> Reply:
+        path = request.path.replace("/images/again", "")
+        return _tree(
+            Request(request.method, path, {}, {}), {"": ["images/"], "images/": ["00000001_000.png", "again/"]}
+        )
+
+    assert _keys(app)[0] == [IMAGE]
+
+
+def test_folders_without_a_slash_are_folders() -> None:
+    def app(request: Request) -> Reply:
+        if request.path == "/images":
+            return Reply(302, b"", {"Location": "/images/"})
+        return _tree(request, {"": ["images"], "images/": ["00000001_000.png"]})
+
+    assert _keys(app)[0] == [IMAGE]
+
+
+def test_a_mirror_that_does_not_exist_is_an_error_of_usage() -> None:
+    with pytest.raises(SourceNotFoundError) as caught:
+        _keys(lambda _: Reply(404))
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("https://physionet.org/files/mimic-cxr-jpg/2.1.0/files/p10/", "physionet://mimic-cxr-jpg/2.1.0/files/p10/"),
+        ("https://physionet.org/files/mimic-cxr-jpg/2.1.0/SHA256SUMS.txt", "physionet://mimic-cxr-jpg/2.1.0"),
+        ("http://physionet.org/files/mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("https://PhysioNet.org/content/mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org/content/mimic-cxr-jpg/2.1.0/?x=1", "physionet://mimic-cxr-jpg/2.1.0"),
+        ("https://nihcc.box.com/v/ChestXray-NIHCC", "box://nihcc/ChestXray-NIHCC"),
+        ("https://www.kaggle.com/datasets/o/n/data", "kaggle://o/n"),
+        ("https://www.kaggle.com/datasets/o/n/versions/3/data?x=y", "kaggle://o/n/versions/3"),
+        ("https://example.org/files/a/1.0/", "https://example.org/files/a/1.0/"),
+    ],
+)
+def test_addresses_as_people_paste_them(address: str, source: str) -> None:
+    assert behind(address) == source
