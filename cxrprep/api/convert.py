@@ -181,7 +181,7 @@ class _Run:
         self._check_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
         finished = ConversionCache.open(self._cache(out.address), out)
-        gathered = _Gathered(inputs)
+        gathered = _ConversionTotals(inputs)
         gathered.refuse(inputs.unusable)
         gathered.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
         shared: dict[str, Any] = {
@@ -211,7 +211,7 @@ class _Run:
 
     def _earlier(
         self,
-        gathered: _Gathered,
+        gathered: _ConversionTotals,
         finished: ConversionCache,
         limits: Limits,
         pseudonyms: Pseudonyms | None,
@@ -274,7 +274,7 @@ class _Run:
             message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
             self.on_event(Note("convert", message, "info", out.address))
 
-    def _result(self, gathered: _Gathered, earlier: Earlier | None, out: ImageStore) -> Result[ConvertResult]:
+    def _result(self, gathered: _ConversionTotals, earlier: Earlier | None, out: ImageStore) -> Result[ConvertResult]:
         from cxrprep.images.local_files import LocalStore
 
         below = manifests_below(self.shard)
@@ -325,7 +325,9 @@ class _Run:
         text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
         out.write(CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
-    def _written(self, gathered: _Gathered, earlier: Earlier | None, folder: Path, shown: Path) -> ConvertResult:
+    def _written(
+        self, gathered: _ConversionTotals, earlier: Earlier | None, folder: Path, shown: Path
+    ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
         from cxrprep.manifest.derived import build_derived_manifest
         from cxrprep.manifest.failures import write_failures
@@ -361,7 +363,7 @@ class _Run:
         )
 
 
-class _Gathered:
+class _ConversionTotals:
     """What became of the images, in bounded memory."""
 
     def __init__(self, inputs: Inputs) -> None:

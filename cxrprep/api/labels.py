@@ -10,15 +10,15 @@ from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import Kind
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import ignore
+from cxrprep.events import StageStarted, ignore
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
-    from cxrprep.labels.extract import LabelsResult
+    from cxrprep.labels.extract import Labels, LabelsResult
     from cxrprep.labels.label_rows import Options
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-    from cxrprep.manifest.build import ManifestResult
+    from cxrprep.manifest.build import ManifestResult, PreparedManifest
 
 
 def extract_labels(
@@ -32,30 +32,50 @@ def extract_labels(
     label_source: str | None = None,
     policy: Policy | None = None,
     split_by: SplitRule | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> Result[LabelsResult]:
     """The release's label tables as ``manifests/labels.parquet``; the manifest is built anew where images are here.
 
-    ``tables`` is a folder that holds the tables when ROOT does not. ``label_source``, ``policy`` and ``split_by`` act
-    on the manifest alone; what is not given stays as the manifest was made last. Raises ``UsageError`` for a folder
-    that is no known dataset or has no tables, ``TableError`` with file, line and column for a table that is not what it
-    should be.
+    Nothing is written before all of it has been worked out and checked.
+
+    Args:
+        root: A released dataset, or a folder of images that were converted from one.
+        dataset: The dataset, where the folder does not say it.
+        release: The release whose tables are read; by default the newest that is there.
+        state: The folder of the manifests, beside a ROOT that is read-only.
+        tables: A folder that holds the tables when ROOT does not; by default the one of the last run.
+        options: What the tables are asked for; what is ``None`` in it stays as it was asked for last.
+        label_source: Whose labels the manifest shows; like the next two it stays as the manifest was made last.
+        policy: What uncertain and blank labels become in the manifest.
+        split_by: How the patients are divided in the manifest.
+        allow_loss: The tables may know less than those that they replace.
+        on_event: Told what was found.
+
+    Raises:
+        UsageError: A folder that is no known dataset, labels of a source that no table gives, or tables that would
+            know less than those that are there.
+        TableError: No tables, or one that is not what it should be, with file, line and column.
     """
-    from cxrprep.labels.extract import extract_labels as extract
+    from cxrprep.labels.extract import LABELS_NAME, check_labels, read_labels, with_added, write_labels
+    from cxrprep.labels.last_options import last_options
 
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require("extract-labels", Kind.RELEASE, instead="read the tables in the folder that holds the originals")
-    found = extract(
-        folder.spec,
-        folder.root,
-        out=folder.manifests,
-        # The tables decide between two versions in one folder, unless the caller does.
-        release=release,
-        tables=_path(tables),
-        options=options,
-        on_event=on_event,
+    path = folder.manifests / LABELS_NAME
+    asked = last_options(path, folder.root).with_given(options, _path(tables))
+    on_event(StageStarted("extract-labels", unit="rows"))
+    # The tables decide between two versions in one folder, unless the caller does.
+    read = read_labels(
+        folder.spec, folder.root, release=release, tables=asked.tables, options=asked.options, on_event=on_event
     )
-    rebuild_manifest(folder, label_source=label_source, policy=policy, split_by=split_by, on_event=on_event)
+    labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
+    check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
+    choices = Choices.of_last(folder.manifests).with_given(label_source, policy, split_by)
+    prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
+    told = asked.described(folder.root)
+    found = write_labels(folder.spec.name, labels, path, asked=told, allow_loss=allow_loss, on_event=on_event)
+    prepared.write(on_event)
     apart = sum(count for use in found.tables for _, count in use.apart)
     rows = [
         ("dataset", f"{found.dataset} {found.release}"),
@@ -80,6 +100,7 @@ def build_manifest(
     label_source: str | None = None,
     policy: Policy | None = None,
     split_by: SplitRule | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> Result[ManifestResult]:
     """``manifests/images.parquet`` and ``studies.parquet``, built again from the labels and the files that are here.
@@ -89,8 +110,8 @@ def build_manifest(
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require("manifest", Kind.RELEASE, instead="build the manifest of the folder that holds the originals")
-    choices = Choices(label_source, policy, split_by)
-    made = rebuild_manifest(folder, choices=choices, on_event=on_event)
+    choices = Choices().with_given(label_source, policy, split_by)
+    made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     rows = [
         ("dataset", f"{folder.spec.name} {folder.release}"),
         ("images", made.images),
@@ -113,6 +134,13 @@ class Choices:
     label_source: str | None = None
     policy: Policy | None = None
     split_by: SplitRule | None = None
+    source_is_new: bool = False
+
+    def with_given(self, label_source: str | None, policy: Policy | None, split_by: SplitRule | None) -> Choices:
+        """These, but for what is chosen anew."""
+        return Choices(
+            label_source or self.label_source, policy or self.policy, split_by or self.split_by, bool(label_source)
+        )
 
     @classmethod
     def of_last(cls, manifests: Path) -> Choices:
@@ -143,44 +171,58 @@ def rebuild_manifest(
     folder: DatasetFolder,
     *,
     choices: Choices | None = None,
-    label_source: str | None = None,
-    policy: Policy | None = None,
-    split_by: SplitRule | None = None,
     discarded: bool = False,
     to: Path | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again; with ``discarded`` used-up files count, and it goes ``to``.
+    """The manifest of an open folder, current again, with ``choices`` or those by which it was made last.
 
-    It shows what ``choices`` say, by default those by which it was made last; ``label_source``, ``policy`` and
-    ``split_by`` are chosen anew. Raises ``UsageError`` for a ``label_source`` that no label has.
+    With ``discarded`` used-up files count, and it goes ``to``. Raises ``UsageError`` for a label source that no label
+    has, and for tables that would know less than those that are there.
     """
+    chosen = choices or Choices.of_last(folder.manifests)
+    prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
+    return prepared.write(on_event)
+
+
+def prepare(
+    folder: DatasetFolder,
+    choices: Choices,
+    *,
+    labels: Labels | None = None,
+    discarded: bool = False,
+    to: Path | None = None,
+    allow_loss: bool = False,
+    on_event: Sink = ignore,
+) -> PreparedManifest:
+    """The manifest of an open folder, checked and not written yet; ``labels`` are those that were read just now."""
     from cxrprep.images.decode import measure
     from cxrprep.labels.policy import KEEP
-    from cxrprep.manifest.build import IMAGES_NAME
-    from cxrprep.manifest.build import build_manifest as build
-    from cxrprep.manifest.label_join import check_remembered, check_sources
+    from cxrprep.manifest.build import prepare_manifest
+    from cxrprep.manifest.label_join import check_sources, check_stated
 
-    named = label_source or (choices.label_source if choices else None)
-    if named:
-        check_sources(folder.manifests, named)
-    else:
-        check_remembered(folder.manifests, folder.manifests / IMAGES_NAME)
-    last = choices or Choices.of_last(folder.manifests)
-    record = folder.record
-    table = record.table() if record.exists else None
-    return build(
+    source = choices.label_source
+    if source and (choices.source_is_new or source != folder.spec.default_label_source):
+        if labels is not None:
+            check_stated(labels.table, source, f"the tables of {folder.root}")
+        else:
+            check_sources(folder.manifests, source)
+    return prepare_manifest(
         folder.spec,
         folder.root,
         manifests=to or folder.manifests,
         labels_in=folder.manifests,
-        files=table,
+        labels=labels,
+        files=folder.record.table() if folder.record.exists else None,
         discarded=discarded,
         measure=measure,
-        label_source=label_source or last.label_source,
+        label_source=source,
         release=folder.release,
-        policy=policy or last.policy or KEEP,
-        split=split_by or last.split_by,
+        policy=choices.policy or KEEP,
+        split=choices.split_by,
+        # In a cache it replaces nothing that anybody was given.
+        allow_loss=allow_loss or to is not None,
         on_event=on_event,
     )
 

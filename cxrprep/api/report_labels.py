@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import open_folder
-from cxrprep.api.labels import rebuild_manifest
+from cxrprep.api.labels import Choices, rebuild_manifest
 from cxrprep.api.result import Result
+from cxrprep.collection import Kind
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
@@ -155,7 +156,7 @@ def import_labels(
 class LabelledFolder:
     """A folder whose ``labels.parquet`` takes in what is labelled or imported: a known dataset, or any other.
 
-    ``manifest`` holds the choices for the manifest, as ``rebuild_manifest`` takes them.
+    ``manifest`` holds the choices for the manifest, as ``Choices.with_given`` takes them.
     """
 
     root: Path
@@ -184,6 +185,13 @@ class LabelledFolder:
             except UsageError:
                 if dataset or release:
                     raise
+        if known is not None and known.kind in (Kind.CONVERTED, Kind.EXPORTED):
+            raise UsageError(
+                f"labels are not added to {known.described()}",
+                hint="add them to the folder of the originals, and convert again: what is converted already is kept",
+            )
+        # Images of one's own have no tables to stand beside.
+        known = known if known is not None and known.kind is Kind.RELEASE else None
         return cls(root, known.home if known else state or root, known, release, **more)
 
     @property
@@ -220,13 +228,15 @@ class LabelledFolder:
         )  # fmt: skip
         rows = [("label sources", ", ".join(source.label_source for source in made.sources)), ("in", str(made.path))]
         if known is not None:
-            shown = rebuild_manifest(known, **self.manifest, on_event=on_event)
+            choices = Choices.of_last(known.manifests).with_given(**{**_NONE_CHOSEN, **self.manifest})
+            shown = rebuild_manifest(known, choices=choices, on_event=on_event)
             rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
         return rows
 
 
 # What stands as dataset and release in the labels of a folder that is no known dataset.
 _UNLISTED: Final = "unlisted"
+_NONE_CHOSEN: Final[Mapping[str, Any]] = {"label_source": None, "policy": None, "split_by": None}
 
 
 def compare_labels(first: Path | str, second: Path | str, *, key: str | None = None) -> Result[Comparison]:

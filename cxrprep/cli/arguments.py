@@ -37,11 +37,17 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
     from cxrprep.labels.label_rows import Options
 
     labels = invocation.job.labels
+
+    def said(name: str) -> bool | None:
+        # A switch that nobody touched leaves the choice as it was made last.
+        value: bool = getattr(labels, name)
+        return value or (False if f"labels.{name}" in invocation.flags else None)
+
     options = Options(
-        strict_source=labels.strict_source,
-        demographics=labels.demographics,
+        strict_source=said("strict_source"),
+        demographics=said("demographics"),
         patients=invocation.path(labels.mimic_iv),
-        report_text=labels.report_text,
+        report_text=said("report_text"),
     )
     return {
         **folder_arguments(invocation),
@@ -50,6 +56,7 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
         "label_source": _given(labels.source),
         "policy": _policy(invocation),
         "split_by": _split_rule(invocation),
+        "allow_loss": invocation.allow_loss,
     }
 
 
@@ -98,6 +105,7 @@ def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
         "label_source": _given(invocation.job.labels.source),
         "policy": _policy(invocation),
         "split_by": _split_rule(invocation),
+        "allow_loss": invocation.allow_loss,
     }
 
 
@@ -227,6 +235,7 @@ def labelled_folder(invocation: Invocation) -> LabelledFolder:
     from cxrprep.api.report_labels import LabelledFolder
 
     given = label_arguments(invocation)
+    given.pop("allow_loss")
     chosen = {name: given.pop(name) for name in ("label_source", "policy", "split_by")}
     return LabelledFolder.at(**given, manifest=chosen)
 

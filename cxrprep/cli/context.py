@@ -31,6 +31,7 @@ class Invocation:
         self.flags: dict[str, tuple[Any, str]] = {}
         self.config: Path | None = None
         self.asks = False
+        self.allow_loss = False
 
     @cached_property
     def settings(self) -> Settings:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @setting("convert.max_pixels", "--max-pixels")
 @setting("convert.max_bytes", "--max-bytes")
 @setting("convert.max_seconds", "--max-seconds")
+@options.allow_loss
 @options.selection
 @options.engine
 def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int:

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 )
 @click.option("--key", metavar="NAME", help="the id column for --compare and --import, where it is not found")
 @options.split("--seed", "--split-seed")
+@options.allow_loss
 @options.engine
 def command(
     invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: tuple[str, ...], key: str | None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @options.tables
 @setting("labels.derive", "--derive")
 @options.label_policy
+@options.allow_loss
 @options.split("--seed", "--split-seed")
 def command(invocation: Invocation) -> int:
     """Build the manifest of ROOT again, with other labels or another split; the other commands keep it up to date."""

@@ -93,6 +93,21 @@ def setting(
     return click.option(*declarations, cls=Setting, key=key, section=section, **attributes)
 
 
+def _allow(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    _invocation(ctx).allow_loss = value
+
+
+# No setting: what a job file says once for all nights was not asked for tonight.
+allow_loss = click.option(
+    "--allow-loss",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow,
+    help="replace tables by ones that know less: fewer rows, labels, boxes, splits or digests",
+)
+
+
 def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Decorators as one, in reading order."""
 

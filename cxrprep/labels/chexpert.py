@@ -20,7 +20,7 @@ from cxrprep.labels.csv_table import Form, TextTable, first_true, read_table
 from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _PERSON: Final = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
@@ -42,7 +42,7 @@ _SIDES: Final = ("frontal", "lateral")
 _BEAMS: Final = ("AP", "PA", "LL", "RL")
 
 
-def read(tables: Tables, gathered: Gathered) -> None:
+def read(tables: Tables, gathered: LabelRows) -> None:
     """Add the rows that these tables give: one per image and label source."""
     demographics = read_demographics(tables, gathered)
     for entry, path in tables.of_role("labels"):
@@ -151,7 +151,7 @@ def split_of(patient: pa.Array) -> pa.Array:
     return coded(pa.array(first, mask=first < 0), [name for name, _ in _SPLITS])
 
 
-def _about(table: TextTable, ids: dict[str, Any], gathered: Gathered) -> dict[str, Any]:
+def _about(table: TextTable, ids: dict[str, Any], gathered: LabelRows) -> dict[str, Any]:
     """Sex, age and view; what the table does not have stays null, but for the side that the file name states."""
     if "lateral" not in ids:
         return {}

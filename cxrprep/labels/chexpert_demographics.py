@@ -20,7 +20,7 @@ from cxrprep.schemas import TEXT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _KEYS: Final = ("patient", "patient_id", "patientid")
@@ -35,7 +35,7 @@ class Demographics:
     columns: dict[str, pa.Array]
 
 
-def read_demographics(tables: Tables, gathered: Gathered) -> Demographics | None:
+def read_demographics(tables: Tables, gathered: LabelRows) -> Demographics | None:
     """The demographics workbook; ``None`` unless it is asked for. Of two rows of one patient the first is taken.
 
     Raises ``TableError`` for one that is absent, damaged or without patients, ``MissingExtraError`` without openpyxl.

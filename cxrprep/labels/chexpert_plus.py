@@ -20,7 +20,7 @@ from cxrprep.vocabulary import CHEXPERT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _SECTIONS: Final = tuple(
@@ -47,7 +47,7 @@ _VALUES: Final = {1: "1.0", 0: "0.0", -1: "-1.0"}
 _KEPT: Final = ("view", "projection", "view_raw", "sex", "age_years", "age_flag", "split")
 
 
-def read(tables: Tables, gathered: Gathered) -> None:
+def read(tables: Tables, gathered: LabelRows) -> None:
     """Add the rows of the three label files that are here, and reports to all rows when asked for."""
     for entry, path in tables.of_role("plus-labels"):
         _add_labels(entry.label_source, path, gathered)
@@ -55,7 +55,7 @@ def read(tables: Tables, gathered: Gathered) -> None:
         _add_reports(tables, gathered)
 
 
-def _add_labels(source: str, path: Path, gathered: Gathered) -> None:
+def _add_labels(source: str, path: Path, gathered: LabelRows) -> None:
     digest = digest_of(path)
     paths: list[str] = []
     cells: dict[str, list[int | None]] = {name: [] for name in CHEXPERT.names}
@@ -112,7 +112,7 @@ def _add_line(item: Any, paths: list[str], cells: dict[str, list[int | None]], w
         values.append(None if value is None else int(value))
 
 
-def _told_elsewhere(image: pa.Array, side: pa.Array, gathered: Gathered) -> dict[str, Any]:
+def _told_elsewhere(image: pa.Array, side: pa.Array, gathered: LabelRows) -> dict[str, Any]:
     """What CheXpert's own tables say of the images; where they are not here, what the file name states."""
     told = [block for block in gathered.blocks if block.column("image_id").null_count < block.num_rows]
     if told:
@@ -129,7 +129,7 @@ def _told_elsewhere(image: pa.Array, side: pa.Array, gathered: Gathered) -> dict
     return known
 
 
-def _add_reports(tables: Tables, gathered: Gathered) -> None:
+def _add_reports(tables: Tables, gathered: LabelRows) -> None:
     """Put each image's report beside all of its rows."""
     found = tables.of_role("plus")
     if not found:

@@ -11,19 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection.image_table import Loss, read_known, refuse_loss
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
-from cxrprep.labels.label_rows import Gathered, Options, TableUse
-from cxrprep.labels.label_sources import check_still_there, release_labels, with_added_sources
+from cxrprep.labels.label_rows import LabelRows, Options, TableUse
+from cxrprep.labels.label_sources import release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS
-from cxrprep.storage.parquet import write_table
+from cxrprep.storage.parquet import footer_of, write_table
 from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -77,11 +78,15 @@ class LabelsResult:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """All that a release's tables say, in memory: an Arrow table of the ``labels`` schema, and the tables used."""
+    """All that a release's tables say, in memory: an Arrow table of the ``labels`` schema, and the tables used.
+
+    ``added`` are columns that only the sources have which were added to the folder.
+    """
 
     release: str
     table: pa.Table
     tables: tuple[TableUse, ...]
+    added: tuple[str, ...] = ()
 
 
 def read_labels(
@@ -99,7 +104,7 @@ def read_labels(
     does not exist, ``TableError`` with file, line and column for a table that is not what it should be.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
-    gathered = Gathered(spec.name, found.release, release is not None, on_event, options or Options())
+    gathered = LabelRows(spec.name, found.release, release is not None, on_event, options or Options())
     try:
         reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
     except ModuleNotFoundError as error:
@@ -134,32 +139,86 @@ def extract_labels(
     path = (out or root / "manifests") / LABELS_NAME
     with plain_memory():
         labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
-        result = write_labels(spec.name, spec.layout(labels.release), labels, path, on_event=on_event)
+        labels = with_added(spec.name, spec.layout(labels.release), labels, path, on_event=on_event)
+        return write_labels(spec.name, labels, path, on_event=on_event)
+
+
+def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, *, on_event: Sink = ignore) -> Labels:
+    """The release's labels and those of the label sources that were added to the folder of ``path``."""
+    table, uses, notes = with_added_sources(
+        labels.table, path.parent, dataset=dataset, release=labels.release, layout=layout
+    )
+    for note in notes:
+        on_event(Note(STAGE, note, "warning", str(path)))
+    added = tuple(name for name in table.schema.names if name not in labels.table.schema.names)
+    return Labels(labels.release, table, (*labels.tables, *uses), added)
+
+
+def write_labels(
+    dataset: str,
+    labels: Labels,
+    path: Path,
+    *,
+    asked: Mapping[str, Any] | None = None,
+    allow_loss: bool = False,
+    on_event: Sink = ignore,
+) -> LabelsResult:
+    """What was written to ``labels.parquet``, counted.
+
+    Args:
+        dataset: The name of the dataset.
+        labels: All that goes into the table.
+        path: The table.
+        asked: The options and the tables folder, for the footer; by default those that are in it.
+        allow_loss: The table may know less than the one that is there.
+        on_event: Told the end.
+
+    Raises:
+        UsageError: The table would know less than the one that is there.
+        StorageError: The disk refuses.
+    """
+    check_labels(dataset, labels, path, allow_loss=allow_loss)
+    told = footer_of(path) if asked is None else asked
+    made_from = {**provenance(dataset, labels), **({"added_columns": list(labels.added)} if labels.added else {})}
+    made_from |= {"options": told["options"]} if told.get("options") else {}
+    # Neither waits for the other: with a second core the counts cost nothing.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        counted = pool.submit(count_labels, dataset, labels, path)
+        write_table(labels.table, path, name="labels", made_from=made_from)
+        result = counted.result()
     on_event(StageFinished(STAGE, done=result.rows))
     return result
 
 
-def write_labels(
-    dataset: str, layout: Layout | None, labels: Labels, path: Path, *, on_event: Sink = ignore
-) -> LabelsResult:
-    """``labels.parquet``: the release's labels and those of the folder's added label sources, counted.
+def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool = False) -> None:
+    """Raise ``UsageError`` where the table at ``path`` knows, of any label source, what ``labels`` would not know."""
+    before = None if allow_loss else read_known(path)
+    if before is None or footer_of(path).get("dataset") != dataset:
+        return
+    now = dict(_known_of_sources(labels.table))
+    found = [
+        Loss(f"{what} of {name or 'no label source'}", count - now.get(name, {}).get(what, 0))
+        for name, known in _known_of_sources(before)
+        for what, count in known.items()
+        if count > now.get(name, {}).get(what, 0)
+    ]
+    refuse_loss(path, found, hint="name the folder of the tables that are gone, with --tables DIR, or bring them back")
 
-    Raises ``TableError`` when a label source that is in ``path`` now would be lost, and ``StorageError``.
-    """
-    table, uses, notes = with_added_sources(
-        labels.table, path.parent, dataset=dataset, release=labels.release, layout=layout
-    )
-    added = [name for name in table.schema.names if name not in labels.table.schema.names]
-    labels = Labels(labels.release, table, (*labels.tables, *uses))
-    check_still_there(path, labels.release, (use.label_source for use in labels.tables))
-    for note in notes:
-        on_event(Note(STAGE, note, "warning", str(path)))
-    made_from = {**provenance(dataset, labels), **({"added_columns": added} if added else {})}
-    # Neither waits for the other: with a second core the counts cost nothing.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        counted = pool.submit(count_labels, dataset, labels, path)
-        write_table(table, path, name="labels", made_from=made_from)
-        return counted.result()
+
+def _known_of_sources(table: pa.Table) -> Iterator[tuple[str | None, dict[str, int]]]:
+    """How much each label source knows: its rows, cells of labels, boxes, splits and texts."""
+    source = table.column("label_source").combine_chunks().cast(pa.string())
+    labels = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]
+    about = [name for name in ("split", "view", "sex", "age_years", "report_text") if name in table.column_names]
+    for name in pc.unique(source).to_pylist():
+        rows = table.filter(pc.is_null(source) if name is None else pc.equal(source, name))
+        known = {"rows": rows.num_rows, "labels": sum(_cells(rows, label) for label in labels)}
+        known["boxes"] = int(pc.sum(pc.list_value_length(rows.column("boxes"))).as_py() or 0)
+        yield name, known | {f"cells of {column}": _cells(rows, column) for column in about}
+
+
+def _cells(table: pa.Table, name: str) -> int:
+    return int(table.num_rows - table.column(name).null_count)
 
 
 def refresh_labels(
@@ -177,8 +236,8 @@ def refresh_labels(
         on_event: receives notes.
 
     Raises:
-        TableError: ``path`` or a table cannot be read, or a label source would be lost.
-        UsageError: two sources have one name.
+        TableError: ``path`` or a table cannot be read, or a table cannot be read.
+        UsageError: two sources have one name, or a label source would be lost.
     """
     labels = Labels(release, LABELS.empty_table(), ())
     if path.is_file():
@@ -189,7 +248,8 @@ def refresh_labels(
             labels = read()
         except TableError as error:
             on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
-    return write_labels(dataset, layout, labels, path, on_event=on_event)
+    whole = with_added(dataset, layout, labels, path, on_event=on_event)
+    return write_labels(dataset, whole, path, on_event=on_event)
 
 
 def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
@@ -197,18 +257,20 @@ def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "release": labels.release,
-        "tables": [
-            {
-                "name": use.name,
-                "role": use.role,
-                "digest": str(use.digest),
-                "rows": use.rows,
-                "used": use.used,
-                "label_source": use.label_source or None,
-                **({"labeler": dict(use.labeler)} if use.labeler else {}),
-            }
-            for use in labels.tables
-        ],
+        "tables": [described_table(use) for use in labels.tables],
+    }
+
+
+def described_table(use: TableUse) -> dict[str, Any]:
+    """A table that was read, as footers say it."""
+    return {
+        "name": use.name,
+        "role": use.role,
+        "digest": str(use.digest),
+        "rows": use.rows,
+        "used": use.used,
+        "label_source": use.label_source or None,
+        **({"labeler": dict(use.labeler)} if use.labeler else {}),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -14,8 +16,6 @@ from cxrprep.labels.locate_tables import STAGE
 from cxrprep.schemas import LABELS, RAW_PREFIX, labels_schema, null_columns
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.events import Sink
     from cxrprep.labels.csv_table import TextTable
     from cxrprep.model import Digest
@@ -26,17 +26,22 @@ ORDER: Final = ("label_source", "patient_id", "study_id", "image_id", "table_nam
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``extract-labels`` may be told.
+    """What ``extract-labels`` may be told; ``None`` leaves a choice as it was made last.
 
     ``strict_source`` keeps what the table says where it is known to be wrong (CheXpert's 17 laterals in frontal rows).
     ``demographics`` joins ``CHEXPERT DEMO.xlsx``; ``patients`` names a MIMIC-IV ``patients.csv.gz`` for age and sex;
     ``report_text`` carries report texts as a column.
     """
 
-    strict_source: bool = False
-    demographics: bool = False
+    strict_source: bool | None = None
+    demographics: bool | None = None
     patients: Path | None = None
-    report_text: bool = False
+    report_text: bool | None = None
+
+
+def relative_to(path: Path, root: Path) -> str:
+    """``path`` as seen from ``root``."""
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class TableUse:
 
 
 @dataclass(slots=True)
-class Gathered:
+class LabelRows:
     """What a dataset's tables gave so far: blocks of rows, tables used, and where to send notes."""
 
     dataset: str
@@ -105,17 +110,21 @@ class Gathered:
 
     def table(self) -> pa.Table:
         """All blocks as one table of the ``labels`` schema, in its fixed order."""
-        schema = labels_schema(self.raw, plain=self.plain, report_text=self.options.report_text)
+        schema = labels_schema(self.raw, plain=self.plain, report_text=bool(self.options.report_text))
         blocks = sorted(self.blocks, key=lambda block: str(block.column("label_source")[0]) if block.num_rows else "")
         whole = [
             null_columns(schema, block.num_rows, {name: block.column(name) for name in block.column_names})
             for block in blocks
         ]
-        table = pa.concat_tables(whole).unify_dictionaries()
-        if not _in_order(table):
-            keys = pa.table({name: _sortable(table.column(name)) for name in ORDER})
-            table = table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
+        return in_order(pa.concat_tables(whole).unify_dictionaries())
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows of ``labels.parquet`` in their fixed order."""
+    if _in_order(table):
         return table
+    keys = pa.table({name: _sortable(table.column(name)) for name in ORDER})
+    return table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
 
 
 def _in_order(table: pa.Table) -> bool:

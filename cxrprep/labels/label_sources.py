@@ -24,7 +24,7 @@ from cxrprep.storage.parquet import read_footer
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.layout import Layout
@@ -163,28 +163,6 @@ def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
         for use in footer.get("tables", []) if use.get("role") not in ADDED_ROLES
     ]  # fmt: skip
     return table.replace_schema_metadata(None), footer["release"], uses
-
-
-def check_still_there(path: Path, release: str, sources: Iterable[str]) -> None:
-    """Refuse to write a ``labels.parquet`` that no longer has a label source which the one before it has.
-
-    Raises ``TableError`` that names source and table.
-    """
-    if not path.is_file():
-        return
-    try:
-        footer = read_footer(path)
-    except TableError:
-        # It is about to be made again.
-        return
-    now = set(sources)
-    for use in footer.get("tables", []):
-        name = use.get("label_source")
-        if name and name not in now and (footer.get("release") == release or use.get("role") in ADDED_ROLES):
-            raise TableError(
-                f"the labels of {name} are in {path}, and their table {use.get('name')} is no longer there",
-                hint=f"bring {use.get('name')} back; or, to do without its labels, remove {path} first",
-            )
 
 
 @dataclass(frozen=True, slots=True)

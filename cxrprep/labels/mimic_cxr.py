@@ -26,7 +26,7 @@ from cxrprep.vocabulary import CHEXPERT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _NAMES: Final = CHEXPERT.names
@@ -46,7 +46,7 @@ _PROVIDERS: Final = Form(("study_id",), optional=("subject_id", *_PROVIDER_IDS),
 _PATIENTS: Final = Form(("subject_id", "gender", "anchor_age", "anchor_year"), plain=("subject_id",), open=True)
 
 
-def read(tables: Tables, gathered: Gathered) -> None:
+def read(tables: Tables, gathered: LabelRows) -> None:
     """Add the rows that these tables give: one per image and label source, or per study where no table lists images."""
     images = list_images(tables, gathered)
     paths = report_paths(tables, gathered)
@@ -183,7 +183,7 @@ class _Context:
     # What was last made, and for which rows: the labelers' tables are about the same ones.
     made: tuple[_Rows, dict[str, Any]] | None = None
 
-    def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], gathered: Gathered) -> None:
+    def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], gathered: LabelRows) -> None:
         """Add a block of these rows with their labels."""
         if self.made is None or self.made[0] is not rows:
             self.made = (rows, self._about(rows))
@@ -205,7 +205,7 @@ class _Context:
         return about
 
 
-def _providers(tables: Tables, gathered: Gathered) -> list[tuple[pa.Array, dict[str, pa.Array]]]:
+def _providers(tables: Tables, gathered: LabelRows) -> list[tuple[pa.Array, dict[str, pa.Array]]]:
     found = tables.of_role("providers")
     if not found:
         return []
@@ -226,7 +226,7 @@ class _People:
         self.subject, self.sex, self.age, self.year = subject, sex, age, year
 
     @classmethod
-    def read(cls, path: Path, gathered: Gathered) -> _People:
+    def read(cls, path: Path, gathered: LabelRows) -> _People:
         """From MIMIC-IV's ``patients.csv.gz``. Raises ``TableError``."""
         table = read_table(path, _PATIENTS).trimmed("subject_id", r"^p?(\d{8})(?:\.0)?$")
         table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
@@ -254,7 +254,7 @@ _MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
 _LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
 
 
-def report_paths(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array] | None:
+def report_paths(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Array] | None:
     """Studies and the release paths of their reports, as the study list states them; ``None`` without that list."""
     found = tables.of_role("studies")
     if not found:
@@ -267,7 +267,7 @@ def report_paths(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array
     return table.text("study_id"), table.text("path")
 
 
-def report_texts(tables: Tables, gathered: Gathered) -> tuple[pa.Array, pa.Array]:
+def report_texts(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Array]:
     """Studies and their reports' texts, from the archive of all reports.
 
     Bytes that are no UTF-8 are read as Latin-1. Raises ``TableError`` when the archive is absent or damaged.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _IDS: Final = ("dicom_id", "subject_id", "study_id")
@@ -89,7 +89,7 @@ class _Listing:
             raise TableError(f"{self.path}, column 1: an image stands there twice", hint="fetch the list again")
 
 
-def list_images(tables: Tables, gathered: Gathered) -> Images:
+def list_images(tables: Tables, gathered: LabelRows) -> Images:
     """The images of all tables here; the first table's order, then those that only later ones know."""
     listings = []
     for entry, path in tables.of_role("images"):
@@ -150,7 +150,7 @@ def trimmed_ids(table: TextTable) -> TextTable:
     return table.trimmed("study_id", r"^(?:p?1\d{7}[/\\\\])?s?(5\d{7})(?:\.0|\.txt)?$")
 
 
-def _say_without_split(columns: Mapping[str, Any], rows: int, gathered: Gathered) -> None:
+def _say_without_split(columns: Mapping[str, Any], rows: int, gathered: LabelRows) -> None:
     if "split" not in columns:
         gathered.note("no split table is here (mimic-cxr-2.0.0-split.csv.gz): the split is not stated", "", "warning")
     elif columns["split"].null_count:
@@ -174,7 +174,7 @@ def _sorted(images: Images) -> Images:
     )
 
 
-def _from_table(path: Path, form: Form, gathered: Gathered) -> _Listing:
+def _from_table(path: Path, form: Form, gathered: LabelRows) -> _Listing:
     table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f-]{44})\.\w{3,4}$")
     table = trimmed_ids(table)
     table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
@@ -184,7 +184,7 @@ def _from_table(path: Path, form: Form, gathered: Gathered) -> _Listing:
     return _Listing(path, {name: table.text(name) for name in _IDS}, table)
 
 
-def _from_names(path: Path, gathered: Gathered) -> _Listing:
+def _from_names(path: Path, gathered: LabelRows) -> _Listing:
     names, digest = read_names(path)
     found = pc.extract_regex(names, _PATH)
     row = first_true(pc.is_null(found))
@@ -217,7 +217,7 @@ def _view(text: str) -> str:
     return str(View(name))
 
 
-def _tell(form: str, table: TextTable, gathered: Gathered) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+def _tell(form: str, table: TextTable, gathered: LabelRows) -> tuple[dict[str, Any], dict[str, pa.Array]]:
     """What one table says of its images, and its cells."""
     if form == "split":
         table.require("split")

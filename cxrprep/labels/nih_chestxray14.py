@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.labels.label_rows import Gathered
+    from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _NAMES: Final = (
@@ -76,7 +76,7 @@ _FOUR: Final = Form(
 )
 
 
-def read(tables: Tables, gathered: Gathered) -> None:
+def read(tables: Tables, gathered: LabelRows) -> None:
     """Add the rows that these tables give: one per image, and one more per image that Google's readers saw."""
     findings = [(entry, path) for entry, path in tables.of_role("labels") if entry.label_source == "nih-textmined"]
     if not findings:
@@ -164,7 +164,7 @@ def _years_2017(text: str) -> float:
     return number / {"Y": 1, "M": 12, "D": 365}[unit]
 
 
-def _release(table: TextTable, gathered: Gathered) -> str:
+def _release(table: TextTable, gathered: LabelRows) -> str:
     """The release whose table this is, by how it writes ages; names say it too, and people rename.
 
     Raises ``TableError`` where another release was asked for.
@@ -212,7 +212,7 @@ def _findings(table: TextTable) -> dict[str, pa.Array]:
     return {**columns, "labels_raw": raw}
 
 
-def _splits(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
+def _splits(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
     """The released lists as a column. An image in two lists is an error; one in none has no split, and is counted."""
     lists = tables.of_role("split")
     if not lists:
@@ -255,7 +255,7 @@ def _listed_twice(
     )
 
 
-def _boxes(tables: Tables, names: pa.Array, gathered: Gathered) -> pa.Array:
+def _boxes(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
     """Each image's boxes in the order of the table; null for an image that nobody drew on."""
     found = tables.of_role("boxes")
     if not found:
@@ -302,7 +302,7 @@ def _all_findings(path: Any) -> TextTable:
 
 
 def _add_google(
-    table: TextTable, source: str, names: pa.Array, attributes: dict[str, pa.Array], gathered: Gathered
+    table: TextTable, source: str, names: pa.Array, attributes: dict[str, pa.Array], gathered: LabelRows
 ) -> None:
     table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
     table.require_unique("Image Index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxrprep.collection.image_table import check_images, losses, read_known, refuse_loss, write_image_table
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import constant, count_true
-from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.extract import LABELS_NAME, described_table
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
@@ -28,14 +31,16 @@ from cxrprep.manifest.label_join import (
 )
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns
-from cxrprep.storage.parquet import read_footer, write_table
+from cxrprep.storage.parquet import footer_of, read_footer, write_table
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
+    from cxrprep.labels.extract import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.image_sizes import Measure
@@ -72,13 +77,44 @@ class ManifestResult:
     sources: tuple[tuple[str, int], ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedManifest:
+    """A manifest that was worked out and not written yet: whoever refuses it has lost nothing."""
+
+    spec: DatasetSpec
+    folder: Path
+    images: pa.Table
+    studies: pa.Table
+    made_from: Mapping[str, Any]
+    result: ManifestResult
+    has_labels: bool
+
+    def write(self, on_event: Sink = ignore) -> ManifestResult:
+        """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
+        release = str(self.made_from.get("release") or "")
+        write_table(self.studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
+        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=self.made_from)
+        known = self.spec if self.spec.name in catalog() else None
+        write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))
+        write_card_beside(self.folder / IMAGES_NAME, known)
+        _say(self.result, self.has_labels, on_event)
+        on_event(StageFinished(STAGE, done=self.result.images))
+        return self.result
+
+
+def build_manifest(spec: DatasetSpec, root: Path, **options: Any) -> ManifestResult:
+    """What was written to ``images.parquet`` and ``studies.parquet``; options and errors as ``prepare_manifest``."""
+    return prepare_manifest(spec, root, **options).write(options.get("on_event", ignore))
+
+
 @plain_memory()
-def build_manifest(
+def prepare_manifest(
     spec: DatasetSpec,
     root: Path,
     *,
     manifests: Path | None = None,
     labels_in: Path | None = None,
+    labels: Labels | None = None,
     files: pa.Table | None = None,
     discarded: bool = False,
     measure: Measure | None = None,
@@ -86,33 +122,47 @@ def build_manifest(
     release: str | None = None,
     policy: Policy = KEEP,
     split: SplitRule | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
-) -> ManifestResult:
-    """What was written to ``images.parquet`` and ``studies.parquet`` in ``manifests`` (default ``ROOT/manifests``).
+) -> PreparedManifest:
+    """The image table and the studies of a release, from its labels and the files that are here.
 
-    ``labels_in`` is the folder of ``labels.parquet`` where that is another one. ``files`` is the record's table (path,
-    size, digest, state); without one the folder is listed. With ``discarded`` files that were used up count as here,
-    for the manifest of what was made of them. ``measure`` gives
-    width, height and mode of image files; what an earlier manifest says of an unchanged file is not measured again.
-    ``label_source`` names the source of the labels, several with commas as an order of preference. ``policy`` and
-    ``split`` change labels and split as they do on export.
+    Every image file is a row or counted, every row of the tables is joined or counted.
 
-    Nothing is lost: every image file is a row or counted, every row of the tables is joined or counted. Raises
-    ``TableError`` when ``labels.parquet`` is damaged, ``StorageError`` when the disk refuses.
+    Args:
+        spec: The dataset.
+        root: The folder of its files.
+        manifests: Where the tables will go; ``ROOT/manifests`` by default.
+        labels_in: The folder of ``labels.parquet`` where that is another one.
+        labels: The labels, where they were read just now and are not in that table yet.
+        files: The record's table (path, size, digest, state); without one the folder is listed.
+        discarded: Files that were used up count as here, for the manifest of what was made of them.
+        measure: Gives width, height and mode of image files; what an earlier manifest says of an unchanged file is not
+            measured again.
+        label_source: The source of the labels, several with commas as an order of preference.
+        release: The release, where the labels do not say it.
+        policy: Changes labels as on export.
+        split: Divides the patients anew, as on export.
+        allow_loss: The tables may know less than those that are there.
+        on_event: Told what could not be joined.
+
+    Raises:
+        TableError: ``labels.parquet`` is damaged.
+        UsageError: The tables would know less than those that are there, and nobody asked for that.
     """
     on_event(StageStarted(STAGE, unit="images"))
     folder = manifests or root / "manifests"
-    labels, made_from = _read_labels((labels_in or folder) / LABELS_NAME, on_event)
+    table, made_from = _labels_of(labels) if labels else _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, on_event=on_event)
     # measured, with the other one and plain_memory: 630 to 700 -> 540 MB at the peak of `extract-labels` and `manifest`
     # on MIMIC-CXR-JPG's 377,110 images; on `verify` and the other tables it changed nothing.
     pa.default_memory_pool().release_unused()
     usual = stated_sources(spec.default_label_source)
-    wanted = stated_sources(label_source) if label_source else default_sources(labels, usual)
+    wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
-    columns, joined = _join(found, labels, wanted, usual)
+    columns, joined = _join(found, table, wanted, usual)
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
@@ -134,15 +184,13 @@ def build_manifest(
     if policy != KEEP:
         images = policy.apply(images)
         origin["policy"] = policy.describe()
-    studies, disagreeing = studies_of(images, labels)
+    studies, disagreeing = studies_of(images, table)
     if disagreeing:
         on_event(
             Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")
         )
-    write_table(images, folder / IMAGES_NAME, name="images", made_from=origin)
-    write_table(studies, folder / STUDIES_NAME, name="studies", made_from=origin)
-    write_croissant(folder, spec, chosen_release, (IMAGES_NAME, STUDIES_NAME))
-    write_card_beside(folder / IMAGES_NAME, spec)
+    if not allow_loss:
+        check_tables(folder, images, studies, root, made_from=origin, has_labels=table is not None)
     result = ManifestResult(
         images_path=folder / IMAGES_NAME,
         studies_path=folder / STUDIES_NAME,
@@ -155,9 +203,42 @@ def build_manifest(
         sources=_sources(images),
         **joined,
     )
-    _say(result, labels is not None, on_event)
-    on_event(StageFinished(STAGE, done=result.images))
-    return result
+    return PreparedManifest(spec, folder, images, studies, origin, result, table is not None)
+
+
+def check_tables(
+    folder: Path, images: pa.Table, studies: pa.Table, root: Path, *, made_from: Mapping[str, Any], has_labels: bool
+) -> None:
+    """Raise ``UsageError`` where the tables would know less than those in ``folder``, by what they were made from.
+
+    Labels may go where another label source or policy was asked for. A split never goes: a rule names one for all.
+    """
+    path = folder / IMAGES_NAME
+    before = footer_of(path)
+    chosen = ("label_source", "policy")
+    asked = has_labels and any((before.get(name) or None) != (made_from.get(name) or None) for name in chosen)
+    exempt = frozenset(name for name in images.column_names if name.startswith("label")) if asked else frozenset()
+    exempt |= {"table_name", "table_digest"} if asked else frozenset()
+    hint = "" if has_labels else f"read the label tables first: cxrprep extract-labels {shlex.quote(str(root))}"
+    check_images(path, images, root, exempt=exempt, hint=hint)
+    known = read_known(folder / STUDIES_NAME)
+    if known is not None and "study_id" in known.column_names:
+        # What its images were is judged already: a study has as many as are here, and their labels.
+        of_images = {"n_images", "n_frontal", "n_lateral", "views", *images.column_names}
+        found = losses(known, studies, keys=("study_id",), exempt=of_images, gone=_all_missing)
+        refuse_loss(folder / STUDIES_NAME, list(found), hint=hint)
+
+
+def _all_missing(_: pa.Table, missing: pa.Array) -> pa.Array:
+    return missing
+
+
+def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:
+    names = [*LABELS.names, *(["report_text"] if "report_text" in labels.table.column_names else [])]
+    return labels.table.select(names).combine_chunks(), {
+        "release": labels.release,
+        "tables": [described_table(use) for use in labels.tables],
+    }
 
 
 def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str, Any]]:

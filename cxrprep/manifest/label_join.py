@@ -40,35 +40,6 @@ def default_sources(labels: pa.Table | None, usual: tuple[str, ...]) -> tuple[st
     return tuple(sorted(there, key=lambda name: (name != OURS, name)))
 
 
-def check_remembered(folder: Path, images: Path) -> None:
-    """Refuse a manifest that would lose its labels.
-
-    Raises ``TableError`` that names the label source which ``images`` shows and ``labels.parquet`` no longer has.
-    """
-    if not images.is_file():
-        return
-    try:
-        used = _sources_in(images)
-    except TableError:
-        # It is about to be made again.
-        return
-    path = folder / LABELS_NAME
-    gone = sorted(used - (_sources_in(path) if path.is_file() else set()))
-    if gone:
-        raise TableError(
-            f"{images} shows labels of {', '.join(gone)}, which {path} no longer has",
-            hint="bring their table back and run: cxrprep extract-labels ROOT; or choose another with --label-source",
-        )
-
-
-def _sources_in(path: Path) -> set[str]:
-    try:
-        column = pq.read_table(path, columns=["label_source"]).column("label_source")
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
-    return {name for name in pc.unique(column.cast(pa.string())).to_pylist() if name}
-
-
 def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Each distinct key of ``keys`` with its first row of ``rows``."""
     table = pa.table({"key": keys, "row": rows}).group_by("key", use_threads=False).aggregate([("row", "min")])
@@ -124,12 +95,17 @@ def check_sources(folder: Path, text: str) -> None:
         _check(labels, stated_sources(text), path)
 
 
-def _check(labels: pa.Table, sources: tuple[str, ...], path: Path) -> None:
+def check_stated(labels: pa.Table, text: str, where: str) -> None:
+    """Raise ``UsageError`` that lists the sources when ``labels``, of ``where``, have none that ``text`` names."""
+    _check(labels, stated_sources(text), where)
+
+
+def _check(labels: pa.Table, sources: tuple[str, ...], path: Path | str) -> None:
     known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
     if not known & set(sources):
         raise UsageError(
             f"no labels of {', '.join(sources)} are in {path}",
-            hint=f"label sources there: {', '.join(sorted(known)) or 'none'}",
+            hint=f"label sources there: {', '.join(sorted(known)) or 'none'}; name one with --label-source",
         )
 
 

@@ -60,3 +60,11 @@ def read_footer(path: Path) -> dict[str, Any]:
     if not isinstance(footer, dict):
         raise TableError(f"{path}: its footer is not an object", hint="run the command that makes it again")
     return footer
+
+
+def footer_of(path: Path) -> dict[str, Any]:
+    """The same; empty where there is no such file, or one of another make."""
+    try:
+        return read_footer(path) if path.is_file() else {}
+    except TableError:
+        return {}

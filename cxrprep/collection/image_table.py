@@ -1,0 +1,169 @@
+"""The image table of a folder, and the tables beside it: written only where they know no less than what they replace.
+
+A table knows its rows, its columns and its cells that are not null. A row may go when its file went; a cell may go when
+somebody asked for it in so many words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import UsageError
+from cxrprep.storage.parquet import write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+ASK: Final = "--allow-loss"
+"""The option that asks for a table which knows less."""
+_SHOWN: Final = 6
+# What a copy of an image in another file changes, and what is measured again: no knowledge goes with it.
+_OF_FILES: Final = frozenset({"bytes", "width", "height", "source_mode", "spacing_x_mm", "spacing_y_mm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a new table would know no longer: ``cells`` counts ``what``: rows, or cells of a column."""
+
+    what: str
+    cells: int
+
+    def __str__(self) -> str:
+        """Such as ``42 cells of label_edema``."""
+        return f"{self.cells:,} {self.what}"
+
+
+def losses(
+    before: pa.Table,
+    after: pa.Table,
+    *,
+    keys: tuple[str, ...],
+    exempt: Collection[str] = (),
+    gone: Callable[[pa.Table, pa.Array], pa.Array] | None = None,
+) -> Iterator[Loss]:
+    """What ``after`` would know no longer of what ``before`` knows.
+
+    Args:
+        before: The table that is there.
+        after: The table that would replace it.
+        keys: Columns by which a row is found again, best first: a row is there if any of them finds it.
+        exempt: Columns whose cells may go.
+        gone: Says of ``before`` and of which of its rows are missing, as Booleans, which of them may be; default: none.
+
+    Yields:
+        One loss for rows, one for each column.
+    """
+    place = pa.nulls(before.num_rows, pa.int32())
+    for key in keys:
+        place = pc.coalesce(place, _find(before.column(key), after.column(key)))
+    missing = pc.is_null(place)
+    lost = missing if gone is None else pc.and_(missing, pc.invert(gone(before, missing)))
+    if rows := _count(lost):
+        yield Loss("rows", rows)
+    kept = pc.is_valid(place)
+    for name in before.column_names:
+        column = before.column(name)
+        if name in exempt or name in _OF_FILES or column.null_count == before.num_rows:
+            continue
+        known = pc.and_(kept, pc.is_valid(_flat(column)))
+        if name == "digest":
+            # It was that of another content.
+            same = pc.equal(_flat(before.column("bytes")), _flat(after.column("bytes")).take(place))
+            known = pc.and_(known, pc.fill_null(same, fill_value=False))
+        if name not in after.column_names:
+            now: Any = pa.array([False]).take(pa.array([0] * before.num_rows, pa.int8()))
+        elif after.column(name).null_count == 0:
+            continue
+        else:
+            now = pc.fill_null(pc.is_valid(_flat(after.column(name))).take(place), fill_value=False)
+        if cells := _count(pc.and_(known, pc.invert(now))):
+            yield Loss(f"cells of {name}", cells)
+
+
+def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
+    """Raise ``UsageError`` that says what the table at ``path`` would know no longer, and how to ask for that."""
+    if found:
+        shown = ", ".join(str(loss) for loss in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        ways = f"{hint}; or, to have it so, say {ASK}" if hint else f"to have it so, say {ASK}"
+        raise UsageError(f"{path} would lose {shown}; it is left as it is", hint=ways)
+
+
+def read_known(path: Path) -> pa.Table | None:
+    """The table that is there; ``None`` where there is none, or one that no reader opens and that knows nothing."""
+    try:
+        return pq.read_table(path, use_threads=False).combine_chunks() if path.is_file() else None
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
+    """Raise ``UsageError`` where ``images`` would know less than the image table at ``path``.
+
+    A row may go when the file that it names below ``root`` went; files in shards go with their shard. ``exempt`` are
+    columns whose cells may go; where all labels would go, none of them is exempt.
+    """
+    before = read_known(path)
+    if before is None or not {"path", "image_id"} <= set(before.column_names):
+        return
+
+    def gone(rows: pa.Table, missing: pa.Array) -> pa.Array:
+        pairs = zip(rows.column("path").to_pylist(), missing.to_pylist(), strict=True)
+        return pa.array([lost and not _is_there(root, name) for name, lost in pairs], pa.bool_())
+
+    allowed = set(exempt)
+    labels = {name for name in before.column_names if name.startswith("label")}
+    if labels & allowed and _labelled(before) and images.num_rows and not _labelled(images):
+        allowed -= labels
+    found = list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
+    refuse_loss(path, found, hint=hint)
+
+
+def _is_there(root: Path, name: str) -> bool:
+    if (root / name).exists():
+        return True
+    shard = next((root / head for head in _heads(name)), None)
+    return shard is not None and shard.is_file()
+
+
+def _heads(name: str) -> Iterator[str]:
+    """The shard that a path of an image in a shard begins with."""
+    for mark in (".tar/", ".parquet/"):
+        if mark in name:
+            yield name[: name.index(mark) + len(mark) - 1]
+
+
+def _labelled(table: pa.Table) -> int:
+    """How many cells of labels there are."""
+    return sum(
+        table.num_rows - table.column(name).null_count
+        for name in table.column_names
+        if name.startswith("label_") and table.schema.field(name).type == pa.int8()
+    )
+
+
+def write_image_table(images: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any]) -> None:
+    """Write the image table; whoever calls has asked ``check_images`` before anything was written.
+
+    ``name`` is the schema's, ``made_from`` the record of the folder: see ``cxrprep.collection.lineage``.
+    """
+    write_table(images, path, name=name, made_from=made_from)
+
+
+def _find(keys: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.Array:
+    if keys.equals(among):
+        return pa.array(range(len(keys)), pa.int32())
+    return pc.index_in(_flat(keys), value_set=_flat(among), skip_nulls=True)
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _count(mask: pa.Array) -> int:
+    return int(pc.sum(mask).as_py() or 0)

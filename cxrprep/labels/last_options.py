@@ -1,0 +1,63 @@
+"""The options and the tables folder of the last extract-labels, from the footer of ``labels.parquet``.
+
+What was asked for once holds for the next run too: without it a text, an age or a whole label source would go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import TableError
+from cxrprep.labels.label_rows import Options, relative_to
+from cxrprep.storage.parquet import read_footer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KEY: Final = "options"
+
+
+@dataclass(frozen=True, slots=True)
+class LastOptions:
+    """``options`` and the ``tables`` folder of a run; ``tables`` is ``None`` where ROOT's own were read."""
+
+    options: Options = field(default_factory=Options)
+    tables: Path | None = None
+
+    def with_given(self, options: Options | None, tables: Path | None) -> LastOptions:
+        """What a run is to use: what is given now, and what was given last where nothing is."""
+        given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Options)} if options is not None else {}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return LastOptions(dataclasses.replace(self.options, **changed), tables or self.tables)
+
+    def described(self, root: Path) -> dict[str, Any]:
+        """The footer's words; nothing where nothing was asked for, so that the same tables give the same bytes."""
+        told = {name: value for name, value in dataclasses.asdict(self.options).items() if value}
+        if self.options.patients is not None:
+            told["patients"] = relative_to(self.options.patients, root)
+        if self.tables is not None:
+            told["tables"] = relative_to(self.tables, root)
+        return {_KEY: told} if told else {}
+
+
+def last_options(labels: Path, root: Path) -> LastOptions:
+    """Those of the run that wrote the table ``labels``; none where there is no such table.
+
+    A tables folder that is not there any more is left out: what only it held would be missed, and that is refused.
+    """
+    if not labels.is_file():
+        return LastOptions()
+    try:
+        told = read_footer(labels).get(_KEY)
+    except TableError:
+        return LastOptions()
+    if not isinstance(told, dict):
+        return LastOptions()
+    paths = {name: root / str(told[name]) for name in ("tables", "patients") if told.get(name)}
+    flags = {name: told.get(name) is True for name in ("strict_source", "demographics", "report_text")}
+    patients = paths.get("patients")
+    options = Options(**flags, patients=patients if patients is not None and patients.is_file() else None)
+    tables = paths.get("tables")
+    return LastOptions(options, tables if tables is not None and tables.is_dir() else None)

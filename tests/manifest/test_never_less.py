@@ -1,0 +1,137 @@
+"""No command with exit code 0 writes a table that knows less than the one that it replaces."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.collection.commands import cxrprep
+from tests.manifest.made import made
+
+
+def cells(root: Path, name: str = "images") -> int:
+    """How many cells of labels a table of ROOT has."""
+    table = pq.read_table(root / f"manifests/{name}.parquet")
+    labels = [column for column in table.column_names if column.startswith("label_") and column != "label_source"]
+    return sum(len(table) - table.column(column).null_count for column in labels)
+
+
+def count(root: Path, column: str, name: str = "images") -> int:
+    values = pq.read_table(root / f"manifests/{name}.parquet", columns=[column]).column(column)
+    return len(values) - values.null_count
+
+
+def state(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((root / "manifests").glob("*.parquet"))}
+
+
+def refused(before: dict[str, bytes], root: Path, *words: object) -> str:
+    """What a command says that is refused, and has changed no table."""
+    done = cxrprep(*words)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert state(root) == before
+    return done.stderr
+
+
+def test_another_dataset_than_the_folder_holds_is_refused(tmp_path: Path) -> None:
+    root = made("mimic-cxr-jpg", tmp_path)
+    before = state(root)
+    assert "holds mimic-cxr-jpg" in refused(before, root, "manifest", root, "--dataset", "nih-chestxray14")
+    shutil.rmtree(root / "manifests")
+    done = cxrprep("verify", root, "--dataset", "chexpert")
+    assert done.returncode == 2
+    assert "looks like mimic-cxr-jpg" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("manifest",), ("convert", "--recipe", "square-224")])
+def test_labels_that_somebody_removed_are_asked_for_and_not_forgotten(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    root = made("nih-chestxray14", tmp_path)
+    labelled = cells(root)
+    (root / "manifests/labels.parquet").unlink()
+    before = state(root)
+    said = refused(before, root, verb[0], root, *verb[1:])
+    assert f"cxrprep extract-labels {root}" in said
+    assert cxrprep("extract-labels", root).returncode == 0
+    assert cells(root) == labelled
+    assert cxrprep(verb[0], root, *verb[1:]).returncode == 0
+    (root / "manifests/labels.parquet").unlink()
+    assert cxrprep("manifest", root, "--allow-loss").returncode == 0
+    assert cells(root) == 0
+
+
+def test_a_table_that_is_gone_takes_no_label_source_with_it_unasked(tmp_path: Path) -> None:
+    root = made("mimic-cxr-jpg", tmp_path)
+    assert cxrprep("extract-labels", root, "--label-source", "negbio").returncode == 0
+    assert cells(root) > 0
+    next(root.glob("*negbio*")).unlink()
+    before = state(root)
+    said = refused(before, root, "extract-labels", root)
+    assert "negbio" in said
+    said = refused(before, root, "extract-labels", root, "--label-source", "chexpert-labeler")
+    assert "--allow-loss" in said
+    words = ("--label-source", "chexpert-labeler", "--allow-loss")
+    assert cxrprep("extract-labels", root, *words).returncode == 0
+    assert cells(root) > 0
+
+
+def test_a_label_source_that_no_table_gives_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    root = made("mimic-cxr-jpg", tmp_path)
+    before = state(root)
+    assert "chexpert-labeler" in refused(before, root, "extract-labels", root, "--label-source", "nobody")
+
+
+def test_a_folder_of_tables_is_remembered(tmp_path: Path) -> None:
+    root, tables = made("nih-chestxray14", tmp_path / "nih"), tmp_path / "tables"
+    tables.mkdir()
+    boxes = next(root.glob("BBox*"))
+    boxes.rename(tables / boxes.name)
+    shutil.rmtree(root / "manifests")
+    assert cxrprep("extract-labels", root, "--tables", tables).returncode == 0
+    boxed = count(root, "boxes")
+    assert boxed > 0
+    before = state(root)
+    assert cxrprep("extract-labels", root).returncode == 0
+    assert state(root) == before
+    shutil.rmtree(tables)
+    assert "--tables" in refused(before, root, "extract-labels", root)
+
+
+def test_a_report_text_that_was_asked_for_stays(tmp_path: Path) -> None:
+    root = made("mimic-cxr", tmp_path)
+    assert cxrprep("extract-labels", root, "--report-text").returncode == 0
+    texts = count(root, "report_text", "studies")
+    assert texts > 0
+    before = state(root)
+    for verb in ("extract-labels", "manifest"):
+        assert cxrprep(verb, root).returncode == 0
+        assert state(root) == before
+
+
+def test_a_split_of_ones_own_goes_only_where_another_takes_its_place(tmp_path: Path) -> None:
+    root = made("mimic-cxr", tmp_path)
+    for table in root.glob("*split*"):
+        table.unlink()
+    assert cxrprep("extract-labels", root, "--allow-loss").returncode == 0
+    assert count(root, "split") == 0
+    assert cxrprep("manifest", root, "--split-by", "patient").returncode == 0
+    before = state(root)
+    assert "--allow-loss" in refused(before, root, "manifest", root)
+
+
+@pytest.mark.parametrize("name", ["nih-chestxray14", "chexpert", "mimic-cxr-jpg"])
+def test_lists_without_a_table_of_images_are_an_error_with_the_next_step(tmp_path: Path, name: str) -> None:
+    from cxrprep.datasets.catalog import find_dataset
+
+    root = made(name, tmp_path)
+    spec = find_dataset(name)
+    labels = [pattern for table in spec.table if table.role in ("labels", "metadata") for pattern in table.patterns]
+    for pattern in labels:
+        for path in root.rglob(Path(pattern).name):
+            path.unlink()
+    shutil.rmtree(root / "manifests")
+    done = cxrprep("extract-labels", root)
+    assert done.returncode in (0, 2, 4), done.stderr
+    assert "a bug in cxrprep" not in done.stderr
