@@ -196,6 +196,8 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     if before is None or footer_of(path).get("dataset") != dataset:
         return
     now = dict(_known_of_sources(labels.table))
+    # Rows that nobody had labelled may be labelled now: then they are of some source.
+    now[None] = _known(labels.table)
     found = [
         Loss(f"{what} of {name or 'no label source'}", count - now.get(name, {}).get(what, 0))
         for name, known in _known_of_sources(before)
@@ -208,13 +210,17 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
 def _known_of_sources(table: pa.Table) -> Iterator[tuple[str | None, dict[str, int]]]:
     """How much each label source knows: its rows, cells of labels, boxes, splits and texts."""
     source = table.column("label_source").combine_chunks().cast(pa.string())
-    labels = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]
-    about = [name for name in ("split", "view", "sex", "age_years", "report_text") if name in table.column_names]
     for name in pc.unique(source).to_pylist():
-        rows = table.filter(pc.is_null(source) if name is None else pc.equal(source, name))
-        known = {"rows": rows.num_rows, "labels": sum(_cells(rows, label) for label in labels)}
-        known["boxes"] = int(pc.sum(pc.list_value_length(rows.column("boxes"))).as_py() or 0)
-        yield name, known | {f"cells of {column}": _cells(rows, column) for column in about}
+        yield name, _known(table.filter(pc.is_null(source) if name is None else pc.equal(source, name)))
+
+
+def _known(rows: pa.Table) -> dict[str, int]:
+    """How many rows, cells of labels, boxes, splits and texts there are."""
+    labels = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in rows.column_names]
+    about = [name for name in ("split", "view", "sex", "age_years", "report_text") if name in rows.column_names]
+    known = {"rows": rows.num_rows, "labels": sum(_cells(rows, label) for label in labels)}
+    known["boxes"] = int(pc.sum(pc.list_value_length(rows.column("boxes"))).as_py() or 0)
+    return known | {f"cells of {column}": _cells(rows, column) for column in about}
 
 
 def _cells(table: pa.Table, name: str) -> int:

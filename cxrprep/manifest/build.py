@@ -219,7 +219,9 @@ def check_tables(
     asked = has_labels and any((before.get(name) or None) != (made_from.get(name) or None) for name in chosen)
     exempt = frozenset(name for name in images.column_names if name.startswith("label")) if asked else frozenset()
     exempt |= {"table_name", "table_digest"} if asked else frozenset()
-    hint = "" if has_labels else f"read the label tables first: cxrprep extract-labels {shlex.quote(str(root))}"
+    hint = "" if has_labels else f"read the tables first: cxrprep extract-labels {shlex.quote(str(root))}"
+    if before.get("label_source"):
+        hint = f"its labels are of {before['label_source']}{'; ' if hint else ''}{hint}"
     check_images(path, images, root, exempt=exempt, hint=hint)
     known = read_known(folder / STUDIES_NAME)
     if known is not None and "study_id" in known.column_names:

@@ -67,8 +67,10 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
         differs |= highest != np.minimum.reduceat(ranks, starts)
         columns[name] = _label(highest)
     if labels is not None:
-        rows_of = positions(columns["study_id"], labels.column("study_id").combine_chunks())
         for name in _FROM_LABELS:
             if name in labels.column_names:
-                columns[name] = labels.column(name).combine_chunks().take(rows_of)
+                # The first row that says it: a table that somebody added knows labels and nothing else.
+                told = labels.select(["study_id", name]).filter(pc.is_valid(labels.column(name)))
+                rows_of = positions(columns["study_id"], told.column("study_id").combine_chunks())
+                columns[name] = told.column(name).combine_chunks().take(rows_of)
     return null_columns(schema, len(starts), columns), int(differs.sum())
