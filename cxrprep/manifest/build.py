@@ -289,7 +289,7 @@ def _join(
         if known is not None:
             told = told.cast(known.type)
             told = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, told), told), known)
-        about[name] = told
+        about[name] = _filled(told, found.image, image_keys, labels.column(name))
     about["image_id"] = found.image
     columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*ORIGIN, *LABEL_COLUMNS)}
     boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
@@ -300,6 +300,19 @@ def _join(
         "without_row": base.null_count,
         "not_here": len(here) - count_true(here),
     }
+
+
+def _filled(told: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    """``told``, and where it says nothing what any other row about the image says: a table that was added knows less."""
+    if not told.null_count or column.null_count == len(column):
+        return told
+    held = column.combine_chunks()
+    others = rows_for(images.filter(pc.is_null(told)), keys, pc.is_valid(held))
+    if others.null_count == len(others):
+        return told
+    words = told.type.value_type if pa.types.is_dictionary(told.type) else told.type
+    filled = pc.replace_with_mask(told.cast(words), pc.is_null(told), held.take(others).cast(words))
+    return filled.dictionary_encode().cast(told.type) if pa.types.is_dictionary(told.type) else filled
 
 
 def _sources(images: pa.Table) -> tuple[tuple[str, int], ...]:
