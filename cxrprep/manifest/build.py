@@ -303,7 +303,7 @@ def _join(
 
 
 def _filled(told: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:
-    """``told``, and where it says nothing what any other row about the image says: a table that was added knows less."""
+    """``told``, and where it is null what any other row about the image says: an added table knows less."""
     if not told.null_count or column.null_count == len(column):
         return told
     held = column.combine_chunks()
