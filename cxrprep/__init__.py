@@ -1,8 +1,8 @@
 """cxrprep: fetch, prove, label and convert the public chest X-ray collections.
 
 The verbs are functions (``plan``, ``download``, ``verify``, ``extract_labels``, ``convert``, ``build_manifest``,
-``export``), ``load`` opens what they made, ``label_report`` labels one radiology report. Names are resolved when they
-are first used, so that importing this package costs nothing.
+``export``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels one radiology report. Names
+are resolved when they are first used, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from cxrprep._version import __version__
 
 if TYPE_CHECKING:
     from cxrprep.api.convert import convert
+    from cxrprep.api.digest import digest, prove
     from cxrprep.api.download import download, plan
     from cxrprep.api.export import export, load
     from cxrprep.api.labels import build_manifest, extract_labels
@@ -25,12 +26,14 @@ __all__ = [
     "__version__",
     "build_manifest",
     "convert",
+    "digest",
     "download",
     "export",
     "extract_labels",
     "label_report",
     "load",
     "plan",
+    "prove",
     "verify",
 ]
 
@@ -38,12 +41,14 @@ _MODULES: Final = {
     "Selection": "cxrprep.model",
     "build_manifest": "cxrprep.api.labels",
     "convert": "cxrprep.api.convert",
+    "digest": "cxrprep.api.digest",
     "download": "cxrprep.api.download",
     "export": "cxrprep.api.export",
     "extract_labels": "cxrprep.api.labels",
     "label_report": "cxrprep.api.report_labels",
     "load": "cxrprep.api.export",
     "plan": "cxrprep.api.download",
+    "prove": "cxrprep.api.digest",
     "verify": "cxrprep.api.verify",
 }
 

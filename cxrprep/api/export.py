@@ -81,7 +81,10 @@ def export(
     ``out`` is a folder, by default ``ROOT/export/FORM``; csv and coco also take a file. Raises as ``load``, and
     ``NothingSelectedError`` when no image is left, ``StorageError`` when the disk refuses.
     """
+    from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.run import export as write
+    from cxrprep.manifest.set_digest import PIXELS_NAME
+    from cxrprep.record import CACHE_NAME
 
     dataset = load(
         root,
@@ -98,7 +101,7 @@ def export(
     )
     home = Path(root) if state is None else Path(state)
     target = home / "export" / form if out is None else Path(out)
-    made = write(dataset, form, target, on_event=on_event)
+    made = write(dataset, form, target, options=Options(cache=home / CACHE_NAME / PIXELS_NAME), on_event=on_event)
     rows = [
         ("form", form),
         ("images", made.images),

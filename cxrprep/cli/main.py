@@ -29,6 +29,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "convert": ("convert", "make training images by a named recipe"),
         "manifest": ("manifest", "build the Parquet manifest again"),
         "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),
+        "digest": ("digest", "64 digits that name a training set, for a paper"),
+        "prove": ("prove", "check a folder, or one image, against such a digest"),
     },
     "The whole job, and how it stands": {
         "run": ("run", "do all steps of a job file, skipping what is done"),

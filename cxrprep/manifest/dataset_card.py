@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 _COUNTED: Final = ("split", "study_id", "patient_id")
 CARD_NAME: Final = "README.md"
 _TABLES: Final = ("images", "studies", "labels", "report_labels", "mentions", "pairs")
+_DIGEST: Final = (
+    "images by their pixels, labels after the policy, splits and boxes, whatever paths and files they lie in. "
+    "`cxrprep prove DIGEST FOLDER` checks a copy."
+)
 _FILES: Final = """
 ## How to open it
 
@@ -46,11 +50,17 @@ Moments = tuple[float, float, int]
 
 
 def write_card(
-    dataset: Dataset, spec: DatasetSpec | None, *, moments: dict[str, Moments] | None = None, front: str = ""
+    dataset: Dataset,
+    spec: DatasetSpec | None,
+    *,
+    moments: dict[str, Moments] | None = None,
+    front: str = "",
+    digest: str = "",
 ) -> str:
     """The card in Markdown; ``front`` is YAML for its head (``load_dataset`` reads some there).
 
-    ``moments`` gives mean and standard deviation of the pixels by split. No times: the same manifest, the same card.
+    ``digest`` names the set (``cxrprep digest``). ``moments`` gives mean and standard deviation of the pixels by split.
+    No times: the same manifest, the same card.
     """
     parts = [f"---\n{front}---\n"] if front else []
     title = spec.title if spec is not None else "Images without a catalog entry"
@@ -64,6 +74,8 @@ def write_card(
     parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
     if spec is not None and spec.vocabulary in VOCABULARIES:
         parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
+    if digest:
+        parts.append(f"## Digest\n\n`{digest}` names this training set: {_DIGEST}\n")
     parts.append(_making(dataset))
     if spec is not None:
         terms = f"{spec.licence.name}" + (f", <{spec.licence.url}>" if spec.licence.url else "")

@@ -39,7 +39,8 @@ class Dataset:
     """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
 
     ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
-    footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have.
+    footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have;
+    ``made_at_ns`` is when the manifest was written.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Dataset:
     observations: tuple[str, ...] = ()
     made_from: dict[str, Any] = dataclasses.field(default_factory=dict)
     box_categories: tuple[str, ...] = ()
+    made_at_ns: int | None = None
 
     def __len__(self) -> int:
         """The number of images."""
@@ -208,7 +210,7 @@ def load(
         chosen = ordered(with_parents(known)) if policy.derive else known
     else:
         chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
-    return Dataset(root, table, policy, chosen, made_from, categories)
+    return Dataset(root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns)
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

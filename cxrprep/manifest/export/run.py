@@ -13,6 +13,7 @@ from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.pixel_statistics import moments
+from cxrprep.manifest.set_digest import set_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +38,15 @@ _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 @dataclass(frozen=True, slots=True)
 class Options:
     """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
-    standard deviation; 0 gives none. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
+    standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is the file that
+    keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
     """  # noqa: D205  # the summary needs both lines
 
     per_shard: int = 1000
     sample: int = 1000
     labels: Path | None = None
+    digest: bool = True
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +116,5 @@ def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_eve
             measured = moments(reader, paths, sample=options.sample, on_event=on_event)
             if measured is not None:
                 found[name] = measured
-    return write_card(dataset, spec, moments=found, front=front)
+    digest = set_digest(dataset, cache=options.cache).value if options.digest else ""
+    return write_card(dataset, spec, moments=found, front=front, digest=digest)

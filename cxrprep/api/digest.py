@@ -1,0 +1,125 @@
+"""The verbs about the digest of a training set: ``digest`` computes it, ``prove`` checks a folder or an image by it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.api.result import Result
+from cxrprep.errors import ExitCode, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from cxrprep.manifest.set_digest import Proof, SetDigest
+
+
+def digest(root: Path | str, *, state: Path | str | None = None, **options: Any) -> Result[SetDigest]:
+    """The digest that names the training set in ROOT: 64 hexadecimal digits over what a model sees of it.
+
+    Args:
+        root: A folder with a manifest: a release, converted images, or shards of them.
+        state: Where the manifest is when it is not below ROOT.
+        **options: Label source, policy, observations, split and selection, as ``cxrprep.load`` takes them.
+
+    Returns:
+        The digest with its head, which names vocabulary, policy, and size and root of each split.
+
+    Raises:
+        UsageError: The folder has no manifest, or an option names nothing.
+        ImageError: An image cannot be read.
+        NothingSelectedError: No image is left.
+    """
+    found = _digest_of(Path(root), state, options)
+    splits = found.head["splits"].items()
+    counts = ((f"split {name or 'none'}", f"{about['images']:,} images") for name, about in splits)
+    rows = (("digest", found.value), *counts)
+    return Result("digest", found, rows=rows, data={"digest": found.value, "head": found.head})
+
+
+def prove(
+    digest: str,
+    root: Path | str | None = None,
+    *,
+    image: str | None = None,
+    proof: Path | str | None = None,
+    out: Path | str | None = None,
+    state: Path | str | None = None,
+    **options: Any,
+) -> Result[Proof | SetDigest]:
+    """Whether the training set in ROOT has this digest, or an image is in the set that has it.
+
+    Args:
+        digest: The 64 digits.
+        root: The folder; ``None`` where ``proof`` alone is checked.
+        image: The id of an image, of which a proof is made (a Merkle path: some 20 hashes for 400,000 images).
+        proof: A file that such a proof was written to; it is checked without any image.
+        out: Where the proof is written.
+        state: Where the manifest is when it is not below ROOT.
+        **options: As ``digest`` takes them.
+
+    Returns:
+        The exit code is 0 when it holds, and 4 when it does not.
+
+    Raises:
+        UsageError: The digest has another form, the image is not in the set, or neither folder nor proof is named.
+        StorageError: The proof cannot be read or written.
+    """
+    wanted = digest.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", wanted):
+        raise UsageError(f"{digest!r} is no digest", hint="64 hexadecimal digits, as cxrprep digest ROOT prints them")
+    if proof is not None:
+        return _checked(wanted, Path(proof))
+    if root is None:
+        raise UsageError("which folder?", hint="name it, or a proof of one image with --proof FILE")
+    found = _digest_of(Path(root), state, options)
+    holds = found.value == wanted
+    rows: list[tuple[str, Any]] = [("digest", found.value), ("expected", wanted)]
+    data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds}
+    if image is not None and holds:
+        from cxrprep.manifest.set_digest import prove as make_proof
+
+        made = make_proof(found, image)
+        data["proof"] = made.as_json()
+        rows += [("image", image), ("split", made.split or "none"), ("hashes", len(made.path))]
+        if out is not None:
+            _write(Path(out), made)
+            rows.append(("written", str(out)))
+    return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
+
+
+def _digest_of(root: Path, state: Path | str | None, options: dict[str, Any]) -> SetDigest:
+    from cxrprep.api.export import load
+    from cxrprep.manifest.set_digest import PIXELS_NAME, set_digest
+    from cxrprep.record import CACHE_NAME
+
+    home = root if state is None else Path(state)
+    return set_digest(load(root, state=state, **options), cache=home / CACHE_NAME / PIXELS_NAME)
+
+
+def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
+    from cxrprep.manifest.set_digest import Proof
+
+    try:
+        made = Proof.of_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is no JSON", hint="make a proof: cxrprep prove DIGEST ROOT --image ID --out FILE"
+        ) from error
+    holds = made.holds(wanted)
+    about = json.loads(made.leaf)
+    rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", f"{made.size:,} images"))
+    return Result("prove", made, _code(holds), rows=rows, data={"expected": wanted, "holds": holds, "leaf": about})
+
+
+def _code(holds: bool) -> ExitCode:
+    return ExitCode.DONE if holds else ExitCode.INTEGRITY
+
+
+def _write(path: Path, made: Proof) -> None:
+    from cxrprep.storage.atomic import replace_file
+
+    text = json.dumps(made.as_json(), indent=1, sort_keys=True) + "\n"
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,41 @@
+"""``cxrprep digest``: 64 digits that name a training set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.cli import options
+from cxrprep.cli.help_format import verb
+from cxrprep.cli.options import setting
+
+if TYPE_CHECKING:
+    from cxrprep.cli.context import Invocation
+
+
+@verb(
+    "digest",
+    examples=(
+        ("cxrprep digest /data/nih/derived/square-224", "the digest to cite"),
+        ("cxrprep digest /data/chexpert --uncertain ones --split train", "of the training part with U-Ones"),
+    ),
+)
+@options.folder
+@options.label_policy
+@setting("labels.observations", "--observations", section="Labels", metavar="NAME")
+@setting("labels.derive", "--derive", section="Labels")
+@options.split("--split-seed")
+@options.selection
+def command(invocation: Invocation) -> int:
+    """Print the digest of the training set in ROOT: images by their pixels, labels after the policy, splits, boxes.
+
+    Paths, order, times, encoders, shards and engines are not in it: every copy that a model sees alike has the same.
+    """
+    from cxrprep.api.digest import digest
+    from cxrprep.cli.arguments import export_arguments
+
+    with invocation.events():
+        result = digest(**export_arguments(invocation))
+    if invocation.out.form == "human":
+        invocation.out.text(result.value.value, None)
+        return 0
+    return invocation.out.result("Digest", result, command="digest")

@@ -1,0 +1,357 @@
+"""The digest of a training set: what a model sees of it, in 64 hexadecimal digits, and proofs that an image is in it.
+
+The definition, ``cxrprep-set/1``:
+
+* A leaf is an image as canonical JSON (sorted keys, no blanks, integers only): dataset, image id, pixels, labels after
+  the policy in the order of the head's vocabulary, boxes in thousandths of a pixel (sorted), and text where there is
+  some. Pixels are those that a lossless file decodes to (size, channels, bits and samples); of JPEG and of a release's
+  own files, whose decoders differ or whose digests the publisher states, the SHA-256 of the file.
+* The leaves of a split, sorted by dataset and id, form a Merkle tree as in RFC 9162, section 2.1.
+* The digest is the SHA-256 of the head: format, vocabulary, policy, label source, and of each split its size and root.
+
+Paths, file names, order, times, encoders, tools, mirrors, engines, shards and all other columns are not in it: two
+copies that a model cannot tell apart have one digest. Two papers with the same test part share its root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.errors import ImageError, NothingSelectedError, StorageError, UsageError
+from cxrprep.manifest.image_reader import ImageReader, is_in_shard
+from cxrprep.storage.atomic import replace_file
+from cxrprep.system import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cxrprep.manifest.load import Dataset
+
+FORMAT: Final = "cxrprep-set/1"
+PIXELS_NAME: Final = "pixel-digests.parquet"
+"""The file of the cache that keeps what was read of each image."""
+_LOSSLESS: Final = (".png",)
+_CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SetDigest:
+    """The digest of a training set with its ``head``, and the leaves of each split in their order."""
+
+    value: str
+    head: Mapping[str, Any]
+    leaves: Mapping[str, Sequence[bytes]]
+
+    def __str__(self) -> str:
+        """The 64 digits."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That one image is in a set: its leaf, its place among ``size`` of its split, and the hashes along its path."""
+
+    head: Mapping[str, Any]
+    split: str
+    leaf: str
+    index: int
+    size: int
+    path: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The proof as JSON values."""
+        return {
+            "format": FORMAT, "head": dict(self.head), "split": self.split, "leaf": self.leaf, "index": self.index,
+            "size": self.size, "path": list(self.path),
+        }  # fmt: skip
+
+    @classmethod
+    def of_json(cls, data: Any) -> Proof:
+        """The proof that ``as_json`` described. Raises ``UsageError`` for anything else."""
+        try:
+            names = (str(data["split"]), str(data["leaf"]), int(data["index"]), int(data["size"]))
+            path = tuple(str(step) for step in data["path"])
+            if data["format"] != FORMAT or not isinstance(data["head"], dict):
+                raise ValueError(data["format"])
+            return cls(data["head"], *names, path)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                "this is no proof of a training set", hint="make one: cxrprep prove DIGEST ROOT --image ID"
+            ) from error
+
+    def holds(self, digest: str) -> bool:
+        """Whether the image is in the set of this digest."""
+        stated = self.head.get("splits", {}).get(self.split)
+        if digest_of_head(self.head) != digest or stated is None or stated.get("images") != self.size:
+            return False
+        root = _root_by_path(_leaf_hash(self.leaf.encode()), self.index, self.size, self.path)
+        return root is not None and root.hex() == stated.get("root")
+
+
+# ---- Merkle trees, RFC 9162, section 2.1 ----
+
+
+def _leaf_hash(data: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def _node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def merkle_root(hashes: Sequence[bytes]) -> bytes:
+    """The root over the hashes of leaves, in their order."""
+    if not hashes:
+        return hashlib.sha256().digest()
+    level = list(hashes)
+    while len(level) > 1:
+        paired = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        # A last one without a partner goes up as it is: the same tree as the RFC's division by powers of two.
+        level = paired + level[len(paired) * 2 :]
+    return level[0]
+
+
+def inclusion_path(hashes: Sequence[bytes], index: int) -> list[bytes]:
+    """The hashes beside the way from a leaf to the root."""
+    level, place, path = list(hashes), index, []
+    while len(level) > 1:
+        beside = place ^ 1
+        if beside < len(level):
+            path.append(level[beside])
+        paired = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        level, place = paired + level[len(paired) * 2 :], place // 2
+    return path
+
+
+def _root_by_path(leaf: bytes, index: int, size: int, path: Sequence[str]) -> bytes | None:
+    """The root that a path leads to, by RFC 9162, section 2.1.3.2; ``None`` for a path that does not fit."""
+    if not 0 <= index < size:
+        return None
+    place, last, found = index, size - 1, leaf
+    for step in path:
+        if last == 0:
+            return None
+        beside = bytes.fromhex(step)
+        if place & 1 or place == last:
+            found = _node_hash(beside, found)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            found = _node_hash(found, beside)
+        place, last = place >> 1, last >> 1
+    return found if last == 0 else None
+
+
+# ---- leaves ----
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and without blanks, as UTF-8: one spelling for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of_head(head: Mapping[str, Any]) -> str:
+    """The 64 digits that a head has."""
+    return hashlib.sha256(canonical(dict(head))).hexdigest()
+
+
+def set_digest(
+    dataset: Dataset, *, cache: Path | None = None, texts: Mapping[str, Mapping[str, str]] | None = None
+) -> SetDigest:
+    """The digest of the images of ``dataset`` with its labels after its policy.
+
+    Args:
+        dataset: The images; their files are read, unless their size and times say that they are those of last time.
+        cache: A Parquet file that keeps what was read of each file from one call to the next; ``None`` keeps nothing.
+        texts: Sections of each study's report by name, where text is part of the set; white space counts as one blank.
+
+    Returns:
+        The digest, its head, and its leaves by split.
+
+    Raises:
+        NothingSelectedError: There is no image.
+        ImageError: An image cannot be read.
+        UsageError: Two images of one split have one id.
+    """
+    if not len(dataset):
+        raise NothingSelectedError("there is no image", hint="loosen the selection, or build the manifest")
+    by_split: dict[str, list[tuple[str, str, bytes]]] = {}
+    pixels = _pixels(dataset, cache)
+    for row, found in zip(_rows(dataset), pixels, strict=True):
+        leaf = {
+            "boxes": row["boxes"],
+            "dataset": row["dataset"],
+            "id": row["id"],
+            "labels": row["labels"],
+            "pixels": found,
+        }
+        if texts is not None:
+            leaf["text"] = _text(texts.get(row["study"], {}))
+        by_split.setdefault(row["split"] or "", []).append((row["dataset"], row["id"], canonical(leaf)))
+    leaves = {split: _ordered(split, rows) for split, rows in sorted(by_split.items())}
+    described = dataset.made_from.get("policy") or dataset.policy.describe()
+    head = {
+        "format": FORMAT,
+        "vocabulary": list(dataset.labels().column_names),
+        "policy": described,
+        "label_source": str(dataset.made_from.get("label_source") or ""),
+        "splits": {
+            split: {"images": len(rows), "root": merkle_root([_leaf_hash(row) for row in rows]).hex()}
+            for split, rows in leaves.items()
+        },
+    }
+    return SetDigest(digest_of_head(head), head, leaves)
+
+
+def prove(found: SetDigest, image: str, dataset: str = "") -> Proof:
+    """The proof that an image is in a set. Raises ``UsageError`` for an image that is not."""
+    for split, leaves in found.leaves.items():
+        for index, leaf in enumerate(leaves):
+            about = json.loads(leaf) if image.encode() in leaf else {}
+            if about.get("id") == image and dataset in ("", about["dataset"]):
+                path = inclusion_path([_leaf_hash(row) for row in leaves], index)
+                return Proof(found.head, split, leaf.decode(), index, len(leaves), tuple(step.hex() for step in path))
+    raise UsageError(f"no image {image!r} is in this set", hint="name an image_id of its manifest")
+
+
+def _ordered(split: str, rows: list[tuple[str, str, bytes]]) -> list[bytes]:
+    rows.sort()
+    for before, after in itertools.pairwise(rows):
+        if before[:2] == after[:2]:
+            message = f"two images of {split or 'no split'} are called {after[1]}"
+            raise UsageError(message, hint="build the manifest again: cxrprep manifest ROOT")
+    return [leaf for _, _, leaf in rows]
+
+
+def _text(sections: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(" ".join(text.split()).encode()).hexdigest() for name, text in sections.items() if text
+    }
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    columns = dataset.stated.select(["dataset", "image_id", "study_id", "split", "boxes"])
+    labels = dataset.labels()
+    for start in range(0, len(dataset), 8192):
+        about = columns.slice(start, 8192).to_pylist()
+        cells = zip(*(column.to_pylist() for column in labels.slice(start, 8192).columns), strict=True)
+        values = list(cells) if labels.num_columns else [()] * len(about)
+        for row, label in zip(about, values, strict=True):
+            yield {
+                "dataset": row["dataset"], "id": row["image_id"], "study": row["study_id"], "split": row["split"],
+                "labels": list(label), "boxes": _boxes(row["boxes"]),
+            }  # fmt: skip
+
+
+def _boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
+    if boxes is None:
+        return None
+    return sorted([box["label"], *(round(box[side] * 1000) for side in "xywh")] for box in boxes)
+
+
+# ---- pixels ----
+
+
+def _pixels(dataset: Dataset, cache: Path | None) -> list[str]:
+    """What the pixels of each image are, in order; files that did not change are not read again."""
+    paths = dataset.stated.column("path").to_pylist()
+    raw = "recipe" not in dataset.made_from
+    known = _read_cache(cache)
+    found = _published(dataset) if raw else {}
+    signs = ["" if path in found else _sign(dataset.root, path) for path in paths]
+    missing = []
+    for index, (path, sign) in enumerate(zip(paths, signs, strict=True)):
+        if path not in found and known.get(path, ("", ""))[0] != sign:
+            missing.append(index)
+        elif path not in found:
+            found[path] = known[path][1]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+        work = pool.map(lambda batch: _read_batch(dataset.root, [paths[i] for i in batch], raw=raw), batches)
+        for batch in work:
+            found |= batch
+    if missing and cache is not None:
+        _write_cache(cache, known | {paths[i]: (signs[i], found[paths[i]]) for i in missing})
+    return [found[path] for path in paths]
+
+
+def _published(dataset: Dataset) -> dict[str, str]:
+    """The digests of a release's own files where the manifest knows them, and the files are older than it is.
+
+    A file that was touched since is read, so that the digest is of what a model sees.
+    """
+    if dataset.made_at_ns is None:
+        return {}
+    rows = dataset.stated.filter(pc.starts_with(dataset.stated.column("digest"), "sha256:"))
+    columns = (rows.column(name).to_pylist() for name in ("path", "bytes", "digest"))
+    found = {}
+    for path, size, digest in zip(*columns, strict=True):
+        try:
+            stat = (dataset.root / path).stat()
+        except OSError:
+            continue
+        if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= dataset.made_at_ns:
+            found[path] = digest
+    return found
+
+
+def _read_batch(root: Path, paths: Sequence[str], *, raw: bool) -> dict[str, str]:
+    with ImageReader(root) as reader:
+        return {path: pixel_digest(reader.read(path), path, raw=raw) for path in paths}
+
+
+def pixel_digest(data: bytes, name: str, *, raw: bool = False) -> str:
+    """What an image file shows: of a lossless file its samples, of any other, and of a ``raw`` one, its bytes."""
+    if raw or not name.lower().endswith(_LOSSLESS):
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    from cxrprep.images.decode import decode
+
+    picture = decode(data, name)
+    pixels = picture.pixels
+    shape = [int(side) for side in pixels.shape]
+    about = canonical({"bits": int(picture.bits), "shape": shape})
+    # Little-endian on every machine.
+    samples = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+    return f"pixels:{hashlib.sha256(about + samples).hexdigest()}"
+
+
+def _sign(root: Path, path: str) -> str:
+    """What changes with a file: its size, its times and its inode."""
+    place = root / (path.rpartition("/")[0] if is_in_shard(path) else path)
+    try:
+        stat = place.stat()
+    except OSError as error:
+        raise ImageError(f"{place} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+
+
+def _read_cache(path: Path | None) -> dict[str, tuple[str, str]]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path, schema=_CACHED)
+    except (OSError, pa.ArrowException):
+        return {}
+    columns = (table.column(name).to_pylist() for name in _CACHED.names)
+    return {name: (sign, pixels) for name, sign, pixels in zip(*columns, strict=True)}
+
+
+def _write_cache(path: Path, known: Mapping[str, tuple[str, str]]) -> None:
+    rows = [(name, *pair) for name, pair in sorted(known.items())]
+    arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=_CACHED)
+    # A folder that may not be written to is read again the next time.
+    with contextlib.suppress(StorageError):
+        replace_file(path, lambda part: pq.write_table(table, part))
