@@ -79,6 +79,11 @@ def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: m
     return digest, size
 
 
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The digest of one small file as text (``sha256:...``). Raises ``StorageError``, ``ValueError``."""
+    return str(read_digest(path, algorithm, lambda: None, memoryview(bytearray(1 << 18)))[0])
+
+
 def _read(
     path: Path | str, algorithms: tuple[str, ...], buffer: memoryview, on_bytes: Callable[[int], object]
 ) -> tuple[tuple[Digest, ...], int]:

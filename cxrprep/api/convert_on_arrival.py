@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Arriving:
         from cxrprep.images.convert import convert_batch
         from cxrprep.images.local_files import LocalStore
         from cxrprep.images.recipe import load_recipe
+        from cxrprep.manifest.previous import stated_outputs
         from cxrprep.system import available_cores
 
         self._job = job
@@ -43,6 +45,7 @@ class Arriving:
         self._layout = job.folder.layout
         # Durable: the original may be dropped right after.
         self._task = Task(self._recipe, self._recipe.fingerprint(), LocalStore(str(self._out)), durable=True)
+        self._stated = stated_outputs(self._out)
         self._work = functools.partial(convert_batch, task=self._task)
         self._workers = WorkerPool(available_cores(), grace=0.0)
         # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
@@ -72,9 +75,10 @@ class Arriving:
             return False
         entry = self._job.folder.record.get(path)
         digest = entry.digest if entry is not None else None
-        outcome = next(
-            self._workers.run(self._work, [ConvertItem(str(place), path, digest)], self._task.limits.seconds)
-        )
+        item = ConvertItem(str(place), path, digest)
+        # An output with other bytes than it was made with is made again, before its original goes.
+        item = dataclasses.replace(item, made=self._stated.get(item.output(self._task.suffix), (0, ""))[1])
+        outcome = next(self._workers.run(self._work, [item], self._task.limits.seconds))
         if self._over:
             # Its process was ended because the run is: the image has not failed, the next run converts it.
             return False

@@ -187,10 +187,22 @@ def _spent(job: Job) -> Callable[[str], bool]:
         return lambda path: layout.parse(path) is None
     from cxrprep.images.image_folder import stem_of
     from cxrprep.images.recipe import load_recipe
+    from cxrprep.manifest.previous import stated_outputs
 
     recipe = load_recipe(job.options.then)
     out = job.folder.derived(recipe.name)
-    return lambda path: layout.parse(path) is None or (out / (stem_of(path) + recipe.output.suffix)).exists()
+    stated, wrong = stated_outputs(out), found_wrong(out / "manifests")
+
+    def is_made(path: str) -> bool:
+        """Whether the converted image is here, whole, and not one that a check found to be wrong."""
+        made = stem_of(path) + recipe.output.suffix
+        try:
+            size = (out / made).stat().st_size
+        except OSError:
+            return False
+        return size == stated.get(made, (size, ""))[0] and made not in wrong
+
+    return lambda path: layout.parse(path) is None or is_made(path)
 
 
 def transfer_of(

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.api.folder import find_place, open_folder
+from cxrprep.api.folder import DatasetFolder, find_place, folder_words, open_folder
 from cxrprep.api.result import Result
+from cxrprep.collection.file_table import files_of_images, image_rows, shards_of_images
+from cxrprep.collection.lineage import EXPORT_LIST, Kind
+from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.record import Record
 from cxrprep.record.requested import asked
 from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport
 from cxrprep.verification import verify as prove
+from cxrprep.verification.made_folder import MadeFolder, verify_made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +57,24 @@ def verify(
     chosen = options or VerifyOptions()
     home = None if state is None else Path(state)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+    decoding = chosen.images or chosen.duplicates or chosen.sample is not None
+    if decoding and engine is not None:
+        engine.needs([str(folder.root.absolute())])
+    if not folder.is_raw or (folder.kind is Kind.OWN and folder.image_tables and not folder.record.exists):
+        if repair or chosen.complete:
+            option = "--repair" if repair else "--complete"
+            raise UsageError(
+                f"{option} is for a release as it was published, and not for {folder.described()}",
+                hint=f"leave it out; what is wrong is made again: {_made_again(folder)}",
+            )
+        report = verify_made(
+            _made(folder),
+            chosen,
+            check_image=check_image if decoding else None,
+            engine=engine or _engine() if decoding else None,
+            on_event=on_event,
+        )
+        return _result(report)
 
     def labels() -> Any:
         from cxrprep.labels.extract import read_labels
@@ -72,9 +96,6 @@ def verify(
     if repair:
         # A source that nobody understands is refused before the hours of a check, not after them.
         find_place(folder.spec, source or folder.record.header.mirror or None, folder.release)
-    decoding = chosen.images or chosen.duplicates or chosen.sample is not None
-    if decoding and engine is not None:
-        engine.needs([str(folder.root.absolute())])
     report = prove(
         folder.root,
         folder.spec,
@@ -88,6 +109,10 @@ def verify(
         refetch=refetch if repair else None,
         on_event=on_event,
     )
+    return _result(report)
+
+
+def _result(report: VerifyReport) -> Result[VerifyReport]:
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
@@ -98,3 +123,50 @@ def _engine() -> Engine:
     from cxrprep.executors import Engine
 
     return Engine()
+
+
+def _made(folder: DatasetFolder) -> MadeFolder:
+    """A folder that cxrprep made, as its own tables describe it."""
+    original = _original(folder)
+    images = image_rows(folder.image_tables) if folder.image_tables else None
+    files = folder.files()
+    if images is not None and folder.kind is Kind.OWN:
+        files = files_of_images(images)
+    elif images is not None and folder.in_shards and not files.num_rows:
+        files = shards_of_images(images)
+    return MadeFolder(
+        folder.root,
+        folder.home,
+        folder.spec,
+        folder.release,
+        folder.described(),
+        files,
+        images=images,
+        originals=None if original is None else original.table().select(["path", "digest"]),
+        tables=folder.lineage.tables if folder.lineage is not None else {},
+        own=frozenset({EXPORT_LIST, "README.md"} - set(files["path"].to_pylist())),
+        again=_made_again(folder),
+    )
+
+
+def _original(folder: DatasetFolder) -> Record | None:
+    """The record of the folder that converted images were made from, where they still lie below it."""
+    if folder.kind is not Kind.CONVERTED or folder.root.absolute().parent.name != "derived":
+        return None
+    record = Record.open(folder.root.absolute().parent.parent)
+    return record if record.exists else None
+
+
+def _made_again(folder: DatasetFolder) -> str:
+    """The command that makes what cxrprep made again, in place."""
+    lineage = folder.lineage
+    if lineage is None:
+        return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
+    if lineage.kind is Kind.EXPORTED:
+        return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", lineage.form, "--out", str(folder.root)])
+    words = ["cxrprep", "convert"]
+    if _original(folder) is not None:
+        words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
+    else:
+        words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
+    return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -53,3 +54,42 @@ def _of_images(path: Path) -> pa.Table:
     state = pa.array(["here"] * table.num_rows, pa.string())
     columns = [*(table.column(name).combine_chunks() for name in ("path", "bytes", "digest")), state]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+_ROW: Final = ("path", "bytes", "digest", "width", "height", "source_path", "source_digest")
+_IN_SHARD: Final = re.compile(r"(.+?\.(?:tar|parquet))/")
+
+
+def image_rows(tables: Sequence[Path]) -> pa.Table:
+    """Of each image that the image tables name: path, bytes, digest, width, height in pixels, and its source's digest.
+
+    Raises ``TableError`` for one that cannot be read.
+    """
+    return pa.concat_tables([_rows_of(path) for path in tables])
+
+
+def _rows_of(path: Path) -> pa.Table:
+    try:
+        names = set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=[name for name in _ROW if name in names])
+    except (OSError, pa.ArrowException) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+    for name in _ROW:
+        if name not in names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table.select(list(_ROW))
+
+
+def files_of_images(images: pa.Table) -> pa.Table:
+    """The files of a folder of which only the image table says anything."""
+    columns = [*(images[name].combine_chunks() for name in ("path", "bytes", "digest")), ["here"] * images.num_rows]
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) if isinstance(column, list) else column.cast(field.type)
+         for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )  # fmt: skip
+
+
+def shards_of_images(images: pa.Table) -> pa.Table:
+    """The shards of a folder whose table has no digests of them (earlier versions wrote none): their names alone."""
+    found = map(_IN_SHARD.match, images["path"].to_pylist())
+    return _of_shards(Shard(name, -1, "") for name in sorted({match[1] for match in found if match is not None}))

@@ -40,9 +40,10 @@ class ConvertItem:
     """One image to convert: ``source`` is its file, ``relative`` its path below the output folder without new suffix.
 
     ``digest`` is the source's where the record knows it (it is then not computed again). ``boxes`` are in the pixels of
-    the source; ``spacing_mm`` (row, column) is used where the file states none. ``source`` may be a URL. ``stem`` is
+    the source; ``spacing_mm`` (row, column) stands in where the file has none. ``source`` may be a URL. ``stem`` is
     the output's path without suffix, where it is not that of ``relative``; ``stamp`` changes with the source.
-    ``row`` is what the manifest says of the image, for outputs that carry it.
+    ``row`` is what the manifest says of the image, for outputs that carry it. ``made`` is the digest of its output when
+    that was made, ``""`` where nobody wrote it down: an output with other bytes is made anew.
     """
 
     source: str
@@ -53,6 +54,11 @@ class ConvertItem:
     stem: str = ""
     stamp: str = ""
     row: Mapping[str, Any] | None = None
+    made: str = ""
+
+    def is_as_made(self, encoded: bytes) -> bool:
+        """Whether an output that is here has the bytes that it had when it was made, as far as anybody knows."""
+        return not self.made or self.made == f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
     def output(self, suffix: str) -> str:
         """The path of its output, with the suffix of the output's form."""

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -29,7 +30,6 @@ from cxrprep.storage.locks import writer_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from cxrprep.images.conversion import Converted, ConvertItem, Task
     from cxrprep.images.filesystem import ImageStore
@@ -83,6 +83,7 @@ class ConversionCache:
         self._written = 0
         self._swept: LocalStore | None = None
         self._stamps: dict[str, str] | None = None
+        self._stated: pa.Table | None = None
 
     @classmethod
     def open(cls, home: Path, out: ImageStore) -> ConversionCache:
@@ -111,6 +112,7 @@ class ConversionCache:
 
     def split_done(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
         """For each item its outcome where it is finished and unchanged, else the item, with its digest if known."""
+        batch = self._with_digests(batch, task)
         if not len(self._keys):
             yield from batch
             return
@@ -174,7 +176,22 @@ class ConversionCache:
         if (row["path"], row["fingerprint"], row["source_digest"], row["sign"]) != wanted:
             return item
         found = self._stamp(task.out, wanted[0]) if path is None else stamp_now
-        return _outcome(item, row) if row["out_stamp"] and found == row["out_stamp"] else item
+        if row["out_stamp"] and found == row["out_stamp"]:
+            return _outcome(item, row)
+        return dataclasses.replace(item, made=row["digest"] or "")
+
+    def _with_digests(self, batch: list[ConvertItem], task: Task) -> list[ConvertItem]:
+        """The items with the digests that an earlier run's manifest has of their outputs, where this table is gone."""
+        if self._stated is None:
+            self._stated = _stated_digests(task.out) if not len(self._keys) else _NO_DIGESTS
+        if not self._stated.num_rows:
+            return batch
+        paths = pa.array([item.output(task.suffix) for item in batch], pa.string())
+        digests = self._stated["digest"].take(pc.index_in(paths, value_set=self._stated["path"].combine_chunks()))
+        return [
+            dataclasses.replace(item, made=digest or "")
+            for item, digest in zip(batch, digests.to_pylist(), strict=True)
+        ]
 
     def _stamp(self, out: ImageStore, path: str) -> str | None:
         if isinstance(out, LocalStore):
@@ -252,6 +269,19 @@ class ConversionCache:
                 writer.write_table(part.filter(pc.invert(pc.is_in(part.column("relative"), value_set=new))))
             for table in _tables(self._journal.path):
                 writer.write_table(table)
+
+
+_NO_DIGESTS: Final = pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table()
+
+
+def _stated_digests(out: ImageStore) -> pa.Table:
+    """The digests of the outputs by the manifest that lies beside them; empty where none can be read."""
+    if not isinstance(out, LocalStore):
+        return _NO_DIGESTS
+    try:
+        return pq.read_table(Path(out.address) / "manifests" / "images.parquet", columns=["path", "digest"])
+    except (OSError, pa.ArrowException):
+        return _NO_DIGESTS
 
 
 def sign_of(task: Task, item: ConvertItem) -> str:

@@ -122,7 +122,8 @@ def converted(item: ConvertItem, task: Task) -> Converted:
     path = item.output(task.suffix)
 
     def finished_one(digest: Digest) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
-        return read_output(task.out, path, task.fingerprint, str(digest))
+        held = read_output(task.out, path, task.fingerprint, str(digest))
+        return held if held is not None and item.is_as_made(held[2]) else None
 
     outcome, encoded = make(item, task, finished_one)
     if outcome.status == "ok":

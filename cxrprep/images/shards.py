@@ -260,7 +260,7 @@ def _image(
 
     def finished_one(digest: Digest) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
         data = held.get(member)
-        return None if data is None else output_in(data, task.fingerprint, str(digest))
+        return None if data is None or not item.is_as_made(data) else output_in(data, task.fingerprint, str(digest))
 
     return converting.make(item, task, finished_one)
 

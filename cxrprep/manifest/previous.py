@@ -111,3 +111,13 @@ def one_table(tables: Iterable[pa.Table]) -> pa.Table:
 
     schema = table.schema
     return pa.Table.from_arrays([column(f.name, f.type) for f in schema], schema=schema)
+
+
+def stated_outputs(out: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and digest of each converted image below ``out``, by its manifest; empty where there is none."""
+    try:
+        rows = pq.read_table(out / "manifests" / IMAGES_NAME, columns=["path", "bytes", "digest"])
+    except (OSError, pa.ArrowException):
+        return {}
+    stated = zip(rows["bytes"].to_pylist(), rows["digest"].to_pylist(), strict=True)
+    return dict(zip(rows["path"].to_pylist(), stated, strict=True))

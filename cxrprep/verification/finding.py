@@ -36,6 +36,7 @@ class Kind(enum.StrEnum):
     UNFINISHED = "unfinished"
     UNCHECKED = "unchecked"
     REPAIRED = "repaired"
+    OUTDATED = "outdated"
     UNDECODABLE = "undecodable-image"
     CUT_SHORT = "truncated-image"
     WRONG_FORMAT = "wrong-format"
@@ -68,6 +69,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.UNFINISHED: (Level.NOTE, "run the download again: it goes on where it stopped"),
     Kind.UNCHECKED: (Level.ERROR, "make it readable, then verify again"),
     Kind.REPAIRED: (Level.INFO, ""),
+    Kind.OUTDATED: (Level.ERROR, "make it again from what is here now"),
     Kind.UNDECODABLE: (Level.ERROR, _IMAGE),
     Kind.CUT_SHORT: (Level.ERROR, _IMAGE),
     Kind.WRONG_FORMAT: (Level.ERROR, _IMAGE),

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.record import check_path
 from cxrprep.verification.merge_join import by_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
+    from cxrprep.record import Record
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
 _NAMES: Final = ("SHA256SUMS.txt", "SHA256SUMS", "MD5SUMS", "MD5SUMS.txt")
@@ -87,10 +89,40 @@ def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray
     )
 
 
-def published_sums(root: Path, spec: DatasetSpec, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
+def sum_files(root: Path, spec: DatasetSpec) -> list[Path]:
+    """The lists of sums that lie in ``root``."""
+    names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
+    return [path for name in sorted(names | set(_NAMES)) if (path := root / name).is_file()]
+
+
+def altered_sum_files(root: Path, spec: DatasetSpec, release: str, record: Record) -> dict[str, str]:
+    """The lists of sums in ``root`` that are not what was recorded or published of them, with the digest of each now.
+
+    Such a list proves nothing: whoever altered a file may have altered the list to match.
+    """
+    described = {file.path: str(file.digest) for file in spec.files_of(release) if file.digest}
+    altered = {}
+    for path in sum_files(root, spec):
+        held = record.get(path.name)
+        stated = described.get(path.name) or (str(held.digest) if held is not None and held.digest else "")
+        if stated:
+            found = file_digest(path, stated.partition(":")[0])
+            if found != stated:
+                altered[path.name] = found
+    return altered
+
+
+def published_sums(
+    root: Path,
+    spec: DatasetSpec,
+    release: str,
+    known: pa.ChunkedArray | None = None,
+    leave_out: Collection[str] = (),
+) -> pa.Table:
     """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``.
 
-    ``known`` are release paths, as many as are known already: finding a file's place is what takes time here.
+    ``known`` are release paths, as many as are known already: finding a file's place is what takes time here. The lists
+    ``leave_out`` are not believed.
     """
     layout = spec.layout(release)
     described = [file for file in spec.files_of(release) if file.digest]
@@ -100,9 +132,8 @@ def published_sums(root: Path, spec: DatasetSpec, release: str, known: pa.Chunke
             schema=SCHEMA,
         )
     ]
-    names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
-    here = (root / name for name in sorted(names | set(_NAMES)))
-    tables += [read_sums(path, layout, release, known) for path in here if path.is_file()]
+    here = (path for path in sum_files(root, spec) if path.name not in leave_out)
+    tables += [read_sums(path, layout, release, known) for path in here]
     return by_path(pa.concat_tables(tables))
 
 

@@ -76,6 +76,11 @@ class VerifyReport:
             kinds = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in self.unaccepted)
             names = ",".join(map(str, self.unaccepted))
             return f"strict, and not accepted: {kinds} (after a look at them: --accept {names})"
+        if self.files.believed:
+            return (
+                f"nothing wrong in what was checked: of {self.files.here:,} files {self.files.read:,} were read now, "
+                f"and {self.files.believed:,} have the size and time of the last check"
+            )
         if self.files.here and self.files.proven == self.files.here:
             return f"all {self.files.here:,} files here have the bytes that they should have"
         without = self.files.here - self.files.proven
@@ -109,7 +114,8 @@ class VerifyReport:
         ):
             if count:
                 shown.append(("", f"{count:,} {what}"))
-        shown.append(("images", f"{self.images_here:,} of {self.images_named:,} here"))
+        if self.images_named:
+            shown.append(("images", f"{self.images_here:,} of {self.images_named:,} here"))
         if self.images is not None:
             shown.append(("", f"{self.images.checked:,} of {self.images.here:,} decoded"))
         if self.facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,15 @@ from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, find
 from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, join
-from cxrprep.verification.published_checksums import is_table, published_sums, tables_here
+from cxrprep.verification.published_checksums import (
+    altered_sum_files,
+    is_table,
+    published_sums,
+    sum_files,
+    tables_here,
+)
 from cxrprep.verification.published_facts import FactCheck, Status, check_facts
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import scan, stat_paths
@@ -108,6 +116,7 @@ class _Run:
     repaired: int = 0
     labels: pa.Table | None = None
     asked: bool = False
+    hearsay: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -141,6 +150,7 @@ class _Run:
             labels = self._labels(out)
             if labels is not None:
                 self._tables(out, labels, paths, ids)
+            self._made_of_it(out)
             pictures = self._pictures(out, paths, labels, check_image, engine)
             named = self.spec.counts.get("images", len(ids))
             here = len(ids)
@@ -174,8 +184,9 @@ class _Run:
         """Check every file; the table of what is on the disk afterwards (``dataset.NAMES``)."""
         started = time.monotonic()
         self.on_event(StageStarted(STAGE))
+        disbelieved = self._judge_lists(out, refetch)
         recorded = self.record.table()
-        published = published_sums(self.root, self.spec, self.release, recorded["path"])
+        published = published_sums(self.root, self.spec, self.release, recorded["path"], disbelieved)
         if self.options.shard is not None:
             recorded, published = self._in_shard(recorded), self._in_shard(published)
             selected = selected.filter(self._shard_mask(selected.to_pylist()))
@@ -229,6 +240,31 @@ class _Run:
         )
         return disk
 
+    def _judge_lists(self, out: Collector, refetch: Refetch | None) -> frozenset[str]:
+        """The lists of sums that prove nothing, since they fail their own check; mended first, where that was asked."""
+        altered = altered_sum_files(self.root, self.spec, self.release, self.record)
+        if altered and refetch is not None:
+            refetch(sorted(altered))
+            self.record = self._open_record()
+            mended = altered.keys() - altered_sum_files(self.root, self.spec, self.release, self.record).keys()
+            for name in sorted(mended):
+                self.repaired += 1
+                out.finding(
+                    find(Kind.REPAIRED, name, "was altered, and everything that it names was judged by it anew")
+                )
+            altered = {name: found for name, found in altered.items() if name not in mended}
+        for name in sorted(altered):
+            self.not_checked.append(f"the sums in {name}: it is not what was recorded, so it proves nothing")
+        held = {path.name for path in sum_files(self.root, self.spec) if self.record.get(path.name) is None}
+        described = {file.path for file in self.spec.files_of(self.release) if file.digest}
+        self.hearsay = bool(held - described)
+        for name in sorted(held - described):
+            self.not_checked.append(f"whether {name} is the publisher's own: no sum of it is known")
+        return frozenset(altered)
+
+    def _open_record(self) -> Record:
+        return Record.open(self.root, self.record.home if self.record.home != self.root else None)
+
     def _listed(self, seen: list[pa.Table], problems: list[Finding]) -> Iterator[pa.Table]:
         """What is on the disk, some thousand files at a time as they are listed; in the end ``seen`` has all names."""
         layout, count, size = self.layout, 0, 0
@@ -244,7 +280,9 @@ class _Run:
 
     def _file_check(self, checks: Checks | None) -> FileCheck:
         mirror = self.record.header.mirror
-        return FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.jobs)
+        check = FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.jobs)
+        check.hearsay = self.hearsay
+        return check
 
     def _whole(self, out: Collector, published: pa.Table) -> list[pa.Array]:
         """The release paths of everything that the release consists of, as far as anybody says."""
@@ -275,7 +313,7 @@ class _Run:
         """Fetch what is wrong, look at it again, and keep as damaged what still is."""
         before = {finding.path: finding for finding in self.damaged}
         failed = refetch(sorted(before))
-        self.record = Record.open(self.root, self.record.home if self.record.home != self.root else None)
+        self.record = self._open_record()
         fresh = stat_paths(self.root, before)
         others = disk.filter(pc.invert(pc.is_in(disk["path"], value_set=pa.array(list(before), pa.string()))))
         again = self._file_check(None)
@@ -294,7 +332,7 @@ class _Run:
         for path in mended:
             old = before[path]
             out.finding(find(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
-        self.repaired = len(mended)
+        self.repaired += len(mended)
         self.damaged = []
         for path, finding in still.items():
             reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
@@ -354,6 +392,21 @@ class _Run:
         ):
             for finding in found:
                 out.finding(finding)
+
+    def _made_of_it(self, out: Collector) -> None:
+        """What was made from files of this folder that have other bytes now: label tables, converted images."""
+        if self.options.shard is not None or self.options.quick:
+            return
+        record = self.record.table()
+        wrong = {finding.path for finding in self.damaged}
+        for finding in (
+            *outdated_tables(self.root, self.record.home, wrong),
+            *outdated_below(self.record.home, record),
+        ):
+            out.finding(finding)
+        for folder in sorted((self.record.home / "derived").glob("*/manifests/images.parquet")):
+            place = shlex.quote(str(folder.parent.parent))
+            self.not_checked.append(f"the bytes of the images below {place}: cxrprep verify {place}")
 
     # ---- images ----
 

@@ -220,6 +220,10 @@ def test_sums_are_read_in_every_common_form(tmp_path: Path) -> None:
 def test_a_damaged_sum_file_says_where(tmp_path: Path) -> None:
     mimic(tmp_path)
     (tmp_path / "SHA256SUMS.txt").write_text(f"{'0' * 64} a\n<html>login</html>\n")
+    # One that is not what was recorded is a finding, and nothing in it is believed.
+    assert found(check(tmp_path, MIMIC, "2.1.0")) == [("truncated", "SHA256SUMS.txt")]
+    with Record.open(tmp_path) as record:
+        record.forget("SHA256SUMS.txt")
     with pytest.raises(IntegrityError, match=r"SHA256SUMS\.txt, line 2"):
         check(tmp_path, MIMIC, "2.1.0")
     (tmp_path / "SHA256SUMS.txt").write_text(f"{'0' * 64} ../../etc/passwd\n")

@@ -1,0 +1,304 @@
+"""Verify of what cxrprep made: converted images, shards, exports, an image table of one's own folder.
+
+The bytes against the digests that were written down when they were made, the images against the size that their table
+states, the tables beside them against their digests, and the originals, where they are known, against those that the
+images were made from. What nobody wrote down is called unproven.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.digests import file_digest
+from cxrprep.events import StageFinished, StageStarted
+from cxrprep.record import Origin
+from cxrprep.verification.check_cache import Checks
+from cxrprep.verification.file_checks import STAGE, FileCheck
+from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verification.findings_table import Collector
+from cxrprep.verification.image_checks import PictureCheck, same_pixels, sample
+from cxrprep.verification.made_from import outdated_images
+from cxrprep.verification.merge_join import absent, by_path, join
+from cxrprep.verification.report import VerifyReport
+from cxrprep.verification.scan import leftover, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.executors import Engine
+    from cxrprep.verification.image_checks import ImageCheck, ImageCounts
+    from cxrprep.verification.merge_join import Row
+    from cxrprep.verification.verifier import VerifyOptions
+
+_NOTHING_PUBLISHED: Final = pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table()
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFolder:
+    """A folder that cxrprep made, as it is to be.
+
+    Attributes:
+        root: where its files lie; ``home`` where its manifests do.
+        described: what it is, for sentences (``converted images of the recipe square-224``).
+        files: ``path``, ``size`` in bytes, ``digest`` (algorithm:hexadecimal) and ``state`` of every file.
+        images: of converted images ``path``, ``width`` and ``height`` in pixels, ``source_path`` and ``source_digest``,
+            else ``None``.
+        originals: ``path`` and ``digest`` of the folder that they were made from, where it is known.
+        tables: digests of the tables in ``manifests``, by name.
+        own: names in the root that are no part of it.
+        again: the command that makes it again.
+        again_original: what to do where an original has other bytes now.
+    """
+
+    root: Path
+    home: Path
+    spec: DatasetSpec
+    release: str
+    described: str
+    files: pa.Table
+    images: pa.Table | None = None
+    originals: pa.Table | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    again: str = ""
+    again_original: str = ""
+
+
+@dataclass(slots=True)
+class _MadeFileCheck(FileCheck):
+    """Files of a folder that cxrprep made: one that nothing names is no part of it."""
+
+    named: frozenset[str] = frozenset()
+
+    def _stranger(self, row: Row) -> Finding | None:
+        if row.path in self.named:
+            return find(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
+        remains = leftover(row.path)
+        if remains is not None:
+            return find(remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed")
+        return find(Kind.EXTRA, row.path, "no table of this folder names it", hint="move it out of the folder")
+
+
+def verify_made(
+    folder: MadeFolder,
+    options: VerifyOptions,
+    *,
+    check_image: Callable[[Path], ImageCheck] | None,
+    engine: Engine | None,
+    on_event: Sink,
+) -> VerifyReport:
+    """What is true of a folder that cxrprep made.
+
+    Args:
+        folder: the folder and what was written down of it.
+        options: how far to look.
+        check_image: decodes one image; ``None`` where none is to be decoded.
+        engine: where images are decoded; ``None`` means in this process.
+        on_event: is told of progress and of what is wrong.
+
+    Returns:
+        The report; it promises nothing that was not looked at.
+
+    Raises:
+        StorageError: when nothing can be written beside the manifests.
+    """
+    started = time.monotonic()
+    not_checked: list[str] = []
+    name = "verify.parquet"
+    if options.shard is not None:
+        name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
+        not_checked.append(f"files of other shards: this is shard {options.shard}")
+    with Collector(folder.home / "manifests" / name) as out:
+        check, wrong = _bytes(folder, options, out, on_event)
+        if check.counts.believed:
+            not_checked.append(
+                f"the bytes of {check.counts.believed:,} files: their size, time and inode are those of the last check"
+            )
+        if options.quick:
+            not_checked.append("the tables beside the images: run without --quick")
+        else:
+            for finding in (*_tables(folder), *_originals(folder, not_checked)):
+                out.finding(finding)
+        counts = _images(
+            folder, options, out, wrong=wrong, not_checked=not_checked, check_image=check_image, engine=engine,
+            on_event=on_event,
+        )  # fmt: skip
+        named = 0 if folder.images is None else folder.images.num_rows
+        as_files = folder.images is not None and _are_files(folder)
+        return VerifyReport(
+            dataset=folder.spec.name,
+            release=folder.release,
+            root=folder.root,
+            path=out.finish(),
+            files=check.counts,
+            images=counts,
+            images_here=named - (out.counts[Kind.MISSING] if as_files else 0),
+            images_named=named,
+            facts=(),
+            counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
+            levels=dict(out.levels),
+            findings=tuple(out.kept),
+            not_checked=tuple(not_checked),
+            strict=options.strict,
+            unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
+            seconds=time.monotonic() - started,
+        )
+
+
+def _recorded(folder: MadeFolder) -> pa.Table:
+    """The files as a record has them."""
+    table = by_path(folder.files)
+    origin = pa.array([str(Origin.FIRST_READ)] * table.num_rows, pa.string())
+    return table.append_column("origin", origin)
+
+
+def _bytes(
+    folder: MadeFolder, options: VerifyOptions, out: Collector, on_event: Sink
+) -> tuple[FileCheck, frozenset[str]]:
+    """Check every file; the check with its counts, and the paths of what is wrong or could not be read."""
+    started = time.monotonic()
+    on_event(StageStarted(STAGE))
+    recorded = _recorded(folder)
+    if options.shard is not None:
+        recorded = recorded.filter(_mask(options, recorded))
+    problems: list[Finding] = []
+    wrong: set[str] = set()
+    seen = [pa.schema([("path", pa.string())]).empty_table()]
+    checks = Checks(folder.home / ".cxrprep")
+    check = _MadeFileCheck(folder.root, folder.spec, folder.release, "", checks, on_event, options.jobs)
+    check.named = frozenset(recorded.filter(pc.is_null(recorded["digest"]))["path"].to_pylist())
+
+    def take(finding: Finding) -> None:
+        if finding.level is Level.ERROR:
+            wrong.add(finding.path)
+        out.finding(_hinted(finding, folder))
+
+    def listed() -> Iterator[pa.Table]:
+        for table in scan(folder.root, problems, [folder.home] if folder.home != folder.root else []):
+            part = table.filter(pc.invert(pc.is_in(table["path"], value_set=pa.array(sorted(folder.own), pa.string()))))
+            part = part if options.shard is None else part.filter(_mask(options, part))
+            if part.num_rows:
+                seen.append(part.select(["path"]))
+                yield part
+
+    try:
+        known = checks.known(quick=options.quick)
+        check.run(join(listed(), recorded, _NOTHING_PUBLISHED, known), take, out.proven)
+        disk = pa.concat_tables(seen)
+        for problem in problems:
+            take(problem)
+        for finding in absent(disk, recorded, {}):
+            if finding.path not in wrong:
+                take(dataclasses.replace(finding, detail="it was here when the folder was made"))
+        checks.finish(disk, keep_others=options.shard is not None)
+    finally:
+        checks.close()
+    on_event(
+        StageFinished(
+            STAGE,
+            done=check.counts.read,
+            kept=check.counts.believed,
+            failed=len(wrong),
+            size=check.counts.size_read,
+            seconds=time.monotonic() - started,
+        )
+    )
+    return check, frozenset(wrong)
+
+
+def _mask(options: VerifyOptions, table: pa.Table) -> pa.Array:
+    assert options.shard is not None
+    return pa.array([options.shard.holds(path) for path in table["path"].to_pylist()], pa.bool_())
+
+
+def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
+    """The finding with the command that mends it here: nothing is fetched again in a folder that was made."""
+    if finding.kind not in REPAIRABLE and finding.kind is not Kind.UNPROVEN:
+        return finding
+    if finding.kind is Kind.UNPROVEN:
+        return dataclasses.replace(finding, hint=f"to have it written down: {folder.again}" if folder.again else "")
+    remove = "" if finding.kind is Kind.MISSING else "remove it, then: "
+    return dataclasses.replace(finding, hint=f"{remove}{folder.again}" if folder.again else "make it again")
+
+
+def _tables(folder: MadeFolder) -> Iterator[Finding]:
+    """Tables beside the images whose bytes are not those that were written down."""
+    for name, stated in sorted(folder.tables.items()):
+        path = folder.home / "manifests" / name
+        shown = f"manifests/{name}"
+        if not path.is_file():
+            yield find(Kind.MISSING, shown, "it was here when the folder was made", hint=folder.again)
+            continue
+        found = file_digest(path, stated.partition(":")[0])
+        if found != stated:
+            detail = "its bytes are not those that were written down"
+            yield find(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
+
+
+def _originals(folder: MadeFolder, not_checked: list[str]) -> Iterator[Finding]:
+    """Images that were made from other bytes than their original has now, by the record of the original folder."""
+    if folder.images is None:
+        return
+    if folder.originals is None:
+        not_checked.append(
+            "whether the originals are still those that the images were made from: they are not beside it"
+        )
+        return
+    yield from outdated_images(folder.images, folder.originals, folder.again_original or folder.again)
+
+
+def _images(
+    folder: MadeFolder,
+    options: VerifyOptions,
+    out: Collector,
+    *,
+    wrong: frozenset[str],
+    not_checked: list[str],
+    check_image: Callable[[Path], ImageCheck] | None,
+    engine: Engine | None,
+    on_event: Sink,
+) -> ImageCounts | None:
+    """Decode what was asked for, and compare its size with what its table states."""
+    if check_image is None:
+        not_checked.append("the images' pixels: run with --images")
+        return None
+    if folder.images is None or not _are_files(folder):
+        not_checked.append("the images' pixels: they lie in files of many, whose bytes are held to their digests")
+        return None
+    rows = folder.images.select(["path", "width", "height"]).to_pylist()
+    sizes = {row["path"]: (row["width"], row["height"]) for row in rows}
+    shard = options.shard
+    sound = sorted(path for path in sizes if path not in wrong and (shard is None or shard.holds(path)))
+    chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
+    if len(chosen) < len(sound):
+        not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
+    on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
+    check = PictureCheck(
+        folder.root, folder.spec, folder.release, check_image, engine, on_event, options.duplicates, sizes
+    )
+    check.counts.here = len(sizes)
+    failed = 0
+    started = time.monotonic()
+    for finding in check.run(chosen):
+        failed += finding.level is Level.ERROR
+        out.finding(dataclasses.replace(finding, hint=f"remove it, then: {folder.again}" if folder.again else ""))
+    if options.duplicates:
+        for finding in same_pixels(check.pixels, lambda _: None):
+            out.finding(finding)
+    on_event(StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started))
+    return check.counts
+
+
+def _are_files(folder: MadeFolder) -> bool:
+    """Whether each image is a file of its own, and none lies in a file of many."""
+    assert folder.images is not None
+    return bool(pc.all(pc.is_in(folder.images["path"], value_set=folder.files["path"].combine_chunks())).as_py())
