@@ -22,12 +22,25 @@ def report(
     state: Path | str | None = None,
     out: Path | str | None = None,
     thumbnails: int = 24,
+    beside: Path | str | None = None,
     on_event: Sink = ignore,
 ) -> Result[ReportResult]:
-    """One self-contained HTML page about ROOT's manifest, at ``out`` (``manifests/report.html`` by default).
+    """One self-contained HTML page about ROOT's manifest.
 
-    It shows ``thumbnails`` images. Raises ``UsageError`` when there is no manifest, ``TableError`` for a damaged one,
-    ``StorageError`` when the page cannot be written.
+    Args:
+        root: The folder.
+        dataset: What it holds, where it has no record.
+        release: Which release.
+        state: The folder of record and manifests, beside a ROOT that is read-only.
+        out: Where the page goes; ``manifests/report.html`` by default.
+        thumbnails: Images on the contact sheet.
+        beside: Another folder, whose numbers stand next to those of ROOT.
+        on_event: Progress.
+
+    Raises:
+        UsageError: There is no manifest.
+        TableError: A manifest is damaged.
+        StorageError: The page cannot be written.
     """
     from cxrprep.html_report.page import write_report
 
@@ -40,6 +53,7 @@ def report(
         out=folder.manifests / "report.html" if out is None else Path(out),
         header=folder.record.header if folder.record.exists else None,
         thumbnails=thumbnails,
+        beside=None if beside is None else Path(beside) / "manifests",
         on_event=on_event,
     )
     rows = (

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     examples=(
         ("cxrprep report /data/nih", "manifests/report.html: open it in any browser"),
         ("cxrprep report /data/nih --out nih.html --images 60", "elsewhere, with a larger contact sheet"),
+        ("cxrprep report /data/nih --beside /data/chexpert", "two folders side by side"),
     ),
 )
 @options.folder
 @options.release
 @setting("report.out", "--out", metavar="FILE", shell_complete=options.complete_file)
 @setting("report.images", "--images", type=click.IntRange(0, 500))
+@setting("report.beside", "--beside", metavar="DIR", shell_complete=options.complete_folder)
 def command(invocation: Invocation) -> int:
     """Write one self-contained HTML page: counts against the published facts, labels, co-occurrence, ages, splits.
 
@@ -43,5 +45,9 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
 
     about = invocation.job.report
     return report(
-        **folder_arguments(invocation), out=invocation.path(about.out), thumbnails=about.images, on_event=sink
+        **folder_arguments(invocation),
+        out=invocation.path(about.out),
+        thumbnails=about.images,
+        beside=invocation.path(about.beside),
+        on_event=sink,
     )

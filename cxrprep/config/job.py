@@ -212,6 +212,7 @@ class ReportSettings:
 
     out: str = _set("", "where the page goes; default: ROOT/manifests/report.html", form="path")
     images: int = _set(24, "images on the contact sheet; 0: none", low=0)
+    beside: str = _set("", "another folder, whose numbers stand beside those of ROOT", form="path")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
-from cxrprep.html_report.svg_charts import Bar, Part, bars, histogram
-from cxrprep.html_report.wording import FactRow, fact_row, outcome
+from cxrprep.html_report.svg_charts import Bar, Chart, Part, bars, histogram
+from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import replace_file
@@ -48,6 +48,18 @@ class ReportResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """The numbers of this folder and of another one: totals in images, studies and patients, and labels by name.
+
+    A label that one of them does not have is ``None`` there.
+    """
+
+    name: str
+    totals: tuple[tuple[str, int, int], ...]
+    labels: tuple[tuple[str, label_statistics.Prevalence | None, label_statistics.Prevalence | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Page:
     """Everything that the template shows."""
 
@@ -66,7 +78,9 @@ class _Page:
     leak: label_statistics.Leak
     labels: list[label_statistics.Prevalence]
     together: label_statistics.Together
-    charts: Mapping[str, str]
+    charts: Mapping[str, Chart]
+    profiles: tuple[label_statistics.SplitProfile, ...]
+    beside: Beside | None
     views: list[tuple[str | None, int]]
     sexes: list[tuple[str | None, int]]
     flags: list[tuple[str | None, int]]
@@ -90,18 +104,35 @@ def write_report(
     out: Path,
     header: Header | None = None,
     thumbnails: int = 24,
+    beside: Path | None = None,
     on_event: Sink = ignore,
 ) -> ReportResult:
     """Write the page of the manifest in ``manifests`` to ``out``, in one step.
 
-    ``header`` is the record's, for the provenance. ``thumbnails`` images are shown. Raises ``UsageError`` when there is
-    no manifest, ``TableError`` for a damaged one, ``StorageError`` when ``out`` cannot be written.
+    Args:
+        spec: The dataset, for its published counts and its licence.
+        release: Which release it is.
+        root: The folder; the paths of the manifest are relative to it.
+        manifests: The folder of ``images.parquet`` and ``labels.parquet``.
+        out: Where the page goes.
+        header: The record's, for the provenance.
+        thumbnails: Images on the contact sheet.
+        beside: The manifests of another folder, whose numbers stand beside those of this one.
+        on_event: Progress.
+
+    Returns:
+        Where the page is and what it counts.
+
+    Raises:
+        UsageError: There is no manifest.
+        TableError: A manifest is damaged.
+        StorageError: ``out`` cannot be written.
     """
     import time
 
     begun = time.monotonic()
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
-    page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails)
+    page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside)
     text = render(page)
     replace_file(out, lambda part: part.write_text(text, encoding="utf-8"))
     size = len(text.encode())
@@ -120,6 +151,8 @@ def render(page: _Page) -> str:
     environment.filters["count"] = lambda value: "not known" if value is None else f"{value:,}"
     environment.filters["percent"] = _percent
     environment.filters["outcome"] = outcome
+    environment.filters["outcome_of_one"] = outcome_of_one
+    environment.filters["one_digit"] = lambda value: "" if value is None else f"{value:,.1f}"
     environment.filters["bytes"] = format_bytes
     environment.globals["shade"] = shade
     source = (importlib.resources.files("cxrprep.html_report") / "page.html.j2").read_text(encoding="utf-8")
@@ -143,6 +176,7 @@ def _page(
     manifests: Path,
     header: Header | None,
     thumbnails: int,
+    beside: Path | None,
 ) -> _Page:
     import pyarrow.compute as pc
 
@@ -168,6 +202,8 @@ def _page(
         labels=labels,
         together=label_statistics.together(table, labels),
         charts=_charts(table, labels, ages),
+        profiles=label_statistics.split_profiles(table),
+        beside=None if beside is None else _beside(table, labels, beside),
         views=label_statistics.value_counts(table, "view"),
         sexes=label_statistics.value_counts(table, "sex"),
         flags=[(value, count) for value, count in label_statistics.value_counts(table, "age_flag") if value],
@@ -180,6 +216,23 @@ def _page(
         sheet=_sheet(table, root, labels, thumbnails),
         header=header,
         footer=footer,
+    )
+
+
+def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifests: Path) -> Beside:
+    other, _ = label_statistics.read_images(manifests / "images.parquet")
+    here = {row.name: row for row in labels}
+    there = {row.name: row for row in label_statistics.prevalence(other)}
+    totals = [("images", table.num_rows, other.num_rows)]
+    totals += [
+        (what, label_statistics.distinct(table, column), label_statistics.distinct(other, column))
+        for what, column in (("studies", "study_id"), ("patients", "patient_id"))
+    ]
+    names = dict.fromkeys((*here, *there))
+    return Beside(
+        manifests.absolute().parent.name,
+        tuple(totals),
+        tuple((name, here.get(name), there.get(name)) for name in names),
     )
 
 
@@ -204,8 +257,8 @@ def _tables(table: pa.Table) -> list[tuple[str, str]]:
 
 def _charts(
     table: pa.Table, labels: list[label_statistics.Prevalence], ages: list[tuple[str, dict[str, int]]]
-) -> dict[str, str]:
-    charts = {}
+) -> dict[str, Chart]:
+    charts: dict[str, Chart] = {}
     if labels:
         rows = [
             Bar(
@@ -219,20 +272,23 @@ def _charts(
             for row in labels
         ]  # fmt: skip
         described = "; ".join(f"{r.name}: {r.positive:,} positive, {r.uncertain:,} uncertain" for r in labels)
-        charts["labels"] = bars("Labels: share of images by value", rows, description=described, share=True)
+        drawn = bars("Labels: share of images by value", rows, description=described, share=True)
+        charts["labels"] = Chart(drawn, tuple((row.name, row.parts) for row in rows))
     if ages:
         counts = [
             (name, (Part("female", s["F"]), Part("male", s["M"]), Part("unknown", s["unknown"]))) for name, s in ages
         ]
-        charts["ages"] = histogram("Age by sex", counts, axis="age in years, classes of five")
+        charts["ages"] = Chart(histogram("Age by sex", counts, axis="age in years, classes of five"), tuple(counts))
     for key, title in (("width", "Width"), ("height", "Height")):
         for prefix, what in (("", "of the files"), ("orig_", "of the original radiographs")):
             counted = label_statistics.sides(table, f"{prefix}{key}")
             if counted:
                 shown = [(name, (Part("plain", count),)) for name, count in counted]
-                charts[f"{prefix}{key}"] = histogram(f"{title} {what}", shown, axis=f"{key} {what}, in pixels")
+                drawn = histogram(f"{title} {what}", shown, axis=f"{key} {what}, in pixels")
+                charts[f"{prefix}{key}"] = Chart(drawn, tuple(shown))
     views = label_statistics.value_counts(table, "view")
-    charts["views"] = bars("Images by view", [Bar(v or "not stated", (Part("plain", c),), f"{c:,}") for v, c in views])
+    seen = [Bar(view or "not stated", (Part("plain", count),), f"{count:,}") for view, count in views]
+    charts["views"] = Chart(bars("Images by view", seen), tuple((row.name, row.parts) for row in seen))
     return charts
 
 

@@ -5,6 +5,7 @@ Each has a title and a description for screen readers; the page gives the same n
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,46 @@ class Part:
 
     kind: str
     count: int
+
+
+# What a chart needs when it stands alone, as a file: the colours of the page's style sheet.
+_ALONE: Final = (
+    "<style>text{font:12px sans-serif;fill:#1a1a1a}.grid{stroke:#d0d0d0}.positive,.male{fill:#08519c}"
+    ".uncertain,.female{fill:#e08214}.negative{fill:#c6dbef}.blank{fill:#f2f2f2;stroke:#8c8c8c;stroke-width:.75}"
+    ".unknown{fill:#8c8c8c}.plain{fill:#3a6ea5}</style>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart as SVG, and its numbers: a name and portions for each bar."""
+
+    svg: str
+    rows: tuple[tuple[str, tuple[Part, ...]], ...]
+
+    @property
+    def svg_file(self) -> str:
+        """The chart as a file of its own, in an address that a link can hold."""
+        opening, mark, rest = self.svg.partition(">")
+        return _address("image/svg+xml", opening + mark + _ALONE + rest)
+
+    @property
+    def csv_file(self) -> str:
+        """The numbers as CSV, in an address that a link can hold."""
+        kinds = list(dict.fromkeys(part.kind for _, parts in self.rows for part in parts))
+        lines = [["name", *("images" if kind == "plain" else kind for kind in kinds)]]
+        for name, parts in self.rows:
+            counts = {part.kind: part.count for part in parts}
+            lines.append([name, *(str(counts.get(kind, 0)) for kind in kinds)])
+        return _address("text/csv", "".join(",".join(map(_cell, line)) + "\r\n" for line in lines))
+
+
+def _address(kind: str, text: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 @dataclass(frozen=True, slots=True)

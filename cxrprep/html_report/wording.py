@@ -81,6 +81,11 @@ def counted(measure: str) -> str:
     return f"{words}, {part.replace('_', ' and ')}" if at else words
 
 
+def outcome_of_one(status: str) -> str:
+    """How one fact came out, in a cell of a table."""
+    return {"n of N": "a part is here", "explained": "differs for a known reason"}.get(status, status)
+
+
 def outcome(status: str) -> str:
     """How facts of one status came out, with the verb of the plural."""
     return _OUTCOMES.get(status, status)

@@ -201,6 +201,66 @@ def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
     return sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0] or "~"))
 
 
+@dataclass(frozen=True, slots=True)
+class SplitProfile:
+    """What the images of one split are, for a table that compares splits.
+
+    Counts are of images unless they say otherwise. ``labels`` has a ``Prevalence`` for each observation that any split
+    has; ``missing`` says of how many images age, sex, view and every label are unknown. ``median_age`` is in years.
+    """
+
+    split: str | None
+    images: int
+    studies: int
+    patients: int
+    images_per_patient: float | None
+    most_images: int
+    studies_per_patient: float | None
+    labels: tuple[Prevalence, ...]
+    sexes: dict[str | None, int]
+    views: dict[str | None, int]
+    median_age: float | None
+    missing: dict[str, int]
+
+
+def split_profiles(table: pa.Table) -> tuple[SplitProfile, ...]:
+    """A profile of each split, in the order of ``by_split``."""
+    stems = [row.stem for row in prevalence(table)]
+    names = table["split"].cast(pa.string())
+    found = []
+    for counts in by_split(table):
+        split = counts[0]
+        mask = pc.is_null(names) if split is None else pc.fill_null(pc.equal(names, split), fill_value=False)
+        found.append(_profile(table.filter(mask), counts, stems))
+    return tuple(found)
+
+
+def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Sequence[str]) -> SplitProfile:
+    split, images, studies, patients = counts
+    per_patient = pc.value_counts(part["patient_id"].drop_null()).field("counts")
+    ages_known = part["age_years"].drop_null()
+    unlabelled = pa.array([True] * len(part))
+    for stem in stems:
+        unlabelled = pc.and_(unlabelled, pc.is_null(part[f"label_{stem}"]).combine_chunks())
+    missing = {
+        name: part[column].null_count for name, column in (("age", "age_years"), ("sex", "sex"), ("view", "view"))
+    }
+    return SplitProfile(
+        split=split,
+        images=images,
+        studies=studies,
+        patients=patients,
+        images_per_patient=len(part) / patients if patients else None,
+        most_images=pc.max(per_patient).as_py() or 0,
+        studies_per_patient=studies / patients if patients and studies else None,
+        labels=tuple(prevalence(part, stems, empty=True)),
+        sexes=dict(value_counts(part, "sex")),
+        views=dict(value_counts(part, "view")),
+        median_age=pc.quantile(ages_known, 0.5)[0].as_py() if len(ages_known) else None,
+        missing={**missing, "every label": pc.sum(unlabelled).as_py() or 0},
+    )
+
+
 def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tuple[str, int]]:
     """``"1024 x 1024"`` with how many images have it, the most frequent first; the rest as one line."""
     known = table.select([width, height]).filter(pc.is_valid(table[width]))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import re
 import subprocess
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -298,3 +302,41 @@ def test_every_measure_of_the_catalog_has_words() -> None:
     for spec in catalog().values():
         for fact in spec.fact:
             assert "_" not in counted(fact.measure).removesuffix("IMAGE_FILENAMES"), fact.measure
+
+
+def test_splits_stand_side_by_side_with_what_is_missing(root: Path, page: str) -> None:
+    table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
+    profiles = label_statistics.split_profiles(table)
+    assert [p.split for p in profiles] == [row[0] for row in label_statistics.by_split(table)]
+    assert sum(p.images for p in profiles) == table.num_rows
+    for stem_rows in zip(*(p.labels for p in profiles), strict=True):
+        whole = next(r for r in label_statistics.prevalence(table) if r.stem == stem_rows[0].stem)
+        assert sum(r.positive for r in stem_rows) == whole.positive
+        assert sum(r.blank for r in stem_rows) == whole.blank
+    assert sum(p.missing["age"] for p in profiles) == table["age_years"].null_count
+    assert 'id="by-split"' in page
+
+
+def test_every_figure_can_be_saved_with_its_numbers(page: str) -> None:
+    files = re.findall(r'download="([\w-]+)\.(svg|csv)" href="data:[\w/+]+;base64,([^"]+)"', page)
+    assert {kind for _, kind, _ in files} == {"svg", "csv"}
+    assert len(files) == 2 * page.count('role="img"')
+    for name, kind, data in files:
+        text = base64.b64decode(data).decode()
+        if kind == "svg":
+            ET.fromstring(text)
+            assert "<style>" in text
+        else:
+            head, *rows = csv.reader(io.StringIO(text))
+            assert head[0] == "name", name
+            assert rows
+            assert all(cell.isdecimal() for row in rows for cell in row[1:])
+
+
+def test_two_folders_stand_side_by_side(root: Path, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", rows=12)
+    out = tmp_path / "page.html"
+    write(root, out, thumbnails=0, beside=other / "manifests")
+    text = out.read_text()
+    assert 'id="beside"' in text
+    assert '<td class="n">12</td>' in text
