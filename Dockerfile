@@ -6,7 +6,7 @@
 FROM python:3.12.12-slim-bookworm AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
-COPY docs/man docs/man
+COPY tools/build_hook.py tools/manpages.py tools/reference.py tools/reference_datasets.py tools/
 COPY cxrprep cxrprep
 RUN python -m venv /opt/cxrprep \
  && /opt/cxrprep/bin/python -m pip install --no-cache-dir --disable-pip-version-check '.[dask,s3,gcs,codecs,xlsx]'

@@ -63,7 +63,7 @@ soak: install  ## kill, cut, fill, deceive: some hundred faults, and a table of 
 fuzz: install  ## fuzz every parser for SECONDS_EACH (20), guided by coverage where atheris is installed
 	$(BIN)/python tools/fuzz.py --seconds $(or $(SECONDS_EACH),20)
 
-reference: install  ## make what is generated from the code again: reference pages, manual pages, kept output
+reference: install  ## write the kept output of the commands again, and the reference and manual pages for a look
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/manpages.py
 	$(BIN)/python -m tests.cli.golden

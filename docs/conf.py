@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tools"))
+sys.path.insert(0, str(PROJECT))
 
-from cxrprep import __version__  # the checkout comes onto the path first
+from cxrprep import __version__  # noqa: E402  # the checkout comes onto the path first
 
 project = "cxrprep"
 author = "the cxrprep authors"
@@ -24,3 +27,10 @@ html_theme = "furo"
 html_title = f"cxrprep {__version__}"
 html_copy_source = False
 html_show_copyright = False
+
+
+def setup(app: Any) -> None:
+    """Make the reference from the code before anything is read."""
+    import reference
+
+    app.connect("builder-inited", lambda _: reference.write())

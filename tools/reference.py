@@ -1,6 +1,8 @@
 """Writes the reference pages of the documentation from the code, so that they cannot say anything else.
 
-usage: reference.py [--check]        --check writes nothing and fails when a page is not what the code says
+usage: reference.py [--out FOLDER]        FOLDER is docs/reference when none is named
+
+`make docs` calls it; git does not hold what it makes.
 
 Pages: commands, exit codes, configuration, tables, events, vocabulary, recipes, Python, and one for each dataset.
 """
@@ -9,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import re
 import sys
@@ -535,34 +536,25 @@ def pages() -> dict[str, str]:
         "python.md": python(),
         **dataset_pages(),
     }
-    note = "<!-- Made from the code by tools/reference.py; change the code, then run it again. -->\n\n"
+    note = "<!-- Made from the code by tools/reference.py; change the code. -->\n\n"
     return {name: note + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n" for name, text in made.items()}
 
 
-def main() -> int:
-    """Write the pages, or check them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a page is out of date")
-    check = parser.parse_args().check
-    stale = 0
+def write(out: Path = OUT) -> None:
+    """Write the pages into ``out``; one that is right already keeps its time, so that Sphinx reads it once."""
     for name, text in pages().items():
-        path = OUT / name
-        there = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if there == text:
-            continue
-        if check:
-            stale += 1
-            difference = difflib.unified_diff(
-                there.splitlines(), text.splitlines(), str(path), "the code", lineterm="", n=0
-            )
-            print("\n".join(list(difference)[:20]))
-        else:
+        path = out / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(path.relative_to(PROJECT))
-    if stale:
-        print(f"{stale} pages are not what the code says; run: python tools/reference.py", file=sys.stderr)
-    return 1 if stale else 0
+
+
+def main() -> int:
+    """Write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER")
+    write(parser.parse_args().out)
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# The reference is made from the code when the documentation is built, and read here as a reader would find it.
+sys.path.insert(0, str(ROOT / "tools"))
+import reference  # noqa: E402  # its folder comes onto the path first
+
+reference.write()
 # What tools of the writing room put beside it is theirs; the design page shows shapes of commands.
 PAGES = sorted(
     path
