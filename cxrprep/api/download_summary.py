@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.download_plan import passing
 from cxrprep.events import Note
 from cxrprep.humanize import format_bytes, format_count, format_seconds
+from cxrprep.manifest import FAILURES_NAME
 from cxrprep.planning import Action
 
 if TYPE_CHECKING:
@@ -116,14 +117,32 @@ def result_rows(result: TransferResult, made: Plan, job: Job) -> tuple[tuple[str
         rows.append(("here already", result.kept))
     if result.failed or result.impossible:
         rows.append(("failed", result.failed + result.impossible))
-        for outcome in result.failures[:_SHOWN]:
-            if outcome.error is not None:
-                hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
-                rows.append(("", f"{outcome.error.message}{hint}"))
+        rows += [("", reason) for reason in _reasons(result)]
+        rows.append(("", f"each of them: {job.folder.manifests / FAILURES_NAME}"))
     if result.left:
         rows.append(("not tried", result.left))
     rows.append(("record", str(job.folder.home / "cxrprep.lock")))
     return tuple(rows)
+
+
+def _reasons(result: TransferResult) -> list[str]:
+    """Why files failed: each reason once, with how many files it concerns and one of them."""
+    files: dict[str, list[str]] = {}
+    for outcome in result.failures:
+        if outcome.error is not None:
+            # Without its own name a file's reason is that of others too.
+            message = outcome.error.message.replace(outcome.item.dest, "FILE").replace(outcome.item.file.key, "FILE")
+            hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
+            files.setdefault(f"{message}{hint}", []).append(outcome.item.dest)
+    ranked = sorted(files.items(), key=lambda item: -len(item[1]))
+    shown = []
+    for reason, paths in ranked[:_SHOWN]:
+        text = reason.replace("FILE", paths[0], 1) if "FILE" in reason else f"{paths[0]}: {reason}"
+        more = f" (and {format_count(len(paths) - 1, 'other file')} for the same reason)" if len(paths) > 1 else ""
+        shown.append(text + more)
+    if len(ranked) > _SHOWN:
+        shown.append(f"and {format_count(len(ranked) - _SHOWN, 'other reason')}")
+    return shown
 
 
 def result_data(result: TransferResult, made: Plan, job: Job) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Result(Generic[T]):
     data: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        """One line a row, as the command prints them; ``value`` and ``to_dict()`` have the rest."""
+        head = f"<{self.verb}: {self.exit_code.name}>"
+        return "\n".join((head, *(f"  {label}: {value}" for label, value in self.rows)))
+
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, ready for JSON."""
         facts = plain(self.value if self.data is None else self.data)

@@ -51,6 +51,13 @@ class Dataset:
     box_categories: tuple[str, ...] = ()
     made_at_ns: int | None = None
 
+    def __repr__(self) -> str:
+        """One line: what it is of, how many images and which splits; the tables themselves would fill the screen."""
+        words = (self.made_from.get(key) for key in ("dataset", "release", "recipe"))
+        about = " ".join(str(word) for word in words if word)
+        splits = f", splits {', '.join(self.splits)}" if self.splits else ""
+        return f"<Dataset {about}: {len(self):,} images{splits}, {len(self.observations)} observations, {self.root}>"
+
     def __len__(self) -> int:
         """The number of images."""
         return int(self.stated.num_rows)

@@ -52,6 +52,10 @@ class VerifyReport:
     unaccepted: tuple[Kind, ...] = ()
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        """One line; ``findings`` and ``as_dict()`` have the rest."""
+        return f"<VerifyReport {self.dataset} {self.release}, {self.root}: {self.verdict}>"
+
     @property
     def exit_code(self) -> ExitCode:
         """0; 3 when something could not be read; 4 when anything does not hold.

@@ -146,3 +146,36 @@ def test_the_static_names_are_the_lazy_ones() -> None:
         for alias in inner.names
     }
     assert listed == set(cxrprep.__all__) - {"__version__"}
+
+
+def test_results_are_short_to_look_at(tmp_path: Path) -> None:
+    import cxrprep
+    from tests.cli.test_configs import write_mirror
+
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    fetched = cxrprep.download("nih-chestxray14", tmp_path / "root", source=str(mirror))
+    checked = cxrprep.verify(tmp_path / "root")
+    cxrprep.extract_labels(tmp_path / "root")
+    dataset = cxrprep.load(tmp_path / "root")
+    for shown in (repr(dataset), repr(checked.value)):
+        assert "\n" not in shown
+        assert len(shown) < 300
+        assert "nih-chestxray14" in shown
+    assert len(repr(fetched)) < 1000
+    assert repr(fetched).startswith("<download: DONE>")
+
+
+def test_the_reason_of_many_failures_is_said_once(tmp_path: Path) -> None:
+    import cxrprep
+    from tests.cli.test_configs import write_mirror
+
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    plan = cxrprep.plan("nih-chestxray14", tmp_path / "root", source=str(mirror)).value
+    for path in mirror.rglob("*.png"):
+        path.unlink()
+    result = cxrprep.download("nih-chestxray14", tmp_path / "root", source=str(mirror), plan=plan)
+    assert result.exit_code != 0
+    reasons = [value for label, value in result.rows if not label]
+    assert len(reasons) == 2
+    assert "for the same reason" in reasons[0]
+    assert reasons[1].endswith("failures.parquet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # The reference is made from the code when the documentation is built, and read here as a reader would find it.
-sys.path.insert(0, str(ROOT / "tools"))
-import reference  # noqa: E402  # its folder comes onto the path first
-
-reference.write()
+# In a process of its own: click remembers the help options of commands that are asked without their program.
+subprocess.run([sys.executable, str(ROOT / "tools" / "reference.py")], check=True)
 # What tools of the writing room put beside it is theirs; the design page shows shapes of commands.
 PAGES = sorted(
     path
