@@ -37,7 +37,7 @@ def _run(*words: str) -> None:
 
 
 def main() -> None:
-    """Run the whole river and say where it ends."""
+    """Run the whole job and say where its results are."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     if folder.exists() and any(folder.iterdir()) and not (folder / "mirror" / "MD5SUMS").exists():
         sys.exit(f"{folder} holds something else; name another folder: python tools/demo.py FOLDER")

@@ -117,7 +117,8 @@ class PlainLines:
         self._said_at = 0.0
         self._said_fraction = 0.0
         self._crowd_since = 0.0
-        self._crowd: dict[str, int] = {}
+        self._crowd: dict[str, tuple[int, int]] = {}
+        self._causes: set[str] = set()
 
     def __enter__(self) -> Self:
         """The sink itself."""
@@ -163,7 +164,7 @@ class PlainLines:
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
             self._crowded(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
         elif isinstance(event, Retrying):
-            self._crowded(event.stage, "tried again", retry_line(event))
+            self._crowded(event.stage, "tried again", retry_line(event), event.cause)
         elif isinstance(event, Stalled):
             self._crowded(event.stage, "stalled", stall_line(event))
         if self._tally is None:
@@ -176,20 +177,26 @@ class PlainLines:
             self._said_at, self._said_fraction = now, fraction
             self._line(self._tally.stage, standing(self._tally))
 
-    def _crowded(self, stage: str, kind: str, text: str) -> None:
+    def _crowded(self, stage: str, kind: str, text: str, cause: str = "") -> None:
         now = self._clock()
         if now - self._crowd_since >= _EVERY_SECONDS:
             self._disperse()
             self._crowd_since = now
-        self._crowd[kind] = self._crowd.get(kind, 0) + 1
-        if self._crowd[kind] <= _CROWD:
-            self._line(stage, text, "warning")
+        said, unsaid = self._crowd.get(kind, (0, 0))
+        # The same cause again is only counted: without a network it would be said for every file and attempt.
+        if said >= _CROWD or cause in self._causes:
+            self._crowd[kind] = (said, unsaid + 1)
+            return
+        self._crowd[kind] = (said + 1, unsaid)
+        if cause:
+            self._causes.add(cause)
+        self._line(stage, text, "warning")
 
     def _disperse(self) -> None:
         stage = self._tally.stage if self._tally else ""
-        for kind, count in self._crowd.items():
-            if count > _CROWD:
-                self._line(stage, f"{format_number(count - _CROWD)} more {kind}; the log file names them", "warning")
+        for kind, (_, unsaid) in self._crowd.items():
+            if unsaid:
+                self._line(stage, f"{format_number(unsaid)} more {kind}; the log file names them", "warning")
         self._crowd.clear()
 
     def _line(self, stage: str, text: str, level: str = "info") -> None:

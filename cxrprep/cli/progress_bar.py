@@ -42,6 +42,8 @@ class Live:
         self._tally: Tally | None = None
         self._live: RichLive | None = None
         self._named = 0
+        # What was the reason of an attempt before is not said again for each file.
+        self._causes: set[str] = set()
 
     def __enter__(self) -> Self:
         """The sink itself."""
@@ -66,7 +68,8 @@ class Live:
             else:
                 if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
                     self._failed(event)
-                elif isinstance(event, Retrying) and event.attempt >= 2:
+                elif isinstance(event, Retrying) and event.attempt >= 2 and event.cause not in self._causes:
+                    self._causes.add(event.cause)
                     self._print(f"{self._out.symbol('warning', self._out.stderr)} {retry_line(event)}")
                 elif isinstance(event, Stalled):
                     self._print(f"{self._out.symbol('warning', self._out.stderr)} {stall_line(event)}")

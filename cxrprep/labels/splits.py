@@ -155,9 +155,23 @@ class SplitRule:
         placed = self.assign(members.to_pylist(), positive)
         words = pa.array([str(placed[p]) for p in members.to_pylist()], pa.string())
         new = words.take(pc.index_in(patient, value_set=members))
+        self._say_what_left_the_test_split(split, pc.if_else(concerned, new, split), on_event)
         changed = pc.if_else(concerned, new, split).dictionary_encode().cast(CATEGORY)
         index = table.schema.get_field_index("split")
         return table.set_column(index, table.schema.field(index), changed)
+
+    @staticmethod
+    def _say_what_left_the_test_split(before: pa.Array, after: pa.Array, on_event: Sink) -> None:
+        """Note how many images of the released test split would be trained on: results on it would not compare."""
+        tested = pc.fill_null(pc.equal(before, str(Split.TEST)), fill_value=False)
+        moved = pc.and_(tested, pc.fill_null(pc.not_equal(after, str(Split.TEST)), fill_value=False))
+        count = pc.sum(moved).as_py() or 0
+        if count:
+            message = (
+                f"{count:,} of {pc.sum(tested).as_py():,} images of the released test split are in another split now: "
+                "results do not compare with published ones; --split-within train_val (or train) leaves it alone"
+            )
+            on_event(Note("split", message, "warning"))
 
 
 def _position(seed: int, patient: str) -> float:

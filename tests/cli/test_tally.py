@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrprep.cli.output import Output
+from cxrprep.cli.progress import PlainLines
 from cxrprep.cli.progress_stats import Tally
-from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, StageStarted, Stalled
+from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, Retrying, StageStarted, Stalled
 
 
 class Clock:
@@ -124,3 +128,17 @@ def test_any_order_of_events_gives_sane_numbers(events: list[Event], size: int |
         assert counted.fraction is None or 0 <= counted.fraction <= 1
         assert counted.rate is None or counted.rate >= 0
         assert counted.left is None or counted.left >= 0
+
+
+def test_one_reason_for_many_files_is_said_once_and_counted() -> None:
+    stderr = io.StringIO()
+    now = [0.0]
+    with PlainLines(Output(stderr=stderr), clock=lambda: now[0]) as sink:
+        sink(StageStarted("download", items=50))
+        for number in range(50):
+            now[0] += 1.0
+            sink(Retrying("download", f"images/{number}.png", "no answer from nihcc.app.box.com", number, 1.0))
+    lines = stderr.getvalue().splitlines()
+    assert sum("no answer from nihcc.app.box.com" in line for line in lines) == 1
+    assert 1 <= sum("more tried again" in line for line in lines) <= 3
+    assert len(lines) < 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -43,3 +44,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_recording_shows_the_commands_of_the_demo() -> None:
+    shown = html.unescape((ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")).replace("\N{NO-BREAK SPACE}", " ")
+    demo = (ROOT / "tools" / "demo.py").read_text(encoding="utf-8")
+    verbs = re.findall(r'_run\("cxrprep", "([\w-]+)"', demo)
+    assert len(verbs) == 5
+    for verb in verbs:
+        assert f"$ cxrprep {verb} " in shown

@@ -159,3 +159,17 @@ def test_what_is_no_rule_is_refused_with_a_hint(words, message):
 def test_a_rule_survives_its_description(fractions, seed, within, stratify):
     rule = SplitRule.parse(fractions=",".join(map(repr, fractions)), seed=seed, within=within, stratify=stratify)
     assert SplitRule.described(rule.describe()) == rule
+
+
+def test_images_that_leave_the_released_test_split_are_said() -> None:
+    notes = []
+    released = table([f"p{n}" for n in range(40)], splits=["train"] * 30 + ["test"] * 10)
+    divided = SplitRule((0.8, 0.2), seed=1).apply(released, notes.append)
+    left = sum(split != "test" for split in divided.column("split").to_pylist()[30:])
+    assert left
+    [note] = notes
+    assert note.level == "warning"
+    assert note.message.startswith(f"{left} of 10 images of the released test split")
+    notes.clear()
+    SplitRule((0.8, 0.2), seed=1, within=Split.TRAIN).apply(released, notes.append)
+    assert notes == []
