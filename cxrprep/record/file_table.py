@@ -21,7 +21,7 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -202,12 +202,12 @@ def get_ready() -> None:
     pq.write_table(empty(), pa.BufferOutputStream(), **_FORM)
 
 
-def write(table: pa.Table, path: Path, state: Mapping[str, Any]) -> Digest:
-    """The digest of the file that now holds ``table``, with ``state`` in its metadata."""
+def write(table: pa.Table, path: Path, state: Mapping[str, Any], check: Callable[[], None] | None = None) -> Digest:
+    """The digest of the file that now holds ``table``, with ``state`` in its metadata; ``check``: ``replace_file``."""
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})
-    replace_file(path, lambda part: pq.write_table(table, part, **_FORM))
+    replace_file(path, lambda part: pq.write_table(table, part, **_FORM), check)
     return digest_of(path)
 
 

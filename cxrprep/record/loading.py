@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import BusyError, IntegrityError, storage_error
+from cxrprep.errors import IntegrityError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, load_header
-from cxrprep.storage.journal import journal_name
-from cxrprep.storage.locks import writer_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -28,12 +23,6 @@ FILES_NAME: Final = "cxrprep.files.parquet"
 
 
 CACHE_NAME: Final = ".cxrprep"
-
-
-_SAVE_PATIENCE: Final = 30.0
-
-
-_STALE_SECONDS: Final = 120.0
 
 
 _TORN_READS: Final = 4
@@ -83,48 +72,3 @@ def _load_once(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
         raise IntegrityError(f"{listing} was altered since {lock.name} was written", hint=MEND)
     header = dataclasses.replace(header, generation=generation, files=table.num_rows, table=digest)
     return header, table, {str(name): int(offset) for name, offset in read_to.items()}
-
-
-@contextlib.contextmanager
-def _saving(cache: Path) -> Iterator[None]:
-    """Hold the one place in line for saving. A holder that died is passed over: at once where it ran on this host."""
-    path = cache / "saving"
-    patience = time.monotonic() + _SAVE_PATIENCE
-    while True:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            try:
-                os.write(handle, journal_name().encode())
-            finally:
-                os.close(handle)
-            break
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if writer_is_gone(path.read_text(errors="replace")) or _is_stale(path):
-                    path.unlink()
-                    continue
-            if time.monotonic() > patience:
-                raise BusyError(
-                    f"another process is saving the record: {path}",
-                    hint="run again; if no other cxrprep is running, remove that file",
-                ) from None
-            time.sleep(0.05)
-        except FileNotFoundError:
-            _make_folder(cache)
-        except OSError as error:
-            raise storage_error(path, "write", error) from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _is_stale(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > _STALE_SECONDS
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, "make", error) from error

@@ -14,14 +14,14 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import UsageError, storage_error
+from cxrprep.errors import BusyError, UsageError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry
-from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _saving, _stored_header
+from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _stored_header
 from cxrprep.record.lockfile import Header, dump_header
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
-from cxrprep.storage.locks import writer_is_gone
+from cxrprep.storage.locks import LockLost, SaveLock, writer_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +36,8 @@ _PENDING_ROWS: Final = 10_000
 
 
 _TORN_WRITES: Final = 8
+# How often a place in line may be lost to others before that is said.
+_LOST_LOCKS: Final = 5
 
 
 class Record:
@@ -165,21 +167,7 @@ class Record:
             if not self._dirty and not any(self._journals()):
                 return
             self._journal.close()
-            with _saving(self.cache):
-                stored = _stored_header(self.home)
-                if stored.generation == self._generation:
-                    # Nobody else has saved: all that this writer's journal says is in memory already.
-                    with contextlib.suppress(FileNotFoundError):
-                        self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
-                else:
-                    self._table, self._pending = None, {}
-                    stored, self._table, self._read_to = _load(self.home)
-                self._replay()
-                self._write(stored)
-                self._dirty = False
-                for path in self._journals():
-                    if path.name == self._journal.path.name or writer_is_gone(path.name):
-                        path.unlink(missing_ok=True)
+            self._with_lock(self._fold)
             # What follows goes to a fresh journal: the old one's length is in the table's metadata.
             self._journal = self._new_journal()
 
@@ -202,6 +190,36 @@ class Record:
         self.close()
 
     # ---- inside ----
+
+    def _with_lock(self, work: Callable[[SaveLock], None]) -> None:
+        """Do ``work`` in the one place in line; again, with what is on the disk by then, where the place was lost.
+
+        A process that is suspended for minutes loses it, and another one may have saved meanwhile.
+        """
+        for _ in range(_LOST_LOCKS):
+            with contextlib.suppress(LockLost), SaveLock(self.cache) as lock:
+                work(lock)
+                return
+            # What was read under the lock is not what the folder has now.
+            self._generation = -1
+        raise BusyError(f"another process keeps saving the record of {self.root}", hint="run again later")
+
+    def _fold(self, lock: SaveLock) -> None:
+        """Put the table and the header in place, with what every journal says."""
+        stored = _stored_header(self.home)
+        if stored.generation == self._generation:
+            # Nobody else has saved: all that this writer's journal says is in memory already.
+            with contextlib.suppress(FileNotFoundError):
+                self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
+        else:
+            self._table, self._pending = None, {}
+            stored, self._table, self._read_to = _load(self.home)
+        self._replay()
+        self._write(stored, lock)
+        self._dirty = False
+        for path in self._journals():
+            if path.name == self._journal.path.name or writer_is_gone(path.name):
+                path.unlink(missing_ok=True)
 
     def _new_journal(self) -> Journal:
         # Names sort by time: a later run's word about a file goes over an earlier run's.
@@ -243,18 +261,17 @@ class Record:
             read_to[path.name] = offset
         self._read_to = read_to
 
-    def _write(self, stored: Header) -> None:
+    def _write(self, stored: Header, lock: SaveLock) -> None:
         table = self._folded()
         size = files.size_of(table)
         generation = stored.generation
         for _ in range(_TORN_WRITES):
             generation += 1
             state = {"generation": generation, "journals": self._read_to}
-            digest = files.write(table, self.home / FILES_NAME, state)
+            digest = files.write(table, self.home / FILES_NAME, state, lock.check)
             self._generation = generation
-            self._write_header(
-                dataclasses.replace(stored, generation=generation, files=table.num_rows, size=size, table=digest)
-            )
+            header = dataclasses.replace(stored, generation=generation, files=table.num_rows, size=size, table=digest)
+            self._write_header(header, lock)
             # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
             # have put its table under our header: whoever wrote last makes the two agree.
             if files.digest_of(self.home / FILES_NAME) == digest:
@@ -265,14 +282,18 @@ class Record:
         with self._mutex:
             if change(self.header) == self.header:
                 return
-            with _saving(self.cache):
-                stored = _stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
-                self._write_header(change(stored))
 
-    def _write_header(self, header: Header) -> None:
+            def apply(lock: SaveLock) -> None:
+                stored = _stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
+                self._write_header(change(stored), lock)
+
+            self._with_lock(apply)
+
+    def _write_header(self, header: Header, lock: SaveLock) -> None:
         now = datetime.now(UTC).replace(microsecond=0)
         header = dataclasses.replace(header, created=header.created or now, updated=now)
-        replace_file(self.home / LOCK_NAME, lambda part: part.write_text(dump_header(header), encoding="utf-8"))
+        text = dump_header(header)
+        replace_file(self.home / LOCK_NAME, lambda part: part.write_text(text, encoding="utf-8"), lock.check)
         self.header = header
 
 

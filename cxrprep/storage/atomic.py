@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], check: Callable[[], None] | None = None) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
 
-    Whoever opens ``path`` sees the old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
+    ``check`` is asked right before that; what it raises leaves everything as it was. Whoever opens ``path`` sees the
+    old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
     """
     part = temporary_for(path)
     try:
@@ -30,6 +31,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        if check is not None:
+            check()
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -1,12 +1,17 @@
-"""Who works on a folder: a file made with ``O_EXCL``, touched while its run lives.
+"""Locks on a dataset folder (whole, or one shard of it; the record while it is saved), and the ids of runs.
 
-It saves bandwidth and gives a clear message; it protects nothing. On file systems where even ``O_EXCL`` fails, two runs
-fetch the same bytes into files of their own, and the last one puts the same content in place.
+A lock is a file that appears with its owner's name in it in one step, so that a kill or a full disk leaves none that
+nobody holds, and that is touched while its run lives. A run that was suspended for so long that another one took its
+lock finds that out before it writes (``FolderLock.check``, ``SaveLock.check``).
+
+A folder lock saves bandwidth and gives a clear message; it protects nothing. On file systems where exclusive creation
+fails, two runs fetch the same bytes into files of their own, and the last one puts the same content in place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -56,22 +61,127 @@ def _host() -> str:
 
 
 _TOUCH_SECONDS: Final = 10.0
-
-
+# A lock that was not touched for so long is another's to take.
 _STALE_SECONDS: Final = 120.0
+# Whoever was not awake for so long looks whether the lock is still its own; well before another run may take it.
+_ASLEEP_SECONDS: Final = 60.0
+# Earlier versions made a lock and wrote into it afterwards: one that stays empty is what a kill in between left.
+_EMPTY_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 30.0
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
 
-class Lease:
+class LockLost(Exception):  # noqa: N818  # whoever holds a lock begins again, or ends: no fault of the folder
+    """Raise when a run finds that another one has taken its lock while it was suspended."""
+
+
+def _claim(path: Path, body: str) -> None:
+    """Make the lock file ``path`` with ``body`` in it, in one step. Raises ``FileExistsError``, ``OSError``."""
+    part = path.with_name(f".{path.name}.{_writer()}.tmp")
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            file.write(body)
+        try:
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _claim_without_links(path, body)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _claim_without_links(path: Path, body: str) -> None:
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        os.write(handle, body.encode())
+        os.close(handle)
+    except OSError:
+        # A full disk: nobody is to wait for a lock that nobody holds.
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was touched. Raises ``OSError``."""
+    return time.time() - path.stat().st_mtime
+
+
+class SaveLock:
+    """The one place in line for saving the record of a folder; a context.
+
+    A holder that died is passed over at once where it ran on this host, and one that was silent for two minutes on any.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        """``cache`` is the folder's ``.cxrprep``."""
+        self._path = cache / "saving"
+        self._name = ""
+
+    def __enter__(self) -> Self:
+        """Wait for it. Raises ``BusyError`` when another process holds it for long, ``StorageError``."""
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            name = _writer()
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                _claim(self._path, name)
+            except FileExistsError:
+                with contextlib.suppress(FileNotFoundError):
+                    if self._is_free():
+                        self._path.unlink()
+                        continue
+            except OSError as error:
+                raise storage_error(self._path, "write", error) from error
+            else:
+                self._name = name
+                return self
+            if time.monotonic() > patience:
+                raise BusyError(
+                    f"another process is saving the record: {self._path}",
+                    hint="run again; if no other cxrprep is running, remove that file",
+                )
+            time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next one save."""
+        if self._holds():
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def check(self) -> None:
+        """Raise ``LockLost`` when another process has taken the place: what was read before may be of yesterday."""
+        if not self._holds():
+            raise LockLost(str(self._path))
+
+    def _holds(self) -> bool:
+        try:
+            return self._path.read_text(errors="replace") == self._name
+        except OSError:
+            return False
+
+    def _is_free(self) -> bool:
+        holder = self._path.read_text(errors="replace")
+        # Names of earlier versions had the suffix of a journal.
+        gone = writer_is_gone(holder.removesuffix(".jsonl"))
+        return gone or _age(self._path) > (_STALE_SECONDS if holder else _EMPTY_SECONDS)
+
+
+class FolderLock:
     """The right to work on a folder, or on one shard of it. Shards of one job array work side by side."""
 
-    def __init__(self, cache: Path, owner: Owner, shard: Shard | None = None) -> None:
+    def __init__(self, cache: Path, owner: RunId, shard: Shard | None = None) -> None:
         """``cache`` is the folder's ``.cxrprep``."""
         self._folder = cache / "leases"
         self._owner = owner
         name = f"shard-{shard.index}-of-{shard.count}" if shard is not None and shard.count > 1 else "whole"
         self._path = self._folder / name
         self._end = threading.Event()
+        self._awake = time.time()
         self.held = False
+        self.lost = False
+        """Whether another run has taken it while this one was suspended."""
 
     def __enter__(self) -> Self:
         """Take it. Raises ``BusyError`` when a living run holds it, ``StorageError`` when nothing can be written."""
@@ -81,16 +191,14 @@ class Lease:
                 others = self._others()
                 if others:
                     raise self._busy(others[0])
+                body = {"owner": str(self._owner), "host": socket.gethostname(), "pid": os.getpid()}
                 try:
-                    handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                    _claim(self._path, json.dumps(body))
                 except FileExistsError:
                     if self._lives(self._path):
                         raise self._busy(self._path) from None
                     self._path.unlink(missing_ok=True)
                     continue
-                body = {"owner": str(self._owner), "host": socket.gethostname(), "pid": os.getpid()}
-                os.write(handle, json.dumps(body).encode())
-                os.close(handle)
                 self.held = True
                 break
             else:
@@ -98,7 +206,8 @@ class Lease:
         except OSError as error:
             raise storage_error(self._path, "write", error) from error
         self._end.clear()
-        threading.Thread(target=self._touch, name="lease", daemon=True).start()
+        self._awake, self.lost = time.time(), False
+        threading.Thread(target=self._touch, name="folder-lock", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,22 +216,43 @@ class Lease:
         if self.held:
             self.held = False
             with contextlib.suppress(OSError):
-                if self._read(self._path).get("owner") == str(self._owner):
+                if self._is_mine():
                     self._path.unlink(missing_ok=True)
 
+    def check(self) -> None:
+        """Raise ``LockLost`` when another run has taken the lock while this one was suspended; cheap, so ask often."""
+        if self.held and not self.lost and time.time() - self._awake > _ASLEEP_SECONDS:
+            self._look()
+        if self.lost:
+            raise LockLost(str(self._path))
+
+    def _look(self) -> None:
+        """See whose the lock is, and touch it where it is still this run's."""
+        if not self._is_mine():
+            self.lost = True
+            return
+        with contextlib.suppress(OSError):
+            os.utime(self._path)
+        self._awake = time.time()
+
+    def _is_mine(self) -> bool:
+        return self._read(self._path).get("owner") == str(self._owner)
+
     def _others(self) -> list[Path]:
-        """Leases that this one cannot live beside: the whole excludes the shards, and they the whole."""
+        """Locks that this one cannot live beside: the whole excludes the shards, and they the whole."""
         whole = self._path.name == "whole"
         return [
             path
             for path in sorted(self._folder.iterdir())
-            if path != self._path and (whole or path.name == "whole") and self._lives(path)
+            if not path.name.startswith(".")
+            and path != self._path
+            and (whole or path.name == "whole")
+            and self._lives(path)
         ]
 
     def _touch(self) -> None:
-        while not self._end.wait(_TOUCH_SECONDS):
-            with contextlib.suppress(OSError):
-                os.utime(self._path)
+        while not self._end.wait(_TOUCH_SECONDS) and not self.lost:
+            self._look()
 
     @staticmethod
     def _read(path: Path) -> dict[str, object]:
@@ -133,11 +263,11 @@ class Lease:
         return body if isinstance(body, dict) else {}
 
     def _lives(self, path: Path) -> bool:
-        owner = Owner.parse(str(self._read(path).get("owner", "")))
+        owner = RunId.parse(str(self._read(path).get("owner", "")))
         if owner is not None and owner.gone:
             return False
         try:
-            return time.time() - path.stat().st_mtime < _STALE_SECONDS
+            return _age(path) < (_STALE_SECONDS if path.stat().st_size else _EMPTY_SECONDS)
         except OSError:
             return False
 
@@ -155,7 +285,7 @@ _LIVING: Final[set[str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class RunId:
     """A run: a hash of its host, its process id, and a random word. ``str()`` is part of file names."""
 
     host: str

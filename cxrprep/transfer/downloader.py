@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
+from cxrprep.errors import AccessError, BusyError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
 from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning import Action
 from cxrprep.planning.plan import MOVING
 from cxrprep.record import Origin
 from cxrprep.sources.base import ReusesConnections
-from cxrprep.storage.locks import Lease, Owner
+from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import SPLIT_FROM, Fetcher
 from cxrprep.transfer.limits import IdleTimer, Rate, Stop, Stopped, check_space
@@ -90,7 +90,7 @@ class TransferOptions:
 
 
 class Transfer:
-    """One run on one folder. A context: holds the lease from entry to exit, so that plan and work see one state.
+    """One run on one folder. A context: holds the lock from entry to exit, so that plan and work see one state.
 
     ``on_complete`` gets each file's release path and place as soon as it is recorded, files that were here already
     too, in the thread that worked on it; when it returns ``True`` the file has been used up, and is removed and
@@ -114,24 +114,24 @@ class Transfer:
         self._options = options
         self._emit = on_event
         self._on_complete = on_complete
-        self._owner = Owner.new()
-        self._lease = Lease(record.cache, self._owner, options.shard) if options.lease else None
+        self._run_id = RunId.new()
+        self._lock = FolderLock(record.cache, self._run_id, options.shard) if options.lease else None
         self._stop = Stop()
-        self.parts = PartialFolder(record.root, self._owner)
+        self.parts = PartialFolder(record.root, self._run_id)
 
     def __enter__(self) -> Self:
-        """Take the lease. Raises ``BusyError``."""
-        if self._lease is not None and not self._options.planning:
-            self._lease.__enter__()
+        """Take the lock. Raises ``BusyError``."""
+        if self._lock is not None and not self._options.planning:
+            self._lock.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lease back."""
-        self._owner.end()
-        if self._lease is not None:
-            self._lease.__exit__(kind, error, trace)
+        """Give the lock back."""
+        self._run_id.end()
+        if self._lock is not None:
+            self._lock.__exit__(kind, error, trace)
 
     def holdings(self, *, same_mirror: bool = True) -> FolderState:
         """What is here, for ``make_plan``."""
@@ -150,7 +150,7 @@ class Transfer:
         stays away, and a full disk do. Raises ``StorageError`` before the first byte when the disk is too small. On
         ``KeyboardInterrupt`` (or whatever a signal handler raises) partial files are kept, within a second.
         """
-        with nullcontext() if self._lease is None or self._lease.held else self._lease:
+        with nullcontext() if self._lock is None or self._lock.held else self._lock:
             return self._run(plan, source)
 
     # ---- inside ----
@@ -177,6 +177,7 @@ class Transfer:
             result.left = len(work)
             result.seconds = time.monotonic() - began
             self._record.save()
+        self._check_lock()
         self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
         return result
 
@@ -212,6 +213,7 @@ class Transfer:
             listing_origin=self._options.listing_origin,
             spent=self._options.spent,
             wrong=self._options.wrong,
+            check=self._stop_if_lost,
             on_complete=self._on_complete,
             on_event=self._emit,
         )
@@ -261,6 +263,26 @@ class Transfer:
             raise
         if work.bug is not None:
             raise work.bug
+
+    def _stop_if_lost(self) -> None:
+        """Raise ``Stopped`` where another run has taken the folder while this one was suspended: it is to end."""
+        try:
+            if self._lock is not None:
+                self._lock.check()
+        except LockLost:
+            self._stop.set()
+            raise Stopped from None
+
+    def _check_lock(self) -> None:
+        """Raise ``BusyError`` when this run was suspended, and another one has begun to work on the folder."""
+        try:
+            if self._lock is not None:
+                self._lock.check()
+        except LockLost:
+            raise BusyError(
+                f"{self._record.root}: this run was suspended, and another one has taken the folder over",
+                hint="nothing is lost; run again when the other one is done",
+            ) from None
 
     def _connections(self, source: Source) -> int:
         return max(self._options.connections or source.politeness.connections, 1)

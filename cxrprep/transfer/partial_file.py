@@ -27,7 +27,7 @@ from cxrprep.errors import BusyError, storage_error
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
-    from cxrprep.storage.locks import Owner
+    from cxrprep.storage.locks import RunId
 
 # From here on a sidecar pays: below, fetching again is cheaper than remembering.
 _WORTH_RESUMING: Final = 1 << 20
@@ -66,7 +66,7 @@ class Sidecar:
     dest: str
     part: Path
     path: Path
-    owner: Owner
+    owner: RunId
     validator: str | None
     size: int | None
     digest: str | None
@@ -78,7 +78,7 @@ class Sidecar:
         return sum(segment.done for segment in self.segments)
 
 
-def read_sidecar(path: Path, owner: Owner) -> Sidecar | None:
+def read_sidecar(path: Path, owner: RunId) -> Sidecar | None:
     """What ``path`` says; ``None`` when it is no whole sidecar, or its partial file is gone."""
     part = path.with_name(path.name.removesuffix(".json"))
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cxrprep.errors import storage_error
-from cxrprep.storage.locks import Owner
+from cxrprep.storage.locks import RunId
 from cxrprep.transfer.partial_file import Partial, Sidecar, read_sidecar
 
 PARTS: Final = ".cxrprep/parts"
@@ -30,7 +30,7 @@ _SILENT_SECONDS: Final = 900.0
 class PartialFolder:
     """The partial files of a root: those that this run makes, and those that earlier runs left."""
 
-    def __init__(self, root: Path, owner: Owner) -> None:
+    def __init__(self, root: Path, owner: RunId) -> None:
         """Look at what is there; nothing is changed."""
         self._root = root
         self._folder = root / PARTS
@@ -125,7 +125,7 @@ class PartialFolder:
             if found is not None and (found.dest not in self._left or self._left[found.dest].done < found.done):
                 self._left[found.dest] = found
 
-    def _over(self, owner: Owner, path: Path) -> bool:
+    def _over(self, owner: RunId, path: Path) -> bool:
         """Whether the run that ``path`` belongs to will not write to it again."""
         if owner == self._owner:
             return False
@@ -157,6 +157,6 @@ class PartialFolder:
         return partial
 
 
-def _owner_of(name: str) -> Owner | None:
+def _owner_of(name: str) -> RunId | None:
     pieces = name.split(".")
-    return Owner.parse(pieces[1]) if len(pieces) >= 3 else None
+    return RunId.parse(pieces[1]) if len(pieces) >= 3 else None

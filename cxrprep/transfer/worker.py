@@ -59,10 +59,15 @@ class Worker:
         listing_origin: Origin,
         spent: Callable[[str], bool] | None,
         wrong: frozenset[str],
+        check: Callable[[], None],
         on_complete: Callable[[str, Path], bool | None] | None,
         on_event: Sink,
     ) -> None:
-        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin``, ``spent`` and ``wrong``."""
+        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin``, ``spent`` and ``wrong``.
+
+        ``check`` is asked before anything is begun, recorded or removed; it raises ``Stopped`` where the folder is
+        another run's by now.
+        """
         self._plan = plan
         self.source = source
         self._fetcher = fetcher
@@ -76,6 +81,7 @@ class Worker:
         self._listing_origin = listing_origin
         self._spent = spent
         self._wrong = wrong
+        self._check = check
         self._on_complete = on_complete
         self._emit = on_event
         self._choice = Choice(plan.selection, plan.images)
@@ -86,6 +92,7 @@ class Worker:
 
     def work(self, item: Item, buffer: memoryview) -> Outcome:
         """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
+        self._check()
         if item.archive:
             return self._archive(item, buffer)
         if item.action is Action.KEEP:
@@ -126,6 +133,7 @@ class Worker:
                 kept.unlink(missing_ok=True)
             raise
         _say_replaced(item.dest, kept, self._emit)
+        self._check()
         if held is not None and again:
             got = dataclasses.replace(got, origin=held.origin)
         self._record.add(self._entry(item, got, fetched=True))
@@ -185,6 +193,7 @@ class Worker:
         if held is None or held.state is FileState.DISCARDED:
             return
         if self._on_complete(dest, self._record.root / dest):
+            self._check()
             if self._may_remove(held):
                 _discard(self._record, dest)
             else:

@@ -466,12 +466,12 @@ def test_a_full_disk_keeps_the_old_record(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_place_in_line_of_a_killed_run_is_free_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = (
-        "import os, sys; from pathlib import Path; from cxrprep.record import loading as r;\n"
-        "with r._saving(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from cxrprep.storage.locks import SaveLock;\n"
+        "with SaveLock(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / ".cxrprep")], check=False)
     assert (tmp_path / ".cxrprep" / "saving").exists()
-    monkeypatch.setattr("cxrprep.record.loading._SAVE_PATIENCE", -1.0)
+    monkeypatch.setattr("cxrprep.storage.locks._PATIENCE_SECONDS", -1.0)
     with Record.open(tmp_path) as record:
         record.describe(dataset="nih-chestxray14", release="v2020")
     assert not (tmp_path / ".cxrprep" / "saving").exists()

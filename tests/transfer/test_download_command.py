@@ -16,7 +16,7 @@ import pytest
 
 from cxrprep.cli.main import run
 from cxrprep.record import Record
-from cxrprep.storage.locks import Lease, Owner
+from cxrprep.storage.locks import FolderLock, RunId
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 ROWS = mimic_cxr_jpg.IMAGES
@@ -244,7 +244,7 @@ def test_a_dry_run_says_all_and_fetches_nothing(tmp_path: Path, mimic: Path) -> 
 
 def test_a_plan_is_made_beside_a_run_that_is_at_work(tmp_path: Path, mimic: Path) -> None:
     words = ("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic)
-    with Lease(tmp_path / "root" / ".cxrprep", Owner.new()):
+    with FolderLock(tmp_path / "root" / ".cxrprep", RunId.new()):
         assert cxrprep(*words, "--dry-run").code == 0
         # Label tables have to be fetched for this one.
         assert cxrprep(*words, "--dry-run", "--split", "test").code == 75
