@@ -1,8 +1,8 @@
 """cxrprep: fetch, prove, label and convert the public chest X-ray collections.
 
 The verbs are functions (``plan``, ``download``, ``verify``, ``extract_labels``, ``convert``, ``build_manifest``,
-``export``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels one radiology report. Names
-are resolved when they are first used, so that importing this package costs nothing.
+``export``, ``pairs``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels one radiology
+report. Names are resolved when they are first used, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.api.download import download, plan
     from cxrprep.api.export import export, load
     from cxrprep.api.labels import build_manifest, extract_labels
+    from cxrprep.api.pairs import pairs
     from cxrprep.api.report_labels import label_report
     from cxrprep.api.verify import verify
     from cxrprep.model import Selection
@@ -32,6 +33,7 @@ __all__ = [
     "extract_labels",
     "label_report",
     "load",
+    "pairs",
     "plan",
     "prove",
     "verify",
@@ -47,6 +49,7 @@ _MODULES: Final = {
     "extract_labels": "cxrprep.api.labels",
     "label_report": "cxrprep.api.report_labels",
     "load": "cxrprep.api.export",
+    "pairs": "cxrprep.api.pairs",
     "plan": "cxrprep.api.download",
     "prove": "cxrprep.api.digest",
     "verify": "cxrprep.api.verify",

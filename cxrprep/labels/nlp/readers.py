@@ -21,7 +21,7 @@ from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, Usage
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_REPORT_BYTES: Final = 64 << 20
 _MAX_RATIO: Final = 1000
@@ -62,7 +62,11 @@ _STUDY_COLUMNS: Final = ("study_id", "study")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One report of a collection. ``problem`` says why it could not be read; its ``text`` is then empty."""
+    """One report of a collection. ``problem`` says why it could not be read; its ``text`` is then empty.
+
+    ``parts`` are its sections where the collection states them (Open-i's fields, section columns), ``images`` those
+    that it names.
+    """
 
     key: str
     text: str = ""
@@ -72,6 +76,8 @@ class Report:
     mimic: bool | None = None
     problem: str = ""
     refused: bool = False
+    parts: Mapping[str, str] | None = None
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +238,16 @@ def _openi_report(name: str, data: bytes, sha256: str) -> Report:
         root = ET.fromstring(data)  # noqa: S314 - declarations of entities are refused above
     except (ET.ParseError, ValueError) as error:
         return Report(name, problem=f"the XML is damaged: {error}", sha256=sha256)
-    parts: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for element in root.iter("AbstractText"):
         label = (element.get("Label") or "").lower()
-        parts[label] = " ".join((parts.get(label, "") + " " + (element.text or "")).split())
+        stated[label] = f"{stated.get(label, '')} {element.text or ''}".strip()
+    parts = {label: " ".join(text.split()) for label, text in stated.items()}
+    images = tuple(image.get("id") or "" for image in root.iter("parentImage"))
     uid = root.find("uId")
     study = uid.get("id") if uid is not None else None
-    return Report(name, _joined([parts.get(part, "") for part in _PART_COLUMNS]), None, study, sha256, mimic=False)
+    text = _joined([parts.get(part, "") for part in _PART_COLUMNS])
+    return Report(name, text, None, study, sha256, mimic=False, parts=stated, images=images)
 
 
 def _joined(parts: Iterable[str]) -> str:
@@ -301,7 +310,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
     wanted = {*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS, *_ID_COLUMNS, *_PATIENT_COLUMNS}
-    columns = [name for name in names if name.strip().lower() in wanted]
+    columns = [name for name in names if name.strip().lower() in wanted or name.lower().startswith("section_")]
     _needs_text(path, [name.strip().lower() for name in columns])
     number = 0
     batches = file.iter_batches(batch_size=4096, columns=columns)
@@ -338,4 +347,6 @@ def _row_report(number: int, row: dict[str, Any]) -> Report:
     patient = next((cell[name] for name in _PATIENT_COLUMNS if cell.get(name)), None)
     study = next((cell[name] for name in _STUDY_COLUMNS if cell.get(name)), None)
     sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return Report(key, text, patient, study, sha256, mimic)
+    stated = {name.removeprefix("section_"): value for name, value in cell.items() if name.startswith("section_")}
+    stated |= {name: cell[name] for name in _PART_COLUMNS if name in cell}
+    return Report(key, text, patient, study, sha256, mimic, parts=stated or None)

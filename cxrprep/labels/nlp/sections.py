@@ -36,14 +36,40 @@ def _names() -> dict[str, Any]:
     return tomllib.loads((resources.files("cxrprep.labels.nlp") / "data" / "sections.toml").read_text("utf-8"))
 
 
+# Words that make a title part of a sentence: "Incidental Findings: old fractures".
+_QUALIFIERS = (
+    "no", "other", "incidental", "additional", "significant", "further", "new", "key", "main", "these", "following",
+    "pertinent", "associated", "ancillary", "physical", "surgical", "social", "family", "medical", "past", "smoking",
+)  # fmt: skip
+_NO_QUALIFIER = "".join(rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]}[ \t])" for word in _QUALIFIERS)
+
+
+def _in_title_case(titles: str) -> str:
+    """The titles with a capital at their beginning, whatever follows: "Clinical history" and "Clinical History"."""
+    words = [title for title in titles.split("|") if title]
+    return "|".join(f"{title[0].upper()}(?i:{title[1:]})" for title in words)
+
+
 @functools.cache
 def _plain_heading(shouted: bool) -> re.Pattern[str]:
     # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" has a heading, unless all is capitals.
     titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
     begin = rf"(?:^|[\n.;:!?])[ \t]{{0,40}}(?i:({titles}))"
     if not shouted:
-        begin = rf"(?:{begin}|(?<=[ \t])({titles.upper()}))"
+        # In a text without line ends a section may end without a full stop: "Indication: cough Comparison: none".
+        begin = rf"(?:{begin}|(?<=[ \t])({titles.upper()})|{_NO_QUALIFIER}(?<=[ \t])({_in_title_case(titles)}))"
     return re.compile(rf"{begin}[ \t]{{0,4}}:")
+
+
+def looks_like_mimic(text: str) -> bool:
+    """Whether a text has the form of a MIMIC-CXR report: its beginning, or a heading as its parser finds it."""
+    return _MIMIC_START.match(text) is not None or _MIMIC_HEADING.search(text) is not None
+
+
+def is_cut_by_hand(study: str) -> bool:
+    """Whether the authors of MIMIC-CXR named the part of this study ("s50414267") that is read by hand."""
+    table = _names()["by_hand"]
+    return study in table["ranges"] or study in table["sections"]
 
 
 def canonical_name(heading: str) -> str:
@@ -117,7 +143,7 @@ def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bo
     if sections is Sections.EVERYTHING:
         return [Section("report", 0, len(text))]
     if mimic is None:
-        mimic = _MIMIC_START.match(text) is not None or _MIMIC_HEADING.search(text) is not None
+        mimic = looks_like_mimic(text)
     if mimic:
         by_hand = _by_hand(text, study)
         if by_hand is not None:

@@ -1,0 +1,249 @@
+"""The verb pairs: images with their reports by sections, as a table for models of image and text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.result import Result
+from cxrprep.errors import NothingSelectedError, UsageError
+from cxrprep.events import Note, StageFinished, StageStarted, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.labels.nlp.readers import Collection, Report
+    from cxrprep.manifest.pair_filters import PairFilter
+
+STAGE: Final = "pairs"
+FORMATS: Final = ("parquet", "csv", "json")
+# Reports that are read at once from a zip or folder.
+_BATCH: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class PairsResult:
+    """What ``pairs`` wrote: ``pairs`` rows of ``studies`` studies at ``path``; ``counts`` by split."""
+
+    path: Path
+    filter: str
+    pairs: int
+    studies: int
+    counts: dict[str, int]
+    expected: dict[str, int]
+
+
+def pairs(
+    root: Path | str,
+    *,
+    reports: Path | str | None = None,
+    filter: str = "all",  # noqa: A002  # the option's name
+    per: str = "study",
+    text: str = "as-is",
+    form: str = "parquet",
+    out: Path | str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    on_event: Sink = ignore,
+) -> Result[PairsResult]:
+    """Write the image-report pairs of ROOT. Report text is under the release's agreement: it goes where you ask for it.
+
+    Args:
+        root: A folder with a manifest, or Open-i's XML reports (a folder or ``NLMCXR_reports.tgz``), which name images.
+        reports: MIMIC-CXR's zip or folder of reports, CheXpert Plus's table, or Open-i's XML; by default those in ROOT.
+        filter: A named recipe: all, official, findings, findings-frontal-1, findings-or-impression-frontal-3w,
+            both-views-both-sections, findings-2w or openi-r2gen.
+        per: ``study`` or ``image``: what a row is about.
+        text: The form of the sections: as-is, one-blank, r2gen-mimic, r2gen-iu or mgca.
+        form: parquet, csv, or json (R2Gen's ``annotation.json``: id, report, image_path, split).
+        out: The file; by default ``manifests/pairs.parquet`` (or .csv, .json) below ROOT.
+        state: Where the manifests are when they are not below ROOT.
+        tables: A folder that holds the reports when ROOT does not.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        What was written, with the counts that the filter gives, beside those that were published of the whole release.
+
+    Raises:
+        UsageError: An unknown filter or form, a folder without reports.
+        NothingSelectedError: The filter leaves nothing.
+        StorageError: The disk refuses.
+    """
+    from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
+    from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
+
+    chosen, spelled = find_filter(filter), find_form(text)
+    if form not in FORMATS:
+        raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMATS)}")
+    if per not in ("study", "image"):
+        raise UsageError(f"a row cannot be a {per}", hint="use --per study or --per image")
+    root = Path(root)
+    home = root if state is None else Path(state)
+    images = home / "manifests" / "images.parquet"
+    manifest = images if images.is_file() else None
+    place = _reports_of(root, manifest, reports, tables)
+    on_event(StageStarted(STAGE, unit="reports"))
+    cut = cut_reports(_stream(place))
+    rows = apply_filter(pair_rows(manifest, cut), chosen)
+    if not rows:
+        raise NothingSelectedError(f"no study is left by the filter {chosen.name}", hint=chosen.rule)
+    counts = counts_of(rows, chosen)
+    origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
+    target = _target(root, home, manifest, out, form)
+    written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
+    dataset = str(rows[0]["dataset"] or "")
+    expected = dict(chosen.expected) if dataset.startswith(chosen.dataset.removesuffix("-jpg")) else {}
+    _compare(chosen, counts, expected, on_event)
+    _agreement(dataset, target, on_event)
+    on_event(StageFinished(STAGE, done=len(cut)))
+    value = PairsResult(target, chosen.name, written, len(rows), counts, expected)
+    shown = tuple((f"split {name or 'none'}", f"{count:,} {_unit(chosen, count)}") for name, count in counts.items())
+    facts = (("filter", f"{chosen.name}: {chosen.rule}"), ("rows", written), ("studies", len(rows)), *shown)
+    return Result("pairs", value, rows=(*facts, ("written", str(target))))
+
+
+def _unit(chosen: PairFilter, count: int) -> str:
+    words = {"image": ("image", "images"), "study": ("study", "studies")}[chosen.unit]
+    return words[count != 1]
+
+
+# ---- where the reports are ----
+
+
+def _reports_of(root: Path, manifest: Path | None, named: Path | str | None, tables: Path | str | None) -> Path:
+    from cxrprep.datasets.catalog import catalog
+    from cxrprep.storage.parquet import read_footer
+
+    if named is not None:
+        return Path(named)
+    if manifest is None:
+        return root
+    spec = catalog().get(str(read_footer(manifest).get("dataset") or ""))
+    for folder in (root, *([Path(tables)] if tables is not None else [])):
+        found = _in_folder(folder, spec)
+        if found is not None:
+            return found
+    raise UsageError(f"{root} holds no reports", hint="name them with --reports: a zip, a folder, a CSV, Open-i's XML")
+
+
+def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
+    roles = ("reports", "plus")
+    patterns = [pattern for t in (spec.table if spec is not None else ()) if t.role in roles for pattern in t.patterns]
+    for pattern in patterns:
+        for path in sorted(folder.rglob(pattern)):
+            return path
+    files = folder / "files"
+    return files if files.is_dir() and next(files.rglob("s*.txt"), None) is not None else None
+
+
+def _stream(place: Path) -> Iterator[Report]:
+    from cxrprep.labels.nlp.readers import open_collection
+
+    held: Collection = open_collection(place)
+    if held.names is None:
+        yield from held.rows()
+    else:
+        for start in range(0, len(held.names), _BATCH):
+            yield from held.read(held.names[start : start + _BATCH])
+
+
+# ---- what is written ----
+
+
+def _target(root: Path, home: Path, manifest: Path | None, out: Path | str | None, form: str) -> Path:
+    if out is not None:
+        return Path(out)
+    if manifest is None:
+        raise UsageError(f"{root} is no folder with a manifest", hint="say where the pairs go: --out FILE")
+    return home / "manifests" / f"pairs.{form}"
+
+
+def _write(
+    target: Path,
+    rows: list[dict[str, Any]],
+    *,
+    form: str,
+    per: str,
+    spelled: Callable[[str], str],
+    made: Mapping[str, Any],
+) -> int:
+    """Write the rows; how many there are."""
+    from cxrprep.manifest.pairs import SECTIONS
+    from cxrprep.storage.atomic import replace_file
+
+    for row in rows:
+        row |= {name: spelled(row[name]) for name in SECTIONS if row[name] is not None}
+    if form == "json":
+        data, count = _annotations(rows, per)
+    elif form == "parquet":
+        return _parquet(target, rows, per, made)
+    else:
+        data, count = _csv(rows, per)
+    replace_file(target, lambda part: part.write_bytes(data))
+    return count
+
+
+def _parquet(target: Path, rows: list[dict[str, Any]], per: str, made: Mapping[str, Any]) -> int:
+    from cxrprep.manifest.pairs import pairs_table, per_image
+    from cxrprep.storage.parquet import write_table
+
+    table = pairs_table(list(per_image(rows)) if per == "image" else rows, per=per)
+    write_table(table, target, name="pairs", made_from=made)
+    return int(table.num_rows)
+
+
+def _csv(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:
+    """Lists as JSON in their cell: CSV has none."""
+    from cxrprep.manifest.pairs import per_image
+
+    held = list(per_image(rows)) if per == "image" else rows
+    text = io.StringIO()
+    names = list(held[0]) if held else []
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in held:
+        writer.writerow({n: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for n, v in row.items()})
+    return text.getvalue().encode(), len(held)
+
+
+def _annotations(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:
+    """R2Gen's form: a list a split, each entry with the text of the findings, or of the impression without them."""
+    found: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    for row in rows:
+        split = {"validate": "val", None: "unsplit"}.get(row["split"], row["split"])
+        report = row["findings"] if row["findings"] is not None else row["impression"]
+        entry = {"study_id": row["study_id"], "subject_id": row["patient_id"], "report": report or "", "split": split}
+        groups = [[image] for image in row["images"]] if per == "image" else [row["images"]]
+        for images in groups:
+            paths = [image["path"] or image["image_id"] for image in images]
+            name = images[0]["image_id"] if per == "image" else row["study_id"]
+            found.setdefault(split, []).append({"id": name, **entry, "image_path": paths})
+    count = sum(map(len, found.values()))
+    return (json.dumps(found, ensure_ascii=False) + "\n").encode(), count
+
+
+def _compare(chosen: PairFilter, counts: dict[str, int], expected: dict[str, int], on_event: Sink) -> None:
+    """Say where a published count differs: of a part of a release it has to."""
+    found = {"": sum(counts.values())} if set(expected) == {""} else counts
+    for split, number in expected.items():
+        if found.get(split, 0) != number:
+            where = f" in {split}" if split else ""
+            published = f"{number:,} are published of the whole release ({chosen.source})"
+            on_event(Note(STAGE, f"{chosen.name}: {found.get(split, 0):,}{where}; {published}", "warning"))
+
+
+def _agreement(dataset: str, target: Path, on_event: Sink) -> None:
+    from cxrprep.datasets.catalog import catalog
+
+    spec = catalog().get(dataset)
+    if spec is not None:
+        message = (
+            f"{target.name} holds report text, which is under {spec.licence.name}: keep it where its images may be"
+        )
+        on_event(Note(STAGE, message, "info", str(target)))
