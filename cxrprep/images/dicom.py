@@ -184,6 +184,7 @@ def _decode(file: DicomFile, limits: Limits, frame: int | None) -> Radiograph:
         picture = radiograph_of(grey, bits, photometric, GrayscaleRules(bits, bits - 1), notes)
     picture.codec = _UNCOMPRESSED if source is None else source.codec
     picture.spacing_mm = spacing(dataset, notes)
+    picture.stated_aspect = _aspect(dataset, picture.spacing_mm)
     return picture
 
 
@@ -403,6 +404,7 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
         windows=_windows(dataset, notes),
         padding=padding,
         inverted=photometric == "MONOCHROME1",
+        rescaled=dataset.get("RescaleSlope") is not None and dataset.get("RescaleIntercept") is not None,
     )
 
 
@@ -482,6 +484,14 @@ def _lut(item: Any, signed: bool, notes: list[str]) -> Lut | None:
         notes.append(f"a LUT states {bits} bits an entry")
         bits = max(8, int(values.max()).bit_length())
     return Lut(first, tuple(int(v) for v in values), bits, str(item.get("LUTExplanation") or ""))
+
+
+def _aspect(dataset: Any, stated: tuple[float, float] | None) -> float | None:
+    """Height of a pixel by its width: by spacing, else by PixelAspectRatio (PS3.3 C.7.6.3.1.7)."""
+    if stated is not None:
+        return stated[0] / stated[1]
+    ratio = [_number(v, 0.0) for v in _many(dataset.get("PixelAspectRatio"))]
+    return ratio[0] / ratio[1] if len(ratio) == 2 and min(ratio) > 0 else None
 
 
 def spacing(dataset: Any, notes: list[str]) -> tuple[float, float] | None:

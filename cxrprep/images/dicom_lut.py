@@ -67,7 +67,8 @@ class Window:
 class GrayscaleRules:
     """How the words of a file become values (PS3.5 8.1.1), and what the header says of their meaning.
 
-    ``padding`` is the inclusive range of stored values that are no image. ``inverted`` is true for MONOCHROME1.
+    ``padding`` is the inclusive range of stored values that are no image. ``inverted`` is true for MONOCHROME1,
+    ``rescaled`` where the header states slope and intercept, were they 1 and 0.
     """
 
     bits_stored: int
@@ -80,6 +81,7 @@ class GrayscaleRules:
     windows: tuple[Window, ...] = ()
     padding: tuple[int, int] | None = None
     inverted: bool = False
+    rescaled: bool = False
 
     def distinct(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of all ``words`` that differ in bits that count; the others follow in the same order, over and over."""

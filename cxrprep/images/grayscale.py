@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,20 @@ def occurring(picture: Radiograph, rules: GrayscaleRules, *, without_padding: bo
         real = present[~rules.is_padding(present)]
         present = real if len(real) else present
     return int(present.min()), int(present.max())
+
+
+def percentiles(picture: Radiograph, rules: GrayscaleRules, low: float, high: float) -> tuple[int, int]:
+    """The stored values below which ``low`` and ``high`` percent of the pixels lie, padding aside."""
+    counts = picture.histogram()
+    words = words_of(picture.pixels)[counts > 0]
+    values, weights = rules.stored(words), counts[counts > 0].astype(np.float64)
+    real = ~rules.is_padding(values)
+    if real.any():
+        values, weights = values[real], weights[real]
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order]) / weights.sum() * 100.0
+    ends = np.searchsorted(share, [low, high]).clip(0, len(values) - 1)
+    return int(values[order][ends[0]]), int(values[order][ends[1]])
 
 
 def used_bits(picture: Radiograph, rules: GrayscaleRules) -> int:
@@ -102,6 +116,63 @@ def _display_table(  # noqa: PLR0917  # the key of a cache
     table = over_words(np.rint(y * ((1 << bits) - 1)).astype(kind), count)
     table.flags.writeable = False
     return table
+
+
+def pydicom_voi(rules: GrayscaleRules, stored: NDArray[np.int64]) -> Values:
+    """What pydicom's ``apply_voi_lut`` makes of stored values: the LUT, else the window in its range of output.
+
+    Its range is that of the stored bits, moved by slope and intercept where both are there, whatever the input.
+    """
+    x = stored.astype(np.float64)
+    if rules.luts:
+        return rules.luts[0](x)
+    if not rules.windows:
+        return x
+    window = rules.windows[0]
+    bits = rules.bits_stored
+    least, most = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if rules.signed else (0.0, 2.0**bits - 1)
+    if rules.modality is not None:
+        least, most = 0.0, 2.0**rules.modality.bits - 1
+    elif rules.rescaled:
+        least, most = least * rules.slope + rules.intercept, most * rules.slope + rules.intercept
+    span, c, w = most - least, window.centre, window.width
+    if window.function == "SIGMOID":
+        return np.asarray(span / (1 + np.exp(-4 * (x - c) / w)) + least)
+    if window.function == "LINEAR":
+        c, w = c - 0.5, w - 1
+    below, above = x <= c - w / 2, x > c + w / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = ((x - c) / w + 0.5) * span + least
+    return np.where(below, least, np.where(above, most, between))
+
+
+def cxr_foundation_table(picture: Radiograph, rules: GrayscaleRules) -> tuple[NDArray[Any], int]:
+    """The table from words to the values that Google's CXR Foundation client sends, and their bits (8 or 16).
+
+    Raises ``ImageError`` for a window behind a rescale, which the client refuses.
+    """
+    there = picture.histogram() > 0
+    kind: Any = np.dtype(("int" if rules.signed else "uint") + str(picture.pixels.dtype.itemsize * 8))
+    x = rules.stored(words_of(picture.pixels))
+    whole = not rules.rescaled and rules.modality is None
+    values = x.astype(kind) if whole else rules.modality_value(x)
+    if rules.windows:
+        if rules.rescaled:
+            raise ImageError("a window behind a rescale is refused by the original of this recipe", hint="take voi")
+        c, w = rules.windows[0].centre, rules.windows[0].width
+        ends, top = (c - w / 2, c - 1 + w / 2), np.iinfo(kind).max
+        values = np.interp(np.clip(values, *ends), ends, (0, top)).astype(kind)
+    if rules.inverted:
+        values = values[there].max() - values
+    if values.dtype == np.uint8:
+        return values, 8
+    held = values[there]
+    wide: Any = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    if values.dtype.kind in "if":
+        wide = wide - held.min()
+        wide = np.trunc(wide)
+    ends = (float(wide[there].min()), float(wide[there].max()))
+    return np.interp(wide, ends, (0, 65535)).astype(np.uint16), 16
 
 
 def _choose(rules: GrayscaleRules, source: str, window: int) -> str:

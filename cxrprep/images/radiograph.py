@@ -103,8 +103,9 @@ class Radiograph:
     ``pixels`` is (rows, columns). Until a step of the grey scale ran, they are the words of the file, and ``rules``
     says how to read them; afterwards they are display values 0 to ``2**bits - 1`` and ``rules`` is ``None``. ``mode``
     is how the file stores them. ``spacing_mm`` is (row, column) in mm for the pixels as they are now. ``voi`` names the
-    rule that made the grey scale, ``codec`` what the pixels were decoded from, ``clipped`` the share of the source's
-    pixels that the grey scale took to an end of the range; ``notes`` are things that a person should know of the file.
+    rule that made the grey scale, ``codec`` what the pixels were decoded from, ``stated_aspect`` the height of a pixel
+    of the source by its width, ``clipped`` the share of the source's pixels that the grey scale took to an end of the
+    range; ``notes`` are things that a person should know of the file.
 
     ``table`` is a grey scale that was worked out and not yet applied: several steps on values cost one look-up, and the
     histogram that they need is counted once. ``settled`` applies it. While it waits, words up to ``meant`` are the
@@ -123,6 +124,7 @@ class Radiograph:
     counts: NDArray[Any] | None = None
     meant: int = 0
     codec: str = ""
+    stated_aspect: float | None = None
     clipped: float | None = None
 
     def settled(self) -> Radiograph:
@@ -142,6 +144,14 @@ class Radiograph:
             words = 256 if self.pixels.dtype.itemsize == 1 else 65536
             self.counts = cv2.calcHist([self.pixels], [0], None, [words], [0, words]).ravel()
         return self.counts
+
+    @property
+    def aspect(self) -> float:
+        """Height of a pixel by its width, as the file states it; 1 where it states nothing."""
+        if self.stated_aspect is None:
+            return 1.0
+        # A resize that changes the aspect changes that of the pixels.
+        return self.stated_aspect * self.frame.scale_x / self.frame.scale_y
 
     @property
     def width(self) -> int:

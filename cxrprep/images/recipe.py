@@ -6,20 +6,24 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import UsageError, did_you_mean
+from cxrprep.images.antialias import KERNELS
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
-from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Step, Voi
+from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Spacing, SquarePixels, Step, Voi
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cxrprep.images.radiograph import Radiograph
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1
+_SQUARE: Final = 0.01
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "jxl": ".jxl"}
 
 
@@ -38,18 +42,25 @@ class OutputForm:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What happens to every image. ``exact`` is false for variants that trade a stated error for speed."""
+    """What happens to every image. ``exact`` is false for variants that trade a stated error for speed.
+
+    ``model`` is what a model does with the image afterwards, for its loader: mean, std, crop, and where that is said.
+    """
 
     name: str
     summary: str
     steps: tuple[Step, ...]
     output: OutputForm
     exact: bool = True
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """The picture after all steps."""
+        source = picture
         for step in self.steps:
             picture = step(picture)
+        if abs(source.aspect - 1.0) > _SQUARE and not any(isinstance(s, SquarePixels | Spacing) for s in self.steps):
+            picture.notes.append("the pixels of the file are not square: the step square-pixels makes them so")
         return picture.settled()
 
     def reduction(self, width: int, height: int) -> int:
@@ -68,10 +79,7 @@ class Recipe:
         """The recipe as JSON values: what the fingerprint is taken of."""
         return {
             "generation": GENERATION,
-            "steps": [
-                {"do": _NAMES[type(step)], **dataclasses.asdict(step)}  # type: ignore[call-overload]  # steps are dataclasses
-                for step in self.steps
-            ],
+            "steps": [{"do": _NAMES[type(step)], **_options(step)} for step in self.steps],
             "output": dataclasses.asdict(self.output),
         }
 
@@ -79,6 +87,20 @@ class Recipe:
         """16 hexadecimal digits that change when the outputs could."""
         text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _options(step: Any) -> dict[str, Any]:
+    """The options of a step as the fingerprint knows them.
+
+    What came later counts where it is used alone, so that older recipes keep their fingerprints; the kernels that
+    became anti-aliased give other pixels than before, and say so.
+    """
+    found = {
+        f.name: getattr(step, f.name)
+        for f in dataclasses.fields(step)
+        if not f.metadata.get("later") or getattr(step, f.name) != f.default
+    }
+    return found | ({"kernel": "pillow"} if found.get("filter") in KERNELS else {})
 
 
 _NAMES: Final = {kind: name for name, kind in STEPS.items()}
@@ -112,5 +134,5 @@ def load_recipe(name: str) -> Recipe:
 
 def parse_recipe(text: str, where: str, name: str) -> Recipe:
     """The recipe that a TOML text describes. Raises ``ConfigError`` that begins with ``where`` and the line."""
-    summary, exact, steps, output = read(text, where)
-    return Recipe(name, summary, steps, OutputForm(**output), exact)
+    summary, exact, steps, output, model = read(text, where)
+    return Recipe(name, summary, steps, OutputForm(**output), exact, model)

@@ -12,31 +12,50 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, did_you_mean
+from cxrprep.images.antialias import KERNELS
 from cxrprep.images.resample import FILTERS
-from cxrprep.images.transforms import STEPS, Bits, Clahe, Equalize, Pad, Resize, Step, Stretch, Voi
+from cxrprep.images.transforms import (
+    STEPS,
+    Bits,
+    Clahe,
+    CxrFoundation,
+    Equalize,
+    Pad,
+    PydicomMinMax,
+    Resize,
+    Step,
+    Stretch,
+    Voi,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 FORMATS: Final = {"png": (8, 16), "jpeg": (8,), "webp": (8,), "jxl": (8, 16)}
-_TOP: Final = ("summary", "exact", "step", "output")
+_TOP: Final = ("summary", "exact", "step", "output", "model")
+_MODEL: Final = {"mean": "list", "std": "list", "crop": "int", "resize": "int", "source": "str", "libraries": "str"}
 _CHOICES: Final[Mapping[tuple[str, str], tuple[Any, ...]]] = {
     ("voi", "source"): ("auto", "lut", "window", "range", "minmax"),
     ("voi", "bits"): (8, 16),
-    ("stretch", "rule"): ("min-max", "max"),
+    ("stretch", "rule"): ("min-max", "max", "percentile"),
     ("stretch", "rounding"): ("truncate", "nearest"),
     ("stretch", "bits"): (8, 16),
     ("resize", "filter"): tuple(FILTERS),
+    ("resize", "rounding"): ("nearest", "truncate"),
+    ("center-crop", "start"): ("floor", "half-even"),
+    ("square-pixels", "filter"): tuple(KERNELS),
+    ("spacing", "filter"): ("area", *KERNELS),
     ("bits", "to"): (8, 16),
     ("output", "format"): tuple(FORMATS),
 }
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "width": (1, 20_000), "height": (1, 20_000), "shortest": (1, 20_000), "longest": (1, 20_000), "square": (1, 20_000),
     "window": (1, 100), "tiles": (1, 256), "clip": (0, 1000), "value": (0, 65535), "tolerance": (0, 65535),
-    "largest": (0, 0.49), "quality": (1, 100),
+    "largest": (0, 0.49), "quality": (1, 100), "low": (0, 100), "high": (0, 100), "strays": (0, 0.5), "mm": (0.01, 100),
+    "crop": (1, 20_000), "resize": (1, 20_000),
 }  # fmt: skip
 # Steps with a width and a height also take "square", which is both.
-_TYPES: Final[Mapping[str, Any]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+_TYPES: Final[Mapping[str, Any]] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*[\"']?([\w-]+)[\"']?\s*\]")
 _KEY: Final = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
 
@@ -68,8 +87,8 @@ class Lines:
         return f"{self._where}, line {line}" if line else self._where
 
 
-def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, Any]]:
-    """Summary, exactness, steps and the output's options of a TOML text. Raises ``ConfigError``."""
+def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, Any], dict[str, Any]]:
+    """Summary, exactness, steps, the output's options and the model's of a TOML text. Raises ``ConfigError``."""
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -94,7 +113,11 @@ def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, 
         if not isinstance(value, kind):
             raise ConfigError(f"{lines(key=key)}: {key} = {value!r}", hint=f"a {_said(kind.__name__)}")
     _possible(steps, str(output.get("format", "png")), exact=exact, lines=lines)
-    return summary, exact, steps, output
+    model = data.get("model", {})
+    if not isinstance(model, dict):
+        raise ConfigError(f"{lines(key='model')}: model is a section", hint="[model] with mean, std and crop below")
+    _checked("model", model, _MODEL, lines, 0)
+    return summary, exact, steps, output, model
 
 
 def _step(item: Mapping[str, Any], number: int, lines: Lines) -> Step:
@@ -152,7 +175,13 @@ def _is(value: Any, name: str) -> bool:
 
 
 def _said(name: str) -> str:
-    return {"int": "whole number", "float": "number", "bool": "true or false", "str": "text in quotes"}[name]
+    return {
+        "int": "whole number",
+        "float": "number",
+        "bool": "true or false",
+        "list": "list of numbers",
+        "str": "text in quotes",
+    }[name]
 
 
 def _unknown(where: str, owner: str, key: str, known: Iterable[str], what: str = "key") -> ConfigError:
@@ -167,14 +196,16 @@ def _possible(steps: Sequence[Step], form: str, *, exact: bool, lines: Lines) ->
     bits = 8
     for number, step in enumerate(steps, 1):
         where = lines("step", number)
-        first = isinstance(step, Voi | Stretch)
-        if first != (number == 1):
+        first = isinstance(step, Voi | Stretch | PydicomMinMax | CxrFoundation)
+        if first != (number == 1) and not (isinstance(step, Stretch) and number > 1):
             raise ConfigError(
                 f"{where}: the values of the file become grey levels in the first step, and only there",
                 hint='begin with do = "voi" (as DICOM says) or do = "stretch" (from minimum to maximum)',
             )
         if isinstance(step, Voi | Stretch):
             bits = step.bits
+        elif isinstance(step, CxrFoundation):
+            bits = 16
         elif isinstance(step, Bits):
             bits = step.to
         elif isinstance(step, Equalize | Clahe) and bits != 8:

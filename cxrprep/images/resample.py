@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
+from cxrprep.images import antialias
+from cxrprep.images.antialias import KERNELS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.images.radiograph import Pixels, Radiograph
 
-FILTERS: Final = {
+FILTERS: Final[dict[str, int | None]] = {
     "area": cv2.INTER_AREA,
     "area-fast": cv2.INTER_AREA,
-    "linear": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos": cv2.INTER_LANCZOS4,
     "nearest": cv2.INTER_NEAREST,
+    **dict.fromkeys(KERNELS),
 }
 # How an image may be cut into equal tiles, (across, down); OpenCV resizes up to four channels at once.
 _TILINGS: Final = ((4, 1), (1, 4), (2, 2), (3, 1), (1, 3), (2, 1), (1, 2))
@@ -33,13 +34,16 @@ _REDUCED: Final = 8
 
 
 def resize(pixels: Pixels, width: int, height: int, method: str, table: Pixels | None = None) -> Pixels:
-    """``pixels`` (rows, columns) as ``height`` x ``width``, equal to ``cv2.resize`` with that interpolation.
+    """``pixels`` (rows, columns) as ``height`` x ``width``.
 
-    ``method`` is a key of ``FILTERS``. Where ``area`` is named and a side grows, linear is taken, since area cannot
+    ``method`` is a key of ``FILTERS``: area and nearest are equal to ``cv2.resize`` with that interpolation, the others
+    to Pillow's (``antialias``). Where ``area`` is named and a side grows, OpenCV's linear is taken, since area cannot
     enlarge. With ``table`` (256 or 65,536 entries) each pixel is looked up there first.
     """
     rows, columns = pixels.shape
     how = FILTERS[method]
+    if how is None:
+        return antialias.resize(_looked_up(pixels, table), width, height, method)
     if how == cv2.INTER_AREA:
         if width <= columns and height <= rows:
             return _area(pixels, width, height, table)

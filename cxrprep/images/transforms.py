@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from cxrprep.images.radiograph import Radiograph
 
 Step = Callable[["Radiograph"], "Radiograph"]
+
+
+# Options that came later: left out of a fingerprint where they have their default, so that fingerprints stay.
+LATER: Final = MappingProxyType({"later": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +63,29 @@ class Voi:
 class Stretch:
     """Stored values to ``bits`` (8 or 16) without any LUT or window of the header.
 
-    ``rule`` min-max: (v - min) / (max - min); max: v / max. ``rounding`` truncate or nearest (half to even). Polarity
-    is a step of its own. A constant image becomes 0.
+    ``rule`` min-max: (v - min) / (max - min); max: v / max; percentile: as min-max, between the stored values at
+    ``low`` and ``high`` percent of the pixels, padding aside. Behind voi it works on the display values. ``rounding``
+    truncate or nearest (half to even). Polarity is a step of its own. A constant image becomes 0.
     """
 
     rule: str = "min-max"
     rounding: str = "truncate"
     bits: int = 8
+    low: float = dataclasses.field(default=0.5, metadata=LATER)
+    high: float = dataclasses.field(default=99.5, metadata=LATER)
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """Apply the table that the extremes of the stored values give."""
-        rules = _rules(picture, "stretch")
+        if picture.rules is None:
+            # Behind another step the display values are the values of a file of their own.
+            picture = picture.settled()
+            shown = GrayscaleRules(picture.bits, picture.bits - 1)
+            made = self(dataclasses.replace(picture, rules=shown, counts=None, meant=0))
+            return dataclasses.replace(made, rules=None, voi=f"{picture.voi}, {made.voi}", clipped=picture.clipped)
+        rules = picture.rules
         low, high = grayscale.occurring(picture, rules, without_padding=False)
+        if self.rule == "percentile":
+            low, high = grayscale.percentiles(picture, rules, self.low, self.high)
         if self.rule == "max":
             low = 0
         stored = np.clip(rules.stored(rules.distinct(grayscale.words_of(picture.pixels))), low, high) - low
@@ -86,7 +102,67 @@ class Stretch:
         table = grayscale.over_words(table, grayscale.word_count(picture.pixels))
         kept = GrayscaleRules(self.bits, self.bits - 1, inverted=rules.inverted)
         return dataclasses.replace(
-            picture, table=table, bits=self.bits, rules=kept, voi=f"stretch {self.rule}", meant=rules.words_as_stored
+            picture,
+            table=table,
+            bits=self.bits,
+            rules=kept,
+            voi=f"stretch {self.rule}",
+            meant=rules.words_as_stored,
+            clipped=clipped_share(picture.pixels, table),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PydicomMinMax:
+    """``apply_voi_lut`` of pydicom on stored values, MONOCHROME1 inverted, then min-max to 8 bits, truncated.
+
+    The rule of the Kaggle notebooks for VinDr, SIIM and RSNA: no modality LUT, and the window is stretched afterwards.
+    It is not what DICOM says, and what many models were trained on.
+    """
+
+    def __call__(self, picture: Radiograph) -> Radiograph:
+        """Apply the table of that arithmetic in double precision."""
+        rules = _rules(picture, "pydicom-minmax")
+        stored = rules.stored(grayscale.words_of(picture.pixels))
+        shown = grayscale.pydicom_voi(rules, stored)
+        held = shown[picture.histogram() > 0]
+        if rules.inverted:
+            shown, held = held.max() - shown, held.max() - held
+        shown = shown - held.min()
+        most = (held - held.min()).max()
+        if not most:
+            picture.notes.append("all pixels have one value")
+        scaled = shown / most * 255 if most else np.zeros(len(shown))
+        table = np.clip(scaled, 0, 255).astype(np.uint8)
+        return dataclasses.replace(
+            picture,
+            table=table,
+            rules=None,
+            bits=8,
+            voi="pydicom, min-max",
+            clipped=clipped_share(picture.pixels, table),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CxrFoundation:
+    """The grey scale of Google's CXR Foundation client: first window by its own formula, then min-max to 16 bits.
+
+    A VOI LUT and the function of the window are ignored. Files of 8 bits stay 8 bits and are not stretched. As in the
+    original, a window behind a rescale is refused.
+    """
+
+    def __call__(self, picture: Radiograph) -> Radiograph:
+        """Apply the table of that arithmetic; ``np.interp``, truncated."""
+        rules = _rules(picture, "cxr-foundation")
+        table, bits = grayscale.cxr_foundation_table(picture, rules)
+        return dataclasses.replace(
+            picture,
+            table=table,
+            rules=None,
+            bits=bits,
+            voi="cxr-foundation",
+            clipped=clipped_share(picture.pixels, table),
         )
 
 
@@ -145,8 +221,10 @@ class Resize:
     """To ``width`` x ``height``, or so that the ``shortest`` or the ``longest`` side has that many pixels.
 
     In a recipe file ``square`` stands for width and height, here and in pad and center-crop; the aspect is not kept.
-    Shrinking takes ``filter`` (area: the exact area average); enlarging takes linear where area is named, since area
-    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, at least 1. area-fast halves the
+    Shrinking takes ``filter``: area is the exact area average; bilinear (linear), bicubic (cubic) and lanczos are
+    Pillow's, which widen their kernel when they shrink; nearest. Enlarging takes linear where area is named, since area
+    cannot enlarge. Sides that follow from the other are rounded to the nearest pixel, or with ``rounding`` truncate cut
+    off as torchvision does; at least 1. area-fast halves the
     picture first, before its grey scale where that is possible, while twice the target is left and the sides are even;
     JPEG files are decoded smaller by the same rule. A recipe that names it is not exact.
     """
@@ -157,6 +235,7 @@ class Resize:
     longest: int | None = None
     filter: str = "area"
     enlarge: bool = True
+    rounding: str = dataclasses.field(default="nearest", metadata=LATER)
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after the step."""
@@ -166,7 +245,8 @@ class Resize:
         goal = self.shortest or self.longest or side
         if goal > side and not self.enlarge:
             return width, height
-        return max(1, round(width * goal / side)), max(1, round(height * goal / side))
+        whole = int if self.rounding == "truncate" else round
+        return max(1, whole(width * goal / side)), max(1, whole(height * goal / side))
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """Resample; boxes and spacing scale with the real sizes."""
@@ -181,6 +261,48 @@ class Resize:
         return dataclasses.replace(
             picture, pixels=pixels, table=None, counts=None, frame=picture.frame.scaled(fx, fy), spacing_mm=spacing
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SquarePixels:
+    """Enlarge the coarser side until pixels are square, by the spacing of the file, else by its PixelAspectRatio.
+
+    Files that state neither, and pixels that are square within ``tolerance``, are left as they are.
+    """
+
+    filter: str = "bilinear"
+    tolerance: float = 0.01
+
+    def __call__(self, picture: Radiograph) -> Radiograph:
+        """Resample one side; boxes and spacing follow."""
+        aspect = picture.aspect
+        if abs(aspect - 1.0) <= self.tolerance:
+            return picture
+        wide, tall = max(1.0, 1.0 / aspect), max(1.0, aspect)
+        size = (max(1, round(picture.width * wide)), max(1, round(picture.height * tall)))
+        return Resize(*size, filter=self.filter)(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """Resample so that a pixel is ``mm`` millimetres wide and high, for images whose spacing is known.
+
+    An image without spacing is a failure: what it shows has no size.
+    """
+
+    mm: float
+    filter: str = "bilinear"
+
+    def __call__(self, picture: Radiograph) -> Radiograph:
+        """Resample by the spacing of the file, or what the tables of the release say of it."""
+        if picture.spacing_mm is None:
+            raise ImageError(
+                "the step 'spacing' needs the size of a pixel, which neither the file nor a table states",
+                hint="leave such images out, or take a recipe without the step",
+            )
+        down, across = picture.spacing_mm
+        size = (max(1, round(picture.width * across / self.mm)), max(1, round(picture.height * down / self.mm)))
+        return Resize(*size, filter=self.filter)(picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +332,20 @@ class CenterCrop:
 
     width: int | None = None
     height: int | None = None
+    start: str = dataclasses.field(default="floor", metadata=LATER)
 
     def __call__(self, picture: Radiograph) -> Radiograph:
-        """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it."""
+        """Cut; the start is ``dim // 2 - size // 2``, as torchxrayvision's XRayCenterCrop has it.
+
+        With ``start`` half-even it is ``round((dim - size) / 2)``, as torchvision's CenterCrop has it.
+        """
         picture = picture.settled()
         side = min(picture.width, picture.height)
         width, height = min(self.width or side, picture.width), min(self.height or side, picture.height)
-        left, top = picture.width // 2 - width // 2, picture.height // 2 - height // 2
+        if self.start == "half-even":
+            left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+        else:
+            left, top = picture.width // 2 - width // 2, picture.height // 2 - height // 2
         return _cut(picture, left, top, width, height)
 
 
@@ -224,16 +353,22 @@ class CenterCrop:
 class CropBorder:
     """Cut rows and columns at the edges in which no two values are more than ``tolerance`` apart.
 
-    At most ``largest`` of a side goes from each edge; a picture without any structure is left as it is.
+    At most ``largest`` of a side goes from each edge; a picture without any structure is left as it is. With ``strays``
+    that share of a line may differ, so that noise, letters and a slanted collimator do not stop it: a line is border
+    while the others lie within ``tolerance`` of its own median, and that within twice ``tolerance`` of the edge's.
     """
 
     tolerance: int = 0
     largest: float = 0.4
+    strays: float = dataclasses.field(default=0.0, metadata=LATER)
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """Cut uniform borders."""
         picture = picture.settled()
-        rows, columns = (_spread(picture.pixels, axis) > self.tolerance for axis in (1, 0))
+        if self.strays:
+            rows, columns = (_busy(picture.pixels, axis, self.tolerance, self.strays) for axis in (1, 0))
+        else:
+            rows, columns = (_spread(picture.pixels, axis) > self.tolerance for axis in (1, 0))
         if not rows.any() or not columns.any():
             return picture
         top, bottom = _ends(rows, self.largest)
@@ -300,6 +435,17 @@ def _spread(pixels: Any, axis: int) -> Any:
     return most.astype(np.int32) - least
 
 
+def _busy(pixels: Any, axis: int, tolerance: int, strays: float) -> Any:
+    """Whether each line is more than border: row by row (axis 1) or column by column (axis 0)."""
+    values = pixels.astype(np.int32)
+    middle = np.median(values, axis=axis)
+    alike = np.abs(values - np.expand_dims(middle, axis)) <= tolerance
+    uniform = alike.mean(axis=axis) >= 1.0 - strays
+    half = len(middle) // 2
+    edge = np.concatenate([np.full(half, middle[0]), np.full(len(middle) - half, middle[-1])])
+    return ~(uniform & (np.abs(middle - edge) <= 2 * tolerance))
+
+
 def _ends(busy: Any, largest: float) -> tuple[int, int]:
     limit = int(len(busy) * largest)
     first = min(int(np.argmax(busy)), limit)
@@ -317,6 +463,8 @@ def _cut(picture: Radiograph, left: int, top: int, width: int, height: int) -> R
 STEPS: Final[Mapping[str, type[Any]]] = {
     "voi": Voi,
     "stretch": Stretch,
+    "pydicom-minmax": PydicomMinMax,
+    "cxr-foundation": CxrFoundation,
     "polarity": Polarity,
     "invert": Invert,
     "equalize": Equalize,
@@ -325,5 +473,7 @@ STEPS: Final[Mapping[str, type[Any]]] = {
     "pad": Pad,
     "center-crop": CenterCrop,
     "crop-border": CropBorder,
+    "square-pixels": SquarePixels,
+    "spacing": Spacing,
     "bits": Bits,
 }
