@@ -85,7 +85,6 @@ def check_names(settings: Settings, file: Path) -> None:
 def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
     """Names in a job that nothing has, and parts that do not go together. ``whole``: it is to be run as it is."""
     from cxrprep.labels.nlp.aggregate import policy_named
-    from cxrprep.verification.finding import accepted_kinds
 
     job = settings.job
     if job.dataset:
@@ -96,7 +95,11 @@ def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
         if recipe and "$" not in recipe:
             yield from _raised(name, check_recipe, recipe)
     yield from _raised("labels.policy", policy_named, job.labels.policy)
-    yield from _raised("verify.accept", accepted_kinds, job.verify.accept)
+    if job.verify.accept:
+        # With the kinds come all rooms of verification, and pyarrow with them: only a job that names some waits for it.
+        from cxrprep.verification.finding import accepted_kinds
+
+        yield from _raised("verify.accept", accepted_kinds, job.verify.accept)
     yield from _step_problems(settings)
     if job.download.discard_raw and not job.download.then:
         yield "download.discard_raw", "discard_raw without then", 'name the recipe: then = "shortest-512"'

@@ -65,3 +65,15 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_the_module_runs_as_a_program() -> None:
     done = subprocess.run([sys.executable, "-m", "cxrprep", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("cxrprep ")
+
+
+def test_a_job_file_is_checked_without_the_table_library() -> None:
+    code = (
+        "import sys; from cxrprep.cli.main import run\n"
+        "code = run(['config', 'check', 'configs/demo.toml', '--quiet'])\n"
+        "sys.exit(code or sorted({'pyarrow', 'numpy', 'cv2'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,149 @@
+"""Writes the page about dependencies: what needs each package, what it weighs, and what each command loads.
+
+usage: dependencies.py [FILE]        FILE is docs/explanation/dependencies.md when none is named
+
+Sizes are those of the environment that runs this.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+OUT: Final = PROJECT / "docs" / "explanation" / "dependencies.md"
+_COMMANDS: Final = (
+    ("--help",),
+    ("datasets",),
+    ("config", "check", "configs/demo.toml"),
+    ("explain", "--selftest"),
+    ("doctor", "--offline"),
+)
+_HEAVY: Final = {"pyarrow", "numpy", "pandas", "cv2", "pydicom", "rich", "requests", "google", "kagglesdk", "pycurl"}
+_NAME: Final = re.compile(r"^\s*([A-Za-z0-9._-]+)")
+
+
+def plain(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def stated() -> dict[str, str]:
+    """Each required distribution with its reason, as the comment beside it in pyproject.toml says."""
+    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    names = tomllib.loads(text)["project"]["dependencies"]
+    found = {}
+    for requirement in names:
+        line = next(line for line in text.splitlines() if line.startswith(f'  "{requirement}"'))
+        match = _NAME.match(requirement)
+        assert match is not None
+        found[match[1]] = line.partition("#")[2].strip()
+    return found
+
+
+def importers() -> dict[str, set[str]]:
+    """Top-level module -> the modules of the package that import it, wherever in them."""
+    found: dict[str, set[str]] = {}
+    for path in (PROJECT / "cxrprep").rglob("*.py"):
+        where = str(path.relative_to(PROJECT / "cxrprep"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                found.setdefault(name.partition(".")[0], set()).add(where)
+    return found
+
+
+def size(name: str) -> int:
+    """Bytes of a distribution's files."""
+    paths = [Path(str(file.locate())) for file in importlib.metadata.files(name) or []]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def needs(name: str, seen: set[str]) -> set[str]:
+    """A distribution and all that it requires, without extras."""
+    if plain(name) in seen:
+        return seen
+    try:
+        requires = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return seen
+    seen.add(plain(name))
+    for requirement in requires:
+        match = _NAME.match(requirement)
+        if match is not None and "extra ==" not in requirement:
+            needs(match[1], seen)
+    return seen
+
+
+def package_rows() -> list[str]:
+    """The table of packages, the heaviest first."""
+    modules: dict[str, set[str]] = {}
+    for module, names in importlib.metadata.packages_distributions().items():
+        for name in names:
+            modules.setdefault(plain(name), set()).add(module)
+    used = importers()
+    required = stated()
+    rows = []
+    for name, reason in required.items():
+        others = set().union(*(needs(other, set()) for other in required if other != name))
+        alone = needs(name, set()) - others
+        by = sorted(set().union(*(used.get(module, set()) for module in modules.get(plain(name), set()))))
+        shown = ", ".join(f"`{where}`" for where in by[:3]) + (f" and {len(by) - 3} more" if len(by) > 3 else "")
+        weight = sum(size(one) for one in alone) / 1e6
+        rows.append((weight, f"| {name} | {weight:,.1f} | {len(alone)} | {shown or 'nothing'} | {reason} |"))
+    return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+
+
+def command_rows() -> list[str]:
+    """The table of commands: how many modules each loads, and which of the heavy ones."""
+    rows = []
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    for words in _COMMANDS:
+        traced = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "cxrprep", *words],
+            cwd=PROJECT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        lines = [line for line in traced.stderr.splitlines() if line.startswith("import time:")]
+        loaded = {line.rpartition("|")[2].strip() for line in lines}
+        rows.append(
+            f"| `cxrprep {' '.join(words)}` | {len(loaded):,} | {', '.join(sorted(loaded & _HEAVY)) or 'none'} |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Write the page."""
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
+    lines = [
+        "# Dependencies",
+        "",
+        "Made by `python tools/dependencies.py`. A weight is a package's own and that of what nothing else needs.",
+        "",
+        "| package | MB | packages | imported by | reason |",
+        "|---|---|---|---|---|",
+        *package_rows(),
+        "",
+        "A package that nothing imports is listed because another needs it without saying so, or since the project",
+        "promises it. What only tests use stands in the extra `dev`, which `pip install .` does not bring.",
+        "",
+        "## What a command loads",
+        "",
+        "| command | modules | of the heavy ones |",
+        "|---|---|---|",
+        *command_rows(),
+    ]
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
