@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
 from cxrprep.api.result import Result
+from cxrprep.collection import Kind, Lineage
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
@@ -89,6 +90,7 @@ def convert(
     shard: Shard | None = None,
     engine: Engine | None = None,
     limits: Limits | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> Result[ConvertResult]:
     """The images of ROOT made by ``recipe`` (a name or a TOML file) below ``out``, by default ``derived/RECIPE``.
@@ -113,8 +115,9 @@ def convert(
         rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
     )  # fmt: skip
     target = target_of(inputs, chosen, out, to)
+    _check_target(target, inputs, chosen, to, whole=selection.is_everything and shard is None, allow_loss=allow_loss)
     home = None if state is None else Path(state)
-    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event)
+    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss)
     return run.perform(engine, limits)
 
 
@@ -155,6 +158,39 @@ def _never_over_sources(originals: Path, target: Path) -> None:
         raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
 
 
+def _check_target(
+    target: Path | str, inputs: Inputs, recipe: Recipe, form: str, *, whole: bool, allow_loss: bool
+) -> None:
+    """Raise ``UsageError`` where the target holds images of another make, whose files or rows would be replaced.
+
+    A recipe of the same name that was edited makes all of its images anew; a part of them would orphan the others.
+    """
+    from cxrprep.collection.lineage import read_lineage
+    from cxrprep.images.dicom_metadata import own_pseudonyms
+    from cxrprep.images.local_files import is_url
+
+    held = None if allow_loss or is_url(str(target)) else read_lineage(Path(target) / "manifests")
+    if held is None:
+        return
+    elsewhere = "name another folder with --out; or, to replace them, say --allow-loss"
+    if held.form != form:
+        words = {"files": "images as files"}
+        there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))
+        raise UsageError(f"{target} holds {there}, not {new}", hint=elsewhere)
+    if held.fingerprint != recipe.fingerprint() and (held.recipe != recipe.name or not whole):
+        raise UsageError(
+            f"{target} holds images of another recipe ({held.recipe} {held.fingerprint}), not of {recipe.name} "
+            f"{recipe.fingerprint()}",
+            hint=elsewhere,
+        )
+    if held.pseudonyms and inputs.folder is None and held.pseudonyms != own_pseudonyms().sign:
+        raise UsageError(
+            f"patients in {target} were given pseudonyms with another key (its fingerprint is {held.pseudonyms})",
+            hint="use the key that it was made with: pseudonyms.key in the state folder (XDG_STATE_HOME) of that run; "
+            "or name another folder with --out",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """One run of the verb: what, by which recipe, where to and how."""
@@ -167,6 +203,7 @@ class _Run:
     shard: Shard | None
     home: Path | None
     on_event: Sink
+    allow_loss: bool = False
 
     def perform(self, engine: Engine | None, limits: Limits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
@@ -325,10 +362,25 @@ class _Run:
         text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
         out.write(CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
+    def _lineage(self) -> Lineage:
+        """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
+        from cxrprep.images.dicom_metadata import own_pseudonyms
+
+        source = self.inputs.folder
+        return Lineage(
+            kind=Kind.CONVERTED,
+            form=self.form,
+            recipe=self.recipe.name,
+            fingerprint=self.recipe.fingerprint(),
+            parent={"kind": str(Kind.OWN if source is None else source.kind)},
+            pseudonyms=own_pseudonyms().sign if source is None else _pseudonyms_of(source),
+        )
+
     def _written(
         self, gathered: _ConversionTotals, earlier: Earlier | None, folder: Path, shown: Path
     ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
+        from cxrprep.images.local_files import is_url
         from cxrprep.manifest.derived import build_derived_manifest
         from cxrprep.manifest.failures import write_failures
 
@@ -340,6 +392,11 @@ class _Run:
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
             earlier=earlier,
+            lineage=self._lineage(),
+            labels_in=None if self.inputs.folder is None else self.inputs.folder.read_from,
+            root=None if is_url(str(self.target)) else Path(self.target),
+            whole=self.shard is None,
+            allow_loss=self.allow_loss,
             on_event=self.on_event,
         )
         table = write_failures(gathered.failures, folder)
@@ -459,6 +516,11 @@ def _measures(outcome: Converted) -> dict[str, Any]:
             "sharpness": quality.sharpness,
         }
     return found
+
+
+def _pseudonyms_of(folder: DatasetFolder) -> str:
+    """The fingerprint of the key by which patients of a folder were named, where they were."""
+    return "" if folder.lineage is None else folder.lineage.pseudonyms
 
 
 def _make_folder(folder: Path) -> None:

@@ -97,10 +97,19 @@ def open_inputs(
     if folder is None or folder.kind in (Kind.OWN, Kind.EXPORTED):
         found = _plain(str(root), selection, shard, without, on_event)
     else:
-        folder.require("convert", Kind.RELEASE, instead="name the folder that holds the originals")
-        rebuild_manifest(folder, on_event=on_event)
+        folder.require("convert", Kind.RELEASE, Kind.CONVERTED)
         place = None if tables is None else Path(tables)
-        if made is not None and has_dropped(folder) and not is_url(str(without or "")):
+        if folder.kind is Kind.RELEASE:
+            rebuild_manifest(folder, on_event=on_event)
+        if folder.kind is Kind.CONVERTED:
+            if folder.in_shards:
+                raise UsageError(
+                    f"{folder.root} holds shards, which convert does not read",
+                    hint="convert the folder that they were made from; export and load read them as they are",
+                )
+            base = _own_table(folder)
+            found = inputs_of_manifest(folder, base, selection, shard, tables=place, rows=rows, on_event=on_event)
+        elif made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)
             found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
             hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
@@ -114,6 +123,17 @@ def open_inputs(
             hint=hint,
         )
     return found
+
+
+def _own_table(folder: DatasetFolder) -> Path:
+    """The image table of converted images, which are their own source. Raises ``UsageError`` where there is none."""
+    tables = folder.image_tables
+    if len(tables) != 1:
+        raise UsageError(
+            f"{folder.root} has a manifest for each shard of a job array",
+            hint="join them first: the same convert without --shard finds all of it done",
+        )
+    return tables[0]
 
 
 def manifests_below(shard: Shard | None) -> str:
@@ -229,7 +249,11 @@ def _chooser(
     from cxrprep.planning import Choice
 
     answered = None
-    if selection.needs_tables:
+    if selection.needs_tables and folder.kind is Kind.CONVERTED:
+        from cxrprep.manifest.source_images import ids_of
+
+        answered = ids_of(_own_table(folder), selection, folder.spec.name)
+    elif selection.needs_tables:
         from cxrprep.labels.extract import read_labels
         from cxrprep.selection.table_filters import select_images
 

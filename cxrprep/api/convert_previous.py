@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cxrprep.events import Note
@@ -49,7 +50,7 @@ def gather_earlier(
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
 
-    earlier = read_earlier(open_file, task.fingerprint, tried=tried, made=made)
+    earlier = read_earlier(open_file, task.fingerprint, tried=tried, made=made, others=_shard_tables(task.out, below))
     taken: set[str] = set()
     paths: set[str] = set()
     unsure: dict[str, ConvertItem] = {}
@@ -92,6 +93,17 @@ def gather_earlier(
         )
         on_event(Note("convert", message, "warning", task.out.address))
     return earlier
+
+
+def _shard_tables(out: ImageStore, below: str) -> list[str]:
+    """The image tables that a job array's shards wrote, below the manifests; in a store they are not looked for."""
+    from cxrprep.collection.lineage import shard_tables
+    from cxrprep.images.local_files import LocalStore
+
+    if not isinstance(out, LocalStore) or "/" in below:
+        return []
+    folder = Path(out.address, below)
+    return [path.relative_to(folder).as_posix() for path in shard_tables(folder)]
 
 
 def _digest(item: ConvertItem, task: Task) -> str:

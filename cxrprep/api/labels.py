@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import Kind
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import StageStarted, ignore
+from cxrprep.events import StageFinished, StageStarted, ignore
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -109,8 +109,15 @@ def build_manifest(
     that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
-    folder.require("manifest", Kind.RELEASE, instead="build the manifest of the folder that holds the originals")
+    folder.require(
+        "manifest",
+        Kind.RELEASE,
+        Kind.CONVERTED,
+        instead="its images are listed once they are converted: cxrprep convert",
+    )
     choices = Choices().with_given(label_source, policy, split_by)
+    if folder.kind is Kind.CONVERTED:
+        return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
     made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     rows = [
         ("dataset", f"{folder.spec.name} {folder.release}"),
@@ -127,6 +134,28 @@ def build_manifest(
     return Result("manifest", made, rows=tuple(rows))
 
 
+def _of_converted(
+    folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink
+) -> Result[ManifestResult]:
+    """The manifest of converted images, from their own table and the labels beside it."""
+    from cxrprep.manifest.build import described_result
+    from cxrprep.manifest.converted import rebuild_converted
+
+    on_event(StageStarted("manifest", unit="images"))
+    images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
+    made = described_result(images, folder.manifests)
+    on_event(StageFinished("manifest", done=made.images))
+    rows = (
+        ("dataset", f"{folder.spec.name} {folder.release}".strip()),
+        ("images", made.images),
+        ("studies", made.studies),
+        ("patients", made.patients),
+        ("with labels", made.labelled),
+        ("written", str(made.images_path)),
+    )
+    return Result("manifest", made, rows=rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """What a person chose to see in the manifest; ``None`` is the default of the dataset, and no policy or split."""
@@ -141,6 +170,15 @@ class Choices:
         return Choices(
             label_source or self.label_source, policy or self.policy, split_by or self.split_by, bool(label_source)
         )
+
+    def described(self) -> dict[str, Any]:
+        """As footers have them; what was not chosen is left out."""
+        told = {
+            "label_source": self.label_source,
+            "policy": None if self.policy is None else self.policy.describe(),
+            "split": None if self.split_by is None else self.split_by.describe(),
+        }
+        return {name: value for name, value in told.items() if value}
 
     @classmethod
     def of_last(cls, manifests: Path) -> Choices:

@@ -278,6 +278,7 @@ def convert_arguments(invocation: Invocation) -> dict[str, Any]:
         **preview_arguments(invocation),
         "to": convert.to,
         "per_shard": convert.per_shard,
+        "allow_loss": invocation.allow_loss,
         "engine": engine_of(invocation),
     }
 

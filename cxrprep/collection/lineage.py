@@ -112,7 +112,12 @@ def _object(value: Any) -> dict[str, Any]:
 def image_tables(manifests: Path) -> tuple[Path, ...]:
     """The image table of a folder's ``manifests``; those of a job array's shards where they were not joined yet."""
     whole = manifests / IMAGES_NAME
-    return (whole,) if whole.is_file() else tuple(sorted(manifests.glob(_SHARD_TABLES)))
+    return (whole,) if whole.is_file() else shard_tables(manifests)
+
+
+def shard_tables(manifests: Path) -> tuple[Path, ...]:
+    """The image tables of a job array's shards."""
+    return tuple(sorted(manifests.glob(_SHARD_TABLES)))
 
 
 def read_lineage(manifests: Path) -> Lineage | None:

@@ -206,6 +206,24 @@ def prepare_manifest(
     return PreparedManifest(spec, folder, images, studies, origin, result, table is not None)
 
 
+def described_result(images: pa.Table, folder: Path) -> ManifestResult:
+    """The counts of a manifest in ``folder`` of which nothing was joined anew."""
+    return ManifestResult(
+        images_path=folder / IMAGES_NAME,
+        studies_path=folder / STUDIES_NAME,
+        images=images.num_rows,
+        studies=int(pc.count_distinct(images.column("study_id")).as_py()),
+        patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
+        labelled=images.num_rows - images.column("label_source").null_count,
+        without_row=0,
+        not_here=0,
+        second_copies=0,
+        foreign=0,
+        disagreeing_studies=0,
+        sources=_sources(images),
+    )
+
+
 def check_tables(
     folder: Path, images: pa.Table, studies: pa.Table, root: Path, *, made_from: Mapping[str, Any], has_labels: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from dataclasses import dataclass
@@ -11,21 +12,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.columns import categories, constant, positions, projection_of
-from cxrprep.manifest.build import IMAGES_NAME
-from cxrprep.manifest.croissant import write_croissant
-from cxrprep.manifest.dataset_card import write_card_beside
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.manifest.build import IMAGES_NAME, check_tables
+from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
 from cxrprep.manifest.previous import HEADERS_NAME, Earlier, Names, one_table
+from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns
-from cxrprep.storage.parquet import read_footer, write_table
+from cxrprep.storage.parquet import footer_of, read_footer, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from cxrprep.collection import Lineage
     from cxrprep.events import Sink
     from cxrprep.model import Box
 
@@ -107,6 +109,11 @@ def build_derived_manifest(
     recipe: str,
     fingerprint: str,
     earlier: Earlier | None = None,
+    lineage: Lineage | None = None,
+    root: Path | None = None,
+    labels_in: Path | None = None,
+    whole: bool = True,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> DerivedResult:
     """What was written to ``images.parquet`` in ``out`` (``derived/RECIPE/manifests``), in the order of ``base``.
@@ -117,6 +124,10 @@ def build_derived_manifest(
 
     ``earlier`` are rows of the manifest before this one that stay. What ``base`` says of their sources now replaces
     what it said then; a row whose source is gone stays as it is.
+
+    ``lineage`` is what the folder is to say of itself, ``root`` the folder of the images where it is known, and
+    ``labels_in`` where the labels lie, by default beside ``base``. A part of a job array is not ``whole``: it has no
+    studies. Raises ``UsageError`` where the table would know less than the one that is there, unless ``allow_loss``.
     """
     if not isinstance(converted, DerivedRows):
         gathered = DerivedRows()
@@ -175,15 +186,64 @@ def build_derived_manifest(
     derived = derived.sort_by(order)
     # The card reads the manifest again: two of them in memory are enough.
     del own, sources, columns
-    write_table(derived, out / IMAGES_NAME, name="derived", made_from=origin)
-    del derived
-    write_croissant(out, catalog().get(dataset), release, (IMAGES_NAME,))
-    write_card_beside(out / IMAGES_NAME, catalog().get(dataset))
+    if base is not None and whole:
+        carry_labels((labels_in or base.parent) / LABELS_NAME, out / LABELS_NAME)
+    _write(derived, origin, out, lineage, root, whole=whole, allow_loss=allow_loss, on_event=on_event)
     return DerivedResult(out / IMAGES_NAME, rows, without)
 
 
+def _write(
+    derived: pa.Table,
+    origin: dict[str, Any],
+    out: Path,
+    lineage: Lineage | None,
+    root: Path | None,
+    *,
+    whole: bool,
+    allow_loss: bool,
+    on_event: Sink,
+) -> None:
+    """The table with what was chosen for this folder itself, the labels that it came with, and its studies."""
+    before = footer_of(out / IMAGES_NAME)
+    choices = before.get("choices") or {}
+    about = lineage.as_footer() if lineage is not None else {}
+    about["parent"] = {**(lineage.parent if lineage is not None else {}), "sources": _digest_of_sources(derived)}
+    made_from = {**origin, **about}
+    if not whole:
+        write_converted(derived, None, out, made_from)
+        return
+    labels = read_labels_beside(out)
+    if choices:
+        derived = with_choices(derived, labels, origin, choices, on_event)
+        made_from["choices"] = choices
+    derived = derived.combine_chunks()
+    studies, _ = studies_of(derived, labels)
+    if not allow_loss and root is not None:
+        # Which rows stay is decided before: an output whose source changed is not listed, and is said.
+        judged = {**made_from, **choices}
+        check_tables(out, derived, studies, root / ".none", made_from=judged, has_labels=labels is not None)
+    write_converted(derived, studies, out, made_from)
+
+
+def _digest_of_sources(derived: pa.Table) -> str:
+    """What the images were made of, by path and digest, whatever order they came in."""
+    table = derived.select(["source_path", "source_digest"]).sort_by("source_path")
+    hasher = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        for path, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hasher.update(f"{path}\t{digest or ''}\n".encode())
+    return f"sha256:{hasher.hexdigest()}"
+
+
+# What a base's footer says of itself alone: a base may have been converted too.
+_OF_TABLE: Final = frozenset({
+    "schema", "schema_version", "tool", "kind", "form", "recipe", "fingerprint", "parent", "pseudonyms", "shards",
+    "tables_beside", "choices",
+})  # fmt: skip
+
+
 def _of_base(footer: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in footer.items() if k not in {"schema", "schema_version", "tool"}}
+    return {k: v for k, v in footer.items() if k not in _OF_TABLE}
 
 
 def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:

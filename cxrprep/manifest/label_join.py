@@ -121,7 +121,12 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
         labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS]).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
-    _check(labels, sources, path)
+    return relabel_from(images, labels, sources, path)
+
+
+def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], where: Path | str) -> pa.Table:
+    """The same from a table of labels that was read; ``where`` names it in errors."""
+    _check(labels, sources, where)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     chosen = rows_of_sources(image_ids, study_ids, labels, sources)
     for name in (*ORIGIN, *LABEL_COLUMNS):

@@ -14,7 +14,7 @@ from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.schemas import DERIVED, HEADERS, null_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 HEADERS_NAME: Final = "headers.parquet"
@@ -57,32 +57,51 @@ class Earlier:
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
 
 
-def read_earlier(open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names) -> Earlier:
+def read_earlier(
+    open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names, others: Iterable[str] = ()
+) -> Earlier:
     """The rows of this recipe, without sources that were ``tried`` and outputs that were ``made`` in this run.
+
+    ``others`` are image tables beside the folder's own: those of a job array's shards.
 
     ``open_file`` opens a file of the manifest's folder by its name. What is not there or cannot be read is empty.
     """
     foreign: list[tuple[str, str, str]] = []
     parts = [DERIVED.empty_table()]
-    try:
-        with open_file(IMAGES_NAME) as held:
-            file = pq.ParquetFile(held)
-            for group in range(file.num_row_groups):
-                # Mostly nothing is wanted of it: three columns tell.
-                asked = file.read_row_group(group, columns=_ASKED)
-                left = pc.invert(pc.is_in(asked.column("path"), value_set=made))
-                same = pc.equal(asked.column("recipe_fingerprint").cast(pa.string()), fingerprint)
-                wanted = pc.and_(pc.and_(left, same), pc.invert(pc.is_in(asked.column("source_path"), value_set=tried)))
-                if pc.any(wanted).as_py():
-                    parts.append(_as(DERIVED, file.read_row_group(group).filter(wanted)))
-                others = pc.and_(left, pc.invert(same))
-                if pc.any(others).as_py():
-                    table = file.read_row_group(group, columns=["path", "recipe", "recipe_fingerprint"]).filter(others)
-                    foreign += zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True)
-    except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
-        return Earlier()
+    for name in (IMAGES_NAME, *others):
+        read: tuple[list[pa.Table], list[tuple[str, str, str]]] = ([], [])
+        try:
+            with open_file(name) as held:
+                for table, rest in _groups(pq.ParquetFile(held), fingerprint, tried, made):
+                    read[0].extend(table)
+                    read[1].extend(rest)
+        except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
+            continue
+        # What an earlier table says of an output, a later one need not say again.
+        known = pa.chunked_array([part.column("path").combine_chunks() for part in parts], pa.string())
+        parts += [part.filter(pc.invert(pc.is_in(part.column("path"), value_set=known))) for part in read[0]]
+        foreign += [row for row in read[1] if row not in foreign] if foreign else read[1]
     rows = one_table(parts)
     return Earlier(rows, _headers(open_file, rows) if len(rows) else HEADERS.empty_table(), tuple(foreign))
+
+
+def _groups(
+    file: pq.ParquetFile, fingerprint: str, tried: Names, made: Names
+) -> Iterator[tuple[list[pa.Table], list[tuple[str, str, str]]]]:
+    """The rows that are wanted of each group of an image table, and the outputs of other recipes."""
+    for group in range(file.num_row_groups):
+        # Mostly nothing is wanted of it: three columns tell.
+        asked = file.read_row_group(group, columns=_ASKED)
+        left = pc.invert(pc.is_in(asked.column("path"), value_set=made))
+        same = pc.equal(asked.column("recipe_fingerprint").cast(pa.string()), fingerprint)
+        wanted = pc.and_(pc.and_(left, same), pc.invert(pc.is_in(asked.column("source_path"), value_set=tried)))
+        rows = [_as(DERIVED, file.read_row_group(group).filter(wanted))] if pc.any(wanted).as_py() else []
+        others = pc.and_(left, pc.invert(same))
+        foreign: list[tuple[str, str, str]] = []
+        if pc.any(others).as_py():
+            table = file.read_row_group(group, columns=["path", "recipe", "recipe_fingerprint"]).filter(others)
+            foreign = list(zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True))
+        yield rows, foreign
 
 
 def _headers(open_file: Callable[[str], BinaryIO], rows: pa.Table) -> pa.Table:

@@ -13,11 +13,14 @@ import pyarrow.parquet as pq
 from cxrprep.errors import TableError
 from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.model import Box, Digest, ImageId, View
+from cxrprep.selection.table_filters import matching
 from cxrprep.storage.parquet import read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from cxrprep.model import Selection
 
 _COLUMNS = ["image_id", "patient_id", "study_id", "view", "path", "digest", "boxes", "spacing_x_mm", "spacing_y_mm"]
 
@@ -74,6 +77,19 @@ def images_by_split(images: Path) -> Iterator[SourceImage]:
     for start in range(0, len(order), 8192):
         for row in table.take(order[start : start + 8192]).to_pylist():
             yield dataclasses.replace(_source(row), row={name: row[name] for name in kept})
+
+
+def ids_of(images: Path, selection: Selection, dataset: str) -> frozenset[str]:
+    """The images of ``images.parquet`` in the splits and views and with the labels of ``selection``.
+
+    Raises ``TableError`` when the table cannot be read or does not say it, ``UsageError`` for words that name nothing.
+    """
+    try:
+        table = pq.read_table(images)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(images, error) from error
+    found = table.filter(pc.fill_null(matching(table, selection, dataset=dataset), fill_value=False))
+    return frozenset(found.column("image_id").to_pylist())
 
 
 def _unreadable(images: Path, error: Exception) -> TableError:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.errors import UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
 from cxrprep.model import Selection, Shard
@@ -139,7 +140,10 @@ def test_outputs_of_another_recipe_are_said_and_not_listed(tmp_path: Path, chang
         '[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 48\n'
         + ('[output]\nformat = "jpeg"\n' if change == "the suffix" else "")
     )
-    result = convert(root, out, recipe=str(mine), selection=only("s001/*"), on_event=said.append)
+    with pytest.raises(UsageError, match="another recipe"):
+        convert(root, out, recipe=str(mine), selection=only("s001/*"))
+    assert len(listed(out)) == 12
+    result = convert(root, out, recipe=str(mine), selection=only("s001/*"), allow_loss=True, on_event=said.append)
     assert (result.images, result.earlier) == (2, 0)
     left = 10 if change == "the size" else 12
     assert f": {left}; they are not in the manifest" in next(m for m in warnings(said) if "another recipe" in m)

@@ -1,0 +1,205 @@
+"""The manifest of converted images, made again from what lies beside them: their own table and their own labels."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.collection.image_table import write_image_table
+from cxrprep.datasets.catalog import catalog
+from cxrprep.errors import TableError, UsageError, storage_error
+from cxrprep.events import Note
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.policy import Policy
+from cxrprep.labels.splits import SplitRule
+from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
+from cxrprep.manifest.croissant import write_croissant
+from cxrprep.manifest.dataset_card import write_card_beside
+from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
+from cxrprep.manifest.studies import studies_of
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import footer_of, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cxrprep.collection import DatasetFolder
+    from cxrprep.events import Sink
+
+# What the footer says of this table alone.
+_OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices"})
+_BESIDE: Final = (LABELS_NAME, STUDIES_NAME, "headers.parquet")
+
+
+def carry_labels(source: Path, target: Path) -> None:
+    """The labels of a folder beside what was made of it: byte for byte, so that their digest names both.
+
+    Raises ``StorageError``.
+    """
+    if source.resolve() == target.resolve() or not source.is_file():
+        return
+    try:
+        body = source.read_bytes()
+    except OSError as error:
+        raise storage_error(source, "read", error) from error
+    if not target.is_file() or target.read_bytes() != body:
+        replace_file(target, lambda part: part.write_bytes(body))
+
+
+def read_labels_beside(manifests: Path) -> pa.Table | None:
+    """The labels beside an image table; ``None`` where none were carried. Raises ``TableError``."""
+    path = manifests / LABELS_NAME
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path, use_threads=False).combine_chunks()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+
+
+def with_choices(
+    images: pa.Table, labels: pa.Table | None, footer: Mapping[str, Any], choices: Mapping[str, Any], on_event: Sink
+) -> pa.Table:
+    """``images`` with the label source, the policy and the split that were chosen for them.
+
+    Args:
+        images: The image table as its footer describes it.
+        labels: The labels beside it, as their sources state them.
+        footer: What it was made from, with the choices that hold for it now.
+        choices: Those that shall hold: ``label_source``, ``policy``, ``split``, as footers have them.
+        on_event: Told what a person should know.
+
+    Raises:
+        UsageError: What is chosen needs labels that are not here.
+    """
+    before: Mapping[str, Any] = footer.get("choices") or {}
+    source = choices.get("label_source") or footer.get("label_source")
+    policy = choices.get("policy") or footer.get("policy")
+    changed = source != (before.get("label_source") or footer.get("label_source"))
+    changed |= policy != (before.get("policy") or footer.get("policy"))
+    if changed and labels is None and (source != footer.get("label_source") or before.get("policy")):
+        raise UsageError(
+            "the labels of these images as their source states them are not beside them",
+            hint="choose another source or policy where the originals are, and convert again",
+        )
+    if changed and labels is not None:
+        images = relabel_from(images, labels, stated_sources(str(source or "")), LABELS_NAME)
+    if changed and policy is not None:
+        images = Policy.parse(**policy).apply(images)
+    if choices.get("split") != before.get("split"):
+        images = _official(images, labels) if before.get("split") else images
+        rule = choices.get("split") or (footer.get("split") if before.get("split") else None)
+        images = images if rule is None else SplitRule.described(rule).apply(images, on_event)
+    return images
+
+
+def _official(images: pa.Table, labels: pa.Table | None) -> pa.Table:
+    """``images`` with the splits that the labels state, as they were before a rule divided them anew."""
+    index = images.schema.get_field_index("split")
+    field = images.schema.field(index)
+    if labels is None:
+        return images.set_column(index, field, pa.nulls(images.num_rows, field.type))
+    split = labels.column("split").combine_chunks()
+    keys = labels.column("image_id").combine_chunks()
+    rows = rows_for(images.column("image_id").combine_chunks(), keys, pc.is_valid(split))
+    return images.set_column(index, field, split.take(rows).cast(field.type))
+
+
+def rebuild_converted(
+    folder: DatasetFolder,
+    choices: Mapping[str, Any],
+    *,
+    labels: pa.Table | None = None,
+    allow_loss: bool = False,
+    on_event: Sink,
+) -> pa.Table:
+    """The image table and the studies of converted images, written anew from what lies beside them.
+
+    Args:
+        folder: The folder of the images.
+        choices: What is chosen for it: ``label_source``, ``policy``, ``split``, as footers have them.
+        labels: Labels that were read just now and replace those beside the images.
+        allow_loss: The tables may know less than those that are there.
+        on_event: Told what a person should know.
+
+    Returns:
+        The image table.
+
+    Raises:
+        UsageError: The images lie in shards and something is chosen, or the tables would know less.
+        TableError: A table cannot be read.
+    """
+    path = next(iter(folder.image_tables), None)
+    if path is None:
+        raise TableError(f"{folder.root} has no manifest", hint="convert again into this folder")
+    footer = footer_of(path)
+    if folder.in_shards and (choices or labels is not None):
+        raise UsageError(
+            f"{folder.root} holds shards, with labels and splits inside of them",
+            hint="choose where the originals are, and convert again with --to",
+        )
+    try:
+        images = pa.concat_tables([pq.read_table(table) for table in folder.image_tables]).unify_dictionaries()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+    images = _that_are_here(folder, images, on_event).combine_chunks()
+    known = labels if labels is not None else read_labels_beside(folder.read_from)
+    if labels is not None:
+        footer = {**footer, "choices": {**(footer.get("choices") or {}), "label_source": "-"}}
+    images = with_choices(images, known, footer, choices, on_event)
+    order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
+    images = images.sort_by(order).combine_chunks()
+    made_from = {name: value for name, value in footer.items() if name not in _OF_TABLE}
+    chosen = {name: value for name, value in choices.items() if value}
+    studies, _ = studies_of(images, known)
+    target = folder.manifests
+    if not allow_loss:
+        judged = {**made_from, **chosen}
+        check_tables(target, images, studies, folder.root, made_from=judged, has_labels=known is not None)
+    if target != folder.read_from:
+        carry_labels(folder.read_from / LABELS_NAME, target / LABELS_NAME)
+    write_converted(images, studies, target, {**made_from, **({"choices": chosen} if chosen else {})})
+    return images
+
+
+def _that_are_here(folder: DatasetFolder, images: pa.Table, on_event: Sink) -> pa.Table:
+    """The rows whose files are here; of shards all, since ``verify`` judges those."""
+    if folder.in_shards:
+        return images
+    here = pa.array([(folder.root / path).exists() for path in images.column("path").to_pylist()], pa.bool_())
+    gone = images.num_rows - int(pc.sum(here).as_py() or 0)
+    if gone:
+        on_event(Note("manifest", f"{gone:,} images are no longer here: they leave the manifest", "warning"))
+    return images.filter(here)
+
+
+def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, made_from: Mapping[str, Any]) -> None:
+    """The studies, then the image table, whose footer names the tables beside it by digest; card and Croissant.
+
+    ``studies`` is ``None`` for a part of a job array. Raises ``StorageError``.
+    """
+    release = str(made_from.get("release") or "")
+    beside: dict[str, str] = {}
+    if studies is not None:
+        write_table(studies, folder / STUDIES_NAME, name="studies", made_from=_of_studies(made_from))
+        beside = {name: _digest(folder / name) for name in _BESIDE if (folder / name).is_file()}
+    told = {**made_from, **({"tables_beside": beside} if beside else {})}
+    write_image_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
+    spec = catalog().get(str(made_from.get("dataset") or ""))
+    tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
+    write_croissant(folder, spec, release, tables)
+    write_card_beside(folder / IMAGES_NAME, spec)
+
+
+def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in made_from.items() if name not in {"shards", "parent"}}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
