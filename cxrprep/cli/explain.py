@@ -97,7 +97,9 @@ def _decoded(data: bytes, name: str) -> str:
     kind = next((what for head, what in _NO_TEXT.items() if data.startswith(head)), "")
     if data[128:132] == b"DICM":
         kind = "a DICOM file"
-    if not kind and (b"\0" in data or sum(byte < 9 or 13 < byte < 32 for byte in data[:4096]) > len(data[:4096]) // 20):
+    controls = sum(byte < 9 or 13 < byte < 32 for byte in data[:4096])
+    # A few may come with a terminal's colours.
+    if not kind and (b"\0" in data or controls > max(8, len(data[:4096]) // 20)):
         kind = "no text"
     if kind:
         raise UsageError(f"{name} is {kind}, and no report", hint="name a text file with one report")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cxrprep.labels.nlp.aggregate import Aggregator, Policy, mask_of
+from cxrprep.labels.nlp.characters import plain
+from cxrprep.labels.nlp.languages import foreign
 from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
 from cxrprep.labels.nlp.phrase_matcher import WORDS
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
@@ -13,6 +16,8 @@ from cxrprep.labels.nlp.sections import Section, chosen_sections
 from cxrprep.labels.nlp.sentences import Sentence, normalised, split_sentences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cxrprep.labels.nlp.mentions import Found
 
 _REMEMBERED_SENTENCES = 50_000
@@ -44,6 +49,14 @@ class Labeler:
         """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out."""
         if not text.strip():
             return self._without_labels(ReportStatus.EMPTY)
+        if foreign(text):
+            return self._without_labels(ReportStatus.UNREADABLE)
+        given = text
+        text, places = plain(text)
+        found = self._label(text, study=study, mimic=mimic, evidence=evidence)
+        return found if places is None else _moved(found, places, given)
+
+    def _label(self, text: str, *, study: str, mimic: bool | None, evidence: bool) -> ReportLabels:
         sections = chosen_sections(text, self.policy.sections, study=study, mimic=mimic)
         sections = [section for section in sections if text[section.start : section.end].strip()]
         if not sections:
@@ -64,7 +77,7 @@ class Labeler:
             return self._without_labels(ReportStatus.UNREADABLE if foreign else ReportStatus.EMPTY)
         if not mask and not self._english(text):
             return self._without_labels(ReportStatus.UNREADABLE)
-        name = "+".join(section.name for section in sections)
+        name = "+".join(dict.fromkeys(section.name for section in sections))
         labels = self._aggregator.labels(mask)
         return ReportLabels(labels, tuple(mentions), ReportStatus.LABELED, name, sections[0].start, sections[-1].end)
 
@@ -118,3 +131,22 @@ class Labeler:
                 )
             )  # fmt: skip
         return located
+
+
+def _moved(found: ReportLabels, places: Sequence[int], given: str) -> ReportLabels:
+    """The same with its places in the text as it was given, before its characters were made plain, and its words."""
+
+    def at(place: int) -> int:
+        return places[place] if place >= 0 else place
+
+    def after(place: int) -> int:
+        # What was left out behind a word is no part of it.
+        return places[place - 1] + 1 if place > 0 else place
+
+    mentions = []
+    for m in found.mentions:
+        start, end, cue_start, cue_end = at(m.start), after(m.end), at(m.cue_start), after(m.cue_end)
+        cue = given[cue_start:cue_end] if m.cue else ""
+        phrase = given[start:end]
+        mentions.append(replace(m, start=start, end=end, phrase=phrase, cue=cue, cue_start=cue_start, cue_end=cue_end))
+    return replace(found, mentions=tuple(mentions), start=at(found.start), end=after(found.end))

@@ -75,7 +75,11 @@ LIST: Final = int(Cue.LIST)
 WEAK: Final = int(Cue.WEAK)
 FIRM: Final = int(Cue.FIRM)
 
-FORWARD: Final = NEGATION | UNCERTAINTY | DOUBT
+COLON: Final = int(Cue.COLON)
+REMARK: Final = int(Cue.REMARK)
+PERSISTS: Final = int(Cue.PERSISTS)
+
+FORWARD: Final = NEGATION | UNCERTAINTY | DOUBT | REMARK
 BACKWARD: Final = NEGATION_AFTER | UNCERTAINTY_AFTER | DOUBT_AFTER
 CHOICE: Final = OR | VERSUS
 SEPARATOR: Final = COMMA | AND | CHOICE
@@ -99,6 +103,11 @@ class Item:
         self.appearance = entry.appearance
         self.sign = entry.sign
         self.structure = entry.structure
+
+    def drop(self) -> None:
+        """Let this be no mention: a remark on technique or advice names it."""
+        self.mentions = ()
+        self.structure = self.sign = self.appearance = False
 
     def decide(self, status: Status, rule: Rule, by: Item) -> None:
         """Record a status with its reason."""

@@ -15,6 +15,7 @@ from cxrprep.labels.nlp.mentions import (
     AND,
     BACKWARD,
     CHOICE,
+    COLON,
     COMMA,
     DOUBT,
     DOUBT_AFTER,
@@ -25,6 +26,8 @@ from cxrprep.labels.nlp.mentions import (
     NEGATION_AFTER,
     NOT_NEGATION,
     OPENER,
+    PERSISTS,
+    REMARK,
     SEPARATOR,
     STABLE,
     STOP,
@@ -39,11 +42,12 @@ from cxrprep.labels.nlp.mentions import (
     Status,
 )
 from cxrprep.labels.nlp.phrase_matcher import WORDS
+from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cxrprep.labels.nlp.ruleset import Rules
+    from cxrprep.labels.nlp.ruleset import Entry, Rules
 
 # Words that may stand between "or" and the mention beside it.
 _CHOICE_GAP: Final = 5
@@ -51,13 +55,36 @@ _CHOICE_GAP: Final = 5
 _WINDOW: Final = 40
 # Words of a remark in brackets that still belongs to its sentence: "no effusion (or pneumothorax)".
 _SHORT_ASIDE: Final = 5
+# The halves of a contraction: "is nt", "ca nt", "wo nt".
+_SPOKEN: Final = {"nt": "not", "ca": "can", "wo": "will"}
+# Where a sentence ends: phrases may name it.
+_END: Final = "$"
+# First words of a remark in brackets that says something of its own: "no pneumothorax (small effusion)".
+_ASSERTS: Final = frozenset(
+    ("small", "moderate", "large", "mild", "tiny", "trace", "minimal", "new", "left", "right", "bilateral", "there")
+)
+# Words between "but" and "persists" that keep to one finding: "has resolved on the left but persists on the right".
+_SAME: Final = frozenset(
+    ("the", "a", "left", "right", "one", "ones", "on", "in", "at", "it", "they", "this", "that", "there", "is", "are",
+     "has", "have", "still", "now", "side", "other", "upper", "lower", "base", "apex", "apical", "basal", "component",
+     "small", "tiny", "residual", "latter", "former", "and", "largely", "essentially", "otherwise")
+)  # fmt: skip
+_CONTRASTS: Final = frozenset(("but", "while", "whereas", "though", "although", "however", "and", "yet"))
+_DEVICES: Final = OBSERVATIONS.index("Support Devices")
+_ENDS: Final = frozenset(("tip", "tips", "course", "sideport", "termination"))
+_UNSEEN: Final = frozenset(("not", "cannot"))
+_PREPOSITIONS: Final = frozenset(
+    ("in", "on", "at", "of", "with", "given", "from", "by", "as", "over", "within", "near", "because", "due", "after",
+     "and", "but", ",", ";", "if", "when", "based", "than", "despite", "under", "although", "though")
+)  # fmt: skip
 _DENIALS: Final = frozenset(("no", "not", "without"))
 _QUALITIES: Final = frozenset(("@where", "@degree", "@adv", "@plain"))
 
 
 def words_of(sentence: str) -> list[str]:
     """Words of a sentence in normal form, without the placeholders of de-identification."""
-    return [word for word in WORDS.findall(sentence) if is_word(word)]
+    words = [word for word in WORDS.findall(sentence) if is_word(word)]
+    return [_SPOKEN.get(word, word) for word in words] if " nt" in sentence else words
 
 
 def is_word(word: str) -> bool:
@@ -70,12 +97,15 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     words = words_of(sentence)
     if "(" in words:
         _part_aside(words)
-    hits = rules.lexicon.scan(words)
+    count = len(words)
+    hits = rules.lexicon.scan([*words, _END])
     if not any(entry.mentions for _, _, entry in hits):
         return ()
-    items = [Item(first, last, entry) for first, last, entry in hits]
-    _forward(items)
-    _backward(items, words)
+    hits = _by_direction(hits, [*words, _END], rules)
+    items = [Item(first, min(last, count), entry) for first, last, entry in hits if first < count]
+    apply_forward(items, words)
+    apply_backward(items, words)
+    _taken_back(items, words)
     _doubted_at_the_end(items, len(words))
     _alternatives(items, words, rules)
     settle_structures(items, words)
@@ -86,11 +116,87 @@ def _part_aside(words: list[str]) -> None:
     """Let a remark in brackets that ends the sentence speak for itself: "no effusion (blunting may be old scars)"."""
     opening = len(words) - 1 - words[::-1].index("(")
     rest = words[opening + 1 :]
-    if len(rest) > _SHORT_ASIDE and ")" not in rest[:-1] and rest[0] not in {"or", "and", "nor"}:
+    asserts = rest[:1] and rest[0] in _ASSERTS and ")" in rest[2:] and rest[rest.index(")") - 1] not in _ASSERTS
+    last = ")" not in rest[:-1]
+    if asserts or (len(rest) > _SHORT_ASIDE and last and rest[0] not in {"or", "and", "nor"}):
         words[opening] = ";"
 
 
-def _forward(items: Sequence[Item]) -> None:
+def _by_direction(
+    hits: list[tuple[int, int, Entry]], words: Sequence[str], rules: Rules
+) -> list[tuple[int, int, Entry]]:
+    """The phrases of a sentence, where a cue that looks back yields to one inside it that looks ahead.
+
+    "Negative" alone looks ahead to "for pneumothorax", "is negative" looks back. Both readings are kept until it is
+    known what stands before and behind; the longer one is not the right one for being longer.
+    """
+    chosen: list[tuple[int, int, Entry]] = []
+    until = 0
+    for place, (first, last, entry) in enumerate(hits):
+        if first < until:
+            continue
+        ahead = None
+        if entry.cue & BACKWARD and not entry.cue & FORWARD and last - first > 1:
+            ahead = _inside(first, last, words, rules)
+        if ahead is not None and _looks_ahead(hits, place, ahead, words, chosen):
+            end, verb = rules.lexicon.longest(words[: ahead[0]], first)
+            if verb is not None:
+                chosen.append((first, end, verb))
+            chosen.append(ahead)
+            until = ahead[1]
+        else:
+            chosen.append((first, last, entry))
+    return chosen
+
+
+def _inside(first: int, last: int, words: Sequence[str], rules: Rules) -> tuple[int, int, Entry] | None:
+    """The longest cue inside a phrase that looks ahead and reaches at least as far as the phrase."""
+    for begin in range(first + 1, last):
+        end, entry = rules.lexicon.longest(words, begin)
+        if entry is not None and end >= last and entry.cue & FORWARD and not entry.mentions:
+            return begin, end, entry
+    return None
+
+
+def _looks_ahead(
+    hits: Sequence[tuple[int, int, Entry]],
+    place: int,
+    ahead: tuple[int, int, Entry],
+    words: Sequence[str],
+    before: Sequence[tuple[int, int, Entry]],
+) -> bool:
+    """Whether the reading that looks ahead is meant: a finding follows, and none stands before that is spoken of."""
+    following = next(((first, entry) for first, _, entry in hits[place + 1 :] if first >= ahead[1]), None)
+    mention = next((first for first, _, entry in hits[place + 1 :] if first >= ahead[1] and entry.mentions), None)
+    if mention is None or following is None:
+        return False
+    if ahead[1] > hits[place][1]:
+        # "Is unlikely to represent", "is negative for": what makes it longer points ahead.
+        return True
+    between = words[ahead[1] : mention]
+    subject = any(entry.mentions for _, _, entry in before[-_WINDOW:])
+    return not subject or (len(between) <= _CHOICE_GAP and _PREPOSITIONS.isdisjoint(between))
+
+
+def _taken_back(items: Sequence[Item], words: Sequence[str]) -> None:
+    """Let "but persists on the right" take back what "has resolved on the left" denies."""
+    for index, item in enumerate(items):
+        if item.status is not Status.NEGATIVE or not item.mentions:
+            continue
+        begin = -1
+        for later in items[index + 1 : index + 1 + _WINDOW]:
+            if later.mentions:
+                break
+            if words[later.first] in _CONTRASTS:
+                begin = later.last
+            elif begin >= 0 and later.cue & (PERSISTS | STABLE):
+                if _SAME.issuperset(words[begin : later.first]):
+                    item.decide(Status.POSITIVE, Rule.NAMED, later)
+                    item.by = None
+                break
+
+
+def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
     """Let negations and uncertainties reach over what follows them."""
     governor: Item | None = None
     reached = False
@@ -98,9 +204,12 @@ def _forward(items: Sequence[Item]) -> None:
         cue = item.cue
         if governor is not None and (item.mentions or cue & ABNORMAL):
             # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
-            _apply_forward(item, governor)
+            _decide_forward(item, governor)
             reached = reached or bool(item.mentions)
         if cue & STOP:
+            if governor is not None and governor.last == item.first and words[item.first] == "there":
+                # "It is possible that there is": the statement is the one that is doubted.
+                continue
             governor, reached = (item if cue & FORWARD else None), False
         elif cue & FORWARD and _speaks_ahead(items, index, governor):
             governor, reached = item, False
@@ -108,6 +217,9 @@ def _forward(items: Sequence[Item]) -> None:
             # "Possible nodule with effusion", but: "nodule, possibly with effusion".
             if governor is not None and governor.last != item.first:
                 governor = None
+        elif cue & COLON and reached:
+            # "No effusion: left consolidation is present."
+            governor = None
         elif cue & (COMMA | AND) and reached and governor and not _goes_on(items, index, governor):
             governor = None
 
@@ -119,6 +231,8 @@ def _speaks_ahead(items: Sequence[Item], index: int, governor: Item | None) -> b
         return False
     if governor is None:
         return True
+    if cue & REMARK:
+        return True
     if governor.cue & DOUBT:
         return bool(cue & DOUBT)
     if governor.cue & NEGATION and cue & UNCERTAINTY:
@@ -128,8 +242,10 @@ def _speaks_ahead(items: Sequence[Item], index: int, governor: Item | None) -> b
     return True
 
 
-def _apply_forward(item: Item, governor: Item) -> None:
-    if governor.cue & DOUBT:
+def _decide_forward(item: Item, governor: Item) -> None:
+    if governor.cue & REMARK:
+        item.drop()
+    elif governor.cue & DOUBT:
         item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
     elif governor.cue & NEGATION:
         item.decide(Status.NEGATIVE, Rule.NEGATED, governor)
@@ -181,7 +297,7 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     return not opened
 
 
-def _backward(items: Sequence[Item], words: Sequence[str]) -> None:
+def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
     """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
     for index, item in enumerate(items):
         if not item.cue & BACKWARD or (item.cue & FORWARD and _points_forward(items, index)):
@@ -194,7 +310,8 @@ def _backward(items: Sequence[Item], words: Sequence[str]) -> None:
             if earlier.mentions:
                 if seen and not joined and items[place + 1].first - earlier.last > 1:
                     break
-                _apply_backward(earlier, item)
+                if not (item.cue & NEGATION_AFTER and _of_its_tip(earlier, item, words)):
+                    _decide_backward(earlier, item)
                 seen, joined = True, False
             elif earlier.cue & (CHOICE | AND):
                 if seen and words[earlier.last] == "the" and _states(items, place, words):
@@ -216,7 +333,15 @@ def _states(items: Sequence[Item], place: int, words: Sequence[str]) -> bool:
     return any(item.cue & VERB or (item.cue & STOP and words[item.first] == "there") for item in before)
 
 
-def _apply_backward(item: Item, cue: Item) -> None:
+def _of_its_tip(item: Item, cue: Item, words: Sequence[str]) -> bool:
+    """Whether only the end of a device is not seen: "the tip of the nasogastric tube is not seen"."""
+    if not any(observation == _DEVICES for observation, _ in item.mentions):
+        return False
+    unseen = not _UNSEEN.isdisjoint(words[cue.first : cue.last])
+    return unseen and not _ENDS.isdisjoint(words[max(0, item.first - 6) : cue.first])
+
+
+def _decide_backward(item: Item, cue: Item) -> None:
     if cue.cue & DOUBT_AFTER:
         item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
     elif cue.cue & NEGATION_AFTER:
@@ -243,7 +368,7 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
     for index, item in enumerate(items):
         if not item.cue & CHOICE or item.mentions:
             continue
-        if _of_no_change(items, index, words):
+        if not item.cue & VERSUS and _of_no_change(items, index, words):
             continue
         before, after = _neighbour(items, index, -1), _neighbour(items, index, 1)
         left = items[before] if before is not None else None

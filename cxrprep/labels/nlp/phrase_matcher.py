@@ -26,7 +26,15 @@ _ENDING = re.compile(r"(.+)\((\w+)\)")
 _MAX_FORMS = 4096
 _MAX_REMEMBERED = 200_000
 
+# Letters of a word that may be misspelled: in shorter ones a slip is another word.
+_LONG = 7
+
 T = TypeVar("T")
+
+
+def _with_one_letter_less(word: str) -> set[str]:
+    """``word`` and what it is without one of its letters."""
+    return {word, *(word[:place] + word[place + 1 :] for place in range(len(word)))}
 
 
 def expand(phrase: str) -> list[tuple[str, ...]]:
@@ -73,7 +81,8 @@ class _Node(Generic[T]):
 class Lexicon(Generic[T]):
     """Phrases with a value each; finds the longest phrase at every word, left to right, without overlap."""
 
-    def __init__(self, classes: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, classes: Mapping[str, Iterable[str]], spelling: Iterable[str] = ()) -> None:
+        self._misspelled = {part: word for word in spelling for part in _with_one_letter_less(word)}
         self._root: _Node[T] = _Node()
         self._classes: dict[str, tuple[str, ...]] = {}
         for name, members in classes.items():
@@ -82,7 +91,7 @@ class Lexicon(Generic[T]):
         self._names = {"@" + name for name in classes}
         self._literals: set[str] = set()
         self._prefixes: set[str] = set()
-        self._lengths: tuple[int, ...] = ()
+        self._lengths: tuple[int, ...] | None = ()
         self._symbols: dict[str, tuple[str, ...]] = {}
 
     def add(self, phrase: str, value: T) -> None:
@@ -102,29 +111,43 @@ class Lexicon(Generic[T]):
             else:
                 self._literals.add(symbol)
             node = node.children.setdefault(symbol, _Node())
-        self._lengths = tuple(sorted({len(prefix) for prefix in self._prefixes}, reverse=True))
-        self._symbols.clear()
+        self._lengths = None
         return node
 
     def symbols(self, word: str) -> tuple[str, ...]:
         """What ``word`` is in the phrases: itself, prefixes that fit, classes that hold it. Empty for most words."""
+        if self._lengths is None:
+            # Phrases were added: what words stand for is asked anew.
+            self._lengths = tuple(sorted({len(prefix) for prefix in self._prefixes}, reverse=True))
+            self._symbols.clear()
         known = self._symbols.get(word)
         if known is None:
             found = [word] if word in self._literals else []
             found += [word[:n] + "*" for n in self._lengths if len(word) >= n and word[:n] in self._prefixes]
             found += self._classes.get(word, ())
-            known = tuple(found)
+            known = tuple(found) or self._of_meant(word)
             if len(self._symbols) >= _MAX_REMEMBERED:
                 self._symbols.clear()
             self._symbols[word] = known
         return known
+
+    def _of_meant(self, word: str) -> tuple[str, ...]:
+        """The symbols of the word that an unknown long word is a slip of: one letter more, less, other or swapped."""
+        if len(word) < _LONG or not word.isalpha():
+            return ()
+        meant = next((self._misspelled[p] for p in _with_one_letter_less(word) if p in self._misspelled), None)
+        return () if meant is None or meant[0] != word[0] or abs(len(meant) - len(word)) > 1 else self.symbols(meant)
+
+    def longest(self, words: Sequence[str], position: int) -> tuple[int, T | None]:
+        """The end and the value of the longest phrase that starts at one word; 0 for none."""
+        return self._longest(self._root, [self.symbols(word) for word in words], position)
 
     def scan(self, words: Sequence[str]) -> list[tuple[int, int, T]]:
         """``(start, end, value)`` of the phrases in ``words``, in order; ``end`` is exclusive."""
         found: list[tuple[int, int, T]] = []
         known = self._symbols
         keyed = [known.get(word) for word in words]
-        if None in keyed:
+        if None in keyed or self._lengths is None:
             keyed = [self.symbols(word) for word in words]
         position, count = 0, len(words)
         while position < count:

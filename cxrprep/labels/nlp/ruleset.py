@@ -78,6 +78,9 @@ class Cue(enum.IntFlag):
     LIST = enum.auto()
     WEAK = enum.auto()
     FIRM = enum.auto()
+    COLON = enum.auto()
+    REMARK = enum.auto()
+    PERSISTS = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,13 @@ def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
     classes: dict[str, list[str]] = {}
     found: list[tuple[str, str, list[str], str]] = []
     cues: list[tuple[Cue, list[str], str]] = []
+    spelling: list[str] = []
     for name, text in sources:
         digest.update(text.encode())
         table = parse_source(name, text)
         for label, members in table.get("classes", {}).items():
             classes.setdefault(label, []).extend(members)
+        spelling += table.get("spelling", [])
         for block in table.get("observation", []):
             label = _name(block, name)
             observations.setdefault(label)
@@ -161,7 +166,7 @@ def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
             found += [(label, role, block.get(role, []), name) for role in _ROLES]
         cues += [(_cue(block, name), block["phrases"], name) for block in table.get("cue", [])]
     names = tuple(sorted(observations, key=lambda label: label in hidden))
-    lexicon: Lexicon[Entry] = Lexicon(classes)
+    lexicon: Lexicon[Entry] = Lexicon(classes, spelling)
     entries: dict[tuple[str, ...], Entry] = {}
     for label, role, phrases, name in found:
         _collect(entries, phrases, Entry(((names.index(label), _ROLES[role]),)), name)
@@ -196,7 +201,7 @@ def _without_ignored(entry: Entry) -> Entry:
 
 
 _KEYS: dict[str, dict[str, Any]] = {
-    "": {"classes": dict, "observation": list, "cue": list, "examples": list},
+    "": {"classes": dict, "observation": list, "cue": list, "examples": list, "spelling": list},
     "[[observation]]": {"name": str, "hidden": bool, "examples": list, **dict.fromkeys(_ROLES, list)},
     "[[cue]]": {"kind": (str, list), "phrases": list},
 }
@@ -219,7 +224,8 @@ def parse_source(name: str, text: str) -> dict[str, Any]:
             for key, value in block.items():
                 if isinstance(value, list):
                     _check_texts(value, f"[[{kind}]] {key}", name)
-    _check_texts(table.get("examples", []), "examples", name)
+    for key in ("examples", "spelling"):
+        _check_texts(table.get(key, []), key, name)
     for block in table.get("cue", []):
         if "phrases" not in block:
             raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."]')

@@ -16,7 +16,13 @@ from typing import Any
 from cxrprep.labels.nlp.aggregate import Sections
 
 _MIMIC_HEADING = re.compile(r"\n ([A-Z ()/,-]{1,120}):\s")
+_DEDENTED_HEADING = re.compile(r"\n([A-Z ()/,-]{1,120}):\s")
 _BLANK_LINE = "\n \n"
+_ANY_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_END_OF_SENTENCE = re.compile(r"[.!](?=\s+\S)")
+# Sentences and items of a conclusion, and the characters of one that may be a mere pointer.
+_PARTS = re.compile(r"[.!?](?:\s|$)|\n[ \t]*\n|(?:^|\s)\d{1,2}[.)](?=\s)")
+_LONGEST_POINTER = 400
 _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM|PFI|EXAMINATION)\b")
 _END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
 _READ = ("impression", "findings", "last_paragraph", "comparison")
@@ -52,13 +58,19 @@ def _in_title_case(titles: str) -> str:
 
 @functools.cache
 def _plain_heading(shouted: bool) -> re.Pattern[str]:
+    """Titles of reports of any layout: with a colon, with a dash, marked up, or alone on a line."""
     # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" has a heading, unless all is capitals.
     titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
-    begin = rf"(?:^|[\n.;:!?])[ \t]{{0,40}}(?i:({titles}))"
+    begin = rf"(?:^|[\n.;:!?])[ \t>#*_]{{0,40}}(?i:({titles}))"
     if not shouted:
         # In a text without line ends a section may end without a full stop: "Indication: cough Comparison: none".
         begin = rf"(?:{begin}|(?<=[ \t])({titles.upper()})|{_NO_QUALIFIER}(?<=[ \t])({_in_title_case(titles)}))"
-    return re.compile(rf"{begin}[ \t]{{0,4}}:")
+    # Titles without a colon have a line, or the start of one, to themselves.
+    line = rf"(?:^|\n)[ \t]{{0,40}}(?:#{{1,6}}[ \t]*|\*\*|__)?(?i:({titles}))"
+    return re.compile(
+        rf"{begin}[ \t]{{0,4}}(?:\*\*|__)?[ \t]{{0,4}}:(?:\*\*|__)?"
+        rf"|{line}[ \t*_#]{{0,8}}(?=\n)|{line}[ \t]{{1,4}}-(?=[ \t])"
+    )
 
 
 def looks_like_mimic(text: str) -> bool:
@@ -88,9 +100,14 @@ def canonical_name(heading: str) -> str:
 
 
 def mimic_sections(text: str) -> list[Section]:
-    """The sections of a MIMIC-CXR report, as the collection's authors cut it; empty conclusions are left out."""
+    """The sections of a MIMIC-CXR report, as the collection's authors cut it; empty conclusions are left out.
+
+    A copy whose lines have lost their leading blank is cut as if they had it.
+    """
+    dedented = "\n " not in text
+    pattern, blank_line = (_DEDENTED_HEADING, "\n\n") if dedented else (_MIMIC_HEADING, _BLANK_LINE)
     found: list[Section] = []
-    heading = _MIMIC_HEADING.search(text)
+    heading = pattern.search(text)
     if heading is None:
         found.append(Section("full report", 0, len(text)))
     else:
@@ -99,7 +116,7 @@ def mimic_sections(text: str) -> list[Section]:
         # The rest of a heading's own line is never a heading: "COMPARISON: ...".
         begin = heading.end()
         line_end = text.find("\n", begin)
-        following = _MIMIC_HEADING.search(text, line_end if line_end >= 0 else begin)
+        following = pattern.search(text, line_end if line_end >= 0 else begin)
         stop = following.start() if following else len(text)
         name = canonical_name(heading[1])
         if name not in ("impression", "findings") or text[begin:stop].strip():
@@ -107,27 +124,75 @@ def mimic_sections(text: str) -> list[Section]:
         heading = following
     if not any(section.name in ("impression", "findings") for section in found):
         last = found[-1]
-        cut = text.find(_BLANK_LINE, last.start, last.end)
+        cut = text.find(blank_line, last.start, last.end)
         if cut >= 0:
             found[-1] = Section(last.name, last.start, cut)
-            found.append(Section("last_paragraph", cut + len(_BLANK_LINE), last.end))
+            found.append(Section("last_paragraph", cut + len(blank_line), last.end))
     return found
 
 
 def plain_sections(text: str) -> list[Section]:
     """The sections of any other text, by known titles in any case; none where the text has no such title."""
-    if ":" not in text:
+    return [section for _, section in _titled(text) if text[section.start : section.end].strip()]
+
+
+def _titled(text: str) -> list[tuple[int, Section]]:
+    """Where each title begins, and its section; empty ones too."""
+    if ":" not in text and "\n" not in text:
         return []
     headings = list(_plain_heading(text.isupper()).finditer(text))
-    found: list[Section] = []
-    ends = [heading.start(heading.lastindex or 0) for heading in headings[1:]] + [len(text)]
-    for heading, end in zip(headings, ends, strict=bool(headings)):
+    if not headings:
+        return []
+    begins = [heading.start(heading.lastindex or 0) for heading in headings]
+    found = []
+    for heading, begin, end in zip(headings, begins, [*begins[1:], len(text)], strict=True):
         title = heading[heading.lastindex or 0]
         name = _names()["plain"]["names"].get(title.lower()) or canonical_name(title)
-        section = Section(name, heading.end(), end)
-        if text[section.start : section.end].strip():
-            found.append(section)
+        found.append((begin, Section(name, heading.end(), max(heading.end(), end))))
     return found
+
+
+def _around_titles(text: str) -> list[Section]:
+    """What stands around the titles of a text that has none for its findings: the report itself.
+
+    What was asked and how it was done is left out, to the end of its paragraph where it has one, else of its line or,
+    in a text of one line, of its sentence.
+    """
+    unread = set(_names()["plain"]["unread"])
+    pieces, begin = [], 0
+    for title, section in _titled(text):
+        if section.name in unread:
+            pieces.append(Section("report", begin, title))
+            begin = _end_of_body(text, section)
+    pieces.append(Section("report", begin, len(text)))
+    return [piece for piece in pieces if re.search(r"[A-Za-z]{2}", text[piece.start : piece.end])]
+
+
+def _end_of_body(text: str, section: Section) -> int:
+    body = text[section.start : section.end]
+    begin = len(body) - len(body.lstrip())
+    blank = _ANY_BLANK_LINE.search(body, begin)
+    if blank is not None:
+        return section.start + blank.start()
+    line = body.find("\n", begin)
+    if line >= 0:
+        return section.start + line
+    stop = _END_OF_SENTENCE.search(body, begin)
+    return section.start + stop.end() if stop is not None and "\n" not in text.strip() else section.end
+
+
+@functools.cache
+def _points_back() -> re.Pattern[str]:
+    return re.compile("|".join(_names()["plain"]["points_back"]), re.IGNORECASE | re.DOTALL)
+
+
+def points_back(body: str) -> bool:
+    """Whether a conclusion says nothing of its own: "As above.", "See findings.", "Discussed with the ward"."""
+    if len(body) > _LONGEST_POINTER:
+        return False
+    parts = (" ".join(part.split()).strip("*#-:;,_ ") for part in _PARTS.split(body))
+    said = [part for part in parts if re.search("[A-Za-z]", part)]
+    return bool(said) and all(_points_back().fullmatch(part) for part in said)
 
 
 def _only_headings(text: str) -> bool:
@@ -160,13 +225,16 @@ def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bo
         if not found:
             return [] if _only_headings(text) else [Section("report", 0, len(text))]
         if not any(section.name in ("impression", "findings") for section in found):
-            # Titles such as "COMPARISON:" alone: what stands around them may be the report itself.
-            return [Section("report", 0, len(text))]
-    return _choice(found, sections)
+            return _around_titles(text)
+    return _choice(text, found, sections)
 
 
-def _choice(found: list[Section], sections: Sections) -> list[Section]:
+def _choice(text: str, found: list[Section], sections: Sections) -> list[Section]:
     last = {section.name: section for section in found}
+    impression = last.get("impression")
+    if impression is not None and len(last) > 1 and points_back(text[impression.start : impression.end]):
+        # "IMPRESSION: As above.": what it points to is read.
+        del last["impression"]
     if sections is Sections.FINDINGS_AND_IMPRESSION:
         both = [last[name] for name in ("findings", "impression") if name in last]
         if both:

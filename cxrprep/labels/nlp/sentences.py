@@ -30,11 +30,22 @@ _END = re.compile(
     r"(?<![.!?])[.!?]++(?=[\s)\]\"']|$)"
     r"|[.](?=[a-z]{2})"
     r"|(?<![\w.])\d{1,2}[.)](?=\s*[a-z])"
+    r"|\((?:[a-h]|i{1,3}|iv|v)\)(?=\s)"
     r"|\n[ \t]*\n"
     r"|\v"
 )
 # A short line before a capital or a bullet was not wrapped: it is an item of a list.
 _LIST_LINE = re.compile(r"(?m)^(?=.{1,40}$)(.*[^\s,;:])[ \t]*(\n)(?=[ \t]{0,40}(?:[A-Z]|[-*\u2022][ \t]*[A-Za-z]))")
+# A colon of dots: "Pleural effusion .. no". A contraction keeps its length: "is nt", "ca nt"; see negation.words_of.
+_LEADERS = re.compile(r"\.{2,}(?=\s*(?:no|none|nil|absent|negative|present|yes)\b)")
+_CONTRACTION = re.compile(r"n't\b")
+_ANSWER = re.compile(r"\s*(?:no|none|nil|absent|negative|yes|present)\b\s*(?:[.,;]|$)")
+# Lines that no sentence runs over: short, without a stop, and not ended by a word that needs another.
+_SHORT_LINE = re.compile(r"[^\n]{1,45}")
+_RUNS_ON = re.compile(
+    r"(?i)(?:[,;:]|\b(?:and|or|of|the|a|an|no|with|without|in|at|on|to|for|is|are|may|left|right|lower|upper|small))$"
+)
+_LONGEST_LIST = 2_000
 _ABBREVIATIONS = frozenset(("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st"))
 
 
@@ -55,6 +66,10 @@ def normalised(text: str) -> str:
     if not text.isascii():
         text = _NON_ASCII.sub(_replacement, text)
     lowered = _CONTROL.sub(" ", text.lower())
+    if "n't" in lowered:
+        lowered = _CONTRACTION.sub(" nt", lowered)
+    if ".." in lowered:
+        lowered = _LEADERS.sub(lambda found: ":" + " " * (len(found[0]) - 1), lowered)
     if " -" in lowered:
         lowered = _DASH.sub(lambda found: ";" * len(found[0]), lowered)
     return lowered.replace("-", " ").replace("_", " ")
@@ -81,6 +96,9 @@ def split_sentences(text: str) -> list[Sentence]:
         ):
             # "Opacity, ? pneumonia": it doubts what follows.
             continue
+        if flat[stop] == "?" and _ANSWER.match(flat, end.end()):
+            # "Pneumothorax? No.": the answer belongs to the question.
+            continue
         # A question mark belongs to what it doubts.
         _append(found, flat, start, stop + 1 if flat[stop] == "?" else stop)
         start = end.end()
@@ -90,11 +108,26 @@ def split_sentences(text: str) -> list[Sentence]:
 
 def _with_list_lines(text: str) -> str:
     """The text with a vertical tab in place of each new line that ends an item of a list."""
+    if _is_list(text):
+        return text.replace("\n", "\v")
     ends = [line.start(2) for line in _LIST_LINE.finditer(text)]
     if not ends:
         return text
     pieces = [text[begin:end] for begin, end in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
     return "\v".join(pieces)
+
+
+def _is_list(text: str) -> bool:
+    """Whether each line is an item of a list: short, and never one that runs on in the next."""
+    if len(text) > _LONGEST_LIST or "." in text:
+        return False
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    # Two lines of one word each are one line that was wrapped.
+    return (
+        len(lines) > 1
+        and all(" " in line for line in lines)
+        and all(_SHORT_LINE.fullmatch(line) and not _RUNS_ON.search(line) for line in lines)
+    )
 
 
 def _abbreviated(flat: str, dot: int) -> bool:
