@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from cxrprep.api.result import Result
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.record.requested import asked
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def _partials(cache: Path) -> Iterator[str]:
     folder = cache / "parts"
     for sidecar in folder.glob("*.part.json") if folder.is_dir() else ():
         try:
-            dest = json.loads(sidecar.read_text(encoding="utf-8"))["dest"]
+            dest = parse_json(sidecar.read_text(encoding="utf-8"))["dest"]
         except (OSError, ValueError, KeyError, TypeError):
             # Half a sidecar is a part that will be fetched again; its run says so.
             continue

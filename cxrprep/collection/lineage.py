@@ -7,11 +7,11 @@ export in the list of its files.
 from __future__ import annotations
 
 import enum
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,8 +153,8 @@ def _with_form(lineage: Lineage, path: Path) -> Lineage:
 def read_export(root: Path) -> tuple[Lineage, ...]:
     """A lineage for each export that lies in ``root``, by the list of files that export keeps there."""
     try:
-        listed = json.loads((root / EXPORT_LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        listed = parse_json((root / EXPORT_LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ()
     about = _object(listed.get("about")) if isinstance(listed, dict) else {}
     return tuple(

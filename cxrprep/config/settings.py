@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
+from cxrprep.storage.small_files import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,18 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "CXRPREP_BOX_URL": "a server that answers as Box does, to be asked instead of it",
     "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",
 }
+# What ``./cxrprep.toml`` may choose: no host, no engine, no credential, nothing that deletes, pays, or lifts a limit.
+_FOUND_SECTIONS: Final = ("selection", "labels", "split", "verify")
+_FOUND_ALSO: Final = """
+    dataset root release state tables steps shard
+    download.connections download.limit_rate download.timeout download.user_agent download.keep_archives
+    download.link download.then convert.recipe convert.to convert.per_shard
+    report.images engine.jobs output.format output.events output.color
+"""
+FOUND_FILE_KEYS: Final = frozenset(
+    name for name in KEYS if name.partition(".")[0] in _FOUND_SECTIONS or name in _FOUND_ALSO.split()
+) - {"verify.repair"}
+_MIRROR_NAME: Final = re.compile(r"[a-z0-9-]+")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -91,7 +104,7 @@ def load_settings(
     files = []
     for path in (user_file(variables), (folder or Path.cwd()) / LOCAL_FILE):
         if path.is_file():
-            given |= _read(path)
+            given |= _read(path, found=path.name == LOCAL_FILE and config != path)
             files.append(path)
     if config is not None:
         given |= _read(config)
@@ -161,15 +174,36 @@ def _job(given: Mapping[str, _Given]) -> Job:
     return Job(**{n: v for n, v in values.items() if "." not in n}, **sections)
 
 
-def _read(path: Path) -> dict[str, _Given]:
+def _read(path: Path, *, found: bool = False) -> dict[str, _Given]:
     file = _open(path)
     given = _checked_keys(file)
+    if found:
+        for name, item in given.items():
+            if not _may_be_found(name, item.value):
+                file.mistake(
+                    name,
+                    f"{name} is not for a file that is found, but for one that you name",
+                    f"name it: --config {path.name}; or write the key into your own settings, {user_file()}",
+                )
     file.raise_mistakes()
     return given
 
 
+def _may_be_found(name: str, value: Any) -> bool:
+    """Whether a file that lies in the folder where a command is started may choose this.
+
+    Folders with data are where people go to work, and anybody may have put the file there.
+    """
+    if name == "download.source":
+        # A mirror by its name; an address would say which host is asked, and gets a login.
+        return isinstance(value, str) and _MIRROR_NAME.fullmatch(value) is not None
+    return name in FOUND_FILE_KEYS
+
+
 def _open(path: Path) -> TomlText:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes", hint="name a TOML file of settings")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"no such configuration file: {path}", hint="cxrprep config init writes one") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, did_you_mean
+from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,8 +76,8 @@ class TomlText:
     def __post_init__(self) -> None:
         """Parse the text. Raises ``ConfigError`` with the line where it is no TOML."""
         try:
-            self.data = tomllib.loads(self.text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            self.data = parse_toml(self.text)
+        except tomllib.TOMLDecodeError as error:
             raise self._syntax_error(str(error)) from error
         self._lines = dict(_positions(self.text))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
@@ -281,7 +282,7 @@ def _convert(hint: Any, value: Any, where: str, text: str, key: str) -> Any:
 def parse_spec(text: str, where: str) -> DatasetSpec:
     """The spec that a TOML text describes; ``where`` names it in errors. Raises ``ConfigError`` with the line."""
     try:
-        data = tomllib.loads(text)
+        data = parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {error}", hint="fix the TOML syntax there") from error
     return _build(DatasetSpec, data, where, text)

@@ -27,6 +27,7 @@ from cxrprep.images.transforms import (
     Stretch,
     Voi,
 )
+from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,8 +91,8 @@ class Lines:
 def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, Any], dict[str, Any]]:
     """Summary, exactness, steps, the output's options and the model's of a TOML text. Raises ``ConfigError``."""
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = found[1] if found else max(1, len(text.splitlines()))
         place = f"{where}, line {line}"

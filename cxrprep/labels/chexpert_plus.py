@@ -15,6 +15,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, constant, count_true, positions
 from cxrprep.labels.csv_table import Form, digest_of, read_table
 from cxrprep.schemas import CATEGORY, TEXT
+from cxrprep.storage.small_files import parse_json
 from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _add_labels(source: str, path: Path, gathered: LabelRows) -> None:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    _add_line(json.loads(line), paths, cells, f"{path}, line {number}")
+                    _add_line(parse_json(line), paths, cells, f"{path}, line {number}")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TableError(
             f"{path}, line {len(paths) + 1}: not a line of JSON: {error}", hint="the file is cut short: fetch it again"

@@ -10,6 +10,7 @@ from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import safe_path
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,9 +60,8 @@ def load_plan(path: Path) -> Plan:
     leave the root, ``StorageError`` for a file that cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
-            data = json.load(file, object_hook=_hook(path))
+        # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
+        data = parse_json(path.read_text(encoding="utf-8"), object_hook=_hook(path))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except ValueError as error:

@@ -19,6 +19,7 @@ from cxrprep.record.entry import FileEntry
 from cxrprep.record.lockfile import MEND
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -234,7 +235,7 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         # Not pq.read_table: it loads pyarrow.dataset, which takes longer than reading 20,000 rows.
         with pq.ParquetFile(path) as file:
             stored = file.read(use_threads=False)
-        state = json.loads((stored.schema.metadata or {})[_STATE_KEY])
+        state = parse_json((stored.schema.metadata or {})[_STATE_KEY])
         if "fetched" not in stored.column_names:
             stored = stored.append_column(wanted.field("fetched"), pa.nulls(stored.num_rows, pa.bool_()))
         table = stored.select(wanted.names)

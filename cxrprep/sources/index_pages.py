@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import urllib.parse
 from dataclasses import dataclass
 from typing import Final
+
+from cxrprep.storage.small_files import parse_json
 
 _LINK: Final = re.compile(
     r"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))[^>]*>.*?</a>([^<]*(?:<(?!a\s)[^>]*>[^<]*){0,8})""",
@@ -61,7 +62,7 @@ def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
 
 def _from_json(text: str) -> list[Entry] | None:
     try:
-        items = json.loads(text)
+        items = parse_json(text)
     except ValueError:
         return None
     if not isinstance(items, list):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import storage_error
 from cxrprep.storage.locks import _writer
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], 
                     return
                 offset += len(line)
                 try:
-                    item = json.loads(line)
+                    item = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(item, dict):

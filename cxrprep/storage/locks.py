@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import BusyError, storage_error
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from cxrprep.model import Shard
@@ -257,7 +258,7 @@ class FolderLock:
     @staticmethod
     def _read(path: Path) -> dict[str, object]:
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
+            body = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return body if isinstance(body, dict) else {}

@@ -12,6 +12,7 @@ from cxrprep._version import __version__
 from cxrprep.errors import TableError
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def read_footer(path: Path) -> dict[str, Any]:
     """The ``cxrprep`` object of a Parquet footer. Raises ``TableError`` for a file that cxrprep did not write."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        footer = json.loads(metadata[FOOTER_KEY])
+        footer = parse_json(metadata[FOOTER_KEY])
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
         raise TableError(
             f"{path} is not a table that cxrprep wrote: {error}", hint="run the command that makes it again"

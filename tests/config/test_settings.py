@@ -32,12 +32,8 @@ def load(tmp_path: Path, **options: Any) -> Settings:
 def test_the_strongest_place_wins_and_is_remembered(tmp_path: Path) -> None:
     user = tmp_path / "xdg" / "cxrprep" / "config.toml"
     user.parent.mkdir(parents=True)
-    user.write_text(
-        '[download]\nsource = "user"\ntimeout = 1\nuser_agent = "u"\ncookie_file = "u"\nlimit_rate = "1k"\n'
-    )
-    (tmp_path / "cxrprep.toml").write_text(
-        '[download]\nsource = "local"\ntimeout = 2\nuser_agent = "l"\ncookie_file = "l"\n'
-    )
+    user.write_text('[download]\nsource = "user"\ntimeout = 1\nuser_agent = "u"\nthen = "u"\nlimit_rate = "1k"\n')
+    (tmp_path / "cxrprep.toml").write_text('[download]\nsource = "local"\ntimeout = 2\nuser_agent = "l"\nthen = "l"\n')
     config = tmp_path / "job.toml"
     config.write_text('[download]\nsource = "job"\ntimeout = 3\nuser_agent = "j"\n')
     settings = load(
@@ -48,13 +44,13 @@ def test_the_strongest_place_wins_and_is_remembered(tmp_path: Path) -> None:
     )
     got = {
         name: (settings.value(f"download.{name}"), settings.origins[f"download.{name}"])
-        for name in ("source", "timeout", "user_agent", "cookie_file", "limit_rate", "link")
+        for name in ("source", "timeout", "user_agent", "then", "limit_rate", "link")
     }
     assert got == {
         "source": ("flag", "--source"),
         "timeout": (4.0, "CXRPREP_DOWNLOAD_TIMEOUT"),
         "user_agent": ("j", f"{config}, line 4"),
-        "cookie_file": ("l", f"{tmp_path / 'cxrprep.toml'}, line 5"),
+        "then": ("l", f"{tmp_path / 'cxrprep.toml'}, line 5"),
         "limit_rate": ("1k", f"{user}, line 6"),
         "link": ("copy", "default"),
     }

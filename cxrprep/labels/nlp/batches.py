@@ -24,6 +24,7 @@ from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import FOOTER_KEY
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,7 +152,7 @@ def label_batch(task: Task) -> Summary:
 
 def _earlier(path: Path) -> Summary | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:

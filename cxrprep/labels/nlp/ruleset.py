@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.errors import ConfigError
 from cxrprep.labels.nlp.phrase_matcher import Lexicon, expand
+from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -210,7 +211,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 def parse_source(name: str, text: str) -> dict[str, Any]:
     """The table that ``text`` is, with every key known and of its type. Raises ``ConfigError`` that names both."""
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
     _check(table, "", name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import is_safe
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,7 @@ def _read(path: Path) -> dict[str, list[str]]:
     A folder may come from somebody else: a name that leads out of it is nobody's export.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict):

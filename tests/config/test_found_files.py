@@ -1,0 +1,116 @@
+"""What a file that is found may choose, and what no file may do to the reader: nested, dotted, or large without end."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cxrprep.config.job import KEYS
+from cxrprep.config.settings import FOUND_FILE_KEYS, load_settings
+from cxrprep.errors import ConfigError
+from cxrprep.planning import load_plan
+from cxrprep.record import Record
+from cxrprep.storage.small_files import parse_json, parse_toml
+from tests.transfer.test_download_command import cxrprep
+
+REFUSED = {
+    "engine.name": '"dask"',
+    "engine.scheduler": '"tcp://127.0.0.1:1"',
+    "download.source": '"physionet://127.0.0.1:1/mimic-cxr-jpg/2.1.0"',
+    "download.cookie_file": '"cookies.txt"',
+    "download.url_file": '"url.txt"',
+    "download.billing_project": '"mine"',
+    "download.discard_raw": "true",
+    "verify.repair": "true",
+    "convert.out": '"elsewhere"',
+    "convert.max_bytes": "100000000000",
+    "convert.max_pixels": "100000000000",
+    "convert.max_seconds": "0",
+    "report.out": '"page.html"',
+    "report.beside": '"other"',
+    "output.log_file": '"log.txt"',
+}
+
+
+def write(folder: Path, name: str, value: str) -> Path:
+    section, _, key = name.rpartition(".")
+    path = folder / "cxrprep.toml"
+    path.write_text(f"[{section}]\n{key} = {value}\n" if section else f"{key} = {value}\n")
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_found_may_not_choose_this_and_one_that_is_named_may(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, REFUSED[name])
+    with pytest.raises(ConfigError, match="not for a file that is found") as caught:
+        load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
+    assert f"{path}, line 2" in str(caught.value)
+    # The hint: named, it is the user's own word. The user's own file may choose everything, too.
+    assert load_settings(config=path, folder=tmp_path / "other", environment={"XDG_CONFIG_HOME": str(tmp_path / "n")})
+    (tmp_path / "own/cxrprep").mkdir(parents=True)
+    path.rename(tmp_path / "own/cxrprep/config.toml")
+    assert load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "own")})
+
+
+def test_every_key_is_decided() -> None:
+    """A new key is refused until somebody says that a stranger may choose it."""
+    assert set(KEYS) - FOUND_FILE_KEYS == set(REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("download.source", '"physionet"'), ("root", '"x"'), ("labels.blank", '"zeros"')]
+)
+def test_the_rest_may_be_chosen(tmp_path: Path, name: str, value: str) -> None:
+    write(tmp_path, name, value)
+    settings = load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
+    assert settings.value(name) == json.loads(value)
+
+
+def test_a_scheduler_of_a_found_file_is_not_connected_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "engine.scheduler", '"tcp://127.0.0.1:1"')
+    monkeypatch.chdir(tmp_path)
+    done = cxrprep("convert", tmp_path, "--recipe", "square-224")
+    assert done.code == 2
+    assert "cxrprep.toml, line 2" in done.stderr.replace("\n", " ")
+
+
+DEEP = "[" * 200_000
+DOTTED = ".".join(["a"] * 50_000) + " = 1\n"
+
+
+@pytest.mark.parametrize("text", ["a = " + DEEP, DOTTED, "[" + DOTTED[:-5] + "]\n", "a = {" + DOTTED[:-1] + "}\n"])
+def test_toml_without_end_is_no_toml(tmp_path: Path, text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"deeply|parts"):
+        parse_toml(text)
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    assert cxrprep("config", "check", path).code == 2
+    assert time.monotonic() - began < 20
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/cxrprep.lock").write_text(text)
+    assert cxrprep("status", tmp_path / "root").code == 4
+
+
+def test_json_without_end_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="deeply"):
+        parse_json(DEEP)
+    plan = tmp_path / "plan.json"
+    plan.write_text(DEEP)
+    with pytest.raises(ConfigError, match="not a plan"):
+        load_plan(plan)
+    # A journal line that is damaged is passed over, as others are.
+    journal = tmp_path / "root/.cxrprep/journal/1-host-1-00000000.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text(DEEP + "\n")
+    assert not list(Record.open(tmp_path / "root").entries)
+
+
+def test_a_settings_file_of_megabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text("#" * (2 << 20))
+    with pytest.raises(ConfigError, match="larger than"):
+        load_settings(config=path, folder=tmp_path, environment={})
