@@ -180,7 +180,7 @@ def configuration() -> str:
     """Every key of a job file."""
     from cxrprep.cli.config import toml_value
     from cxrprep.config.job import KEYS
-    from cxrprep.config.settings import OTHER_VARIABLES
+    from cxrprep.config.settings import FOUND_FILE_KEYS, OTHER_VARIABLES
 
     options = _options_by_key()
     lines = [
@@ -192,7 +192,9 @@ def configuration() -> str:
         (
             "1. the default\n"
             "2. your own file, `$XDG_CONFIG_HOME/cxrprep/config.toml` (`~/.config/cxrprep/config.toml` on Linux)\n"
-            "3. `cxrprep.toml` in the folder where the command is started\n"
+            "3. `cxrprep.toml` in the folder where the command is started; anybody may have put it there, so it "
+            f"chooses only {', '.join(code(name) for name in KEYS if name in FOUND_FILE_KEYS)}, "
+            "and a mirror by its name (`download.source`)\n"
             "4. the file of `--config`, of `cxrprep run FILE`, or of `CXRPREP_CONFIG`\n"
             "5. `CXRPREP_` variables\n"
             "6. options\n"

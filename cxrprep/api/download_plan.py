@@ -22,7 +22,7 @@ from cxrprep.record import LOCK_NAME, Record
 from cxrprep.selection.filters import plain_id
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
-from cxrprep.storage.paths import is_archive
+from cxrprep.storage.paths import is_archive, local_path
 from cxrprep.transfer.downloader import Transfer, TransferOptions
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def opened(
     """
     spec = find_dataset(dataset)
     chosen = options or FetchOptions()
-    where = Path(root) if root is not None else Path(spec.name)
-    home = None if state is None else Path(state)
+    where = local_path(root, "ROOT") if root is not None else Path(spec.name)
+    home = None if state is None else local_path(state, "--state")
     record = Record.open(where, home)
     held = record.header
     if held.dataset and held.dataset != spec.name:

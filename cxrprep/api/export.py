@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
 from cxrprep.model import Selection
+from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,6 +82,8 @@ def export(
     ``out`` is a folder, by default ``ROOT/export/FORM``; csv and coco also take a file. Raises as ``load``, and
     ``NothingSelectedError`` when no image is left, ``StorageError`` when the disk refuses.
     """
+    if out is not None:
+        local_path(out, "--out")
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cxrprep.api.folder import open_folder
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
+from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -50,7 +51,7 @@ def report(
         folder.release,
         folder.root,
         manifests=folder.manifests,
-        out=folder.manifests / "report.html" if out is None else Path(out),
+        out=folder.manifests / "report.html" if out is None else local_path(out, "--out"),
         header=folder.record.header if folder.record.exists else None,
         thumbnails=thumbnails,
         beside=None if beside is None else Path(beside) / "manifests",

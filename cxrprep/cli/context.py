@@ -32,6 +32,7 @@ class Invocation:
         self.config: Path | None = None
         self.asks = False
         self.allow_loss = False
+        self.takes_addresses = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -102,7 +103,7 @@ class Invocation:
         from cxrprep.config.settings import expand
 
         if self.job.root:
-            return expand(self.job.root)
+            return Path(self.job.root) if self._is_served(self.job.root) else expand(self.job.root)
         if self.job.dataset:
             return Path(self.job.dataset)
         if Path("cxrprep.lock").is_file():
@@ -130,12 +131,17 @@ class Invocation:
 
         return Shard.parse(self.job.shard) if self.job.shard else None
 
-    @staticmethod
-    def path(text: str) -> Path | None:
+    def path(self, text: str) -> Path | None:
         """A path option, ``None`` when it is not given."""
         from cxrprep.config.settings import expand
 
+        if text and self._is_served(text):
+            return Path(text)
         return expand(text) if text else None
+
+    def _is_served(self, text: str) -> bool:
+        """Whether this is an address where this command takes one."""
+        return self.takes_addresses and "://" in text and text in (self.job.root, self.job.convert.out)
 
     def credentials(self, *, asks: bool = True) -> Credentials:
         """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""

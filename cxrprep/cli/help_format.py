@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli import options
+from cxrprep.config.job import KEYS
+from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# The commands whose ROOT and --out may lie in an object store.
+_TAKE_ADDRESSES: Final = frozenset({"convert"})
 _LAST: Final = ("Network", "Engine", "Output")
 # Columns for the options, in every section of every command; a longer one has its text on the next line.
 _WIDE: Final = 26
@@ -27,6 +31,22 @@ class Grouped(click.Command):
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **attributes: Any) -> None:
         self.examples = tuple(examples)
         super().__init__(*args, **attributes)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, unless a path of this machine was given as an address: nothing is begun then."""
+        invocation = options.invocation_of(ctx)
+        invocation.takes_addresses = self.name in _TAKE_ADDRESSES
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter.type, click.Path) and not isinstance(parameter, options.Setting):
+                given = ctx.params.get(parameter.name or "")
+                name = parameter.opts[0] if isinstance(parameter, click.Option) else (parameter.name or "").upper()
+                for value in given if isinstance(given, tuple) else (given,):
+                    refuse_address("" if value is None else str(value), name)
+        for key, (value, option) in invocation.flags.items():
+            served = invocation.takes_addresses and key in ("root", "convert.out")
+            if KEYS[key].form == "path" and not served:
+                refuse_address(str(value), option)
+        return super().invoke(ctx)
 
     def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """The options with their help, by heading, in the order of ``--help``: what every command has, at the end."""

@@ -49,7 +49,7 @@ class Setting(click.Option):
             if value in ("", ()):
                 # A script's variable that is not set: to take it for no condition could mean the whole release.
                 raise UsageError(f"{self.opts[0]} is empty", hint="leave it out, or give it a value")
-            flags = _invocation(ctx).flags
+            flags = invocation_of(ctx).flags
             if self.key == "output.format" and flags.get(self.key, ("",))[0] == "json":
                 # --json --quiet: a document is asked for, and nothing beside it is said anyway.
                 return value
@@ -57,7 +57,8 @@ class Setting(click.Option):
         return value
 
 
-def _invocation(ctx: click.Context) -> Invocation:
+def invocation_of(ctx: click.Context) -> Invocation:
+    """What this run needs, as far as it is known."""
     found = ctx.find_object(Invocation)
     if found is None:
         # Documentation tools and shell completion parse without the program around.
@@ -95,7 +96,7 @@ def setting(
 
 def _allow(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     del parameter
-    _invocation(ctx).allow_loss = value
+    invocation_of(ctx).allow_loss = value
 
 
 # No setting: what a job file says once for all nights was not asked for tonight.
@@ -176,7 +177,7 @@ def _specs(ctx: click.Context) -> list[DatasetSpec]:
     """The dataset that the command line names before, or all of them."""
     from cxrprep.datasets.catalog import catalog
 
-    named, _ = _invocation(ctx).flags.get("dataset", ("", ""))
+    named, _ = invocation_of(ctx).flags.get("dataset", ("", ""))
     found = [spec for spec in catalog().values() if named in (spec.name, *spec.aliases)]
     return found or list(catalog().values())
 
@@ -251,7 +252,7 @@ def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any]
     def take(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         del parameter
         if value is not None:
-            _invocation(ctx).flags[key] = (str(value), name)
+            invocation_of(ctx).flags[key] = (str(value), name)
         return value
 
     return take
@@ -260,7 +261,7 @@ def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any]
 def _keep_config(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     del parameter
     if value is not None:
-        _invocation(ctx).config = value
+        invocation_of(ctx).config = value
     return value
 
 

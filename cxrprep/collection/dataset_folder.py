@@ -13,6 +13,7 @@ from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import TableError, UsageError
 from cxrprep.record import Record
+from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +140,9 @@ def open_folder(
         UsageError: There is no such folder, it holds another dataset than ``dataset``, or nothing is in it that could
             be opened.
     """
+    refuse_address(str(root), "ROOT")
+    if state is not None:
+        refuse_address(str(state), "--state")
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
+from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -142,8 +143,10 @@ def _only(given: Mapping[str, _Given]) -> Settings:
 def expand(text: str) -> Path:
     """A path as the user meant it: ``~`` and ``$VARIABLE`` are replaced.
 
-    Raises ``UsageError`` for a variable that is not set: a folder with a dollar in its name is nobody's wish.
+    Raises ``UsageError`` for a variable that is not set (a folder with a dollar in its name is nobody's wish), and for
+    an address.
     """
+    refuse_address(text, "a folder or file")
     unset = unset_variables(text)
     if unset and not Path(text).exists():
         raise UsageError(

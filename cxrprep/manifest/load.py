@@ -20,6 +20,7 @@ from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.paths import local_path
 from cxrprep.vocabulary import observations_of, published_name
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def load(
     knows, and with ``derive`` their parents. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for
     a damaged one.
     """
+    local_path(root, "ROOT")
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     if not path.is_file():

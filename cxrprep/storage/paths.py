@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import UnsafePathError
+from cxrprep.errors import UnsafePathError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,25 @@ def leads_out(root: Path, path: str) -> bool:
     """
     inside, place = os.path.realpath(root), os.path.realpath(root / path)
     return os.path.commonpath((inside, place)) != inside
+
+
+# An address, also after a path object has taken one of its slashes away. A drive's letter is one letter.
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def refuse_address(text: str, what: str) -> None:
+    """Raise ``UsageError`` for an address where only a path of this machine is served: ``what`` names the option."""
+    if _ADDRESS.match(text):
+        raise UsageError(
+            f"{what}: {text} is an address, and has to be a path of this machine here",
+            hint="convert takes gs:// and s3:// for ROOT and --out; copy to and from a bucket with its own tool",
+        )
+
+
+def local_path(path: Path | str, what: str) -> Path:
+    """``path`` as a path of this machine. Raises ``UsageError`` for an address."""
+    refuse_address(os.fspath(path), what)
+    return pathlib.Path(path)
 
 
 def is_archive(name: str) -> bool:
