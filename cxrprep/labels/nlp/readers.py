@@ -9,12 +9,16 @@ from __future__ import annotations
 import codecs
 import csv
 import functools
+import gzip
 import hashlib
+import itertools
+import json
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 from xml.etree import ElementTree as ET
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
@@ -42,6 +46,9 @@ _TEXT_COLUMNS: Final = (
 )
 _PART_COLUMNS: Final = ("findings", "impression")
 _SECTION_COLUMNS: Final = {"section_findings": "findings", "section_impression": "impression"}
+_WITH_TEXT: Final = frozenset((*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS))
+# What mimic_cxr_sectioned.csv holds, in the order in which its authors choose.
+_SECTIONED: Final = ("impression", "findings", "last_paragraph", "comparison")
 _ID_COLUMNS: Final = (
     "report_id",
     "study_id",
@@ -90,7 +97,7 @@ class Collection:
 
     def rows(self) -> Iterator[Report]:
         """The reports of a collection that has no names, one after another."""
-        readers = {"csv": _csv_rows, "parquet": _parquet_rows, "tar": _tar_rows}
+        readers = {"csv": _csv_rows, "json": _json_rows, "parquet": _parquet_rows, "tar": _tar_rows}
         return readers[self.kind](self.path)
 
     def read(self, names: Sequence[str]) -> Iterator[Report]:
@@ -130,13 +137,15 @@ def open_collection(path: Path) -> Collection:
         return Collection(path.parent, "folder", (path.name,))
     if suffix in (".tgz", ".tar") or path.name.lower().endswith(".tar.gz"):
         return Collection(path, "tar")
-    if suffix in (".csv", ".tsv"):
+    if re.search(r"\.(?:csv|tsv)(?:\.gz)?$", path.name.lower()):
         return Collection(path, "csv")
+    if re.search(r"\.(?:jsonl|ndjson)(?:\.gz)?$", path.name.lower()):
+        return Collection(path, "json")
     if suffix in (".parquet", ".pq"):
         return Collection(path, "parquet")
     raise UsageError(
         f"{path} is no collection of reports that is known by its name",
-        hint="MIMIC's mimic-cxr-reports.zip or its folder, Open-i XML, a .csv or a .parquet with a report column",
+        hint="MIMIC's mimic-cxr-reports.zip or its folder, Open-i XML, a .csv, .jsonl or .parquet of reports",
     )
 
 
@@ -272,32 +281,71 @@ def _tar_rows(path: Path) -> Iterator[Report]:
         raise ArchiveError(f"{path} is no readable tar: {error}", hint="fetch it again") from error
 
 
-def _csv_rows(path: Path) -> Iterator[Report]:
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
-    with path.open("rb") as raw:
+def _lines(path: Path) -> IO[str]:
+    """A table of text, opened; gzip is undone, and a byte order mark says UTF-16."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rb") as raw:
         start = raw.read(4)
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
-        rows = csv.reader(
-            (line.replace("\0", " ") for line in file), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-        )
-        try:
-            header = next(rows, None)
-            if header is None:
+    return cast("IO[str]", opened(path, "rt", encoding=encoding, errors="replace", newline=""))
+
+
+def _delimiter(path: Path, line: str) -> str:
+    """What parts the cells of a table: the character that makes a column of reports of its first line."""
+    usual = "\t" if ".tsv" in path.name.lower() else ","
+    for character in (usual, ";", "\t", "|"):
+        names = next(csv.reader([line], delimiter=character), [])
+        if len(names) > 1 and any(name.strip().lower() in _WITH_TEXT for name in names):
+            return character
+    return usual
+
+
+def _csv_rows(path: Path) -> Iterator[Report]:
+    csv.field_size_limit(_CSV_FIELD_LIMIT)
+    try:
+        with _lines(path) as file:
+            lines = (line.replace("\0", " ") for line in file)
+            head = next(lines, None)
+            if head is None:
                 raise TableError(f"{path} is empty", hint="a CSV of reports has a row per report")
-            names = [name.strip().lower() for name in header]
-            if len(header) == 1 and names[0] not in (*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS):
-                # The chexpert-labeler's own input: one column, no header.
-                yield _row_report(0, {"report": header[0]})
-                names, first = ["report"], 1
-            else:
-                _needs_text(path, names)
-                first = 0
-            for number, row in enumerate(rows, first):
-                if row:
-                    yield _row_report(number, dict(zip(names, row, strict=False)))
-        except csv.Error as error:
-            raise TableError(f"{path}, line {rows.line_num}: {error}", hint="export the table again as CSV") from error
+            rows = csv.reader(itertools.chain([head], lines), delimiter=_delimiter(path, head))
+            try:
+                yield from _read_rows(path, rows)
+            except csv.Error as error:
+                raise TableError(
+                    f"{path}, line {rows.line_num}: {error}", hint="export the table again as CSV"
+                ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TableError(f"{path} is no whole gzip file: {error}", hint="fetch it again") from error
+
+
+def _read_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Report]:
+    header = next(rows, [])
+    names, first = [name.strip().lower() for name in header], 0
+    if len(header) == 1 and names[0] not in _WITH_TEXT and " " in names[0]:
+        # The chexpert-labeler's own input: one column of reports, no header.
+        yield _row_report(0, {"report": header[0]})
+        names, first = ["report"], 1
+    _needs_text(path, names)
+    for number, row in enumerate(rows, first):
+        if row:
+            yield _row_report(number, dict(zip(names, row, strict=False)))
+
+
+def _json_rows(path: Path) -> Iterator[Report]:
+    with _lines(path) as file:
+        for number, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TableError(f"{path}, line {number + 1}: {error}", hint="a line holds one JSON object") from error
+            if not isinstance(row, dict):
+                raise TableError(f"{path}, line {number + 1}: no JSON object", hint="a line holds one JSON object")
+            named = {str(name).strip().lower(): value for name, value in row.items()}
+            _needs_text(path, list(named))
+            yield _row_report(number, named)
 
 
 def _parquet_rows(path: Path) -> Iterator[Report]:
@@ -309,7 +357,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
-    wanted = {*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS, *_ID_COLUMNS, *_PATIENT_COLUMNS}
+    wanted = {*_WITH_TEXT, *_SECTIONED, *_ID_COLUMNS, *_PATIENT_COLUMNS}
     columns = [name for name in names if name.strip().lower() in wanted or name.lower().startswith("section_")]
     _needs_text(path, [name.strip().lower() for name in columns])
     number = 0
@@ -329,7 +377,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
 
 
 def _needs_text(path: Path, names: Sequence[str]) -> None:
-    if not any(name in (*_TEXT_COLUMNS, *_PART_COLUMNS, *_SECTION_COLUMNS) for name in names):
+    if not any(name in _WITH_TEXT for name in names):
         raise TableError(
             f"{path} has no column of reports; its columns: {', '.join(names[:20])}",
             hint=f"name one of them {', '.join(_TEXT_COLUMNS[:4])}, or findings and impression",
@@ -342,7 +390,12 @@ def _row_report(number: int, row: dict[str, Any]) -> Report:
     mimic: bool | None = None
     if not text:
         renamed = {_SECTION_COLUMNS.get(name, name): value for name, value in cell.items()}
-        text, mimic = _joined(renamed.get(name, "") for name in _PART_COLUMNS), False
+        if "last_paragraph" in cell:
+            # The MIMIC-CXR authors' own sections: one of them is read, as from the report itself.
+            text = next((cell[name] for name in _SECTIONED if cell.get(name, "").strip()), "")
+        else:
+            text = _joined(renamed.get(name, "") for name in _PART_COLUMNS)
+        mimic = False
     key = next((cell[name] for name in _ID_COLUMNS if cell.get(name)), f"row-{number}")
     patient = next((cell[name] for name in _PATIENT_COLUMNS if cell.get(name)), None)
     study = next((cell[name] for name in _STUDY_COLUMNS if cell.get(name)), None)

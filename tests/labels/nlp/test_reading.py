@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -179,3 +180,38 @@ def test_bytes_become_text_whatever_they_are() -> None:
     assert decoded("naïve".encode("utf-16")) == "naïve"
     assert decoded(b"\xef\xbb\xbfplain") == "plain"
     assert len(decoded(bytes(range(256)))) == 256
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_table_with_other_delimiters_keeps_its_ids(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(f"id{delimiter}report\n7{delimiter}No effusion, no edema.\n", "utf-8")
+    (report,) = read(path)
+    assert (report.key, report.text) == ("7", "No effusion, no edema.")
+
+
+def test_a_table_of_one_unknown_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("befund\nNo effusion.\n", "utf-8")
+    with pytest.raises(TableError, match="no column of reports"):
+        read(path)
+
+
+def test_compressed_tables_and_lines_of_json_are_read(tmp_path: Path) -> None:
+    notes, lines = tmp_path / "radiology.csv.gz", tmp_path / "r.jsonl"
+    notes.write_bytes(gzip.compress(b'note_id,subject_id,text\n10-RR-1,10,"No effusion."\n'))
+    lines.write_text('{"id": "a", "text": "No effusion."}\n\n{"id": "b", "findings": "Edema."}\n', "utf-8")
+    assert [(r.key, r.patient, r.text) for r in read(notes)] == [("10-RR-1", "10", "No effusion.")]
+    assert [(r.key, r.text) for r in read(lines)] == [("a", "No effusion."), ("b", "Edema.")]
+    notes.write_bytes(notes.read_bytes()[:-9])
+    with pytest.raises(TableError, match="no whole gzip file"):
+        read(notes)
+
+
+def test_the_sections_of_mimics_authors_are_chosen_as_they_choose(tmp_path: Path) -> None:
+    header = ("study", "impression", "findings", "last_paragraph", "comparison")
+    rows = [("s1", "No edema.", "Effusion.", "", ""), ("s2", "", "Effusion.", "", ""), ("s3", "", "", "Edema.", ""),
+            ("s4", "", "", "", "Unchanged edema.")]  # fmt: skip
+    assert [r.text for r in read(table_csv(tmp_path / "mimic_cxr_sectioned.csv", header, rows))] == [
+        "No edema.", "Effusion.", "Edema.", "Unchanged edema.",
+    ]  # fmt: skip
