@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.download_plan import passing
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 STAGE: Final = "download"
 _SHOWN: Final = 5
+# The speeds that users report are those of so many connections.
+_USUAL: Final = 8
 
 
 def say_foreign(made: Plan, on_event: Sink) -> None:
@@ -52,7 +55,7 @@ def fits(made: Plan, job: Job) -> bool:
 def plan_data(made: Plan, job: Job) -> dict[str, Any]:
     """A plan in numbers."""
     need = _need(made, job)
-    shortest, longest = made.estimate(job.source.politeness.connections)
+    shortest, longest = made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL))
     return {
         "dataset": made.dataset,
         "release": made.release,
@@ -90,7 +93,7 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
     short = "" if fits(made, job) else "; it does not fit: free some space, or choose another folder or a part"
     rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free{short}"))
     if made.moving().size and not job.place.url.startswith("file:"):
-        shortest, longest = made.estimate(job.source.politeness.connections)
+        shortest, longest = made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL))
         rows.append(
             (
                 "estimated time, from speeds that users report",
@@ -131,7 +134,9 @@ def _reasons(result: TransferResult) -> list[str]:
     for outcome in result.failures:
         if outcome.error is not None:
             # Without its own name a file's reason is that of others too.
-            message = outcome.error.message.replace(outcome.item.dest, "FILE").replace(outcome.item.file.key, "FILE")
+            message = outcome.error.message
+            for name in (outcome.item.dest, outcome.item.file.key, urllib.parse.quote(outcome.item.file.key)):
+                message = message.replace(name, "FILE")
             hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
             files.setdefault(f"{message}{hint}", []).append(outcome.item.dest)
     ranked = sorted(files.items(), key=lambda item: -len(item[1]))

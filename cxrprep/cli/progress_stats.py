@@ -79,7 +79,8 @@ class Tally:
         if self.size:
             return min(self.bytes_here / self.size, 1.0)
         if self.items:
-            return min(self.finished / self.items, 1.0)
+            # What failed is no progress.
+            return min((self.done + self.kept - self.counted) / self.items, 1.0)
         return None
 
     @property

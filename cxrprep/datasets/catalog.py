@@ -76,7 +76,8 @@ class Mirror:
     """A place that serves a release. ``url`` is a string that ``api`` turns into a source.
 
     ``access`` is open, account, agreement or payer; ``how`` says how to get it. ``keys`` is the form of its keys:
-    ``archives`` when images come inside archives, else ``files``.
+    ``archives`` when images come inside archives, else ``files``. ``connections`` is the most at once that is polite
+    there; how many are used is found by what they bring.
     """
 
     name: str

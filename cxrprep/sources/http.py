@@ -48,6 +48,9 @@ _FILE_SUFFIXES: Final = (
 )
 # Up to this many files, sizes that no listing states are asked for one by one.
 _ASKED_SINGLY: Final = 256
+# How many connections a transfer may find useful, and how many ask for pages and sizes.
+_MOST_CONNECTIONS: Final = 64
+_LISTING_CONNECTIONS: Final = 8
 
 
 class HttpSource:
@@ -67,7 +70,7 @@ class HttpSource:
         self._base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, folder, "", ""))
         self.address = without_query(url)
         ranges = int(options.extra.get("ranges", "4"))
-        self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
+        self.politeness = Politeness(connections=options.connections or _MOST_CONNECTIONS, ranges=ranges)
         self._known = options.known
         self._client = HttpClient(options)
         self._answers_head = True
@@ -203,7 +206,7 @@ class HttpSource:
         if not folders:
             return
         above = {"": tuple(top)}
-        with _threads(self.politeness.connections, "listing") as pool:
+        with _threads(min(self.politeness.connections, _LISTING_CONNECTIONS), "listing") as pool:
             while folders:
                 # Folders off the way to the prefix hold nothing that is asked for.
                 folders = [f for f in folders if f.startswith(prefix) or prefix.startswith(f)]
@@ -242,7 +245,7 @@ class HttpSource:
             yield from first
             yield from rest
             return
-        with _threads(self.politeness.connections, "sizes") as pool:
+        with _threads(min(self.politeness.connections, _LISTING_CONNECTIONS), "sizes") as pool:
             for file, sized in zip(first, pool.map(self._sized, first), strict=True):
                 yield sized or file
 

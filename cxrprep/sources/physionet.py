@@ -62,7 +62,7 @@ class PhysioNetSource:
         self._project = f"{slug} {version}"
         self._options = options
         self._host = urllib.parse.urlsplit(host).hostname or HOST
-        self.politeness = Politeness(connections=options.connections or 8, ranges=1)
+        self.politeness = Politeness(connections=options.connections or 32, ranges=1)
         self._client = HttpClient(options, login=self._login, explain=self._explain, user_agent=USER_AGENT)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:

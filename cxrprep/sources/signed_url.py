@@ -58,7 +58,9 @@ class SignedUrlSource:
         self._share: SharedAccess | None = None
         self._archives: dict[str, RemoteFile] = {}
         self._members = options.extra.get("members") == "yes"
-        self.politeness = Politeness(connections=options.connections or 4, ranges=int(options.extra.get("ranges", "8")))
+        self.politeness = Politeness(
+            connections=options.connections or 16, ranges=int(options.extra.get("ranges", "8"))
+        )
         self._client = HttpClient(options, login=nobody, explain=self._explain)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
