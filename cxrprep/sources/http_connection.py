@@ -200,9 +200,9 @@ class HttpConnection:
         headers: dict[str, str] = {}
         for line in self._head[1:]:
             name, colon, value = line.decode("latin-1").partition(":")
-            name = name.strip().lower()
             if colon:
-                headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
+                name, value = name.strip().lower(), value.strip()
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
         url = without_query(request.url)
         return HttpResponse(self._status, headers, url, self._curl.getinfo(pycurl.REDIRECT_URL))
 

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 # One archive is unpacked while the next one comes; more would only need more disk.
 _ARCHIVES_AT_ONCE: Final = 2
-# Workers beyond the connections: while one puts a file in place, another asks for the next one.
-_SPARE: Final = 3
 _BUFFER: Final = 1 << 18
 # How often threads hand the interpreter on. 16 of them with small files and no latency bring 7,160 files/s so, and
 # 4,000 with Python's own 5 ms; where the network is waited for it makes no difference.
@@ -242,7 +240,7 @@ class Transfer:
         finished = threading.Semaphore(0)
         threads = [
             threading.Thread(target=self._serve, args=(worker, work, finished), name=f"transfer-{number}", daemon=True)
-            for number in range(min(most + _SPARE, len(work)))
+            for number in range(min(most, len(work)))
         ]
         try:
             for thread in threads:
