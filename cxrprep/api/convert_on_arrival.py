@@ -36,6 +36,7 @@ class Arriving:
         from cxrprep.images.convert import convert_batch
         from cxrprep.images.local_files import LocalStore
         from cxrprep.images.recipe import load_recipe
+        from cxrprep.manifest.image_sizes import SIZES
         from cxrprep.manifest.previous import stated_outputs
         from cxrprep.system import available_cores
 
@@ -50,6 +51,7 @@ class Arriving:
         self._workers = WorkerPool(available_cores(), grace=0.0)
         # Lies there while this runs: one that a killed run left says that half-written copies may lie about.
         self._mark = Journal(job.folder.record.cache / "arriving" / journal_name())
+        self._sizes = Journal(job.folder.record.cache / SIZES / journal_name())
         self._over = False
 
     def __enter__(self) -> Self:
@@ -63,6 +65,7 @@ class Arriving:
         self._over = True
         self._workers.__exit__(kind, *rest)
         self._mark.close()
+        self._sizes.close()
         if kind is None:
             self._mark.path.unlink(missing_ok=True)
 
@@ -87,7 +90,19 @@ class Arriving:
         if outcome.status == "error":
             self._job.on_event(ItemFinished("convert", path, "error", detail=outcome.error))
             return False
+        if self._job.options.discard_raw and self._job.spec.images.width is not None:
+            self._note_size(path, place)
         return self._job.options.discard_raw
+
+    def _note_size(self, path: str, place: Path) -> None:
+        """Keep the size of an original that is dropped now: a resized copy's boxes are in its own pixels."""
+        from cxrprep.images.decode import measure
+        from cxrprep.manifest.image_sizes import note_size
+
+        images = self._job.spec.images
+        size = next(iter(measure([place])), None)
+        if size is not None and size[:2] != (images.width, images.height):
+            note_size(self._sizes, path, size)
 
     def finish(self) -> Result[ConvertResult]:
         """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""

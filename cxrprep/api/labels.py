@@ -238,6 +238,7 @@ def prepare(
     from cxrprep.images.decode import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import prepare_manifest
+    from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, check_stated
 
     source = choices.label_source
@@ -254,7 +255,8 @@ def prepare(
         labels=labels,
         files=folder.record.table() if folder.record.exists else None,
         discarded=discarded,
-        measure=measure,
+        # What was dropped once it was converted had a size, by which its boxes are scaled.
+        measure=measure_dropped(measure, folder.root, folder.record.cache / SIZES) if discarded else measure,
         label_source=source,
         release=folder.release,
         policy=choices.policy or KEEP,

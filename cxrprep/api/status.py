@@ -186,6 +186,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail, refused)
+    elif not _has_images(folder):
+        yield StageStatus("download", "incomplete", f"{here:,} files, and no image", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
     changed = _changed(folder)
@@ -199,6 +201,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(name, "not done", "")
         elif path.stat().st_mtime < changed and name != "extract-labels":
             yield StageStatus(name, "older than the files", f"{what} of {_when(path)}")
+        elif name == "verify" and (failed := _errors(path)):
+            yield StageStatus(name, "failed", f"{what} of {_when(path)}", failed)
         else:
             yield StageStatus(name, "done", f"{what} of {_when(path)}")
     derived = folder.home / "derived"
@@ -213,6 +217,21 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(f"convert {recipe.name}", word, f"{_rows(made):,} images", failed)
     if not recipes:
         yield StageStatus("convert", "not done", "")
+
+
+def _has_images(folder: DatasetFolder) -> bool:
+    """Whether an image is here, or was and was dropped on purpose."""
+    layout = folder.layout
+    return any(layout.shows_image(path) for path, _ in _walk(folder.root)) or any(
+        state != "here" and layout.shows_image(path) for path, state in folder.record.rows(["path", "state"])
+    )
+
+
+def _errors(path: Path) -> int:
+    """How many findings of the last verify are errors."""
+    from cxrprep.manifest.label_statistics import count_rows
+
+    return count_rows(path, "level", "error")
 
 
 def _changed(folder: DatasetFolder) -> float:

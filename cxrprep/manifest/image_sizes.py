@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -13,16 +13,20 @@ import pyarrow.parquet as pq
 from cxrprep.events import Note
 from cxrprep.labels.columns import categories, positions
 from cxrprep.schemas import BOX
+from cxrprep.storage.journal import read_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
+    from cxrprep.storage.journal import Journal
 
 Measure = Callable[[Sequence["Path"]], Iterable[tuple[int, int, str] | None]]
 """Width, height and mode of each file, in order; ``None`` for a file whose header cannot be read."""
 
+SIZES: Final = "dropped-sizes"
+"""The folder of those journals in the cache of a record."""
 _KEYS: Final = ("path", "bytes", "digest")
 _SIZES: Final = pa.schema([("width", pa.int32()), ("height", pa.int32()), ("source_mode", pa.string())])
 _MEASURED: Final = tuple(_SIZES.names)
@@ -43,6 +47,27 @@ def _remembered(images: pa.Table, earlier: Path) -> pa.Table:
     known = pc.fill_null(pc.and_(*same), fill_value=False)
     nothing = {name: pa.scalar(None, held.column(name).type) for name in _MEASURED}
     return pa.table({name: pc.if_else(known, held.column(name), nothing[name]) for name in _MEASURED})
+
+
+def note_size(journal: Journal, path: str, size: tuple[int, int, str]) -> None:
+    """Write down how large an image was that is about to be dropped. Raises ``StorageError``."""
+    width, height, mode = size
+    journal.append({"path": path, "width": width, "height": height, "mode": mode})
+
+
+def measure_dropped(measure: Measure, root: Path, journals: Path) -> Measure:
+    """``measure``, which knows images that were dropped too: what the journals in that folder say of them."""
+    noted: dict[str, tuple[int, int, str]] = {}
+    for journal in sorted(journals.glob("*.jsonl")):
+        for item, _ in read_journal(journal):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                noted[str(item["path"])] = (int(item["width"]), int(item["height"]), str(item["mode"]))
+
+    def measured(paths: Sequence[Path]) -> Iterator[tuple[int, int, str] | None]:
+        for path, size in zip(paths, measure(paths), strict=True):
+            yield size or noted.get(path.relative_to(root).as_posix())
+
+    return measured
 
 
 def add_sizes(

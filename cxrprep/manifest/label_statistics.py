@@ -106,6 +106,15 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, footer
 
 
+def count_rows(path: Path, column: str, value: str) -> int:
+    """How many rows of a Parquet file have ``value`` in ``column``; 0 for a file that cannot be read."""
+    try:
+        found = pq.read_table(path, columns=[column]).column(column).cast(pa.string())
+    except (OSError, KeyError, pa.ArrowInvalid):
+        return 0
+    return int(pc.sum(pc.equal(found, value)).as_py() or 0)
+
+
 def row_count(path: Path) -> int:
     """Rows of a Parquet file, from its footer. Raises ``TableError`` for a damaged one."""
     try:

@@ -115,3 +115,29 @@ def test_a_damaged_list_of_an_export_is_no_export(tmp_path: Path) -> None:
     assert open_folder(tmp_path).kind is Kind.OWN
     (tmp_path / ".cxrprep-export.json").write_text(json.dumps({"csv": "x", "about": {"csv": {"files": {"a": 3}}}}))
     assert open_folder(tmp_path).kind is Kind.EXPORTED
+
+
+def test_status_says_done_only_of_what_is(nih: Path, tmp_path: Path) -> None:
+    from cxrprep.api.status import status
+    from tests.collection.commands import cxrprep
+
+    root = tmp_path / "root"
+    mirror = tmp_path / "mirror"
+    shutil.copytree(nih, mirror, ignore=shutil.ignore_patterns("manifests"))
+    assert cxrprep("download", "nih-chestxray14", root, "--source", mirror).returncode == 0
+
+    def states() -> dict[str, str]:
+        return {stage.name: stage.state for stage in status(root).value.stages}
+
+    assert states()["download"] == "done"
+    image = next(path for path in root.rglob("*.png"))
+    data = bytearray(image.read_bytes())
+    data[-1] ^= 1
+    image.write_bytes(data)
+    assert cxrprep("verify", root).returncode == 4
+    found = next(stage for stage in status(root).value.stages if stage.name == "verify")
+    assert (found.state, found.failed) == ("failed", 1)
+    assert any("verify" in command for command in status(root).value.following)
+    tables = tmp_path / "tables"
+    assert cxrprep("download", "nih-chestxray14", tables, "--source", mirror, "--include", "*.csv").returncode == 0
+    assert next(s for s in status(tables).value.stages if s.name == "download").state == "incomplete"

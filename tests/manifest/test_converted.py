@@ -132,3 +132,28 @@ def test_a_split_of_an_own_folder_stays_through_every_verb(tmp_path: Path) -> No
     for verb in ("status", "report"):
         ok(verb, out)
     ok("export", out, "--format", "csv", "--out", tmp_path / "csv")
+
+
+def boxes_of(root: Path) -> dict[str, object]:
+    table = pq.read_table(root / "manifests/images.parquet", columns=["image_id", "boxes"]).to_pylist()
+    return {row["image_id"]: row["boxes"] for row in table if row["boxes"] is not None}
+
+
+def test_boxes_of_a_small_copy_are_the_same_whichever_way_it_was_converted(tmp_path: Path) -> None:
+    import cv2
+
+    mirror = made("nih-chestxray14", tmp_path / "mirror")
+    shutil.rmtree(mirror / "manifests")
+    for path in mirror.rglob("*.png"):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), cv2.resize(image, (512, 512)))
+    kept, dropped = tmp_path / "kept", tmp_path / "dropped"
+    ok("download", "nih-chestxray14", kept, "--source", mirror)
+    ok("extract-labels", kept)
+    ok("convert", kept, "--recipe", "square-224")
+    ok("download", "nih-chestxray14", dropped, "--source", mirror, "--then", "square-224", "--discard-raw")
+    ok("extract-labels", dropped)
+    ok("convert", dropped, "--recipe", "square-224")
+    boxes = boxes_of(kept / "derived/square-224")
+    assert boxes
+    assert boxes_of(dropped / "derived/square-224") == boxes
