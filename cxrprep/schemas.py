@@ -172,6 +172,7 @@ IMAGES: Final = pa.schema(
         _LABELS_RAW,
         _BOXES,
         _REPORT,
+        describe("release_split", CATEGORY, "split as the release says, whatever split a rule of one's own gives"),
     ]
 )
 

@@ -158,6 +158,7 @@ class SplitRule:
         self._say_what_left_the_test_split(split, pc.if_else(concerned, new, split), on_event)
         changed = pc.if_else(concerned, new, split).dictionary_encode().cast(CATEGORY)
         index = table.schema.get_field_index("split")
+        table = _with_release_split(table)
         return table.set_column(index, table.schema.field(index), changed)
 
     @staticmethod
@@ -172,6 +173,13 @@ class SplitRule:
                 "results do not compare with published ones; --split-within train_val (or train) leaves it alone"
             )
             on_event(Note("split", message, "warning"))
+
+
+def _with_release_split(table: pa.Table) -> pa.Table:
+    """``table`` with the split as it was in ``release_split``, where the table does not say it itself."""
+    if "release_split" in table.column_names:
+        return table
+    return table.append_column("release_split", table.column("split").cast(CATEGORY))
 
 
 def _position(seed: int, patient: str) -> float:

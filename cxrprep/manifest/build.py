@@ -166,6 +166,8 @@ def prepare_manifest(
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
+    if "split" in columns:
+        columns["release_split"] = columns["split"]
     images = null_columns(IMAGES, found.rows, columns)
     images = images.sort_by([(name, "ascending") for name in ("patient_id", "study_id", "image_id")]).combine_chunks()
     images = add_sizes(spec, images, root=root, earlier=folder / IMAGES_NAME, measure=measure, on_event=on_event)

@@ -7,10 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.labels.csv_table import digest_of
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import read_footer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +103,51 @@ def _version(release: str) -> str:
     return ".".join(found) + (f"+{variant}" if variant else "")
 
 
+_SPLIT_KINDS: Final = {
+    "train": "cr:TrainingSplit",
+    "train_val": "cr:TrainingSplit",
+    "validate": "cr:ValidationSplit",
+    "test": "cr:TestSplit",
+}
+
+
+def _splits(table: Path) -> dict[str, Any]:
+    """The splits of the images, as records of their own; ``split`` names one of them."""
+    column = pq.read_table(table, columns=["split"]).column("split").cast(pa.string())
+    names = sorted(name for name in pc.unique(column).to_pylist() if name is not None)
+    fields = {"name": "name of the split", "kind": "what it is for"}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "splits",
+        "name": "splits",
+        "dataType": "cr:Split",
+        "description": "the splits that images have",
+        "key": {"@id": "splits/name"},
+        "field": [
+            {"@type": "cr:Field", "@id": f"splits/{name}", "name": name, "description": text, "dataType": "sc:Text"}
+            for name, text in fields.items()
+        ],
+        "data": [{"splits/name": name, "splits/kind": _SPLIT_KINDS.get(name, name)} for name in names],
+    }
+
+
+def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
+    """Who labelled, what was done with uncertain and blank labels, and how the images were made (Croissant RAI 1.0)."""
+    found = {}
+    if footer.get("label_source"):
+        found["rai:machineAnnotationTools"] = str(footer["label_source"])
+    policy = footer.get("policy") or {"uncertain": "keep", "blank": "null", "derive": False}
+    found["rai:dataImputationProtocol"] = (
+        f"uncertain labels: {policy['uncertain']}; blank labels: {policy['blank']}; "
+        f"parents derived from children: {'yes' if policy['derive'] else 'no'}"
+    )
+    if footer.get("recipe"):
+        found["rai:dataPreprocessingProtocol"] = (
+            f"recipe {footer['recipe']}, fingerprint {footer.get('fingerprint', '')}"
+        )
+    return found
+
+
 def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
     """Write ``croissant.json`` beside the Parquet files ``tables`` of ``folder``; the path of what was written.
 
@@ -135,7 +182,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
     about: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": spec.name if spec is not None else "images",
         "description": spec.summary if spec is not None else "images with a manifest",
     }
@@ -148,6 +195,8 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         }
         if release in spec.published:
             about["datePublished"] = spec.published[release]
+    about |= _responsible_use(read_footer(folder / tables[0]))
+    records.append(_splits(folder / tables[0]))
     text = json.dumps({**about, "distribution": files, "recordSet": records}, indent=2, ensure_ascii=False) + "\n"
     path = folder / CROISSANT_NAME
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

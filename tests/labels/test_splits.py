@@ -173,3 +173,11 @@ def test_images_that_leave_the_released_test_split_are_said() -> None:
     notes.clear()
     SplitRule((0.8, 0.2), seed=1, within=Split.TRAIN).apply(released, notes.append)
     assert notes == []
+
+
+def test_the_released_split_is_kept_beside_one_s_own():
+    stated = table(["a", "b", "c", "d"], splits=["train", "test", "train", None])
+    once = SplitRule((0.5, 0.5), seed=1).apply(stated)
+    again = SplitRule((0.5, 0.5), seed=2).apply(once)
+    for divided in (once, again):
+        assert divided.column("release_split").to_pylist() == ["train", "test", "train", None]

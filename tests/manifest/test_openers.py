@@ -179,3 +179,13 @@ def test_the_croissant_holds_no_rows(mimic):
     row = expected(mimic, "images").to_pylist()[0]
     assert row["patient_id"] not in text
     assert row["image_id"] not in text
+
+
+def test_the_croissant_names_splits_and_who_labelled(nih):
+    held = json.loads((nih / "manifests" / "croissant.json").read_text(encoding="utf-8"))
+    assert held["conformsTo"][0].endswith("/croissant/1.1")
+    splits = next(each for each in held["recordSet"] if each["@id"] == "splits")
+    wanted = {word for word in expected(nih, "images").column("split").to_pylist() if word}
+    assert {row["splits/name"] for row in splits["data"]} == wanted
+    assert held["rai:machineAnnotationTools"] == "nih-textmined"
+    assert "uncertain labels: keep" in held["rai:dataImputationProtocol"]
