@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from cxrprep.api.export import export, load
     from cxrprep.api.labels import build_manifest, extract_labels
     from cxrprep.api.pairs import pairs
+    from cxrprep.api.report import report
     from cxrprep.api.report_labels import label_report
+    from cxrprep.api.status import status
     from cxrprep.api.verify import verify
     from cxrprep.model import Selection
 
@@ -36,6 +38,8 @@ __all__ = [
     "pairs",
     "plan",
     "prove",
+    "report",
+    "status",
     "verify",
 ]
 
@@ -52,6 +56,8 @@ _MODULES: Final = {
     "pairs": "cxrprep.api.pairs",
     "plan": "cxrprep.api.download",
     "prove": "cxrprep.api.digest",
+    "report": "cxrprep.api.report",
+    "status": "cxrprep.api.status",
     "verify": "cxrprep.api.verify",
 }
 

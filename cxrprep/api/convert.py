@@ -19,9 +19,10 @@ from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import Selection
 from cxrprep.record import CACHE_NAME
+from cxrprep.selection.id_lists import selected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.api.folder import DatasetFolder
     from cxrprep.events import Sink
@@ -86,12 +87,13 @@ def convert(
     release: str | None = None,
     state: Path | str | None = None,
     tables: Path | str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     engine: Engine | None = None,
     limits: Limits | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[ConvertResult]:
     """The images of ROOT made by ``recipe`` (a name or a TOML file) below ``out``, by default ``derived/RECIPE``.
 
@@ -100,6 +102,8 @@ def convert(
     the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed. Another
     selection into the same ``out`` adds to its files and to its manifest; shards of another selection are replaced.
 
+    ``words`` select as the command's options do: ``split="train"``, ``view="frontal"``, ``limit=100``.
+
     Raises ``UsageError`` for an unknown recipe or folder, ``NothingSelectedError`` when nothing is to be converted,
     ``StorageError`` when the disk refuses. An image that fails is a row of ``failures.parquet`` and exit code 3.
     """
@@ -107,15 +111,15 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    chosen = load_recipe(recipe)
+    chosen, wanted = load_recipe(recipe), selected(selection, words)
     inputs = open_inputs(
-        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection,
+        root, dataset=dataset, release=release, state=state, tables=tables, selection=wanted,
         # A job array divides shards where there are any, else images.
         shard=shard if to == "files" else None,
         rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
     )  # fmt: skip
     target = target_of(inputs, chosen, out, to)
-    _check_target(target, inputs, chosen, to, whole=selection.is_everything and shard is None, allow_loss=allow_loss)
+    _check_target(target, inputs, chosen, to, whole=wanted.is_everything and shard is None, allow_loss=allow_loss)
     home = None if state is None else Path(state)
     run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss)
     return run.perform(engine, limits)

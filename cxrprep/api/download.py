@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep._version import __version__
 from cxrprep.api.convert_on_arrival import Arriving
@@ -34,10 +34,11 @@ from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
+from cxrprep.selection.id_lists import selected
 from cxrprep.sources import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cxrprep.events import Sink
     from cxrprep.transfer.result import TransferResult
@@ -49,19 +50,21 @@ def plan(
     *,
     source: str | None = None,
     release: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     tables: Path | str | None = None,
     state: Path | str | None = None,
     options: FetchOptions | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[Plan]:
     """What a download of ``dataset`` into ``root`` would do; label tables alone are fetched, if it needs them.
 
-    The exit code is 7 when the disk lacks the room. Raises what ``download`` raises before its first image.
+    ``words`` select as the command's options do: ``split="test"``, ``view="frontal"``, ``limit=100``. The exit code is
+    7 when the disk lacks the room. Raises what ``download`` raises before its first image.
     """
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         with transfer_of(job, planning=True) as transfer:
-            made = planned(job, transfer, selection)
+            made = planned(job, transfer, selected(selection, words))
         return _plan_result(made, job)
 
 
@@ -108,28 +111,31 @@ def download(
     *,
     source: str | None = None,
     release: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     tables: Path | str | None = None,
     state: Path | str | None = None,
     options: FetchOptions | None = None,
     plan: Plan | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[TransferResult]:
     """Fetch ``dataset``, or what ``selection`` (or a saved ``plan``) names, into ``root`` (default ``./DATASET``).
 
     ``source`` is a mirror's name, an address or a folder; by default the folder's own, else the dataset's. ``tables``
-    is a folder with the label tables, for a selection by split, view or label. A file has its name only when it is
-    whole and checked; run it again after anything.
+    is a folder with the label tables, for a selection by split, view or label. ``words`` select as the command's
+    options do: ``split="test"``, ``patients=[...]``, ``limit=100``. A file has its name only when it is whole and
+    checked; run it again after anything.
 
     Raises ``UsageError``, ``AccessError``, ``SourceUnreachableError``, ``StorageError``, ``NothingSelectedError`` or
     ``BusyError``; single files that fail are in the result, whose exit code says what to do.
     """
+    wanted = selected(selection, words)
     if plan is not None:
         source, release = source or plan.mirror, release or plan.release
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         arriving = Arriving(job) if job.options.then else None
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
-            made = planned(job, transfer, selection) if plan is None else again(job, transfer, plan)
+            made = planned(job, transfer, wanted) if plan is None else again(job, transfer, plan)
             say_foreign(made, on_event)
             holes = _say_holes(job, made)
             record = job.folder.record

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
 from cxrprep.model import Selection
+from cxrprep.selection.id_lists import selected
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def load(
     observations: str | Iterable[str] | None = None,
     split: str | None = None,
     split_by: SplitRule | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one, with ``to_pandas``, ``to_arrow``, ``torch`` and ``hf``.
 
@@ -40,7 +42,7 @@ def load(
     (``{"Edema": "ones"}``); ``derive`` fills parents from children. ``observations`` is a preset's name
     (``chexpert-competition``) or a list of names. ``label_source`` takes the labels of another source of
     ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out, ``split`` takes one
-    split.
+    split; ``words`` select as the command's options do (``view="frontal"``, ``limit=100``).
 
     Raises ``UsageError`` for a folder without a manifest and for a word that names nothing, ``TableError`` for a
     damaged manifest.
@@ -54,7 +56,7 @@ def load(
         label_source=label_source,
         policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
         split=split_by,
-        selection=selection,
+        selection=selected(selection, words),
         observations=observations,
         on_event=on_event,
     )
@@ -74,8 +76,9 @@ def export(
     per: Mapping[str, Mapping[str, str] | str] | None = None,
     observations: str | Iterable[str] | None = None,
     split_by: SplitRule | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[ExportResult]:
     """What was written in the ``form`` csv, coco, webdataset, hf or original; the other arguments as in ``load``.
 
@@ -99,7 +102,7 @@ def export(
         per=per,
         observations=observations,
         split_by=split_by,
-        selection=selection,
+        selection=selected(selection, words),
         on_event=on_event,
     )
     home = Path(root) if state is None else Path(state)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
 _MANIFEST: Final = Path("manifests") / "images.parquet"
 
 
-@dataclass(frozen=True)
+# Images that are turned into Python objects at once.
+_ROWS: Final = 1024
+
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
 
@@ -62,6 +67,37 @@ class Dataset:
     def __len__(self) -> int:
         """The number of images."""
         return int(self.stated.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The images one by one, as ``dataset[0]`` gives them."""
+        for start in range(0, len(self), _ROWS):
+            part = self.select(range(start, min(start + _ROWS, len(self))))
+            rows = zip(part.stated.to_pylist(), part.labels().to_pylist(), part.mask().to_pylist(), strict=True)
+            yield from (_row(*each) for each in rows)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Dataset: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Dataset:
+        """One image: its columns, with ``labels`` and ``mask`` by observation; of a slice a part of the data set."""
+        if isinstance(place, slice):
+            return self.select(range(*place.indices(len(self))))
+        index = place + len(self) if place < 0 else place
+        if not 0 <= index < len(self):
+            raise IndexError(f"no image {place}: there are {len(self)}")
+        return next(iter(self.select([index])))
+
+    def select(self, places: Iterable[int]) -> Dataset:
+        """The images at these places, in their order."""
+        return dataclasses.replace(self, stated=self.stated.take(pa.array(places, pa.int64())))
+
+    def _repr_html_(self) -> str:
+        """The same in a few lines, for notebooks."""
+        counts = "".join(f"<tr><td>{name}</td><td>{len(self.split(name)):,}</td></tr>" for name in self.splits)
+        names = ", ".join(published_name(stem) for stem in self.observations)
+        head = html.escape(repr(self))
+        return f"<p>{head}</p><table><tr><th>split</th><th>images</th></tr>{counts}</table><p>{html.escape(names)}</p>"
 
     @property
     def name(self) -> str:
@@ -160,6 +196,11 @@ class Dataset:
             return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"held": self})
         paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
         return datasets.Dataset(table.append_column("image", paths)).cast_column("image", datasets.Image())
+
+
+def _row(stated: dict[str, Any], labels: dict[str, Any], mask: dict[str, Any]) -> dict[str, Any]:
+    about = {name: value for name, value in stated.items() if not name.startswith("label_") or name == "label_source"}
+    return {**about, "labels": labels, "mask": mask}
 
 
 def _with_images(held: Dataset) -> Iterator[dict[str, Any]]:

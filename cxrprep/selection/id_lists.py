@@ -6,13 +6,14 @@ import csv
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import SelectionSettings, selection_of
-from cxrprep.errors import NothingSelectedError, TableError, UsageError
+from cxrprep.errors import NothingSelectedError, TableError, UsageError, did_you_mean
+from cxrprep.model import Selection
 
 if TYPE_CHECKING:
-    from cxrprep.model import Selection
+    from collections.abc import Mapping
 
 # What a column of ids may be called: the manifest's names first, then those of the releases.
 _COLUMNS: Final = {
@@ -156,6 +157,50 @@ def chosen(settings: SelectionSettings) -> Selection:
         images = listed["images"]
     filled = dataclasses.replace(settings, patients=tuple(sorted(patients)), studies=tuple(sorted(studies)))
     return selection_of(filled, images)
+
+
+_LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split", "view", "label"})
+_UNDIVIDED: Final = frozenset({"include", "exclude"})
+
+
+def selected(selection: Selection | Mapping[str, Any], words: Mapping[str, Any]) -> Selection:
+    """A selection as Python callers write it: a ``Selection``, or the command's options by their names.
+
+    Args:
+        selection: What was handed in as a whole; a mapping is taken for words.
+        words: ``split``, ``view``, ``label``, ``patients``, ``studies``, ``ids``, ``include``, ``exclude``, ``limit``,
+            ``sample`` and ``seed``, each a text (with commas for several), a number, or several texts.
+
+    Returns:
+        The selection; words are in addition to ``selection``, and win over it.
+
+    Raises:
+        UsageError: A word that is no option, or names nothing; ``TypeError`` has no next step.
+    """
+    if not isinstance(selection, Selection):
+        words = {**selection, **words}
+        selection = Selection()
+    if not words:
+        return selection
+    known = [each.name for each in dataclasses.fields(SelectionSettings)]
+    for name in words:
+        if name not in known:
+            raise UsageError(f"unknown option {name!r}", hint=f"{did_you_mean(name, known)}known: {', '.join(known)}")
+    try:
+        named = chosen(SelectionSettings(**{name: _plain_word(name, value) for name, value in words.items()}))
+    except ValueError as error:
+        raise UsageError(str(error), hint="see: cxrprep download --help") from error
+    changed = {f.name: getattr(named, f.name) for f in dataclasses.fields(Selection)}
+    usual = Selection()
+    return dataclasses.replace(selection, **{n: v for n, v in changed.items() if v != getattr(usual, n)})
+
+
+def _plain_word(name: str, value: Any) -> Any:
+    if name not in _LISTED:
+        return str(value) if name == "ids" else value
+    if isinstance(value, str):
+        return (value,) if name in _UNDIVIDED else tuple(word.strip() for word in value.split(",") if word.strip())
+    return tuple(str(word) for word in value)
 
 
 def _existing(text: str) -> Path:

@@ -1,0 +1,74 @@
+"""What Python callers have: the options of the commands by their names, and a data set that shows itself."""
+
+from __future__ import annotations
+
+import pytest
+
+import cxrprep
+from cxrprep.errors import UsageError
+from cxrprep.model import Selection, Split
+from tests.generators.small import nih_chestxray14
+from tests.manifest.made import made
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory):
+    return made("nih-chestxray14", tmp_path_factory.mktemp("nih"))
+
+
+def test_a_data_set_iterates_and_indexes(nih):
+    data = cxrprep.load(nih, uncertain="ignore")
+    rows = list(data)
+    assert len(rows) == len(data) == 7
+    for index, row in enumerate(rows):
+        assert data[index] == row
+        assert data[index - 7] == row
+        assert row["labels"] == data.labels().to_pylist()[index]
+        assert row["mask"] == data.mask().to_pylist()[index]
+        assert row["image_id"] == data.stated.column("image_id")[index].as_py()
+    assert [row["image_id"] for row in data[1:4]] == [row["image_id"] for row in rows[1:4]]
+    assert len(data[5:]) == 2
+    with pytest.raises(IndexError):
+        data[7]
+
+
+def test_it_shows_itself_in_a_few_lines(nih):
+    data = cxrprep.load(nih)
+    assert len(repr(data).splitlines()) <= 4
+    assert len(repr(data)) < 400
+    shown = data._repr_html_()
+    assert "<table>" in shown
+    assert "test" in shown
+    assert "<script" not in shown
+    assert len(shown) < 2000
+
+
+@pytest.mark.parametrize("words", [{"split": "test"}, {"selection": {"split": "test"}}, {"split": ["test"]}])
+def test_the_options_of_the_commands_select(nih, tmp_path, words):
+    wanted = len(cxrprep.load(nih, split="test"))
+    assert cxrprep.export(nih, form="csv", out=tmp_path / "out", **words).value.images == wanted
+    assert cxrprep.convert(nih, recipe="square-224", out=tmp_path / "small", **words).value.images == wanted
+    released = tmp_path / "released"
+    nih_chestxray14.write(released)
+    result = cxrprep.download("nih-chestxray14", tmp_path / "copy", source=str(released), tables=released, **words)
+    assert not result.exit_code
+    assert len(list((tmp_path / "copy" / "images").rglob("*.png"))) == wanted
+
+
+def test_words_and_a_selection_add_up(nih, tmp_path):
+    both = {"selection": Selection(splits=frozenset({Split.TEST})), "limit": 1}
+    assert cxrprep.export(nih, form="csv", out=tmp_path, **both).value.images == 1
+    assert len(cxrprep.load(nih, limit=3)) == 3
+    assert len(cxrprep.load(nih, patients="1,2")) == len(cxrprep.load(nih, patients=["00000001", 2]))
+
+
+def test_a_word_that_is_no_option_is_said(nih):
+    with pytest.raises(UsageError, match="unknown option 'splits'") as caught:
+        cxrprep.load(nih, splits="test")
+    assert "did you mean split?" in caught.value.hint
+
+
+def test_status_and_report_are_functions(nih, tmp_path):
+    assert cxrprep.status(nih).value.dataset == "nih-chestxray14"
+    cxrprep.report(nih, out=tmp_path / "report.html")
+    assert (tmp_path / "report.html").is_file()
