@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode, read_bytes
+from cxrprep.images.orientation import orientation_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class Inspection:
     """One file looked at: ``format`` by content, size in pixels, ``mode``, ``bits`` a sample, and what is wrong.
 
     ``constant`` says that all pixels have one value; ``pixels`` is a digest of shape and values; ``error`` says in one
-    line why it cannot be decoded, ``truncated`` that it ends too early.
+    line why it cannot be decoded, ``truncated`` that it ends too early. ``doubts`` say what a person should
+    look at: see ``cxrprep.images.orientation``.
     """
 
     format: str = ""
@@ -33,6 +35,7 @@ class Inspection:
     pixels: str | None = None
     error: str = ""
     truncated: bool = False
+    doubts: tuple[str, ...] = ()
 
 
 def format_of(data: bytes, name: str) -> str:
@@ -70,4 +73,5 @@ def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> Inspection:
         bits=picture.bits,
         constant=bool(pixels.min() == pixels.max()),
         pixels=f"sha256:{digest}",
+        doubts=orientation_of(picture).doubts(),
     )

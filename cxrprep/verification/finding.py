@@ -45,6 +45,7 @@ class Kind(enum.StrEnum):
     WRONG_DEPTH = "wrong-depth"
     CONSTANT = "constant-image"
     NO_PIXELS = "no-pixel-data"
+    DOUBTFUL = "doubtful-image"
     TABLE = "unreadable-table"
     FACT = "contradicts-fact"
     LEAKAGE = "leakage"
@@ -78,6 +79,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.WRONG_DEPTH: (Level.ERROR, "is it a converted copy? The release's own images have another depth"),
     Kind.CONSTANT: (Level.ERROR, _IMAGE),
     Kind.NO_PIXELS: (Level.ERROR, _IMAGE),
+    Kind.DOUBTFUL: (Level.NOTE, "look at it: a score by its pixels, which is wrong now and then; no pixel was changed"),
     Kind.TABLE: (Level.ERROR, "fetch the table again"),
     Kind.FACT: (Level.ERROR, _TABLES),
     Kind.LEAKAGE: (Level.ERROR, "a model would be tested on what it was trained on: use the release's own split files"),

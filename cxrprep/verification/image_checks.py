@@ -39,7 +39,7 @@ class ImageCheck:
     ``format`` is PNG, JPEG or DICOM by content, ``""`` for neither; ``mode`` the file's own pixel form (L, RGBA, I;16,
     MONOCHROME1, ...); ``bits`` per sample; ``constant`` says that all pixels have one value; ``pixels`` is a digest of
     the decoded pixels, asked for only to find duplicates. ``error`` says in one line why it could not be decoded, and
-    ``truncated`` that it ends too early.
+    ``truncated`` that it ends too early. ``doubts`` say what a person should look at: inverted, turned, blank.
     """
 
     format: str = ""
@@ -52,6 +52,7 @@ class ImageCheck:
     pixels: str | None = None
     error: str = ""
     truncated: bool = False
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -147,6 +148,8 @@ class PictureCheck:
             return self._unless_known(finding, f"mode-{check.mode.lower()}")
         if check.constant:
             return find(Kind.CONSTANT, path, "all pixels have one value")
+        if check.doubts:
+            return find(Kind.DOUBTFUL, path, "; ".join(check.doubts))
         return None
 
     def _unless_known(self, finding: Finding, quirk_kind: str) -> Finding:
