@@ -294,11 +294,18 @@ VERIFY: Final = pa.schema(
 RAW_PREFIX: Final = "raw_"
 
 
-def labels_schema(raw: Iterable[str], *, plain: Iterable[str] = (), report_text: bool = False) -> pa.Schema:
+def labels_schema(
+    raw: Iterable[str],
+    *,
+    plain: Iterable[str] = (),
+    report_text: bool = False,
+    own: Mapping[str, str] | None = None,
+) -> pa.Schema:
     """The schema of a ``labels.parquet`` whose source tables have the columns ``raw``, in their order.
 
     Source columns become ``raw_<column>``, as text; those in ``plain`` (nearly all values differ) are not
-    dictionary-encoded. With ``report_text`` a column of that name ends the table.
+    dictionary-encoded. With ``report_text`` a column of that name ends the table. ``own`` are the columns of the
+    dataset's own observations, with what a 1 in each says; they stand before the source columns.
     """
     unencoded = frozenset(plain)
     fields = [
@@ -309,9 +316,18 @@ def labels_schema(raw: Iterable[str], *, plain: Iterable[str] = (), report_text:
         )
         for name in raw
     ]
+    observations = [
+        describe(name, pa.int8(), f"1 if {meaning}; 0 no, -1 uncertain, null not mentioned or not known")
+        for name, meaning in (own or {}).items()
+    ]
     # All images and sources of a study share its text.
     last = [describe("report_text", REPORT_TEXT, _REPORT_WORDS)] if report_text else []
-    return pa.schema([*LABELS, *fields, *last])
+    return pa.schema([*LABELS, *observations, *fields, *last])
+
+
+def own_observations(schema: pa.Schema) -> list[pa.Field]:
+    """The fields of a dataset's own observations, ``label_<namespace>__<name>``, in a schema or a table's."""
+    return [field for field in schema if field.name.startswith("label_") and "__" in field.name]
 
 
 def studies_schema(*, report_text: bool = False) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
     from cxrprep.cli.output import Output
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Event
 
 _ACCESS = {
     "open": "open to all",
@@ -30,17 +32,25 @@ _ACCESS = {
         ("cxrprep datasets", "all of them"),
         ("cxrprep datasets show mimic-cxr", "one, with each place and how to get access to it"),
         ("cxrprep datasets show chexpert --bibtex", "the citation"),
+        ("cxrprep datasets check ward.toml /data/ward", "a dataset's file of your own, run against a folder"),
     ),
 )
-@click.argument("what", required=False, metavar="[show]", shell_complete=options.complete_show)
+@click.argument("what", required=False, metavar="[show|check]", shell_complete=options.complete_show)
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
+@click.argument("folder", required=False, metavar="[ROOT]", type=click.Path(path_type=Path))
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
-def command(invocation: Invocation, what: str | None, name: str | None, bibtex: bool) -> None:
-    """The datasets: size, images, where they live, access, licence and citation."""
+def command(invocation: Invocation, what: str | None, name: str | None, folder: Path | None, bibtex: bool) -> None:
+    """The datasets: size, images, where they live, access, licence and citation.
+
+    `check FILE` says what is wrong in a dataset's file of your own; with ROOT it reads that folder's tables by it.
+    """
     from cxrprep.datasets.catalog import catalog, find_dataset
     from cxrprep.errors import UsageError
 
     out = invocation.out
+    if what == "check":
+        _check(invocation, name, folder)
+        return
     if what not in (None, "show"):
         # `cxrprep datasets nih` can only mean one thing.
         name = name or what
@@ -61,6 +71,22 @@ def command(invocation: Invocation, what: str | None, name: str | None, bibtex: 
     out.text(_page(invocation, spec), _facts(spec))
 
 
+def _check(invocation: Invocation, file: str | None, folder: Path | None) -> None:
+    from cxrprep.api.dataset_check import check_dataset
+    from cxrprep.errors import UsageError
+    from cxrprep.events import Note
+
+    if file is None:
+        raise UsageError("which file?", hint="cxrprep datasets check FILE.toml [ROOT]")
+
+    def say(event: Event) -> None:
+        if isinstance(event, Note):
+            invocation.out.note(event.message)
+
+    result = check_dataset(Path(file), folder, on_event=say)
+    invocation.out.result(f"Checked {file}", result, command="datasets")
+
+
 def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     """One dataset in a few lines: what it is, where it lives, what each place needs, under which terms."""
     out = invocation.out
@@ -68,7 +94,8 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     counts = [f"{format_number(spec.counts[unit])} {unit}" for unit in ("images", "patients") if unit in spec.counts]
     counts += [format_bytes(size)] if size else []
     lines = [out.styled(spec.name, out.stdout, bold=True) + f": {spec.title}"]
-    lines.append(_prose(out, f"{', '.join(counts)}; as {', '.join(spec.images.formats)}"))
+    counted = f"{', '.join(counts)}; " if counts else ""
+    lines.append(_prose(out, f"{counted}as {', '.join(spec.images.formats)}"))
     by_access: dict[str, list[str]] = {}
     for mirror in spec.mirror:
         default = ", the default" if mirror.name == spec.default_mirror else ""

@@ -28,6 +28,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "CXRPREP_DEBUG": "1 prints the traceback of an error",
     "CXRPREP_KEYRING": "0 leaves the system's keyring alone",
     "CXRPREP_PHYSIONET_URL": "a server that answers as physionet.org does, to be asked instead of it",
+    "CXRPREP_CATALOG": "folders of further datasets, each a TOML file, separated as in PATH",
     "CXRPREP_KAGGLE_URL": "a server that answers as api.kaggle.com does, to be asked instead of it",
     "CXRPREP_BOX_URL": "a server that answers as Box does, to be asked instead of it",
     "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",

@@ -1,283 +1,53 @@
-"""A dataset's facts, read from its TOML: releases, parts, mirrors, tables, published numbers.
+"""Catalog of datasets: built in, from installed packages, and from the user's own folder.
 
-Frozen; an unknown key is an error that names file and line.
+A dataset is one TOML file. ``format = 1`` at its head says that it describes its tables too (see ``declaration``);
+without it the tables are read by a module of this package.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import re
+import os
 import tomllib
-import types
-import typing
-from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Final
 
+from cxrprep.datasets.declaration import Declaration, parse_declaration
+from cxrprep.datasets.facts import (
+    DatasetSpec,
+    Fact,
+    ImageFacts,
+    Licence,
+    Mirror,
+    Part,
+    PublishedFile,
+    Quirk,
+    Table,
+    build,
+)
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.model import Digest, RemoteFile
-from cxrprep.storage.small_files import parse_toml
+from cxrprep.storage.small_files import MAX_BYTES, parse_toml
 
-if TYPE_CHECKING:
-    from cxrprep.datasets.layout import Layout
+__all__ = [
+    "DatasetSpec",
+    "Fact",
+    "ImageFacts",
+    "Licence",
+    "Mirror",
+    "Part",
+    "PublishedFile",
+    "Quirk",
+    "Table",
+    "catalog",
+    "declaration_of",
+    "find_dataset",
+    "is_dataset",
+    "parse_spec",
+]
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Licence:
-    """Under which terms a dataset is given; ``name`` is the SPDX identifier where one exists."""
-
-    name: str
-    url: str = ""
-    agreement: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedFile:
-    """A file that the publisher describes: its release path, and what is stated of it.
-
-    ``digest`` as ``"md5:..."``; ``size`` in bytes; ``id`` is the service's own handle (a Box link's hash).
-    ``images`` is how many images an archive holds. ``optional`` files are fetched when the mirror has them.
-    """
-
-    path: str
-    kind: str = "table"
-    size: int | None = None
-    digest: str | None = None
-    id: str = ""
-    images: int | None = None
-    releases: tuple[str, ...] = ()
-    optional: bool = False
-
-    def remote(self) -> RemoteFile:
-        """The same as a listing would yield it."""
-        return RemoteFile(self.path, self.size, Digest.parse(self.digest) if self.digest else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A portion of a release that users think of as one thing: images, tables, reports, boxes.
-
-    ``globs`` are gitignore-style patterns on release paths.
-    """
-
-    name: str
-    globs: tuple[str, ...]
-    title: str = ""
-    size: int | None = None
-    files: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """A place that serves a release. ``url`` is a string that ``api`` turns into a source.
-
-    ``access`` is open, account, agreement or payer; ``how`` says how to get it. ``keys`` is the form of its keys:
-    ``archives`` when images come inside archives, else ``files``. ``connections`` is the most at once that is polite
-    there; how many are used is found by what they bring.
-    """
-
-    name: str
-    url: str
-    release: str
-    access: str = "open"
-    how: str = ""
-    keys: str = "files"
-    size: int | None = None
-    connections: int = 8
-    ranges: int = 1
-    costs: str = ""
-    agreement: str = ""
-    sums: str = ""
-    settings: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A number that a paper or a release page states, and where.
-
-    ``measure`` names what is counted (see ``verify``); ``value`` is what must come out. ``level`` is error, warning or
-    info. ``release`` limits it to one release, ``table`` to one table. ``note`` explains a known difference.
-    """
-
-    id: str
-    measure: str
-    value: Any
-    source: str
-    level: str = "error"
-    release: str = ""
-    table: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Quirk:
-    """What is known to be odd about some files of a release, and is not damage.
-
-    ``kind`` names the finding that it excuses (``mode-rgba``, ``upstream-mismatch``); ``paths`` are the release paths
-    concerned, or globs of them; ``mirror`` limits it to one mirror.
-    """
-
-    id: str
-    kind: str
-    note: str
-    source: str = ""
-    paths: tuple[str, ...] = ()
-    release: str = ""
-    mirror: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What the release's images are: suffixes, formats, and width and height in pixels where they are constant."""
-
-    suffixes: tuple[str, ...]
-    formats: tuple[str, ...]
-    width: int | None = None
-    height: int | None = None
-    bits: int | None = None
-    modes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A label table of the release.
-
-    ``role`` is what it is for (labels, boxes, split, metadata, ...); ``patterns`` are globs of the names that it has in
-    the wild, best first; ``label_source`` names whose labels it holds.
-    """
-
-    name: str
-    role: str
-    patterns: tuple[str, ...]
-    release: str = ""
-    label_source: str = ""
-    title: str = ""
-    sha256: tuple[str, ...] = ()
-    settings: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetSpec:
-    """Everything that is known about a dataset before any request is made.
-
-    ``published`` is the day or year of each release. ``companion`` names the dataset whose label tables say what this
-    one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
-    """
-
-    name: str
-    title: str
-    summary: str
-    module: str
-    releases: tuple[str, ...]
-    default_release: str
-    default_mirror: str
-    vocabulary: str
-    default_label_source: str
-    licence: Licence
-    citation: str
-    bibtex: str
-    homepage: str
-    images: ImageFacts
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    published: dict[str, str] = dataclasses.field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    companion: str = ""
-    part: tuple[Part, ...] = ()
-    mirror: tuple[Mirror, ...] = ()
-    file: tuple[PublishedFile, ...] = ()
-    table: tuple[Table, ...] = ()
-    fact: tuple[Fact, ...] = ()
-    quirk: tuple[Quirk, ...] = ()
-
-    def mirror_named(self, name: str) -> Mirror | None:
-        """The mirror called ``name``, or ``None``."""
-        return next((m for m in self.mirror if m.name == name), None)
-
-    def layout(self, release: str | None = None) -> Layout:
-        """The paths of this dataset, as its module knows them."""
-        module = importlib.import_module(f"cxrprep.datasets.{self.module}")
-        layout: Layout = module.layout(self.name, release or self.default_release)
-        return layout
-
-    def files_of(self, release: str) -> tuple[PublishedFile, ...]:
-        """The files that the publisher describes for ``release``."""
-        return tuple(f for f in self.file if not f.releases or release in f.releases)
-
-
-def _line_of(text: str, key: str) -> int:
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*(\[+\s*)?(\w+\.)?[\"']?{re.escape(key)}[\"']?\s*(=|\])", line):
-            return number
-    return 1
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
-    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors."""
-
-    def spot(inner: str) -> str:
-        # Looked up when something is wrong: a catalog has a thousand keys.
-        return f"{where}, line {_line_of(text, inner)}" if inner else where
-
-    if not isinstance(data, dict):
-        raise ConfigError(f"{spot(key)}: expected a table for {kind.__name__}, found {type(data).__name__}")
-    hints = _hints(typing.cast("Any", kind))
-    names = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses are passed
-    values: dict[str, Any] = {}
-    for name, value in data.items():
-        if name not in names:
-            raise ConfigError(
-                f"{spot(name)}: unknown key {name!r} in {kind.__name__}",
-                hint=f"known keys: {', '.join(names)}",
-            )
-        try:
-            values[name] = _convert(hints[name], value, where, text, name)
-        except _WrongTypeError as error:
-            raise ConfigError(f"{spot(name)}: {name}: {error}") from None
-    missing = [
-        name
-        for name, f in names.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{spot(key)}: {kind.__name__} lacks {', '.join(missing)}")
-    return kind(**values)
-
-
-class _WrongTypeError(Exception):
-    """Raise when a value is not of the type that its key has; it becomes a ``ConfigError`` with the line."""
-
-
-def _convert(hint: Any, value: Any, where: str, text: str, key: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        inner = [h for h in typing.get_args(hint) if h is not type(None)]
-        return _convert(inner[0], value, where, text, key)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _WrongTypeError(f"expected a list, found {value!r}")
-        inner_hint = typing.get_args(hint)[0]
-        return tuple(_convert(inner_hint, v, where, text, key) for v in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _WrongTypeError(f"expected a table, found {value!r}")
-        inner_hint = typing.get_args(hint)[1]
-        return {str(k): _convert(inner_hint, v, where, text, key) for k, v in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where, text, key)
-    if hint is Any:
-        return value
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise _WrongTypeError(f"expected {hint.__name__}, found {value!r}")
-    return value
+ENTRY_POINTS: Final = "cxrprep.datasets"
+CATALOG_VARIABLE: Final = "CXRPREP_CATALOG"
 
 
 def parse_spec(text: str, where: str) -> DatasetSpec:
@@ -286,23 +56,78 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
         data = parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {error}", hint="fix the TOML syntax there") from error
-    return _build(DatasetSpec, data, where, text)
+    if "format" in data:
+        return parse_declaration(data, where, text).spec()
+    return build(DatasetSpec, data, where, text)
+
+
+def user_folder() -> Path:
+    """Where a person's own datasets are looked for: ``~/.config/cxrprep/datasets``, as the system has it."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("cxrprep")) / "datasets"
+
+
+def _folders() -> list[Path]:
+    """The folders of other people's datasets: named in CXRPREP_CATALOG, the user's own, those of installed packages."""
+    named = [Path(word) for word in os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep) if word]
+    packages = [Path(str(point.load())) for point in entry_points(group=ENTRY_POINTS)]
+    return [folder for folder in (*named, user_folder(), *packages) if folder.is_dir()]
+
+
+@cache
+def _built_in() -> dict[str, Path]:
+    return {path.name: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no description of a dataset is")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
+
+
+@cache
+def _spec_in(path: Path) -> DatasetSpec:
+    return parse_spec(_read(path), path.name if path.parent == Path(__file__).parent else str(path))
 
 
 @cache
 def _files() -> dict[str, Path]:
-    return {path.name: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+    """Every dataset's file by the dataset's name. Raises ``ConfigError`` for a name that two files have."""
+    found: dict[str, Path] = {}
+    others = [path for folder in _folders() for path in sorted(folder.glob("*.toml"))]
+    for path in (*_built_in().values(), *others):
+        name = _spec_in(path).name
+        if name in found:
+            raise ConfigError(
+                f"two files describe the dataset {name}: {found[name]} and {path}", hint="rename or remove one of them"
+            )
+        found[name] = path
+    return found
 
 
-@cache
-def _spec_in(name: str) -> DatasetSpec:
-    return parse_spec(_files()[name].read_text(encoding="utf-8"), name)
+# Datasets that were named by their file in this process: ``--dataset ./ward.toml``.
+_named: dict[str, Path] = {}
 
 
 @cache
 def catalog() -> dict[str, DatasetSpec]:
-    """Every dataset that cxrprep knows, by name, in alphabetical order."""
-    return {spec.name: spec for spec in map(_spec_in, _files())}
+    """Every dataset that cxrprep knows, by name: the built-in ones first, each group in alphabetical order."""
+    return {name: _spec_in(path) for name, path in _files().items()}
+
+
+def declaration_of(name: str) -> Declaration:
+    """How the tables of a dataset are described, for one whose file describes them. Raises ``UsageError``."""
+    return _declaration_in(_named.get(name) or _files()[find_dataset(name).name])
+
+
+@cache
+def _declaration_in(path: Path) -> Declaration:
+    text = _read(path)
+    return parse_declaration(parse_toml(text), str(path), text)
 
 
 def is_dataset(name: str) -> bool:
@@ -317,13 +142,21 @@ def is_dataset(name: str) -> bool:
 def find_dataset(name: str) -> DatasetSpec:
     """The dataset that a user means by ``name``: its name or an alias, in any case.
 
-    Raises ``UsageError`` that suggests the nearest name.
+    A word that ends in ``.toml`` names a dataset's file. Raises ``UsageError`` that suggests the nearest name, and
+    ``ConfigError`` for a file with a mistake.
     """
+    if name.strip().lower().endswith(".toml"):
+        path = Path(name.strip()).expanduser()
+        spec = _spec_in(path)
+        _named[spec.name] = path
+        return spec
+    if name in _named:
+        return _spec_in(_named[name])
     wanted = name.strip().lower().replace("_", "-")
     own = f"{wanted.replace('-', '_')}.toml"
-    if own in _files():
+    if own in _built_in():
         # One file is read sooner than all of them.
-        return _spec_in(own)
+        return _spec_in(_built_in()[own])
     known: dict[str, DatasetSpec] = {}
     for spec in catalog().values():
         for spelling in (spec.name, *spec.aliases):

@@ -76,6 +76,8 @@ class LabelRows:
     raw: list[str] = field(default_factory=list)
     plain: set[str] = field(default_factory=set)
     uses: list[TableUse] = field(default_factory=list)
+    own: dict[str, str] = field(default_factory=dict)
+    """The columns of the dataset's own observations, ``label_<namespace>__<name>``, and what a 1 in each says."""
 
     def note(self, message: str, subject: str = "", level: str = "info") -> None:
         """Say something that a person should read once."""
@@ -97,20 +99,38 @@ class LabelRows:
             self.note(f"{count:,} of {rows:,} rows {why}", str(path), "warning")
 
     def add(
-        self, rows: int, columns: dict[str, pa.Array], raw: dict[str, pa.Array], *, plain: tuple[str, ...] = ()
+        self,
+        rows: int,
+        columns: dict[str, pa.Array],
+        raw: dict[str, pa.Array],
+        *,
+        plain: tuple[str, ...] = (),
+        own: dict[str, tuple[pa.Array, str]] | None = None,
     ) -> None:
-        """Add a block. ``columns`` are named as in ``labels.parquet``; ``raw`` as in the source table."""
+        """Add a block of labels.
+
+        Args:
+            rows: how many there are.
+            columns: by name as in ``labels.parquet``.
+            raw: the source table's cells, by its own names.
+            plain: those of ``raw`` whose values mostly differ.
+            own: the dataset's own observations: column, values, and what a 1 says.
+        """
         columns = {"dataset": constant(self.dataset, rows), "release": constant(self.release, rows), **columns}
         self.raw += [name for name in raw if name not in self.raw]
         self.plain |= set(plain)
         block = null_columns(LABELS, rows, columns)
         for name, values in raw.items():
             block = block.append_column(RAW_PREFIX + name, values)
+        for name, (values, meaning) in (own or {}).items():
+            self.own.setdefault(name, meaning)
+            block = block.append_column(name, values)
         self.blocks.append(block)
 
     def table(self) -> pa.Table:
         """All blocks as one table of the ``labels`` schema, in its fixed order."""
-        schema = labels_schema(self.raw, plain=self.plain, report_text=bool(self.options.report_text))
+        own = dict(sorted(self.own.items()))
+        schema = labels_schema(self.raw, plain=self.plain, report_text=bool(self.options.report_text), own=own)
         blocks = sorted(self.blocks, key=lambda block: str(block.column("label_source")[0]) if block.num_rows else "")
         whole = [
             null_columns(schema, block.num_rows, {name: block.column(name) for name in block.column_names})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.datasets.catalog import catalog
+from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, VOCABULARIES
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def published_vocabulary(dataset: str, source: str) -> frozenset[str] | None:
         return None
     if source in _OWN_VOCABULARY:
         return _OWN_VOCABULARY[source]
+    if spec.module == "declared":
+        return declaration_of(spec.name).shared_stems()
     vocabulary = VOCABULARIES.get(spec.vocabulary)
     return None if vocabulary is None else vocabulary.stems
 

@@ -30,7 +30,7 @@ from cxrprep.manifest.label_join import (
     stated_sources,
 )
 from cxrprep.manifest.studies import studies_of
-from cxrprep.schemas import IMAGES, LABELS, null_columns
+from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations
 from cxrprep.storage.parquet import footer_of, read_footer, write_table
 from cxrprep.system import plain_memory
 
@@ -168,7 +168,8 @@ def prepare_manifest(
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
     if "split" in columns:
         columns["release_split"] = columns["split"]
-    images = null_columns(IMAGES, found.rows, columns)
+    own = own_observations(table.schema) if table is not None else []
+    images = null_columns(pa.schema([*IMAGES, *own]), found.rows, columns)
     images = images.sort_by([(name, "ascending") for name in ("patient_id", "study_id", "image_id")]).combine_chunks()
     images = add_sizes(spec, images, root=root, earlier=folder / IMAGES_NAME, measure=measure, on_event=on_event)
     # The footer's provenance has no times and no absolute paths, so that the same folder gives the same bytes anywhere.
@@ -256,11 +257,16 @@ def _all_missing(_: pa.Table, missing: pa.Array) -> pa.Array:
 
 
 def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:
-    names = [*LABELS.names, *(["report_text"] if "report_text" in labels.table.column_names else [])]
-    return labels.table.select(names).combine_chunks(), {
+    return labels.table.select(_read_columns(labels.table.schema)).combine_chunks(), {
         "release": labels.release,
         "tables": [described_table(use) for use in labels.tables],
     }
+
+
+def _read_columns(schema: pa.Schema) -> list[str]:
+    """The columns of a table of labels that a manifest needs: all but the source tables' cells."""
+    own = [field.name for field in own_observations(schema)]
+    return [*LABELS.names, *own, *(["report_text"] if "report_text" in schema.names else [])]
 
 
 def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str, Any]]:
@@ -268,9 +274,8 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         on_event(Note(STAGE, "no labels yet; cxrprep extract-labels reads the tables", "info", str(path)))
         return None, {}
     made_from = read_footer(path)
-    extra = ["report_text"] if "report_text" in pq.read_schema(path).names else []
     try:
-        table = pq.read_table(path, columns=[*LABELS.names, *extra], use_threads=False).combine_chunks()
+        table = pq.read_table(path, columns=_read_columns(pq.read_schema(path)), use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
     pa.default_memory_pool().release_unused()
@@ -311,7 +316,8 @@ def _join(
             told = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, told), told), known)
         about[name] = _filled(told, found.image, image_keys, labels.column(name))
     about["image_id"] = found.image
-    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in (*ORIGIN, *LABEL_COLUMNS)}
+    kept = (*ORIGIN, *LABEL_COLUMNS, *(field.name for field in own_observations(labels.schema)))
+    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in kept}
     boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
     columns["boxes"] = labels.column("boxes").combine_chunks().take(boxed)
     here = pc.is_in(pc.unique(image_keys.drop_null()), value_set=found.image)

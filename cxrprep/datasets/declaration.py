@@ -1,0 +1,300 @@
+"""Declaration of a dataset's tables in TOML (``format = 1``): rows, ids, views, labels, boxes and splits, without code.
+
+A table makes rows; a row speaks of an image or a study by id. Blocks say what it adds, and all speak the same ids, so
+there is no join to write. A *value* is a column's name, or a table with one of ``column``, ``columns`` and ``with``,
+``text``, ``first_of``, ``path``, then in this order ``split``, ``use``, ``lower``, ``match``, ``replace``, ``map`` and
+``else``, ``min``, ``max``. There are no loops, no conditions and no expressions: a file that somebody found runs no
+code. Regular expressions of values are RE2, which cannot hang.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cxrprep.datasets.facts import (
+    DatasetSpec,
+    Fact,
+    ImageFacts,
+    Licence,
+    Mirror,
+    Part,
+    PublishedFile,
+    Quirk,
+    Table,
+    build,
+)
+from cxrprep.errors import ConfigError
+from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
+
+FORMAT: Final = 1
+FORMS: Final = ("csv", "names")
+SHAPES: Final = ("columns", "list", "rows", "class")
+# Blocks that are checked for their tables, and that no reader here takes yet.
+NOT_READ: Final = ("masks", "link", "reports")
+_UNKNOWN_LICENCE: Final = Licence("LicenseRef-unknown")
+_ANY_IMAGES: Final = ImageFacts((".png", ".jpg", ".jpeg", ".dcm"), ("PNG", "JPEG", "DICOM"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTable:
+    """A table: ``patterns`` are globs of its names in the wild, ``form`` is csv or names (a list of lines).
+
+    ``header`` names the columns where the file's own header is wrong or missing; ``rename`` spells single ones anew;
+    ``blank`` cells are null.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    form: str = "csv"
+    header: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
+    rename: dict[str, str] = field(default_factory=dict)
+    release: str = ""
+    title: str = ""
+    optional: bool = False
+    sha256: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """``image`` is a regular expression with the groups id, patient and study; ``place`` a template of them."""
+
+    image: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRule:
+    """What a table says of an image; ``patient = "unknown"`` where nothing does, ``study = "image"`` where none is."""
+
+    table: Any
+    id: Any
+    patient: Any = "unknown"
+    study: Any = "image"
+    file: Any = None
+    view: Any = None
+    split: Any = None
+    sex: Any = None
+    age: Any = None
+    birth_year: Any = None
+    date: Any = None
+    width: Any = None
+    height: Any = None
+    spacing: Any = None
+    follow_up: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRule:
+    """The normalised view and projection that a word of the dataset stands for; empty: not stated."""
+
+    view: str = ""
+    projection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyRule:
+    """The dataset's own names: ``same`` as a shared observation (or ``{is, loss}``), ``under`` one, or its ``own``.
+
+    A name that is not declared is an observation of the namespace where ``open`` is true, else an error.
+    """
+
+    namespace: str = ""
+    open: bool = False
+    no_finding: str = ""
+    not_observations: tuple[str, ...] = ()
+    use: str = ""
+    same: dict[str, Any] = field(default_factory=dict)
+    under: dict[str, str] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)
+
+    def shared(self, name: str) -> tuple[str, str] | None:
+        """The shared observation that a name stands for, and what is lost; ``None`` where there is none."""
+        found = self.same.get(name)
+        if isinstance(found, dict):
+            return str(found["is"]), str(found.get("loss", ""))
+        if found is not None:
+            return str(found), ""
+        term = VOCABULARIES[self.use].term(name) if self.use else None
+        return None if term is None else (term.stem, term.loss)
+
+    def knows(self, name: str) -> bool:
+        """Whether a name is declared."""
+        return self.shared(name) is not None or name in self.own or name in self.under
+
+    def column(self, name: str) -> str:
+        """The column of a dataset's own observation: ``label_<namespace>__<name in snake case>``."""
+        return f"label_{self.namespace}__{slug(name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """Labels of one source. ``shape`` is columns, list (names in a cell), rows (a name per row) or class (one name).
+
+    ``absent`` is what a name that is not there means: 0, or null where it is not given. ``reader`` makes a source of
+    each reader; ``also`` adds sources that are true for any, the majority or all readers.
+    """
+
+    source: str
+    table: Any
+    shape: str
+    image: Any = None
+    study: Any = None
+    columns: Any = None
+    values: dict[str, int] = field(default_factory=dict)
+    names: Any = None
+    name: Any = None
+    reader: Any = None
+    absent: int | None = None
+    also: dict[str, str] = field(default_factory=dict)
+    rows_per_image: str = ""
+    method: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRule:
+    """Rectangles: ``corners`` x1, y1, x2, y2, or ``corner_size`` x, y, w, h, or ``centre_size``; in pixels."""
+
+    table: Any
+    image: Any
+    label: Any
+    reader: Any = None
+    score: Any = None
+    corners: tuple[str, ...] = ()
+    corner_size: tuple[str, ...] = ()
+    centre_size: tuple[str, ...] = ()
+    space: Any = "original"
+    shape: str = "rectangle"
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """A list of the images of one split."""
+
+    table: Any
+    image: Any
+    split: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A dataset that is described by its file alone: facts as in ``DatasetSpec``, and how to read its tables."""
+
+    format: int
+    name: str
+    title: str
+    summary: str
+    releases: tuple[str, ...]
+    default_release: str
+    paths: PathRule
+    table: tuple[DeclaredTable, ...]
+    image: ImageRule
+    default_mirror: str = ""
+    default_label_source: str = ""
+    homepage: str = ""
+    citation: str = ""
+    bibtex: str = ""
+    aliases: tuple[str, ...] = ()
+    companion: str = ""
+    licence: Licence = _UNKNOWN_LICENCE
+    counts: dict[str, int] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)
+    images: ImageFacts = _ANY_IMAGES
+    part: tuple[Part, ...] = ()
+    mirror: tuple[Mirror, ...] = ()
+    file: tuple[PublishedFile, ...] = ()
+    fact: tuple[Fact, ...] = ()
+    quirk: tuple[Quirk, ...] = ()
+    views: dict[str, ViewRule] = field(default_factory=dict)
+    vocabulary: VocabularyRule = VocabularyRule()
+    labels: tuple[LabelRule, ...] = ()
+    boxes: tuple[BoxRule, ...] = ()
+    splits: tuple[SplitRule, ...] = ()
+    masks: tuple[dict[str, Any], ...] = ()
+    link: tuple[dict[str, Any], ...] = ()
+    reports: tuple[dict[str, Any], ...] = ()
+
+    def spec(self) -> DatasetSpec:
+        """The facts as every verb reads them."""
+        sources = {name: rule.source for rule in self.labels for name in tables_of(rule.table)}
+        tables = tuple(
+            Table(
+                name=table.name,
+                role="labels",
+                patterns=table.patterns,
+                release=table.release,
+                label_source=sources.get(table.name, ""),
+                title=table.title,
+                sha256=table.sha256,
+            )
+            for table in self.table
+        )
+        same = {f: getattr(self, f) for f in DatasetSpec.__dataclass_fields__ if f in Declaration.__dataclass_fields__}
+        return DatasetSpec(**{**same, "module": "declared", "vocabulary": self.vocabulary.use, "table": tables})
+
+    def shared_stems(self) -> frozenset[str]:
+        """The shared observations that its names stand for."""
+        found = {shared[0] for name in self.vocabulary.same if (shared := self.vocabulary.shared(name))}
+        used = VOCABULARIES[self.vocabulary.use].stems if self.vocabulary.use else frozenset()
+        return frozenset(found) | used
+
+
+def slug(name: str) -> str:
+    """A name in snake case, as columns have it: ``Pleural Effusion`` is ``pleural_effusion``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def tables_of(value: Any) -> tuple[str, ...]:
+    """The tables that a block names: one, or several."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def parse_declaration(data: dict[str, Any], where: str, text: str) -> Declaration:
+    """The declaration in a TOML's ``data``, checked; ``text`` gives the lines for errors. Raises ``ConfigError``."""
+    found = build(Declaration, data, where, text)
+    if found.format != FORMAT:
+        raise ConfigError(f"{where}: format {found.format} is not known", hint=f"this version reads format = {FORMAT}")
+    for problem in _problems(found):
+        raise ConfigError(f"{where}: {problem}", hint="see docs/howto/own-dataset.md")
+    return found
+
+
+def _problems(found: Declaration) -> list[str]:
+    """What is wrong with the names in a declaration: tables, views, observations and forms that do not exist."""
+    tables = {table.name for table in found.table}
+    problems = [
+        f"[[table]] {table.name}: form {table.form!r} is not one of {', '.join(FORMS)}"
+        for table in found.table
+        if table.form not in FORMS
+    ]
+    blocks = [("image", found.image.table), *(("labels", rule.table) for rule in found.labels)]
+    blocks += [("boxes", rule.table) for rule in found.boxes] + [("splits", rule.table) for rule in found.splits]
+    for block, named in blocks:
+        problems += [
+            f"[{block}] names the table {name!r}, which is not declared"
+            for name in tables_of(named)
+            if name not in tables
+        ]
+    problems += [
+        f"[[labels]] {rule.source}: shape {rule.shape!r} is not one of {', '.join(SHAPES)}"
+        for rule in found.labels
+        if rule.shape not in SHAPES
+    ]
+    for name in found.vocabulary.same:
+        shared = found.vocabulary.shared(name)
+        if shared is not None and shared[0] not in OBSERVATIONS:
+            problems.append(f"[vocabulary.same] {name!r}: {shared[0]!r} is no shared observation")
+    if found.default_release not in found.releases:
+        problems.append(f"default_release {found.default_release!r} is not one of releases")
+    if found.vocabulary.use and found.vocabulary.use not in VOCABULARIES:
+        problems.append(f"[vocabulary] use: {found.vocabulary.use!r} is not one of {', '.join(VOCABULARIES)}")
+    try:
+        groups = re.compile(found.paths.image).groupindex
+    except re.error as error:
+        problems.append(f"[paths] image is no regular expression: {error}")
+    else:
+        problems += [] if "id" in groups else ["[paths] image has no group (?P<id>...)"]
+    return problems

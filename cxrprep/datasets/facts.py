@@ -1,0 +1,277 @@
+"""Facts of a dataset as frozen dataclasses: releases, parts, mirrors, files, tables, published numbers, quirks.
+
+An unknown key of a dataset's TOML is an error that names file and line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cxrprep.errors import ConfigError
+from cxrprep.model import Digest, RemoteFile
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.layout import Layout
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """Under which terms a dataset is given; ``name`` is the SPDX identifier where one exists."""
+
+    name: str
+    url: str = ""
+    agreement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A file that the publisher describes: its release path, and what is stated of it.
+
+    ``digest`` as ``"md5:..."``; ``size`` in bytes; ``id`` is the service's own handle (a Box link's hash).
+    ``images`` is how many images an archive holds. ``optional`` files are fetched when the mirror has them.
+    """
+
+    path: str
+    kind: str = "table"
+    size: int | None = None
+    digest: str | None = None
+    id: str = ""
+    images: int | None = None
+    releases: tuple[str, ...] = ()
+    optional: bool = False
+
+    def remote(self) -> RemoteFile:
+        """The same as a listing would yield it."""
+        return RemoteFile(self.path, self.size, Digest.parse(self.digest) if self.digest else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A portion of a release that users think of as one thing: images, tables, reports, boxes.
+
+    ``globs`` are gitignore-style patterns on release paths.
+    """
+
+    name: str
+    globs: tuple[str, ...]
+    title: str = ""
+    size: int | None = None
+    files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A place that serves a release. ``url`` is a string that ``api`` turns into a source.
+
+    ``access`` is open, account, agreement or payer; ``how`` says how to get it. ``keys`` is the form of its keys:
+    ``archives`` when images come inside archives, else ``files``. ``connections`` is the most at once that is polite
+    there; how many are used is found by what they bring.
+    """
+
+    name: str
+    url: str
+    release: str
+    access: str = "open"
+    how: str = ""
+    keys: str = "files"
+    size: int | None = None
+    connections: int = 8
+    ranges: int = 1
+    costs: str = ""
+    agreement: str = ""
+    sums: str = ""
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number that a paper or a release page states, and where.
+
+    ``measure`` names what is counted (see ``verify``); ``value`` is what must come out. ``level`` is error, warning or
+    info. ``release`` limits it to one release, ``table`` to one table. ``note`` explains a known difference.
+    """
+
+    id: str
+    measure: str
+    value: Any
+    source: str
+    level: str = "error"
+    release: str = ""
+    table: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """What is known to be odd about some files of a release, and is not damage.
+
+    ``kind`` names the finding that it excuses (``mode-rgba``, ``upstream-mismatch``); ``paths`` are the release paths
+    concerned, or globs of them; ``mirror`` limits it to one mirror.
+    """
+
+    id: str
+    kind: str
+    note: str
+    source: str = ""
+    paths: tuple[str, ...] = ()
+    release: str = ""
+    mirror: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What the release's images are: suffixes, formats, and width and height in pixels where they are constant."""
+
+    suffixes: tuple[str, ...]
+    formats: tuple[str, ...]
+    width: int | None = None
+    height: int | None = None
+    bits: int | None = None
+    modes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A label table of the release.
+
+    ``role`` is what it is for (labels, boxes, split, metadata, ...); ``patterns`` are globs of the names that it has in
+    the wild, best first; ``label_source`` names whose labels it holds.
+    """
+
+    name: str
+    role: str
+    patterns: tuple[str, ...]
+    release: str = ""
+    label_source: str = ""
+    title: str = ""
+    sha256: tuple[str, ...] = ()
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """Everything that is known about a dataset before any request is made.
+
+    ``published`` is the day or year of each release. ``companion`` names the dataset whose label tables say what this
+    one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
+    """
+
+    name: str
+    title: str
+    summary: str
+    module: str
+    releases: tuple[str, ...]
+    default_release: str
+    default_mirror: str
+    vocabulary: str
+    default_label_source: str
+    licence: Licence
+    citation: str
+    bibtex: str
+    homepage: str
+    images: ImageFacts
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    published: dict[str, str] = dataclasses.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    companion: str = ""
+    part: tuple[Part, ...] = ()
+    mirror: tuple[Mirror, ...] = ()
+    file: tuple[PublishedFile, ...] = ()
+    table: tuple[Table, ...] = ()
+    fact: tuple[Fact, ...] = ()
+    quirk: tuple[Quirk, ...] = ()
+
+    def mirror_named(self, name: str) -> Mirror | None:
+        """The mirror called ``name``, or ``None``."""
+        return next((m for m in self.mirror if m.name == name), None)
+
+    def layout(self, release: str | None = None) -> Layout:
+        """The paths of this dataset, as its module knows them."""
+        module = importlib.import_module(f"cxrprep.datasets.{self.module}")
+        layout: Layout = module.layout(self.name, release or self.default_release)
+        return layout
+
+    def files_of(self, release: str) -> tuple[PublishedFile, ...]:
+        """The files that the publisher describes for ``release``."""
+        return tuple(f for f in self.file if not f.releases or release in f.releases)
+
+
+def _line_of(text: str, key: str) -> int:
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*(\[+\s*)?(\w+\.)?[\"']?{re.escape(key)}[\"']?\s*(=|\])", line):
+            return number
+    return 1
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
+    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors."""
+
+    def spot(inner: str) -> str:
+        # Looked up when something is wrong: a catalog has a thousand keys.
+        return f"{where}, line {_line_of(text, inner)}" if inner else where
+
+    if not isinstance(data, dict):
+        raise ConfigError(f"{spot(key)}: expected a table for {kind.__name__}, found {type(data).__name__}")
+    hints = _hints(typing.cast("Any", kind))
+    names = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses are passed
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in names:
+            raise ConfigError(
+                f"{spot(name)}: unknown key {name!r} in {kind.__name__}",
+                hint=f"known keys: {', '.join(names)}",
+            )
+        try:
+            values[name] = _convert(hints[name], value, where, text, name)
+        except _WrongTypeError as error:
+            raise ConfigError(f"{spot(name)}: {name}: {error}") from None
+    missing = [
+        name
+        for name, f in names.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{spot(key)}: {kind.__name__} lacks {', '.join(missing)}")
+    return kind(**values)
+
+
+class _WrongTypeError(Exception):
+    """Raise when a value is not of the type that its key has; it becomes a ``ConfigError`` with the line."""
+
+
+def _convert(hint: Any, value: Any, where: str, text: str, key: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [h for h in typing.get_args(hint) if h is not type(None)]
+        return _convert(inner[0], value, where, text, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _WrongTypeError(f"expected a list, found {value!r}")
+        inner_hint = typing.get_args(hint)[0]
+        return tuple(_convert(inner_hint, v, where, text, key) for v in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _WrongTypeError(f"expected a table, found {value!r}")
+        inner_hint = typing.get_args(hint)[1]
+        return {str(k): _convert(inner_hint, v, where, text, key) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value, where, text, key)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise _WrongTypeError(f"expected {hint.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,230 @@
+"""A dataset that one TOML file describes: found, checked, and right in every verb."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.datasets.catalog import find_dataset, parse_spec
+from cxrprep.errors import ConfigError, TableError
+from cxrprep.labels.extract import read_labels
+
+PROJECT = Path(__file__).parents[2]
+FINDINGS = ["effusion", "opacity|scoliosis", "", "scoliosis"]
+
+
+def declaration() -> str:
+    """The file of the guide, so that the guide is right."""
+    page = (PROJECT / "docs" / "howto" / "own-dataset.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    return found
+
+
+def ward(root: Path, images: int = 12) -> Path:
+    (root / "images").mkdir(parents=True)
+    rows = ["file,view,sex,findings"]
+    for n in range(images):
+        name = f"w{n // 2}_{n % 2}"
+        rng = np.random.default_rng(n)
+        cv2.imwrite(str(root / "images" / f"{name}.png"), rng.integers(0, 255, (300, 260), dtype=np.uint8))
+        rows.append(f"{name}.png,{'PA' if n % 2 else 'LAT'},{'M' if n % 3 else 'F'},{FINDINGS[n % 4]}")
+    (root / "findings.csv").write_text("\n".join(rows) + "\n")
+    (root / "test.txt").write_text("w0_0.png\nw0_1.png\n")
+    return root
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "catalog" / "ward-7.toml"
+    path.parent.mkdir()
+    path.write_text(declaration())
+    return path
+
+
+def read(file: Path, root: Path):
+    return read_labels(find_dataset(str(file)), root).table
+
+
+def test_labels_views_splits_and_ids_come_from_the_tables(file, tmp_path):
+    table = read(file, ward(tmp_path / "data"))
+    assert table.column("image_id").to_pylist()[:3] == ["w0_0", "w0_1", "w1_0"]
+    assert table.column("patient_id").to_pylist()[:3] == ["w0", "w0", "w1"]
+    assert table.column("projection").to_pylist()[:2] == ["lateral", "frontal"]
+    assert table.column("split").to_pylist()[:3] == ["test", "test", None]
+    assert table.column("label_pleural_effusion").to_pylist()[:4] == [1, 0, None, 0]
+    assert table.column("label_ward7__scoliosis").to_pylist()[:4] == [0, 1, None, 1]
+    assert table.column("labels_raw").to_pylist()[:2] == [["effusion"], ["opacity", "scoliosis"]]
+
+
+def test_a_shared_name_with_a_loss_has_a_column_of_its_own_too(file, tmp_path):
+    table = read(file, ward(tmp_path / "data"))
+    assert table.column("label_lung_opacity").equals(table.column("label_ward7__opacity"))
+    assert "label_ward7__effusion" not in table.column_names
+    described = table.schema.field("label_ward7__scoliosis").metadata[b"description"]
+    assert described.startswith(b"1 if scoliosis, as ward-7 words it")
+
+
+def test_the_same_tables_give_the_same_rows_in_any_order(file, tmp_path):
+    root = ward(tmp_path / "data")
+    before = read(file, root)
+    lines = (root / "findings.csv").read_text().splitlines()
+    (root / "findings.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    assert read(file, root).drop_columns("table_digest").equals(before.drop_columns("table_digest"))
+
+
+READERS = """
+[[table]]
+name = "boxes"
+patterns = ["boxes.csv"]
+[[labels]]
+source = "radiologist"
+table = "boxes"
+shape = "rows"
+image = "image"
+name = "finding"
+reader = "reader"
+absent = 0
+also = { any = "any", majority = "majority", all = "all" }
+[[boxes]]
+table = "boxes"
+image = "image"
+label = "finding"
+corners = ["x1", "y1", "x2", "y2"]
+where = { finding = { not = ["none"] } }
+"""
+
+
+def with_readers(file: Path, root: Path) -> None:
+    file.write_text(declaration() + READERS)
+    (root / "boxes.csv").write_text(
+        "image,finding,reader,x1,y1,x2,y2\n"
+        "w0_0,nodule,R1,10,20,30,60\nw0_0,nodule,R2,11,20,30,60\nw0_0,none,R3,,,,\n"
+        "w0_1,nodule,R1,1,2,3,4\nw0_1,none,R2,,,,\nw0_1,none,R3,,,,\n"
+    )
+
+
+def test_each_reader_is_a_source_and_so_is_what_they_agree_on(file, tmp_path):
+    root = ward(tmp_path / "data")
+    with_readers(file, root)
+    rows = read(file, root).select(["label_source", "image_id", "label_ward7__nodule"]).to_pylist()
+    said = {(row["label_source"], row["image_id"]): row["label_ward7__nodule"] for row in rows}
+    assert [said[source, "w0_0"] for source in ("any", "majority", "all")] == [1, 1, 0]
+    assert [said[source, "w0_1"] for source in ("any", "majority", "all")] == [1, 0, 0]
+    assert said["radiologist-R1", "w0_0"] == said["radiologist-R2", "w0_0"] == 1
+    assert said["radiologist-R3", "w0_0"] == 0
+    assert ("radiologist-R1", "w1_0") not in said
+
+
+def test_boxes_follow_with_the_words_of_the_release(file, tmp_path):
+    root = ward(tmp_path / "data")
+    with_readers(file, root)
+    boxes = [row["boxes"] for row in read(file, root).select(["boxes"]).to_pylist() if row["boxes"]]
+    assert sorted(len(one) for one in boxes) == [1, 2]
+    (two,) = [one for one in boxes if len(one) == 2]
+    assert two[0] == {"label": "nodule", "x": 10.0, "y": 20.0, "w": 20.0, "h": 40.0}
+
+
+COLUMNS = """
+[[table]]
+name = "grid"
+patterns = ["grid.csv"]
+[[labels]]
+source = "grid"
+table = "grid"
+shape = "columns"
+image = "image"
+values = { yes = 1, no = 0, maybe = -1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("w0_0,sure\n", r"grid\.csv, row 1, column 'effusion': 'sure' is no label"),
+        ("w0_0,yes\nw0_0,no\n", r"grid\.csv: two rows say different things of w0_0"),
+    ],
+)
+def test_cells_that_no_rule_covers_are_named(file, tmp_path, cells, message):
+    root = ward(tmp_path / "data")
+    file.write_text(declaration() + COLUMNS)
+    (root / "grid.csv").write_text("image,effusion\n" + cells)
+    with pytest.raises(TableError, match=message):
+        read(file, root)
+
+
+def test_labels_in_columns(file, tmp_path):
+    root = ward(tmp_path / "data")
+    file.write_text(declaration() + COLUMNS)
+    (root / "grid.csv").write_text("image,effusion,rib\nw0_0,yes,no\nw0_1,maybe,\n")
+    table = read(file, root)
+    rows = table.filter(pc.equal(table.column("label_source").cast("string"), "grid"))
+    assert rows.column("label_pleural_effusion").to_pylist() == [1, -1]
+    assert rows.column("label_ward7__rib").to_pylist() == [0, None]
+
+
+MISTAKES = {
+    "an unknown key": (("summary =", "sumary ="), r"line \d+: unknown key 'sumary'"),
+    "a table that is not declared": (('table = "test"', 'table = "tset"'), r"\[splits\] names the table 'tset'"),
+    "a shape": (('shape = "list"', 'shape = "lists"'), r"shape 'lists' is not one of columns, list, rows, class"),
+    "a shared observation": (('"pleural_effusion"', '"pleural"'), r"'pleural' is no shared observation"),
+    "a release": (('default_release = "2026"', 'default_release = "2027"'), r"default_release '2027'"),
+    "a pattern": (("(?P<id>", "(?P<id"), r"no regular expression"),
+    "another format": (("format = 1", "format = 9"), r"format 9 is not known"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_the_file_are_named(mistake):
+    (old, new), message = MISTAKES[mistake]
+    with pytest.raises(ConfigError, match=message):
+        parse_spec(declaration().replace(old, new), "ward.toml")
+
+
+def test_a_finding_that_a_closed_vocabulary_lacks_is_an_error_and_not_lost(file, tmp_path):
+    file.write_text(declaration().replace("open = true", "open = false"))
+    with pytest.raises(ConfigError, match="does not know 'scoliosis'"):
+        read(file, ward(tmp_path / "data"))
+
+
+def cxrprep(*words: object, catalog: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "CXRPREP_CATALOG": str(catalog), "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "cxrprep", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.slow
+def test_every_verb_works_on_it(file, tmp_path):
+    root = ward(tmp_path / "data")
+    for words in (
+        ("extract-labels", root),
+        ("verify", root, "--images"),
+        ("convert", root, "--recipe", "square-224"),
+        ("manifest", root),
+        ("status", root),
+        ("report", root),
+        ("export", root, "--format", "csv", "--out", tmp_path / "csv"),
+        ("datasets", "show", "ward-7"),
+        ("datasets", "check", file, root),
+    ):
+        done = cxrprep(*words, catalog=file.parent)
+        assert done.returncode == 0, (words, done.stderr)
+    images = pq.read_table(root / "manifests" / "images.parquet")
+    assert images.column("label_ward7__scoliosis").to_pylist()[:4] == [0, 1, None, 1]
+    assert "12 in the tables, 12 files here" in " ".join(done.stdout.split())
+
+
+def test_two_files_of_one_name_are_named_both(file):
+    (file.parent / "again.toml").write_text(declaration())
+    done = cxrprep("datasets", catalog=file.parent)
+    assert done.returncode == 2
+    assert "again.toml" in done.stderr
+    assert "ward-7.toml" in done.stderr
