@@ -172,7 +172,9 @@ class LabelSettings:
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
-    policy: str = _set("default", "how mentions add up to a study's label: default, chexpert-labeler or derived")
+    policy: str = _set(
+        "default", "how reports are read: default, chexpert-labeler, chexpert-annotators, presence, strict or derived"
+    )
     vocabulary: str = _set("", "your own observations and phrases, a TOML file", form="path")
     demographics: bool = _set(False, "join CheXpert's CHEXPERT DEMO.xlsx, which lies in ROOT")
     mimic_iv: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")

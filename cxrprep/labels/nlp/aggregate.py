@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.nlp.mentions import Status
+from cxrprep.labels.nlp.ruleset import Hedge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,8 @@ class Policy:
 
     ``heart_failure``: "heart failure" and "CHF", unless denied, make Cardiomegaly uncertain. ``empty_is_normal``: a
     report without a word is No Finding, as the released CheXpert labeler has it. ``cardiomegaly_enlarges``: a positive
-    Cardiomegaly makes Enlarged Cardiomediastinum positive, which no published labeler does.
+    Cardiomegaly makes Enlarged Cardiomediastinum positive, which no published labeler does. ``hedges`` is the weakest
+    hedge that leaves a finding positive.
     """
 
     name: str = "default"
@@ -59,13 +61,17 @@ class Policy:
     heart_failure: bool = True
     empty_is_normal: bool = False
     cardiomegaly_enlarges: bool = False
+    hedges: Hedge = Hedge.PROBABLE
 
 
 POLICIES: Final = {
     policy.name: policy
     for policy in (
         Policy(),
-        Policy("chexpert-labeler", precedence=Precedence.CHEXPERT_LABELER, empty_is_normal=True),
+        Policy("chexpert-labeler", precedence=Precedence.CHEXPERT_LABELER, empty_is_normal=True, hedges=Hedge.LIKELY),
+        Policy("chexpert-annotators", hedges=Hedge.SUSPICIOUS),
+        Policy("presence", hedges=Hedge.OPEN),
+        Policy("strict", hedges=Hedge.FIRM),
         Policy("derived", cardiomegaly_enlarges=True),
     )
 }

@@ -114,7 +114,7 @@ def _by_size(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, 
 
 @functools.lru_cache(maxsize=2)
 def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
-    return Labeler(build_rules(sources), policy)
+    return Labeler(build_rules(sources, policy.hedges), policy)
 
 
 def label_batches(tasks: Sequence[Task]) -> list[Summary]:

@@ -114,7 +114,7 @@ def label_collection(
         # Workers of a cluster have another working folder.
         source, out_dir = source.resolve(), out_dir.resolve()
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
-    rules = build_rules(sources)
+    rules = build_rules(sources, policy.hedges)
     collection = open_collection(source)
     made_from = {
         "rules": rules.digest,

@@ -20,7 +20,7 @@ def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: Policy
     from cxrprep.labels.nlp.custom_rules import read_vocabulary
 
     del written  # a file that was edited is another key
-    return Labeler(None if rules is None else build_rules(read_vocabulary(rules)), policy)
+    return Labeler(None if rules is None else build_rules(read_vocabulary(rules), policy.hedges), policy)
 
 
 def _written(rules: Path | None) -> tuple[int, int] | None:

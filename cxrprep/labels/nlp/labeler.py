@@ -40,8 +40,8 @@ class Labeler:
     """
 
     def __init__(self, rules: Rules | None = None, policy: Policy | None = None) -> None:
-        self.rules = rules or shipped_rules()
         self.policy = policy or Policy()
+        self.rules = rules or shipped_rules(self.policy.hedges)
         self._aggregator = Aggregator(self.rules, self.policy)
         self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}
 

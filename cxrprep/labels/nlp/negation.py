@@ -108,6 +108,8 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     _taken_back(items, words)
     _doubted_at_the_end(items, len(words))
     _alternatives(items, words, rules)
+    if "over" in words:
+        _less_favoured(items, words)
     settle_structures(items, words)
     return tuple(found for item in items for found in item.found())
 
@@ -385,6 +387,16 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
                 side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
         if before is not None and (right is not None or words[item.last - 1] == "both"):
             _chain(items, before, item)
+
+
+def _less_favoured(items: Sequence[Item], words: Sequence[str]) -> None:
+    """Make B of "A is favored over B" uncertain: it is the less likely one."""
+    over = words.index("over")
+    favoured = any(word.startswith(("favor", "favour", "prefer")) for word in words[max(0, over - _WINDOW) : over])
+    rejected = next((item for item in items if item.mentions and item.first > over), None)
+    near = rejected is not None and rejected.first - over <= _CHOICE_GAP
+    if favoured and near and rejected is not None and rejected.status is Status.POSITIVE:
+        rejected.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, rejected)
 
 
 def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:

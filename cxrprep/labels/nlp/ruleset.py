@@ -84,6 +84,19 @@ class Cue(enum.IntFlag):
     PERSISTS = enum.auto()
 
 
+class Hedge(enum.StrEnum):
+    """How strongly a hedge speaks for a finding, the firmest first: a policy is a cut of this scale."""
+
+    FIRM = "firm"
+    LIKELY = "likely"
+    PROBABLE = "probable"
+    SUSPICIOUS = "suspicious"
+    OPEN = "open"
+
+
+_SCALE = tuple(Hedge)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one phrase means: ``mentions`` pairs an observation's index with a role; ``cue`` is 0 for a mere mention."""
@@ -133,9 +146,9 @@ _ROLES = {
 
 
 @functools.cache
-def shipped_rules() -> Rules:
+def shipped_rules(cut: Hedge = Hedge.PROBABLE) -> Rules:
     """The rule set that comes with the package."""
-    return build_rules(shipped_sources())
+    return build_rules(shipped_sources(), cut)
 
 
 def shipped_sources() -> list[tuple[str, str]]:
@@ -144,8 +157,11 @@ def shipped_sources() -> list[tuple[str, str]]:
     return [(name, (folder / name).read_text("utf-8")) for name in _TABLES]
 
 
-def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
-    """The rule set that TOML ``sources``, pairs of name and text, describe together. Raises ``ConfigError``."""
+def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE) -> Rules:
+    """The rule set that TOML ``sources``, pairs of name and text, describe together. Raises ``ConfigError``.
+
+    Hedges as strong as ``cut``, or stronger, leave a finding positive.
+    """
     digest = hashlib.sha256()
     observations: dict[str, None] = dict.fromkeys(OBSERVATIONS)
     hidden: set[str] = set()
@@ -165,7 +181,11 @@ def build_rules(sources: Sequence[tuple[str, str]]) -> Rules:
             if block.get("hidden"):
                 hidden.add(label)
             found += [(label, role, block.get(role, []), name) for role in _ROLES]
-        cues += [(_cue(block, name), block["phrases"], name) for block in table.get("cue", [])]
+        for block in table.get("cue", []):
+            cue = _cue(block, name)
+            firm = _strength(block, name) <= _SCALE.index(cut)
+            # A firm hedge opens a statement of its own, and doubts nothing.
+            cues.append((Cue.OPENER | Cue.FIRM if firm else cue, block["phrases"], name))
     names = tuple(sorted(observations, key=lambda label: label in hidden))
     lexicon: Lexicon[Entry] = Lexicon(classes, spelling)
     entries: dict[tuple[str, ...], Entry] = {}
@@ -204,7 +224,7 @@ def _without_ignored(entry: Entry) -> Entry:
 _KEYS: dict[str, dict[str, Any]] = {
     "": {"classes": dict, "observation": list, "cue": list, "examples": list, "spelling": list},
     "[[observation]]": {"name": str, "hidden": bool, "examples": list, **dict.fromkeys(_ROLES, list)},
-    "[[cue]]": {"kind": (str, list), "phrases": list},
+    "[[cue]]": {"kind": (str, list), "phrases": list, "strength": str},
 }
 
 
@@ -253,6 +273,21 @@ def _name(block: dict[str, Any], name: str) -> str:
     if not isinstance(label, str) or not label.strip():
         raise ConfigError(f"{name}: an [[observation]] has no name", hint='add name = "..."')
     return label
+
+
+def _strength(block: dict[str, Any], name: str) -> int:
+    """The place of a cue on the scale of hedges, 0 for the firmest. Raises ``ConfigError``."""
+    word = block.get("strength", Hedge.OPEN if _is_uncertain(_cue(block, name)) else None)
+    if word is None:
+        return len(_SCALE)
+    if word not in _SCALE:
+        raise ConfigError(f"{name}: {word!r} is no strength of a hedge; known: {', '.join(_SCALE)}")
+    return _SCALE.index(word)
+
+
+def _is_uncertain(cue: Cue) -> bool:
+    """Whether a cue only makes uncertain: what also denies, stops or doubts is no hedge."""
+    return not cue & ~(Cue.UNCERTAINTY | Cue.UNCERTAINTY_AFTER | Cue.WEAK)
 
 
 def _cue(block: dict[str, Any], name: str) -> Cue:

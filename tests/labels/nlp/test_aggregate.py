@@ -58,7 +58,7 @@ THREE = "No effusion on the right. Small left effusion. A loculated effusion can
 def test_the_policies(
     text: str, observation: str, default: int | None, compat: int | None, derived: int | None
 ) -> None:
-    found = [label_report(text, policy=name).labels[observation] for name in POLICIES]
+    found = [label_report(text, policy=name).labels[observation] for name in ("default", "chexpert-labeler", "derived")]
     assert found == [default, compat, derived]
 
 
@@ -80,3 +80,28 @@ def test_an_unknown_policy_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UsageError) as caught:
         policy_named("nobody")
     assert "chexpert-labeler" in caught.value.hint
+
+
+# One ordered scale of hedges: a policy is where it is cut.
+SCALE = (
+    "Consistent with edema.",
+    "Likely edema.",
+    "Probable edema.",
+    "Findings suspicious for edema.",
+    "Possible edema.",
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "positive"),
+    [("strict", 1), ("chexpert-labeler", 2), ("default", 3), ("chexpert-annotators", 4), ("presence", 5)],
+)
+def test_a_policy_is_a_cut_of_the_scale_of_hedges(policy: str, positive: int) -> None:
+    labels = [label_report(text, policy=policy).labels["Edema"] for text in SCALE]
+    assert labels == [1] * positive + [-1] * (len(SCALE) - positive)
+    assert label_report("No edema.", policy=policy).labels["Edema"] == 0
+
+
+@pytest.mark.parametrize("text", ["Probable edema.", "Edema is probable.", "Probably edema.", "Signs of edema."])
+def test_a_hedge_has_one_value_wherever_it_stands(text: str) -> None:
+    assert label_report(text).labels["Edema"] == 1
