@@ -157,5 +157,11 @@ def perform_reports(invocation: Invocation, sink: Sink) -> Any:
     """Free-text reports, with the settings of this call."""
     from cxrprep.api.report_labels import label_reports
     from cxrprep.cli.arguments import report_arguments
+    from cxrprep.errors import UsageError
 
+    if invocation.job.labels.report_text:
+        raise UsageError(
+            "--report-text goes with the label tables, and --reports labels reports without keeping their text",
+            hint="for the text by sections, image by image: cxrprep pairs ROOT --reports PATH",
+        )
     return label_reports(**report_arguments(invocation), on_event=sink)

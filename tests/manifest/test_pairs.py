@@ -288,3 +288,11 @@ def test_the_command(mimic):
     told = json.loads(done.stdout)
     assert (told["filter"], told["pairs"]) == ("findings", 7)
     assert "Lungs are clear" not in done.stdout + done.stderr
+
+
+def test_text_that_was_asked_for_beside_labelled_reports_is_not_left_out_in_silence(mimic):
+    archive = mimic / "mimic-cxr-reports.zip"
+    done = command("extract-labels", mimic, "--reports", archive, "--report-text")
+    assert done.returncode == 2
+    assert "cxrprep pairs ROOT --reports PATH" in done.stderr
+    assert command("pairs", mimic, "--reports", archive, "-q").returncode == 0
