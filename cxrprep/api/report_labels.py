@@ -265,6 +265,8 @@ def compare_labels(first: Path | str, second: Path | str, *, key: str | None = N
                 "agreement": one.agreement,
                 "kappa": one.kappa,
                 "f1": {_word(value): f1 for value, f1 in one.f1.items()},
+                "precision": {_word(value): one.precision(value) for value in one.f1},
+                "recall": {_word(value): one.recall(value) for value in one.f1},
                 "confusion": [
                     {"first": a, "second": b, "count": count} for (a, b), count in one.confusion.items() if count
                 ],

@@ -75,6 +75,16 @@ class Agreement:
     kappa: float | None
     f1: dict[int, float | None]
 
+    def precision(self, value: int) -> float | None:
+        """The share of the second table's ``value`` that the first has too; ``None`` where the second has none."""
+        given = sum(self.confusion[a, value] for a in VALUES)
+        return self.confusion[value, value] / given if given else None
+
+    def recall(self, value: int) -> float | None:
+        """The share of the first table's ``value`` that the second has too; ``None`` where the first has none."""
+        true = sum(self.confusion[value, b] for b in VALUES)
+        return self.confusion[value, value] / true if true else None
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -241,13 +251,18 @@ def _matching(a: LabelTable, b: LabelTable) -> tuple[str, str]:
 def _rows(table: LabelTable, key: str) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, value in enumerate(table.ids[key]):
-        if value and rows.setdefault(value, row) != row:
+        # Two images of one study have the same labels of it.
+        if value and rows.setdefault(value, row) != row and not _same(table, rows[value], row):
             # A key may be the text of a report, which no message may show.
             raise TableError(
                 f"{table.path}: rows {rows[value] + 1} and {row + 1} have the same {key}",
                 hint="name an id column that tells the rows apart: --key NAME",
             )
     return rows
+
+
+def _same(table: LabelTable, first: int, second: int) -> bool:
+    return all(values[first] == values[second] for values in table.columns.values())
 
 
 def agreement_of(observation: str, pairs: Iterable[tuple[int | None, int | None]]) -> Agreement:

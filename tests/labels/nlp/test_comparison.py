@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.api.report_labels import agreement_rows, compare_labels, import_labels
@@ -136,3 +138,24 @@ def test_an_import_keeps_ids_and_can_be_compared(tmp_path: Path) -> None:
     assert (row["report_id"], row["patient_id"], row["study_id"]) == ("50414267", "10000032", "50414267")
     assert (row["label_edema"], row["label_lung_opacity"]) == (1, -1)
     assert compare_tables(source, made.labels).observations[0].agreement == 1
+
+
+def test_precision_and_recall_of_a_worked_example() -> None:
+    found = agreement_of("Edema", [(1, 1)] * 6 + [(1, 0)] * 2 + [(0, 1)] * 4 + [(None, None)] * 3)
+    assert found.precision(1) == pytest.approx(0.6)
+    assert found.recall(1) == pytest.approx(0.75)
+    assert found.precision(-1) is None
+    assert found.recall(-1) is None
+
+
+def test_our_own_tables_and_blanks_of_the_human_one_are_read(tmp_path: Path) -> None:
+    human = table_csv(tmp_path / "human.csv", ("study_id", "Edema", "Pneumonia"), [("50", "1", "_"), ("51", "0", "1")])
+    ours = tmp_path / "images.parquet"
+    rows = {
+        "image_id": ["a", "b", "c"], "study_id": ["50", "50", "51"], "label_source": ["cxrprep"] * 3,
+        "label_edema": [1, 1, 0], "label_pneumonia": [None, None, 1],
+    }  # fmt: skip
+    pq.write_table(pa.table(rows), ours)
+    compared = compare_tables(human, ours)
+    assert (compared.keys, compared.common) == (("study_id", "study_id"), 2)
+    assert [one.agreement for one in compared.observations] == [1, 1]
