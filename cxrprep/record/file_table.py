@@ -195,14 +195,6 @@ def _text(scalar: Any) -> Any:
     return scalar.as_py()
 
 
-def get_ready() -> None:
-    """Load what ``write`` needs; the library's first file takes longer than all others, so it writes one to nowhere."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(empty(), pa.BufferOutputStream(), **_FORM)
-
-
 def write(table: pa.Table, path: Path, state: Mapping[str, Any], check: Callable[[], None] | None = None) -> Digest:
     """The digest of the file that now holds ``table``, with ``state`` in its metadata; ``check``: ``replace_file``."""
     import pyarrow.parquet as pq

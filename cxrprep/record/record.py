@@ -171,11 +171,6 @@ class Record:
             # What follows goes to a fresh journal: the old one's length is in the table's metadata.
             self._journal = self._new_journal()
 
-    @staticmethod
-    def get_ready() -> None:
-        """Load what ``save`` will need, while others wait for the network."""
-        files.get_ready()
-
     def close(self) -> None:
         """Save, and let go of the journal."""
         self.save()
