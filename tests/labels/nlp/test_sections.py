@@ -135,3 +135,15 @@ def test_sections_lie_within_the_text_and_in_order(text: str) -> None:
         places = [(s.start, s.end) for s in chosen_sections(text, policy)]
         assert all(0 <= start <= end <= len(text) for start, end in places)
         assert places == sorted(places)
+
+
+def test_a_mimic_report_whose_findings_are_called_report_is_read() -> None:
+    text = " FINAL REPORT\n COMPARISON:  ___.\n \n REPORT:  Large effusion.\n"
+    assert read(text) == [("findings", "Large effusion.")]
+
+
+@pytest.mark.parametrize(
+    "pointer", ["As above.", "See findings.", "Please refer to the body of the report.", "1. As described above."]
+)
+def test_an_impression_that_points_back_is_passed_over(pointer: str) -> None:
+    assert read(f"FINDINGS: Effusion.\nIMPRESSION: {pointer}") == [("findings", "Effusion.")]
