@@ -7,7 +7,7 @@ report. Names are resolved when they are first used, so that importing this pack
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep._version import __version__
 
@@ -68,7 +68,36 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'cxrprep' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    return _with_progress(found) if _is_interactive() and name in _WATCHED else found
+
+
+# Verbs that may take minutes: in a notebook or at Python's prompt they show how far they are.
+_WATCHED: Final = frozenset({"build_manifest", "convert", "download", "export", "extract_labels", "plan", "verify"})
+
+
+def _is_interactive() -> bool:
+    """Whether a person sits before this Python: at its prompt, or in a notebook."""
+    import sys
+
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
+
+
+def _with_progress(verb: Any) -> Any:
+    """``verb`` with progress on standard error, unless ``on_event`` says who listens."""
+    import functools
+
+    @functools.wraps(verb)
+    def call(*positional: Any, **named: Any) -> Any:
+        if "on_event" in named:
+            return verb(*positional, **named)
+        from cxrprep.cli.output import Output
+        from cxrprep.cli.progress import choose
+
+        with choose(Output()) as sink:
+            return verb(*positional, on_event=sink, **named)
+
+    return call
 
 
 def __dir__() -> list[str]:

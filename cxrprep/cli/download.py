@@ -83,7 +83,7 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
         else:
             planned = None
         if planned is not None and (dry_run or save_plan):
-            return _said(invocation, planned, save_plan, dry_run=dry_run)
+            return _print_plan(invocation, planned, save_plan, dry_run=dry_run)
         result = perform(invocation, sink, planned)
     where = invocation.where
     return invocation.out.result(
@@ -119,7 +119,7 @@ def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
     return read_plan(file, **download_arguments(invocation), on_event=sink)
 
 
-def _said(invocation: Invocation, planned: Any, file: Path | None, *, dry_run: bool) -> int:
+def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_run: bool) -> int:
     headline = f"Plan for {invocation.root} (dry run: no image is fetched)"
     if file is not None:
         from cxrprep.planning import save_plan

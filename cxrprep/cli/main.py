@@ -158,19 +158,19 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         code = answer if isinstance(answer, int) else int(ExitCode.DONE)
     except BaseException as error:  # noqa: BLE001  # the last frame: everything is turned into an exit code
-        code = _said(invocation, error)
+        code = _report(invocation, error)
     return code
 
 
-def _said(invocation: Invocation, error: BaseException) -> int:
+def _report(invocation: Invocation, error: BaseException) -> int:
     try:
-        return _say(invocation, error)
+        return _report_error(invocation, error)
     except BrokenPipeError:
         _forget_streams()
         return int(ExitCode.DONE)
 
 
-def _say(invocation: Invocation, error: BaseException) -> int:
+def _report_error(invocation: Invocation, error: BaseException) -> int:
     out = invocation.safe_out
     if isinstance(error, BrokenPipeError):
         # `cxrprep datasets | head -1` has what it wanted.
@@ -191,7 +191,7 @@ def _say(invocation: Invocation, error: BaseException) -> int:
             if isinstance(error, click.UsageError) and error.ctx
             else ""
         )
-        out.error(_worded(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
+        out.error(_click_message(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
         return int(ExitCode.USAGE)
     if isinstance(error, CxrprepError):
         return out.raised(error)
@@ -211,7 +211,7 @@ def _say(invocation: Invocation, error: BaseException) -> int:
     return int(ExitCode.BUG)
 
 
-def _worded(error: click.ClickException) -> str:
+def _click_message(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         where = error.ctx.command_path if error.ctx else "cxrprep"
         # The nearest one is enough: a list of guesses is read by nobody.

@@ -124,7 +124,7 @@ class Output:
         """``text`` in colour where ``stream`` shows it."""
         return click.style(text, **style) if self.colors(stream) else text
 
-    def _say(self, text: str, stream: TextIO) -> None:
+    def _write(self, text: str, stream: TextIO) -> None:
         stream.write(inert(text, colors=self.colors(stream)) + "\n")
         stream.flush()
 
@@ -132,14 +132,14 @@ class Output:
 
     def document(self, data: Any) -> None:
         """One JSON document on standard output."""
-        self._say(json.dumps(data, indent=2, ensure_ascii=False, default=str), self.stdout)
+        self._write(json.dumps(data, indent=2, ensure_ascii=False, default=str), self.stdout)
 
     def text(self, text: str, data: Any) -> None:
         """A result that is text for people and ``data`` for machines."""
         if self.form == "json":
             self.document(data)
         elif self.form == "human":
-            self._say(text, self.stdout)
+            self._write(text, self.stdout)
 
     def result(
         self, headline: str, result: Result, *, command: str = "", following: Sequence[str] = (), failed: str = ""
@@ -173,7 +173,7 @@ class Output:
         if code:
             lines.append(f"  {self.styled(f'exit code {code}: {MEANINGS[code]}', stream, fg='red')}")
         lines += [f"  {self.symbol('next', stream)} {command}" for command in following if not code]
-        self._say("\n".join(lines), stream)
+        self._write("\n".join(lines), stream)
 
     def _pairs(self, pairs: Sequence[tuple[str, Any]], stream: TextIO) -> list[str]:
         import textwrap
@@ -201,7 +201,7 @@ class Output:
         elif self.form == "quiet":
             first = next(iter(columns))
             for row in rows:
-                self._say(cell(row.get(first)), self.stdout)
+                self._write(cell(row.get(first)), self.stdout)
         elif self.stdout.isatty():
             self._rich_table(rows, columns, title)
         else:
@@ -212,10 +212,10 @@ class Output:
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         numbers = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in columns]
         if title:
-            self._say(title, self.stdout)
+            self._write(title, self.stdout)
         for line in lines:
             cells = (f"{t:>{w}}" if n else f"{t:<{w}}" for t, w, n in zip(line, widths, numbers, strict=True))
-            self._say("  ".join(cells).rstrip(), self.stdout)
+            self._write("  ".join(cells).rstrip(), self.stdout)
 
     def _rich_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
         from rich import box
@@ -254,7 +254,7 @@ class Output:
         if hint:
             first, *rest = fold(hint)
             lines += [f"  {self.symbol('next', self.stdout)} {first}", *(f"    {line}" for line in rest)]
-        self._say("\n".join(lines), self.stdout)
+        self._write("\n".join(lines), self.stdout)
 
     # ---- everything else ----
 
@@ -263,13 +263,13 @@ class Output:
         if self.form != "human" and level != "problem":
             return
         if self.events == "jsonl":
-            self._say(
+            self._write(
                 json.dumps({"event": "Note", "level": level, "subject": subject, "message": message}), self.stderr
             )
             return
         head = "" if level == "info" else self.symbol(level, self.stderr) + " "
         about = f"{subject}: " if subject else ""
-        self._say(f"{head}{about}{message}", self.stderr)
+        self._write(f"{head}{about}{message}", self.stderr)
 
     def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
         """Say on standard error what went wrong and what to do next; JSON gets the same as a document."""
@@ -278,11 +278,11 @@ class Output:
         if self.form == "json":
             self.document({"exit_code": int(code), "error": about})
         if self.events == "jsonl":
-            self._say(json.dumps({"event": "Error", **about}), self.stderr)
+            self._write(json.dumps({"event": "Error", **about}), self.stderr)
             return
-        self._say(f"{self.styled('Error:', self.stderr, fg='red', bold=True)} {message}", self.stderr)
+        self._write(f"{self.styled('Error:', self.stderr, fg='red', bold=True)} {message}", self.stderr)
         if hint:
-            self._say(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)} {hint}", self.stderr)
+            self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)} {hint}", self.stderr)
 
     def raised(self, error: CxrprepError) -> int:
         """Say what an error of ours says; its exit code."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from cxrprep.cli.output import inert
-from cxrprep.cli.progress_stats import Tally
+from cxrprep.cli.progress_stats import StageProgress
 from cxrprep.cli.progress_text import closing, retry_line, stall_line, standing, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -31,11 +31,11 @@ _EVERY_FRACTION: Final = 0.05
 
 
 # Lines of one kind within _EVERY_SECONDS before the rest is only counted.
-_CROWD: Final = 5
+_LINES_OF_A_KIND: Final = 5
 
 
 # Steps of 5 % in a stage of a few seconds are noise.
-_CALM: Final = 2.0
+_LEAST_SECONDS: Final = 2.0
 
 
 # The format of one line of ``--events jsonl``; raised when a field changes its meaning.
@@ -113,11 +113,11 @@ class PlainLines:
         self._out = out
         self._clock = clock
         self._guard = threading.Lock()
-        self._tally: Tally | None = None
-        self._said_at = 0.0
-        self._said_fraction = 0.0
-        self._crowd_since = 0.0
-        self._crowd: dict[str, tuple[int, int]] = {}
+        self._tally: StageProgress | None = None
+        self._written_at = 0.0
+        self._written_fraction = 0.0
+        self._counted_since = 0.0
+        self._counted: dict[str, tuple[int, int]] = {}
         self._causes: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class PlainLines:
                 self._finish(closing(self._tally))
             elif self._tally is not None:
                 self._line(self._tally.stage, f"left at {standing(self._tally)}")
-            self._disperse()
+            self._write_counts()
 
     def __call__(self, event: Event) -> None:
         """Count the event, and say what is due."""
@@ -147,7 +147,7 @@ class PlainLines:
                 self._count(event)
 
     def _finish(self, event: StageFinished) -> None:
-        self._disperse()
+        self._write_counts()
         self._line(event.stage, summary(event, self._tally))
         self._tally = None
 
@@ -155,49 +155,49 @@ class PlainLines:
         if self._tally is None or self._tally.stage != event.stage:
             if self._tally is not None:
                 self._finish(closing(self._tally))
-            self._tally = Tally(event.stage, clock=self._clock)
-            self._said_at, self._said_fraction = self._clock(), 0.0
+            self._tally = StageProgress(event.stage, clock=self._clock)
+            self._written_at, self._written_fraction = self._clock(), 0.0
             self._line(event.stage, total(event))
         self._tally.add(event)
 
     def _count(self, event: Event) -> None:
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
-            self._crowded(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
+            self._limited(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
         elif isinstance(event, Retrying):
-            self._crowded(event.stage, "tried again", retry_line(event), event.cause)
+            self._limited(event.stage, "tried again", retry_line(event), event.cause)
         elif isinstance(event, Stalled):
-            self._crowded(event.stage, "stalled", stall_line(event))
+            self._limited(event.stage, "stalled", stall_line(event))
         if self._tally is None:
             return
         self._tally.add(event)
         now, fraction = self._clock(), self._tally.fraction or 0.0
-        step = fraction - self._said_fraction >= _EVERY_FRACTION and now - self._said_at >= _CALM
-        if step or now - self._said_at >= _EVERY_SECONDS:
-            self._disperse()
-            self._said_at, self._said_fraction = now, fraction
+        step = fraction - self._written_fraction >= _EVERY_FRACTION and now - self._written_at >= _LEAST_SECONDS
+        if step or now - self._written_at >= _EVERY_SECONDS:
+            self._write_counts()
+            self._written_at, self._written_fraction = now, fraction
             self._line(self._tally.stage, standing(self._tally))
 
-    def _crowded(self, stage: str, kind: str, text: str, cause: str = "") -> None:
+    def _limited(self, stage: str, kind: str, text: str, cause: str = "") -> None:
         now = self._clock()
-        if now - self._crowd_since >= _EVERY_SECONDS:
-            self._disperse()
-            self._crowd_since = now
-        said, unsaid = self._crowd.get(kind, (0, 0))
+        if now - self._counted_since >= _EVERY_SECONDS:
+            self._write_counts()
+            self._counted_since = now
+        said, unsaid = self._counted.get(kind, (0, 0))
         # The same cause again is only counted: without a network it would be said for every file and attempt.
-        if said >= _CROWD or cause in self._causes:
-            self._crowd[kind] = (said, unsaid + 1)
+        if said >= _LINES_OF_A_KIND or cause in self._causes:
+            self._counted[kind] = (said, unsaid + 1)
             return
-        self._crowd[kind] = (said + 1, unsaid)
+        self._counted[kind] = (said + 1, unsaid)
         if cause:
             self._causes.add(cause)
         self._line(stage, text, "warning")
 
-    def _disperse(self) -> None:
+    def _write_counts(self) -> None:
         stage = self._tally.stage if self._tally else ""
-        for kind, (_, unsaid) in self._crowd.items():
+        for kind, (_, unsaid) in self._counted.items():
             if unsaid:
                 self._line(stage, f"{format_number(unsaid)} more {kind}; the log file names them", "warning")
-        self._crowd.clear()
+        self._counted.clear()
 
     def _line(self, stage: str, text: str, level: str = "info") -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cxrprep.cli.progress_stats import Active, Tally
+from cxrprep.cli.progress_stats import Active, StageProgress
 from cxrprep.cli.progress_text import closing, retry_line, stall_line, summary
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -39,7 +39,7 @@ class Live:
             file=out.stderr, no_color=not out.colors(out.stderr), highlight=False, emoji=False, markup=False
         )
         self._guard = threading.RLock()
-        self._tally: Tally | None = None
+        self._tally: StageProgress | None = None
         self._live: RichLive | None = None
         self._named = 0
         # What was the reason of an attempt before is not said again for each file.
@@ -86,7 +86,7 @@ class Live:
         if self._tally is None or self._tally.stage != event.stage:
             if self._tally is not None:
                 self._finish(closing(self._tally))
-            self._tally = Tally(event.stage)
+            self._tally = StageProgress(event.stage)
             self._named = 0
             self._live = RichLive(
                 console=self._console,
@@ -135,7 +135,7 @@ class Live:
         lines += [self._item_line(item) for item in active[:room]]
         return Group(*lines)
 
-    def _stage_line(self, tally: Tally) -> Table:
+    def _stage_line(self, tally: StageProgress) -> Table:
         wide = self._console.width >= 100
         of = "" if tally.items is None else f"/{format_number(tally.items)}"
         words = [f"{format_number(tally.finished)}{of} {tally.unit}"]

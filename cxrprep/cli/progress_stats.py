@@ -34,7 +34,7 @@ class Active:
 
 
 @dataclass(slots=True)
-class Tally:
+class StageProgress:
     """The counts of one stage. ``add`` takes every event of the stage, in any thread's order."""
 
     stage: str

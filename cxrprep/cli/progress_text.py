@@ -8,10 +8,10 @@ from cxrprep.events import Retrying, StageFinished, StageStarted, Stalled
 from cxrprep.humanize import format_bytes, format_count, format_number, format_rate, format_seconds, singular
 
 if TYPE_CHECKING:
-    from cxrprep.cli.progress_stats import Tally
+    from cxrprep.cli.progress_stats import StageProgress
 
 
-def summary(event: StageFinished, tally: Tally | None = None) -> str:
+def summary(event: StageFinished, tally: StageProgress | None = None) -> str:
     """One line that says what a stage did: ``1,204 files, 3.2 GB in 2 min 3 s (26 MB/s)``.
 
     The tally knows the unit, and the time where the stage did not take it.
@@ -30,7 +30,7 @@ def summary(event: StageFinished, tally: Tally | None = None) -> str:
     return text
 
 
-def closing(tally: Tally) -> StageFinished:
+def closing(tally: StageProgress) -> StageFinished:
     """What a stage came to that ended without a word of its own."""
     return StageFinished(
         tally.stage,
@@ -61,7 +61,7 @@ def stall_line(event: Stalled) -> str:
     return f"{about}no byte for {format_seconds(event.seconds)}; {event.cause}"
 
 
-def standing(tally: Tally) -> str:
+def standing(tally: StageProgress) -> str:
     """Where a stage stands, in one line: ``45 %, 540 of 1,204 files, 1.4 of 3.2 GB, 26 MB/s, 1 min 8 s left``."""
     words = []
     if tally.fraction is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 # step -> the rows of its result that fit a line; the verb itself, called alone, says the rest.
-_TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+_SHOWN_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "download": ("fetched", "unpacked", "here already", "failed"),
     "verify": ("verdict",),
     "extract-labels": ("rows", "images", "patients"),
@@ -92,8 +92,8 @@ class JobResult:
 def _in_a_line(step: StepResult) -> str:
     from cxrprep.cli.output import cell
 
-    told = _TOLD.get(step.step)
-    rows = [(label, value) for label, value in step.rows if told is None or label in told][:4]
+    shown = _SHOWN_ROWS.get(step.step)
+    rows = [(label, value) for label, value in step.rows if shown is None or label in shown][:4]
     # A verdict is a sentence and needs no label before it.
     return ", ".join(cell(value) if label == "verdict" else f"{label} {cell(value)}" for label, value in rows)
 

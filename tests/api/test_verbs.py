@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,20 @@ def test_the_reason_of_many_failures_is_said_once(tmp_path: Path) -> None:
     assert len(reasons) == 2
     assert "for the same reason" in reasons[0]
     assert reasons[1].endswith("failures.parquet")
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_person_at_the_prompt_sees_progress_and_a_script_does_not(interactive: bool, tmp_path: Path) -> None:
+    from tests.cli.test_configs import write_mirror
+
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    code = (
+        f"import sys; {'sys.ps1 = str()' if interactive else 'pass'}; import cxrprep\n"
+        f"made = cxrprep.download('nih-chestxray14', {str(tmp_path / 'root')!r}, source={str(mirror)!r})\n"
+        "print(made.exit_code.name, file=sys.stdout)\n"
+        f"cxrprep.verify({str(tmp_path / 'root')!r}, on_event=cxrprep.events.ignore)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "DONE\n"
+    assert ("download: " in done.stderr) is interactive
+    assert "verify: " not in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.cli.progress_stats import Tally
+from cxrprep.cli.progress_stats import StageProgress
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
@@ -451,6 +451,6 @@ def test_known_copies_of_a_table_need_no_record(tmp_path: Path) -> None:
 def test_a_file_that_failed_is_counted_once(tmp_path: Path) -> None:
     nih(tmp_path)
     flip(tmp_path / IMAGE)
-    stats = Tally("verify")
+    stats = StageProgress("verify")
     report = check(tmp_path, on_event=stats.add)
     assert (stats.finished, stats.failed, stats.items) == (report.files.here, 1, report.files.here)
