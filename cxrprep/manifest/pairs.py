@@ -92,6 +92,11 @@ PAIRS: Final = pa.schema(
 """``pairs.parquet``, a row per study that has a report or an image. Report text is under the release's agreement."""
 
 
+# Asked for each study, and a schema makes the list anew each time.
+_NAMES: Final = tuple(PAIRS.names)
+_IMAGE_NAMES: Final = tuple(each.name for each in IMAGE)
+
+
 @dataclass(slots=True)
 class CutReport:
     """A report in its sections: ``places`` are (name, heading, start, end) of each; ``images`` those that it names."""
@@ -239,12 +244,11 @@ def _row(
     studies: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     first: Mapping[str, Any] = images[0] if images else {}
-    names = [each.name for each in IMAGE]
     projections = [row["projection"] for row in images]
-    row: dict[str, Any] = dict.fromkeys(PAIRS.names) | {n: first[n] for n in PAIRS.names if n in first}
+    row: dict[str, Any] = dict.fromkeys(_NAMES) | {n: first[n] for n in _NAMES if n in first}
     row |= {
         "study_id": study,
-        "images": [{name: each[name] for name in names} for each in images],
+        "images": [{name: each[name] for name in _IMAGE_NAMES} for each in images],
         "n_images": len(images),
         "n_frontal": projections.count("frontal"),
         "n_lateral": projections.count("lateral"),
