@@ -66,7 +66,7 @@ def look(invocation: Invocation, root: Path) -> Result[Status]:
     from cxrprep.api.status import status
 
     job = invocation.job
-    return status(root, dataset=job.dataset or None, release=job.release or None, state=invocation.state)
+    return status(root=root, dataset=job.dataset or None, release=job.release or None, state=invocation.state)
 
 
 def _show(invocation: Invocation, value: Status) -> None:

@@ -66,7 +66,7 @@ def command(invocation: Invocation) -> int:
         result = perform(invocation, sink)
     following = (f"cxrprep extract-labels {invocation.where}",)
     return invocation.out.result(
-        f"Checked {invocation.root}",
+        f"Verified {invocation.root}",
         result,
         command="verify",
         following=following,
