@@ -1,4 +1,4 @@
-"""Every exception of cxrprep, each with its exit code and a hint that says what to do next.
+"""Errors of cxrprep, each with its exit code and a hint that says what to do next.
 
 Exit codes (documented for cron jobs): 0 done, 1 a bug, 2 usage, 3 some items failed, 4 integrity, 5 access,
 6 source unreachable, 7 local storage, 8 the selection matched nothing, 75 another run holds the folder,

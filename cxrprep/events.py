@@ -1,4 +1,4 @@
-"""What happened, as frozen dataclasses. The library emits events; a sink renders, records or ignores them.
+"""Events, as frozen dataclasses: the library emits them; a sink shows, records or ignores them.
 
 An event never holds a credential, a signed query string or report text.
 """

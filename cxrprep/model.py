@@ -1,4 +1,4 @@
-"""The nouns that every room speaks: digests, remote files, image identities, selections.
+"""Model: digests, remote files, image ids and selections, as frozen dataclasses.
 
 Frozen, without I/O, standard library only. An unknown value is ``None``, never 0 and never ``""``.
 """

@@ -1,4 +1,4 @@
-"""What a process may use of the machine: its cores, and memory that it no longer needs, kept or given back."""
+"""Cores and memory that this process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the collections call things: published vocabularies, ours, and what is lost between them.
+"""Vocabulary: the shared observations, the names of each publisher, and what is lost between them.
 
 A published name ("Pleural Effusion", NIH's "Effusion") leads to a unified observation, whose column is
 ``label_pleural_effusion``. Two names that share an observation are renamings; where meanings differ the loss is said.

@@ -1,1 +1,1 @@
-"""The verbs of cxrprep, one module each: the one place that joins rooms which do not know each other."""
+"""The verbs of cxrprep, one module each: the only package that joins packages which do not import each other."""

@@ -1,4 +1,4 @@
-"""The images that a verb about pixels works on: of a known dataset, or of a plain folder, here or in a store."""
+"""Input images of a conversion: of a known dataset or of a plain folder, on this machine or in an object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images converted as they arrive, so that a small copy can be had without room for the large one."""
+"""Conversion during download: each image is converted when it has arrived, so that the originals need no room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier runs left in the folder of outputs: a second selection adds to the manifest and takes nothing from it.
+"""Earlier conversions into the same folder: another selection adds to their manifest and removes nothing from it.
 
 The manifest lists what this recipe finished and what still lies there. Two witnesses are heard: what is written down of
 every image as it is finished, which a killed run leaves too, and the manifest before this one, which outlives the cache

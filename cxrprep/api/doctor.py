@@ -1,4 +1,4 @@
-"""What stands between this machine and the data: checks, each with the next step; no secret in any of them."""
+"""The verb doctor: checks of this machine, its logins and its network, each with the next step."""
 
 from __future__ import annotations
 

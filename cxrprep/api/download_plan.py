@@ -1,4 +1,4 @@
-"""From what a user asks to a plan: mirror, folder, selection, and the label tables that some selections need first."""
+"""Download plan: mirror, folder, selection, and the label tables that some selections need first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan and a download say of themselves: rows for people, plain values for machines."""
+"""Summary of a plan and of a download: rows for people, plain values for JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which mirror a name means, and the folder of a verb: what is asked before every verb."""
+"""The mirror that a name means, and the folder of a verb."""
 
 from __future__ import annotations
 

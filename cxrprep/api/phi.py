@@ -1,4 +1,4 @@
-"""The verbs that look before anything is made: a preview of a recipe, and the tags that look like an identity."""
+"""The verb check-phi: DICOM tags that may identify a patient (protected health information)."""
 
 from __future__ import annotations
 

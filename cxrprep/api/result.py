@@ -1,4 +1,4 @@
-"""What a verb gives back: its room's own typed value, an exit code, and the same facts for machines and for people."""
+"""Result of a verb: its typed value, an exit code, and the same facts for JSON and for people."""
 
 from __future__ import annotations
 

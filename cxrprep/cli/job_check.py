@@ -1,4 +1,4 @@
-"""Checking a job file without asking any server: syntax, keys, values, and the names in it."""
+"""Check of a job file without a server: syntax, keys, values, and the names in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One log file a run: versions, arguments, every problem; no credential, no signature, no report text.
+"""Log file of a run: versions, arguments, every problem; no credential, no signature, no report text.
 
 It is written to ``ROOT/.cxrprep/logs`` once that folder belongs to cxrprep, else to the user's own log folder, so that
 a folder which cxrprep only looked at stays as it was.

@@ -1,4 +1,4 @@
-"""The live display of a terminal: one bar for the stage, one for each large file at work, notes above."""
+"""Progress bars on a terminal: one for the stage, one per large file at work, notes above."""
 
 from __future__ import annotations
 

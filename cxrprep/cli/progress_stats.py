@@ -1,4 +1,4 @@
-"""How far a stage is, counted from its events: done, kept, failed, bytes, rate and time left.
+"""Progress statistics of a stage, from its events: done, skipped, failed, bytes, rate and time left.
 
 Pure but for the clock, which tests replace; the sinks of ``progress`` only draw what is counted here.
 """

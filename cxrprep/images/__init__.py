@@ -1,1 +1,1 @@
-"""images."""
+"""Images: decoding, grey scale, transforms, recipes, encoding, conversion, shards."""

@@ -1,4 +1,4 @@
-"""What earlier runs finished, so that a run with nothing to do opens no image.
+"""Cache of finished conversions, so that a run with nothing to do opens no image.
 
 A row an image: the stamps of source and output (see ``cxrprep.images.local_files``), the source's digest, the recipe's
 fingerprint, and what the output is. Rows of this run go to a journal of its own, so that a killed run loses nothing and

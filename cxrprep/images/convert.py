@@ -1,4 +1,4 @@
-"""Images by a recipe: many, in parallel, each output whole or not there, and recognised when it is done already."""
+"""Conversion of many images by a recipe, in parallel; each output is whole or absent."""
 
 from __future__ import annotations
 

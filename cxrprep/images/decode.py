@@ -1,4 +1,4 @@
-"""Bytes to pictures, whatever the format; and what headers alone say."""
+"""Decoding: bytes of any format to pixels, and what headers alone state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM files as pictures: the words of the pixel data, and the rules of the header.
+"""DICOM files: pixel data to stored values, and the rules of the header for their grey scale.
 
 Uncompressed pixels are used where they lie in the file, compressed grey ones are decoded by ``codecs``, what is left
 (colour, big endian, bits packed in bytes, syntaxes that are new) by pydicom. No tag that could identify a person is

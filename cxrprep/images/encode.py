@@ -1,4 +1,4 @@
-"""Pictures to bytes, each output carrying a mark: the recipe's fingerprint and the digest of the source.
+"""Encoding of pixels as PNG, JPEG or WebP, with the recipe and the source digest in the file.
 
 The mark lies where each format keeps text: a PNG ``tEXt`` chunk, a JPEG comment, a WebP ``XMP`` chunk, a JPEG XL
 ``xml`` box. It holds nothing of the source's header.

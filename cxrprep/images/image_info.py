@@ -1,4 +1,4 @@
-"""What decoding one file shows: the facts that ``verify`` compares with the release's."""
+"""Image information from decoding one file: format, size, bits, mode, for ``verify``."""
 
 from __future__ import annotations
 

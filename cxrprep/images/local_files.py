@@ -1,4 +1,4 @@
-"""Where images are read from and written to: a folder here, or an object store through fsspec.
+"""Local folders as the file system of a conversion, and the choice of a store by its address.
 
 Names are relative and ``/``-separated. A *stamp* changes with the content (size and times of a file here; ETag or
 generation in a store), so that what was seen once need not be read again.

@@ -1,4 +1,4 @@
-"""Object stores as places, through fsspec: one instance of a file system a process, its errors in our words."""
+"""Object stores (s3://, gs://) as the file system of a conversion, through fsspec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that are there already: whether one is whole, what it was made from, and its size."""
+"""Metadata in a converted image: its recipe, its source, its geometry; and whether the file is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags that look like an identity: which, in how many files; their values are masked before anything else sees them.
+"""Protected health information (PHI) in DICOM headers: which tags, in how many files, values masked.
 
 What counts follows the Basic Application Level Confidentiality Profile (DICOM PS3.15 annex E): names of people, ids,
 dates, places, devices, free text, private groups, and UIDs that link to another archive.

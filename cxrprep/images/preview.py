@@ -1,4 +1,4 @@
-"""One image as a recipe sees it: stored values, the rule that makes the grey scale, and the result, side by side."""
+"""Preview of one image under a recipe: stored values, the VOI rule, and the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image on its way through a recipe: pixels, the rules to read them by, boxes, and spacing."""
+"""A radiograph on its way through a recipe: pixels, grey-scale rules, boxes, spacing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two forms of a shard as files: written sample by sample, and read back image by image.
+"""Shard files, WebDataset tar and Parquet: written sample by sample, read back image by image.
 
 A sample is its key, the bytes of its image, and a row: what the manifest says of it.
 """

@@ -1,4 +1,4 @@
-"""The steps of a recipe: each a function from picture to picture, with its options checked when the recipe is read.
+"""Transforms of a recipe: each a function from radiograph to radiograph, its options checked when it is read.
 
 Steps of the grey scale (``voi``, ``stretch``, ``polarity``) come first; geometry and 8-bit steps follow. The
 picture's frame and spacing follow every change of geometry, and boxes follow the frame.

@@ -1,1 +1,1 @@
-"""labels."""
+"""Labels: published label tables and free-text reports, in one vocabulary."""

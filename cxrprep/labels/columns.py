@@ -1,4 +1,4 @@
-"""Cells become values: labels, ages, sexes, views, dates. Vectorised; every refusal names file, line and column."""
+"""Column values: label, age, sex, view and date cells, vectorised; errors name file, line and column."""
 
 from __future__ import annotations
 

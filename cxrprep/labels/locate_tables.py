@@ -1,4 +1,4 @@
-"""Finds a release's tables in a folder: at the top, in a ``--tables`` folder, or one or two folders down."""
+"""Location of label tables: at the top of a folder, in a ``--tables`` folder, or one or two folders down."""
 
 from __future__ import annotations
 

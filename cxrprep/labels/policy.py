@@ -1,4 +1,4 @@
-"""What uncertain and blank labels become, on export and load. ``labels.parquet`` itself never changes.
+"""Label policy: what uncertain and blank labels become on export and load. ``labels.parquet`` never changes.
 
 The policies are those of the CheXpert paper (Irvin et al., AAAI 2019, section 3.1): U-Ones, U-Zeros, U-Ignore, and
 ``keep`` for models with a class of its own for "uncertain". The paper counts a blank as negative; here a blank stays

@@ -1,4 +1,4 @@
-"""What each label source can say: the observations of its vocabulary, whatever labels are present.
+"""Vocabulary of each label source: the observations that it can state, whatever labels are present.
 
 Columns, label vectors and category ids follow this, so that an export of one split, one patient or one image has the
 schema of the whole release.

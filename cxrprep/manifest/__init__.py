@@ -1,4 +1,4 @@
-"""Normalized Parquet tables under ``manifests/``, and what is made of them."""
+"""Manifests: normalized Parquet tables under ``manifests/``, statistics, cards and exports."""
 
 from typing import Final
 

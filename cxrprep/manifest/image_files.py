@@ -1,4 +1,4 @@
-"""Which image files a folder holds: the folder is listed, and the record says what it knows of each file.
+"""Image files of a folder: the folder is listed, and the record adds what it knows of each file.
 
 The record alone would name files that somebody removed since, and leave out those that somebody put there.
 """

@@ -1,4 +1,4 @@
-"""Which row of ``labels.parquet`` labels an image, and a manifest with the labels of another source."""
+"""Join of labels and images: which row of ``labels.parquet`` labels an image."""
 
 from __future__ import annotations
 

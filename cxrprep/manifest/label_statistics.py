@@ -1,4 +1,4 @@
-"""What a manifest amounts to, by split: images, patients, prevalence and positive weights."""
+"""Label statistics of a manifest by split: images, patients, prevalence and positive weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest that an earlier run wrote of the same outputs: what of it still holds after another selection."""
+"""The previous manifest of the same outputs, and which of its rows still hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a manifest as what a conversion needs to know of each."""
+"""Source images of a conversion, from the rows of a manifest."""
 
 from __future__ import annotations
 

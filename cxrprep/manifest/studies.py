@@ -1,4 +1,4 @@
-"""A row per study, from its images."""
+"""Study table: a row per study, from its images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do with each file of a release: a listing, a selection and the local state make a plan, a value."""
+"""Download plans: a listing, a selection and the local state give an action for each file."""
 
 from cxrprep.planning.build import Held, Holdings, make_plan
 from cxrprep.planning.plan import Action, Item, Plan

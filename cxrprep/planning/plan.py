@@ -1,4 +1,4 @@
-"""The nouns of a plan: an action for each file, and what they add up to."""
+"""Plan: an action for each file, with totals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record as an object: look files up, add them from any thread, save.
+"""The record of a folder as an object: look up, add from any thread, save.
 
 Between two saves, what was added stands in journals under ``.cxrprep/journal/``, one for each writer, so a killed run
 loses nothing and the shards of a job array may write side by side. ``save`` folds every journal into the table, whose

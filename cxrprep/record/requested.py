@@ -1,4 +1,4 @@
-"""What downloads into a folder asked for, file by file: what must be here, whatever else the release has.
+"""Requested files: what downloads into a folder asked for, and so what must be in it.
 
 ``.cxrprep/asked/`` holds a list of release paths for each selection (and shard of it), one a line, as the mirror listed
 them when the download began. Like all of ``.cxrprep`` it may be lost; a missing file that was never fetched then goes

@@ -1,4 +1,4 @@
-"""Where bytes come from: one module a service, imported when its first source is made.
+"""Sources of bytes: one module per service, imported when it is first used.
 
 A mirror is a string; ``open_source`` is the one place that turns it into a source.
 """

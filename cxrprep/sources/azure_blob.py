@@ -1,4 +1,4 @@
-"""What a shared access signature (SAS) of Azure Blob Storage allows, and what its container lists.
+"""Azure Blob Storage: what a shared access signature (SAS) allows, and the listing of a container.
 
 The rules are those of the service's REST interface: "Create a service SAS", "List Blobs".
 """

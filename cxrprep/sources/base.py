@@ -1,4 +1,4 @@
-"""What a source is: it lists files, and opens them at an offset. Nothing else.
+"""Interface of a source: list files, and open one at an offset.
 
 Resume, retry, digests, limits, progress and atomic publishing are written once, in ``transfer``; a source says only
 what its service answers. All sources end in an HTTP GET with Range, or in a local file.

@@ -1,4 +1,4 @@
-"""Where services answer: at their own address, or at the one that the environment names instead.
+"""Endpoints of services: their own address, or the one that the environment names instead.
 
 ``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL`` and ``CXRPREP_BOX_URL`` name a server that answers as the service
 does: a cache that an institution runs, or a test. The credentials of the service go there, so it is spoken to with

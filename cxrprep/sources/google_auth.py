@@ -1,4 +1,4 @@
-"""Who asks Google: nobody, a person, or a service account; and where (an emulator stands in for tests)."""
+"""Google authentication: anonymous, a person, or a service account; emulators for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mirror's folder page lists: the autoindex of nginx, Apache, lighttpd, Caddy and Python, or nginx's JSON."""
+"""Index pages (directory listings) of nginx, Apache, lighttpd, Caddy and Python, and nginx's JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long lists that seldom change, kept on disk: checksums of 605,000 files, the directories of huge archives.
+"""Cache of listings that seldom change: checksums of 605,000 files, directories of huge archives.
 
 What is kept is bound to the validator that the server gave, and lies in the user's cache folder, which may be deleted
 at any time. Two runs that fetch the same list write the same bytes to the same places, so neither needs a lock.

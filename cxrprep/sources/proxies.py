@@ -1,4 +1,4 @@
-"""Proxies, as the environment names them: one reading for libcurl and for the requests sessions of SDKs.
+"""Proxy settings from the environment: one reading for libcurl and for the requests sessions of SDKs.
 
 ``http_proxy``, ``https_proxy`` and ``all_proxy`` in either case, and ``no_proxy``: hosts, suffixes, address ranges
 (10.0.0.0/8) and ``*``. HTTP and TLS proxies, SOCKS4 and SOCKS5.

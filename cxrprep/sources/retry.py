@@ -1,4 +1,4 @@
-"""Asking again: for the small requests of listings and logins, whose answers a whole plan waits for.
+"""Retry of small requests: listings and logins (file transfers have their own).
 
 Files are retried by ``transfer``, which knows what of them is here already; a listing of 561 pages has nobody else.
 """

@@ -1,4 +1,4 @@
-"""What the services' own clients have in common: they all speak through requests."""
+"""Errors of the services' own clients (SDKs), in the words of this package."""
 
 from __future__ import annotations
 

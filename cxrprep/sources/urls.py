@@ -1,4 +1,4 @@
-"""Addresses of pages, as people copy them from a browser, and the sources behind them."""
+"""URLs: splitting, masking, and the sources behind addresses that people copy from a browser."""
 
 from __future__ import annotations
 

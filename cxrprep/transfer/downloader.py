@@ -1,4 +1,4 @@
-"""Applies a plan: threads that fetch, adopt, unpack, record and report, until nothing is left or somebody says stop."""
+"""Downloader: threads that carry out a plan until nothing is left or it is stopped."""
 
 from __future__ import annotations
 

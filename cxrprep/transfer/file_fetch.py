@@ -1,4 +1,4 @@
-"""One file from a source to its final name: resumed where that is safe, and proven before it counts."""
+"""Fetch of one file: resumed where that is safe, verified before it gets its final name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds on a transfer: how fast, how much disk, and when to stop."""
+"""Limits of a transfer: rate, disk space, stop, idle time."""
 
 from __future__ import annotations
 

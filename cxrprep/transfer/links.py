@@ -1,4 +1,4 @@
-"""Files that are on this machine already: taken over by clone or link, or adopted where they lie."""
+"""Links and clones of files that are on this machine already, or adoption in place."""
 
 from __future__ import annotations
 

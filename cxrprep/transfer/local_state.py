@@ -1,4 +1,4 @@
-"""What is here, as a plan asks for it: the record, the disk and the partial files."""
+"""Local state for a plan: the record, the disk and the partial files."""
 
 from __future__ import annotations
 

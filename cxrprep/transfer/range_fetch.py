@@ -1,4 +1,4 @@
-"""A large file over several connections: ranges at explicit offsets, each resumable, digested in order behind them."""
+"""Range requests: a large file over several connections, each range resumable, digested in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of each item, and of the whole."""
+"""Results of a transfer: one per file, and the totals with their exit code."""
 
 from __future__ import annotations
 

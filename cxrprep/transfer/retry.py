@@ -1,4 +1,4 @@
-"""Trying again: with backoff, as long as the server asks, and with fresh patience whenever it brought something."""
+"""Retry of a file transfer: backoff, Retry-After, and a fresh budget whenever bytes advanced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with one item: fetch, take over, adopt, unpack, record, hand on."""
+"""Worker of a transfer: one item fetched, linked, adopted or unpacked, and recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proof of what a folder holds: the bytes, the images, and the dataset."""
+"""Verification of a folder: bytes, images and tables."""
 
 from cxrprep.verification.finding import Finding, Kind, Level
 from cxrprep.verification.image_checks import ImageCheck

@@ -1,4 +1,4 @@
-"""What earlier checks found, so that an interrupted one goes on and a quick one need not read.
+"""Cache of checks, so that an interrupted verification goes on and a quick one reads little.
 
 ``.cxrprep/checks.parquet`` has, for every file of the last full checks, its size, modification time, inode and digests
 at that moment. A check in progress writes a journal under ``.cxrprep/checks/``; whoever finishes folds it in.

@@ -1,4 +1,4 @@
-"""What verification can find: kinds, how grave each is, and what to do about it."""
+"""Findings of a verification: kinds, severity, and what to do about each."""
 
 from __future__ import annotations
 

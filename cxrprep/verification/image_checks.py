@@ -1,4 +1,4 @@
-"""The images: decoded for real, and compared with what the release's images are."""
+"""Image checks: decoded, and compared with what the release's images are."""
 
 from __future__ import annotations
 

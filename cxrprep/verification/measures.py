@@ -1,4 +1,4 @@
-"""What can be counted in a release's tables, by the names that ``[[fact]]`` entries of the catalog use.
+"""Measures: what ``[[fact]]`` entries count in a release's tables, by name.
 
 A measure is ``NAME`` or ``NAME.ARGUMENT``; ``@SPLIT`` behind it counts that split's rows only. Where numbers by value
 are counted, the argument may name one value (``view.PA``, ``finding.Mass@test``)::

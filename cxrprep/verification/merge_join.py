@@ -1,4 +1,4 @@
-"""What is on the disk beside what is known of it, and what is known of and is not there."""
+"""Merge join of the files on disk with those that are recorded or published."""
 
 from __future__ import annotations
 

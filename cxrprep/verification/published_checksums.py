@@ -1,4 +1,4 @@
-"""What the publisher states of the bytes: sum files in the folder, and the catalog's own entries."""
+"""Published checksums: sum files in the folder, and entries of the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that a paper or a release page states, against the release's own tables.
+"""Published facts: numbers of a paper or release page against the release's tables.
 
 Which numbers, from where, and how grave a contradiction is, stands in the catalog (``[[fact]]``); what can be counted
 is in ``measures``. A table that holds less than half of the rows it has in the release is somebody's selection: of it

@@ -1,4 +1,4 @@
-"""The answer: what was checked, what was found, and what nobody looked at."""
+"""Report of a verification: what was checked, what was found, what was not checked."""
 
 from __future__ import annotations
 

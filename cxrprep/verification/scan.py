@@ -1,4 +1,4 @@
-"""What is on the disk: a row per file below ROOT, as columns."""
+"""Scan of the disk: a row per file below ROOT, as columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataset as a whole: images and label rows that belong together, rows that stand twice, patients in two splits."""
+"""Table checks: images without rows, rows without images, duplicate rows, patients in two splits."""
 
 from __future__ import annotations
 

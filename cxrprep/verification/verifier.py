@@ -1,4 +1,4 @@
-"""The verb: bytes, images, tables, in this order, and one report."""
+"""Verifier: bytes, images, tables, in this order, and one report."""
 
 from __future__ import annotations
 

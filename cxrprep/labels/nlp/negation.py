@@ -1,4 +1,4 @@
-"""From a sentence to its mentions with their status: what negates each, what makes it uncertain.
+"""Negation and uncertainty: what denies a mention in a sentence, and what makes it uncertain.
 
 A sentence is a row of items (mentions and cues). A cue reaches over a list ("no effusion, pneumothorax or
 consolidation") to the next word that opens a new statement. Every look ahead or back is bounded, so that time is

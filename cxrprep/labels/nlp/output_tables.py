@@ -1,4 +1,4 @@
-"""The two tables that report labels end in, and how they are written: same input, same bytes."""
+"""Output tables of the report labeler, and how they are written: same input, same bytes."""
 
 from __future__ import annotations
 

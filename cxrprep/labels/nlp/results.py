@@ -1,4 +1,4 @@
-"""What the labeler returns: labels, the mentions behind them, and what became of the report."""
+"""Results of the report labeler: labels, the mentions behind them, and whether the report was read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report's sections, and which of them is read.
+"""Sections of a report, and the choice of those that are read.
 
 MIMIC-CXR reports are cut as its authors cut them (their section parser; headings in capitals after a line end and a
 blank). Other texts may also write "Impression:" in any case, at the start of a line or after a sentence.

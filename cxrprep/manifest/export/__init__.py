@@ -1,1 +1,1 @@
-"""The manifest in the forms that other tools open: one module a form."""
+"""Exports of the manifest: one module per format."""

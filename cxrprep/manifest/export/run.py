@@ -1,4 +1,4 @@
-"""``export``: one verb, five forms."""
+"""The export itself: selection, format, files, and their list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an export goes: what an earlier export wrote there is replaced, or removed when it is not written again.
+"""Target folder of an export: files of an earlier export are replaced or removed, others refused.
 
 A list of the files, by form, lies beside them. It is written before each file is, so a run that was killed has left
 nothing that the next one would not know.
