@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cxrprep"
 ERRANDS = """
 retry; lock; cache; HTTP client; authentication; proxy; certificates; checksum; digest; partial file; archive; journal;
-selection; split; vocabulary; label policy; negation; sections; VOI LUT; grayscale; transforms; encoding; quality; shard;
+selection; split; vocabulary; label policy; negation; sections; VOI LUT; grayscale; transforms; encoding; quality;
+shard;
 recipe; manifest; export; dataset card; pairs; report page; thumbnails; progress bar; settings; credentials; executor;
 download plan; record; listing; catalog; protected health information
 """
