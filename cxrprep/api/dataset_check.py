@@ -10,6 +10,7 @@ from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,8 @@ def check_dataset(file: Path, root: Path | None = None, *, on_event: Sink = igno
     Raises ``ConfigError`` with the line of a mistake, ``TableError`` with file, line and column where a table is not
     what the file says, ``UsageError`` for a folder that is not there.
     """
+    for place, what in ((file, "FILE"), (root, "ROOT")):
+        refuse_address(str(place or ""), what)
     spec = find_dataset(str(file))
     found = DatasetCheck(spec.name, file, len(spec.table))
     if root is None:

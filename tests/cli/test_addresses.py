@@ -48,7 +48,7 @@ NEEDS = {
     "run": ["job.toml"],
     "completion": ["bash"],
     "doctor": [],
-    "datasets": [],
+    "datasets": ["check", "ROOT"],
     "prove": ["abcd", "ROOT"],
     "status": [],
 }

@@ -234,7 +234,7 @@ def test_nih_from_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: 
     tiny = dataclasses.replace(real, file=tuple(small))
     whole, one = specs.catalog(), specs._spec_in
     monkeypatch.setattr(specs, "catalog", lambda: {**whole, tiny.name: tiny})
-    monkeypatch.setattr(specs, "_spec_in", lambda name: tiny if name == "nih_chestxray14.toml" else one(name))
+    monkeypatch.setattr(specs, "_spec_in", lambda path: tiny if path.name == "nih_chestxray14.toml" else one(path))
     root = tmp_path / "root"
     with box.serving(shared, {"vfk49d74nhbxq3nqjg0900w5nvkorp5c.gz": "images/images_001.tar.gz"}) as service:
         monkeypatch.setenv("CXRPREP_BOX_URL", box.address(service))

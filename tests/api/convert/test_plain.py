@@ -111,8 +111,9 @@ def test_pseudonyms_are_the_same_in_every_output_of_one_user_and_others_for_anot
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "someone else"))
     assert mine == again
     assert patients(tmp_path / "c") & mine == {"z.png", "ward 1/x.png", "ward 1/y.JPG"}
-    # In a folder that was made with the other key, no row is taken over.
-    assert patients(tmp_path / "a") & mine == {"z.png", "ward 1/x.png", "ward 1/y.JPG"}
+    # A folder that was made with one key does not take images with the pseudonyms of another.
+    with pytest.raises(UsageError, match="key"):
+        patients(tmp_path / "a")
 
 
 def test_a_selection_by_globs_and_number_and_none_by_tables(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""On PYTHONPATH this makes OpenCV's decoder crash the process, as a real defect does, over a file that says POISON.
+"""On PYTHONPATH this makes the raster decoder crash the process, as a real defect does, over a file that says POISON.
 
 Over one that says TREADMILL it never comes to an end.
 """
@@ -7,17 +7,17 @@ import os
 import signal
 import time
 
-import cv2
+from cxrprep.images import png_jpeg
 
-_decode = cv2.imdecode
+_decode = png_jpeg.decode_raster
 
 
-def imdecode(data, flags):  # a stand-in for a function of C
-    if b"POISON" in data.tobytes():
+def decode_raster(data, *words, **options):
+    if b"POISON" in data:
         os.kill(os.getpid(), signal.SIGSEGV)
-    while b"TREADMILL" in data.tobytes():
+    while b"TREADMILL" in data:
         time.sleep(1)
-    return _decode(data, flags)
+    return _decode(data, *words, **options)
 
 
-cv2.imdecode = imdecode
+png_jpeg.decode_raster = decode_raster
