@@ -96,9 +96,16 @@ def read_plan(
     if dataset and find_dataset(dataset).name != saved.dataset:
         name = "this" if isinstance(file, Plan) else file
         raise UsageError(f"{name} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
-    mirror = source or saved.mirror
     with opened(
-        saved.dataset, root, options, on_event, source=mirror, release=saved.release, state=state, tables=tables
+        saved.dataset,
+        root,
+        options,
+        on_event,
+        source=source,
+        release=saved.release,
+        state=state,
+        tables=tables,
+        remembered=saved.mirror,
     ) as job:
         with transfer_of(job, planning=True) as transfer:
             made = again(job, transfer, saved)
@@ -130,9 +137,21 @@ def download(
     ``BusyError``; single files that fail are in the result, whose exit code says what to do.
     """
     wanted = selected(selection, words)
+    remembered = plan.mirror if plan is not None else ""
     if plan is not None:
-        source, release = source or plan.mirror, release or plan.release
-    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+        release = release or plan.release
+        source = source or (plan.mirror if plan.mirror_is_named else None)
+    with opened(
+        dataset,
+        root,
+        options,
+        on_event,
+        source=source,
+        release=release,
+        state=state,
+        tables=tables,
+        remembered=remembered,
+    ) as job:
         arriving = Arriving(job) if job.options.then else None
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, wanted) if plan is None else again(job, transfer, plan)
@@ -233,6 +252,7 @@ def fetch_again(
         return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
     chosen = replace(options or FetchOptions(), then="", discard_raw=False)
     place = find_place(folder.spec, mirror, folder.release)
+    place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
     job = Job(folder, place, stream, chosen, None, on_event)
     if in_place(job):

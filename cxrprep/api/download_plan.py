@@ -45,6 +45,7 @@ class FetchOptions:
     ``limit_rate`` is bytes a second in all; ``link`` is copy, reflink or hardlink for a folder of this machine.
     ``then`` names a recipe by which each image is converted as it arrives, below ``then_out`` (``derived/RECIPE``), and
     ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others.
+    ``source_is_named`` is false when the source stands in a file that was found and not named: see ``MirrorChoice``.
     """
 
     credentials: Credentials | None = None
@@ -59,6 +60,7 @@ class FetchOptions:
     then: str = ""
     discard_raw: bool = False
     shard: Shard | None = None
+    source_is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions
         billing_project=options.billing_project,
         connections=options.connections or (mirror.connections if mirror else None),
         known=known if mirror else (),
+        is_named=place.is_named,
         extra=extra,
     )
 
@@ -136,8 +139,11 @@ def opened(
     release: str | None,
     state: Path | str | None,
     tables: Path | str | None,
+    remembered: str = "",
 ) -> Iterator[Job]:
     """A job whose source is open; it is closed at the end.
+
+    ``remembered`` is the mirror of a saved plan, for when ``source`` is not given; then comes that of the record.
 
     Raises ``UsageError`` for names that mean nothing, and where ``discard_raw`` would delete what was never fetched.
     """
@@ -150,7 +156,8 @@ def opened(
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(where, record)
-    place = find_place(spec, source or held.mirror or None, release or held.release or None)
+    place = find_place(spec, source or remembered or held.mirror or None, release or held.release or None)
+    place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
     folder = DatasetFolder(where, record.home, spec, place.release, record)
     job = Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
@@ -260,6 +267,7 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
         release=job.folder.release,
         holdings=holdings,
         mirror=job.source.address,
+        mirror_is_named=job.place.is_named,
         selection=selection,
         published=job.published,
         excused=job.excused,

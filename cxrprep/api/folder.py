@@ -19,11 +19,16 @@ __all__ = ["DatasetFolder", "MirrorChoice", "find_place", "folder_words", "open_
 
 @dataclass(frozen=True, slots=True)
 class MirrorChoice:
-    """A mirror to fetch from: its address, the catalog's entry when it is a known one, and the release it serves."""
+    """A mirror to fetch from: its address, the catalog's entry when it is a known one, and the release it serves.
+
+    ``is_named`` says that the user typed it in this command or in settings of their own; else a folder's record, a
+    saved plan or a ``cxrprep.toml`` that was found names it, and no login goes to a host that it chooses.
+    """
 
     url: str
     release: str
     mirror: Mirror | None = None
+    is_named: bool = True
 
 
 def find_place(spec: DatasetSpec, source: str | None, release: str | None = None) -> MirrorChoice:

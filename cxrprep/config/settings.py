@@ -65,6 +65,10 @@ class Settings:
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def was_found(self, name: str) -> bool:
+        """Whether ``./cxrprep.toml`` set it, a file that nobody named and that another may have put there."""
+        return self.origins[name].startswith(f"{Path.cwd() / LOCAL_FILE}, line ")
+
     def value(self, name: str) -> Any:
         """The value of a dotted name such as ``download.source``."""
         section, dot, key = name.rpartition(".")

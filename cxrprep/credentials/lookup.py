@@ -235,8 +235,9 @@ class Credentials:
             if written is not None:
                 yield written
             if self._prompt is not None:
-                user = user or self._prompt("PhysioNet user name or e-mail", False) or ""
-                password = (user and self._prompt(f"PhysioNet password of {user}", True)) or ""
+                where = "" if hosts == PHYSIONET_HOSTS else f" at {hosts[0]}"
+                user = user or self._prompt(f"PhysioNet user name or e-mail{where}", False) or ""
+                password = (user and self._prompt(f"PhysioNet password of {user}{where}", True)) or ""
                 if user and password:
                     yield Login(user, Secret(password), "prompt", hosts)
 

@@ -66,6 +66,7 @@ def make_plan(
     release: str,
     holdings: Holdings,
     mirror: str = "",
+    mirror_is_named: bool = False,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     images: frozenset[str] | None = None,
     published: Mapping[str, PublishedFile] | None = None,
@@ -113,6 +114,7 @@ def make_plan(
         dataset=dataset,
         release=release,
         mirror=mirror,
+        mirror_is_named=mirror_is_named,
         items=[*plain, *found.impossible, *archives, *chosen],
         selection=selection,
         images=images,

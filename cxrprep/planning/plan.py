@@ -82,7 +82,8 @@ class Plan:
     tables to the selection, ``None`` when they were not asked. ``foreign`` counts the mirror's files that do not belong
     to the release, ``passed_over`` those that the selection leaves out. ``unmet`` are the ids of the selection that no
     image of the mirror has; a saved plan does not keep them. ``in_place`` means that the files stay where they lie:
-    nothing is fetched, what is here is read and recorded.
+    nothing is fetched, what is here is read and recorded. ``mirror_is_named`` says that the user of this process named
+    the mirror; a plan from a file is never trusted so far that a login goes to a host of its choice.
     """
 
     dataset: str
@@ -96,6 +97,7 @@ class Plan:
     foreign_names: tuple[str, ...] = ()
     unmet: tuple[str, ...] = ()
     in_place: bool = False
+    mirror_is_named: bool = field(default=False, compare=False)
 
     def __len__(self) -> int:
         """The number of files."""

@@ -183,7 +183,8 @@ class SourceOptions:
     """What the user chose about how to reach sources; every source takes what concerns it.
 
     ``timeout`` is seconds without a byte. ``known`` is what the dataset's catalog knows of the mirror's files, for
-    services that have no listing (NIH's Box links). ``extra`` holds a mirror's own settings from the catalog.
+    services that have no listing (NIH's Box links). ``is_named`` says that the user named the address, so that a login
+    of the service may go to the host in it. ``extra`` holds a mirror's own settings from the catalog.
     """
 
     credentials: Credentials | None = None
@@ -193,4 +194,5 @@ class SourceOptions:
     billing_project: str | None = None
     connections: int | None = None
     known: tuple[RemoteFile, ...] = ()
+    is_named: bool = True
     extra: dict[str, str] = field(default_factory=dict)

@@ -188,9 +188,15 @@ class PhysioNetSource:
         credentials = self._options.credentials
         if credentials is None:
             return None
-        if host != self._host:
+        if host != self._host or not self._may_log_in:
             return credentials.host(host)
         return credentials.physionet() if self._host == HOST else credentials.physionet(host)
+
+    @property
+    def _may_log_in(self) -> bool:
+        """Whether the PhysioNet login may go to this host: the site's own, or one that the user named."""
+        named = urllib.parse.urlsplit(endpoints.named("physionet") or "").hostname
+        return self._options.is_named or self._host in (HOST, f"www.{HOST}", named)
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         if answer.status == 401:
@@ -204,6 +210,12 @@ class PhysioNetSource:
                 return AccessError(
                     f"{key}: PhysioNet rejects the login found in {login.origin} (401)",
                     hint="check user name and password there; one of them may have changed meanwhile",
+                )
+            if not self._may_log_in:
+                return AccessError(
+                    f"{key}: {self._host} wants a login (401); none is sent to a host that only a record, a saved plan "
+                    "or a configuration file that was found names",
+                    hint=f"if it is your mirror, name it in the command: --source {self.address}",
                 )
             return AccessError(f"{key}: PhysioNet wants a login for {self._project} (401)", hint=ADVICE["physionet"])
         if answer.status != 403:
