@@ -233,8 +233,11 @@ def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
 def _tables(folder: MadeFolder) -> Iterator[Finding]:
     """Tables beside the images whose bytes are not those that were written down."""
     for name, stated in sorted(folder.tables.items()):
-        path = folder.home / "manifests" / name
         shown = f"manifests/{name}"
+        # With --state the folder's own tables lie where they were made.
+        path = next(
+            (place / shown for place in (folder.home, folder.root) if (place / shown).is_file()), folder.home / shown
+        )
         if not path.is_file():
             yield find(Kind.MISSING, shown, "it was here when the folder was made", hint=folder.again)
             continue
