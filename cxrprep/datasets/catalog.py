@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import tomllib
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cxrprep.datasets.declaration import Declaration, parse_declaration
 from cxrprep.datasets.facts import (
     DatasetSpec,
     Fact,
@@ -28,6 +26,9 @@ from cxrprep.datasets.facts import (
 )
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.small_files import MAX_BYTES, parse_toml
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.declaration import Declaration
 
 __all__ = [
     "DatasetSpec",
@@ -57,6 +58,8 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {error}", hint="fix the TOML syntax there") from error
     if "format" in data:
+        from cxrprep.datasets.declaration import parse_declaration
+
         return parse_declaration(data, where, text).spec()
     return build(DatasetSpec, data, where, text)
 
@@ -70,6 +73,9 @@ def user_folder() -> Path:
 
 def _folders() -> list[Path]:
     """The folders of other people's datasets: named in CXRPREP_CATALOG, the user's own, those of installed packages."""
+    # A command that names a built-in dataset does not come here: it would cost 30 ms.
+    from importlib.metadata import entry_points
+
     named = [Path(word) for word in os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep) if word]
     packages = [Path(str(point.load())) for point in entry_points(group=ENTRY_POINTS)]
     return [folder for folder in (*named, user_folder(), *packages) if folder.is_dir()]
@@ -126,6 +132,8 @@ def declaration_of(name: str) -> Declaration:
 
 @cache
 def _declaration_in(path: Path) -> Declaration:
+    from cxrprep.datasets.declaration import parse_declaration
+
     text = _read(path)
     return parse_declaration(parse_toml(text), str(path), text)
 
