@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import read_digest
-from cxrprep.errors import ArchiveError, IntegrityError, storage_error
+from cxrprep.errors import ArchiveError, IntegrityError, StorageError, storage_error
 from cxrprep.events import Note, ignore
 from cxrprep.model import Digest
 from cxrprep.planning import Action, Choice
@@ -212,7 +212,28 @@ class Worker:
                 self._hand_on(path)
             return Outcome(item, Status.NOT_NEEDED)
         near = self._archive_elsewhere(item, buffer)
-        moved = 0 if near is not None else self._archive_here(item, buffer)
+        try:
+            moved = 0 if near is not None else self._archive_here(item, buffer)
+            done, held = self._unpack(item, near)
+        except (StorageError, FileNotFoundError):
+            if near is not None or (self._record.root / item.dest).exists():
+                raise
+            # A run that no lock keeps apart from this one was done with the archive and removed it: fetch it again.
+            moved = self._archive_here(item, buffer)
+            done, held = self._unpack(item, near)
+        drop = near is None and not self._keep_archives and self._may_remove(held)
+        if drop:
+            # Its members were left to the system to write: they must be on the disk before it goes.
+            settle()
+            # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
+            self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+        write_index(self._record.cache, item.dest, done.index)
+        if drop:
+            _discard(self._record, item.dest)
+        return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
+
+    def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
+        """What came out of the archive, and what the record says of the archive itself."""
         held = self._record.get(item.dest)
         assert held is not None
         done = unpack(
@@ -229,16 +250,7 @@ class Worker:
             on_file=self._hand_on,
             on_event=self._emit,
         )
-        drop = near is None and not self._keep_archives and self._may_remove(held)
-        if drop:
-            # Its members were left to the system to write: they must be on the disk before it goes.
-            settle()
-            # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
-            self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
-        write_index(self._record.cache, item.dest, done.index)
-        if drop:
-            _discard(self._record, item.dest)
-        return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
+        return done, held
 
     def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
         """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
