@@ -10,6 +10,16 @@ from hypothesis import HealthCheck, settings
 
 # What a user may have set and a test must not see, beside everything of our own.
 _LEAKY = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "KAGGLE_API_TOKEN",
     "KAGGLE_CONFIG_DIR",
     "KAGGLE_USERNAME",

@@ -55,6 +55,7 @@ class FetchOptions:
     user_agent: str | None = None
     cookie_file: str | None = None
     billing_project: str | None = None
+    requester_pays: bool = False
     keep_archives: bool = False
     link: str = "copy"
     then: str = ""
@@ -121,6 +122,7 @@ def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions
         user_agent=options.user_agent,
         cookie_file=options.cookie_file,
         billing_project=options.billing_project,
+        requester_pays=options.requester_pays,
         connections=options.connections or (mirror.connections if mirror else None),
         known=known if mirror else (),
         is_named=place.is_named,

@@ -152,6 +152,7 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
         user_agent=_given(download.user_agent),
         cookie_file=None if cookies is None else str(cookies),
         billing_project=_given(download.billing_project),
+        requester_pays=download.requester_pays,
         keep_archives=download.keep_archives,
         link=download.link,
         then=download.then,

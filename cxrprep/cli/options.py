@@ -318,6 +318,7 @@ network = several(
     setting("download.user_agent", "--user-agent", section="Network", metavar="TEXT"),
     setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE", shell_complete=complete_file),
     setting("download.billing_project", "--billing-project", section="Network", metavar="PROJECT"),
+    setting("download.requester_pays", "--requester-pays", section="Network"),
     setting("download.url_file", "--url-file", section="Network", metavar="FILE", shell_complete=complete_file),
 )
 

@@ -123,7 +123,8 @@ class DownloadSettings:
     """Where the files come from and how."""
 
     source: str = _set(
-        "", "a mirror (physionet, kaggle, gcs, box, portal), a URL or a folder; default: the dataset's own"
+        "",
+        "a mirror (physionet, kaggle, gcs, box, portal), a URL (also s3://, gs://) or a folder; default: the dataset's",
     )
     connections: int | None = _set(None, "connections at once; default: as many as the mirror allows", low=1)
     limit_rate: str = _set("", "bytes per second in all, such as 20M", form="rate")
@@ -131,6 +132,7 @@ class DownloadSettings:
     user_agent: str = _set("", "user agent to send; PhysioNet refuses those that it does not know")
     cookie_file: str = _set("", "a browser's session in Netscape format", form="path")
     billing_project: str = _set("", "Google Cloud project that pays for requester-pays buckets")
+    requester_pays: bool = _set(False, "let Amazon bill your account for what a requester-pays bucket of s3:// sends")
     url_file: str = _set("", "file that holds a signed URL (CheXpert's portal); - reads standard input", form="path")
     keep_archives: bool = _set(False, "keep archives after they are unpacked")
     link: str = _set("copy", "how files of a local folder are copied", choices=("copy", "reflink", "hardlink"))

@@ -35,6 +35,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "kaggle": "create a token at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token, "
     "or set KAGGLE_API_TOKEN",
     "google": "run: gcloud auth application-default login (or set GOOGLE_APPLICATION_CREDENTIALS to a key file)",
+    "aws": "run: aws sso login, or aws configure (or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
     "box": "nothing is needed for NIH's public links; for the Box API set BOX_DEVELOPER_TOKEN",
     "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
     "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
@@ -175,6 +176,14 @@ class Credentials:
             Path(folder) if folder else self._folder() / ".config" / "gcloud"
         ) / "application_default_credentials.json"
         return Finding("google", str(own)) if own.is_file() else None
+
+    def aws(self) -> tuple[Secret, Secret, Secret | None] | None:
+        """AWS's key, secret and session token where the environment holds them; its library finds all else."""
+        key, secret, token = (
+            Secret(self._environment.get(f"AWS_{name}", ""))
+            for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
+        )
+        return (key, secret, token or None) if key and secret else None
 
     def refuse(self, service: str) -> None:
         """Remember that the service rejected what was found, so that the next look-up passes over it.

@@ -23,6 +23,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "url": "cxrprep.sources.signed_url:SignedUrlSource",
     "physionet": "cxrprep.sources.physionet:PhysioNetSource",
     "gs": "cxrprep.sources.gcs:GcsSource",
+    "s3": "cxrprep.sources.s3:S3Source",
     "kaggle": "cxrprep.sources.kaggle:KaggleSource",
     "box": "cxrprep.sources.box:BoxSource",
 }

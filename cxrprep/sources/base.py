@@ -184,7 +184,8 @@ class SourceOptions:
 
     ``timeout`` is seconds without a byte. ``known`` is what the dataset's catalog knows of the mirror's files, for
     services that have no listing (NIH's Box links). ``is_named`` says that the user named the address, so that a login
-    of the service may go to the host in it. ``extra`` holds a mirror's own settings from the catalog.
+    of the service may go to the host in it. ``requester_pays`` agrees to be billed for what an S3 bucket sends.
+    ``extra`` holds a mirror's own settings from the catalog.
     """
 
     credentials: Credentials | None = None
@@ -192,6 +193,7 @@ class SourceOptions:
     user_agent: str | None = None
     cookie_file: str | None = None
     billing_project: str | None = None
+    requester_pays: bool = False
     connections: int | None = None
     known: tuple[RemoteFile, ...] = ()
     is_named: bool = True

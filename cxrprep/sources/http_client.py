@@ -212,11 +212,11 @@ class HttpClient:
         if response.status >= 400:
             response = replace(response, body=_beginning(connection))
         self._release(connection)
-        if response.status < 400:
+        explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
+        if explained is None and response.status < 400:
             error = SourceUnreachableError(f"{key}: {response.url} answered {response.status} without a file")
             error.retry_after = response.retry_after
             raise error
-        explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         raise explained or refusal(response, key)
 
     # ---- one request, with its redirects and its login ----

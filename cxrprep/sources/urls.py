@@ -94,6 +94,12 @@ _PAGES: Final = (
     ),
     (re.compile(r"(?i:https?)://(?i:([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:folder/\d+)?/?(?:[?#].*)?"), r"box://\1/\2"),
     (re.compile(r"https://console\.cloud\.google\.com/storage/browser/([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
+    (
+        re.compile(r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*"),
+        r"s3://\1/\2",
+    ),
+    (re.compile(r"https://s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]+?)/?"), r"s3://\1"),
+    (re.compile(r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?"), r"s3://\1/\2"),
     (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
 )  # fmt: skip
 

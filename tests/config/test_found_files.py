@@ -23,6 +23,7 @@ REFUSED = {
     "download.cookie_file": '"cookies.txt"',
     "download.url_file": '"url.txt"',
     "download.billing_project": '"mine"',
+    "download.requester_pays": "true",
     "download.discard_raw": "true",
     "verify.repair": "true",
     "convert.out": '"elsewhere"',

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import stamina
 
-from tests.servers import azurite
+from tests.servers import azurite, s3
 
 
 @pytest.fixture(autouse=True)
@@ -20,4 +20,11 @@ def _no_waiting() -> Iterator[None]:
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Azurite]:
     """One emulator for all tests; each makes containers of its own."""
     with azurite.running(tmp_path_factory.mktemp("azurite")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    """One emulator for all tests; each makes buckets of its own."""
+    with s3.running(tmp_path_factory.mktemp("s3")) as service:
         yield service

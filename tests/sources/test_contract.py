@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import SOURCES
-from tests.servers import azurite, box, fake_gcs, faults, google, kaggle, physionet
+from tests.servers import azurite, box, fake_gcs, faults, google, kaggle, loopback, physionet, s3
 from tests.sources.contract import FILES, SourceContract, Subject, digest_of
 
 
@@ -88,6 +88,41 @@ class TestGcsPayer(SourceContract):
                 fail=lambda status, after: (setattr(bucket, "refuse", status), setattr(bucket, "retry_after", after)),
                 nowhere=lambda port: ("gs://bucket/png", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}),
                 secrets=("ya29.secret", "PRIVATE KEY"),
+            )
+
+
+class TestS3Emulator(SourceContract):
+    """An emulator written by others, without an account."""
+
+    schemes = ("s3",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        service: s3.S3 = self.request.getfixturevalue("aws")
+        yield Subject(
+            f"s3://{service.bucket(FILES)}",
+            environment=service.environment,
+            nowhere=lambda port: ("s3://bucket", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
+        )
+
+
+class TestS3Login(SourceContract):
+    """A private bucket below a folder, page by page."""
+
+    schemes = ("s3",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        rules = s3.Rules({f"png/{key}": data for key, data in FILES.items()}, page_size=2)
+        rules.public = False
+        with loopback.running(rules) as server:
+            yield Subject(
+                "s3://bucket/png",
+                environment={"AWS_ENDPOINT_URL": server.url, **s3.NOBODY, **s3.KEYS},
+                refuse=lambda status: setattr(rules, "refuse", status),
+                fail=lambda status, after: (setattr(rules, "refuse", status), setattr(rules, "retry_after", after)),
+                nowhere=lambda port: ("s3://bucket/png", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
+                secrets=(s3.KEYS["AWS_SECRET_ACCESS_KEY"], "Signature="),
             )
 
 

@@ -1,0 +1,248 @@
+"""Amazon S3 and servers that speak its protocol: ``s3://BUCKET/FOLDER``, with or without an account.
+
+Listing and bytes go over the common client. A request is signed when AWS's own tools would find credentials; where
+those are refused, it is asked once without, for what is public is so for everybody.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import posixpath
+import re
+import urllib.parse
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cxrprep.credentials.lookup import ADVICE
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    NotInSourceError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    UsageError,
+)
+from cxrprep.model import Digest
+from cxrprep.sources.aws_auth import AwsAccess
+from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.retry import with_retries
+from cxrprep.sources.s3_listing import read_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cxrprep.model import RemoteFile
+    from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import HttpResponse
+
+T = TypeVar("T")
+
+_PLACE: Final = re.compile(r"s3://(arn:aws[\w-]*:s3:[a-z0-9-]*:\d*:accesspoint[:/][\w-]+|[^/]*)/*(.*)", re.DOTALL)
+_FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
+_CODE: Final = re.compile(rb"<Code>\s*(\w+)\s*</Code>")
+_REGION: Final = re.compile(rb"<Region>\s*([\w-]+)\s*</Region>")
+_MD5: Final = re.compile(r'"([0-9a-f]{32})"')
+# Strongest first; x-amz-checksum-crc64nvme is an algorithm that no file here is checked by.
+_CHECKSUMS: Final = ("sha256", "sha1", "crc32c", "crc32")
+# What says that the account, and not the object, is the matter.
+_REJECTED: Final = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+     "InvalidSecurity", "NotSignedUp", "AuthorizationHeaderMalformed"}
+)  # fmt: skip
+
+
+class _RefusedError(AccessError):
+    """Raise when the service refuses this request as it was signed, or not. Do not raise for broken settings."""
+
+
+class _ElsewhereError(SourceUnreachableError):
+    """Raise when the bucket lies in ``region``. Do not raise when that is where it was asked."""
+
+    region = ""
+
+
+class S3Source:
+    """The objects of a bucket below a folder; one object, when its name is given."""
+
+    def __init__(self, url: str, options: SourceOptions) -> None:
+        """Nothing is requested yet. Raises ``UsageError`` for an address without a bucket."""
+        found = _PLACE.fullmatch(url)
+        if found is None or not found[1]:
+            raise UsageError(f"{url} names no bucket", hint="write it as s3://BUCKET or s3://BUCKET/FOLDER")
+        bucket, path = found[1], found[2]
+        self._single = posixpath.basename(path) if _FILE.search(path) else ""
+        path = path.strip("/")
+        folder = path[: len(path) - len(self._single)].strip("/")
+        self._base = folder + "/" if folder else ""
+        self._bucket = bucket
+        self._pays = options.requester_pays
+        self.address = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"
+        self.politeness = Politeness(connections=options.connections or 16, ranges=4)
+        self._access = AwsAccess(bucket, options.credentials)
+        self._client = HttpClient(options, login=nobody, explain=self._explain)
+
+    def list(self, prefix: str = "") -> Iterator[RemoteFile]:
+        """The objects below ``prefix``, in order of name, with size and ETag."""
+        if self._single and not self._single.startswith(prefix):
+            return
+        found, words = False, self._first(prefix)
+        for page in read_pages(lambda more: self._page({**words, **more}), self.address):
+            for file in page.objects:
+                key = file.key[len(self._base) :]
+                if file.key.startswith(self._base) and key and (not self._single or key == self._single):
+                    found = True
+                    yield dataclasses.replace(file, key=key)
+        if self._single and not found:
+            raise SourceNotFoundError(f"{self.address} does not exist", hint="check the address")
+
+    def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
+        """See ``Source.open``."""
+        name = urllib.parse.quote(self._base + file.key, safe="/~")
+
+        def request(base: str, headers: Mapping[str, str]) -> ByteStream:
+            return self._client.open(base + name, key=file.key, offset=offset, end=end, private=headers)
+
+        return _described(self._asked(name, request, {"x-amz-checksum-mode": "ENABLED"}))
+
+    def access(self) -> Access:
+        """Whether the bucket may be listed, asked for one name; and who pays."""
+        costs = "requester pays: Amazon bills your account" if self._pays else ""
+        try:
+            self._page({**self._first(""), "max-keys": "1"})
+        except AccessError as error:
+            nobody_asked = not isinstance(error, _RefusedError) or self._access.is_anonymous
+            state = AccessState.MISSING if nobody_asked else AccessState.REJECTED
+            return Access(state, advice=f"{error.message}: {error.hint}", costs=costs)
+        except NotInSourceError as error:
+            return Access(AccessState.UNKNOWN, advice=error.message, costs=costs)
+        return Access(AccessState.OPEN if self._access.is_anonymous else AccessState.GRANTED, costs=costs)
+
+    def settle(self) -> None:
+        """See ``ReusesConnections.settle``."""
+        self._client.settle()
+
+    def close(self) -> None:
+        """Drop connections."""
+        self._client.close()
+
+    # ---- requests ----
+
+    def _first(self, prefix: str) -> Mapping[str, str]:
+        wanted = self._base + (self._single or prefix)
+        return {"list-type": "2", **({"prefix": wanted} if wanted else {})}
+
+    def _page(self, words: Mapping[str, str]) -> bytes:
+        # Control characters have no place in XML, so the service is asked to write names as in an address.
+        asked = {"encoding-type": "url", **words}
+        query = urllib.parse.urlencode(sorted(asked.items()), quote_via=urllib.parse.quote, safe="~")
+
+        def request(base: str, headers: Mapping[str, str]) -> bytes:
+            return self._client.read(f"{base}?{query}", key=self.address, private=headers)[1]
+
+        return with_retries(partial(self._asked, f"?{query}", request))
+
+    def _asked(
+        self, target: str, request: Callable[[str, Mapping[str, str]], T], more: Mapping[str, str] | None = None
+    ) -> T:
+        """What ``request`` returns of ``target`` below the bucket's address: in its region, signed where that helps."""
+        headers = {**(more or {}), **({"x-amz-request-payer": "requester"} if self._pays else {})}
+        refused: _RefusedError | None = None
+        for _ in range(4):
+            base = self._access.base
+            signed = self._access.headers(base + target, headers) if refused is None else headers
+            try:
+                answer = request(base, signed)
+            except _ElsewhereError as error:
+                if not self._access.move(error.region):
+                    raise
+            except CxrprepError as error:
+                if refused is not None:
+                    raise refused from None
+                if not isinstance(error, _RefusedError) or self._access.is_anonymous:
+                    raise
+                refused = error
+            else:
+                self._access.is_unsigned |= refused is not None
+                return answer
+        raise SourceUnreachableError(f"{self.address} is sent from region to region", hint="set AWS_REGION")
+
+    # ---- refusals ----
+
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
+        found = _CODE.search(answer.body)
+        code = found[1].decode() if found else ""
+        elsewhere = _REGION.search(answer.body)
+        region = answer.headers.get("x-amz-bucket-region") or (elsewhere[1].decode() if elsewhere else "")
+        if answer.status in (301, 307, 400, 403) and region and region != self._access.region:
+            error = _ElsewhereError(f"{self.address} lies in {region}", hint=f"set AWS_REGION={region}")
+            error.region = region
+            return error
+        subject = key if key.startswith("s3://") else f"{self.address}: {key}"
+        return self._refusal(answer.status, code, subject)
+
+    def _refusal(self, status: int, code: str, subject: str) -> CxrprepError | None:
+        what = f"{status} {code}".strip()
+        if code == "NoSuchBucket":
+            return SourceNotFoundError(f"s3://{self._bucket} does not exist ({what})", hint="check the name")
+        if status == 404:
+            return NotInSourceError(f"{subject} does not exist ({what})", hint="check the name of bucket and object")
+        if code == "InvalidObjectState":
+            return NotInSourceError(
+                f"{subject} lies in an archive tier, from which nothing can be read ({what})",
+                hint="ask whoever owns the bucket to restore it",
+            )
+        if code == "RequestTimeTooSkewed":
+            return AccessError(f"{subject}: the clock of this machine is wrong ({what})", hint="set it, and run again")
+        if code in _REJECTED:
+            return _RefusedError(f"{subject}: the AWS login found here is refused ({what})", hint=ADVICE["aws"])
+        if status not in (401, 403):
+            return None
+        pays = "" if self._pays else "; where the bucket is requester pays, --requester-pays lets Amazon bill you"
+        if self._access.is_anonymous:
+            return _RefusedError(f"{subject}: access without a login is refused ({what})", hint=ADVICE["aws"] + pays)
+        return _RefusedError(
+            f"{subject}: access is refused to the AWS login found by {self._access.origin} ({what})",
+            hint=f"ask whoever owns the bucket for s3:GetObject and s3:ListBucket{pays}",
+        )
+
+
+def _described(stream: ByteStream) -> ByteStream:
+    """The stream with the digest that its answer states of the whole object, where it states one."""
+    answer: HttpResponse | None = getattr(stream, "answer", None)
+    if answer is None or answer.codings:
+        return stream
+    found = _checksums(answer)
+    strong = next((digest for digest in found if digest.algorithm.startswith("sha")), None)
+    stream.digest = strong or _md5(answer) or next(iter(found), stream.digest)
+    return stream
+
+
+def _checksums(answer: HttpResponse) -> Sequence[Digest]:
+    """The checksums that the object was stored with, strongest first.
+
+    One of parts (``...-3``, COMPOSITE) is of no whole file, nor may be one that came with a range:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html.
+    """
+    if answer.status != 200 or answer.headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        return ()
+    found = []
+    for algorithm in _CHECKSUMS:
+        text = answer.headers.get(f"x-amz-checksum-{algorithm}", "")
+        with contextlib.suppress(binascii.Error, ValueError):
+            found.append(Digest(algorithm, base64.b64decode(text, validate=True).hex()))
+    return found
+
+
+def _md5(answer: HttpResponse) -> Digest | None:
+    """The MD5 in the ETag of an object that was stored in one part, and not encrypted by a key of KMS or the user's.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    encrypted = answer.headers.get("x-amz-server-side-encryption", "AES256")
+    by_customer = "x-amz-server-side-encryption-customer-algorithm" in answer.headers
+    found = _MD5.fullmatch(answer.headers.get("etag", ""))
+    return Digest("md5", found[1]) if found and encrypted == "AES256" and not by_customer else None

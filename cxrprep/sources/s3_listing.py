@@ -1,0 +1,115 @@
+"""Object listings in S3's XML (ListBucketResult), which Amazon, MinIO, Ceph, R2 and Google's XML interface all speak.
+
+The rules are those of Amazon's "ListObjectsV2" and "ListObjects". The digests stand in neither: an ETag is the MD5 of
+some objects only, and which ones the answer to GET alone says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import urllib.parse
+import xml.etree.ElementTree as ET  # a listing comes from the server that the user named; expat bounds its entities
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.model import RemoteFile
+from cxrprep.sources.azure_blob import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_XML: Final = re.compile(
+    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)?<ListBucketResult\b", re.DOTALL
+)
+_NAMESPACE: Final = re.compile(r"\{[^}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """The objects of one page, their keys counted from the bucket, and the query words that ask for the next page.
+
+    ``next`` is empty at the end. ``prefix`` is what the keys of the page begin with.
+    """
+
+    objects: tuple[RemoteFile, ...]
+    next: Mapping[str, str]
+    prefix: str = ""
+
+
+def is_listing(body: bytes) -> bool:
+    """Whether ``body`` is a listing of this kind."""
+    return _XML.match(body) is not None
+
+
+def read_listing(body: bytes, where: str) -> ListingPage:
+    """The page in ``body``. Raises ``SourceUnreachableError`` for what is none, or has no way to what follows."""
+    try:
+        root = ET.fromstring(body)  # noqa: S314  # see the import
+    except ET.ParseError as error:
+        raise _no_listing(where, f"that is not XML: {error}") from None
+    for element in root.iter():
+        element.tag = _NAMESPACE.sub("", element.tag)
+    if root.tag != "ListBucketResult":
+        raise _no_listing(where, f"that begins with {root.tag!r}")
+    plain: Callable[[str], str] = urllib.parse.unquote_plus if root.findtext("EncodingType") == "url" else str
+    objects = tuple(_objects(root, plain))
+    following: dict[str, str] = {}
+    if (root.findtext("IsTruncated") or "").strip().lower() == "true":
+        token, marker = root.findtext("NextContinuationToken"), root.findtext("NextMarker")
+        # ListObjects (version 1) names its marker only where keys are grouped; else the last key is it.
+        last = root.findall("Contents")[-1].findtext("Key") if root.find("Contents") is not None else None
+        if token:
+            following = {"list-type": "2", "continuation-token": token}
+        elif marker or last:
+            following = {"marker": plain(marker or last or "")}
+        else:
+            raise _no_listing(where, "that goes on and does not say where")
+    return ListingPage(objects, following, plain(root.findtext("Prefix") or ""))
+
+
+def read_pages(ask: Callable[[Mapping[str, str]], bytes], where: str) -> Iterator[ListingPage]:
+    """All pages; ``ask`` gets the body of the one that query words ask for, none for the first.
+
+    Raises as ``read_listing``, and for a listing that comes back to where it was.
+    """
+    seen: set[tuple[str, ...]] = set()
+    following: Mapping[str, str] = {}
+    while True:
+        page = read_listing(ask(following), where)
+        yield page
+        following = page.next
+        if not following:
+            return
+        if tuple(following.values()) in seen:
+            raise _no_listing(where, "that goes round in circles")
+        seen.add(tuple(following.values()))
+
+
+def _objects(root: ET.Element, plain: Callable[[str], str]) -> Iterator[RemoteFile]:
+    for item in root.findall("Contents"):
+        key, size = plain(item.findtext("Key") or ""), item.findtext("Size") or ""
+        if not key or key.endswith("/"):
+            # Consoles make objects that stand for folders.
+            continue
+        yield RemoteFile(
+            key,
+            int(size) if size.isdecimal() else None,
+            validator=quoted(item.findtext("ETag")),
+            modified=_time(item.findtext("LastModified")),
+        )
+
+
+def _time(text: str | None) -> dt.datetime | None:
+    try:
+        when = dt.datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return when.replace(tzinfo=dt.UTC) if when is not None and when.tzinfo is None else when
+
+
+def _no_listing(where: str, reason: str) -> SourceUnreachableError:
+    return SourceUnreachableError(
+        f"{where} sent a listing {reason}", hint="run again; a proxy may have answered instead"
+    )
