@@ -33,6 +33,10 @@ _SAMPLE = 2000
 _ENGLISH = 0.34
 
 
+# Words that a text without any function word must have before its language is judged: "Bilat pl effs." is English.
+_TELLING = 4
+
+
 class Labeler:
     """Labels reports under one rule set and one policy, remembering the sentences that it has read.
 
@@ -49,10 +53,14 @@ class Labeler:
         """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out."""
         if not text.strip():
             return self._without_labels(ReportStatus.EMPTY)
-        if foreign(text):
+        other = foreign(text)
+        if other:
             return self._without_labels(ReportStatus.UNREADABLE)
         given = text
         text, places = plain(text)
+        if other is None and len(text.split()) >= _TELLING and not self._english(text):
+            # Medical words alone are shared by all languages; their denials are not.
+            return self._without_labels(ReportStatus.UNREADABLE)
         found = self._label(text, study=study, mimic=mimic, evidence=evidence)
         return found if places is None else _moved(found, places, given)
 

@@ -18,13 +18,17 @@ def _words() -> dict[str, frozenset[str]]:
     return {name: frozenset(words) for name, words in tomllib.loads(text).items()}
 
 
-def foreign(text: str) -> bool:
-    """Whether ``text`` is in another language: function words of one, and more of them than of English."""
+def foreign(text: str) -> bool | None:
+    """Whether ``text`` is in another language: function words of one, and more of them than of English.
+
+    ``None`` for a text that has no function word of any.
+    """
     sample = text[:_SAMPLE].lower()
     words = _words()
     # One look settles it for nearly all reports in English.
-    if words["strong"].isdisjoint(sample.split()):
-        return False
+    parts = sample.split()
+    if words["strong"].isdisjoint(parts):
+        return None if words["english"].isdisjoint(parts) else False
     found = _LETTERS.findall(sample.replace("\u2019", "'"))
     theirs = words["strong"] | words["weak"]
     return sum(word in theirs for word in found) > sum(word in words["english"] for word in found)

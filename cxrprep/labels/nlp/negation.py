@@ -7,6 +7,7 @@ linear in the length of the sentence, whatever it holds.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.labels.nlp.anatomy import settle_structures
@@ -14,6 +15,7 @@ from cxrprep.labels.nlp.mentions import (
     ABNORMAL,
     AND,
     BACKWARD,
+    BOTH,
     CHOICE,
     COLON,
     COMMA,
@@ -28,6 +30,7 @@ from cxrprep.labels.nlp.mentions import (
     OPENER,
     PERSISTS,
     REMARK,
+    REMARK_AFTER,
     SEPARATOR,
     STABLE,
     STOP,
@@ -72,7 +75,19 @@ _SAME: Final = frozenset(
 _CONTRASTS: Final = frozenset(("but", "while", "whereas", "though", "although", "however", "and", "yet"))
 _DEVICES: Final = OBSERVATIONS.index("Support Devices")
 _ENDS: Final = frozenset(("tip", "tips", "course", "sideport", "termination"))
+_FAULTS: Final = frozenset(
+    ("fracture", "break", "kink", "kinking", "malposition", "malpositioning", "misplacement", "migration", "dislodgement",
+     "displacement", "disconnection", "loosening", "coiling", "retraction", "complication", "complications", "failure")
+)  # fmt: skip
+_INSIDE: Final = frozenset(("of", "in", "within", "to"))
+_PRONOUNS: Final = frozenset(("this", "it", "these", "they", "that", "both"))
+_PARTED: Final = frozenset((",", ";"))
+_ONE: Final = frozenset(("one", "ones"))
+_ASKED: Final = frozenset(("follow", "followup"))
+_ANSWERED: Final = frozenset((":", "?", "="))
 _UNSEEN: Final = frozenset(("not", "cannot"))
+_PAST: Final = frozenset(("ago", "previously", "formerly", "childhood", "child", "youth", "once"))
+_YEAR: Final = re.compile(r"(?:19|20)\d\d").fullmatch
 _PREPOSITIONS: Final = frozenset(
     ("in", "on", "at", "of", "with", "given", "from", "by", "as", "over", "within", "near", "because", "due", "after",
      "and", "but", ",", ";", "if", "when", "based", "than", "despite", "under", "although", "though")
@@ -97,6 +112,8 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     words = words_of(sentence)
     if "(" in words:
         _part_aside(words)
+    if words[:1] == ["["]:
+        _answer_from_boxes(words)
     count = len(words)
     hits = rules.lexicon.scan([*words, _END])
     if not any(entry.mentions for _, _, entry in hits):
@@ -109,7 +126,13 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     _doubted_at_the_end(items, len(words))
     _alternatives(items, words, rules)
     if "over" in words:
-        _less_favoured(items, words)
+        _less_favoured(items, words, "over")
+    if "than" in words:
+        _less_favoured(items, words, "than")
+    if words[0] in _ASKED and not {"of", "for"}.isdisjoint(words[1:3]) and len(words) <= _WINDOW // 4:
+        _asked(items)
+    if "had" in words:
+        _long_past(items, words)
     settle_structures(items, words)
     return tuple(found for item in items for found in item.found())
 
@@ -122,6 +145,16 @@ def _part_aside(words: list[str]) -> None:
     last = ")" not in rest[:-1]
     if asserts or (len(rest) > _SHORT_ASIDE and last and rest[0] not in {"or", "and", "nor"}):
         words[opening] = ";"
+
+
+def _answer_from_boxes(words: list[str]) -> None:
+    """Let boxes that stand before what they tick speak ahead: "[x] cardiomegaly [ ] effusion"."""
+    for place, word in enumerate(words):
+        if word == "[":
+            ticked = words[place + 1 : place + 2] != ["]"]
+            words[place : place + 2] = [";", ";" if ticked else "no"]
+        elif word == "]":
+            words[place] = ";"
 
 
 def _by_direction(
@@ -189,9 +222,14 @@ def _taken_back(items: Sequence[Item], words: Sequence[str]) -> None:
         for later in items[index + 1 : index + 1 + _WINDOW]:
             if later.mentions:
                 break
-            if words[later.first] in _CONTRASTS:
+            if later.cue & PERSISTS and not _ONE.isdisjoint(words[later.first : later.last]):
+                # "; a small one is seen", ", the old one has healed", ". There is one on the right".
+                begin = later.first if words[later.first - 1] in _PARTED else begin
+            elif words[later.first] in _CONTRASTS:
                 begin = later.last
-            elif begin >= 0 and later.cue & (PERSISTS | STABLE):
+            if begin < 0:
+                continue
+            if later.cue & (PERSISTS | STABLE):
                 if _SAME.issuperset(words[begin : later.first]):
                     item.decide(Status.POSITIVE, Rule.NAMED, later)
                     item.by = None
@@ -222,7 +260,12 @@ def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
         elif cue & COLON and reached:
             # "No effusion: left consolidation is present."
             governor = None
-        elif cue & (COMMA | AND) and reached and governor and not _goes_on(items, index, governor):
+        elif (
+            cue & (COMMA | AND)
+            and governor
+            and (reached or governor.cue & LIST)
+            and not _goes_on(items, index, governor)
+        ):
             governor = None
 
 
@@ -281,7 +324,7 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     following = items[place]
     if following.cue & (STOP | VERB) or following.structure:
         return False
-    opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or following.cue & FIRM)
+    opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or _is_firm(items, place))
     mentioned = False
     for later in items[place : place + _WINDOW]:
         if later.cue & STOP:
@@ -299,6 +342,12 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
     return not opened
 
 
+def _is_firm(items: Sequence[Item], place: int) -> bool:
+    """Whether what opens a statement at ``place`` says that something is there: "small", "a new"."""
+    following = items[place + 1] if place + 1 < len(items) else items[place]
+    return bool(items[place].cue & FIRM) or (following.first == items[place].last and bool(following.cue & FIRM))
+
+
 def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
     """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
     for index, item in enumerate(items):
@@ -307,12 +356,15 @@ def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
         joined = listed = False
         seen = False
         apart = False
+        # "Effusion, collapse: none": the answer is one for all.
+        answers = words[item.first] in _ANSWERED
+        refers = words[item.first] in _PRONOUNS
         for place in range(index - 1, max(-1, index - 1 - _WINDOW), -1):
             earlier = items[place]
             if earlier.mentions:
                 if seen and not joined and items[place + 1].first - earlier.last > 1:
                     break
-                if not (item.cue & NEGATION_AFTER and _of_its_tip(earlier, item, words)):
+                if not _of_its_tip(earlier, item, words):
                     _decide_backward(earlier, item)
                 seen, joined = True, False
             elif earlier.cue & (CHOICE | AND):
@@ -322,9 +374,12 @@ def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
                 joined, listed = True, listed or seen
             elif earlier.cue & COMMA:
                 # "A, B, and C have been removed", but: "there is A, and B has been removed".
-                if seen and (not (joined or listed) or _states(items, place, words)):
+                if seen and not answers and (not (joined or listed) or _states(items, place, words)):
                     break
                 joined, apart = True, not seen
+            elif refers and not seen:
+                # "Nodule at the base; this is a nipple shadow": the statement before is the one that is spoken of.
+                continue
             elif earlier.cue & (STOP | WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
                 break
 
@@ -336,15 +391,26 @@ def _states(items: Sequence[Item], place: int, words: Sequence[str]) -> bool:
 
 
 def _of_its_tip(item: Item, cue: Item, words: Sequence[str]) -> bool:
-    """Whether only the end of a device is not seen: "the tip of the nasogastric tube is not seen"."""
+    """Whether only the end or a fault of a device is not seen: "the tip of the nasogastric tube is not seen"."""
     if not any(observation == _DEVICES for observation, _ in item.mentions):
         return False
+    before = range(max(1, item.first - 6), item.first)
+    if any(words[place - 1] in _FAULTS and words[place] in _INSIDE for place in before) or (
+        item.last - item.first > 1 and words[item.first] in _FAULTS
+    ):
+        return True
     unseen = not _UNSEEN.isdisjoint(words[cue.first : cue.last])
     return unseen and not _ENDS.isdisjoint(words[max(0, item.first - 6) : cue.first])
 
 
 def _decide_backward(item: Item, cue: Item) -> None:
-    if cue.cue & DOUBT_AFTER:
+    if cue.cue & REMARK_AFTER:
+        if item.status is Status.POSITIVE:
+            item.drop()
+    elif item.rule is Rule.NEGATED and item.by is not None and item.by.cue & BOTH and cue.cue & NEGATION_AFTER:
+        # "Neither pneumonia nor edema can be excluded", "none of the effusions has resolved".
+        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
+    elif cue.cue & DOUBT_AFTER:
         item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
     elif cue.cue & NEGATION_AFTER:
         if item.rule is not Rule.NOT_EXCLUDED:
@@ -370,7 +436,7 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
     for index, item in enumerate(items):
         if not item.cue & CHOICE or item.mentions:
             continue
-        if not item.cue & VERSUS and _of_no_change(items, index, words):
+        if not item.cue & VERSUS and _of_no_change(items, index, words) and not _explain(items, index):
             continue
         before, after = _neighbour(items, index, -1), _neighbour(items, index, 1)
         left = items[before] if before is not None else None
@@ -389,14 +455,41 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
             _chain(items, before, item)
 
 
-def _less_favoured(items: Sequence[Item], words: Sequence[str]) -> None:
-    """Make B of "A is favored over B" uncertain: it is the less likely one."""
-    over = words.index("over")
-    favoured = any(word.startswith(("favor", "favour", "prefer")) for word in words[max(0, over - _WINDOW) : over])
+def _explain(items: Sequence[Item], index: int) -> bool:
+    """Whether the alternatives around ``index`` explain what is seen: "no change in the opacity, edema or pneumonia"."""
+    before = items[max(0, index - 3) : index]
+    return len(before) == 3 and before[0].appearance and bool(before[1].cue & COMMA) and bool(before[2].mentions)
+
+
+def _less_favoured(items: Sequence[Item], words: Sequence[str], word: str) -> None:
+    """Make B of "A is favored over B" and of "more likely A than B" uncertain: it is the less likely one."""
+    over = words.index(word)
+    before = words[max(0, over - _WINDOW) : over]
+    favoured = any(each.startswith(("favor", "favour", "prefer", "likel", "probab")) for each in before)
+    favoured = favoured and (word == "over" or "more" in before or "rather" in before)
     rejected = next((item for item in items if item.mentions and item.first > over), None)
     near = rejected is not None and rejected.first - over <= _CHOICE_GAP
     if favoured and near and rejected is not None and rejected.status is Status.POSITIVE:
         rejected.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, rejected)
+
+
+def _asked(items: Sequence[Item]) -> None:
+    """Drop what a sentence only names as the reason of the study: "Follow-up of pneumonia."."""
+    if not any(item.cue & (VERB | STABLE | COLON | NEGATION_AFTER) for item in items):
+        for item in items:
+            item.drop()
+
+
+def _long_past(items: Sequence[Item], words: Sequence[str]) -> None:
+    """Deny what somebody had once: "the patient had an effusion in 2018"."""
+    had = words.index("had")
+    past = next((place for place in range(had + 1, len(words)) if words[place] in _PAST or _YEAR(words[place])), None)
+    if past is None:
+        return
+    by = next((item for item in items if item.first <= had < item.last), None)
+    for item in items:
+        if by is not None and item.mentions and had < item.first < past and item.status is Status.POSITIVE:
+            item.decide(Status.NEGATIVE, Rule.NEGATED, by)
 
 
 def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:

@@ -82,6 +82,8 @@ class Cue(enum.IntFlag):
     COLON = enum.auto()
     REMARK = enum.auto()
     PERSISTS = enum.auto()
+    REMARK_AFTER = enum.auto()
+    BOTH = enum.auto()
 
 
 class Hedge(enum.StrEnum):

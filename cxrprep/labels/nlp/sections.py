@@ -22,6 +22,7 @@ _ANY_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _END_OF_SENTENCE = re.compile(r"[.!](?=\s+\S)")
 # Sentences and items of a conclusion, and the characters of one that may be a mere pointer.
 _PARTS = re.compile(r"[.!?](?:\s|$)|\n[ \t]*\n|(?:^|\s)\d{1,2}[.)](?=\s)")
+_TITLED_PERSON = re.compile(r"(?i)\b(dr|drs|mr|mrs|ms|prof)\.")
 _LONGEST_POINTER = 400
 _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM|PFI|EXAMINATION)\b")
 _END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
@@ -105,7 +106,9 @@ def mimic_sections(text: str) -> list[Section]:
     A copy whose lines have lost their leading blank is cut as if they had it.
     """
     dedented = "\n " not in text
-    pattern, blank_line = (_DEDENTED_HEADING, "\n\n") if dedented else (_MIMIC_HEADING, _BLANK_LINE)
+    pattern = _DEDENTED_HEADING if dedented else _MIMIC_HEADING
+    # In the originals a blank line holds a blank; a copy that has not one of them has lost those too.
+    blank_line = _BLANK_LINE if _BLANK_LINE in text else "\n\n"
     found: list[Section] = []
     heading = pattern.search(text)
     if heading is None:
@@ -190,6 +193,7 @@ def points_back(body: str) -> bool:
     """Whether a conclusion says nothing of its own: "As above.", "See findings.", "Discussed with the ward"."""
     if len(body) > _LONGEST_POINTER:
         return False
+    body = _TITLED_PERSON.sub(r"\1", body)
     parts = (" ".join(part.split()).strip("*#-:;,_ ") for part in _PARTS.split(body))
     said = [part for part in parts if re.search("[A-Za-z]", part)]
     return bool(said) and all(_points_back().fullmatch(part) for part in said)

@@ -39,12 +39,43 @@ _LIST_LINE = re.compile(r"(?m)^(?=.{1,40}$)(.*[^\s,;:])[ \t]*(\n)(?=[ \t]{0,40}(
 # A colon of dots: "Pleural effusion .. no". A contraction keeps its length: "is nt", "ca nt"; see negation.words_of.
 _LEADERS = re.compile(r"\.{2,}(?=\s*(?:no|none|nil|absent|negative|present|yes)\b)")
 _CONTRACTION = re.compile(r"n't\b")
-_ANSWER = re.compile(r"\s*(?:no|none|nil|absent|negative|yes|present)\b\s*(?:[.,;]|$)")
+_ANSWER = re.compile(
+    r"\s*(?:no|none|nil|absent|negative|yes|present|no evidence|not (?:seen|present|identified|visible)"
+    r"|there (?:is|are)(?: not| none)?|(?:small|tiny|moderate|large|mild|severe|left|right|bilateral|trace)(?: [a-z]+)?)"
+    r"\b\s*(?:[.,;]|$)"
+)
 # Lines that no sentence runs over: short, without a stop, and not ended by a word that needs another.
 _SHORT_LINE = re.compile(r"[^\n]{1,45}")
 _RUNS_ON = re.compile(
     r"(?i)(?:[,;:]|\b(?:and|or|of|the|a|an|no|with|without|in|at|on|to|for|is|are|may|left|right|lower|upper|small))$"
 )
+# A sentence that says of the one before it whether what it names is there: "This is a nipple shadow.", "There is one on
+# the right.". Both are read as one.
+_REFERRING = (
+    "this",
+    "it ",
+    "it'",
+    "these",
+    "they",
+    "that",
+    "there",
+    "on ",
+    "a ",
+    "the ",
+    "an ",
+    "ct ",
+    "both",
+    "only ",
+)
+_REFERS = re.compile(
+    r"(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|proves|turned|"
+    r"represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
+    r"|there (?:is|are|was|were) (?:now |also |still )?(?:a |another )?(?:[a-z]+ )?(?:one|ones|some)\b"
+    r"|(?:a|an|the|another) (?:[a-z]+ ){0,2}ones?\b"
+    r"|(?:the |a )?(?:[a-z]+ )?(?:ct|views?|film|radiograph|study) (?:shows?|showed|demonstrates?|confirms?) (?:none|nothing)\b"
+)
+_LONGEST_REFERENCE = 200
+_STOP = re.compile(r"[.!]")
 _LONGEST_LIST = 2_000
 _ABBREVIATIONS = frozenset(("vs", "dr", "drs", "mr", "mrs", "ms", "approx", "cf", "e.g", "i.e", "eg", "fig", "st"))
 
@@ -136,5 +167,13 @@ def _abbreviated(flat: str, dot: int) -> bool:
 
 
 def _append(found: list[Sentence], flat: str, start: int, end: int) -> None:
-    if _LETTER.search(flat, start, end):
-        found.append(Sentence(" ".join(flat[start:end].split()), start, end))
+    if not _LETTER.search(flat, start, end):
+        return
+    text = " ".join(flat[start:end].split())
+    if found and text.startswith(_REFERRING) and len(text) <= _LONGEST_REFERENCE and _REFERS.match(text):
+        before = found[-1]
+        gap = _STOP.sub(";", flat[before.end : start], count=1)
+        if ";" in gap and len(before.text) <= _LONGEST_REFERENCE:
+            found[-1] = Sentence(f"{before.text} {' '.join(gap.split())} {text}", before.start, end)
+            return
+    found.append(Sentence(text, start, end))
