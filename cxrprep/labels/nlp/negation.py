@@ -76,8 +76,9 @@ _CONTRASTS: Final = frozenset(("but", "while", "whereas", "though", "although", 
 _DEVICES: Final = OBSERVATIONS.index("Support Devices")
 _ENDS: Final = frozenset(("tip", "tips", "course", "sideport", "termination"))
 _FAULTS: Final = frozenset(
-    ("fracture", "break", "kink", "kinking", "malposition", "malpositioning", "misplacement", "migration", "dislodgement",
-     "displacement", "disconnection", "loosening", "coiling", "retraction", "complication", "complications", "failure")
+    ("fracture", "break", "kink", "kinking", "malposition", "malpositioning", "misplacement", "migration",
+     "dislodgement", "displacement", "disconnection", "loosening", "coiling", "retraction", "complication",
+     "complications", "failure")
 )  # fmt: skip
 _INSIDE: Final = frozenset(("of", "in", "within", "to"))
 _PRONOUNS: Final = frozenset(("this", "it", "these", "they", "that", "both"))
@@ -456,7 +457,7 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
 
 
 def _explain(items: Sequence[Item], index: int) -> bool:
-    """Whether the alternatives around ``index`` explain what is seen: "no change in the opacity, edema or pneumonia"."""
+    """Whether the alternatives around ``index`` explain what is seen: "the opacity, edema or pneumonia"."""
     before = items[max(0, index - 3) : index]
     return len(before) == 3 and before[0].appearance and bool(before[1].cue & COMMA) and bool(before[2].mentions)
 

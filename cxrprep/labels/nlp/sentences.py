@@ -41,7 +41,8 @@ _LEADERS = re.compile(r"\.{2,}(?=\s*(?:no|none|nil|absent|negative|present|yes)\
 _CONTRACTION = re.compile(r"n't\b")
 _ANSWER = re.compile(
     r"\s*(?:no|none|nil|absent|negative|yes|present|no evidence|not (?:seen|present|identified|visible)"
-    r"|there (?:is|are)(?: not| none)?|(?:small|tiny|moderate|large|mild|severe|left|right|bilateral|trace)(?: [a-z]+)?)"
+    r"|there (?:is|are)(?: not| none)?"
+    r"|(?:small|tiny|moderate|large|mild|severe|left|right|bilateral|trace)(?: [a-z]+)?)"
     r"\b\s*(?:[.,;]|$)"
 )
 # Lines that no sentence runs over: short, without a stop, and not ended by a word that needs another.
@@ -68,11 +69,11 @@ _REFERRING = (
     "only ",
 )
 _REFERS = re.compile(
-    r"(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|proves|turned|"
-    r"represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
+    r"(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|proves|"
+    r"turned|represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
     r"|there (?:is|are|was|were) (?:now |also |still )?(?:a |another )?(?:[a-z]+ )?(?:one|ones|some)\b"
     r"|(?:a|an|the|another) (?:[a-z]+ ){0,2}ones?\b"
-    r"|(?:the |a )?(?:[a-z]+ )?(?:ct|views?|film|radiograph|study) (?:shows?|showed|demonstrates?|confirms?) (?:none|nothing)\b"
+    r"|(?:the |a )?(?:[a-z]+ )?(?:ct|views?|film|radiograph|study) (?:shows?|showed|confirms?) (?:none|nothing)\b"
 )
 _LONGEST_REFERENCE = 200
 _STOP = re.compile(r"[.!]")
