@@ -1,8 +1,8 @@
 """cxrprep: fetch, prove, label and convert the public chest X-ray collections.
 
 The verbs are functions (``plan``, ``download``, ``verify``, ``extract_labels``, ``convert``, ``build_manifest``,
-``export``, ``pairs``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels one radiology
-report. Names are resolved when they are first used, so that importing this package costs nothing.
+``export``, ``pairs``, ``duplicates``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels
+one radiology report. Names are resolved when they are first used, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cxrprep.api.convert import convert
     from cxrprep.api.digest import digest, prove
     from cxrprep.api.download import download, plan
+    from cxrprep.api.duplicates import duplicates
     from cxrprep.api.export import export, load
     from cxrprep.api.labels import build_manifest, extract_labels
     from cxrprep.api.pairs import pairs
@@ -31,6 +32,7 @@ __all__ = [
     "convert",
     "digest",
     "download",
+    "duplicates",
     "export",
     "extract_labels",
     "label_report",
@@ -49,6 +51,7 @@ _MODULES: Final = {
     "convert": "cxrprep.api.convert",
     "digest": "cxrprep.api.digest",
     "download": "cxrprep.api.download",
+    "duplicates": "cxrprep.api.duplicates",
     "export": "cxrprep.api.export",
     "extract_labels": "cxrprep.api.labels",
     "label_report": "cxrprep.api.report_labels",
@@ -73,7 +76,9 @@ def __getattr__(name: str) -> object:
 
 
 # Verbs that may take minutes: in a notebook or at Python's prompt they show how far they are.
-_WATCHED: Final = frozenset({"build_manifest", "convert", "download", "export", "extract_labels", "plan", "verify"})
+_WATCHED: Final = frozenset(
+    {"build_manifest", "convert", "download", "duplicates", "export", "extract_labels", "plan", "verify"}
+)
 
 
 def _is_interactive() -> bool:

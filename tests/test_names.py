@@ -11,9 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "cxrprep"
 ERRANDS = """
 retry; lock; cache; HTTP client; authentication; proxy; certificates; checksum; digest; partial file; archive; journal;
 selection; split; vocabulary; label policy; negation; sections; VOI LUT; grayscale; transforms; encoding; quality;
-shard;
-recipe; manifest; export; dataset card; pairs; report page; thumbnails; progress bar; settings; credentials; executor;
-download plan; record; listing; catalog; protected health information
+shard; recipe; manifest; export; dataset card; pairs; near-duplicates; report page; thumbnails; progress bar; settings;
+credentials; executor; download plan; record; listing; catalog; protected health information
 """
 WORDS = [word.strip() for word in ERRANDS.replace("\n", " ").split(";") if word.strip()]
 

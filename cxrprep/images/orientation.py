@@ -7,7 +7,6 @@ One linear model over 64 x 64 pixels: histograms of gradients in 8 x 8 cells (ni
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.resources
 import io
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from cxrprep.images.transforms import Voi
+from cxrprep.images.transforms import shown_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,11 +65,7 @@ class Orientation:
 
 def orientation_of(picture: Radiograph) -> Orientation:
     """The scores of an image as it was decoded: shown as DICOM says, from some of its rows and columns."""
-    rows, columns = (max(1, side // _ENOUGH) for side in picture.pixels.shape)
-    pixels = np.ascontiguousarray(picture.pixels[::rows, ::columns])
-    notes: list[str] = []
-    fewer = dataclasses.replace(picture, pixels=pixels, counts=None, notes=notes)
-    shown = Voi()(fewer).settled().pixels
+    shown = shown_sample(picture, _ENOUGH)
     return scores(cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
 
 

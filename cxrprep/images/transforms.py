@@ -21,7 +21,7 @@ from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.quality import clipped_share
 
 if TYPE_CHECKING:
-    from cxrprep.images.radiograph import Radiograph
+    from cxrprep.images.radiograph import Pixels, Radiograph
 
 Step = Callable[["Radiograph"], "Radiograph"]
 
@@ -57,6 +57,14 @@ class Voi:
             meant=rules.words_as_stored,
             clipped=clipped_share(picture.pixels, table),
         )
+
+
+def shown_sample(picture: Radiograph, side: int) -> Pixels:
+    """Some rows and columns of an image, ``side`` of each or up to twice as many, as DICOM says that they are shown."""
+    rows, columns = (max(1, length // side) for length in picture.pixels.shape)
+    pixels = np.ascontiguousarray(picture.pixels[::rows, ::columns])
+    notes: list[str] = []
+    return Voi()(dataclasses.replace(picture, pixels=pixels, counts=None, notes=notes)).settled().pixels
 
 
 @dataclass(frozen=True, slots=True)

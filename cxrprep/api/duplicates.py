@@ -1,0 +1,105 @@
+"""The verb duplicates: images that show one exposure, or one patient under two names, in one folder or in several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrprep.api.result import Result
+from cxrprep.errors import UsageError
+from cxrprep.events import ignore
+from cxrprep.storage.paths import local_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cxrprep.events import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesResult:
+    """What ``duplicates`` found in ``images``: pairs of each kind, and where their table is.
+
+    ``across_splits`` are pairs whose images lie in two splits of one collection or of several; ``across_collections``
+    those of two datasets.
+    """
+
+    path: Path
+    images: int
+    same_exposure: int
+    related: int
+    across_splits: int
+    across_collections: int
+
+
+def duplicates(
+    root: Path | str,
+    *,
+    against: Iterable[Path | str] = (),
+    out: Path | str | None = None,
+    least: float | None = None,
+    state: Path | str | None = None,
+    on_event: Sink = ignore,
+    **words: Any,
+) -> Result[DuplicatesResult]:
+    """Find near-duplicates: altered copies of an image, and images of one patient under two identifiers.
+
+    Brightness, contrast, inversion, mirroring, JPEG, small turns, crops and shifts, borders and text do not hide them.
+    Nothing is removed.
+
+    Args:
+        root: A folder with a manifest: a release, converted images or shards.
+        against: Further folders with a manifest, compared with ROOT, with each other and with themselves.
+        out: The table of pairs; by default ``manifests/near_duplicates.parquet`` below ROOT.
+        least: The least correlation of a pair, from 0.3 to 1; by default 0.3. Pairs of 0.65 and more show the same
+            exposure; below, the same patient.
+        state: Where ROOT's manifest is when it is not below it.
+        on_event: Called with progress and remarks.
+        **words: Select images of every folder as the command's options do (``view="frontal"``, ``limit=100``).
+
+    Returns:
+        Counts, and the path of the table, whose rows are ``cxrprep.manifest.near_duplicates.NEAR_DUPLICATES``.
+
+    Raises:
+        UsageError: A folder without a manifest, or a ``least`` that no pair can be trusted at.
+        NothingSelectedError: There are no two images.
+        StorageError: The disk refuses.
+    """
+    from cxrprep.api.export import load
+    from cxrprep.images.similarity import RELATED
+    from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, near_duplicates
+    from cxrprep.storage.parquet import write_table
+
+    if least is not None and not RELATED <= least <= 1:
+        raise UsageError(f"{least} is no correlation that tells anything", hint=f"use a number from {RELATED} to 1")
+    target = Path(root if state is None else state) / "manifests" / NEAR_DUPLICATES_NAME
+    if out is not None:
+        local_path(out, "--out")
+        target = Path(out)
+    held = [load(root, state=state, **words), *(load(other, **words) for other in against)]
+    found = near_duplicates(held, least=least, on_event=on_event)
+    folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
+    write_table(found, target, name="near_duplicates", made_from={"folders": folders})
+    pairs = found.select(["relation", "across_splits", "dataset_a", "dataset_b"]).to_pylist()
+    value = DuplicatesResult(
+        path=target,
+        images=sum(map(len, held)),
+        same_exposure=sum(pair["relation"] == "same-exposure" for pair in pairs),
+        related=sum(pair["relation"] == "related" for pair in pairs),
+        across_splits=sum(pair["across_splits"] for pair in pairs),
+        across_collections=sum(pair["dataset_a"] != pair["dataset_b"] for pair in pairs),
+    )
+    rows = (
+        ("images", value.images),
+        ("same exposure", f"{value.same_exposure:,} pairs"),
+        ("same patient, by the pixels", f"{value.related:,} pairs"),
+        ("in two splits", f"{value.across_splits:,} pairs"),
+        *(
+            [("in two collections", f"{value.across_collections:,} pairs")]
+            if len({each.name for each in held}) > 1
+            else []
+        ),
+        ("written", str(target)),
+    )
+    return Result("duplicates", value, rows=rows)

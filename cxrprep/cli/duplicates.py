@@ -1,0 +1,59 @@
+"""``cxrprep duplicates``: images that show one exposure, or one patient under two names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrprep.cli import options
+from cxrprep.cli.help_format import verb
+
+if TYPE_CHECKING:
+    from cxrprep.cli.context import Invocation
+
+
+@verb(
+    "duplicates",
+    examples=(
+        ("cxrprep duplicates /data/nih/derived/square-224", "copies, and patients that lie in two splits"),
+        ("cxrprep duplicates /data/nih --against /data/openi --least 0.65", "the same exposure in two collections"),
+    ),
+)
+@options.folder
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="compare with FOLDER too; repeatable",
+)
+@click.option(
+    "--least",
+    type=float,
+    metavar="NUMBER",
+    help="least correlation, 0.3 (same patient) to 1; the same exposure has 0.65",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/near_duplicates.parquet"
+)
+@options.selection
+def command(invocation: Invocation, **chosen: Any) -> int:
+    """Find images of ROOT that show the same exposure as another one, or the same patient under another name.
+
+    Altered copies are found too: inverted, mirrored, brighter, slightly turned or cropped, with text or a border. They
+    are listed with their splits, the most alike first; nothing is removed.
+    """
+    from cxrprep.api.duplicates import duplicates
+    from cxrprep.selection.id_lists import chosen as selection_of
+
+    with invocation.events() as sink:
+        result = duplicates(
+            invocation.root,
+            **chosen,
+            state=invocation.state,
+            selection=selection_of(invocation.job.selection),
+            on_event=sink,
+        )
+    return invocation.out.result(f"Compared the images of {invocation.root}", result, command="duplicates")

@@ -1,0 +1,295 @@
+"""Near-duplicates: images that show the same exposure, or the same patient, in one collection or in several.
+
+The nearest few images of each by fingerprint are aligned and correlated: see ``cxrprep.images.similarity``. Pixels
+alone are read; identifiers and splits only say what a pair means.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from cxrprep.errors import ImageError, NothingSelectedError
+from cxrprep.events import Advanced, ItemFinished, StageFinished, StageStarted, ignore
+from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.schemas import CATEGORY, describe
+from cxrprep.system import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from cxrprep.events import Sink
+    from cxrprep.manifest.load import Dataset
+
+STAGE: Final = "duplicates"
+PROOF: Final = "compare"
+NEAR_DUPLICATES_NAME: Final = "near_duplicates.parquet"
+NEAREST: Final = 5
+"""How many candidates of each image are proven: an altered copy's original was among the nearest 5 in 98 % or more."""
+# Images that are compared with others at once: 2,048 x 16,384 cosines are 134 MB.
+_ROWS: Final = 2048
+_COLUMNS: Final = 16384
+_BATCH: Final = 64
+_SIDES: Final = (
+    ("dataset", CATEGORY, "name of the dataset in the catalog"),
+    ("image_id", pa.string(), "image, unique in its dataset"),
+    ("path", pa.string(), "its file, below its folder"),
+    ("patient_id", pa.string(), "patient"),
+    ("split", CATEGORY, "split; null: not stated"),
+)
+
+NEAR_DUPLICATES: Final = pa.schema(
+    [
+        *(
+            describe(f"{name}_{side}", kind, f"{words}, of the {order} image")
+            for side, order in (("a", "first"), ("b", "second"))
+            for name, kind, words in _SIDES
+        ),
+        describe(
+            "correlation", pa.float32(), "of the detail of both after alignment; 1: the same pixels", required=True
+        ),
+        describe("relation", CATEGORY, "same-exposure (0.65 and more) or related (0.3 and more)", required=True),
+        describe("inverted", pa.bool_(), "whether one is the negative of the other", required=True),
+        describe("mirrored", pa.bool_(), "whether one is the mirror image of the other", required=True),
+        describe("same_patient", pa.bool_(), "whether both are of one patient by their identifiers", required=True),
+        describe("across_splits", pa.bool_(), "whether they lie in two splits", required=True),
+    ]
+)
+"""``near_duplicates.parquet``, a row a pair, the most alike first."""
+
+
+class _Images:
+    """The images of several folders by their place; opened by each thread, to read them."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._roots = [held.root for held in datasets]
+        self.rows = [row for held in datasets for row in _rows(held)]
+        self._folders = np.repeat(np.arange(len(datasets)), [len(held) for held in datasets])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int], NDArray[np.uint8]]]:
+        """A function that gives the image at a place reduced for comparison, and raises ``ImageError``."""
+        from cxrprep.images.decode import decode
+        from cxrprep.images.similarity import reduced
+
+        with ExitStack() as stack:
+            readers = [stack.enter_context(ImageReader(root)) for root in self._roots]
+
+            def read(place: int) -> NDArray[np.uint8]:
+                path = str(self.rows[place]["path"])
+                return reduced(decode(readers[self._folders[place]].read(path), path))
+
+            yield read
+
+
+def near_duplicates(
+    datasets: Sequence[Dataset], *, nearest: int = NEAREST, least: float | None = None, on_event: Sink = ignore
+) -> pa.Table:
+    """The pairs of images that show one exposure, or probably one patient, over all of ``datasets``.
+
+    Two images of one patient look alike: of those, only pairs of the same exposure are named.
+
+    Args:
+        datasets: Folders as ``cxrprep.load`` opens them.
+        nearest: How many candidates of each image are proven.
+        least: The least correlation of a pair; by default 0.3.
+        on_event: Told how far the work is, and which images cannot be read.
+
+    Returns:
+        A table of ``NEAR_DUPLICATES``.
+
+    Raises:
+        NothingSelectedError: There are no two images.
+    """
+    from cxrprep.images.similarity import RELATED
+
+    images = _Images(datasets)
+    if len(images) < 2:  # a pair
+        raise NothingSelectedError("there are no two images to compare", hint="name a folder with a manifest")
+    with (
+        tempfile.TemporaryFile() as small,
+        tempfile.TemporaryFile() as index,
+        ThreadPoolExecutor(available_cores()) as pool,
+    ):
+        thumbnails = _thumbnails(images, small, pool, on_event)
+        readable = np.flatnonzero(thumbnails.any(axis=(1, 2)))
+        pairs = _candidates(thumbnails, readable, index, nearest)
+        found = list(_proven(images, thumbnails, pairs, pool, on_event))
+    rows = [row for row in found if abs(row["correlation"]) >= (RELATED if least is None else least)]
+    return _table(rows)
+
+
+def _rows(held: Dataset) -> list[dict[str, Any]]:
+    return held.stated.select([name for name, _, _ in _SIDES]).to_pylist()  # type: ignore[no-any-return]
+
+
+def _batches(count: int, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _thumbnails(images: _Images, file: Any, pool: ThreadPoolExecutor, on_event: Sink) -> NDArray[np.uint8]:
+    """The thumbnails of all, on the disk; one of zeros for an image that cannot be read."""
+    from cxrprep.images.similarity import THUMBNAIL, thumbnail
+
+    held = np.memmap(file, np.uint8, "w+", shape=(len(images), THUMBNAIL, THUMBNAIL))
+    on_event(StageStarted(STAGE, len(images), unit="images"))
+
+    def read(batch: range) -> list[ItemFinished]:
+        ended = []
+        with images.opened() as reduced:
+            for place in batch:
+                path = str(images.rows[place]["path"])
+                try:
+                    # At least 1, so that a black image is not taken for one that was not read.
+                    held[place] = np.maximum(thumbnail(reduced(place)), 1)
+                    ended.append(ItemFinished(STAGE, path))
+                except ImageError as error:
+                    ended.append(ItemFinished(STAGE, path, "error", detail=error.message))
+        return ended
+
+    failed = 0
+    for event in itertools.chain.from_iterable(pool.map(read, _batches(len(images), _BATCH))):
+        on_event(event)
+        failed += event.status == "error"
+    on_event(StageFinished(STAGE, done=len(images) - failed, failed=failed))
+    return held
+
+
+def _candidates(
+    thumbnails: NDArray[np.uint8], readable: NDArray[np.intp], file: Any, nearest: int
+) -> dict[tuple[int, int], bool]:
+    """The pairs to prove, smaller place first, and whether the mirror image of one is meant."""
+    from cxrprep.images.similarity import CUTS, FINGERPRINT, fingerprints
+
+    # Half precision, on the disk: 690 MB for 112,120 images.
+    index = np.memmap(file, np.float16, "w+", shape=(len(CUTS), len(readable), FINGERPRINT))
+    for rows in _batches(len(readable), _ROWS):
+        for cut in CUTS:
+            index[cut, rows.start : rows.stop] = fingerprints(thumbnails[readable[rows.start : rows.stop]], cut)
+    pairs: dict[tuple[int, int], tuple[float, bool]] = {}
+    for rows in _batches(len(readable), _ROWS):
+        whole = index[0, rows.start : rows.stop].astype(np.float32)
+        flipped = fingerprints(thumbnails[readable[rows.start : rows.stop]][:, :, ::-1])
+        best = _Nearest(rows, nearest)
+        for columns in _batches(len(readable), _COLUMNS):
+            among = [index[cut, columns.start : columns.stop].astype(np.float32).T for cut in CUTS]
+            # The cosine's sign says nothing: an inverted copy has -1.
+            alike = np.abs(whole @ among[0])
+            for part in among[1:]:
+                np.maximum(alike, np.abs(whole @ part), out=alike)
+            best.add(alike, columns, mirrored=False)
+            best.add(np.abs(flipped @ among[0]), columns, mirrored=True)
+        for one, other, score, mirrored in best.pairs():
+            pair = (int(readable[min(one, other)]), int(readable[max(one, other)]))
+            pairs[pair] = max((score, mirrored), pairs.get(pair, (0.0, False)))
+    return {pair: mirrored for pair, (_, mirrored) in sorted(pairs.items())}
+
+
+class _Nearest:
+    """The nearest few of each of some rows, over blocks of columns."""
+
+    def __init__(self, rows: range, most: int) -> None:
+        self._rows = np.arange(rows.start, rows.stop)
+        self._scores = np.full((len(rows), most), -1.0, np.float32)
+        self._places = np.zeros((len(rows), most), np.int64)
+        self._mirrored = np.zeros((len(rows), most), bool)
+
+    def add(self, scores: NDArray[np.float32], columns: range, *, mirrored: bool) -> None:
+        """Take the scores of a block, a row each, a column each; an image is not near itself."""
+        places = np.arange(columns.start, columns.stop)
+        scores[self._rows[:, None] == places] = -1.0
+        most = self._scores.shape[1]
+        best = np.argpartition(scores, -min(most, scores.shape[1]), axis=1)[:, -most:]
+        joined = np.hstack([self._scores, np.take_along_axis(scores, best, axis=1)])
+        order = np.argsort(-joined, axis=1, kind="stable")[:, :most]
+        news = np.full(best.shape, mirrored)
+        self._scores = np.take_along_axis(joined, order, axis=1)
+        self._places = np.take_along_axis(np.hstack([self._places, places[best]]), order, axis=1)
+        self._mirrored = np.take_along_axis(np.hstack([self._mirrored, news]), order, axis=1)
+
+    def pairs(self) -> Iterator[tuple[int, int, float, bool]]:
+        """Row, column, score, and whether the row's mirror image is meant."""
+        held = (self._rows, self._scores, self._places, self._mirrored)
+        for row, scores, places, mirrored in zip(*(each.tolist() for each in held), strict=True):
+            yield from (
+                (row, place, score, flip)
+                for score, place, flip in zip(scores, places, mirrored, strict=True)
+                if score > 0
+            )
+
+
+def _proven(
+    images: _Images,
+    thumbnails: NDArray[np.uint8],
+    pairs: dict[tuple[int, int], bool],
+    pool: ThreadPoolExecutor,
+    on_event: Sink,
+) -> Iterator[dict[str, Any]]:
+    """The pairs that alignment proves, as rows of the table."""
+    from cxrprep.images.similarity import coarse_alignment, correlation
+
+    on_event(StageStarted(PROOF, len(pairs), unit="pairs"))
+    listed = list(pairs.items())
+
+    def prove(batch: range) -> list[dict[str, Any]]:
+        rows = []
+        with images.opened() as reduced:
+            cached = lru_cache(_BATCH)(reduced)
+            for (one, other), mirrored in listed[batch.start : batch.stop]:
+                way = slice(None, None, -1) if mirrored else slice(None)
+                start = coarse_alignment(thumbnails[one], np.ascontiguousarray(thumbnails[other][:, way]))
+                if start is not None:
+                    alike = correlation(cached(one), np.ascontiguousarray(cached(other)[:, way]), start)
+                    rows.append(_row(images.rows[one], images.rows[other], alike, mirrored=mirrored))
+        return rows
+
+    batches = list(_batches(len(listed), _BATCH))
+    for batch, rows in zip(batches, pool.map(prove, batches), strict=True):
+        on_event(Advanced(PROOF, items=len(batch)))
+        yield from (row for row in rows if _is_news(row))
+    on_event(StageFinished(PROOF, done=len(pairs)))
+
+
+def _row(a: dict[str, Any], b: dict[str, Any], alike: float, *, mirrored: bool) -> dict[str, Any]:
+    from cxrprep.images.similarity import SAME_EXPOSURE
+
+    known = None not in (a["split"], b["split"])
+    return {
+        **{f"{name}_a": a[name] for name, _, _ in _SIDES},
+        **{f"{name}_b": b[name] for name, _, _ in _SIDES},
+        "correlation": round(abs(alike), 4),
+        "relation": "same-exposure" if abs(alike) >= SAME_EXPOSURE else "related",
+        "inverted": alike < 0,
+        "mirrored": mirrored,
+        "same_patient": a["patient_id"] is not None
+        and (a["dataset"], a["patient_id"]) == (b["dataset"], b["patient_id"]),
+        "across_splits": known and a["split"] != b["split"],
+    }
+
+
+def _is_news(row: dict[str, Any]) -> bool:
+    """Whether a pair says anything.
+
+    Two exposures of one patient look alike, and so do a release and its conversion; two patients of whom one is
+    mirrored reached 0.33.
+    """
+    if all(row[f"{name}_a"] == row[f"{name}_b"] for name in ("dataset", "image_id")):
+        return False
+    return row["relation"] == "same-exposure" or not (row["same_patient"] or row["mirrored"])
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    ordered = sorted(rows, key=lambda row: (-row["correlation"], str(row["image_id_a"]), str(row["image_id_b"])))
+    return pa.Table.from_pylist(ordered, schema=NEAR_DUPLICATES)
