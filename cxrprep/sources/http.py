@@ -23,7 +23,7 @@ from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
-from cxrprep.sources.urls import split_url, without_query
+from cxrprep.sources.urls import quoted, split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,7 +122,7 @@ class HttpSource:
     # ---- listing ----
 
     def _url(self, key: str) -> str:
-        address = self._base + urllib.parse.quote(key)
+        address = self._base + quoted(key)
         return f"{address}?{self._query}" if self._query else address
 
     def _everything(self, prefix: str) -> Iterator[RemoteFile]:

@@ -35,6 +35,7 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
 _COMPRESSED_NAMES: Final = (".gz", ".tgz", ".zip", ".bz2", ".xz")
 _NONE: Final[Mapping[str, str]] = {}
+_PLAIN: Final = ("Accept: */*", "Accept-Encoding: identity")
 
 # Turns a response of status 400 and above into the error that fits the service; None leaves it to the general rule.
 Explain = Callable[[HttpResponse, str], CxrprepError | None]
@@ -43,6 +44,7 @@ Explain = Callable[[HttpResponse, str], CxrprepError | None]
 class _Query(NamedTuple):
     """What is asked of one file, wherever redirects lead: see ``HttpClient.open``."""
 
+    url: str
     key: str
     headers: Mapping[str, str]
     private: Mapping[str, str]
@@ -109,8 +111,8 @@ class HttpClient:
         """
         key = key or without_query(url)
         ranged = bool(offset) or end is not None
-        request = Request(url, byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
-        query = _Query(key, headers, private)
+        request = Request(byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
+        query = _Query(url, key, headers, private)
         response, connection = self._exchange(request, query)
         if ranged and not _serves_range(response, key):
             self._release(connection)
@@ -123,7 +125,8 @@ class HttpClient:
         if response.is_page and not expects_page(key):
             self._drop(connection)
             raise page_instead(key, response)
-        return self._body(replace(request, byte_range=None), query, response, connection)
+        request.byte_range = None
+        return self._body(request, query, response, connection)
 
     def read(
         self,
@@ -139,7 +142,7 @@ class HttpClient:
         Raises as ``open``, and ``SourceUnreachableError`` for more than ``limit`` bytes.
         """
         key = key or without_query(url)
-        request, query = Request(url), _Query(key, headers, private)
+        request, query = Request(), _Query(url, key, headers, private)
         response, connection = self._exchange(request, query)
         self._accept(response, connection, key)
         pieces = bytearray()
@@ -156,7 +159,7 @@ class HttpClient:
     ) -> HttpResponse:
         """The headers alone. Raises as ``open``."""
         key = key or without_query(url)
-        response, connection = self._exchange(Request(url, head=True), _Query(key, headers, private))
+        response, connection = self._exchange(Request(head=True), _Query(url, key, headers, private))
         self._accept(response, connection, key)
         self._release(connection)
         return response
@@ -198,7 +201,7 @@ class HttpClient:
                 hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
             )
         self._drop(connection)
-        request = replace(request, decode=True)
+        request.decode = True
         response, connection = self._exchange(request, query)
         self._accept(response, connection, key)
         if not response.codings:
@@ -222,21 +225,20 @@ class HttpClient:
     # ---- one request, with its redirects and its login ----
 
     def _exchange(self, request: Request, query: _Query) -> tuple[HttpResponse, HttpConnection]:
-        origin, target = split_url(request.url)
+        """The answer in the end; ``request`` is filled in for each host on the way."""
+        origin, target = split_url(query.url)
         endpoint = origin
         for _ in range(_MOST_REDIRECTS + 1):
-            private = query.private if endpoint == origin else _NONE
-            sent = {"Accept": "*/*", "Accept-Encoding": "identity", **query.headers, **private}
-            url = f"{endpoint.scheme}://{endpoint.authority}{target}"
-            lines = tuple(f"{name}: {value}" for name, value in sent.items())
-            response, connection = self._with_login(replace(request, url=url, headers=lines), endpoint, query.key)
+            request.headers = _header_lines(query, to_origin=endpoint == origin)
+            request.url = f"{endpoint.scheme}://{endpoint.authority}{target}"
+            response, connection = self._with_login(request, endpoint, query.key)
             if response.status not in _REDIRECTS or not response.location:
                 return response, connection
             self._release(connection)
             _check_redirect(endpoint, response, query.key)
             endpoint, target = split_url(response.location)
         raise SourceUnreachableError(
-            f"{query.key}: {without_query(request.url)} redirects in circles", hint="check the address"
+            f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address"
         )
 
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
@@ -244,7 +246,8 @@ class HttpClient:
         session = self._auth.session(endpoint)
         for _ in range(_MOST_LOGINS):
             epoch, login = session.epoch, session.login if session.with_every_request else None
-            response, connection = self._send(replace(request, login=login, digest=session.digest), endpoint)
+            request.login, request.digest = login, session.digest
+            response, connection = self._send(request, endpoint)
             if not session.challenged(response.status, sent_login=login is not None):
                 return response, connection
             login = self._auth.login(endpoint)
@@ -256,7 +259,8 @@ class HttpClient:
                     # Another thread has logged in meanwhile; its session serves this one too.
                     continue
                 digest = wants_digest(response, key)
-                response, connection = self._send(replace(request, login=login, digest=digest), endpoint)
+                request.login, request.digest = login, digest
+                response, connection = self._send(request, endpoint)
                 if response.status == 401:
                     self._release(connection)
                     raise AccessError(
@@ -314,6 +318,13 @@ class HttpClient:
     @staticmethod
     def _drop(connection: HttpConnection) -> None:
         connection.close()
+
+
+def _header_lines(query: _Query, *, to_origin: bool) -> tuple[str, ...]:
+    if not query.headers and not query.private:
+        return _PLAIN
+    sent = {**query.headers, **query.private} if to_origin else query.headers
+    return (*_PLAIN, *(f"{name}: {value}" for name, value in sent.items()))
 
 
 def nobody(host: str) -> Login | None:

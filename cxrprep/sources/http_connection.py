@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,11 +46,11 @@ _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, w
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request, without redirects. ``digest`` says that the server wants Digest authentication of ``login``."""
 
-    url: str
+    url: str = ""
     headers: tuple[str, ...] = ()
     byte_range: str | None = None
     head: bool = False
@@ -97,13 +98,13 @@ class HttpConnection:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, 1)
         self._curl = pycurl.Curl()
-        self._held: dict[int, object] = {}
+        self._form: tuple[object, ...] = ()
         self._handshake_us = 0
         self._socket = -1
         self._multiplexed = False
         self._running = False
-        self._spare = bytearray()
-        self._target = memoryview(self._spare)
+        self._spare: deque[bytes] = deque()
+        self._target = _NO_ROOM
         self._filled = 0
         self._set_up()
 
@@ -138,11 +139,11 @@ class HttpConnection:
         """
         self._prepare(request)
         self._head: list[bytes] = []
-        self._head_whole = False
+        self._head_whole, self._status = False, 0
         self._code: int | None = None
         self._filled, self._silent = 0, 0.0
         self._spare.clear()
-        self._target = memoryview(b"")
+        self._target = _NO_ROOM
         self._sent_at, self._answered_at = time.perf_counter(), 0.0
         self._had = _bytes_received(self._socket) if self.served and not self._multiplexed else None
         self._was_there = False
@@ -154,48 +155,44 @@ class HttpConnection:
             self._turn()
         if not self._head_whole or self._status < 200:
             raise self._failure()
-        if self._was_there and not self._curl.getinfo(pycurl.NUM_CONNECTS):
+        made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
+        if self._was_there and not made:
             self._soil()
             raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
-        self._judge_time()
+        self._judge_time(made=made)
         if 300 <= self._status < 400:
             # libcurl says where it leads when the transfer is over.
             self.finish()
         return self._response(request)
 
     def _prepare(self, request: Request) -> None:
-        login = request.login
-        self._put(pycurl.URL, request.url)
-        self._put(pycurl.RANGE, request.byte_range)
-        self._put(pycurl.NOBODY, int(request.head))
-        if not request.head:
-            self._put(pycurl.HTTPGET, 1)
-        self._put(pycurl.HTTPHEADER, request.headers)
-        self._put(pycurl.ACCEPT_ENCODING, "" if request.decode else None)
-        self._put(pycurl.USERNAME, login.user.encode() if login else None)
-        self._put(pycurl.PASSWORD, login.password.reveal().encode() if login else None)
-        self._put(pycurl.HTTPAUTH, pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC)
-
-    def _put(self, option: int, value: object) -> None:
+        curl, login = self._curl, request.login
+        curl.setopt(pycurl.URL, request.url)
+        form = (request.headers, request.byte_range, request.head, request.decode, login, request.digest)
+        if form == self._form:
+            return
         # Never reset(): it would forget the callbacks of an open connection.
-        if self._held.get(option, _put_never) != value:
-            self._held[option] = value
-            if value is None:
-                self._curl.unsetopt(option)
-            else:
-                self._curl.setopt(option, value)
-            if option == pycurl.NOBODY and not value:
-                self._held.pop(pycurl.HTTPGET, None)
+        self._form = form
+        wanted: dict[int, object] = {
+            pycurl.RANGE: request.byte_range,
+            pycurl.NOBODY: int(request.head),
+            pycurl.HTTPGET: None if request.head else 1,
+            pycurl.HTTPHEADER: request.headers,
+            pycurl.ACCEPT_ENCODING: "" if request.decode else None,
+            pycurl.USERNAME: login.user.encode() if login else None,
+            pycurl.PASSWORD: login.password.reveal().encode() if login else None,
+            pycurl.HTTPAUTH: pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC,
+        }
+        for option, value in wanted.items():
+            if value is not None:
+                curl.setopt(option, value)
+            elif option != pycurl.HTTPGET:
+                curl.unsetopt(option)
 
     def _is_final(self, request: Request) -> bool:
         status = self._status
         # A Digest challenge is answered by libcurl within the same transfer.
         return status >= 200 and not (status == 401 and request.digest)
-
-    @property
-    def _status(self) -> int:
-        words = self._head[0].split(maxsplit=2)
-        return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
     def _response(self, request: Request) -> HttpResponse:
         headers: dict[str, str] = {}
@@ -204,12 +201,12 @@ class HttpConnection:
             if colon:
                 name, value = name.strip().lower(), value.strip()
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        url = without_query(request.url)
-        return HttpResponse(self._status, headers, url, self._curl.getinfo(pycurl.REDIRECT_URL))
+        location = self._curl.getinfo(pycurl.REDIRECT_URL) if 300 <= self._status < 400 else None
+        return HttpResponse(self._status, headers, without_query(request.url), location)
 
-    def _judge_time(self) -> None:
+    def _judge_time(self, *, made: bool) -> None:
         curl = self._curl
-        if curl.getinfo(pycurl.NUM_CONNECTS):
+        if made:
             self._handshake_us = curl.getinfo(pycurl.CONNECT_TIME_T) - curl.getinfo(pycurl.NAMELOOKUP_TIME_T)
             self._multiplexed = curl.getinfo(pycurl.INFO_HTTP_VERSION) > pycurl.CURL_HTTP_VERSION_1_1
             if self.served:
@@ -231,10 +228,7 @@ class HttpConnection:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from the start; 0 at the end of the body. Raises as ``send``."""
-        count = min(len(self._spare), len(buffer))
-        if count:
-            buffer[:count] = self._spare[:count]
-            del self._spare[:count]
+        count = self._drain(buffer) if self._spare else 0
         self._target, self._filled = buffer, count
         deadline = now = 0.0
         try:
@@ -248,9 +242,22 @@ class HttpConnection:
                 self._turn()
             count = self._filled
         finally:
-            self._target, self._filled = memoryview(b""), 0
+            self._target, self._filled = _NO_ROOM, 0
         if not count and self._code:
             raise self._failure()
+        return count
+
+    def _drain(self, buffer: memoryview) -> int:
+        """Move what came before it was asked for into ``buffer``."""
+        spare, count, room = self._spare, 0, len(buffer)
+        while spare and count < room:
+            piece = spare.popleft()
+            end = count + len(piece)
+            if end > room:
+                spare.appendleft(piece[room - count :])
+                piece, end = piece[: room - count], room
+            buffer[count:end] = piece
+            count = end
         return count
 
     @property
@@ -304,15 +311,16 @@ class HttpConnection:
             _, _, failed = self._multi.info_read()
             self._code = failed[0][1] if failed else 0
             self._socket = self._curl.getinfo(pycurl.ACTIVESOCKET)
-            again = self.served and not self._curl.getinfo(pycurl.NUM_CONNECTS)
-            if again and not self._code and self._socket < 0 and self._is_persistent():
+            if self.served and not self._code and self._socket < 0 and self._closed_it():
                 # libcurl closes what brought more than the answer.
                 self._soil()
             self._multi.remove_handle(self._curl)
             self.served = True
 
-    def _is_persistent(self) -> bool:
-        """Whether the server leaves the connection open after this answer, by what it says (RFC 9112, 9.3)."""
+    def _closed_it(self) -> bool:
+        """Whether libcurl closed a connection that the server leaves open, by what it says (RFC 9112, 9.3)."""
+        if self._curl.getinfo(pycurl.NUM_CONNECTS):
+            return False
         lines = [line.lower() for line in self._head[1:]]
         framed = any(line.startswith((b"content-length:", b"transfer-encoding:")) for line in lines)
         closing = any(line.startswith(b"connection:") and b"close" in line for line in lines)
@@ -361,6 +369,8 @@ class HttpConnection:
             if not self._answered_at:
                 self._answered_at = time.perf_counter()
                 self._was_there = self._came_before_its_request()
+            words = line.split(maxsplit=2)
+            self._status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
             self._head, self._head_whole = [line], False
         elif not line.strip():
             self._head_whole = True
@@ -370,19 +380,19 @@ class HttpConnection:
 
     def _on_body(self, piece: memoryview) -> None:
         self._silent = 0.0
-        room = len(self._target) - self._filled
-        size = len(piece)
-        if size <= room:
-            self._target[self._filled : self._filled + size] = piece
-            self._filled += size
+        began, whole = self._filled, len(self._target)
+        end = began + len(piece)
+        if end <= whole:
+            self._target[began:end] = piece
+            self._filled = end
             return
-        if room > 0:
-            self._target[self._filled :] = piece[:room]
-            self._filled += room
-        self._spare += piece[max(room, 0) :]
+        if whole > began:
+            self._target[began:] = piece[: whole - began]
+            self._filled = whole
+        self._spare.append(bytes(piece[whole - began :]))
 
 
-_put_never: Final = object()
+_NO_ROOM: Final = memoryview(b"")
 
 
 def _readable(descriptor: int) -> bool:
@@ -398,7 +408,8 @@ def _bytes_received(descriptor: int) -> int:
     if _TCP_INFO is None or descriptor < 0:
         return -1
     try:
-        peer = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        # The type beneath ``socket.socket``: half of what the other costs, twice for each file.
+        peer = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
         try:
             info = peer.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED_AT + 8)
         finally:

@@ -81,7 +81,9 @@ class HttpResponse:
     @property
     def codings(self) -> tuple[str, ...]:
         """The content codings of the body, in the order in which they were put on; identity is none."""
-        named = self.headers.get("content-encoding", "").lower().split(",")
+        if "content-encoding" not in self.headers:
+            return ()
+        named = self.headers["content-encoding"].lower().split(",")
         return tuple(name for name in (part.strip() for part in named) if name not in ("", "identity", "none"))
 
     @property
@@ -102,14 +104,12 @@ class HttpResponse:
 
     def digest(self) -> Digest | None:
         """What the service states of the whole content, in any of the spellings that services use."""
-        for part in self.headers.get("x-goog-hash", "").split(","):
-            name, _, value = part.strip().partition("=")
-            if name == "md5":
-                return _from_base64("md5", value)
-        for part in self.headers.get("x-goog-hash", "").split(","):
-            name, _, value = part.strip().partition("=")
-            if name == "crc32c":
-                return _from_base64("crc32c", value)
+        google = self.headers.get("x-goog-hash")
+        if google:
+            hashes = dict(part.strip().partition("=")[::2] for part in google.split(","))
+            for name in ("md5", "crc32c"):
+                if name in hashes:
+                    return _from_base64(name, hashes[name])
         blob = self.headers.get("x-ms-blob-content-md5")
         if blob:
             return _from_base64("md5", blob)

@@ -24,6 +24,7 @@ from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.listing_cache import KeptList, lines
 from cxrprep.sources.retry import with_retries
+from cxrprep.sources.urls import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +159,7 @@ class PhysioNetSource:
     # ---- inside ----
 
     def _url(self, key: str) -> str:
-        return self._base + urllib.parse.quote(key)
+        return self._base + quoted(key)
 
     def _head(self, key: str) -> HttpResponse:
         return with_retries(lambda: self._client.head(self._url(key), key=key))

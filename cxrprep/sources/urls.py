@@ -28,7 +28,11 @@ _PORTS = {"http": 80, "https": 443}
 
 
 # Most addresses, read in one go: nothing in them to refuse, to quote or to turn into lower case.
-_PLAIN = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9]\d{0,3}|[1-5]\d{4}))?(/[A-Za-z0-9/._~%-]*)")
+_PLAIN = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}))?(/[A-Za-z0-9/._~%-]*)")
+
+
+# Paths that are written in an address as they are.
+_UNQUOTED = re.compile(r"[A-Za-z0-9/._~-]*")
 
 
 # What must not be shown begins with one of these, or ends with the last.
@@ -61,6 +65,11 @@ def split_url(url: str) -> tuple[Endpoint, str]:
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%!$&'()*+,;=:@~-._?[]{}|^`\\\"<>")
     return Endpoint(scheme, _ascii(parts.hostname), port), target
+
+
+def quoted(path: str) -> str:
+    """``path`` as it stands in an address (RFC 3986, 3.3)."""
+    return path if _UNQUOTED.fullmatch(path) else urllib.parse.quote(path)
 
 
 def _ascii(host: str) -> str:

@@ -290,15 +290,15 @@ class Partial:
             self._publish_across(final)
 
     def _make(self, folder: str) -> None:
-        above = os.path.dirname(folder)
-        if above in self._made:
-            with suppress(FileExistsError):
-                os.mkdir(folder)
-        else:
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
             os.makedirs(folder, exist_ok=True)
         if len(self._made) > _MOST_FOLDERS:
             self._made.clear()
-        self._made |= {folder, above}
+        self._made.add(folder)
 
     def _save(self, states: list[list[int | None]] | None = None) -> None:
         states = states if states is not None else [[s.start, s.end, s.done] for s in self.segments]

@@ -436,7 +436,8 @@ def spare(record: Record, parts: PartialFolder, dest: str) -> Path | None:
 
     Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.
     """
-    if not os.path.lexists(record.root / dest):
+    # Text and not a Path: most files are new, and nothing that they need takes as long as the making of one.
+    if not os.path.lexists(f"{record.root}/{dest}"):
         return None
     if leads_out(record.root, dest):
         raise IntegrityError(
