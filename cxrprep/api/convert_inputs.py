@@ -215,9 +215,9 @@ def inputs_of_manifest(
 
     kept: frozenset[str] | None = None
     if selection.limit is not None or selection.sample is not None:
-        from cxrprep.planning import draw
+        from cxrprep.planning import sample_ids
 
-        kept = draw(
+        kept = sample_ids(
             (row.image.image for row in chosen()), sample=selection.sample, limit=selection.limit, seed=selection.seed
         )
 
@@ -246,7 +246,7 @@ def inputs_of_manifest(
 def _chooser(
     folder: DatasetFolder, selection: Selection, tables: Path | None, on_event: Sink
 ) -> Callable[[str, ImageId | None], bool]:
-    from cxrprep.planning import Choice
+    from cxrprep.planning import SelectionFilter
 
     answered = None
     if selection.needs_tables and folder.kind is Kind.CONVERTED:
@@ -259,7 +259,7 @@ def _chooser(
 
         labels = read_labels(folder.spec, folder.root, tables=tables, on_event=on_event)
         answered = select_images(labels.table, selection, spec=folder.spec, release=labels.release).ids
-    return Choice(selection, answered).wants
+    return SelectionFilter(selection, answered).wants
 
 
 # ---- a plain folder ----
@@ -269,7 +269,7 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.image_folder import plain_images
     from cxrprep.images.local_files import open_store
-    from cxrprep.planning import Choice, draw
+    from cxrprep.planning import SelectionFilter, sample_ids
 
     if selection.needs_tables or selection.patients or selection.studies:
         raise UsageError(
@@ -280,7 +280,7 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
     on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
     found = plain_images(place, without=_inside(root, without))
     _say(found, root, on_event)
-    wants = Choice(selection).wants_path
+    wants = SelectionFilter(selection).wants_path
     everything = [
         (entry, stem)
         for entry, stem in zip(found.images, found.stems, strict=True)
@@ -289,7 +289,7 @@ def _plain(root: str, selection: Selection, shard: Shard | None, without: Path |
     rows = [(entry, stem) for entry, stem in everything if wants(entry.name)]
     if selection.limit is not None or selection.sample is not None:
         names = (entry.name for entry, _ in rows)
-        kept = draw(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        kept = sample_ids(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
         rows = [(entry, stem) for entry, stem in rows if entry.name in kept]
 
     def items(pairs: list[tuple[Entry, str]]) -> Iterator[ConvertItem]:

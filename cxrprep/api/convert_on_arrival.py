@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.api.convert import ConvertResult
-    from cxrprep.api.download_plan import Job
+    from cxrprep.api.download_plan import DownloadContext
     from cxrprep.api.result import Result
 
 
@@ -29,7 +29,7 @@ class Arriving:
     converted stays. The manifest of the converted images is built at the end, from what they say of themselves.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: DownloadContext) -> None:
         """Raises ``UsageError`` or ``ConfigError`` for a recipe that is unknown or wrong."""
         from cxrprep.executors import WorkerPool
         from cxrprep.images.conversion import Task

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cxrprep._version import __version__
 from cxrprep.api.convert_on_arrival import Arriving
 from cxrprep.api.download_plan import (
+    DownloadContext,
     FetchOptions,
-    Job,
     again,
     found_wrong,
     in_place,
@@ -68,7 +68,7 @@ def plan(
         return _plan_result(made, job)
 
 
-def _plan_result(made: Plan, job: Job) -> Result[Plan]:
+def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
     code = ExitCode.DONE if fits(made, job) else ExitCode.STORAGE
     return Result("plan", made, exit_code=code, rows=plan_rows(made, job), data=plan_data(made, job))
 
@@ -183,7 +183,7 @@ def download(
         return Result(STAGE, result, code, rows=rows, data=data)
 
 
-def _mark_mended(result: TransferResult, made: Plan, job: Job) -> None:
+def _mark_mended(result: TransferResult, made: Plan, job: DownloadContext) -> None:
     """Take the findings of the last check back that this download has mended."""
     wrong = found_wrong(job.folder.manifests)
     if not wrong:
@@ -197,14 +197,14 @@ def _mark_mended(result: TransferResult, made: Plan, job: Job) -> None:
         mark_repaired(job.folder.manifests, (moved - failed) | unpacked)
 
 
-def _is_unpacked(job: Job, path: str, made: Plan) -> bool:
+def _is_unpacked(job: DownloadContext, path: str, made: Plan) -> bool:
     """Whether the file came out of an archive that this plan has unpacked."""
     entry = job.folder.record.get(path)
     archives = {item.dest for item in made if item.archive and item.action is not Action.KEEP}
     return entry is not None and entry.archive in archives
 
 
-def _say_holes(job: Job, made: Plan) -> Sequence[ExitCode]:
+def _say_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
     """Say which folders the mirror would not list; the exit codes of those that lie where files of the release do."""
     holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
     tops = {item.file.key.partition("/")[0] for item in made.items}
@@ -214,7 +214,7 @@ def _say_holes(job: Job, made: Plan) -> Sequence[ExitCode]:
     return [hole.exit_code for hole in holes if hole.message.partition("/")[0] in tops]
 
 
-def _keep_failures(result: TransferResult, job: Job) -> None:
+def _keep_failures(result: TransferResult, job: DownloadContext) -> None:
     """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
     shard = job.options.shard
     below = "" if shard is None else f"shards/{shard.index}-of-{shard.count}"
@@ -254,7 +254,7 @@ def fetch_again(
     place = find_place(folder.spec, mirror, folder.release)
     place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
-    job = Job(folder, place, stream, chosen, None, on_event)
+    job = DownloadContext(folder, place, stream, chosen, None, on_event)
     if in_place(job):
         stream.close()
         return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")

@@ -16,7 +16,7 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
 from cxrprep.model import Selection
-from cxrprep.planning import Plan, draw, make_plan
+from cxrprep.planning import Plan, make_plan, sample_ids
 from cxrprep.planning.plan import CHANGED
 from cxrprep.record import LOCK_NAME, Record
 from cxrprep.selection.filters import plain_id
@@ -65,7 +65,7 @@ class FetchOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DownloadContext:
     """One download in the making: what is wanted, from where, and into what."""
 
     folder: DatasetFolder
@@ -103,7 +103,7 @@ class Job:
         return is_archive(path) and "report" not in path
 
 
-def placed(job: Job, file: RemoteFile) -> str | None:
+def placed(job: DownloadContext, file: RemoteFile) -> str | None:
     """The release path of a mirror's file."""
     return job.folder.layout.place(file.key, release=job.folder.release)
 
@@ -142,7 +142,7 @@ def opened(
     state: Path | str | None,
     tables: Path | str | None,
     remembered: str = "",
-) -> Iterator[Job]:
+) -> Iterator[DownloadContext]:
     """A job whose source is open; it is closed at the end.
 
     ``remembered`` is the mirror of a saved plan, for when ``source`` is not given; then comes that of the record.
@@ -162,7 +162,7 @@ def opened(
     place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
     folder = DatasetFolder(where, record.home, spec, place.release, record)
-    job = Job(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
+    job = DownloadContext(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
     try:
         if chosen.discard_raw:
             _spare_what_was_here(job)
@@ -181,12 +181,12 @@ def _never_into_outputs(root: Path, record: Record) -> None:
             )
 
 
-def passing(job: Job) -> Callable[[str], bool] | None:
+def passing(job: DownloadContext) -> Callable[[str], bool] | None:
     """Which release paths go as soon as they are converted; ``None`` when all stay."""
     return (lambda path: job.folder.layout.parse(path) is not None) if job.options.discard_raw else None
 
 
-def _spent(job: Job) -> Callable[[str], bool]:
+def _spent(job: DownloadContext) -> Callable[[str], bool]:
     """Which of the files that were dropped after their use need not come again.
 
     An archive that was unpacked; an image whose converted copy, the one that this run would make, is here.
@@ -215,7 +215,7 @@ def _spent(job: Job) -> Callable[[str], bool]:
 
 
 def transfer_of(
-    job: Job,
+    job: DownloadContext,
     hook: Callable[[str, Path], bool | None] | None = None,
     *,
     planning: bool = False,
@@ -255,19 +255,21 @@ def found_wrong(manifests: Path) -> frozenset[str]:
     return wrong_files(manifests)
 
 
-def _same_mirror(job: Job) -> bool:
+def _same_mirror(job: DownloadContext) -> bool:
     return job.folder.record.header.mirror in ("", job.source.address)
 
 
-def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any) -> Plan:
+def made_of(
+    job: DownloadContext, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any
+) -> Plan:
     """The plan for a listing, with what the folder holds."""
-    holdings = transfer.holdings(same_mirror=_same_mirror(job))
+    local_state = transfer.local_state(same_mirror=_same_mirror(job))
     made = make_plan(
         listing,
         job.folder.layout,
         dataset=job.spec.name,
         release=job.folder.release,
-        holdings=holdings,
+        local_state=local_state,
         mirror=job.source.address,
         mirror_is_named=job.place.is_named,
         selection=selection,
@@ -281,15 +283,15 @@ def made_of(job: Job, transfer: Transfer, listing: Iterable[RemoteFile], selecti
     if made.in_place:
         _say_packed(job, made)
         _say_changed(job, made)
-    if holdings.wanted_again:
+    if local_state.wanted_again:
         message = (
-            f"originals that were dropped after their conversion are wanted again, such as {holdings.wanted_again}"
+            f"originals that were dropped after their conversion are wanted again, such as {local_state.wanted_again}"
         )
-        job.on_event(Note("download", message, "warning", holdings.wanted_again))
+        job.on_event(Note("download", message, "warning", local_state.wanted_again))
     return made
 
 
-def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
+def planned(job: DownloadContext, transfer: Transfer, selection: Selection) -> Plan:
     """The plan for what the mirror lists now."""
     images = _answered(job, transfer, selection).ids if selection.needs_tables else None
     listing = listed(job, selection)
@@ -302,12 +304,12 @@ def planned(job: Job, transfer: Transfer, selection: Selection) -> Plan:
     return made if job.options.shard is None else made.shard(job.options.shard)
 
 
-def listed(job: Job, selection: Selection) -> Iterable[RemoteFile]:
+def listed(job: DownloadContext, selection: Selection) -> Iterable[RemoteFile]:
     """What the mirror lists: all, or at least what the selection may want where it can name that at less cost."""
     return job.source.list_wanted(selection) if isinstance(job.source, Selective) else job.source.list()
 
 
-def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
+def again(job: DownloadContext, transfer: Transfer, saved: Plan) -> Plan:
     """A saved plan with actions for what is here now; its choice of files stays."""
     if not saved.items:
         # A shard that got no file: an array may have more jobs than there are files.
@@ -318,7 +320,7 @@ def again(job: Job, transfer: Transfer, saved: Plan) -> Plan:
 
 
 def _of_archives(
-    job: Job, transfer: Transfer, selection: Selection, images: frozenset[str] | None, *, drawing: bool
+    job: DownloadContext, transfer: Transfer, selection: Selection, images: frozenset[str] | None, *, drawing: bool
 ) -> frozenset[str] | None:
     """The images that are wanted of archives: what is in those, only the tables can say before they are here.
 
@@ -339,10 +341,10 @@ def _of_archives(
             f"the tables of {job.spec.name} know no image that the selection wants",
             hint="use fewer conditions, or check the ids",
         )
-    return draw(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+    return sample_ids(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
 
 
-def _say_unknown(job: Job, selection: Selection, found: SelectedImages) -> None:
+def _say_unknown(job: DownloadContext, selection: Selection, found: SelectedImages) -> None:
     """Say which ids the tables do not know."""
     known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
     asked = sorted(selection.patients | selection.studies | selection.images)
@@ -350,14 +352,14 @@ def _say_unknown(job: Job, selection: Selection, found: SelectedImages) -> None:
     _say_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
 
 
-def _say_missing(job: Job, selection: Selection, names: Sequence[str], what: str) -> None:
+def _say_missing(job: DownloadContext, selection: Selection, names: Sequence[str], what: str) -> None:
     if names:
         asked = len(selection.patients | selection.studies | selection.images)
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         job.on_event(Note("download", f"{len(names):,} of {asked:,} ids {what}: {shown}", "warning"))
 
 
-def _answered(job: Job, transfer: Transfer, selection: Selection) -> SelectedImages:
+def _answered(job: DownloadContext, transfer: Transfer, selection: Selection) -> SelectedImages:
     """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
     from cxrprep.labels.extract import read_labels
     from cxrprep.selection.table_filters import select_images
@@ -396,7 +398,7 @@ def _of_two(spec: DatasetSpec, other: DatasetSpec, reason: str) -> AccessError:
     )
 
 
-def _fetch_tables(job: Job, transfer: Transfer) -> None:
+def _fetch_tables(job: DownloadContext, transfer: Transfer) -> None:
     """Label tables, from the mirror itself or from the project that has them (MIMIC-CXR's stand in MIMIC-CXR-JPG)."""
     patterns = [pattern for table in job.spec.table for pattern in table.patterns]
 
@@ -425,7 +427,7 @@ def _fetch_tables(job: Job, transfer: Transfer) -> None:
             source.close()
 
 
-def _run_tables(job: Job, transfer: Transfer, source: Source, files: Iterable[RemoteFile]) -> None:
+def _run_tables(job: DownloadContext, transfer: Transfer, source: Source, files: Iterable[RemoteFile]) -> None:
     try:
         made = made_of(job, transfer, files, Selection())
     except NothingSelectedError:
@@ -438,7 +440,7 @@ def _run_tables(job: Job, transfer: Transfer, source: Source, files: Iterable[Re
         raise result.failures[0].error
 
 
-def _spare_what_was_here(job: Job) -> None:
+def _spare_what_was_here(job: DownloadContext) -> None:
     """Refuse to drop images after their conversion that somebody else put into the folder."""
     root, record = job.folder.root, job.folder.record
     held = record.header.mirror
@@ -462,7 +464,7 @@ def _spare_what_was_here(job: Job) -> None:
                 )
 
 
-def _say_packed(job: Job, made: Plan) -> None:
+def _say_packed(job: DownloadContext, made: Plan) -> None:
     """Say what to do where a folder that is adopted holds archives and none of what is in them."""
     packed = [item.dest for item in made if job.unpacks(item.dest)]
     if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
@@ -474,7 +476,7 @@ def _say_packed(job: Job, made: Plan) -> None:
         job.on_event(Note("download", message, "warning"))
 
 
-def _say_changed(job: Job, made: Plan) -> None:
+def _say_changed(job: DownloadContext, made: Plan) -> None:
     """Say which files of a folder that is adopted again may not be what was recorded of them."""
     changed = [item.dest for item in made if item.reason == CHANGED]
     if changed:
@@ -485,7 +487,7 @@ def _say_changed(job: Job, made: Plan) -> None:
         job.on_event(Note("download", message, "warning"))
 
 
-def in_place(job: Job) -> bool:
+def in_place(job: DownloadContext) -> bool:
     """Whether the mirror is the very folder: then its files stay where they lie, and are recorded."""
     root = job.folder.root
     return job.place.url.startswith("file:") and root.exists() and Path(job.source.address).resolve() == root.resolve()

@@ -15,7 +15,7 @@ from cxrprep.planning import Action
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.api.download_plan import Job
+    from cxrprep.api.download_plan import DownloadContext
     from cxrprep.events import Sink
     from cxrprep.planning import Plan
     from cxrprep.transfer.result import TransferResult
@@ -42,17 +42,17 @@ def _free(root: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _need(made: Plan, job: Job) -> int:
+def _need(made: Plan, job: DownloadContext) -> int:
     connections = job.options.connections or job.source.politeness.connections
     return made.disk_need(keep_archives=job.options.keep_archives, passing=passing(job), passing_at_once=connections)
 
 
-def fits(made: Plan, job: Job) -> bool:
+def fits(made: Plan, job: DownloadContext) -> bool:
     """Whether the disk has room for the plan; the download itself asks the same before its first byte."""
     return not made.moving().files or _need(made, job) <= _free(job.folder.root)
 
 
-def plan_data(made: Plan, job: Job) -> dict[str, Any]:
+def plan_data(made: Plan, job: DownloadContext) -> dict[str, Any]:
     """A plan in numbers."""
     need = _need(made, job)
     shortest, longest = made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL))
@@ -73,7 +73,7 @@ def plan_data(made: Plan, job: Job) -> dict[str, Any]:
     }
 
 
-def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
+def plan_rows(made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
     """A plan in words."""
     words = {
         Action.FETCH: "to fetch", Action.RESUME: "to resume", Action.KEEP: "here already",
@@ -105,7 +105,7 @@ def plan_rows(made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
     return tuple(rows)
 
 
-def result_rows(result: TransferResult, made: Plan, job: Job) -> tuple[tuple[str, Any], ...]:
+def result_rows(result: TransferResult, made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
     """A download in words."""
     rows: list[tuple[str, Any]] = [("from", made.mirror), ("release", f"{made.dataset} {made.release}")]
     rows.append(
@@ -150,7 +150,7 @@ def _reasons(result: TransferResult) -> list[str]:
     return shown
 
 
-def result_data(result: TransferResult, made: Plan, job: Job) -> dict[str, Any]:
+def result_data(result: TransferResult, made: Plan, job: DownloadContext) -> dict[str, Any]:
     """A download in numbers."""
     return {
         "dataset": made.dataset,

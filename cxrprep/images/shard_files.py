@@ -108,7 +108,7 @@ def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Se
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-class Held:
+class ShardReader:
     """The images that a shard of an earlier run holds, by name; empty where there is none, or a damaged one."""
 
     def __init__(self, place: ImageStore, name: str, form: str) -> None:

@@ -24,7 +24,7 @@ from cxrprep.images.image_folder import stem_of
 from cxrprep.images.local_files import LocalStore, open_store
 from cxrprep.images.output_metadata import output_in
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
-from cxrprep.images.shard_files import Held, write_parquet, write_tar
+from cxrprep.images.shard_files import ShardReader, write_parquet, write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -219,7 +219,7 @@ def _make_shards(plans: Sequence[ShardPlan], *, task: Task, form: str) -> list[S
 
 def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
     outcomes: list[Converted] = []
-    held = Held(task.out, plan.name, form)
+    held = ShardReader(task.out, plan.name, form)
 
     def samples() -> Iterator[tuple[str, bytes, dict[str, Any]]]:
         for item, key, path in zip(plan.items, plan.keys, paths_of(plan, task), strict=True):
@@ -253,7 +253,7 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
 
 
 def _image(
-    item: ConvertItem, member: str, task: Task, held: Held, killers: Mapping[str, Lost[ConvertItem]]
+    item: ConvertItem, member: str, task: Task, held: ShardReader, killers: Mapping[str, Lost[ConvertItem]]
 ) -> tuple[Converted, bytes | None]:
     if item.relative in killers:
         return conversion.lost(killers[item.relative]), None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from cxrprep.errors import ImageError
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.local_files import LocalStore
-from cxrprep.images.shard_files import Held
+from cxrprep.images.shard_files import ShardReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ class ImageReader:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._shards: OrderedDict[str, Held] = OrderedDict()
+        self._shards: OrderedDict[str, ShardReader] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         """The folder alone: open files belong to their process."""
@@ -41,7 +41,7 @@ class ImageReader:
         return read_bytes(self._root / path) if limits is None else read_bytes(self._root / path, limits)
 
     def _of_shard(self, shard: str, form: str, name: str) -> bytes:
-        held = self._shards.pop(shard, None) or Held(LocalStore(str(self._root)), shard, form)
+        held = self._shards.pop(shard, None) or ShardReader(LocalStore(str(self._root)), shard, form)
         self._shards[shard] = held
         if len(self._shards) > _OPEN:
             self._shards.popitem(last=False)[1].close()

@@ -1,4 +1,4 @@
-"""Listing x selection x local state -> plan. Pure: what is on the disk comes in through ``Holdings``."""
+"""Listing x selection x local state -> plan. Pure: what is on the disk comes in through ``LocalState``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.planning.plan import CHANGED, Action, Item, Plan
-from cxrprep.selection.filters import Choice, draw, report_of
+from cxrprep.selection.filters import SelectionFilter, report_of, sample_ids
 from cxrprep.storage.paths import is_archive, safe_path
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAMES_SHOWN: Final = 20
 
 
-class Held(NamedTuple):
+class RecordedFile(NamedTuple):
     """A row of the record, as plain values."""
 
     path: str
@@ -33,7 +33,7 @@ class Held(NamedTuple):
     archive: str | None
 
 
-class Holdings(Protocol):
+class LocalState(Protocol):
     """What is here: the record, the disk, and the partial files."""
 
     same_mirror: bool
@@ -41,7 +41,7 @@ class Holdings(Protocol):
     wrong: frozenset[str]
     """Release paths whose bytes a check found to be wrong, though their sizes are right."""
 
-    def rows(self) -> Iterator[Held]:
+    def rows(self) -> Iterator[RecordedFile]:
         """The record, sorted by path."""
         ...
 
@@ -64,7 +64,7 @@ def make_plan(
     *,
     dataset: str,
     release: str,
-    holdings: Holdings,
+    local_state: LocalState,
     mirror: str = "",
     mirror_is_named: bool = False,
     selection: Selection = Selection(),  # noqa: B008  # frozen
@@ -84,7 +84,7 @@ def make_plan(
     Raises ``NothingSelectedError`` when the selection wants nothing, ``UsageError`` when it draws from archives
     although the tables were not asked which images there are.
     """
-    choice = Choice(selection, images)
+    choice = SelectionFilter(selection, images)
     found = _Sorted(
         choice, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
     )
@@ -97,11 +97,11 @@ def make_plan(
     chosen = sorted(found.images, key=attrgetter("dest"))
     archives = [item for item in tables if item.archive]
     plain = [item for item in tables if not item.archive]
-    _decide(plain, holdings)
-    _decide(chosen, holdings)
+    _decide(plain, local_state)
+    _decide(chosen, local_state)
     if in_place:
         # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
-        _decide(archives, holdings)
+        _decide(archives, local_state)
         for item in archives:
             item.archive = False
         for item in (*plain, *archives, *chosen):
@@ -109,7 +109,7 @@ def make_plan(
                 # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
                 item.action, item.reason = Action.KEEP, CHANGED
     else:
-        _decide_archives(archives, holdings, _member_wanted(choice, layout))
+        _decide_archives(archives, local_state, _member_wanted(choice, layout))
     return Plan(
         dataset=dataset,
         release=release,
@@ -132,7 +132,7 @@ class _Sorted:
 
     def __init__(
         self,
-        choice: Choice,
+        choice: SelectionFilter,
         layout: Layout,
         release: str,
         *,
@@ -222,7 +222,7 @@ class _Sorted:
             )
         if drawing and self.images:
             ids = (self._id(item).image for item in self.images)
-            drawn = draw(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+            drawn = sample_ids(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
             kept = [item for item in self.images if self._id(item).image in drawn]
             self.passed_over += len(self.images) - len(kept)
             self.images = kept
@@ -288,30 +288,30 @@ def _nothing(found: _Sorted, selection: Selection) -> None:
     )
 
 
-def _decide(items: Sequence[Item], holdings: Holdings) -> None:
+def _decide(items: Sequence[Item], local_state: LocalState) -> None:
     """Give each item its action; ``items`` and the record are both sorted by path, so one walk joins them."""
-    rows = holdings.rows()
+    rows = local_state.rows()
     row = next(rows, None)
     for item in items:
         while row is not None and row.path < item.dest:
             row = next(rows, None)
         held = row if row is not None and row.path == item.dest else None
-        _decide_one(item, held, holdings)
+        _decide_one(item, held, local_state)
 
 
-def _decide_one(item: Item, held: Held | None, holdings: Holdings) -> None:
+def _decide_one(item: Item, held: RecordedFile | None, local_state: LocalState) -> None:
     if held is not None and held.discarded:
         item.action, item.reason = Action.KEEP, "used and discarded"
         return
-    size = holdings.size_of(item.dest)
+    size = local_state.size_of(item.dest)
     if size is None:
-        have = holdings.partial(item.dest)
+        have = local_state.partial(item.dest)
         if have is not None:
             item.action, item.reason, item.have = Action.RESUME, "partly here", have
         elif held is not None:
             item.reason = "recorded, but no longer here"
         return
-    if item.dest in holdings.wrong:
+    if item.dest in local_state.wrong:
         item.action, item.reason = Action.REFETCH, "verify found other bytes than it should have"
         return
     if held is None:
@@ -320,14 +320,14 @@ def _decide_one(item: Item, held: Held | None, holdings: Holdings) -> None:
         else:
             item.action, item.reason = Action.REFETCH, f"has {size} bytes, the mirror's has {item.file.size}"
         return
-    reason = _differs(item.file, held, size, same_mirror=holdings.same_mirror)
+    reason = _differs(item.file, held, size, same_mirror=local_state.same_mirror)
     if reason:
         item.action, item.reason = Action.REFETCH, reason
     else:
         item.action, item.reason = Action.KEEP, "here"
 
 
-def _differs(file: RemoteFile, held: Held, size: int, *, same_mirror: bool) -> str:
+def _differs(file: RemoteFile, held: RecordedFile, size: int, *, same_mirror: bool) -> str:
     """Why the file that is here is not the mirror's, or ``""``."""
     if size != held.size:
         return f"has {size} bytes, recorded were {held.size}"
@@ -342,34 +342,34 @@ def _differs(file: RemoteFile, held: Held, size: int, *, same_mirror: bool) -> s
     return ""
 
 
-def _is_whole(row: Held, holdings: Holdings) -> bool:
-    return holdings.size_of(row.path) == row.size and row.path not in holdings.wrong
+def _is_whole(row: RecordedFile, local_state: LocalState) -> bool:
+    return local_state.size_of(row.path) == row.size and row.path not in local_state.wrong
 
 
-def _member_wanted(choice: Choice, layout: Layout) -> Callable[[str], bool]:
+def _member_wanted(choice: SelectionFilter, layout: Layout) -> Callable[[str], bool]:
     def wanted(path: str) -> bool:
         return choice.wants(path, layout.parse(path))
 
     return wanted
 
 
-def _decide_archives(items: Sequence[Item], holdings: Holdings, wanted: Callable[[str], bool]) -> None:
+def _decide_archives(items: Sequence[Item], local_state: LocalState, wanted: Callable[[str], bool]) -> None:
     """Archives are done when every wanted member is here; the archive itself may be gone by then."""
     if not items:
         return
-    own: dict[str, Held] = {}
+    own: dict[str, RecordedFile] = {}
     members: dict[str, dict[str, int]] = {item.dest: {} for item in items}
-    for row in holdings.rows():
+    for row in local_state.rows():
         if row.path in members:
             own[row.path] = row
-        if row.archive in members and (row.discarded or _is_whole(row, holdings)):
+        if row.archive in members and (row.discarded or _is_whole(row, local_state)):
             members[row.archive][row.path] = row.size
     for item in items:
         held, here = own.get(item.dest), members[item.dest]
-        size = holdings.size_of(item.dest)
-        have = holdings.partial(item.dest)
-        changed = held is not None and _differs(item.file, held, held.size, same_mirror=holdings.same_mirror)
-        known = holdings.members(item.dest)
+        size = local_state.size_of(item.dest)
+        have = local_state.partial(item.dest)
+        changed = held is not None and _differs(item.file, held, held.size, same_mirror=local_state.same_mirror)
+        known = local_state.members(item.dest)
         missing = None if known is None else sum(1 for path, _ in known if wanted(path) and path not in here)
         if held is not None and changed:
             item.action, item.reason = Action.REFETCH, changed

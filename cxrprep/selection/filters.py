@@ -32,7 +32,7 @@ def plain_id(identifier: str) -> str:
     return digits.lstrip("0") or "0" if digits.isdecimal() else text.lower()
 
 
-def draw(
+def sample_ids(
     images: Iterable[str], *, sample: int | None = None, limit: int | None = None, seed: int = 0
 ) -> frozenset[str]:
     """The image ids that ``--sample`` and ``--limit`` leave of ``images``.
@@ -61,7 +61,7 @@ def _lot(image: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
 
 
-class Choice:
+class SelectionFilter:
     """A selection made ready to be asked 400,000 times.
 
     ``images`` is the label tables' answer to its splits, views and labels. ``limit`` and ``sample`` are not asked here:

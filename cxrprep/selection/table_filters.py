@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError, did_you_mean
 from cxrprep.model import ImageId, Projection, Selection, Split, View
-from cxrprep.selection.filters import Choice, draw
+from cxrprep.selection.filters import SelectionFilter, sample_ids
 from cxrprep.vocabulary import column_of
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _distinct(table: pa.Table, name: str) -> frozenset[str]:
 
 def _of_people(table: pa.Table, selection: Selection) -> Any:
     """The rows of the wanted patients and studies, whose ids may be written as people write them."""
-    choice = Choice(Selection(patients=selection.patients, studies=selection.studies))
+    choice = SelectionFilter(Selection(patients=selection.patients, studies=selection.studies))
     patient, study = table.column("patient_id").combine_chunks(), table.column("study_id").combine_chunks()
     # A study has one patient, so each study is asked once.
     studies = pc.unique(study)
@@ -152,14 +152,14 @@ def wanted_rows(table: pa.Table, selection: Selection) -> Any:
     observation that does not exist.
     """
     mask = pc.fill_null(matching(table, selection, dataset=_dataset_of(table)), fill_value=False)
-    choice = Choice(selection)
+    choice = SelectionFilter(selection)
     if choice.by_image or selection.include or selection.exclude:
         ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
         kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
         mask = pc.and_(mask, pa.array(kept, pa.bool_()))
     if selection.limit is not None or selection.sample is not None:
         left = table.column("image_id").filter(mask).to_pylist()
-        drawn = draw(left, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        drawn = sample_ids(left, sample=selection.sample, limit=selection.limit, seed=selection.seed)
         mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=pa.array(sorted(drawn), pa.string())))
     return mask
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BLOCK: Final = 1 << 20
 
 
-class KeptList:
+class CachedListing:
     """The bytes ``start`` to ``end`` of something remote, read from disk where they were read before.
 
     ``name`` is a file name to keep it under; ``identity`` says what it is (address and validator): another identity is

@@ -22,7 +22,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient
-from cxrprep.sources.listing_cache import KeptList, lines
+from cxrprep.sources.listing_cache import CachedListing, lines
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import quoted
 
@@ -164,7 +164,7 @@ class PhysioNetSource:
     def _head(self, key: str) -> HttpResponse:
         return with_retries(lambda: self._client.head(self._url(key), key=key))
 
-    def _kept(self, answer: HttpResponse) -> KeptList:
+    def _kept(self, answer: HttpResponse) -> CachedListing:
         size = answer.content_length
         validator = answer.validator(size)
         if size is None or validator is None:
@@ -175,7 +175,7 @@ class PhysioNetSource:
 
         name = f"physionet-{self._project.replace(' ', '-')}-{_SUMS}"
         identity = f"{self._base} {validator}"
-        return KeptList(name, identity, start=0, end=size, open_at=open_at, validator=validator)
+        return CachedListing(name, identity, start=0, end=size, open_at=open_at, validator=validator)
 
     def _table(self, name: str) -> io.TextIOBase:
         answer, body = with_retries(lambda: self._client.read(self._url(name), key=name))

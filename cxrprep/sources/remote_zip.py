@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ArchiveError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.listing_cache import KeptList
+from cxrprep.sources.listing_cache import CachedListing
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.zip_member import InflatedBody, Ranged, StoredBody
 
@@ -76,7 +76,7 @@ class RemoteZip:
         directory. Raises ``ArchiveError`` for what is no zip archive, and what opening the archive raises.
         """
         directory = with_retries(self._directory)
-        kept = KeptList(
+        kept = CachedListing(
             re.sub(r"[^\w.-]+", "_", self._key) + ".directory",
             f"{self._address} {self._validator}",
             start=directory.start,

@@ -131,7 +131,7 @@ class Transfer:
         if self._lock is not None:
             self._lock.__exit__(kind, error, trace)
 
-    def holdings(self, *, same_mirror: bool = True) -> FolderState:
+    def local_state(self, *, same_mirror: bool = True) -> FolderState:
         """What is here, for ``make_plan``."""
         return FolderState(
             self._record, self.parts, same_mirror=same_mirror, spent=self._options.spent, wrong=self._options.wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.planning import Held
+from cxrprep.planning import RecordedFile
 from cxrprep.record import FileState
 from cxrprep.storage.archives import read_index
 
@@ -19,7 +19,7 @@ _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
 class FolderState:
-    """The state of one folder; see ``cxrprep.planning.Holdings``."""
+    """The state of one folder; see ``cxrprep.planning.LocalState``."""
 
     def __init__(
         self,
@@ -44,13 +44,13 @@ class FolderState:
         self.wrong = wrong
         self._spent = spent
 
-    def rows(self) -> Iterator[Held]:
+    def rows(self) -> Iterator[RecordedFile]:
         """The record, sorted by path."""
         for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
             discarded = state == FileState.DISCARDED
             if discarded and self._spent is not None and not self._spent(path):
                 self.wanted_again, discarded = self.wanted_again or path, False
-            yield Held(path, size, digest, validator, discarded, archive)
+            yield RecordedFile(path, size, digest, validator, discarded, archive)
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""

@@ -12,7 +12,7 @@ from cxrprep.digests import read_digest
 from cxrprep.errors import ArchiveError, IntegrityError, StorageError, storage_error
 from cxrprep.events import Note, ignore
 from cxrprep.model import Digest
-from cxrprep.planning import Action, Choice
+from cxrprep.planning import Action, SelectionFilter
 from cxrprep.record import FileEntry, FileState, Origin
 from cxrprep.storage.archives import read_index, read_members, reading, write_index
 from cxrprep.storage.atomic import settle
@@ -84,7 +84,7 @@ class Worker:
         self._check = check
         self._on_complete = on_complete
         self._emit = on_event
-        self._choice = Choice(plan.selection, plan.images)
+        self._choice = SelectionFilter(plan.selection, plan.images)
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
         # Files of which nobody states a digest, and the connection that each came over.

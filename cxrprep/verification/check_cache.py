@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
-from cxrprep.verification.merge_join import PART_ROWS, Walk, parts
+from cxrprep.verification.merge_join import PART_ROWS, SortedCursor, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,9 +55,9 @@ class Checks:
         Null where size, modification time or inode differ, or nothing is known. An interrupted check is always gone on
         with; ``quick`` believes finished ones too.
         """
-        walks = [Walk(self._interrupted(), SCHEMA)] if self._others else []
+        walks = [SortedCursor(self._interrupted(), SCHEMA)] if self._others else []
         if quick:
-            walks.append(Walk(self._finished(), SCHEMA))
+            walks.append(SortedCursor(self._finished(), SCHEMA))
 
         def ask(disk: pa.Table) -> pa.ChunkedArray:
             known = pa.chunked_array([pa.nulls(disk.num_rows, pa.string())])
@@ -85,7 +85,7 @@ class Checks:
         def write(part: Path) -> None:
             # Newest first: the first word on a path counts. A journal has its files in the order of the disk.
             walks = [
-                Walk(tables, SCHEMA)
+                SortedCursor(tables, SCHEMA)
                 for tables in (_read_journals([self._journal.path]), self._interrupted(), self._finished())
             ]
             with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.events import ItemFinished, Throttle
 from cxrprep.record import Origin
-from cxrprep.verification.finding import Finding, Kind, Level, find
+from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.merge_join import Row, rows
 from cxrprep.verification.published_checksums import known_copies
 from cxrprep.verification.scan import leftover
@@ -100,7 +100,7 @@ class FileCheck:
         self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
 
     def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
-        """Check ``tables`` (see ``join``): what is wrong or unproven goes to ``on_finding``, else to ``on_proven``."""
+        """Check ``tables`` (see ``merge_join``); tell ``on_finding`` what is wrong or unproven, else ``on_proven``."""
         progress = Throttle(STAGE, self.on_event)
         reading = _Queue()
 
@@ -229,7 +229,7 @@ class FileCheck:
                 return stranger
             wanted = ("sha256",)
         if row.size == 0 and row.recorded_size != 0:
-            return find(
+            return make_finding(
                 Kind.ZERO_BYTE, row.path, "the file is empty", expected=row.recorded_size or "some bytes", found=0
             )
         size = row.recorded_size
@@ -237,12 +237,12 @@ class FileCheck:
             size = self._published_sizes.get(row.path)
         if size is not None and row.size < size:
             detail = f"{size - row.size:,} of {size:,} bytes are missing"
-            return find(Kind.TRUNCATED, row.path, detail, expected=size, found=row.size)
+            return make_finding(Kind.TRUNCATED, row.path, detail, expected=size, found=row.size)
         if size is not None and row.size > size:
             detail = f"it is {row.size - size:,} bytes too long"
-            return find(Kind.ALTERED, row.path, detail, expected=size, found=row.size)
+            return make_finding(Kind.ALTERED, row.path, detail, expected=size, found=row.size)
         if not wanted:
-            return find(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
+            return make_finding(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
         if row.known is not None:
             digests = tuple(row.known.split())
             enough = {digest.partition(":")[0] for digest in digests} >= set(wanted)
@@ -255,26 +255,28 @@ class FileCheck:
         """What to say of a file that neither record nor publisher knows; ``None`` when copies of it are known."""
         remains = leftover(row.path)
         if remains is Kind.UNFINISHED:
-            return find(remains, row.path, f"{row.size:,} bytes of an unfinished download")
+            return make_finding(remains, row.path, f"{row.size:,} bytes of an unfinished download")
         if remains is not None:
-            return find(remains, row.path, "left by another tool")
+            return make_finding(remains, row.path, "left by another tool")
         if self.spec.layout(self.release).place(row.path, release=self.release) is None:
-            return find(Kind.EXTRA, row.path, f"{self.spec.name} {self.release} has no file of this name")
+            return make_finding(Kind.EXTRA, row.path, f"{self.spec.name} {self.release} has no file of this name")
         if row.size == 0 or known_copies(self.spec, row.path):
             return None
-        return find(Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size)
+        return make_finding(
+            Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size
+        )
 
     def _compare(self, row: Row, digests: tuple[str, ...], problem: str) -> Finding | None:
         """What is wrong with a file that has these digests; ``None`` where nothing is."""
         if problem:
-            return find(Kind.UNCHECKED, row.path, f"cannot be read: {problem}")
+            return make_finding(Kind.UNCHECKED, row.path, f"cannot be read: {problem}")
         found = {digest.partition(":")[0]: digest for digest in digests}
         same_as_recorded = row.recorded is not None and found.get(row.recorded.partition(":")[0]) == row.recorded
         if row.published is not None and found[row.published.partition(":")[0]] != row.published:
             now = found[row.published.partition(":")[0]]
             quirk = self._quirk(row.path)
             if quirk is not None and (same_as_recorded or row.recorded is None):
-                return find(
+                return make_finding(
                     Kind.UPSTREAM_MISMATCH,
                     row.path,
                     f"{quirk.note} ({quirk.source})",
@@ -284,16 +286,18 @@ class FileCheck:
             detail = "its bytes differ from the publisher's sum"
             if same_as_recorded and row.recorded != row.published:
                 detail += ", though they are what the mirror sent"
-            return find(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
+            return make_finding(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
         if row.published is not None and not (self.hearsay and row.recorded is not None):
             return None
         if row.recorded is None:
             # A table of which copies are known, in a folder without a record.
             if any(str(copy) in digests for copy in known_copies(self.spec, row.path)):
                 return None
-            return find(Kind.UNPROVEN, row.path, "its digest is that of no known copy of this table", found=digests[0])
+            return make_finding(
+                Kind.UNPROVEN, row.path, "its digest is that of no known copy of this table", found=digests[0]
+            )
         if not same_as_recorded:
-            return find(
+            return make_finding(
                 Kind.ALTERED,
                 row.path,
                 "its bytes are not those that were recorded",

@@ -141,7 +141,7 @@ class Finding:
         }
 
 
-def find(
+def make_finding(
     kind: Kind,
     path: str,
     detail: str,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import CxrprepError
 from cxrprep.events import Advanced, ItemFinished
 from cxrprep.verification.file_checks import STAGE
-from cxrprep.verification.finding import Finding, Kind, Level, find
+from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,20 +115,22 @@ class PictureCheck:
         facts = self.spec.images
         due = _FORMATS.get(path[path.rfind(".") :].lower(), "")
         if check.truncated:
-            return find(Kind.CUT_SHORT, path, check.error or "the image ends too early")
+            return make_finding(Kind.CUT_SHORT, path, check.error or "the image ends too early")
         if check.error and not check.format:
-            return find(Kind.UNDECODABLE, path, check.error)
+            return make_finding(Kind.UNDECODABLE, path, check.error)
         if due and check.format and check.format != due:
-            return find(Kind.WRONG_FORMAT, path, f"its content is {check.format}", expected=due, found=check.format)
+            return make_finding(
+                Kind.WRONG_FORMAT, path, f"its content is {check.format}", expected=due, found=check.format
+            )
         if not check.has_pixels:
-            return find(Kind.NO_PIXELS, path, "the file is in order but holds no pixel data")
+            return make_finding(Kind.NO_PIXELS, path, "the file is in order but holds no pixel data")
         if check.error:
-            return find(Kind.UNDECODABLE, path, check.error)
+            return make_finding(Kind.UNDECODABLE, path, check.error)
         size, due_size = (check.width, check.height), (facts.width or check.width, facts.height or check.height)
         if self.sizes is not None:
             due_size = self.sizes.get(path, size)
         if size != due_size:
-            return find(
+            return make_finding(
                 Kind.WRONG_SIZE,
                 path,
                 f"{check.width} x {check.height} pixels",
@@ -140,16 +142,16 @@ class PictureCheck:
             return None
         if facts.bits is not None and check.bits is not None and check.bits != facts.bits:
             deep = f"{check.bits} bits a sample"
-            finding = find(Kind.WRONG_DEPTH, path, deep, expected=facts.bits, found=check.bits)
+            finding = make_finding(Kind.WRONG_DEPTH, path, deep, expected=facts.bits, found=check.bits)
             return self._unless_known(finding, f"bits-{check.bits}")
         if facts.modes and check.mode and check.mode not in facts.modes:
             form = f"its pixels are {check.mode}"
-            finding = find(Kind.WRONG_MODE, path, form, expected="|".join(facts.modes), found=check.mode)
+            finding = make_finding(Kind.WRONG_MODE, path, form, expected="|".join(facts.modes), found=check.mode)
             return self._unless_known(finding, f"mode-{check.mode.lower()}")
         if check.constant:
-            return find(Kind.CONSTANT, path, "all pixels have one value")
+            return make_finding(Kind.CONSTANT, path, "all pixels have one value")
         if check.doubts:
-            return find(Kind.DOUBTFUL, path, "; ".join(check.doubts))
+            return make_finding(Kind.DOUBTFUL, path, "; ".join(check.doubts))
         return None
 
     def _unless_known(self, finding: Finding, quirk_kind: str) -> Finding:
@@ -204,6 +206,6 @@ def same_pixels(pixels: Mapping[bytes, list[str]], split_of: Callable[[str], str
             split = split_of(path)
             if home is not None and split is not None and split != home:
                 detail = f"the same pixels as {first}, which is in the split {home}"
-                yield find(Kind.LEAKAGE, path, detail, expected=home, found=split)
+                yield make_finding(Kind.LEAKAGE, path, detail, expected=home, found=split)
             else:
-                yield find(Kind.DUPLICATE_PIXELS, path, f"the same pixels as {first}")
+                yield make_finding(Kind.DUPLICATE_PIXELS, path, f"the same pixels as {first}")

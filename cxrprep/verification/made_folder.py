@@ -20,11 +20,11 @@ from cxrprep.events import StageFinished, StageStarted
 from cxrprep.record import Origin
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
-from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_images
-from cxrprep.verification.merge_join import absent, by_path, join
+from cxrprep.verification.merge_join import absent, by_path, merge_join
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import leftover, scan
 
@@ -81,11 +81,13 @@ class _MadeFileCheck(FileCheck):
 
     def _stranger(self, row: Row) -> Finding | None:
         if row.path in self.named:
-            return find(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
+            return make_finding(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
         remains = leftover(row.path)
         if remains is not None:
-            return find(remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed")
-        return find(Kind.EXTRA, row.path, "no table of this folder names it", hint="move it out of the folder")
+            return make_finding(
+                remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed"
+            )
+        return make_finding(Kind.EXTRA, row.path, "no table of this folder names it", hint="move it out of the folder")
 
 
 def verify_made(
@@ -192,7 +194,7 @@ def _bytes(
 
     try:
         known = checks.known(quick=options.quick)
-        check.run(join(listed(), recorded, _NOTHING_PUBLISHED, known), take, out.proven)
+        check.run(merge_join(listed(), recorded, _NOTHING_PUBLISHED, known), take, out.proven)
         disk = pa.concat_tables(seen)
         for problem in problems:
             take(problem)
@@ -239,12 +241,12 @@ def _tables(folder: MadeFolder) -> Iterator[Finding]:
             (place / shown for place in (folder.home, folder.root) if (place / shown).is_file()), folder.home / shown
         )
         if not path.is_file():
-            yield find(Kind.MISSING, shown, "it was here when the folder was made", hint=folder.again)
+            yield make_finding(Kind.MISSING, shown, "it was here when the folder was made", hint=folder.again)
             continue
         found = file_digest(path, stated.partition(":")[0])
         if found != stated:
             detail = "its bytes are not those that were written down"
-            yield find(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
+            yield make_finding(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
 
 
 def _originals(folder: MadeFolder, not_checked: list[str]) -> Iterator[Finding]:

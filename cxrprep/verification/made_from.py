@@ -13,7 +13,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.model import Digest
 from cxrprep.storage.parquet import read_footer
-from cxrprep.verification.finding import Finding, Kind, find
+from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -43,7 +43,7 @@ def outdated_tables(root: Path, home: Path, wrong: Collection[str]) -> Iterator[
                 continue
             found = file_digest(place, stated.partition(":")[0])
             if found != stated:
-                yield find(
+                yield make_finding(
                     Kind.OUTDATED,
                     f"manifests/{name}",
                     f"it was made from {place.name} when that had other bytes",
@@ -90,7 +90,7 @@ def outdated_images(images: pa.Table, originals: pa.Table, hint: str, prefix: st
     rows = images.append_column("now", now).filter(pc.fill_null(both, fill_value=False))
     for row in rows.select(["path", "source_path", "source_digest", "now"]).to_pylist():
         detail = f"it was made from {row['source_path']} when that had other bytes"
-        yield find(
+        yield make_finding(
             Kind.OUTDATED, prefix + row["path"], detail, expected=row["now"], found=row["source_digest"], hint=hint
         )
 

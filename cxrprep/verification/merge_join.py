@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.record import FileState
-from cxrprep.verification.finding import Finding, Kind, find
+from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     """Digests of an earlier check, when size, time and inode are still the same."""
 
 
-def join(
+def merge_join(
     disk: Iterable[pa.Table],
     record: pa.Table,
     published: pa.Table,
@@ -41,7 +41,10 @@ def join(
 
     Everything is sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
     """
-    recorded_rows, published_rows = Walk(parts(record), record.schema), Walk(parts(published), published.schema)
+    recorded_rows, published_rows = (
+        SortedCursor(parts(record), record.schema),
+        SortedCursor(parts(published), published.schema),
+    )
     for here in disk:
         last = here["path"][-1].as_py()
         near, stated = recorded_rows.upto(last), published_rows.upto(last)
@@ -75,7 +78,7 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.
     for part in _lacking(record.select(["path", "size", "state"]), disk):
         gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
         for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
-            yield find(Kind.MISSING, path, "it was here when it was recorded", expected=size)
+            yield make_finding(Kind.MISSING, path, "it was here when it was recorded", expected=size)
     told: set[str] = set()
     for why, several in demanded.items():
         for paths in several:
@@ -86,12 +89,12 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.
                 for path in part["path"].to_pylist():
                     if path not in told:
                         told.add(path)
-                        yield find(Kind.MISSING, path, why)
+                        yield make_finding(Kind.MISSING, path, why)
 
 
 def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
     """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
-    walk = Walk(parts(there.select(["path"])), _PATHS)
+    walk = SortedCursor(parts(there.select(["path"])), _PATHS)
     for part in parts(wanted):
         near = walk.upto(part["path"][-1].as_py())
         yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
@@ -115,7 +118,7 @@ def parts(table: pa.Table) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-class Walk:
+class SortedCursor:
     """Goes through tables that are sorted by path, as far as it is asked to."""
 
     def __init__(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.verification.finding import Finding, Kind, Level, find
+from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.measures import BLANK, Subject, measure
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tup
     if fact.note and fact.level == Level.INFO:
         return answer(Status.EXPLAINED, found), ()
     findings = tuple(
-        find(
+        make_finding(
             Kind.FACT,
             fact.table,
             f"{fact.id}: {what}, where {fact.source} has {_shown(expected)}" + (f"; {fact.note}" if fact.note else ""),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.record import CACHE_NAME, FILES_NAME, LOCK_NAME
-from cxrprep.verification.finding import Finding, Kind, find
+from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +47,9 @@ def scan(root: Path, problems: list[Finding], leave_out: Iterable[Path] = ()) ->
     enough = _FIRST_ROWS
     for path, status in _walk(os.fspath(root), skip, problems):
         if not path.isascii() and not _is_text(path):
-            problems.append(find(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release"))
+            problems.append(
+                make_finding(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release")
+            )
             continue
         _append(rows, path, status)
         if len(rows[0]) == enough:
@@ -116,10 +118,10 @@ def _walk(root: str, skip: set[str], problems: list[Finding]) -> Iterator[tuple[
                     continue
             except FileNotFoundError:
                 if entry.is_symlink():
-                    problems.append(find(Kind.UNCHECKED, path, "the link leads to nothing"))
+                    problems.append(make_finding(Kind.UNCHECKED, path, "the link leads to nothing"))
                 continue
             except OSError as error:
-                problems.append(find(Kind.UNCHECKED, path, f"cannot be read: {error.strerror}"))
+                problems.append(make_finding(Kind.UNCHECKED, path, f"cannot be read: {error.strerror}"))
                 continue
             if not (skip and os.path.realpath(entry.path) in skip):
                 stack.append((entry.path, f"{path}/", iter(_entries(entry.path, path, problems))))
@@ -139,7 +141,7 @@ def _entries(folder: str, path: str, problems: list[Finding]) -> list[tuple[str,
             # What is in a folder comes after "name/", as it does when whole paths are sorted.
             return sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
     except OSError as error:
-        problems.append(find(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
+        problems.append(make_finding(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
         return []
 
 

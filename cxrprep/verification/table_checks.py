@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.model import ImageId
-from cxrprep.verification.finding import Finding, Kind, find
+from cxrprep.verification.finding import Finding, Kind, make_finding
 from cxrprep.verification.measures import shared_patients
 from cxrprep.verification.merge_join import PART_ROWS
 
@@ -31,7 +31,7 @@ def names(disk: pa.Table, layout: Layout) -> pa.Table:
 def leakage(labels: pa.Table) -> Iterator[Finding]:
     """Patients that stand in more than one split."""
     for patient, splits in shared_patients(labels):
-        yield find(
+        yield make_finding(
             Kind.LEAKAGE,
             "",
             f"patient {patient} stands in {' and '.join(splits)}",
@@ -52,14 +52,14 @@ def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
         several = counted.filter(pc.greater(counted.field("counts"), 1))
         found += [(one["values"], name or "", one["counts"]) for one in several.to_pylist()]
     for image, name, count in sorted(found):
-        yield find(Kind.DUPLICATE_ROWS, name, f"{image} has {count} rows", expected=1, found=count)
+        yield make_finding(Kind.DUPLICATE_ROWS, name, f"{image} has {count} rows", expected=1, found=count)
 
 
 def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
     """Images on the disk that no table names."""
     known = labels["image_id"].combine_chunks().drop_null()
     for path in paths.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
-        yield find(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
+        yield make_finding(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
 
 
 def without_image(ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def without_image(ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
     lacking = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
     if len(lacking):
         examples = ", ".join(lacking.slice(0, 3).to_pylist())
-        yield find(
+        yield make_finding(
             Kind.ROW_WITHOUT_IMAGE,
             "",
             f"{len(lacking):,} of {len(named):,} images that the tables name are not here, such as {examples}",

@@ -18,11 +18,11 @@ from cxrprep.record import Record
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
-from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, find
+from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_below, outdated_tables
-from cxrprep.verification.merge_join import absent, join
+from cxrprep.verification.merge_join import absent, merge_join
 from cxrprep.verification.published_checksums import (
     altered_sum_files,
     is_table,
@@ -205,7 +205,7 @@ class _Run:
         try:
             check = self._file_check(checks)
             known = checks.known(quick=self.options.quick)
-            check.run(join(self._listed(seen, problems), recorded, published, known), take, out.proven)
+            check.run(merge_join(self._listed(seen, problems), recorded, published, known), take, out.proven)
             disk = pa.concat_tables(seen)
             for problem in problems:
                 out.finding(problem)
@@ -250,7 +250,7 @@ class _Run:
             for name in sorted(mended):
                 self.repaired += 1
                 out.finding(
-                    find(Kind.REPAIRED, name, "was altered, and everything that it names was judged by it anew")
+                    make_finding(Kind.REPAIRED, name, "was altered, and everything that it names was judged by it anew")
                 )
             altered = {name: found for name, found in altered.items() if name not in mended}
         for name in sorted(altered):
@@ -325,13 +325,13 @@ class _Run:
             out.proven(files, read)
 
         again.run(
-            join([fresh] if fresh.num_rows else [], self.record.table(), published, None),
+            merge_join([fresh] if fresh.num_rows else [], self.record.table(), published, None),
             lambda finding: still.update({finding.path: finding}),
             take,
         )
         for path in mended:
             old = before[path]
-            out.finding(find(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
+            out.finding(make_finding(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
         self.repaired += len(mended)
         self.damaged = []
         for path, finding in still.items():
@@ -363,7 +363,7 @@ class _Run:
                 rows = self.read_labels()
             except TableError as error:
                 if tables_here(self.spec, self.root):
-                    out.finding(find(Kind.TABLE, "", error.message, hint=error.hint))
+                    out.finding(make_finding(Kind.TABLE, "", error.message, hint=error.hint))
                 else:
                     self.not_checked.append(f"{what}: {error.message}")
             except UsageError as error:

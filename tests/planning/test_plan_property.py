@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import ConfigError, UnsafePathError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Shard, Split
-from cxrprep.planning import Action, Plan, draw, load_plan
+from cxrprep.planning import Action, Plan, load_plan, sample_ids
 from cxrprep.planning.plan import Item
 from cxrprep.planning.plan_file import save_plan
 
@@ -106,19 +106,19 @@ def test_shards_partition_a_plan(plan: Plan, count: int) -> None:
 def test_a_draw_depends_on_nothing_but_ids_and_seed(
     images: set[str], sample: int, limit: int | None, seed: int
 ) -> None:
-    drawn = draw(images, sample=sample, limit=limit, seed=seed)
-    assert drawn == draw(sorted(images, reverse=True), sample=sample, limit=limit, seed=seed)
+    drawn = sample_ids(images, sample=sample, limit=limit, seed=seed)
+    assert drawn == sample_ids(sorted(images, reverse=True), sample=sample, limit=limit, seed=seed)
     assert drawn <= images
     assert len(drawn) == min(sample, len(images), limit if limit is not None else len(images))
     # A smaller draw is part of a larger one of the same seed.
-    assert draw(images, sample=sample // 2, seed=seed) <= draw(images, sample=sample, seed=seed)
+    assert sample_ids(images, sample=sample // 2, seed=seed) <= sample_ids(images, sample=sample, seed=seed)
 
 
 def test_a_draw_from_many_is_the_draw_from_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number * 7919 % 1000:04d}" for number in range(3000)]
-    whole = draw(names, sample=30, seed=3), draw(names, limit=30)
+    whole = sample_ids(names, sample=30, seed=3), sample_ids(names, limit=30)
     monkeypatch.setattr(sys.modules["cxrprep.selection.filters"], "_ROOM", 0)
-    assert (draw(names, sample=30, seed=3), draw(iter(names), limit=30)) == whole
+    assert (sample_ids(names, sample=30, seed=3), sample_ids(iter(names), limit=30)) == whole
     assert whole[1] == frozenset(sorted(set(names))[:30])
 
 

@@ -80,7 +80,7 @@ def test_several_ranges_make_one_file(
         ):
             plan = make_plan(
                 source.list(), NihLayout(), dataset="nih-chestxray14", release="v2020", mirror=source.address,
-                holdings=transfer.holdings(), unpack=lambda path: path.endswith(".zip"),
+                local_state=transfer.local_state(), unpack=lambda path: path.endswith(".zip"),
             )  # fmt: skip
             result = transfer.run(plan, source)
         assert result.failures == []

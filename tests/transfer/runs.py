@@ -73,7 +73,7 @@ def plan_for(root: Path, url: str, transfer: Transfer, **options: Any) -> Plan:
             dataset="nih-chestxray14",
             release="v2020",
             mirror=source.address,
-            holdings=transfer.holdings(),
+            local_state=transfer.local_state(),
             **options,
         )
     finally:
@@ -105,7 +105,7 @@ def download(
             dataset="nih-chestxray14",
             release="v2020",
             mirror=source.address,
-            holdings=transfer.holdings(),
+            local_state=transfer.local_state(),
             **selecting,
         )
         try:

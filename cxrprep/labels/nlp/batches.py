@@ -44,7 +44,7 @@ _BATCH_TEXT: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LabelingRun:
     """What all batches of a run share: what is read, by which rules, and where the parts go."""
 
     collection: Collection
@@ -62,7 +62,7 @@ class Job:
 class Task:
     """One batch: places of its reports in the collection, and their names or the reports themselves."""
 
-    job: Job
+    job: LabelingRun
     number: int
     rows: tuple[int, ...]
     names: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Summary:
     kept: int = 0
 
 
-def batches(job: Job, shard: Shard | None) -> Iterator[Task]:
+def batches(job: LabelingRun, shard: Shard | None) -> Iterator[Task]:
     """The collection of ``job``, or the part of it that ``shard`` holds, in batches."""
     names = job.collection.names
     # A batch brings its own names along: with all of them in it, sending it would cost more than the work.

@@ -21,7 +21,16 @@ from cxrprep.executors import Engine, Lost
 from cxrprep.labels.label_sources import OURS
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.aggregate import Policy
-from cxrprep.labels.nlp.batches import Job, Joined, Summary, Task, batches, label_batches, merge_shards, shard_folder
+from cxrprep.labels.nlp.batches import (
+    Joined,
+    LabelingRun,
+    Summary,
+    Task,
+    batches,
+    label_batches,
+    merge_shards,
+    shard_folder,
+)
 from cxrprep.labels.nlp.custom_rules import read_vocabulary
 from cxrprep.labels.nlp.readers import Collection, open_collection
 from cxrprep.labels.nlp.results import ReportStatus
@@ -127,7 +136,9 @@ def label_collection(
         out_dir.mkdir(parents=True, exist_ok=True)
         engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])
     out = out_dir if shard is None else shard_folder(out_dir, shard)
-    job = Job(collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}")
+    job = LabelingRun(
+        collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}"
+    )
     on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
     tally = _Tally()
     lost = 0
@@ -198,7 +209,7 @@ def _named(task: Task) -> str:
 
 
 def _written(
-    out: Path, job: Job, count: int, observations: tuple[str, ...], made_from: dict[str, Any]
+    out: Path, job: LabelingRun, count: int, observations: tuple[str, ...], made_from: dict[str, Any]
 ) -> dict[str, Path]:
     """The tables by name, each from its parts."""
     written: dict[str, Path] = {}
