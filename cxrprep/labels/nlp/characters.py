@@ -18,6 +18,7 @@ _BREAKS: Final = re.compile(r"(?i)<\s*/?\s*(?:br|p|div|li|ul|ol|tr|td|h\d|table|
 _LINE_ENDS: Final = frozenset("\u2028\u2029\u0085\x0b\x0c")
 # Soft hyphen, zero-width characters, byte order mark, word joiner, variation selectors.
 _NOTHING: Final = frozenset("\u00ad\u200c\u200d\ufeff\u2060\ufe0e\ufe0f")
+_FULL_STOPS: Final = {"\u3002": ". ", "\u3001": ", ", "\uff61": ". "}
 _LONG_DASHES: Final = frozenset("\u2014\u2015")
 _SHORT_DASHES: Final = frozenset("\u2012\u2013")
 # First parts of compounds that are also written with an en dash.
@@ -63,6 +64,8 @@ def _instead(text: str, begin: int, end: int) -> str:
 def _character(char: str, text: str, begin: int, end: int) -> str:
     if char.isascii():
         return char
+    if char in _FULL_STOPS:
+        return _FULL_STOPS[char]
     if char in _NOTHING:
         return ""
     if char == "\u200b":

@@ -80,9 +80,10 @@ _FAULTS: Final = frozenset(
      "dislodgement", "displacement", "disconnection", "loosening", "coiling", "retraction", "complication",
      "complications", "failure")
 )  # fmt: skip
+_DETERMINERS: Final = frozenset(("a", "an", "the"))
 _INSIDE: Final = frozenset(("of", "in", "within", "to"))
 _PRONOUNS: Final = frozenset(("this", "it", "these", "they", "that", "both"))
-_PARTED: Final = frozenset((",", ";"))
+_PARTED: Final = frozenset((",", ";", "is", "are"))
 _ONE: Final = frozenset(("one", "ones"))
 _ASKED: Final = frozenset(("follow", "followup"))
 _ANSWERED: Final = frozenset((":", "?", "="))
@@ -245,7 +246,8 @@ def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
         cue = item.cue
         if governor is not None and (item.mentions or cue & ABNORMAL):
             # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
-            _decide_forward(item, governor)
+            if not _of_a_fault(item, words, governor.last):
+                _decide_forward(item, governor)
             reached = reached or bool(item.mentions)
         if cue & STOP:
             if governor is not None and governor.last == item.first and words[item.first] == "there":
@@ -265,7 +267,7 @@ def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
             cue & (COMMA | AND)
             and governor
             and (reached or governor.cue & LIST)
-            and not _goes_on(items, index, governor)
+            and not _goes_on(items, index, governor, words)
         ):
             governor = None
 
@@ -310,7 +312,7 @@ def _points_forward(items: Sequence[Item], index: int) -> bool:
     return False
 
 
-def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
+def _goes_on(items: Sequence[Item], index: int, governor: Item, words: Sequence[str]) -> bool:
     """Whether the list that ``governor`` speaks of goes on after the comma or "and" at ``index``."""
     place = index
     conjoined = False
@@ -324,6 +326,9 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
         return True
     following = items[place]
     if following.cue & (STOP | VERB) or following.structure:
+        return False
+    if governor.cue & LIST and not conjoined and words[following.first] in _DETERMINERS and _has_verb(items, place):
+        # "After clearing of the edema, a consolidation is now evident".
         return False
     opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or _is_firm(items, place))
     mentioned = False
@@ -341,6 +346,16 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item) -> bool:
             return False
         mentioned = mentioned or bool(later.mentions)
     return not opened
+
+
+def _has_verb(items: Sequence[Item], place: int) -> bool:
+    """Whether what begins at ``place`` has a verb before the next comma or conjunction."""
+    for item in items[place : place + _WINDOW]:
+        if item.cue & VERB:
+            return True
+        if item.cue & (SEPARATOR | STOP) and not item.mentions:
+            return False
+    return False
 
 
 def _is_firm(items: Sequence[Item], place: int) -> bool:
@@ -395,13 +410,19 @@ def _of_its_tip(item: Item, cue: Item, words: Sequence[str]) -> bool:
     """Whether only the end or a fault of a device is not seen: "the tip of the nasogastric tube is not seen"."""
     if not any(observation == _DEVICES for observation, _ in item.mentions):
         return False
-    before = range(max(1, item.first - 6), item.first)
-    if any(words[place - 1] in _FAULTS and words[place] in _INSIDE for place in before) or (
-        item.last - item.first > 1 and words[item.first] in _FAULTS
-    ):
+    if _of_a_fault(item, words, 0):
         return True
     unseen = not _UNSEEN.isdisjoint(words[cue.first : cue.last])
     return unseen and not _ENDS.isdisjoint(words[max(0, item.first - 6) : cue.first])
+
+
+def _of_a_fault(item: Item, words: Sequence[str], begin: int) -> bool:
+    """Whether what is said is said of a fault of a device: "no kink in the drain", "fracture of the lead"."""
+    if not any(observation == _DEVICES for observation, _ in item.mentions):
+        return False
+    before = range(max(begin, item.first - 6, 0) + 1, item.first)
+    inside = any(words[place - 1] in _FAULTS and words[place] in _INSIDE for place in before)
+    return inside or (item.last - item.first > 1 and words[item.first] in _FAULTS)
 
 
 def _decide_backward(item: Item, cue: Item) -> None:

@@ -28,6 +28,7 @@ _MAX_REMEMBERED = 200_000
 
 # Letters of a word that may be misspelled: in shorter ones a slip is another word.
 _LONG = 7
+_SHORT = 5
 
 T = TypeVar("T")
 
@@ -132,10 +133,15 @@ class Lexicon(Generic[T]):
         return known
 
     def _of_meant(self, word: str) -> tuple[str, ...]:
-        """The symbols of the word that an unknown long word is a slip of: one letter more, less, other or swapped."""
-        if len(word) < _LONG or not word.isalpha():
+        """The symbols of the word that an unknown word is a slip of: one letter more, less, other or swapped.
+
+        Of a shorter word only swapped ones: "nodlue" is a nodule, "module" is none.
+        """
+        if len(word) < _SHORT or not word.isalpha():
             return ()
         meant = next((self._misspelled[p] for p in _with_one_letter_less(word) if p in self._misspelled), None)
+        if meant is not None and min(len(word), len(meant)) < _LONG and sorted(word) != sorted(meant):
+            return ()
         return () if meant is None or meant[0] != word[0] or abs(len(meant) - len(word)) > 1 else self.symbols(meant)
 
     def longest(self, words: Sequence[str], position: int) -> tuple[int, T | None]:

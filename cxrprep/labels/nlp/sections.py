@@ -62,12 +62,13 @@ def _plain_heading(shouted: bool) -> re.Pattern[str]:
     """Titles of reports of any layout: with a colon, with a dash, marked up, or alone on a line."""
     # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" has a heading, unless all is capitals.
     titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
-    begin = rf"(?:^|[\n.;:!?])[ \t>#*_]{{0,40}}(?i:({titles}))"
+    asked = "|".join(_names()["plain"]["asked"])
+    begin = rf"(?:^|[\n.;:!?])[ \t>#*_]{{0,40}}(?i:({titles}|{asked}))"
     if not shouted:
         # In a text without line ends a section may end without a full stop: "Indication: cough Comparison: none".
         begin = rf"(?:{begin}|(?<=[ \t])({titles.upper()})|{_NO_QUALIFIER}(?<=[ \t])({_in_title_case(titles)}))"
     # Titles without a colon have a line, or the start of one, to themselves.
-    line = rf"(?:^|\n)[ \t]{{0,40}}(?:#{{1,6}}[ \t]*|\*\*|__)?(?i:({titles}))"
+    line = rf"(?:^|\n)[ \t]{{0,40}}(?:#{{1,6}}[ \t]*|\*\*|__)?(?i:({titles}|{asked}))"
     return re.compile(
         rf"{begin}[ \t]{{0,4}}(?:\*\*|__)?[ \t]{{0,4}}:(?:\*\*|__)?"
         rf"|{line}[ \t*_#]{{0,8}}(?=\n)|{line}[ \t]{{1,4}}-(?=[ \t])"
@@ -150,9 +151,20 @@ def _titled(text: str) -> list[tuple[int, Section]]:
     found = []
     for heading, begin, end in zip(headings, begins, [*begins[1:], len(text)], strict=True):
         title = heading[heading.lastindex or 0]
-        name = _names()["plain"]["names"].get(title.lower()) or canonical_name(title)
+        name = _name_of_title(title.lower())
         found.append((begin, Section(name, heading.end(), max(heading.end(), end))))
     return found
+
+
+def _name_of_title(title: str) -> str:
+    """The section that a title of any layout stands for; one that is not listed asks for the study."""
+    plain = _names()["plain"]
+    return plain["names"].get(title) or (canonical_name(title) if title in _listed_titles() else "indication")
+
+
+@functools.cache
+def _listed_titles() -> frozenset[str]:
+    return frozenset(_names()["plain"]["titles"])
 
 
 def _around_titles(text: str) -> list[Section]:
