@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.api.folder import DatasetFolder
+    from cxrprep.collection import Shard as ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.images.conversion import Converted
@@ -230,6 +231,7 @@ class _Run:
             "total": inputs.total, "on_event": self.on_event,
         }  # fmt: skip
         names: list[str] = []
+        made: dict[str, ShardFile] = {}
         if self.form == "files":
             to_files(inputs.items(), self.recipe, self.target, gathered.take, **shared)
         else:
@@ -241,14 +243,26 @@ class _Run:
                     names.append(plan.name)
                     yield plan
 
-            convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
+            made = convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
         earlier = self._earlier(gathered, finished, shared["limits"], pseudonyms, out)
         finished.close(alone=self.shard is None)
         failed = len(gathered.failures)
         self.on_event(StageFinished("convert", gathered.done, gathered.kept, failed, gathered.size))
         if names and self.shard is None:
             self._remove_stale(out, set(names))
-        return self._result(gathered, earlier, out)
+        shards = tuple(self._shards(names, made, out))
+        return self._result(gathered, earlier, out, shards)
+
+    def _shards(self, names: Sequence[str], made: Mapping[str, ShardFile], out: ImageStore) -> Iterator[ShardFile]:
+        """The files of shards with their digests: those of this run, and those that were finished before."""
+        from cxrprep.images.shard_files import digest_in, stated_shards
+
+        before = stated_shards(out) if set(names) - set(made) else {}
+        for name in sorted(names):
+            # What was written down when it was made counts: a shard that was altered since is not called right here.
+            found = made.get(name) or before.get(name) or digest_in(out, name)
+            if found is not None:
+                yield found
 
     def _earlier(
         self,
@@ -315,18 +329,20 @@ class _Run:
             message = f"{len(stale):,} shards of an earlier selection were removed; the first: {stale[0]}"
             self.on_event(Note("convert", message, "info", out.address))
 
-    def _result(self, gathered: _ConversionTotals, earlier: Earlier | None, out: ImageStore) -> Result[ConvertResult]:
+    def _result(
+        self, gathered: _ConversionTotals, earlier: Earlier | None, out: ImageStore, shards: tuple[ShardFile, ...]
+    ) -> Result[ConvertResult]:
         from cxrprep.images.local_files import LocalStore
 
         below = manifests_below(self.shard)
         if isinstance(out, LocalStore):
-            value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below))
+            value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below), shards)
             self._write_card(value.manifest, out)
         else:
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
-                value = self._written(gathered, earlier, Path(folder), Path(below))
+                value = self._written(gathered, earlier, Path(folder), Path(below), shards)
                 self._write_card(Path(folder, value.manifest.name), out)
                 made = {path.name for path in Path(folder).iterdir()}
                 for name in sorted(made):
@@ -366,7 +382,7 @@ class _Run:
         text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
         out.write(CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
-    def _lineage(self) -> Lineage:
+    def _lineage(self, shards: tuple[ShardFile, ...]) -> Lineage:
         """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
         from cxrprep.images.dicom_metadata import own_pseudonyms
 
@@ -378,10 +394,16 @@ class _Run:
             fingerprint=self.recipe.fingerprint(),
             parent={"kind": str(Kind.OWN if source is None else source.kind)},
             pseudonyms=own_pseudonyms().sign if source is None else _pseudonyms_of(source),
+            shards=shards,
         )
 
     def _written(
-        self, gathered: _ConversionTotals, earlier: Earlier | None, folder: Path, shown: Path
+        self,
+        gathered: _ConversionTotals,
+        earlier: Earlier | None,
+        folder: Path,
+        shown: Path,
+        shards: tuple[ShardFile, ...],
     ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
         from cxrprep.images.local_files import is_url
@@ -396,7 +418,7 @@ class _Run:
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
             earlier=earlier,
-            lineage=self._lineage(),
+            lineage=self._lineage(shards),
             labels_in=None if self.inputs.folder is None else self.inputs.folder.read_from,
             root=None if is_url(str(self.target)) else Path(self.target),
             whole=self.shard is None,

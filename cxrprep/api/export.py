@@ -87,6 +87,8 @@ def export(
     """
     if out is not None:
         local_path(out, "--out")
+    from cxrprep.collection.lineage import IMAGES_NAME
+    from cxrprep.digests import file_digest
     from cxrprep.manifest.export.run import Options
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
@@ -107,7 +109,9 @@ def export(
     )
     home = Path(root) if state is None else Path(state)
     target = home / "export" / form if out is None else Path(out)
-    made = write(dataset, form, target, options=Options(cache=home / CACHE_NAME / PIXELS_NAME), on_event=on_event)
+    images = home / "manifests" / IMAGES_NAME
+    options = Options(cache=home / CACHE_NAME / PIXELS_NAME, parent={"images": file_digest(images, "sha256")})
+    made = write(dataset, form, target, options=options, on_event=on_event)
     rows = [
         ("form", form),
         ("images", made.images),

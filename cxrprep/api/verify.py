@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, find_place, folder_words, open_folder
 from cxrprep.api.result import Result
-from cxrprep.collection.file_table import files_of_images, image_rows, shards_of_images
-from cxrprep.collection.lineage import EXPORT_LIST, Kind
+from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
+from cxrprep.collection.lineage import EXPORT_LIST, Kind, Lineage, read_export
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.record import Record
@@ -132,8 +132,12 @@ def _made(folder: DatasetFolder) -> MadeFolder:
     files = folder.files()
     if images is not None and folder.kind is Kind.OWN:
         files = files_of_images(images)
-    elif images is not None and folder.in_shards and not files.num_rows:
-        files = shards_of_images(images)
+    elif images is not None and folder.in_shards:
+        # A table of an earlier version has no digests of shards.
+        files = with_others(files, shards_of_images(images))
+    exports = read_export(folder.root)
+    for one in exports:
+        files = with_others(files, files_of(folder.record, one, ()))
     return MadeFolder(
         folder.root,
         folder.home,
@@ -146,6 +150,8 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         tables=folder.lineage.tables if folder.lineage is not None else {},
         own=frozenset({EXPORT_LIST, "README.md"} - set(files["path"].to_pylist())),
         again=_made_again(folder),
+        commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
+        keeps_findings=folder.kind is not Kind.EXPORTED or folder.home != folder.root,
     )
 
 
@@ -163,10 +169,16 @@ def _made_again(folder: DatasetFolder) -> str:
     if lineage is None:
         return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
     if lineage.kind is Kind.EXPORTED:
-        return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", lineage.form, "--out", str(folder.root)])
+        return _exported_again(folder.root, lineage)
     words = ["cxrprep", "convert"]
     if _original(folder) is not None:
         words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
     else:
         words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
+
+
+def _exported_again(root: Path, export: Lineage) -> str:
+    """The command that makes an export again, in place."""
+    form, _, file = export.form.partition(":")
+    return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", form, "--out", str(root / file if file else root)])

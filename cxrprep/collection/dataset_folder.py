@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cxrprep.collection.lineage import Kind, Lineage, image_tables, read_export, read_lineage
@@ -156,9 +156,9 @@ def open_folder(
     if lineage is not None:
         return _converted(root, record, lineage, named)
     exports = read_export(root)
-    if exports:
-        spec = catalog().get(exports[0].dataset, OWN_FOLDER)
-        return DatasetFolder(root, home, spec, exports[0].release, record, Kind.EXPORTED, exports[0])
+    # Originals stay originals, whatever somebody exported beside them.
+    if exports and not _stated_dataset(home) and not (home != root and _stated_dataset(root)):
+        return _exported(root, record, exports)
     names = sample_names(root)
     spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
     if spec is OWN_FOLDER:
@@ -170,6 +170,16 @@ def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec 
     spec = catalog().get(lineage.dataset, OWN_FOLDER)
     _agree(root, named, spec.name, "its manifest")
     return DatasetFolder(root, record.home, spec, lineage.release, record, Kind.CONVERTED, lineage)
+
+
+def _exported(root: Path, record: Record, exports: tuple[Lineage, ...]) -> DatasetFolder:
+    """A folder of one or several exports: its files are those of all of them."""
+    first = exports[0]
+    spec = catalog().get(first.dataset, OWN_FOLDER)
+    forms = dict.fromkeys(one.form.partition(":")[0] for one in exports)
+    files = {file.name: file for one in exports for file in one.shards}
+    whole = replace(first, form=", ".join(forms), shards=tuple(files.values()))
+    return DatasetFolder(root, record.home, spec, first.release, record, Kind.EXPORTED, whole)
 
 
 def _agree(root: Path, named: DatasetSpec | None, held: str, witness: str) -> None:

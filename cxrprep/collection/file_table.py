@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.collection.lineage import Kind, Lineage, Shard
@@ -87,6 +88,12 @@ def files_of_images(images: pa.Table) -> pa.Table:
         [pa.array(column, field.type) if isinstance(column, list) else column.cast(field.type)
          for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )  # fmt: skip
+
+
+def with_others(files: pa.Table, others: pa.Table) -> pa.Table:
+    """``files`` and those of ``others`` that are none of them, sorted by path."""
+    new = pc.invert(pc.is_in(others["path"], value_set=files["path"].combine_chunks()))
+    return pa.concat_tables([files, others.filter(new)]).sort_by("path").combine_chunks()
 
 
 def shards_of_images(images: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ export in the list of its files.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -127,20 +128,21 @@ def read_lineage(manifests: Path) -> Lineage | None:
     """
     from cxrprep.storage.parquet import read_footer
 
+    first: Lineage | None = None
+    shards: dict[str, Shard] = {}
     for path in image_tables(manifests):
         try:
             found = Lineage.of_footer(read_footer(path))
         except (TableError, TypeError, ValueError):
             continue
         if found is not None:
-            return found if found.form else _with_form(found, path)
-    return None
+            first = first or (found if found.form else _with_form(found, path))
+            shards |= {shard.name: shard for shard in found.shards}
+    return None if first is None else dataclasses.replace(first, shards=tuple(shards.values()))
 
 
 def _with_form(lineage: Lineage, path: Path) -> Lineage:
     """The lineage with the form that the paths of its table show: images in shards lie below a shard's name."""
-    import dataclasses
-
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -171,6 +173,7 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
         form=form,
         dataset=str(about.get("dataset") or ""),
         release=str(about.get("release") or ""),
+        recipe=str(_object(about.get("parent")).get("recipe") or ""),
         parent=_object(about.get("parent")),
         shards=tuple(
             Shard(str(name), *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))

@@ -112,7 +112,7 @@ class ConversionCache:
 
     def split_done(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
         """For each item its outcome where it is finished and unchanged, else the item, with its digest if known."""
-        batch = self._with_digests(batch, task)
+        batch = self._with_digests(batch, [item.output(task.suffix) for item in batch], task)
         if not len(self._keys):
             yield from batch
             return
@@ -131,7 +131,7 @@ class ConversionCache:
         ``file`` is the shard, ``paths`` are those of the images in it.
         """
         if not len(self._keys):
-            return tuple(items)
+            return tuple(self._with_digests(list(items), paths, task))
         place = pc.index_in(pa.array([item.relative for item in items], pa.string()), value_set=self._keys)
         rows = self._table.take(place).to_pylist()
         stamp = self._stamp(task.out, file)
@@ -180,13 +180,13 @@ class ConversionCache:
             return _outcome(item, row)
         return dataclasses.replace(item, made=row["digest"] or "")
 
-    def _with_digests(self, batch: list[ConvertItem], task: Task) -> list[ConvertItem]:
+    def _with_digests(self, batch: list[ConvertItem], outputs: Sequence[str], task: Task) -> list[ConvertItem]:
         """The items with the digests that an earlier run's manifest has of their outputs, where this table is gone."""
         if self._stated is None:
             self._stated = _stated_digests(task.out) if not len(self._keys) else _NO_DIGESTS
         if not self._stated.num_rows:
             return batch
-        paths = pa.array([item.output(task.suffix) for item in batch], pa.string())
+        paths = pa.array(outputs, pa.string())
         digests = self._stated["digest"].take(pc.index_in(paths, value_set=self._stated["path"].combine_chunks()))
         return [
             dataclasses.replace(item, made=digest or "")

@@ -5,6 +5,8 @@ A sample is its key, the bytes of its image, and a row: what the manifest says o
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -15,7 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrprep.collection import Lineage, Shard
+from cxrprep.digests import CHUNK
 from cxrprep.errors import CxrprepError, ImageError
+from cxrprep.storage.parquet import FOOTER_KEY
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -150,6 +156,33 @@ class ShardReader:
             self._file.close()
 
 
+def digest_in(place: ImageStore, name: str) -> Shard | None:
+    """A file with its size in bytes and its digest; ``None`` where it is gone."""
+    try:
+        with place.open(name) as file:
+            hasher, size = hashlib.sha256(), 0
+            while chunk := file.read(CHUNK):
+                hasher.update(chunk)
+                size += len(chunk)
+            return Shard(name, size, f"sha256:{hasher.hexdigest()}")
+    except ImageError:
+        return None
+
+
+def stated_shards(place: ImageStore) -> dict[str, Shard]:
+    """The shards in a folder as its image tables state them, those of a job array's parts too."""
+    found: dict[str, Shard] = {}
+    for entry in place.list():
+        if _IMAGE_TABLE.fullmatch(entry.name):
+            with contextlib.suppress(CxrprepError, OSError, ValueError, TypeError, pa.ArrowException):
+                with place.open(entry.name) as file:
+                    footer = (pq.read_schema(file).metadata or {}).get(FOOTER_KEY, b"{}")
+                lineage = Lineage.of_footer(parse_json(footer))
+                found |= {shard.name: shard for shard in lineage.shards} if lineage is not None else {}
+    return found
+
+
+_IMAGE_TABLE: Final = re.compile(r"manifests/(shards/\d+-of-\d+/)?images\.parquet")
 _SHARD_NAME: Final = re.compile(r"(data/[^/]+-\d{5}-of-\d{5}\.parquet)|([^/]+-\d{6}\.tar)")
 
 

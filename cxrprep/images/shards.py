@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.collection import Shard
+from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError
 from cxrprep.events import StageStarted, ignore
 from cxrprep.executors import Engine, Lost, end_item
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.output_metadata import OutputMetadata
     from cxrprep.images.recipe import Recipe
-    from cxrprep.model import Digest, Shard
+    from cxrprep.model import Digest
+    from cxrprep.model import Shard as Part
 
 FORMS: Final = ("webdataset", "parquet")
 
@@ -67,10 +70,11 @@ class ShardPlan:
 
 @dataclass(frozen=True, slots=True)
 class ShardDone:
-    """What became of the images of one shard."""
+    """What became of the images of one shard; ``written`` is its file, where one was made."""
 
     name: str
     outcomes: tuple[Converted, ...]
+    written: Shard | None = None
 
 
 def key_of(item: ConvertItem) -> str:
@@ -80,7 +84,7 @@ def key_of(item: ConvertItem) -> str:
 
 
 def plan_shards(
-    items: Callable[[], Iterable[ConvertItem]], form: str, *, name: str, per_shard: int, shard: Shard | None = None
+    items: Callable[[], Iterable[ConvertItem]], form: str, *, name: str, per_shard: int, shard: Part | None = None
 ) -> Iterator[ShardPlan]:
     """The shards of images that come split by split. Names depend on the images alone, never on what is done already.
 
@@ -133,10 +137,11 @@ def convert_to_shards(
     pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
     on_event: Sink = ignore,
-) -> None:
+) -> dict[str, Shard]:
     """Give each image's outcome to ``take``, shard by shard; see ``cxrprep.images.convert.convert``.
 
-    Raises ``UsageError`` for a form that is none of ``FORMS``.
+    The files that were made or looked at now, by name; of those that were finished before nothing is said. Raises
+    ``UsageError`` for a form that is none of ``FORMS``.
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
@@ -144,8 +149,11 @@ def convert_to_shards(
     task = conversion.Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
     where = engine or Engine()
     progress = converting.Progress(on_event)
+    written: dict[str, Shard] = {}
 
     def told(done: ShardDone) -> None:
+        if done.written is not None:
+            written[done.name] = done.written
         for outcome in done.outcomes:
             if finished is not None:
                 finished.add(outcome, task)
@@ -174,6 +182,7 @@ def convert_to_shards(
         else:
             told(done)
     progress.flush()
+    return written
 
 
 def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, Lost[ConvertItem]]:
@@ -219,6 +228,7 @@ def _make_shards(plans: Sequence[ShardPlan], *, task: Task, form: str) -> list[S
 
 def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
     outcomes: list[Converted] = []
+    written: Shard | None = None
     held = ShardReader(task.out, plan.name, form)
 
     def samples() -> Iterator[tuple[str, bytes, dict[str, Any]]]:
@@ -230,12 +240,14 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
         end_item()
 
     def write(part: Path) -> None:
+        nonlocal written
         if form == "webdataset":
             write_tar(part, samples(), task.suffix)
         else:
             write_parquet(part, samples(), task.suffix, stated_columns(plan.items))
         if not any(outcome.path for outcome in outcomes):
             raise _NothingInIt
+        written = Shard(plan.name, part.stat().st_size, file_digest(part, "sha256"))
         # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
         if isinstance(task.out, LocalStore) and _same(part, Path(task.out.full(plan.name))):
             raise _AsBefore
@@ -249,7 +261,8 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
         stamp = task.out.version_tag(plan.name) or ""
     finally:
         held.close()
-    return ShardDone(plan.name, tuple(dataclasses.replace(outcome, out_stamp=stamp) for outcome in outcomes))
+    done = tuple(dataclasses.replace(outcome, out_stamp=stamp) for outcome in outcomes)
+    return ShardDone(plan.name, done, written)
 
 
 def _image(

@@ -155,6 +155,9 @@ def rebuild_converted(
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     images = images.sort_by(order).combine_chunks()
     made_from = {name: value for name, value in footer.items() if name not in _OF_TABLE}
+    if folder.lineage is not None:
+        # Of a job array that is not joined yet each part names its own.
+        made_from = {**made_from, **{k: v for k, v in folder.lineage.as_footer().items() if k == "shards"}}
     chosen = {name: value for name, value in choices.items() if value}
     studies, _ = studies_of(images, known)
     target = folder.manifests

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cxrprep.errors import StorageError, UsageError
 from cxrprep.events import Note
@@ -91,7 +92,15 @@ def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
     digest = files.column("digest").take(place)
     same = pc.equal(files.column("size").take(place), listed.column("size"))
     known = pc.if_else(same, digest, pa.scalar(None, pa.string()))
-    return listed.set_column(2, "digest", known)
+    return listed.set_column(2, "digest", pc.coalesce(listed.column("digest"), known))
+
+
+def _of_manifest(path: Path) -> pa.Table:
+    """Paths, sizes and digests by an earlier manifest: a record that was lost since has told it once."""
+    try:
+        return pq.read_table(path, columns=["path", "bytes", "digest"]).rename_columns(list(_LISTED.names))
+    except (OSError, pa.ArrowException):
+        return _LISTED.empty_table()
 
 
 def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
@@ -120,9 +129,12 @@ def image_files(
     *,
     release: str,
     discarded: bool = False,
+    earlier: Path | None = None,
     on_event: Sink,
 ) -> ImageFiles:
     """The image files of the folder, with the digests that the record ``files`` knows; ``discarded`` ones on request.
+
+    Of what the record does not know, an ``earlier`` manifest may know the digest.
 
     An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
     """
@@ -134,6 +146,8 @@ def image_files(
         table = _with_digests(table, files)
         if discarded:
             table = pa.concat_tables([table, _discarded(files, suffixes).cast(table.schema)])
+    if earlier is not None and table.column("digest").null_count:
+        table = _with_digests(table, _of_manifest(earlier))
     table = table.sort_by("path").combine_chunks()
     ids = _ids(table.column("path"), spec.layout(release))
     ours = pc.is_valid(ids.column("image"))

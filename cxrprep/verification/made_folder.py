@@ -7,9 +7,12 @@ images were made from. What nobody wrote down is called unproven.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -30,7 +33,6 @@ from cxrprep.verification.scan import leftover, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
@@ -57,6 +59,8 @@ class MadeFolder:
         own: names in the root that are no part of it.
         again: the command that makes it again.
         again_original: what to do where an original has other bytes now.
+        commands: the command that makes a file again, of those that another one makes.
+        keeps_findings: whether findings and the cache of checks may be written beside it.
     """
 
     root: Path
@@ -71,6 +75,12 @@ class MadeFolder:
     own: frozenset[str] = frozenset()
     again: str = ""
     again_original: str = ""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    keeps_findings: bool = True
+
+    def again_for(self, path: str) -> str:
+        """The command that makes the file ``path`` again."""
+        return self.commands.get(path, self.again)
 
 
 @dataclass(slots=True)
@@ -119,8 +129,8 @@ def verify_made(
     if options.shard is not None:
         name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
         not_checked.append(f"files of other shards: this is shard {options.shard}")
-    with Collector(folder.home / "manifests" / name) as out:
-        check, wrong = _bytes(folder, options, out, on_event)
+    with _home(folder) as home, Collector(home / "manifests" / name) as out:
+        check, wrong = _bytes(folder, home, options, out, on_event)
         if check.counts.believed:
             not_checked.append(
                 f"the bytes of {check.counts.believed:,} files: their size, time and inode are those of the last check"
@@ -140,7 +150,7 @@ def verify_made(
             dataset=folder.spec.name,
             release=folder.release,
             root=folder.root,
-            path=out.finish(),
+            path=out.finish() if folder.keeps_findings else None,
             files=check.counts,
             images=counts,
             images_here=named - (out.counts[Kind.MISSING] if as_files else 0),
@@ -156,6 +166,16 @@ def verify_made(
         )
 
 
+@contextlib.contextmanager
+def _home(folder: MadeFolder) -> Iterator[Path]:
+    """Where findings and the cache of checks are written: beside the manifests, or for this run alone."""
+    if folder.keeps_findings:
+        yield folder.home
+        return
+    with tempfile.TemporaryDirectory(prefix="cxrprep-") as passing:
+        yield Path(passing)
+
+
 def _recorded(folder: MadeFolder) -> pa.Table:
     """The files as a record has them."""
     table = by_path(folder.files)
@@ -164,7 +184,7 @@ def _recorded(folder: MadeFolder) -> pa.Table:
 
 
 def _bytes(
-    folder: MadeFolder, options: VerifyOptions, out: Collector, on_event: Sink
+    folder: MadeFolder, home: Path, options: VerifyOptions, out: Collector, on_event: Sink
 ) -> tuple[FileCheck, frozenset[str]]:
     """Check every file; the check with its counts, and the paths of what is wrong or could not be read."""
     started = time.monotonic()
@@ -175,7 +195,7 @@ def _bytes(
     problems: list[Finding] = []
     wrong: set[str] = set()
     seen = [pa.schema([("path", pa.string())]).empty_table()]
-    checks = Checks(folder.home / ".cxrprep")
+    checks = Checks(home / ".cxrprep")
     check = _MadeFileCheck(folder.root, folder.spec, folder.release, "", checks, on_event, options.jobs)
     check.named = frozenset(recorded.filter(pc.is_null(recorded["digest"]))["path"].to_pylist())
 
@@ -226,10 +246,11 @@ def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
     """The finding with the command that mends it here: nothing is fetched again in a folder that was made."""
     if finding.kind not in REPAIRABLE and finding.kind is not Kind.UNPROVEN:
         return finding
+    again = folder.again_for(finding.path)
     if finding.kind is Kind.UNPROVEN:
-        return dataclasses.replace(finding, hint=f"to have it written down: {folder.again}" if folder.again else "")
+        return dataclasses.replace(finding, hint=f"to have it written down: {again}" if again else "")
     remove = "" if finding.kind is Kind.MISSING else "remove it, then: "
-    return dataclasses.replace(finding, hint=f"{remove}{folder.again}" if folder.again else "make it again")
+    return dataclasses.replace(finding, hint=f"{remove}{again}" if again else "make it again")
 
 
 def _tables(folder: MadeFolder) -> Iterator[Finding]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from cxrprep._version import __version__
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader
@@ -16,6 +18,7 @@ from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.set_digest import set_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -40,6 +43,7 @@ class Options:
     """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
     standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is the file that
     keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
+    ``parent`` are digests of what is exported.
     """  # noqa: D205  # the summary needs both lines
 
     per_shard: int = 1000
@@ -47,6 +51,7 @@ class Options:
     labels: Path | None = None
     digest: bool = True
     cache: Path | None = None
+    parent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def export(
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
     if out.is_file() and out.suffix != _SUFFIXES.get(form):
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
-    target = Target(out, form, _SUFFIXES.get(form), carded=form != "original")
+    target = Target(out, form, _SUFFIXES.get(form), carded=form != "original", about=_about(dataset, chosen))
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
@@ -105,6 +110,20 @@ def export(
         on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
     on_event(StageFinished(STAGE, done=result.images))
     return result
+
+
+def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
+    """What an export says of itself: of which images it was made, and how their labels were read."""
+    made_from = dataset.made_from
+    kept = ("recipe", "fingerprint", "label_source", "split")
+    return {
+        "dataset": dataset.name,
+        "release": str(made_from.get("release") or ""),
+        "tool": f"cxrprep {__version__}",
+        "images": len(dataset),
+        "parent": {**options.parent, **{name: made_from[name] for name in kept if made_from.get(name)}},
+        **({"policy": dataset.policy.describe()} if dataset.policy != KEEP else {}),
+    }
 
 
 def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:

@@ -1,41 +1,57 @@
 """Target folder of an export: files of an earlier export are replaced or removed, others refused.
 
-A list of the files, by form, lies beside them. It is written before each file is, so a run that was killed has left
-nothing that the next one would not know.
+A list of the files, by form, lies beside them, with what they were made from and their digests: the record by which
+``verify`` proves them. A file is listed before it is written, so a run that was killed has left nothing that the next
+one would not know; its digest is listed when all are there.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.collection.lineage import EXPORT_LIST
+from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-LIST_NAME: Final = ".cxrprep-export.json"
 _CARD: Final = "README.md"
+_ABOUT: Final = "about"
 
 
 class Target:
     """The folder ``out``, or the file ``out`` where ``suffix`` is its own, for one export in one form.
 
-    ``carded`` forms write a card. ``files`` are those that were written so far.
+    ``carded`` forms write a card. ``about`` says what it was made from. ``files`` are those that were written so far.
     """
 
-    def __init__(self, out: Path, form: str, suffix: str | None = None, *, carded: bool = True) -> None:
+    def __init__(
+        self,
+        out: Path,
+        form: str,
+        suffix: str | None = None,
+        *,
+        carded: bool = True,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         """Nothing is written. Raises ``UsageError`` where the export would replace what no export has written."""
         self.out = out
         self.files: list[Path] = []
-        self._form = form
         self._is_file = suffix is not None and out.suffix == suffix
-        self._listed = {} if self._is_file else _read(out / LIST_NAME)
-        self._before = frozenset(self._listed.get(form, ()))
+        # A file that somebody named is nobody's to remove, whatever else is exported beside it.
+        self._form = f"{form}:{out.name}" if self._is_file else form
+        self._home = out.parent if self._is_file else out
+        self._listed, self._about = _read(self._home / EXPORT_LIST)
+        self._said = dict(about or {})
+        self._digests: dict[str, list[Any]] = {}
+        self._before = frozenset(self._listed.get(self._form, ()))
+        self._keeps_list = not self._is_file or self._has_nothing_else()
         if self._is_file:
             if out.exists() and not self.card.exists():
                 raise _foreign(out)
@@ -53,42 +69,76 @@ class Target:
 
     def write(self, path: Path, fill: Callable[[Path], object]) -> None:
         """Put a file in place whole: ``fill`` writes it under another name. Raises ``UsageError``, ``StorageError``."""
+        name = self._name(path)
         if not self._is_file:
             self._check(path)
-            self._list({*self._listed.get(self._form, ()), self._name(path)})
-        replace_file(path, fill)
+        self._expect(name)
+
+        def filled(part: Path) -> None:
+            fill(part)
+            self._digests[name] = [part.stat().st_size, file_digest(part, "sha256")]
+
+        replace_file(path, filled)
         self.files.append(path)
 
     def finish(self) -> list[Path]:
-        """Remove what earlier exports in this form wrote and this one did not; those files."""
-        if self._is_file:
-            return []
+        """Remove what earlier exports in this form wrote and this one did not; those files. The list has digests."""
         written = {self._name(path) for path in self.files}
         others = {name for form, names in self._listed.items() if form != self._form for name in names}
-        stale = [self.out / name for name in sorted(self._before - written - others)]
+        stale = [self._home / name for name in sorted(self._before - written - others)]
         stale = [path for path in stale if path.exists()]
         for path in stale:
             try:
                 path.unlink()
             except OSError as error:
                 raise storage_error(path, "remove", error) from error
-        self._list(written)
+        self._listed[self._form] = sorted(written)
+        self._about[self._form] = {**self._said, "files": self._digests}
+        for form, names in self._listed.items():
+            # Forms in one folder share its card.
+            if form != self._form and form in self._about:
+                shared = {name: self._digests[name] for name in names if name in self._digests}
+                self._about[form]["files"] = {**self._files(form), **shared}
+        self._write_list()
         return stale
 
     # ---- inside ----
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.out).as_posix()
+        return path.relative_to(self._home).as_posix()
+
+    def _has_nothing_else(self) -> bool:
+        """Whether the folder of a file that was named holds exports alone: a list in another would call it one."""
+        if (self._home / EXPORT_LIST).is_file() or not self._home.is_dir():
+            return True
+        return {path.name for path in self._home.iterdir()} <= {self.out.name, self.card.name}
 
     def _check(self, path: Path) -> None:
         if path.exists() and not any(self._name(path) in names for names in self._listed.values()):
             raise _foreign(path)
 
-    def _list(self, names: set[str]) -> None:
-        if set(self._listed.get(self._form, ())) != names:
-            self._listed[self._form] = sorted(names)
-            text = json.dumps(self._listed, indent=1, sort_keys=True) + "\n"
-            replace_file(self.out / LIST_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+    def _files(self, form: str) -> dict[str, Any]:
+        files = self._about[form].get("files")
+        return files if isinstance(files, dict) else {}
+
+    def _expect(self, name: str) -> None:
+        """List a file before it is written; until all are there, nobody vouches for any of this form."""
+        known = self._listed.get(self._form, [])
+        vouched = [form for form in self._about if form == self._form or name in self._files(form)]
+        if name in known and not vouched:
+            return
+        self._listed[self._form] = sorted({*known, name})
+        self._about.pop(self._form, None)
+        for form in vouched:
+            if form != self._form:
+                self._about[form]["files"] = {key: value for key, value in self._files(form).items() if key != name}
+        self._write_list()
+
+    def _write_list(self) -> None:
+        if self._keeps_list:
+            held = {**self._listed, **({_ABOUT: self._about} if self._about else {})}
+            text = json.dumps(held, indent=1, sort_keys=True) + "\n"
+            replace_file(self._home / EXPORT_LIST, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _foreign(path: Path) -> UsageError:
@@ -97,19 +147,22 @@ def _foreign(path: Path) -> UsageError:
     )
 
 
-def _read(path: Path) -> dict[str, list[str]]:
-    """The files by form; none where there is no list, or one that cannot be read: then nothing is replaced.
+def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """The files by form, and what is said of each form; none where there is no list, or one that cannot be read.
 
-    A folder may come from somebody else: a name that leads out of it is nobody's export.
+    Nothing is replaced then. A folder may come from somebody else: a name that leads out of it is nobody's export.
     """
     try:
         data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return {}, {}
     if not isinstance(data, dict):
-        return {}
-    return {
+        return {}, {}
+    listed = {
         str(form): [name for name in names if isinstance(name, str) and is_safe(name)]
         for form, names in data.items()
         if isinstance(names, list)
     }
+    about = data.get(_ABOUT)
+    said = about if isinstance(about, dict) else {}
+    return listed, {form: dict(said[form]) for form in listed if isinstance(said.get(form), dict)}
