@@ -173,6 +173,7 @@ IMAGES: Final = pa.schema(
         _BOXES,
         _REPORT,
         describe("release_split", CATEGORY, "split as the release says, whatever split a rule of one's own gives"),
+        describe("fold", pa.int8(), "fold of the patient, from 0, where folds were asked for; null: in none"),
     ]
 )
 

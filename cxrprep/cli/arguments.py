@@ -83,7 +83,8 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
     from cxrprep.labels.splits import SplitRule
 
     split = invocation.job.split
-    if not (split.by or split.fractions or split.stratify or split.within):
+    divides = bool(split.by or split.fractions)
+    if not (divides or split.folds or split.stratify or split.within):
         return None
     seed = split.seed
     if "split.seed" not in invocation.flags and "selection.seed" in invocation.flags:
@@ -91,10 +92,12 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
         seed = invocation.job.selection.seed if invocation.job.selection.sample is None else seed
     return SplitRule.parse(
         by=split.by or "patient",
-        fractions=split.fractions or "0.8,0.1,0.1",
+        # Folds alone leave the split as it is.
+        fractions=split.fractions or ("" if split.folds and not divides else "0.8,0.1,0.1"),
         seed=seed,
         within=_given(split.within),
         stratify=_given(split.stratify),
+        folds=split.folds,
     )
 
 

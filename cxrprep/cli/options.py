@@ -336,7 +336,8 @@ def split(*seed: str) -> Callable[[F], F]:
         setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
         setting("split.seed", *seed, section="Split"),
         setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
-        setting("split.stratify", "--stratify", section="Split", metavar="LABEL"),
+        setting("split.stratify", "--stratify", section="Split", metavar="LABEL[,LABEL]"),
+        setting("split.folds", "--folds", section="Split", metavar="K"),
     )
 
 

@@ -192,7 +192,8 @@ class SplitSettings:
     fractions: str = _set("", "train,validate,test, such as 0.8,0.1,0.1", form="fractions")
     seed: int = _set(0, "seed of the split")
     within: str = _set("", "divide this released split only, such as NIH's train_val", form="split")
-    stratify: str = _set("", "balance this observation (then it is not stable when patients are added)")
+    stratify: str = _set("", "balance these observations, or all (not stable when patients are added)")
+    folds: int = _set(0, "number folds of patients in a column beside the split; test images are in none", low=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ depends on nothing but the seed and the patient's id: it stays when patients are
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,17 +16,21 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
+from cxrprep.labels.stratification import stratified
 from cxrprep.model import Split
 from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import column_of, published_name, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Self
 
     from cxrprep.events import Sink
 
 _NAMES: Final = (Split.TRAIN, Split.VALIDATE, Split.TEST)
+_MOST_FOLDS: Final = 100
+ALL: Final = "all"
+"""Stands for every observation of the table, to be stratified by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +38,27 @@ class SplitRule:
     """How patients are divided: ``fractions`` for train, validate and test (or for the first two), summing to 1.
 
     ``within`` divides only the images of one official split and leaves the others alone: ``train_val`` of NIH, whose
-    release has no validation part. ``stratify`` names an observation whose positive patients are divided in the same
-    fractions as the others: a patient's place then depends on who else is there.
+    release has no validation part. ``stratify`` names observations (stems, or ``all`` of the table) whose positive
+    patients are divided in the same fractions as the others: a patient's place then depends on who else is there.
+
+    ``folds`` gives each patient one of so many folds, numbered from 0, in a column beside the split; images of a test
+    split are in none. Without ``fractions`` the split itself stays as it is.
     """
 
     fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
     seed: int = 0
     within: Split | None = None
-    stratify: str | None = None
+    stratify: tuple[str, ...] | str | None = None
+    folds: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a division."""
+        if isinstance(self.stratify, str):
+            object.__setattr__(self, "stratify", (self.stratify,))
+        if self.folds and not 2 <= self.folds <= _MOST_FOLDS:
+            raise UsageError(f"{self.folds} folds are no division", hint=f"use a number from 2 to {_MOST_FOLDS}")
+        if self.folds and not self.fractions:
+            return
         if (
             not 2 <= len(self.fractions) <= len(_NAMES)
             or min(self.fractions) < 0
@@ -63,26 +78,29 @@ class SplitRule:
         seed: int = 0,
         within: str | None = None,
         stratify: str | None = None,
+        folds: int = 0,
     ) -> Self:
-        """The rule that words name. Raises ``UsageError``."""
+        """The rule that words name: fractions and observations with commas between them. Raises ``UsageError``."""
         if by != "patient":
             raise UsageError(f"cannot split by {by!r}", hint="only --split-by patient keeps a patient in one split")
         try:
-            numbers = tuple(float(part) for part in fractions.split(","))
+            numbers = tuple(float(part) for part in fractions.split(",") if fractions)
         except ValueError as error:
             raise UsageError(f"fractions {fractions!r} are not numbers", hint="write them as 0.8,0.1,0.1") from error
         try:
             limited = None if within is None else Split.parse(within)
         except ValueError as error:
             raise UsageError(f"unknown split {within!r}", hint=f"known: {', '.join(Split)}") from error
-        return cls(numbers, seed, limited, None if stratify is None else stem_of(stratify))
+        names = [] if not stratify else [name.strip() for name in stratify.split(",")]
+        stems = tuple(dict.fromkeys(name if name == ALL else stem_of(name) for name in names))
+        return cls(numbers, seed, limited, stems or None, folds)
 
     @classmethod
     def described(cls, words: Mapping[str, Any]) -> Self:
         """The rule that ``describe`` gave these words for, as they stand in a footer."""
         fractions = ",".join(repr(float(fraction)) for fraction in words["fractions"])
         keys = ("by", "seed", "within", "stratify")
-        return cls.parse(fractions=fractions, **{key: words[key] for key in keys})
+        return cls.parse(fractions=fractions, folds=int(words.get("folds", 0)), **{key: words[key] for key in keys})
 
     @property
     def stable(self) -> bool:
@@ -96,8 +114,9 @@ class SplitRule:
             "fractions": list(self.fractions),
             "seed": self.seed,
             "within": None if self.within is None else str(self.within),
-            "stratify": None if self.stratify is None else published_name(self.stratify),
+            "stratify": ",".join(_shown(self.stratify)) or None,
             "stable": self.stable,
+            **({"folds": self.folds} if self.folds else {}),
         }
 
     def place(self, patient: str) -> Split:
@@ -113,53 +132,100 @@ class SplitRule:
         # Only rounding of the sum leads here; the last split that may hold anyone takes the patient.
         return next(n for n, f in reversed(list(zip(_NAMES, self.fractions, strict=False))) if f > 0)
 
-    def assign(self, patients: Iterable[str], positive: frozenset[str] = frozenset()) -> dict[str, Split]:
-        """Each patient's split; ``positive`` are the patients that have the observation of ``stratify``."""
+    def assign(
+        self, patients: Iterable[str], positive: frozenset[str] | Mapping[str, frozenset[str]] = frozenset()
+    ) -> dict[str, Split]:
+        """Each patient's split; ``positive`` are the patients that have the observations of ``stratify``, by name."""
         everyone = sorted(set(patients))
         if self.stratify is None:
             return {patient: self.place(patient) for patient in everyone}
+        observed = positive if isinstance(positive, Mapping) else {self.stratify[0]: positive}
+        if len(self.stratify) > 1 or self.stratify == (ALL,):
+            parts = stratified(self._ordered(everyone), observed, self.fractions)
+            return {patient: _NAMES[part] for patient, part in parts.items()}
         placed: dict[str, Split] = {}
-        for stratum in ([p for p in everyone if p in positive], [p for p in everyone if p not in positive]):
-            ordered = sorted(stratum, key=lambda patient: (_position(self.seed, patient), patient))
-            for index, patient in enumerate(ordered):
+        members = next(iter(observed.values()), frozenset())
+        for stratum in ([p for p in everyone if p in members], [p for p in everyone if p not in members]):
+            for index, patient in enumerate(ordered := self._ordered(stratum)):
                 placed[patient] = self._at((index + 0.5) / len(ordered))
         return placed
 
+    def assign_folds(self, patients: Iterable[str], observed: Mapping[str, frozenset[str]]) -> dict[str, int]:
+        """Each patient's fold, from 0; ``observed`` are the patients that have the observations of ``stratify``."""
+        everyone = sorted(set(patients))
+        if self.stratify is not None:
+            return stratified(self._ordered(everyone), observed, [1 / self.folds] * self.folds)
+        # Another hash than that of the split: the folds of a part would all be one else.
+        return {patient: int(_position(f"{self.seed}:fold", patient) * self.folds) for patient in everyone}
+
+    def _ordered(self, patients: Iterable[str]) -> list[str]:
+        return sorted(patients, key=lambda patient: (_position(self.seed, patient), patient))
+
     def apply(self, table: pa.Table, on_event: Sink = ignore) -> pa.Table:
-        """``table`` (of images) with its ``split`` column set anew; rows outside ``within`` keep theirs."""
+        """``table`` (of images) with its ``split`` and ``fold`` set anew; rows outside ``within`` keep their split."""
         if not table.num_rows:
             return table
         patient = table.column("patient_id").combine_chunks()
         split = table.column("split").combine_chunks().cast(pa.string())
-        if self.within is None:
-            concerned = pa.array([True]).take(pa.array([0] * len(patient)))
-        else:
-            concerned = pc.fill_null(pc.equal(split, str(self.within)), fill_value=False)
-            elsewhere = pc.unique(patient.filter(pc.invert(concerned)))
-            both = pc.is_in(pc.unique(patient.filter(concerned)), value_set=elsewhere)
-            leaking = int(pc.sum(both).as_py() or 0)
-            if leaking:
-                # The release itself leaks them: the official part wins, so that no division of ours adds to it.
-                message = (
-                    f"{leaking:,} patients of {self.within} are in another split too: their images are left as they are"
-                )
-                on_event(Note("split", message, "warning"))
-                concerned = pc.and_(concerned, pc.invert(pc.is_in(patient, value_set=elsewhere)))
-        members = pc.unique(patient.filter(concerned))
-        positive: frozenset[str] = frozenset()
-        if self.stratify is not None:
-            found = pc.fill_null(pc.equal(table.column(column_of(self.stratify)), 1), fill_value=False).combine_chunks()
-            positive = frozenset(pc.unique(patient.filter(pc.and_(found, concerned))).to_pylist())
-            name = published_name(self.stratify)
-            on_event(Note("split", f"stratified by {name}: adding patients can move others between splits", "info"))
-        placed = self.assign(members.to_pylist(), positive)
-        words = pa.array([str(placed[p]) for p in members.to_pylist()], pa.string())
-        new = words.take(pc.index_in(patient, value_set=members))
-        self._say_what_left_the_test_split(split, pc.if_else(concerned, new, split), on_event)
-        changed = pc.if_else(concerned, new, split).dictionary_encode().cast(CATEGORY)
-        index = table.schema.get_field_index("split")
+        concerned = self._concerned(patient, split, on_event)
         table = _with_release_split(table)
-        return table.set_column(index, table.schema.field(index), changed)
+        if self.stratify is not None:
+            names = ", ".join(_shown(self.stratify))
+            on_event(Note("split", f"stratified by {names}: adding patients can move others between splits", "info"))
+        if self.fractions:
+            members = pc.unique(patient.filter(concerned))
+            placed = self.assign(members.to_pylist(), self._observed(table, patient, concerned))
+            words = pa.array([str(placed[p]) for p in members.to_pylist()], pa.string())
+            new = pc.if_else(concerned, words.take(pc.index_in(patient, value_set=members)), split)
+            self._say_what_left_the_test_split(split, new, on_event)
+            table = _with_column(table, "split", new.dictionary_encode().cast(CATEGORY))
+            split = new
+        if self.folds:
+            tested = pc.fill_null(pc.equal(split, str(Split.TEST)), fill_value=False)
+            folded = pc.and_(concerned, pc.invert(tested))
+            members = pc.unique(patient.filter(folded))
+            fold = self.assign_folds(members.to_pylist(), self._observed(table, patient, folded))
+            numbers = pa.array([fold[p] for p in members.to_pylist()], pa.int8())
+            places = pc.if_else(folded, pc.index_in(patient, value_set=members), None)
+            table = _with_column(table, "fold", numbers.take(places))
+        return table
+
+    def _concerned(self, patient: pa.Array, split: pa.Array, on_event: Sink) -> pa.Array:
+        """Which rows are divided, as Booleans: those of ``within`` whose patients are in no other split."""
+        if self.within is None:
+            return pa.array([True]).take(pa.array([0] * len(patient)))
+        concerned = pc.fill_null(pc.equal(split, str(self.within)), fill_value=False)
+        elsewhere = pc.unique(patient.filter(pc.invert(concerned)))
+        both = pc.is_in(pc.unique(patient.filter(concerned)), value_set=elsewhere)
+        leaking = int(pc.sum(both).as_py() or 0)
+        if leaking:
+            # The release itself leaks them: the official part wins, so that no division of ours adds to it.
+            message = (
+                f"{leaking:,} patients of {self.within} are in another split too: their images are left as they are"
+            )
+            on_event(Note("split", message, "warning"))
+            concerned = pc.and_(concerned, pc.invert(pc.is_in(patient, value_set=elsewhere)))
+        return concerned
+
+    def _observed(self, table: pa.Table, patient: pa.Array, rows: pa.Array) -> dict[str, frozenset[str]]:
+        """The patients among ``rows`` that have each observation of ``stratify``."""
+        found = {}
+        for stem in self._stems(table):
+            if column_of(stem) not in table.column_names:
+                raise UsageError(
+                    f"no label {published_name(stem)} is in the manifest", hint="name one of its columns label_..."
+                )
+            cells = pc.fill_null(pc.equal(table.column(column_of(stem)), 1), fill_value=False).combine_chunks()
+            found[stem] = frozenset(pc.unique(patient.filter(pc.and_(cells, rows))).to_pylist())
+        return found
+
+    def _stems(self, table: pa.Table) -> tuple[str, ...]:
+        if self.stratify != (ALL,):
+            return tuple(self.stratify or ())
+        kinds = ((field.name, field.type) for field in table.schema)
+        return tuple(
+            name.removeprefix("label_") for name, kind in kinds if name.startswith("label_") and kind == pa.int8()
+        )
 
     @staticmethod
     def _say_what_left_the_test_split(before: pa.Array, after: pa.Array, on_event: Sink) -> None:
@@ -175,6 +241,18 @@ class SplitRule:
             on_event(Note("split", message, "warning"))
 
 
+def _shown(stems: Iterable[str] | None) -> list[str]:
+    return [stem if stem == ALL else published_name(stem) for stem in stems or ()]
+
+
+def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """``table`` with this column in the place of the one that it has, or behind the others."""
+    index = table.schema.get_field_index(name)
+    return (
+        table.append_column(name, column) if index < 0 else table.set_column(index, table.schema.field(index), column)
+    )
+
+
 def _with_release_split(table: pa.Table) -> pa.Table:
     """``table`` with the split as it was in ``release_split``, where the table does not say it itself."""
     if "release_split" in table.column_names:
@@ -182,7 +260,7 @@ def _with_release_split(table: pa.Table) -> pa.Table:
     return table.append_column("release_split", table.column("split").cast(CATEGORY))
 
 
-def _position(seed: int, patient: str) -> float:
+def _position(seed: int | str, patient: str) -> float:
     """A number in [0, 1) that depends on the seed and the patient alone, the same on every machine."""
     digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -99,8 +99,10 @@ def with_choices(
 
 
 def _official(images: pa.Table, labels: pa.Table | None) -> pa.Table:
-    """``images`` with the splits that the labels state, as they were before a rule divided them anew."""
-    index = images.schema.get_field_index("split")
+    """``images`` with the splits that the labels state, as they were before a rule divided them anew; in no fold."""
+    fold, index = (images.schema.get_field_index(name) for name in ("fold", "split"))
+    if fold >= 0:
+        images = images.set_column(fold, images.schema.field(fold), pa.nulls(images.num_rows, pa.int8()))
     field = images.schema.field(index)
     if labels is None:
         return images.set_column(index, field, pa.nulls(images.num_rows, field.type))

@@ -121,6 +121,22 @@ class Dataset:
             raise UsageError(f"no image here is in the split {wanted}", hint=here)
         return self.filter(pc.equal(self.stated.column("split").cast(pa.string()), wanted))
 
+    @property
+    def folds(self) -> int:
+        """How many folds the patients are divided into, by the rule in the manifest or in ``split_by``; 0: none."""
+        return int((self.made_from.get("split") or {}).get("folds", 0))
+
+    def fold(self, number: int) -> tuple[Dataset, Dataset]:
+        """The images of the other folds, to train on, and those of this one (from 0). Images in no fold are in neither.
+
+        Raises ``UsageError`` where there is no such fold.
+        """
+        if not 0 <= number < self.folds:
+            hint = f"folds here: 0 to {self.folds - 1}" if self.folds else "make them: cxrprep manifest ROOT --folds 5"
+            raise UsageError(f"there is no fold {number}", hint=hint)
+        held_out = pc.equal(self.stated.column("fold"), number)
+        return self.filter(pc.invert(held_out)), self.filter(held_out)
+
     def filter(self, mask: Any) -> Dataset:
         """The images where ``mask`` (an Arrow Boolean array, in the order of ``to_arrow()``) is true."""
         return dataclasses.replace(self, stated=self.stated.filter(mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -181,3 +182,94 @@ def test_the_released_split_is_kept_beside_one_s_own():
     again = SplitRule((0.5, 0.5), seed=2).apply(once)
     for divided in (once, again):
         assert divided.column("release_split").to_pylist() == ["train", "test", "train", None]
+
+
+NAMES = ("edema", "hernia", "cardiomegaly", "pneumonia")
+
+
+def findings(patients: list[str], seed: int) -> pa.Table:
+    """Two images a patient, with findings from common to rare."""
+    rng = np.random.default_rng(seed)
+    rows = [patient for patient in patients for _ in range(2)]
+    shares = (0.3, 0.01, 0.1, 0.04)
+    cells = {
+        f"label_{name}": (rng.random(len(rows)) < share).astype(np.int8)
+        for name, share in zip(NAMES, shares, strict=True)
+    }
+    split = pa.array([None] * len(rows), pa.string()).dictionary_encode().cast(CATEGORY)
+    return pa.table(
+        {"patient_id": pa.array(rows, pa.string()), "split": split, **{k: pa.array(v) for k, v in cells.items()}}
+    )
+
+
+def held_by(divided: pa.Table, column: str) -> dict[str, dict[object, int]]:
+    """How many patients of each part have each finding."""
+    found: dict[str, dict[object, set[str]]] = {name: {} for name in NAMES}
+    for row in divided.to_pylist():
+        for name in NAMES:
+            if row[f"label_{name}"] == 1:
+                found[name].setdefault(row[column], set()).add(row["patient_id"])
+    return {name: {part: len(members) for part, members in parts.items()} for name, parts in found.items()}
+
+
+@pytest.mark.parametrize("stratify", ["all", "Edema,Hernia,Cardiomegaly,Pneumonia"])
+@pytest.mark.parametrize("fractions", ["0.8,0.1,0.1", "0.7,0.3"])
+def test_many_observations_are_divided_in_the_fractions_asked_for(stratify: str, fractions: str) -> None:
+    stated = findings([f"p{number:04d}" for number in range(2000)], 5)
+    rule = SplitRule.parse(fractions=fractions, seed=3, stratify=stratify)
+    divided = rule.apply(stated)
+    assert all(len(splits) == 1 for splits in placed(divided).values())
+    for name, parts in held_by(divided, "split").items():
+        for part, fraction in zip(("train", "validate", "test"), rule.fractions, strict=False):
+            assert abs(parts[part] - fraction * sum(parts.values())) <= 1.5, (name, part)
+
+
+@pytest.mark.parametrize("stratify", [None, "all", "Hernia"])
+def test_folds_stand_beside_the_split_and_test_images_are_in_none(stratify: str | None) -> None:
+    stated = findings([f"p{number:04d}" for number in range(1000)], 6)
+    official = ["test" if int(p[1:]) % 10 == 0 else "train" for p in stated.column("patient_id").to_pylist()]
+    stated = stated.set_column(1, "split", pa.array(official).dictionary_encode().cast(CATEGORY))
+    rule = SplitRule.parse(fractions="", seed=2, stratify=stratify, folds=5)
+    divided = rule.apply(stated)
+    assert divided.column("split").to_pylist() == official
+    folds: dict[str, set[int | None]] = {}
+    for row in divided.to_pylist():
+        folds.setdefault(row["patient_id"], set()).add(row["fold"])
+        assert (row["fold"] is None) == (row["split"] == "test")
+    assert all(len(found) == 1 for found in folds.values())
+    sizes = [list(folds.values()).count({number}) for number in range(5)]
+    assert sum(sizes) == 900
+    assert min(sizes) > 130
+    if stratify == "all":
+        for name, parts in held_by(divided, "fold").items():
+            known = {part: count for part, count in parts.items() if part is not None}
+            assert max(known.values()) - min(known.values()) <= 2, name
+    assert SplitRule.described(rule.describe()) == rule
+    assert (
+        rule.apply(stated.take(list(range(stated.num_rows))[::-1])).column("fold").to_pylist()
+        == divided.column("fold").to_pylist()[::-1]
+    )
+
+
+def test_a_fold_stays_when_other_patients_come_and_is_another_hash_than_the_split() -> None:
+    patients = [f"p{number}" for number in range(400)]
+    rule = SplitRule((0.5, 0.5), seed=1, folds=4)
+    before, after = (rule.apply(table(names)) for names in (patients, [*patients, "new", "newer"]))
+    assert after.column("fold").to_pylist()[:400] == before.column("fold").to_pylist()
+    train = {
+        fold
+        for fold, split in zip(before["fold"].to_pylist(), before["split"].to_pylist(), strict=True)
+        if split == "train"
+    }
+    assert train == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("words", "message"), [({"folds": 1}, "1 folds"), ({"folds": 1000}, "1000 folds")])
+def test_folds_that_divide_nothing_are_refused(words: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SplitRule.parse(**words)
+
+
+def test_an_observation_that_the_table_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="no label Hernia"):
+        SplitRule.parse(stratify="Hernia").apply(table(["a", "b"]))

@@ -8,6 +8,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.errors import UsageError
+from cxrprep.manifest.load import load
 from tests.integration.river import cxrprep
 from tests.manifest.made import made
 
@@ -89,3 +91,31 @@ def test_manifests_beside_a_read_only_root(tmp_path):
     assert cxrprep("export", root, "--state", state, "--format", "csv", "-q").returncode == 0
     assert len(rows_of(state / "export" / "csv" / "images.csv")) == 7
     assert not (root / "export").exists()
+
+
+def test_folds_are_kept_handed_over_and_taken_away_only_when_asked(tmp_path):
+    root = made("nih-chestxray14", tmp_path / "nih")
+    manifest = root / "manifests" / "images.parquet"
+    split = pq.read_table(manifest).column("split").to_pylist()
+    assert cxrprep("manifest", root, "-q", "--folds", "3", "--stratify", "all").returncode == 0
+    table = pq.read_table(manifest)
+    folds = table.column("fold").to_pylist()
+    assert table.column("split").to_pylist() == split
+    assert {fold for fold, part in zip(folds, split, strict=True) if part == "test"} <= {None}
+    assert set(folds) - {None} <= {0, 1, 2}
+    assert cxrprep("extract-labels", root, "-q").returncode == 0
+    assert pq.read_table(manifest).column("fold").to_pylist() == folds
+    assert cxrprep("export", root, "--format", "csv", "--out", tmp_path / "e", "-q").returncode == 0
+    handed = [row["fold"] for row in rows_of(tmp_path / "e" / "images.csv")]
+    assert handed == ["" if fold is None else str(fold) for fold in folds]
+    assert cxrprep("convert", root, "--recipe", "square-224", "-q").returncode == 0
+    derived = root / "derived" / "square-224"
+    assert [row["fold"] for row in pq.read_table(derived / "manifests" / "images.parquet").to_pylist()] == folds
+    rest, held_out = load(derived).fold(1)
+    assert (len(rest), len(held_out)) == (folds.count(0) + folds.count(2), folds.count(1))
+    with pytest.raises(UsageError, match="no fold 3"):
+        load(derived).fold(3)
+    refused = cxrprep("manifest", root, "-q")
+    assert (refused.returncode, "--allow-loss" in refused.stderr) == (2, True)
+    assert cxrprep("manifest", root, "-q", "--allow-loss").returncode == 0
+    assert load(root).folds == 0

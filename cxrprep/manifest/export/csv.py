@@ -67,7 +67,7 @@ def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
-    table = plain(dataset.to_arrow().select(list(_ABOUT)))
+    table = plain(dataset.to_arrow().select([*_ABOUT, *(["fold"] if dataset.folds else [])]))
     labels, mask = dataset.labels(), dataset.mask()
     for stem in dataset.observations:
         name = published_name(stem)
