@@ -1,11 +1,15 @@
 """Random sequences of commands over folders of every kind, after each of which nothing may be known less.
 
 Known is: every table below a folder's ``manifests``, its columns, its rows whose files are here, and each cell that is
-not null. What a command asks for in so many words may go: labels with another source or policy.
+not null; what the record lists; the bytes of originals and of converted images. It holds for commands that fail, too.
+What a command asks for in so many words may go: labels with another source or policy, a split with a rule. Digests are
+those of the files, and ``verify`` finds what was damaged.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import random
 import shutil
 from dataclasses import dataclass, field
@@ -18,15 +22,26 @@ from tests.collection.commands import cxrprep
 if TYPE_CHECKING:
     from pathlib import Path
 
-TABLES: Final = ("images", "studies", "labels")
+TABLES: Final = ("images", "studies", "labels", "headers", "report_labels")
 # What a command may change when it says so.
-ASKED: Final = {"--label-source": "label", "--uncertain": "label", "--blank": "label"}
+ASKED: Final = {
+    "--label-source": "label", "--uncertain": "label", "--blank": "label", "--derive": "label",
+    "--split-by": "split", "--reports": "label", "--import": "label",
+}  # fmt: skip
 RECIPES: Final = ("square-224", "shortest-512")
+EXPORTS: Final = ("csv", "coco", "webdataset", "hf", "original")
+_IMAGES: Final = (".png", ".jpg", ".dcm", "")
+# Of a report's labels each run has its own: only that of the same source is replaced.
+_KEYS: Final = {"labels": ("image_id", "study_id", "label_source"), "report_labels": ("study_id", "label_source")}
 
 
 @dataclass
 class World:
-    """Folders made so far, by name, and the commands that led there."""
+    """Folders made so far, by name, and the commands that led there.
+
+    ``dataset`` is the name of the release in ``raw``; ``own`` are images of one's own, ``mirror`` is what ``raw`` came
+    from.
+    """
 
     home: Path
     dataset: str
@@ -38,77 +53,174 @@ class World:
         """The release."""
         return self.home / "raw"
 
+    @property
+    def originals(self) -> list[Path]:
+        """Folders of images as they came."""
+        return [folder for name in ("raw", "own", "mirror", "fetched") if (folder := self.home / name).is_dir()]
+
     def folders(self) -> list[Path]:
         """Every folder that has tables."""
         return sorted(path.parent for path in self.home.glob("**/manifests") if ".cxrprep" not in path.parts)
 
-    def command(self) -> tuple[str, ...]:
-        """A command, drawn from all verbs and all folders."""
-        folder = str(self.rng.choice(self.folders() or [self.raw]))
-        out = str(self.home / f"out{self.rng.randint(1, 3)}")
-        convert = ("convert", folder, "--recipe", self.rng.choice(RECIPES), "--out", out)
+    def exports(self) -> list[Path]:
+        """Every folder of exports."""
+        return sorted(path.parent for path in self.home.glob("**/.cxrprep-export.json"))
+
+    def _selection(self) -> tuple[str, ...]:
         return self.rng.choice([
-            ("manifest", folder),
-            ("manifest", folder, "--split-by", "patient", "--fractions", "0.5,0.3,0.2"),
-            ("manifest", folder, "--uncertain", "ones"),
-            ("manifest", folder, "--dataset", self.rng.choice(["chexpert", "nih-chestxray14", "mimic-cxr-jpg"])),
-            ("extract-labels", folder),
-            ("extract-labels", folder, "--label-source", "nobody"),
+            (), (), ("--limit", "2"), ("--split", "test"), ("--view", "frontal"), ("--sample", "3", "--seed", "1"),
+            ("--exclude", "*_001*"), ("--label", "Cardiomegaly"),
+        ])  # fmt: skip
+
+    def _choices(self) -> tuple[str, ...]:
+        return self.rng.choice([
+            (), (), ("--uncertain", "ones"), ("--blank", "zeros"), ("--derive",), ("--label-source", "nobody"),
+            ("--split-by", "patient", "--fractions", "0.5,0.3,0.2"), ("--split-by", "patient", "--stratify", "Edema"),
+        ])  # fmt: skip
+
+    def command(self) -> tuple[str, ...]:
+        """A command, drawn from all verbs, their options and all folders."""
+        pick, home = self.rng.choice, self.home
+        folder = str(pick([*self.folders(), *self.originals, *self.exports()]))
+        out = str(home / f"out{self.rng.randint(1, 4)}")
+        state = pick([(), (), (), ("--state", str(home / "state"))])
+        convert = ("convert", folder, "--recipe", pick(RECIPES), "--out", out)
+        fetched, mirror = str(home / "fetched"), str(home / "mirror")
+        download = ("download", self.dataset, fetched, "--source", mirror)
+        return pick([
+            ("manifest", folder, *self._choices(), *state),
+            ("manifest", folder, "--dataset", pick(["chexpert", "nih-chestxray14", "mimic-cxr-jpg"])),
+            ("extract-labels", folder, *self._choices(), *state),
+            ("extract-labels", folder, "--report-text"),
+            ("extract-labels", folder, "--tables", str(pick(self.originals))),
+            ("extract-labels", folder, "--reports", str(home / f"reports{self.rng.randint(1, 2)}.csv")),
+            ("extract-labels", folder, "--import", f"theirs={home / f'theirs{self.rng.randint(1, 2)}.csv'}"),
+            ("pairs", folder, "--reports", str(home / "reports1.csv")),
             ("download", self.dataset, folder, "--source", folder),
+            (*download, *self._selection()),
+            (*download, "--shard", pick(["1/2", "2/2"])),
+            (*download, "--then", pick(RECIPES)),
+            (*download, "--then", "square-224", "--discard-raw"),
+            (*download, "--link", "hardlink"),
             convert,
-            (*convert, "--limit", "2"),
-            (*convert, "--split", "test"),
-            (*convert, "--to", self.rng.choice(["webdataset", "parquet"])),
-            (*convert, "--shard", self.rng.choice(["1/2", "2/2"])),
-            ("export", folder, "--format", "csv", "--out", str(self.home / "csv")),
-            ("verify", folder),
-            ("report", folder),
-            ("status", folder),
+            (*convert, *self._selection()),
+            ("convert", folder, "--recipe", pick(RECIPES), *state),
+            (*convert, "--to", pick(["webdataset", "parquet"]), "--per-shard", pick(["2", "1000"])),
+            (*convert, "--to", "webdataset", *self._selection()),
+            (*convert, "--shard", pick(["1/2", "2/2"])),
+            (*convert, "--shard", pick(["1/2", "2/2"]), "--to", "webdataset", "--per-shard", "2"),
+            ("convert", folder, "--check-phi"),
+            ("export", folder, "--format", pick(EXPORTS), "--out", str(home / f"export{self.rng.randint(1, 3)}")),
+            ("export", folder, "--format", pick(EXPORTS), *self._choices(), *self._selection()),
+            ("verify", folder, *pick([(), ("--images",), ("--quick",), ("--duplicates",), ("--shard", "1/2")]), *state),
+            ("verify", folder, "--repair", "--source", mirror),
+            ("report", folder, *state),
+            ("digest", folder),
+            ("status", folder, *state),
         ])  # fmt: skip
 
     def accident(self) -> None:
-        """What people do beside the program: move a folder, lose a cache or the labels."""
-        folder = self.rng.choice(self.folders() or [self.raw])
-        what = self.rng.choice(["cache", "labels", "move"])
+        """What people do beside the program: move a folder, lose a cache, the record or the labels, remove an image."""
+        folder = self.rng.choice([*self.folders(), *self.originals])
+        what = self.rng.choice(["cache", "labels", "record", "move", "image", "shard", "copy"])
         if what == "cache":
             shutil.rmtree(folder / ".cxrprep", ignore_errors=True)
         elif what == "labels":
             (folder / "manifests/labels.parquet").unlink(missing_ok=True)
-        elif folder.name.startswith("out"):
-            folder.rename(self.home / f"moved{len(self.told)}")
+        elif what == "record":
+            for name in ("cxrprep.lock", "cxrprep.files.parquet"):
+                (folder / name).unlink(missing_ok=True)
+        elif what == "image":
+            self._remove(folder, _IMAGES[:3])
+        elif what == "shard":
+            self._remove(folder, (".tar",))
+        elif folder.name.startswith(("out", "moved")):
+            place = self.home / f"moved{len(self.told)}"
+            _ = folder.rename(place) if what == "move" else shutil.copytree(folder, place)
         self.told.append(f"({what}: {folder})")
 
+    def _remove(self, folder: Path, suffixes: tuple[str, ...]) -> None:
+        here = [path for path in files(folder) if path.suffix in suffixes]
+        if here and folder.name != "mirror":
+            self.rng.choice(here).unlink()
 
-def known(world: World) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Every table by folder and name: its rows by key, each with the cells that are not null."""
-    found = {}
+
+def files(folder: Path) -> list[Path]:
+    """The images and shards of a folder, without what the program keeps beside them."""
+    ours = {"manifests", ".cxrprep", "derived", "export"}
+    every = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return [path for path in every if not ours & set(path.relative_to(folder).parts)]
+
+
+@dataclass
+class Known:
+    """What is known: tables by folder and name, each row by its key; records; the bytes of images."""
+
+    tables: dict[tuple[str, str], dict[str, dict[str, Any]]]
+    records: dict[str, dict[str, str]]
+    images: dict[str, str]
+
+
+def known(world: World) -> Known:
+    """Every table by folder and name, its rows by key, each with the cells that are not null; records; images."""
+    tables = {}
     for folder in world.folders():
         for name in TABLES:
             path = folder / f"manifests/{name}.parquet"
             if path.is_file():
-                rows = pq.read_table(path).to_pylist()
-                keyed = {
-                    str((row.get("path") or row.get("image_id"), row["study_id"], row.get("label_source")
-                         if name == "labels" else "")): {k: v for k, v in row.items() if v is not None}
-                    for row in rows
-                }  # fmt: skip
-                found[str(folder), name] = keyed
-    return found
+                tables[str(folder), name] = {
+                    str(_key(name, row)): {k: v for k, v in row.items() if v is not None}
+                    for row in pq.read_table(path).to_pylist()
+                }
+    records = {}
+    for path in world.home.glob("*/cxrprep.files.parquet"):
+        rows = pq.read_table(path, columns=["path", "digest"]).to_pylist()
+        records[str(path.parent)] = {row["path"]: row["digest"] for row in rows}
+    places = [*world.originals, *world.folders()]
+    images = {str(path): _sha(path) for folder in places for path in files(folder) if path.suffix in _IMAGES}
+    return Known(tables, records, images)
 
 
-def check(world: World, before: Any, words: tuple[str, ...]) -> None:
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _key(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    if name in _KEYS:
+        return tuple(row.get(part) for part in _KEYS[name])
+    return (row.get("path") or row.get("image_id"), row.get("study_id"))
+
+
+def check(world: World, before: Known, words: tuple[str, ...]) -> None:
     """Nothing that was known before ``words`` is known less now."""
     free = tuple(prefix for option, prefix in ASKED.items() if option in words)
     # Back to the defaults, as the command's page says.
-    free += ("label",) if words[0] == "manifest" else ()
+    free += ("label", "split") if words[0] == "manifest" else ()
+    if words[0] == "extract-labels":
+        # A split that was made by a rule follows the labels; report labels are those of the last run.
+        free += ("label",) if "--import" in words or "--reports" in words else ()
     now = known(world)
-    for (folder, name), rows in before.items():
-        assert (folder, name) in now, (world.told, folder, name)
+    for path, digest in before.images.items():
+        dropped = "--discard-raw" in words and "/fetched/" in path
+        repaired = {"--repair", "download"} & set(words) and "/fetched/" in path
+        if path not in now.images:
+            assert dropped, (world.told, "an image is gone", path)
+        elif now.images[path] != digest:
+            made = path.rpartition("/")[0].startswith(tuple(str(world.home / n) for n in ("out", "moved"))) or (
+                "/derived/" in path
+            )
+            assert repaired or (made and words[0] in ("convert", "download")), (world.told, "other bytes", path)
+    for folder, rows in before.records.items():
+        lost = set(rows) - set(now.records.get(folder, {}))
+        assert not lost, (world.told, "the record lost", folder, lost)
+    for (folder, name), rows in before.tables.items():
+        assert (folder, name) in now.tables, (world.told, folder, name)
         for key, cells in rows.items():
-            after = now[folder, name].get(key)
+            after = now.tables[folder, name].get(key)
             if after is None:
                 shards = "--to" in words and name != "labels"
-                assert shards or not is_there(world, folder, cells), (world.told, folder, name, key)
+                replaced = free and name in ("labels", "report_labels")
+                assert shards or replaced or not is_there(world, folder, cells), (world.told, folder, name, key)
                 continue
             lost = {cell for cell in cells if cell not in after and not cell.startswith(free or ("-",))}
             lost -= {"table_name", "table_digest"} if free else set()
@@ -121,15 +233,47 @@ def is_there(world: World, folder: str, cells: dict[str, Any]) -> bool:
     return path.is_file() if "path" in cells else False
 
 
+def digests_are_true(world: World) -> None:
+    """No manifest states a digest that is not that of the file."""
+    for folder in world.folders():
+        path = folder / "manifests/images.parquet"
+        rows = pq.read_table(path, columns=["path", "digest"]).to_pylist() if path.is_file() else []
+        for row in rows:
+            file = folder / row["path"]
+            if row["digest"] and file.is_file():
+                assert row["digest"] == f"sha256:{_sha(file)}", (world.told, "not its digest", file)
+
+
+def damage_is_found(world: World) -> None:
+    """A byte in one file of each folder that was made is turned over: ``verify`` finds it where the digest is known."""
+    for folder in [*world.folders(), *world.exports()]:
+        made = folder.name.startswith(("out", "moved", "export")) or folder.parent.name in ("derived", "export")
+        here = [path for path in files(folder) if path.stat().st_size] if made else []
+        done = cxrprep("verify", folder, "-q")
+        if not here or done.returncode != 0:
+            continue
+        path = world.rng.choice(here)
+        data = path.read_bytes()
+        report = cxrprep("verify", folder, "--json")
+        if f'"{path.relative_to(folder).as_posix()}"' in report.stdout or path.name == "README.md":
+            continue  # it is named as unproven or as no part of the folder
+        path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
+        done = cxrprep("verify", folder, "-q")
+        path.write_bytes(data)
+        assert done.returncode == 4, (world.told, "verify is content with", path, done.stdout)
+
+
 def play(world: World, steps: int) -> None:
     """A sequence of ``steps``; raises ``AssertionError`` that tells the commands."""
     for _ in range(steps):
         if world.rng.random() < 0.15:
-            world.accident()
+            with contextlib.suppress(OSError):
+                world.accident()
         words = world.command()
         before = known(world)
         done = cxrprep(*words, "-q")
         world.told.append(f"{' '.join(words)} -> {done.returncode}")
         assert done.returncode != 1, (world.told, done.stderr)
-        if done.returncode == 0:
-            check(world, before, words)
+        check(world, before, words)
+        digests_are_true(world)
+    damage_is_found(world)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,22 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.collection.sequences import World, play
-from tests.manifest.made import made
+from tests.collection.sequences import play
+from tests.collection.worlds import in_this_process, release, world
 
 NAMES = ("nih-chestxray14", "mimic-cxr-jpg")
 
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny release of each dataset, to be copied."""
-    return {name: made(name, tmp_path_factory.mktemp(name)) for name in NAMES}
+    """Tiny folders of each dataset, to be copied."""
+    return {name: release(name, tmp_path_factory.mktemp(name)) for name in NAMES}
 
 
 @settings(max_examples=4)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 2**32))
 def test_nothing_is_known_less(releases: dict[str, Path], name: str, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as home:
-        world = World(Path(home), name, random.Random(seed))
-        shutil.copytree(releases[name], world.raw)
-        play(world, 6)
+    with tempfile.TemporaryDirectory() as home, in_this_process():
+        play(world(releases[name], Path(home), name, random.Random(seed)), 6)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.collection.sequences import World, play
-from tests.manifest.made import made
-
-NAMES = ("nih-chestxray14", "chexpert", "mimic-cxr", "mimic-cxr-jpg")
+from tests.collection.sequences import play
+from tests.collection.worlds import NAMES, in_this_process, release, world
 
 
 def main() -> int:
@@ -21,21 +19,24 @@ def main() -> int:
     parser.add_argument("sequences", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first; to play one again")
     given = parser.parse_args()
     failed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        releases = {name: made(name, Path(folder, name)) for name in NAMES}
-        for number in range(given.sequences):
+    with tempfile.TemporaryDirectory(prefix="sequences-") as folder, in_this_process():
+        os.environ |= {f"XDG_{name}_HOME": f"{folder}/home" for name in ("STATE", "CACHE", "CONFIG", "DATA")}
+        releases = {name: release(name, Path(folder, name)) for name in NAMES}
+        for number in range(given.first, given.first + given.sequences):
             rng = random.Random(f"{given.seed}:{number}")
             name = rng.choice(NAMES)
-            with tempfile.TemporaryDirectory() as home:
-                world = World(Path(home), name, rng)
-                shutil.copytree(releases[name], world.raw)
+            with tempfile.TemporaryDirectory(prefix="sequence-") as home:
                 try:
-                    play(world, given.steps)
+                    play(world(releases[name], Path(home), name, rng), given.steps)
                 except AssertionError as error:
                     failed += 1
-                    print(f"sequence {given.seed}:{number} of {name}: {error}", file=sys.stderr)
+                    text = str(error).replace(home, "~")
+                    print(f"sequence {given.seed}:{number} of {name}: {text}\n", file=sys.stderr, flush=True)
+            if number % 50 == 49:
+                print(f"{number + 1} sequences, {failed} lost something", flush=True)
     print(f"{given.sequences} sequences, {failed} lost something")
     return int(failed > 0)
 
