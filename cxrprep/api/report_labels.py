@@ -28,15 +28,18 @@ if TYPE_CHECKING:
     from cxrprep.model import Shard
 
 
-def label_report(text: str, *, rules: Path | str | None = None, policy: str = "default") -> ReportLabels:
+def label_report(
+    text: str, *, rules: Path | str | None = None, policy: str = "default", sections: str = ""
+) -> ReportLabels:
     """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
 
-    ``rules`` is a TOML file with a vocabulary of your own; ``policy`` says how mentions add up. Raises ``UsageError``
-    for an unknown policy, ``ConfigError`` for a wrong vocabulary.
+    ``rules`` is a TOML file with a vocabulary of your own; ``policy`` says how mentions add up, ``sections``
+    which parts are read, in order of preference. Raises ``UsageError`` for an unknown policy, ``ConfigError`` for a
+    wrong vocabulary.
     """
     from cxrprep.labels.nlp.label_report import label_report as label
 
-    return label(text, rules=None if rules is None else Path(rules), policy=policy)
+    return label(text, rules=None if rules is None else Path(rules), policy=policy, sections=sections)
 
 
 def label_reports(
@@ -44,6 +47,7 @@ def label_reports(
     out: Path | str,
     *,
     policy: str = "default",
+    sections: str = "",
     vocabulary: Path | str | None = None,
     evidence: bool = False,
     shard: Shard | None = None,
@@ -53,7 +57,8 @@ def label_reports(
 ) -> Result[Outcome]:
     """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
 
-    With ``evidence`` the mentions behind them go into ``mentions.parquet``. A report without labels has a row that says
+    ``sections`` are those that are read, in order of preference. With ``evidence`` the mentions behind them go into
+    ``mentions.parquet``. A report without labels has a row that says
     why; exit code 3 means that some could not be read. ``engine`` says where the work runs (default: all processors
     here). With ``folder`` the labels become the label source ``cxrprep`` of its ``labels.parquet``, and its manifest is
     built anew. Raises ``UsageError``, ``ConfigError``, ``TableError``, ``ArchiveError``, ``NothingSelectedError``,
@@ -68,7 +73,7 @@ def label_reports(
         engine=engine or Engine(),
         shard=shard,
         vocabulary=None if vocabulary is None else Path(vocabulary),
-        policy=policy_named(policy),
+        policy=policy_named(policy, sections=sections),
         evidence=evidence,
         on_event=on_event,
     )

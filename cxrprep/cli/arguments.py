@@ -227,6 +227,7 @@ def report_arguments(invocation: Invocation) -> dict[str, Any]:
         "source": source,
         "out": (invocation.state or invocation.root) / "manifests",
         "policy": job.labels.policy,
+        "sections": job.labels.sections,
         "vocabulary": invocation.path(job.labels.vocabulary),
         "evidence": job.labels.evidence,
         "shard": invocation.shard,

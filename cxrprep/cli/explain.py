@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     type=click.Choice(["chexpert-labeler"]),
     text="add mentions up as the reference labeler does",
 )
+@setting("labels.sections", "--sections", metavar="NAMES")
 @setting("labels.vocabulary", "--vocabulary", metavar="FILE")
 @click.option("--selftest", is_flag=True, help="run the labeler's own examples instead")
 def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int:
@@ -48,7 +49,9 @@ def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int
     if file is None:
         raise UsageError("which report?", hint="name a text file, or - for standard input")
     text = read_report(file)
-    answer = label_report(text, policy=labels.policy, rules=invocation.path(labels.vocabulary))
+    answer = label_report(
+        text, policy=labels.policy, rules=invocation.path(labels.vocabulary), sections=labels.sections
+    )
     out.text(marked(out, text, answer), as_plain(answer))
     rows = reasons(answer)
     if out.form == "human" and rows:

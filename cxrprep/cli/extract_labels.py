@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     type=click.Choice(["chexpert-labeler"]),
     text="add mentions up as the reference labeler does, quirks and all",
 )
+@setting("labels.sections", "--sections", section="Reports", metavar="NAMES")
 @setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")
 @click.option(
     "--compare",

@@ -177,6 +177,9 @@ class LabelSettings:
     policy: str = _set(
         "default", "how reports are read: default, chexpert-labeler, chexpert-annotators, presence, strict or derived"
     )
+    sections: str = _set(
+        "", "sections of reports to label, the preferred first: impression,findings or findings+impression,report"
+    )
     vocabulary: str = _set("", "your own observations and phrases, a TOML file", form="path")
     demographics: bool = _set(False, "join CheXpert's CHEXPERT DEMO.xlsx, which lies in ROOT")
     mimic_iv: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
@@ -11,7 +12,7 @@ from cxrprep.labels.nlp.mentions import Status
 from cxrprep.labels.nlp.ruleset import Hedge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cxrprep.labels.nlp.ruleset import Rules
 
@@ -45,6 +46,40 @@ class Sections(enum.StrEnum):
     """The whole text, history and comparison included."""
 
 
+_ORDERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    Sections.CONCLUSION: (("impression",), ("findings",), ("last_paragraph",), ("comparison",)),
+    Sections.FINDINGS_AND_IMPRESSION: (
+        ("findings", "impression"), ("impression",), ("findings",), ("last_paragraph",), ("comparison",)
+    ),
+    Sections.EVERYTHING: (),
+}  # fmt: skip
+
+
+@functools.cache
+def section_order(sections: str) -> tuple[tuple[str, ...], ...]:
+    """The sections that are read, in order of preference: the first group is taken of which a report has one.
+
+    Args:
+        sections: one of ``Sections``, or names in that order, parted by commas: "impression,findings+technique"; those
+            that a plus joins are read together. ``report`` is a text without titles, read whole.
+
+    Returns:
+        Groups of names; none for the whole text.
+
+    Raises:
+        UsageError: there is no name.
+    """
+    if sections in _ORDERS:
+        return _ORDERS[sections]
+    groups = (tuple(" ".join(name.lower().split()) for name in group.split("+")) for group in sections.split(","))
+    order = tuple(tuple(name for name in group if name) for group in groups)
+    if not order or not all(order):
+        raise UsageError(
+            f"{sections!r} names no sections", hint="name them in order of preference: --sections impression,findings"
+        )
+    return tuple(tuple("last_paragraph" if name == "last paragraph" else name for name in group) for group in order)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How mentions become labels. Every field is one documented decision; the name goes into the table's metadata.
@@ -52,12 +87,12 @@ class Policy:
     ``heart_failure``: "heart failure" and "CHF", unless denied, make Cardiomegaly uncertain. ``empty_is_normal``: a
     report without a word is No Finding, as the released CheXpert labeler has it. ``cardiomegaly_enlarges``: a positive
     Cardiomegaly makes Enlarged Cardiomediastinum positive, which no published labeler does. ``hedges`` is the weakest
-    hedge that leaves a finding positive.
+    hedge that leaves a finding positive. ``sections`` are those that are read, as ``section_order`` understands them.
     """
 
     name: str = "default"
     precedence: Precedence = Precedence.POSITIVE_WINS
-    sections: Sections = Sections.CONCLUSION
+    sections: str = Sections.CONCLUSION
     heart_failure: bool = True
     empty_is_normal: bool = False
     cardiomegaly_enlarges: bool = False
@@ -77,12 +112,19 @@ POLICIES: Final = {
 }
 
 
-def policy_named(name: str) -> Policy:
-    """The policy of that name. Raises ``UsageError`` for an unknown one."""
+def policy_named(name: str, *, sections: str = "") -> Policy:
+    """The policy of that name, with the ``sections`` that are to be read where they are named.
+
+    Raises ``UsageError`` for an unknown policy, and for sections that cannot be read.
+    """
     try:
-        return POLICIES[name]
+        policy = POLICIES[name]
     except KeyError:
         raise UsageError(f"no label policy is called {name!r}", hint=f"known: {', '.join(POLICIES)}") from None
+    if not sections:
+        return policy
+    section_order(sections)
+    return replace(policy, sections=sections)
 
 
 def settle(statuses: Iterable[Status], precedence: Precedence = Precedence.POSITIVE_WINS) -> int | None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import StorageError
 from cxrprep.labels.nlp import output_tables
+from cxrprep.labels.nlp.aggregate import Sections, section_order
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules
@@ -172,7 +173,20 @@ def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabe
         status = ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE
         return ReportLabels(dict.fromkeys(labeler.rules.reported), (), status, "")
     study = "" if report.study is None or report.mimic is False else f"s{report.study.removeprefix('s')}"
+    if report.parts and labeler.policy.sections not in tuple(Sections):
+        return _labelled_parts(labeler, report, evidence=evidence)
     return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
+
+
+def _labelled_parts(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabels:
+    """The labels of the sections that are wanted, of a report whose collection states its sections."""
+    parts = {name: text for name, text in (report.parts or {}).items() if text.strip()}
+    for group in section_order(labeler.policy.sections):
+        there = [name for name in group if name in parts]
+        if there:
+            found = labeler.label_text("\n\n".join(parts[name] for name in there), evidence=evidence)
+            return replace(found, section="+".join(there))
+    return ReportLabels(dict.fromkeys(labeler.rules.reported), (), ReportStatus.NO_SECTION, "")
 
 
 def _mention_row(mention: Mention) -> tuple[Any, ...]:

@@ -33,16 +33,22 @@ def _written(rules: Path | None) -> tuple[int, int] | None:
 
 
 def label_report(
-    text: str, *, rules: Path | Rules | None = None, policy: Policy | str = "default", study: str = ""
+    text: str,
+    *,
+    rules: Path | Rules | None = None,
+    policy: Policy | str = "default",
+    study: str = "",
+    sections: str = "",
 ) -> ReportLabels:
     """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
 
     ``text`` is a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
     without headings, which is read whole. ``rules`` adds a vocabulary (a TOML file, or a rule set built from one) to
-    the shipped one. ``policy`` is a :class:`Policy` or the name of one. Never raises for the text: an empty report has
+    the shipped one. ``policy`` is a :class:`Policy` or the name of one; ``sections`` are
+    those to read, in order of preference ("findings+impression,report"). Never raises for the text: an empty report has
     the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
     unknown policy.
     """
-    chosen = policy_named(policy) if isinstance(policy, str) else policy
+    chosen = policy_named(policy, sections=sections) if isinstance(policy, str) else policy
     labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, _written(rules), chosen)
     return labeler.label(text, study=study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.nlp.aggregate import Aggregator, Policy, mask_of
+from cxrprep.labels.nlp.aggregate import Aggregator, Policy, Sections, mask_of
 from cxrprep.labels.nlp.characters import plain
 from cxrprep.labels.nlp.languages import foreign
 from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
@@ -49,8 +49,22 @@ class Labeler:
         self._aggregator = Aggregator(self.rules, self.policy)
         self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}
 
-    def label(self, text: str, *, study: str = "", mimic: bool | None = None, evidence: bool = True) -> ReportLabels:
-        """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out."""
+    def label_text(self, text: str, *, evidence: bool = True) -> ReportLabels:
+        """The labels of ``text``, read whole: it is one section already."""
+        return self.label(text, evidence=evidence, sections=Sections.EVERYTHING)
+
+    def label(
+        self, text: str, *, study: str = "", mimic: bool | None = None, evidence: bool = True, sections: str = ""
+    ) -> ReportLabels:
+        """The labels of ``text``; see :func:`label_report`. Without ``evidence`` the mentions are left out.
+
+        Args:
+            text: the report.
+            study: a MIMIC-CXR study ("s50414267"), of which the authors may have named the part by hand.
+            mimic: tells that the text is a MIMIC-CXR file; ``None`` looks.
+            evidence: also find where each mention stands.
+            sections: those that are read, where not those of the policy.
+        """
         if not text.strip():
             return self._without_labels(ReportStatus.EMPTY)
         other = foreign(text)
@@ -61,11 +75,13 @@ class Labeler:
         if other is None and len(text.split()) >= _TELLING and not self._english(text):
             # Medical words alone are shared by all languages; their denials are not.
             return self._without_labels(ReportStatus.UNREADABLE)
-        found = self._label(text, study=study, mimic=mimic, evidence=evidence)
+        chosen = chosen_sections(
+            text, sections or self.policy.sections, study=study, mimic=mimic, own=self.rules.titles
+        )
+        found = self._label(text, chosen, evidence=evidence)
         return found if places is None else _moved(found, places, given)
 
-    def _label(self, text: str, *, study: str, mimic: bool | None, evidence: bool) -> ReportLabels:
-        sections = chosen_sections(text, self.policy.sections, study=study, mimic=mimic)
+    def _label(self, text: str, sections: list[Section], *, evidence: bool) -> ReportLabels:
         sections = [section for section in sections if text[section.start : section.end].strip()]
         if not sections:
             return self._without_labels(ReportStatus.NO_SECTION)

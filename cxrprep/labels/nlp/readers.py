@@ -401,5 +401,5 @@ def _row_report(number: int, row: dict[str, Any]) -> Report:
     study = next((cell[name] for name in _STUDY_COLUMNS if cell.get(name)), None)
     sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     stated = {name.removeprefix("section_"): value for name, value in cell.items() if name.startswith("section_")}
-    stated |= {name: cell[name] for name in _PART_COLUMNS if name in cell}
+    stated |= {name: cell[name] for name in _SECTIONED if name in cell}
     return Report(key, text, patient, study, sha256, mimic, parts=stated or None)

@@ -5,6 +5,7 @@ A rule set has a digest over its files, so that a label table can say exactly wh
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
 import hashlib
@@ -123,12 +124,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A compiled rule set. ``observations`` are all names, hidden ones last; ``digest`` is sha256 over its sources."""
+    """A compiled rule set. ``observations`` are all names, hidden ones last; ``digest`` is sha256 over its sources.
+
+    ``titles`` are a user's own titles of sections, each with the section that it stands for.
+    """
 
     observations: tuple[str, ...]
     hidden: frozenset[str]
     lexicon: Lexicon[Entry]
     digest: str
+    titles: tuple[tuple[str, str], ...] = ()
 
     @property
     def reported(self) -> tuple[str, ...]:
@@ -168,33 +173,32 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
     observations: dict[str, None] = dict.fromkeys(OBSERVATIONS)
     hidden: set[str] = set()
     classes: dict[str, list[str]] = {}
-    found: list[tuple[str, str, list[str], str]] = []
-    cues: list[tuple[Cue, list[str], str]] = []
     spelling: list[str] = []
-    for name, text in sources:
+    titles: dict[str, str] = {}
+    tables = [(name, parse_source(name, text)) for name, text in sources]
+    for (name, table), (_, text) in zip(tables, sources, strict=True):
         digest.update(text.encode())
-        table = parse_source(name, text)
         for label, members in table.get("classes", {}).items():
             classes.setdefault(label, []).extend(members)
         spelling += table.get("spelling", [])
+        titles |= {" ".join(t.lower().split()): part for part, each in table.get("sections", {}).items() for t in each}
         for block in table.get("observation", []):
-            label = _name(block, name)
-            observations.setdefault(label)
+            observations.setdefault(_name(block, name))
             if block.get("hidden"):
-                hidden.add(label)
-            found += [(label, role, block.get(role, []), name) for role in _ROLES]
-        for block in table.get("cue", []):
-            cue = _cue(block, name)
-            firm = _strength(block, name) <= _SCALE.index(cut)
-            # A firm hedge opens a statement of its own, and doubts nothing.
-            cues.append((Cue.OPENER | Cue.FIRM if firm else cue, block["phrases"], name))
+                hidden.add(_name(block, name))
     names = tuple(sorted(observations, key=lambda label: label in hidden))
     lexicon: Lexicon[Entry] = Lexicon(classes, spelling)
     entries: dict[tuple[str, ...], Entry] = {}
-    for label, role, phrases, name in found:
-        _collect(entries, phrases, Entry(((names.index(label), _ROLES[role]),)), name)
-    for cue, phrases, name in cues:
-        _collect(entries, phrases, Entry((), int(cue)), name)
+    # Mentions and cues apart: a word may be both, and is taken back as the one or the other.
+    mentions: dict[tuple[str, ...], Entry] = {}
+    cues: dict[tuple[str, ...], Entry] = {}
+    for name, table in tables:
+        for block in table.get("observation", []):
+            _add_observation(mentions, block, names.index(_name(block, name)), name)
+        for block in table.get("cue", []):
+            _add_cue(cues, block, cut, name)
+    entries = mentions | {form: mentions[form].joined(cue) if form in mentions else cue for form, cue in cues.items()}
+    entries = {form: entry for form, entry in entries.items() if entry.mentions or entry.cue}
     prefixes = [form[0][:-1] for form in entries if len(form) == 1 and form[0].endswith("*")]
     for form, entry in entries.items():
         meaning = entry
@@ -204,17 +208,58 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
                 if form[0].startswith(prefix) and form[0] != prefix + "*":
                     meaning = meaning.joined(entries[(prefix + "*",)])
         lexicon.node(form).value = _without_ignored(meaning)
-    return Rules(names, frozenset(hidden), lexicon, f"sha256:{digest.hexdigest()}")
+    return Rules(names, frozenset(hidden), lexicon, f"sha256:{digest.hexdigest()}", tuple(sorted(titles.items())))
+
+
+def _add_observation(entries: dict[tuple[str, ...], Entry], block: dict[str, Any], index: int, name: str) -> None:
+    """Take a block's phrases in, after those of its observation that it replaces or removes are gone."""
+    if block.get("replace") or block.get("remove"):
+        ours = [form for form, entry in entries.items() if any(each == index for each, _ in entry.mentions)]
+        for form in ours if block.get("replace") else _forms_to_remove(block, set(ours), block["name"], name):
+            entries[form] = Entry(tuple(pair for pair in entries[form].mentions if pair[0] != index))
+    for role, meaning in _ROLES.items():
+        _collect(entries, block.get(role, []), Entry(((index, meaning),)), name)
+
+
+def _add_cue(entries: dict[tuple[str, ...], Entry], block: dict[str, Any], cut: Hedge, name: str) -> None:
+    """Take a block's cues in: with ``replace`` they mean nothing else any more."""
+    phrases = block.get("phrases", [])
+    gone = _forms_to_remove(block, set(entries), "a cue", name) if block.get("remove") else []
+    for form in [*gone, *(_forms(phrases, name) if block.get("replace") else ())]:
+        entries.pop(form, None)
+    if phrases:
+        # A firm hedge opens a statement of its own, and doubts nothing.
+        firm = _strength(block, name) <= _SCALE.index(cut)
+        _collect(entries, phrases, Entry((), int(Cue.OPENER | Cue.FIRM if firm else _cue(block, name))), name)
+
+
+def _forms_to_remove(block: dict[str, Any], known: set[tuple[str, ...]], what: str, name: str) -> list[tuple[str, ...]]:
+    """The wordings under ``remove``. Raises ``ConfigError`` for one that is not there to be removed."""
+    forms = _forms(block.get("remove", []), name)
+    for form in forms:
+        if form not in known:
+            raise ConfigError(
+                f"{name}: {' '.join(form)!r} is no phrase of {what}, so it cannot be removed",
+                hint=f"near to it: {', '.join(_near(form, known)) or 'none'}",
+            )
+    return forms
+
+
+def _near(form: tuple[str, ...], known: set[tuple[str, ...]]) -> list[str]:
+    phrases = [" ".join(each) for each in known]
+    return difflib.get_close_matches(" ".join(form), phrases, n=5, cutoff=0.5)
+
+
+def _forms(phrases: Iterable[str], name: str) -> list[tuple[str, ...]]:
+    try:
+        return [form for phrase in phrases for form in expand(phrase)]
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
 
 
 def _collect(entries: dict[tuple[str, ...], Entry], phrases: Iterable[str], entry: Entry, name: str) -> None:
-    for phrase in phrases:
-        try:
-            forms = expand(phrase)
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
-        for form in forms:
-            entries[form] = entries[form].joined(entry) if form in entries else entry
+    for form in _forms(phrases, name):
+        entries[form] = entries[form].joined(entry) if form in entries else entry
 
 
 def _without_ignored(entry: Entry) -> Entry:
@@ -224,9 +269,16 @@ def _without_ignored(entry: Entry) -> Entry:
 
 
 _KEYS: dict[str, dict[str, Any]] = {
-    "": {"classes": dict, "observation": list, "cue": list, "examples": list, "spelling": list},
-    "[[observation]]": {"name": str, "hidden": bool, "examples": list, **dict.fromkeys(_ROLES, list)},
-    "[[cue]]": {"kind": (str, list), "phrases": list, "strength": str},
+    "": {"classes": dict, "observation": list, "cue": list, "examples": list, "spelling": list, "sections": dict},
+    "[[observation]]": {
+        "name": str,
+        "hidden": bool,
+        "examples": list,
+        "remove": list,
+        "replace": bool,
+        **dict.fromkeys(_ROLES, list),
+    },
+    "[[cue]]": {"kind": (str, list), "phrases": list, "strength": str, "remove": list, "replace": bool},
 }
 
 
@@ -237,8 +289,9 @@ def parse_source(name: str, text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
     _check(table, "", name)
-    for label, members in table.get("classes", {}).items():
-        _check_texts(members, f"class {label}", name)
+    for key in ("classes", "sections"):
+        for label, members in table.get(key, {}).items():
+            _check_texts(members, f"[{key}] {label}", name)
     for kind in ("observation", "cue"):
         for block in table.get(kind, []):
             if not isinstance(block, dict):
@@ -250,8 +303,8 @@ def parse_source(name: str, text: str) -> dict[str, Any]:
     for key in ("examples", "spelling"):
         _check_texts(table.get(key, []), key, name)
     for block in table.get("cue", []):
-        if "phrases" not in block:
-            raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."]')
+        if "phrases" not in block and "remove" not in block:
+            raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."], or remove = ["..."]')
     return table
 
 

@@ -11,9 +11,12 @@ import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxrprep.labels.nlp.aggregate import Sections
+from cxrprep.labels.nlp.aggregate import Sections, section_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MIMIC_HEADING = re.compile(r"\n ([A-Z ()/,-]{1,120}):\s")
 _DEDENTED_HEADING = re.compile(r"\n([A-Z ()/,-]{1,120}):\s")
@@ -26,7 +29,6 @@ _TITLED_PERSON = re.compile(r"(?i)\b(dr|drs|mr|mrs|ms|prof)\.")
 _LONGEST_POINTER = 400
 _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM|PFI|EXAMINATION)\b")
 _END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
-_READ = ("impression", "findings", "last_paragraph", "comparison")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ def _in_title_case(titles: str) -> str:
     return "|".join(f"{title[0].upper()}(?i:{title[1:]})" for title in words)
 
 
+# Titles of a user's own: each with the section that it stands for, in lower case.
+Titles = tuple[tuple[str, str], ...]
+
+
 @functools.cache
-def _plain_heading(shouted: bool) -> re.Pattern[str]:
+def _plain_heading(shouted: bool, own: Titles = ()) -> re.Pattern[str]:
     """Titles of reports of any layout: with a colon, with a dash, marked up, or alone on a line."""
     # "Incidental findings: old fractures" is a sentence; "COUGH FINDINGS: clear" has a heading, unless all is capitals.
-    titles = "|".join(sorted((re.escape(title) for title in _names()["plain"]["titles"]), key=len, reverse=True))
+    listed = (*_names()["plain"]["titles"], *(title for title, _ in own))
+    titles = "|".join(sorted((re.escape(title) for title in listed), key=len, reverse=True))
     asked = "|".join(_names()["plain"]["asked"])
     begin = rf"(?:^|[\n.;:!?])[ \t>#*_]{{0,40}}(?i:({titles}|{asked}))"
     if not shouted:
@@ -86,10 +93,12 @@ def is_cut_by_hand(study: str) -> bool:
     return study in table["ranges"] or study in table["sections"]
 
 
-def canonical_name(heading: str) -> str:
+def canonical_name(heading: str, own: Titles = ()) -> str:
     """The section that a heading stands for: "CONCLUSION" is the impression, "CHEST, TWO VIEWS" the findings."""
     table = _names()["mimic"]
     name = heading.lower().strip()
+    if name in dict(own):
+        return dict(own)[name]
     known: str | None = table["names"].get(name)
     if known is not None:
         return known
@@ -101,7 +110,7 @@ def canonical_name(heading: str) -> str:
     return name
 
 
-def mimic_sections(text: str) -> list[Section]:
+def mimic_sections(text: str, own: Titles = ()) -> list[Section]:
     """The sections of a MIMIC-CXR report, as the collection's authors cut it; empty conclusions are left out.
 
     A copy whose lines have lost their leading blank is cut as if they had it.
@@ -122,7 +131,7 @@ def mimic_sections(text: str) -> list[Section]:
         line_end = text.find("\n", begin)
         following = pattern.search(text, line_end if line_end >= 0 else begin)
         stop = following.start() if following else len(text)
-        name = canonical_name(heading[1])
+        name = canonical_name(heading[1], own)
         if name not in ("impression", "findings") or text[begin:stop].strip():
             found.append(Section(name, begin, stop))
         heading = following
@@ -135,23 +144,23 @@ def mimic_sections(text: str) -> list[Section]:
     return found
 
 
-def plain_sections(text: str) -> list[Section]:
+def plain_sections(text: str, own: Titles = ()) -> list[Section]:
     """The sections of any other text, by known titles in any case; none where the text has no such title."""
-    return [section for _, section in _titled(text) if text[section.start : section.end].strip()]
+    return [section for _, section in _titled(text, own) if text[section.start : section.end].strip()]
 
 
-def _titled(text: str) -> list[tuple[int, Section]]:
+def _titled(text: str, own: Titles) -> list[tuple[int, Section]]:
     """Where each title begins, and its section; empty ones too."""
     if ":" not in text and "\n" not in text:
         return []
-    headings = list(_plain_heading(text.isupper()).finditer(text))
+    headings = list(_plain_heading(text.isupper(), own).finditer(text))
     if not headings:
         return []
     begins = [heading.start(heading.lastindex or 0) for heading in headings]
     found = []
     for heading, begin, end in zip(headings, begins, [*begins[1:], len(text)], strict=True):
         title = heading[heading.lastindex or 0]
-        name = _name_of_title(title.lower())
+        name = dict(own).get(title.lower()) or _name_of_title(title.lower())
         found.append((begin, Section(name, heading.end(), max(heading.end(), end))))
     return found
 
@@ -167,7 +176,7 @@ def _listed_titles() -> frozenset[str]:
     return frozenset(_names()["plain"]["titles"])
 
 
-def _around_titles(text: str) -> list[Section]:
+def _around_titles(text: str, own: Titles) -> list[Section]:
     """What stands around the titles of a text that has none for its findings: the report itself.
 
     What was asked and how it was done is left out, to the end of its paragraph where it has one, else of its line or,
@@ -175,7 +184,7 @@ def _around_titles(text: str) -> list[Section]:
     """
     unread = set(_names()["plain"]["unread"])
     pieces, begin = [], 0
-    for title, section in _titled(text):
+    for title, section in _titled(text, own):
         if section.name in unread:
             pieces.append(Section("report", begin, title))
             begin = _end_of_body(text, section)
@@ -211,53 +220,65 @@ def points_back(body: str) -> bool:
     return bool(said) and all(_points_back().fullmatch(part) for part in said)
 
 
-def _only_headings(text: str) -> bool:
-    return ":" in text and not _plain_heading(text.isupper()).sub("", text).strip()
+def _only_headings(text: str, own: Titles) -> bool:
+    return ":" in text and not _plain_heading(text.isupper(), own).sub("", text).strip()
 
 
-def chosen_sections(text: str, sections: Sections, *, study: str = "", mimic: bool | None = None) -> list[Section]:
+def chosen_sections(
+    text: str, sections: str, *, study: str = "", mimic: bool | None = None, own: Titles = ()
+) -> list[Section]:
     """The sections that are read, in their order in ``text``: mostly one, none where nothing can be read.
 
-    ``study`` is a MIMIC-CXR study ("s50414267"): for some the authors name the part by hand. ``mimic`` tells that the
-    text is a MIMIC-CXR file; ``None`` looks.
+    Args:
+        text: the report.
+        sections: those that are wanted, as ``section_order`` understands them. Where they are named one by one nothing
+            else is read; a report without titles is then the section ``report``.
+        study: a MIMIC-CXR study ("s50414267"): for some the authors name the part by hand.
+        mimic: tells that the text is a MIMIC-CXR file; ``None`` looks.
+        own: further titles, with the section that each stands for.
     """
-    if sections is Sections.EVERYTHING:
+    order = section_order(sections)
+    if not order:
         return [Section("report", 0, len(text))]
+    named = sections not in tuple(Sections)
     if mimic is None:
         mimic = looks_like_mimic(text)
     if mimic:
-        by_hand = _by_hand(text, study)
+        by_hand = None if named else _by_hand(text, study)
         if by_hand is not None:
             return by_hand
-        found = mimic_sections(text)
+        found = mimic_sections(text, own)
         if all(section.name == "full report" for section in found):
-            found = plain_sections(text) or found
+            found = plain_sections(text, own) or found
     else:
         # What follows are codes and signatures.
         end = _END_OF_IMPRESSION.search(text)
         if end is not None and text[: end.start()].strip():
             text = text[: end.start()]
-        found = plain_sections(text)
+        found = plain_sections(text, own)
         if not found:
-            return [] if _only_headings(text) else [Section("report", 0, len(text))]
+            whole = [] if _only_headings(text, own) else [Section("report", 0, len(text))]
+            return _choice(text, whole, order) if named else whole
         if not any(section.name in ("impression", "findings") for section in found):
-            return _around_titles(text)
-    return _choice(text, found, sections)
+            around = _around_titles(text, own)
+            if not named:
+                return around
+            found += around
+    return _choice(text, found, order)
 
 
-def _choice(text: str, found: list[Section], sections: Sections) -> list[Section]:
+def _choice(text: str, found: list[Section], order: Sequence[Sequence[str]]) -> list[Section]:
     last = {section.name: section for section in found}
+    if "full report" in last and len(last) == 1:
+        last["report"] = last["full report"]
     impression = last.get("impression")
     if impression is not None and len(last) > 1 and points_back(text[impression.start : impression.end]):
         # "IMPRESSION: As above.": what it points to is read.
         del last["impression"]
-    if sections is Sections.FINDINGS_AND_IMPRESSION:
-        both = [last[name] for name in ("findings", "impression") if name in last]
-        if both:
-            return sorted(both, key=lambda section: section.start)
-    for name in _READ:
-        if name in last:
-            return [last[name]]
+    for group in order:
+        there = [last[name] for name in group if name in last]
+        if there:
+            return sorted(there, key=lambda section: section.start)
     return []
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from cxrprep.errors import ConfigError
+from cxrprep.errors import ConfigError, UsageError
+from cxrprep.labels.nlp.aggregate import policy_named
 from cxrprep.labels.nlp.custom_rules import read_vocabulary
 from cxrprep.labels.nlp.label_collection import label_collection
 from cxrprep.labels.nlp.label_report import label_report
-from tests.labels.nlp.collections import folder, labels
+from tests.labels.nlp.collections import folder, labels, table_csv
 
 HERNIA = """
 examples = ["Sternal wires. No hiatus hernia. => Support Devices=1, Hiatal Hernia=0"]
@@ -71,6 +73,91 @@ def test_an_example_that_does_not_hold_stops_the_run(tmp_path: Path, example: st
     with pytest.raises(ConfigError):
         label_collection(folder(tmp_path / "r", {"a.txt": "x"}), tmp_path / "out", vocabulary=file)
     assert not (tmp_path / "out").exists()
+
+
+def rules_of(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "own.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_vocabularies_of_the_documentation_hold(tmp_path: Path, number: int) -> None:
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "report-labeler.md"
+    blocks = re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    file = rules_of(tmp_path, blocks[number])
+    assert "examples" in blocks[number]
+    assert read_vocabulary(file)
+    if number:
+        text = "GP letter: pneumonia?\nBottom line: effusion. Features of edema."
+        found = label_report(text, rules=file, policy="strict").labels
+        assert (found["Pneumonia"], found["Pleural Effusion"], found["Edema"]) == (None, 1, 1)
+        assert label_report("Features of edema.", policy="strict").labels["Edema"] == -1
+
+
+def test_shipped_phrases_are_removed_or_replaced(tmp_path: Path) -> None:
+    block = '[[observation]]\nname = "Pneumonia"\n'
+    found = label_report("Infection. Pneumonia.", rules=rules_of(tmp_path, block + 'remove = ["infection*"]')).mentions
+    assert [mention.phrase for mention in found] == ["Pneumonia"]
+    found = label_report("Infection.", rules=rules_of(tmp_path, block + 'replace = true\nfindings = ["pus"]')).mentions
+    assert not found
+    moved = '[[cue]]\nkind = "uncertainty"\nreplace = true\nphrases = ["no"]'
+    assert label_report("No effusion.", rules=rules_of(tmp_path, moved)).labels["Pleural Effusion"] == -1
+    gone = label_report("Possible effusion.", rules=rules_of(tmp_path, '[[cue]]\nremove = ["possible"]')).labels
+    assert gone["Pleural Effusion"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint", "hint"),
+    [
+        ('[[observation]]\nname = "Pneumonia"\nremove = ["infektion*"]', "no phrase of Pneumonia", "infection"),
+        ('[[cue]]\nremove = ["posible"]', "no phrase of a cue", "possible"),
+        ('[[cue]]\nkind = "negation"', "has no phrases", "remove"),
+    ],
+)
+def test_what_is_not_there_cannot_be_removed(tmp_path: Path, text: str, complaint: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as raised:
+        read_vocabulary(rules_of(tmp_path, text))
+    assert hint in str(raised.value.hint)
+
+
+REPORT = "INDICATION: pneumonia.\nFINDINGS: Left effusion.\nIMPRESSION: Mild edema."
+
+
+@pytest.mark.parametrize(
+    ("sections", "read", "positive"),
+    [
+        ("", "impression", {"Edema"}),
+        ("findings", "findings", {"Pleural Effusion"}),
+        ("findings+impression", "findings+impression", {"Pleural Effusion", "Edema"}),
+        ("technique, indication", "indication", {"Pneumonia"}),
+        ("technique", "", set()),
+    ],
+)
+def test_the_sections_that_are_wanted(tmp_path: Path, sections: str, read: str, positive: set[str]) -> None:
+    source = folder(tmp_path / "r", {"a.txt": REPORT, "b.txt": "Left effusion."})
+    done = label_collection(source, tmp_path / "out", policy=policy_named("default", sections=sections))
+    first, second = labels(done.labels)
+    observed = {name for name in ("edema", "pleural_effusion", "pneumonia") if first[f"label_{name}"] == 1}
+    assert first["section"] == (read or None)
+    assert observed == {name.lower().replace(" ", "_") for name in positive}
+    # A text without titles is the section "report".
+    assert (second["status"] == "no-section") is bool(sections)
+    whole = label_collection(source, tmp_path / "out", policy=policy_named("default", sections="technique,report"))
+    assert [row["status"] for row in labels(whole.labels)] == ["no-section", "labeled"]
+
+
+def test_sections_that_a_table_states_are_chosen_too(tmp_path: Path) -> None:
+    header = ["study", "impression", "findings", "last_paragraph", "comparison"]
+    source = table_csv(tmp_path / "mimic_cxr_sectioned.csv", header, [["s50000001", "Edema.", "Effusion.", "", ""]])
+    for sections, edema, effusion in (("", 1, None), ("findings", None, 1), ("findings+impression", 1, 1)):
+        done = label_collection(source, tmp_path / "out", policy=policy_named("default", sections=sections))
+        assert [(r["label_edema"], r["label_pleural_effusion"]) for r in labels(done.labels)] == [(edema, effusion)]
+
+
+def test_sections_that_name_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="names no sections"):
+        label_report("x", sections=",impression")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
