@@ -63,8 +63,11 @@ class HttpAuth:
 
     def session(self, endpoint: Endpoint) -> HostSession:
         """The session at ``endpoint``."""
-        with self._lock:
-            return self._sessions.setdefault(endpoint, HostSession())
+        found = self._sessions.get(endpoint)
+        if found is None:
+            with self._lock:
+                found = self._sessions.setdefault(endpoint, HostSession())
+        return found
 
     def login(self, endpoint: Endpoint) -> Login | None:
         """The login for ``endpoint``, if there is one that may be sent there."""

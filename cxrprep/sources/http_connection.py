@@ -196,8 +196,8 @@ class HttpConnection:
 
     def _response(self, request: Request) -> HttpResponse:
         headers: dict[str, str] = {}
-        for line in self._head[1:]:
-            name, colon, value = line.decode("latin-1").partition(":")
+        for line in b"".join(self._head[1:]).decode("latin-1").split("\n"):
+            name, colon, value = line.partition(":")
             if colon:
                 name, value = name.strip().lower(), value.strip()
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value

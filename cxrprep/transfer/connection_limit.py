@@ -33,8 +33,9 @@ class ConnectionLimit:
     def __init__(self, limit: int, stop: Stop) -> None:
         self._limit = limit
         self._stop = stop
-        self._open = 0
-        self._changed = threading.Condition()
+        self._open = self._waiting = 0
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def limit(self) -> int:
@@ -43,26 +44,31 @@ class ConnectionLimit:
 
     def resize(self, limit: int) -> None:
         """Allow so many from now on; those that are open stay until they are done."""
-        with self._changed:
+        with self._lock:
             self._limit = limit
             self._changed.notify_all()
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Take one; whether there was one. Raises ``Stopped`` while it waits."""
-        with self._changed:
+        with self._lock:
             while self._open >= self._limit:
                 if not blocking:
                     return False
                 self._stop.check()
-                self._changed.wait(0.2)
+                self._waiting += 1
+                try:
+                    self._changed.wait(0.2)
+                finally:
+                    self._waiting -= 1
             self._open += 1
             return True
 
     def release(self) -> None:
         """Give one back."""
-        with self._changed:
+        with self._lock:
             self._open -= 1
-            self._changed.notify()
+            if self._waiting:
+                self._changed.notify()
 
     def __enter__(self) -> Self:
         """Wait for one and take it."""

@@ -164,6 +164,7 @@ class Transfer:
             )
             check_space(self._record.root, need)
             self.parts.clean()
+            self._record.expect_save()
         work = _Work(plan, hooked=self._on_complete is not None)
         size = moving.size if not moving.unsized else None
         self._emit(StageStarted("download", moving.files, size))

@@ -39,6 +39,7 @@ _MOST_FOLDERS: Final = 20_000
 _CHECKPOINT_SECONDS: Final = 1.0
 _ASLEEP_SECONDS: Final = 10.0
 _BINARY: Final = getattr(os, "O_BINARY", 0)
+_HAS_PWRITE: Final = hasattr(os, "pwrite")
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class Partial:
         if abs(now - self._wrote) > _ASLEEP_SECONDS:
             self._own()
         self._wrote = now
-        position = segment.position
+        position = segment.start + segment.done
         try:
             while data:
                 count = self._write_at(data, position)
@@ -250,7 +251,7 @@ class Partial:
         return self._fd
 
     def _write_at(self, data: memoryview, position: int) -> int:
-        if hasattr(os, "pwrite"):
+        if _HAS_PWRITE:
             return os.pwrite(self._handle, data, position)
         with self._guard:
             os.lseek(self._handle, position, os.SEEK_SET)

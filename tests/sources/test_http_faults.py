@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -201,10 +202,13 @@ def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
     if certificate is not None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
+    twice = threading.Event()
+
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
         connection.send(answer(path.encode()))
         if path == "/1":
             connection.send(answer(path.encode()), after=gap)
+            twice.set()
 
     with (
         raw_http.serving(app, certificate) as server,
@@ -213,7 +217,8 @@ def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
         got = []
         for number in range(6):
             got.append(content(client.open(f"{server.url}/{number}")))
-            time.sleep(gap + 0.02)
+            if number == 1:
+                assert twice.wait(30)
         assert got == [f"/{number}".encode() for number in range(6)]
 
 
