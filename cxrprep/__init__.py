@@ -1,8 +1,9 @@
 """cxrprep: fetch, prove, label and convert the public chest X-ray collections.
 
 The verbs are functions (``plan``, ``download``, ``verify``, ``extract_labels``, ``convert``, ``build_manifest``,
-``export``, ``pairs``, ``duplicates``, ``digest``, ``prove``), ``load`` opens what they made, ``label_report`` labels
-one radiology report. Names are resolved when they are first used, so that importing this package costs nothing.
+``export``, ``pairs``, ``duplicates``, ``digest``, ``prove``, ``status``, ``report``, ``doctor``), ``run`` does those of
+a job file, ``load`` opens what they made, ``label_report`` labels one radiology report. Names are resolved when they
+are first used, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cxrprep._version import __version__
 if TYPE_CHECKING:
     from cxrprep.api.convert import convert
     from cxrprep.api.digest import digest, prove
+    from cxrprep.api.doctor import doctor
     from cxrprep.api.download import download, plan
     from cxrprep.api.duplicates import duplicates
     from cxrprep.api.export import export, load
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from cxrprep.api.report_labels import label_report
     from cxrprep.api.status import status
     from cxrprep.api.verify import verify
+    from cxrprep.cli.run import run
     from cxrprep.model import Selection
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "build_manifest",
     "convert",
     "digest",
+    "doctor",
     "download",
     "duplicates",
     "export",
@@ -41,6 +45,7 @@ __all__ = [
     "plan",
     "prove",
     "report",
+    "run",
     "status",
     "verify",
 ]
@@ -50,6 +55,7 @@ _MODULES: Final = {
     "build_manifest": "cxrprep.api.labels",
     "convert": "cxrprep.api.convert",
     "digest": "cxrprep.api.digest",
+    "doctor": "cxrprep.api.doctor",
     "download": "cxrprep.api.download",
     "duplicates": "cxrprep.api.duplicates",
     "export": "cxrprep.api.export",
@@ -60,6 +66,7 @@ _MODULES: Final = {
     "plan": "cxrprep.api.download",
     "prove": "cxrprep.api.digest",
     "report": "cxrprep.api.report",
+    "run": "cxrprep.cli.run",
     "status": "cxrprep.api.status",
     "verify": "cxrprep.api.verify",
 }
@@ -77,7 +84,18 @@ def __getattr__(name: str) -> object:
 
 # Verbs that may take minutes: in a notebook or at Python's prompt they show how far they are.
 _WATCHED: Final = frozenset(
-    {"build_manifest", "convert", "download", "duplicates", "export", "extract_labels", "plan", "verify"}
+    {
+        "build_manifest",
+        "convert",
+        "download",
+        "duplicates",
+        "export",
+        "extract_labels",
+        "pairs",
+        "plan",
+        "run",
+        "verify",
+    }
 )
 
 

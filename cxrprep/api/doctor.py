@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.result import Result
 from cxrprep.credentials.lookup import ADVICE
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, did_you_mean
@@ -116,6 +117,56 @@ _SERVED_BY: Final = {
     "url": "aimistanforddatasets01.blob.core.windows.net",
 }
 _SKEW: Final = 300.0
+
+
+def doctor(
+    root: Path | str = ".",
+    *,
+    dataset: str | None = None,
+    source: str | None = None,
+    whole: bool = True,
+    billing_project: str | None = None,
+    scheduler: str | None = None,
+    offline: bool = False,
+    timeout: float = 10.0,
+    credentials: Credentials | None = None,
+) -> Result[Examination]:
+    """Check this machine, its logins, agreements, network and cluster; nothing is written.
+
+    Args:
+        root: Where the data shall go; its disk is looked at.
+        dataset: Ask about this one alone, and judge whether a download of it can start.
+        source: The mirror that is judged; the dataset's own when it is not named.
+        whole: All of the dataset is wanted, so it has to fit on the disk.
+        billing_project: Who pays for buckets that ask for it.
+        scheduler: Address of a Dask scheduler that has to answer.
+        offline: Ask no server.
+        timeout: Seconds to wait for each server.
+        credentials: Logins; by default those of the environment and of the services' own files.
+
+    Returns:
+        The checks, each with the next step. The exit code is 0 when nothing is a problem, 5 for a login or an
+        agreement, 6 for the network, 7 for the disk, 2 for what this machine lacks.
+
+    Raises:
+        UsageError: ``dataset`` is unknown, or has no mirror ``source``.
+    """
+    from cxrprep.credentials.lookup import Credentials
+
+    checks = examine(
+        root=Path(root),
+        credentials=credentials or Credentials(),
+        dataset=dataset,
+        source=source,
+        whole=whole,
+        billing_project=billing_project,
+        scheduler=scheduler,
+        offline=offline,
+        timeout=timeout,
+    )
+    found = Examination(tuple(checks))
+    rows = tuple((check.name, f"{check.state}: {check.found}") for check in found.checks)
+    return Result("doctor", found, ExitCode(found.exit_code), rows=rows, data=found.to_dict())
 
 
 def examine(

@@ -13,12 +13,15 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
+from cxrprep.events import ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from cxrprep.api.result import Result
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
+    from cxrprep.model import Shard
 
 # step -> the rows of its result that fit a line; the verb itself, called alone, says the rest.
 _SHOWN_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -129,6 +132,51 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
             return _plan(invocation, steps, sink)
         result = run_steps(invocation, steps, sink)
     return invocation.out.result(summary(job), result, command="run")
+
+
+def run(
+    file: Path | str,
+    *,
+    steps: Iterable[str] = (),
+    root: Path | str | None = None,
+    shard: Shard | None = None,
+    jobs: int | None = None,
+    on_event: Sink = ignore,
+) -> Result[JobResult]:
+    """Do the steps of a job file, as ``cxrprep run FILE`` does: what is done already is kept.
+
+    Args:
+        file: The job file.
+        steps: Names of the steps to do, in an order that works; by default those of the file.
+        root: The folder, in the place of the file's.
+        shard: The part of a job array.
+        jobs: Worker processes.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        What each step came to. The exit code is the most pressing of theirs; steps behind one that needs a person are
+        in ``value.skipped``.
+
+    Raises:
+        ConfigError: The file cannot be read, or says what no job can do; each mistake with its line.
+        UsageError: A step that is none, or an order that cannot work.
+    """
+    from cxrprep.api.result import Result
+    from cxrprep.cli.context import Invocation
+    from cxrprep.cli.job_check import check_names, steps_of
+
+    chosen = {
+        "steps": list(steps) or None,
+        "root": None if root is None else str(root),
+        "shard": None if shard is None else str(shard),
+        "engine.jobs": jobs,
+    }
+    invocation = Invocation(("run", str(file)))
+    invocation.config = Path(file)
+    invocation.flags = {key: (value, key) for key, value in chosen.items() if value is not None}
+    check_names(invocation.settings, Path(file))
+    made = run_steps(invocation, steps_of(invocation.job), on_event)
+    return Result("run", made, ExitCode(made.exit_code), rows=tuple(made.summary_rows()), data=made.to_dict())
 
 
 def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobResult:

@@ -72,3 +72,56 @@ def test_status_and_report_are_functions(nih, tmp_path):
     assert cxrprep.status(nih).value.dataset == "nih-chestxray14"
     cxrprep.report(nih, out=tmp_path / "report.html")
     assert (tmp_path / "report.html").is_file()
+
+
+def test_a_job_file_runs_as_from_the_command_line(tmp_path):
+    released = tmp_path / "released"
+    nih_chestxray14.write(released)
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f"""steps = ["download", "extract-labels", "convert"]
+dataset = "nih-chestxray14"
+root = "{tmp_path / "somewhere"}"
+[download]
+source = "{released}"
+[convert]
+recipe = "square-224"
+"""
+    )
+    events = []
+    made = cxrprep.run(job, root=tmp_path / "nih", on_event=events.append)
+    assert made.exit_code == 0, made
+    assert [step.step for step in made.value.steps] == ["download", "extract-labels", "convert"]
+    assert made.value.skipped == ()
+    assert len(cxrprep.load(tmp_path / "nih" / "derived" / "square-224")) == 7
+    assert not (tmp_path / "somewhere").exists()
+    assert events
+    again = cxrprep.run(job, root=tmp_path / "nih", steps=["convert"])
+    assert [step.step for step in again.value.steps] == ["convert"]
+    assert again.to_dict()["steps"][0]["result"]["kept"] == 7
+    with pytest.raises(UsageError, match="dream"):
+        cxrprep.run(job, steps=["dream"])
+
+
+def test_a_job_that_stops_says_what_was_not_reached(tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f"""steps = ["download", "extract-labels"]
+dataset = "nih-chestxray14"
+root = "{tmp_path / "nih"}"
+[download]
+source = "{tmp_path / "nowhere"}"
+"""
+    )
+    made = cxrprep.run(job)
+    assert made.exit_code
+    assert made.value.skipped == ("extract-labels",)
+
+
+def test_doctor_gives_its_checks(tmp_path):
+    made = cxrprep.doctor(tmp_path, dataset="nih-chestxray14", offline=True)
+    names = {check.name for check in made.value.checks}
+    assert {"cores", "codec cv2"} <= names
+    assert made.to_dict()["exit_code"] == made.exit_code == made.value.exit_code
+    with pytest.raises(UsageError, match="unknown dataset"):
+        cxrprep.doctor(dataset="dreams")
