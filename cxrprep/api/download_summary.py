@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.download_plan import passing
 from cxrprep.events import Note
-from cxrprep.humanize import format_bytes, format_count, format_seconds
+from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.planning import Action
+from cxrprep.transfer.measured_rate import measured_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from cxrprep.api.download_plan import DownloadContext
     from cxrprep.events import Sink
     from cxrprep.planning import Plan
+    from cxrprep.transfer.measured_rate import MeasuredRate
     from cxrprep.transfer.result import TransferResult
 
 STAGE: Final = "download"
@@ -52,10 +55,19 @@ def fits(made: Plan, job: DownloadContext) -> bool:
     return not made.moving().files or _need(made, job) <= _free(job.folder.root)
 
 
+def _seconds(made: Plan, job: DownloadContext) -> tuple[float, float, MeasuredRate | None]:
+    """The shortest and the longest time to expect; one and the same where the mirror's rate was measured."""
+    measured = measured_rate(made.mirror)
+    if measured is not None:
+        seconds = made.moving().size / measured.bytes_per_second
+        return seconds, seconds, measured
+    return *made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL)), None
+
+
 def plan_data(made: Plan, job: DownloadContext) -> dict[str, Any]:
     """A plan in numbers."""
     need = _need(made, job)
-    shortest, longest = made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL))
+    shortest, longest, measured = _seconds(made, job)
     return {
         "dataset": made.dataset,
         "release": made.release,
@@ -69,6 +81,7 @@ def plan_data(made: Plan, job: DownloadContext) -> dict[str, Any]:
         "disk_free": _free(job.folder.root),
         "seconds_at_best": round(shortest),
         "seconds_at_worst": round(longest),
+        "bytes_per_second_measured": None if measured is None else round(measured.bytes_per_second),
         "costs": job.place.mirror.costs if job.place.mirror else "",
     }
 
@@ -93,16 +106,21 @@ def plan_rows(made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
     short = "" if fits(made, job) else "; it does not fit: free some space, or choose another folder or a part"
     rows.append(("disk", f"{format_bytes(need)} needed{small}, {format_bytes(_free(job.folder.root))} free{short}"))
     if made.moving().size and not job.place.url.startswith("file:"):
-        shortest, longest = made.estimate(job.options.connections or min(job.source.politeness.connections, _USUAL))
-        rows.append(
-            (
-                "estimated time, from speeds that users report",
-                f"{format_seconds(shortest)} to {format_seconds(longest)}",
-            )
-        )
+        rows.append(_time_row(*_seconds(made, job)))
     if job.place.mirror and job.place.mirror.costs:
         rows.append(("costs", job.place.mirror.costs))
     return tuple(rows)
+
+
+def _time_row(shortest: float, longest: float, measured: MeasuredRate | None) -> tuple[str, str]:
+    if measured is None:
+        return (
+            "estimated time, from speeds that users report",
+            f"{format_seconds(shortest)} to {format_seconds(longest)}",
+        )
+    day = dt.datetime.fromtimestamp(measured.when, tz=dt.UTC).date().isoformat()
+    rate = f"{format_rate(measured.bytes_per_second)}, the rate of the last download from {measured.mirror} ({day})"
+    return "estimated time", f"{format_seconds(longest)} at {rate}"
 
 
 def result_rows(result: TransferResult, made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:

@@ -160,8 +160,7 @@ class Plan:
     def estimate(self, connections: int) -> tuple[float, float]:
         """The shortest and the longest time to expect, in seconds, over a network.
 
-        Users of the public mirrors report 0.6 to 5 MB/s a connection; the measured rate replaces this as soon as bytes
-        move.
+        Users of the public mirrors report 0.6 to 5 MB/s a connection; what was measured of a mirror replaces this.
         """
         size = self.moving().size
         return size / (_FAST * connections), size / (_SLOW * connections)

@@ -147,16 +147,20 @@ class ConnectionTuner:
     def _fall_back(self, now: float) -> None:
         number = self._limit.limit
         lower = self._borne if 0 < self._borne < number else max(number * 3 // 4, 1)
+        if number > _next(lower):
+            # What is borne lies between the two: a quarter more is tried before this counts as the ceiling.
+            self._next_try = now + _FIRST_PAUSE
+        else:
+            self._ceiling, self._ceiling_until = lower, now + self._ceiling_span
+            self._ceiling_span = min(2 * self._ceiling_span, _LONGEST_CEILING)
         self._refused, self._before, self._doubling = False, None, False
         self._borne = min(self._borne, lower)
-        self._ceiling, self._ceiling_until = lower, now + self._ceiling_span
-        self._ceiling_span = min(2 * self._ceiling_span, _LONGEST_CEILING)
         self._change(lower, now)
 
     def _raise_from(self, rate: float, now: float) -> None:
         number = self._limit.limit
         most = self._ceiling if now < self._ceiling_until else self._most
-        more = min(2 * number if self._doubling else number + max(number // 4, 1), most)
+        more = min(2 * number if self._doubling else _next(number), most)
         if more > number and rate > 0:
             self._before = (number, rate)
             self._change(more, now)
@@ -164,3 +168,8 @@ class ConnectionTuner:
     def _change(self, number: int, now: float) -> None:
         self._changed_at = now
         self._limit.resize(number)
+
+
+def _next(number: int) -> int:
+    """A quarter more."""
+    return number + max(number // 4, 1)

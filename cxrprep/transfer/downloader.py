@@ -22,6 +22,7 @@ from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import SPLIT_FROM, Fetcher
 from cxrprep.transfer.limits import IdleTimer, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.local_state import FolderState
+from cxrprep.transfer.measured_rate import remember_rate
 from cxrprep.transfer.partial_folder import PartialFolder
 from cxrprep.transfer.result import Outcome, Status, TransferResult
 from cxrprep.transfer.retry import Retrier, RetryPolicy
@@ -175,6 +176,7 @@ class Transfer:
         finally:
             result.left = len(work)
             result.seconds = time.monotonic() - began
+            remember_rate(source.address, result.size, result.seconds)
             self._record.save()
         self._check_lock()
         self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
