@@ -173,7 +173,13 @@ def _check_target(
     from cxrprep.collection.lineage import read_lineage
     from cxrprep.images.dicom_metadata import own_pseudonyms
     from cxrprep.images.local_files import is_url
+    from cxrprep.manifest.own_manifest import other_key
+    from cxrprep.storage.parquet import footer_of
 
+    own_key = "" if inputs.folder is not None else own_pseudonyms().sign
+    named_by = "" if inputs.base is None else str(footer_of(inputs.base).get("pseudonyms") or "")
+    if own_key and named_by and named_by != own_key:
+        raise other_key(Path(inputs.address), named_by)
     held = None if allow_loss or is_url(str(target)) else read_lineage(Path(target) / "manifests")
     if held is None:
         return
@@ -188,12 +194,8 @@ def _check_target(
             f"{recipe.fingerprint()}",
             hint=elsewhere,
         )
-    if held.pseudonyms and inputs.folder is None and held.pseudonyms != own_pseudonyms().sign:
-        raise UsageError(
-            f"patients in {target} were given pseudonyms with another key (its fingerprint is {held.pseudonyms})",
-            hint="use the key that it was made with: pseudonyms.key in the state folder (XDG_STATE_HOME) of that run; "
-            "or name another folder with --out",
-        )
+    if held.pseudonyms and own_key and held.pseudonyms != own_key:
+        raise other_key(Path(target), held.pseudonyms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.collection import Kind
@@ -15,7 +16,7 @@ from cxrprep.model import ImageId, Selection
 from cxrprep.record import FileState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
@@ -95,7 +96,8 @@ def open_inputs(
     if not is_url(root):
         folder = open_folder(Path(root), dataset=dataset, release=release, state=home, unknown_is_own=dataset is None)
     if folder is None or folder.kind in (Kind.OWN, Kind.EXPORTED):
-        found = _plain(str(root), selection, shard, without, on_event)
+        base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is Kind.OWN else None
+        found = _plain(str(root), selection, shard, without, base, rows=rows, on_event=on_event)
     else:
         folder.require("convert", Kind.RELEASE, Kind.CONVERTED)
         place = None if tables is None else Path(tables)
@@ -265,47 +267,97 @@ def _chooser(
 # ---- a plain folder ----
 
 
-def _plain(root: str, selection: Selection, shard: Shard | None, without: Path | str | None, on_event: Sink) -> Inputs:
+def _plain(
+    root: str,
+    selection: Selection,
+    shard: Shard | None,
+    without: Path | str | None,
+    base: Path | None,
+    *,
+    rows: bool,
+    on_event: Sink,
+) -> Inputs:
+    """Every image of a folder; what its manifest ``base`` says of them goes with them."""
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.image_folder import plain_images
     from cxrprep.images.local_files import open_store
-    from cxrprep.planning import SelectionFilter, sample_ids
+    from cxrprep.planning import sample_ids
 
-    if selection.needs_tables or selection.patients or selection.studies:
+    by_table = selection.needs_tables or bool(selection.patients or selection.studies)
+    if by_table and base is None:
         raise UsageError(
             f"{root} is no known dataset: it has no tables to select by",
-            hint="use --include, --exclude, --limit or --sample; or say what it is with --dataset",
+            hint=f"list its images first: cxrprep manifest {shlex.quote(root)}; or use --include, --exclude, --limit, "
+            "--sample",
         )
     place = open_store(root)
     on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
     found = plain_images(place, without=_inside(root, without))
     _say(found, root, on_event)
-    wants = SelectionFilter(selection).wants_path
+    stated = _stated(base, rows=rows)
+    wants = _wants(selection, base, stated)
     everything = [
         (entry, stem)
         for entry, stem in zip(found.images, found.stems, strict=True)
         if shard is None or shard.holds(entry.name)
     ]
-    rows = [(entry, stem) for entry, stem in everything if wants(entry.name)]
+    wanted = [(entry, stem) for entry, stem in everything if wants(entry.name)]
     if selection.limit is not None or selection.sample is not None:
-        names = (entry.name for entry, _ in rows)
+        names = (entry.name for entry, _ in wanted)
         kept = sample_ids(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
-        rows = [(entry, stem) for entry, stem in rows if entry.name in kept]
+        wanted = [(entry, stem) for entry, stem in wanted if entry.name in kept]
+
+    # In shards each sample has what the manifest says of it, and every sample the same columns.
+    by_split = rows and bool(stated)
+    if by_split:
+        wanted.sort(key=lambda pair: (str(_row(stated, pair[0]).get("split") or "~"), pair[0].name))
 
     def items(pairs: list[tuple[Entry, str]]) -> Iterator[ConvertItem]:
         for entry, stem in pairs:
-            yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp)
+            row = _row(stated, entry) if by_split else None
+            yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp, row=row)
 
     others = None if selection.is_everything else functools.partial(items, everything)
     return Inputs(
         root,
-        len(rows),
-        functools.partial(items, rows),
+        len(wanted),
+        functools.partial(items, wanted),
+        base=base,
         place=place,
         unusable=found.unusable,
         others=others,
         left_out=found.left_out,
     )
+
+
+def _stated(base: Path | None, *, rows: bool) -> dict[str, SourceImage]:
+    """What a manifest says of the images of one's own, by path."""
+    from cxrprep.manifest.source_images import images_by_split, source_images
+
+    if base is None:
+        return {}
+    return {image.path: image for image in (images_by_split if rows else source_images)(base)}
+
+
+def _row(stated: Mapping[str, SourceImage], entry: Entry) -> Mapping[str, Any]:
+    found = stated.get(entry.name)
+    if found is not None:
+        return found.row or {}
+    names = next(iter(stated.values())).row or {}
+    return {name: entry.name if name.endswith("_id") else None for name in names}
+
+
+def _wants(selection: Selection, base: Path | None, stated: Mapping[str, SourceImage]) -> Callable[[str], bool]:
+    """Which paths of one's own a selection wants."""
+    from cxrprep.datasets.own_folder import NAME
+    from cxrprep.manifest.source_images import ids_of
+    from cxrprep.selection.filters import SelectionFilter
+
+    answered = ids_of(base, selection, NAME) if base is not None and selection.needs_tables else None
+    choice = SelectionFilter(selection, answered)
+    if answered is None and not (selection.patients or selection.studies):
+        return choice.wants_path
+    return lambda path: path in stated and choice.wants(path, stated[path].image)
 
 
 def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:

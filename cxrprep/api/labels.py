@@ -61,7 +61,12 @@ def extract_labels(
     from cxrprep.labels.last_options import last_options
 
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
-    folder.require("extract-labels", Kind.RELEASE, instead="read the tables in the folder that holds the originals")
+    ways = {
+        Kind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; or take labels over: "
+        "--import NAME=FILE",
+        Kind.CONVERTED: "read the tables in the folder that holds the originals, and convert again",
+    }
+    folder.require("extract-labels", Kind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals"))
     path = folder.manifests / LABELS_NAME
     asked = last_options(path, folder.root).with_given(options, _path(tables))
     on_event(StageStarted("extract-labels", unit="rows"))
@@ -112,12 +117,15 @@ def build_manifest(
     folder.require(
         "manifest",
         Kind.RELEASE,
+        Kind.OWN,
         Kind.CONVERTED,
-        instead="its images are listed once they are converted: cxrprep convert",
+        instead="it is made again from the manifest of the folder that was exported: cxrprep export ORIGINAL",
     )
     choices = Choices().with_given(label_source, policy, split_by)
     if folder.kind is Kind.CONVERTED:
         return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
+    if folder.kind is Kind.OWN:
+        return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
     made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     rows = [
         ("dataset", f"{folder.spec.name} {folder.release}"),
@@ -134,17 +142,47 @@ def build_manifest(
     return Result("manifest", made, rows=tuple(rows))
 
 
+def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink) -> Result[ManifestResult]:
+    """The manifest of images of one's own, as they lie there."""
+    from cxrprep.images.dicom_metadata import own_pseudonyms
+    from cxrprep.images.own_images import own_images
+    from cxrprep.labels.policy import KEEP
+    from cxrprep.manifest.own_manifest import write_own_manifest
+
+    # Its split is nobody's but this table's: what was chosen last stays.
+    last = Choices.of_last(folder.manifests)
+    choices = last.with_given(choices.label_source, choices.policy, choices.split_by)
+    pseudonyms = own_pseudonyms()
+    images = write_own_manifest(
+        folder.root,
+        own_images(folder.root, pseudonyms),
+        manifests=folder.manifests,
+        key=pseudonyms.sign,
+        label_source=choices.label_source,
+        policy=choices.policy or KEEP,
+        split=choices.split_by,
+        allow_loss=allow_loss,
+        on_event=on_event,
+    )
+    return _told(folder, images)
+
+
 def _of_converted(
     folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink
 ) -> Result[ManifestResult]:
     """The manifest of converted images, from their own table and the labels beside it."""
-    from cxrprep.manifest.build import described_result
     from cxrprep.manifest.converted import rebuild_converted
 
     on_event(StageStarted("manifest", unit="images"))
     images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
+    on_event(StageFinished("manifest", done=images.num_rows))
+    return _told(folder, images)
+
+
+def _told(folder: DatasetFolder, images: Any) -> Result[ManifestResult]:
+    from cxrprep.manifest.build import described_result
+
     made = described_result(images, folder.manifests)
-    on_event(StageFinished("manifest", done=made.images))
     rows = (
         ("dataset", f"{folder.spec.name} {folder.release}".strip()),
         ("images", made.images),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.api.folder import DatasetFolder, find_place, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import EXPORT_LIST, Kind, Lineage, read_export
+from cxrprep.collection.lineage import EXPORT_LIST, Kind, Lineage, read_export, stated_tables
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.record import Record
@@ -20,7 +20,7 @@ from cxrprep.verification import verify as prove
 from cxrprep.verification.made_folder import MadeFolder, verify_made
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cxrprep.api.download_plan import FetchOptions
     from cxrprep.events import Sink
@@ -60,7 +60,7 @@ def verify(
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None:
         engine.needs([str(folder.root.absolute())])
-    if not folder.is_raw or (folder.kind is Kind.OWN and folder.image_tables and not folder.record.exists):
+    if folder.kind is not Kind.RELEASE:
         if repair or chosen.complete:
             option = "--repair" if repair else "--complete"
             raise UsageError(
@@ -130,7 +130,8 @@ def _made(folder: DatasetFolder) -> MadeFolder:
     original = _original(folder)
     images = image_rows(folder.image_tables) if folder.image_tables else None
     files = folder.files()
-    if images is not None and folder.kind is Kind.OWN:
+    if folder.kind is Kind.OWN:
+        images = _listed(folder) if images is None else images
         files = files_of_images(images)
     elif images is not None and folder.in_shards:
         # A table of an earlier version has no digests of shards.
@@ -147,12 +148,30 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         files,
         images=images,
         originals=None if original is None else original.table().select(["path", "digest"]),
-        tables=folder.lineage.tables if folder.lineage is not None else {},
+        tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
         own=frozenset({EXPORT_LIST, "README.md"} - set(files["path"].to_pylist())),
         again=_made_again(folder),
         commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
+        are_originals=folder.kind is Kind.OWN,
+        belongs=_belongs(folder),
         keeps_findings=folder.kind is not Kind.EXPORTED or folder.home != folder.root,
     )
+
+
+def _listed(folder: DatasetFolder) -> Any:
+    """The images of one's own that no manifest lists yet: what is here, and nothing to hold it to."""
+    from cxrprep.images.dicom_metadata import Pseudonyms
+    from cxrprep.images.own_images import own_images
+    from cxrprep.manifest.own_manifest import listing
+
+    # Nobody is named: no key is needed, and none is made.
+    return listing(own_images(folder.root, Pseudonyms(b"")))
+
+
+def _belongs(folder: DatasetFolder) -> Callable[[Path], bool] | None:
+    from cxrprep.images.own_images import is_own_image
+
+    return is_own_image if folder.kind is Kind.OWN else None
 
 
 def _original(folder: DatasetFolder) -> Record | None:

@@ -241,9 +241,11 @@ def _stated_dataset(home: Path) -> str:
         path = home / "manifests" / name
         if path.is_file():
             try:
-                return str(read_footer(path).get("dataset") or "")
+                stated = str(read_footer(path).get("dataset") or "")
             except TableError:
                 continue
+            if stated == OWN_NAME or stated in catalog():
+                return stated
     return ""
 
 

@@ -121,6 +121,15 @@ def shard_tables(manifests: Path) -> tuple[Path, ...]:
     return tuple(sorted(manifests.glob(_SHARD_TABLES)))
 
 
+def stated_tables(manifests: Path) -> dict[str, str]:
+    """The digests of the tables beside an image table, by name, as its footer states them."""
+    from cxrprep.storage.parquet import footer_of
+
+    return {
+        name: str(digest) for name, digest in _object(footer_of(manifests / IMAGES_NAME).get("tables_beside")).items()
+    }
+
+
 def read_lineage(manifests: Path) -> Lineage | None:
     """The lineage of converted images by their image table; ``None`` where ``manifests`` has none, or another's.
 

@@ -20,12 +20,12 @@ SUFFIXES: Final = frozenset({
 })  # fmt: skip
 _SUFFIX: Final = re.compile(r"\.[a-z][a-z0-9_]{0,9}")
 # What lies beside images and is never one; anything else without a known suffix is looked into.
-_OTHER: Final = frozenset({
+NO_IMAGES: Final = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".html", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip",
     ".gz", ".tar", ".tgz", ".7z", ".rar", ".parquet", ".feather", ".py", ".sh", ".log", ".lock", ".toml", ".yaml",
     ".yml", ".ini", ".inf", ".db", ".sqlite", ".npy", ".npz", ".h5", ".hdf5", ".pt", ".pth", ".pkl", ".exe", ".dll",
 })  # fmt: skip
-_SYSTEM: Final = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
+SYSTEM_FILES: Final = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
 # The preamble and prefix of PS3.10 7.1.
 _PREFIX: Final = 132
 
@@ -113,7 +113,7 @@ def _is_usable(name: str, parts: list[str]) -> bool:
 
 
 def _may_be_dicom(entry: Entry, base: str, suffix: str) -> bool:
-    return suffix not in _OTHER and base.lower() not in _SYSTEM and entry.size > _PREFIX
+    return suffix not in NO_IMAGES and base.lower() not in SYSTEM_FILES and entry.size > _PREFIX
 
 
 def _holds_dicom(place: ImageStore, name: str) -> bool:

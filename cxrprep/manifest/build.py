@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.collection.image_table import check_images, losses, read_known, refuse_loss, write_image_table
 from cxrprep.datasets.catalog import catalog
+from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import constant, count_true
@@ -79,7 +80,10 @@ class ManifestResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedManifest:
-    """A manifest that was worked out and not written yet: whoever refuses it has lost nothing."""
+    """A manifest that was worked out and not written yet: whoever refuses it has lost nothing.
+
+    Of the tables ``beside`` the image table its footer states the digests.
+    """
 
     spec: DatasetSpec
     folder: Path
@@ -88,12 +92,15 @@ class PreparedManifest:
     made_from: Mapping[str, Any]
     result: ManifestResult
     has_labels: bool
+    beside: tuple[str, ...] = ()
 
     def write(self, on_event: Sink = ignore) -> ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
         release = str(self.made_from.get("release") or "")
         write_table(self.studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
-        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=self.made_from)
+        tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
+        told = {**self.made_from, **({"tables_beside": tables} if tables else {})}
+        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=told)
         known = self.spec if self.spec.name in catalog() else None
         write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))
         write_card_beside(self.folder / IMAGES_NAME, known)

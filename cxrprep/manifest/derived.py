@@ -162,8 +162,9 @@ def build_derived_manifest(
             first = sources.filter(pc.is_null(place))[0]
             message = f"{without:,} converted images are not in the dataset's manifest; the first: {first}"
             on_event(Note("convert", message, "warning", str(out / IMAGES_NAME)))
-    elif pc.any(pc.not_equal(own.column("about"), "")).as_py() or (earlier is not None and len(earlier.headers)):
-        columns, headers = _of_headers(own)
+    if pc.any(pc.not_equal(own.column("about"), "")).as_py() or (earlier is not None and len(earlier.headers)):
+        of_headers, headers = columns_of_headers(own)
+        columns |= {name: _filled(values, columns.get(name)) for name, values in of_headers.items()}
         if earlier is not None and len(earlier.headers):
             headers = one_table([headers, earlier.headers])
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
@@ -305,7 +306,7 @@ def _own_of(rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
 
 
-def _of_headers(own: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+def columns_of_headers(own: pa.Table) -> tuple[dict[str, Any], pa.Table]:
     """The columns that headers give to the manifest, and ``headers.parquet``."""
     names = {"patient_id": "patient", "study_id": "study"}
     wanted = {name: names.get(name, name) for name in HEADERS.names if name not in ("source_path", "path")}
@@ -331,6 +332,16 @@ def _of_headers(own: pa.Table) -> tuple[dict[str, Any], pa.Table]:
         "orig_height": columns["rows"],
     }
     return about, headers
+
+
+def _filled(first: Any, then: Any) -> Any:
+    """``first``, and where it is null what the base says."""
+    if then is None or not first.null_count:
+        return first
+    if pa.types.is_dictionary(first.type):
+        words = pc.coalesce(first.cast(pa.string()), then.cast(pa.string()))
+        return words.dictionary_encode().cast(first.type)
+    return pc.coalesce(first, then.cast(first.type))
 
 
 def _as(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -60,6 +60,8 @@ class MadeFolder:
         again: the command that makes it again.
         again_original: what to do where an original has other bytes now.
         commands: the command that makes a file again, of those that another one makes.
+        are_originals: whether nothing can make its files again.
+        belongs: whether a file that no table names is one of this folder's; ``None``: none is.
         keeps_findings: whether findings and the cache of checks may be written beside it.
     """
 
@@ -77,6 +79,8 @@ class MadeFolder:
     again_original: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
     keeps_findings: bool = True
+    are_originals: bool = False
+    belongs: Callable[[Path], bool] | None = None
 
     def again_for(self, path: str) -> str:
         """The command that makes the file ``path`` again."""
@@ -88,11 +92,12 @@ class _MadeFileCheck(FileCheck):
     """Files of a folder that cxrprep made: one that nothing names is no part of it."""
 
     named: frozenset[str] = frozenset()
+    are_originals: bool = False
 
     def _stranger(self, row: Row) -> Finding | None:
-        if row.path in self.named:
-            return make_finding(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
         remains = leftover(row.path)
+        if row.path in self.named or (self.are_originals and remains is None):
+            return make_finding(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
         if remains is not None:
             return make_finding(
                 remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed"
@@ -197,6 +202,7 @@ def _bytes(
     seen = [pa.schema([("path", pa.string())]).empty_table()]
     checks = Checks(home / ".cxrprep")
     check = _MadeFileCheck(folder.root, folder.spec, folder.release, "", checks, on_event, options.jobs)
+    check.are_originals = folder.are_originals
     check.named = frozenset(recorded.filter(pc.is_null(recorded["digest"]))["path"].to_pylist())
 
     def take(finding: Finding) -> None:
@@ -207,6 +213,7 @@ def _bytes(
     def listed() -> Iterator[pa.Table]:
         for table in scan(folder.root, problems, [folder.home] if folder.home != folder.root else []):
             part = table.filter(pc.invert(pc.is_in(table["path"], value_set=pa.array(sorted(folder.own), pa.string()))))
+            part = _of_this_folder(part, recorded, folder)
             part = part if options.shard is None else part.filter(_mask(options, part))
             if part.num_rows:
                 seen.append(part.select(["path"]))
@@ -237,6 +244,16 @@ def _bytes(
     return check, frozenset(wrong)
 
 
+def _of_this_folder(listed: pa.Table, recorded: pa.Table, folder: MadeFolder) -> pa.Table:
+    """What is listed, without files among a hospital's images that are none."""
+    if folder.belongs is None:
+        return listed
+    known = pc.is_in(listed["path"], value_set=recorded["path"].combine_chunks()).to_pylist()
+    pairs = zip(listed["path"].to_pylist(), known, strict=True)
+    kept = [named or leftover(path) is not None or folder.belongs(folder.root / path) for path, named in pairs]
+    return listed.filter(pa.array(kept, pa.bool_()))
+
+
 def _mask(options: VerifyOptions, table: pa.Table) -> pa.Array:
     assert options.shard is not None
     return pa.array([options.shard.holds(path) for path in table["path"].to_pylist()], pa.bool_())
@@ -249,6 +266,11 @@ def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
     again = folder.again_for(finding.path)
     if finding.kind is Kind.UNPROVEN:
         return dataclasses.replace(finding, hint=f"to have it written down: {again}" if again else "")
+    if folder.are_originals:
+        taken = "leave it out" if finding.kind is Kind.MISSING else "take it as it is"
+        # What was known of a file that is here is given up when somebody says so.
+        loss = "" if finding.kind is Kind.MISSING else " --allow-loss"
+        return dataclasses.replace(finding, hint=f"restore it; or, to {taken}: {again}{loss}")
     remove = "" if finding.kind is Kind.MISSING else "remove it, then: "
     return dataclasses.replace(finding, hint=f"{remove}{again}" if again else "make it again")
 

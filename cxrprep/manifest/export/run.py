@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,6 +15,7 @@ from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.manifest.own_manifest import DICOM_FILES
 from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.set_digest import set_digest
 
@@ -35,6 +37,7 @@ FORMS: Final = {
     "original": "the release's own CSV form, for loaders written for it",
 }
 """The forms by name, each with a line about it."""
+_WITH_IMAGES: Final = ("webdataset", "hf")
 _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 
@@ -92,6 +95,12 @@ def export(
         raise NothingSelectedError(
             "there is no image to export", hint="use fewer conditions in the selection, or build the manifest"
         )
+    if form in _WITH_IMAGES and dataset.made_from.get(DICOM_FILES):
+        raise UsageError(
+            f"{dataset.root} holds DICOM files of your own: {form} would hand their headers on, names and dates too",
+            hint=f"convert them, and export what comes of it: cxrprep convert {shlex.quote(str(dataset.root))} "
+            "--recipe square-224 --out DIR",
+        )
     chosen = options or Options()
     if chosen.per_shard < 1:
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
@@ -115,7 +124,7 @@ def export(
 def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
     """What an export says of itself: of which images it was made, and how their labels were read."""
     made_from = dataset.made_from
-    kept = ("recipe", "fingerprint", "label_source", "split")
+    kept = ("recipe", "fingerprint", "label_source", "split", "pseudonyms")
     return {
         "dataset": dataset.name,
         "release": str(made_from.get("release") or ""),

@@ -1,0 +1,159 @@
+"""A hospital's own images: every verb works on them as they lie there, before and after they are converted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.storage.parquet import read_footer
+from tests.api.convert import hospital
+from tests.collection.commands import cxrprep
+from tests.collection.worlds import in_this_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    root = hospital.write(tmp_path / "own")
+    for path in root.rglob("._*"):
+        path.unlink()
+    return root
+
+
+def ok(*words: object) -> str:
+    with in_this_process():
+        done = cxrprep(*words)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+def verified(root: Path, *words: object) -> tuple[int, dict[str, Any]]:
+    done = cxrprep("verify", root, *words, "--json")
+    return done.returncode, json.loads(done.stdout)
+
+
+def follow(hint: str) -> None:
+    ok(*shlex.split(hint[hint.index("cxrprep ") :])[1:])
+
+
+def rows(folder: Path, table: str = "images") -> list[dict[str, Any]]:
+    return pq.read_table(folder / f"manifests/{table}.parquet").to_pylist()
+
+
+def test_every_verb_works_before_and_after_it_is_converted(own: Path, tmp_path: Path) -> None:
+    ok("verify", own)
+    ok("manifest", own, "--split-by", "patient", "--fractions", "0.5,0.3,0.2")
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "out")
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "shards", "--to", "webdataset")
+    for number, folder in enumerate((own, tmp_path / "out", tmp_path / "shards")):
+        for words in (("status",), ("verify",), ("manifest",), ("report",), ("digest",)):
+            ok(words[0], folder, *words[1:])
+        ok("export", folder, "--format", "csv", "--out", tmp_path / f"csv{number}")
+    splits = {row["path"]: row["split"] for row in rows(own)}
+    assert set(splits.values()) > {None} or None not in splits.values()
+    for folder in ("out", "shards"):
+        assert {row["source_path"]: row["split"] for row in rows(tmp_path / folder)} == splits
+        assert rows(tmp_path / folder, "headers")
+    names = {path.name.rpartition("-")[0] for path in (tmp_path / "shards").glob("*.tar")}
+    assert names == {f"images-{split}" for split in splits.values()}
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "test", "--split", "test")
+    assert {row["split"] for row in rows(tmp_path / "test")} == {"test"}
+
+
+def test_it_names_no_patient_and_keeps_what_no_image_is_out(own: Path) -> None:
+    ok("manifest", own)
+    found = rows(own)
+    assert {row["path"] for row in found} == {row["path"] for row in found if not row["path"].endswith("report.dcm")}
+    for table in (own / "manifests").glob("*"):
+        data = table.read_bytes()
+        assert not [secret for secret in hospital.SECRETS if secret in data], table
+    assert {row["patient_id"] for row in found if row["path"].endswith(".dcm")} & {
+        row["patient_id"] for row in rows(own, "headers")
+    }
+
+
+def test_dicom_files_are_not_handed_on_with_their_headers(own: Path, tmp_path: Path) -> None:
+    ok("manifest", own)
+    for form in ("hf", "webdataset"):
+        done = cxrprep("export", own, "--format", form, "--out", tmp_path / form)
+        assert (done.returncode, (tmp_path / form).exists()) == (2, False)
+        assert f"cxrprep convert {own}" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("how", "kind"), [("flip", "altered"), ("cut", "truncated"), ("remove", "missing")])
+def test_originals_are_held_to_what_they_were_and_the_hint_takes_them_as_they_are(
+    own: Path, how: str, kind: str
+) -> None:
+    ok("manifest", own)
+    assert verified(own)[1]["verdict"].startswith("all ")
+    path = next(row["path"] for row in rows(own) if row["bytes"] > 500)
+    data = (own / path).read_bytes()
+    if how == "remove":
+        (own / path).unlink()
+    else:
+        (own / path).write_bytes(bytes([*data[:-1], data[-1] ^ 1]) if how == "flip" else data[:400])
+    code, report = verified(own)
+    assert (code, [one["finding"] for one in report["findings"]]) == (4, [kind]), report
+    if how == "flip":
+        # Looking again is no consent: the digest of the first reading stays.
+        ok("manifest", own)
+        assert verified(own)[0] == 4
+    follow(report["findings"][0]["hint"])
+    assert verified(own)[:1] == (0,)
+
+
+def test_new_images_are_unproven_until_they_are_listed(own: Path) -> None:
+    code, report = verified(own)
+    assert (code, report["files"]["unproven"] > 2) == (0, True)
+    follow(next(one["hint"] for one in report["findings"]))
+    assert verified(own)[1]["counts"] == {}
+    shutil.copy(own / rows(own)[0]["path"], own / "new.dcm")
+    (own / "notes.txt").write_text("not an image, and no finding")
+    code, report = verified(own)
+    assert [(one["finding"], one["path"]) for one in report["findings"]] == [("unproven", "new.dcm")]
+    follow(report["findings"][0]["hint"])
+    assert verified(own)[1]["counts"] == {}
+
+
+@pytest.mark.parametrize("table", ["studies", "headers"])
+def test_a_table_with_another_byte_is_found(own: Path, table: str) -> None:
+    ok("manifest", own)
+    path = own / f"manifests/{table}.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    code, report = verified(own)
+    assert (code, [one["path"] for one in report["findings"]]) == (4, [f"manifests/{table}.parquet"])
+    follow(report["findings"][0]["hint"])
+    assert verified(own)[0] == 0
+
+
+def test_another_key_is_refused_wherever_its_fingerprint_is(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "first"))
+    ok("manifest", own)
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "out")
+    ok("export", tmp_path / "out", "--format", "csv", "--out", tmp_path / "csv")
+    key = read_footer(own / "manifests/images.parquet")["pseudonyms"]
+    assert read_footer(tmp_path / "out/manifests/images.parquet")["pseudonyms"] == key
+    assert key in (tmp_path / "csv/.cxrprep-export.json").read_text()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "second"))
+    before = rows(own)
+    for words in (
+        ("manifest", own),
+        ("convert", own, "--recipe", "square-224", "--out", tmp_path / "out"),
+        ("convert", own, "--recipe", "square-224", "--out", tmp_path / "new"),
+    ):
+        with in_this_process():
+            done = cxrprep(*words)
+        assert (done.returncode, key in done.stderr) == (2, True), (words, done.stderr)
+    assert rows(own) == before
+    ok("verify", own)
