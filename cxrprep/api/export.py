@@ -32,6 +32,9 @@ def load(
     observations: str | Iterable[str] | None = None,
     split: str | None = None,
     split_by: SplitRule | None = None,
+    text: str | Iterable[str] = (),
+    pairs: Path | str | None = None,
+    paired: bool = False,
     selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     on_event: Sink = ignore,
     **words: Any,
@@ -43,6 +46,10 @@ def load(
     (``chexpert-competition``) or a list of names. ``label_source`` takes the labels of another source of
     ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out, ``split`` takes one
     split; ``words`` select as the command's options do (``view="frontal"``, ``limit=100``).
+
+    ``text`` names sections of the reports that go along (``findings,impression``), out of the table ``pairs``, by
+    default the one that ``cxrprep.pairs`` wrote for this folder or for the one it was made from; with ``paired`` only
+    images whose study has one of them are taken. Report text is under the agreement of its release.
 
     Raises ``UsageError`` for a folder without a manifest and for a word that names nothing, ``TableError`` for a
     damaged manifest.
@@ -58,6 +65,9 @@ def load(
         split=split_by,
         selection=selected(selection, words),
         observations=observations,
+        text=text,
+        pairs=None if pairs is None else Path(pairs),
+        paired=paired,
         on_event=on_event,
     )
     return dataset if split is None else dataset.split(split)
@@ -76,6 +86,9 @@ def export(
     per: Mapping[str, Mapping[str, str] | str] | None = None,
     observations: str | Iterable[str] | None = None,
     split_by: SplitRule | None = None,
+    text: str | Iterable[str] = (),
+    pairs: Path | str | None = None,
+    paired: bool = False,
     selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     on_event: Sink = ignore,
     **words: Any,
@@ -104,6 +117,9 @@ def export(
         per=per,
         observations=observations,
         split_by=split_by,
+        text=text,
+        pairs=pairs,
+        paired=paired,
         selection=selected(selection, words),
         on_event=on_event,
     )

@@ -77,6 +77,7 @@ def pairs(
     """
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
+    from cxrprep.manifest.report_texts import name_agreement
 
     chosen, spelled = find_filter(filter), find_form(text)
     if form not in FORMATS:
@@ -100,7 +101,7 @@ def pairs(
     dataset = str(rows[0]["dataset"] or "")
     expected = dict(chosen.expected) if dataset.startswith(chosen.dataset.removesuffix("-jpg")) else {}
     _compare(chosen, counts, expected, on_event)
-    _agreement(dataset, target, on_event)
+    name_agreement(dataset, target, STAGE, on_event)
     on_event(StageFinished(STAGE, done=len(cut)))
     value = PairsResult(target, chosen.name, written, len(rows), counts, expected)
     shown = tuple((f"split {name or 'none'}", f"{count:,} {_unit(chosen, count)}") for name, count in counts.items())
@@ -236,14 +237,3 @@ def _compare(chosen: PairFilter, counts: dict[str, int], expected: dict[str, int
             where = f" in {split}" if split else ""
             published = f"{number:,} are published of the whole release ({chosen.source})"
             on_event(Note(STAGE, f"{chosen.name}: {found.get(split, 0):,}{where}; {published}", "warning"))
-
-
-def _agreement(dataset: str, target: Path, on_event: Sink) -> None:
-    from cxrprep.datasets.catalog import catalog
-
-    spec = catalog().get(dataset)
-    if spec is not None:
-        message = (
-            f"{target.name} holds report text, which is under {spec.licence.name}: keep it where its images may be"
-        )
-        on_event(Note(STAGE, message, "info", str(target)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @options.label_policy
 @setting("labels.observations", "--observations", section="Labels", metavar="NAME")
 @setting("labels.derive", "--derive", section="Labels")
+@options.report_text
 @options.split("--split-seed")
 @options.selection
-def command(invocation: Invocation) -> int:
+def command(invocation: Invocation, **texts: Any) -> int:
     """Print the digest of the training set in ROOT: images by their pixels, labels after the policy, splits, boxes.
 
     Paths, order, times, encoders, shards and engines are not in it: every copy that a model sees alike has the same.
@@ -34,7 +35,7 @@ def command(invocation: Invocation) -> int:
     from cxrprep.cli.arguments import export_arguments
 
     with invocation.events():
-        result = digest(**export_arguments(invocation))
+        result = digest(**export_arguments(invocation), **texts)
     if invocation.out.form == "human":
         invocation.out.text(result.value.value, None)
         return 0

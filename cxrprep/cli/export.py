@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,10 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
             "the five of the competition, with masks",
         ),
         ("cxrprep export /data/nih --format coco --out boxes.json", "NIH's boxes for a detector"),
+        (
+            "cxrprep export /data/mimic/derived/square-224 --format webdataset --text findings,impression --paired",
+            "images with the sections of their reports; cxrprep pairs cut them",
+        ),
         ("cxrprep export /data/nih/derived/square-224 --format hf --out /data/nih-hf", "a folder for load_dataset"),
     ),
 )
@@ -48,13 +52,14 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
     shell_complete=options.complete_observations,
 )
 @setting("labels.derive", "--derive", section="Labels")
+@options.report_text
 @options.split("--split-seed")
 @options.selection
-def command(invocation: Invocation, form: str, out: Path | None) -> int:
+def command(invocation: Invocation, form: str, out: Path | None, **texts: Any) -> int:
     """Export the manifest of ROOT, with the label policy applied."""
     from cxrprep.api.export import export
     from cxrprep.cli.arguments import export_arguments
 
     with invocation.events() as sink:
-        result = export(**export_arguments(invocation), form=form, out=out, on_event=sink)
+        result = export(**export_arguments(invocation), **texts, form=form, out=out, on_event=sink)
     return invocation.out.result(f"Exported {invocation.root}", result, command="export")

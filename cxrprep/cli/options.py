@@ -341,6 +341,19 @@ def split(*seed: str) -> Callable[[F], F]:
     )
 
 
+report_text = several(
+    click.option(
+        "--text", default="", metavar="SECTION,...", help="sections of the reports that go along, such as findings"
+    ),
+    click.option(
+        "--pairs",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="the table of cxrprep pairs that holds them; default: that of ROOT, or of the folder ROOT was made from",
+    ),
+    click.option("--paired", is_flag=True, help="only images whose report has one of these sections"),
+)
+
 engine = several(
     setting("engine.name", "--engine", section="Engine"),
     setting("engine.scheduler", "--scheduler", section="Engine", metavar="ADDRESS"),

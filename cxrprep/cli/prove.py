@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 @options.label_policy
 @setting("labels.observations", "--observations", section="Labels", metavar="NAME")
 @setting("labels.derive", "--derive", section="Labels")
+@options.report_text
 @options.split("--split-seed")
 @options.selection
-def command(invocation: Invocation, digest: str, image: str | None, out: Path | None, proof: Path | None) -> int:
+def command(
+    invocation: Invocation, digest: str, image: str | None, out: Path | None, proof: Path | None, **texts: Any
+) -> int:
     """Check that the training set in ROOT has the digest DIGEST, or that one image is in the set that has it.
 
     Label policy, split and selection have to be those that the digest was made with.
@@ -45,5 +48,5 @@ def command(invocation: Invocation, digest: str, image: str | None, out: Path | 
         result = prove(digest, proof=proof)
     else:
         with invocation.events():
-            result = prove(digest, **export_arguments(invocation), image=image, out=out)
+            result = prove(digest, **export_arguments(invocation), **texts, image=image, out=out)
     return invocation.out.result("The digest holds", result, command="prove", failed="The digest does not hold")

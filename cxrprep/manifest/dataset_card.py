@@ -76,6 +76,10 @@ def write_card(
         parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
     if digest:
         parts.append(f"## Digest\n\n`{digest}` names this training set: {_DIGEST}\n")
+    if dataset.texts:
+        parts.append(
+            f"## Report text\n\nSections: {', '.join(dataset.texts)}. They are under the terms of the images, below.\n"
+        )
     parts.append(_making(dataset))
     if spec is not None:
         terms = f"{spec.licence.name}" + (f", <{spec.licence.url}>" if spec.licence.url else "")

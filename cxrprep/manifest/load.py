@@ -18,6 +18,7 @@ from cxrprep.labels.policy import KEEP, with_parents
 from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
 from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.manifest.label_join import relabel, stated_sources
+from cxrprep.manifest.report_texts import find_pairs, sections_of, with_texts
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer
@@ -46,7 +47,8 @@ class Dataset:
 
     ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
     footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have;
-    ``made_at_ns`` is when the manifest was written.
+    ``made_at_ns`` is when the manifest was written. ``texts`` are the sections of reports that go along, as columns
+    ``text_<section>`` of ``stated``; none unless they were asked for.
     """
 
     root: Path
@@ -56,6 +58,7 @@ class Dataset:
     made_from: dict[str, Any] = dataclasses.field(default_factory=dict)
     box_categories: tuple[str, ...] = ()
     made_at_ns: int | None = None
+    texts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what it is of, how many images and which splits; the tables themselves would fill the screen."""
@@ -178,8 +181,8 @@ class Dataset:
         """A map-style data set for ``torch.utils.data.DataLoader``.
 
         An item is a dict: ``image`` (float32 tensor, 1 x rows x columns, 0 to 1; ``transform`` is called with it),
-        ``labels`` and ``mask`` (float32, one per observation; a masked label is 0), ``image_id`` and ``patient_id``.
-        Raises ``MissingExtraError`` without torch.
+        ``labels`` and ``mask`` (float32, one per observation; a masked label is 0), ``image_id``, ``patient_id``, and
+        the sections in ``texts`` by name, ``""`` where a report has none. Raises ``MissingExtraError`` without torch.
         """
         try:
             from cxrprep.manifest.torch_dataset import Images
@@ -191,6 +194,7 @@ class Dataset:
             rows=self.stated,
             labels=self.labels(),
             mask=self.mask(),
+            texts=self.texts,
             transform=transform,
         )
 
@@ -236,6 +240,9 @@ def load(
     split: SplitRule | None = None,
     selection: Selection | None = None,
     observations: str | Iterable[str] | None = None,
+    text: str | Iterable[str] = (),
+    pairs: Path | None = None,
+    paired: bool = False,
     on_event: Sink = ignore,
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one, with labels by ``policy`` and splits by ``split``.
@@ -243,7 +250,9 @@ def load(
     ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``label_source`` takes the labels of
     another source, from ``labels.parquet``. ``selection`` is asked of the manifest, after ``split``. ``observations``
     is a preset's name (``chexpert-competition``) or names of observations; by default those that the label source
-    knows, and with ``derive`` their parents. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for
+    knows, and with ``derive`` their parents. ``text`` names sections of the reports that go along, out of the table
+    ``pairs`` (by default that of ``cxrprep pairs`` in this folder or in the one it was made from); with ``paired``,
+    images without any of them stay out. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for
     a damaged one.
     """
     local_path(root, "ROOT")
@@ -272,11 +281,17 @@ def load(
         made_from = {**made_from, "split": split.describe()}
     if selection is not None and not selection.is_everything:
         table = table.filter(wanted_rows(table, selection))
+    sections = sections_of(text)
+    if sections:
+        place = pairs or find_pairs(root, label_folders(path, root))
+        table = with_texts(table, place, sections, paired=paired)
+    elif paired or pairs is not None:
+        raise UsageError("which sections of the reports?", hint="name them, such as --text findings,impression")
     if observations is None:
         chosen = ordered(with_parents(known)) if policy.derive else known
     else:
         chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
-    return Dataset(root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns)
+    return Dataset(root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections)
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

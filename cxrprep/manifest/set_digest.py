@@ -167,15 +167,13 @@ def digest_of_head(head: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(dict(head))).hexdigest()
 
 
-def set_digest(
-    dataset: Dataset, *, cache: Path | None = None, texts: Mapping[str, Mapping[str, str]] | None = None
-) -> SetDigest:
+def set_digest(dataset: Dataset, *, cache: Path | None = None) -> SetDigest:
     """The digest of the images of ``dataset`` with its labels after its policy.
 
     Args:
-        dataset: The images; their files are read, unless their size and times say that they are those of last time.
+        dataset: The images, with the sections of reports that were asked for; their files are read, unless their size
+            and times say that they are those of last time. White space in text counts as one blank.
         cache: A Parquet file that keeps what was read of each file from one call to the next; ``None`` keeps nothing.
-        texts: Sections of each study's report by name, where text is part of the set; white space counts as one blank.
 
     Returns:
         The digest, its head, and its leaves by split.
@@ -197,8 +195,8 @@ def set_digest(
             "labels": row["labels"],
             "pixels": found,
         }
-        if texts is not None:
-            leaf["text"] = _text(texts.get(row["study"], {}))
+        if row["text"] is not None:
+            leaf["text"] = _text(row["text"])
         by_split.setdefault(row["split"] or "", []).append((row["dataset"], row["id"], canonical(leaf)))
     leaves = {split: _ordered(split, rows) for split, rows in sorted(by_split.items())}
     described = dataset.made_from.get("policy") or dataset.policy.describe()
@@ -244,14 +242,16 @@ def _text(sections: Mapping[str, str]) -> dict[str, str]:
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     columns = dataset.stated.select(["dataset", "image_id", "study_id", "split", "boxes"])
     labels = dataset.labels()
+    texts = dataset.stated.select([f"text_{name}" for name in dataset.texts]).rename_columns(list(dataset.texts))
     for start in range(0, len(dataset), 8192):
         about = columns.slice(start, 8192).to_pylist()
+        said = texts.slice(start, 8192).to_pylist() if dataset.texts else [None] * len(about)
         cells = zip(*(column.to_pylist() for column in labels.slice(start, 8192).columns), strict=True)
         values = list(cells) if labels.num_columns else [()] * len(about)
-        for row, label in zip(about, values, strict=True):
+        for row, label, text in zip(about, values, said, strict=True):
             yield {
                 "dataset": row["dataset"], "id": row["image_id"], "study": row["study_id"], "split": row["split"],
-                "labels": list(label), "boxes": _boxes(row["boxes"]),
+                "labels": list(label), "boxes": _boxes(row["boxes"]), "text": text,
             }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Images(TorchDataset[dict[str, Any]]):
         rows: pa.Table,
         labels: pa.Table,
         mask: pa.Table,
+        texts: tuple[str, ...] = (),
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         """``rows`` has ids and paths, ``labels`` and ``mask`` a column per observation; all in one order."""
@@ -45,6 +46,7 @@ class Images(TorchDataset[dict[str, Any]]):
         self._mask = _matrix(mask)
         self._ids = rows.column("image_id").to_pylist()
         self._patients = rows.column("patient_id").to_pylist()
+        self._texts = {name: rows.column(f"text_{name}").fill_null("") for name in texts}
         self._transform = transform
 
     def __len__(self) -> int:
@@ -61,4 +63,5 @@ class Images(TorchDataset[dict[str, Any]]):
             "mask": torch.from_numpy(self._mask[index]),
             "image_id": self._ids[index],
             "patient_id": self._patients[index],
+            **{name: column[index].as_py() for name, column in self._texts.items()},
         }

@@ -68,6 +68,8 @@ def export(
 ) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
     table = plain(dataset.to_arrow().select([*_ABOUT, *(["fold"] if dataset.folds else [])]))
+    for name in dataset.texts:
+        table = table.append_column(name, dataset.stated.column(f"text_{name}"))
     labels, mask = dataset.labels(), dataset.mask()
     for stem in dataset.observations:
         name = published_name(stem)

@@ -17,6 +17,7 @@ from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.own_manifest import DICOM_FILES
 from cxrprep.manifest.pixel_statistics import moments
+from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.manifest.set_digest import set_digest
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ FORMS: Final = {
 }
 """The forms by name, each with a line about it."""
 _WITH_IMAGES: Final = ("webdataset", "hf")
+_WITHOUT_TEXT: Final = ("coco", "original")
 _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 
@@ -106,11 +108,15 @@ def export(
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
     if out.is_file() and out.suffix != _SUFFIXES.get(form):
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
+    if dataset.texts and form in _WITHOUT_TEXT:
+        raise UsageError(f"{form} has no place for report text", hint="use --format csv, hf or webdataset for it")
     target = Target(out, form, _SUFFIXES.get(form), carded=form != "original", about=_about(dataset, chosen))
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
     result = module.export(dataset, spec, target, chosen, on_event)
+    if dataset.texts:
+        name_agreement(dataset.name, result.out, STAGE, on_event)
     stale = target.finish()
     if stale:
         message = f"{len(stale):,} files of an earlier export were removed; the first: {stale[0].name}"
@@ -125,6 +131,7 @@ def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
     """What an export says of itself: of which images it was made, and how their labels were read."""
     made_from = dataset.made_from
     kept = ("recipe", "fingerprint", "label_source", "split", "pseudonyms")
+    text = {"text": list(dataset.texts)} if dataset.texts else {}
     return {
         "dataset": dataset.name,
         "release": str(made_from.get("release") or ""),
@@ -132,6 +139,7 @@ def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
         "images": len(dataset),
         "parent": {**options.parent, **{name: made_from[name] for name in kept if made_from.get(name)}},
         **({"policy": dataset.policy.describe()} if dataset.policy != KEEP else {}),
+        **text,
     }
 
 

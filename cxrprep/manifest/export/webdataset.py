@@ -39,6 +39,9 @@ _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "
 def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
     about = dataset.stated.select(list(_ABOUT)).to_pylist()
+    for name in dataset.texts:
+        texts = dataset.stated.column(f"text_{name}").to_pylist()
+        about = [{**row, name: text or ""} for row, text in zip(about, texts, strict=True)]
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
     for path, row, label, mask in zip(dataset.stated.column("path").to_pylist(), about, labels, masks, strict=True):
         numbers = {name: 0 if value is None else value for name, value in label.items()}
@@ -50,7 +53,8 @@ def _features(dataset: Dataset) -> pa.Schema:
     about = plain_schema(plain(dataset.stated.select(list(_ABOUT)).slice(0, 0)).schema)
     names = [published_name(stem) for stem in dataset.observations]
     numbers = pa.struct([(name, pa.int8()) for name in names])
-    return pa.schema([*about, *([("labels", numbers), ("mask", numbers)] if names else [])])
+    texts = [(name, pa.large_string()) for name in dataset.texts]
+    return pa.schema([*about, *texts, *([("labels", numbers), ("mask", numbers)] if names else [])])
 
 
 def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
