@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
+from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import MAX_BYTES
@@ -31,6 +32,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "CXRPREP_CATALOG": "folders of further datasets, each a TOML file, separated as in PATH",
     "CXRPREP_KAGGLE_URL": "a server that answers as api.kaggle.com does, to be asked instead of it",
     "CXRPREP_BOX_URL": "a server that answers as Box does, to be asked instead of it",
+    "CXRPREP_TOKEN_HOST": "the token for a web server, or a file with it; HOST is MIRROR_EXAMPLE_ORG, say",
     "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",
 }
 # What ``./cxrprep.toml`` may choose: no host, no engine, no credential, nothing that deletes, pays, or lifts a limit.
@@ -266,8 +268,9 @@ def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple
     notes = []
     for variable in sorted(v for v in variables if v.startswith("CXRPREP_") and v not in OTHER_VARIABLES):
         key = known.get(variable)
-        if key is None:
+        if key is None and not variable.startswith(TOKEN_PREFIX):
             notes.append(f"{variable} sets nothing. {did_you_mean(variable, known)}".strip())
+        if key is None:
             continue
         given[key.name] = _Given(_right(key, _from_text(key, variables[variable], variable), variable), variable)
     return given, tuple(notes)

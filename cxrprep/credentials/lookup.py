@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials.secret import WITHDRAWN, Secret
+from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
 from cxrprep.errors import AccessError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # No credential is longer; a larger file was named by mistake.
 _LIMIT: Final = 65_536
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+# The login of a netrc entry whose password is a token.
+_BEARER: Final = "bearer"
 _NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
 _LINK: Final = re.compile(r"""https?://[^\s"'<>]+""")
 
@@ -160,7 +163,16 @@ class Credentials:
         """The netrc login of any other ``host``; a ``default`` entry is not used, it would go to every stranger."""
         name = host.lower()
         found = self._once(f"host {name}", lambda: self._netrc((name,), f"host {name}"))
-        return found if isinstance(found, Login) else None
+        return found if isinstance(found, Login) and found.user != _BEARER else None
+
+    def bearer(self, host: str) -> Token | None:
+        """The token that web servers of ``host`` take in place of a password; ``None`` when there is none.
+
+        ``CXRPREP_TOKEN_HOST`` (the token, or a file that holds it; see ``token_variable``), or the password of a netrc
+        entry of that host whose login is ``bearer``. Raises ``AccessError`` for what cannot be one.
+        """
+        found = self._once(f"token {host.lower()}", lambda: self._bearer(host.lower()))
+        return found if isinstance(found, Token) else None
 
     def google_project(self) -> str | None:
         """The project that the environment names (``GOOGLE_CLOUD_PROJECT``); the Google library finds the rest."""
@@ -256,9 +268,7 @@ class Credentials:
         def candidates() -> Iterator[Login | Token]:
             named = self._environment.get("KAGGLE_API_TOKEN", "").strip()
             if named:
-                path = Path(named)
-                is_file = len(named) < 1024 and path.is_file()
-                yield Token(_read(path) if is_file else Secret(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
+                yield Token(_token(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
             for path in (self._folder() / ".kaggle" / name for name in ("access_token", "access_token.txt")):
                 if path.is_file():
                     yield Token(_read(path), str(path), KAGGLE_HOSTS)
@@ -318,6 +328,21 @@ class Credentials:
 
         return self._usable(service, candidates())
 
+    def _bearer(self, host: str) -> Token | None:
+        wanted = token_variable(host)
+        named = next((value.strip() for name, value in self._environment.items() if name.upper() == wanted), "")
+        login = None if named else self._netrc((host,), f"token {host}")
+        if named:
+            token = Token(_token(named), wanted, (host,))
+        elif login is not None and login.user == _BEARER:
+            token = Token(login.password, login.origin, (host,))
+        else:
+            return None
+        # A blank or the end of a line would end the header that it is sent in.
+        if not _VISIBLE.fullmatch(token.secret.reveal()):
+            raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
+        return token
+
     def _folder(self) -> Path:
         return self._home or Path.home()
 
@@ -352,6 +377,17 @@ class Credentials:
         if have is None:
             return None
         return Login(have.username or "", Secret(have.password), f"keyring (cxrprep:{service})", hosts)
+
+
+def token_variable(host: str) -> str:
+    """The variable that holds the token for ``host``: ``CXRPREP_TOKEN_MIRROR_EXAMPLE_ORG``; a hyphen is ``__``."""
+    return f"{TOKEN_PREFIX}{re.sub('[^A-Z0-9_]', '_', host.upper().replace('-', '__'))}"
+
+
+def _token(text: str) -> Secret:
+    """The token that a variable holds, or the file that it names."""
+    path = Path(text)
+    return _read(path) if len(text) < 1024 and path.is_file() else Secret(text)
 
 
 def _afresh(home: Path | None, files: dict[str, Path], keyring: bool) -> Credentials:

@@ -26,14 +26,16 @@ _SECRET_VARIABLES: Final = (
     "BOX_DEVELOPER_TOKEN",
     "CHEXPERT_URL",
 )
+# With the name of a host behind it: the token for that host.
+TOKEN_PREFIX: Final = "CXRPREP_TOKEN_"
 # What ``withdraw`` took out of the environment, for whoever looks for a credential.
 WITHDRAWN: Final[dict[str, str]] = {}
 
 
 def withdraw() -> None:
     """Take the secrets out of this process's environment, so that no child inherits them; here they are still found."""
-    for name in _SECRET_VARIABLES:
-        if name in os.environ:
+    for name in [*os.environ]:
+        if name in _SECRET_VARIABLES or name.upper().startswith(TOKEN_PREFIX):
             WITHDRAWN[name] = os.environ.pop(name)
 
 

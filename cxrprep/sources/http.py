@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -19,17 +20,20 @@ from cxrprep.errors import (
 )
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
+from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
 from cxrprep.sources.urls import quoted, split_url, without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from cxrprep.sources.base import ByteStream, SourceOptions
+    from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.index_pages import Entry
 
 _FILE_SUFFIXES: Final = (
@@ -46,6 +50,8 @@ _FILE_SUFFIXES: Final = (
     ".pdf",
     ".json",
 )
+# What asks for a listing at an object store.
+_LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys", "encoding-type", "marker"})
 # Up to this many files, sizes that no listing states are asked for one by one.
 _ASKED_SINGLY: Final = 256
 # How many connections a transfer may find useful, and how many ask for pages and sizes.
@@ -61,7 +67,8 @@ class HttpSource:
 
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is requested yet. Raises ``UsageError`` for an address that carries a login."""
-        split_url(url)
+        endpoint, _ = split_url(url)
+        url = _without_listing_words(url)
         parts = urllib.parse.urlsplit(url)
         self._query = parts.query
         path = parts.path or "/"
@@ -72,8 +79,10 @@ class HttpSource:
         ranges = int(options.extra.get("ranges", "4"))
         self.politeness = Politeness(connections=options.connections or _MOST_CONNECTIONS, ranges=ranges)
         self._known = options.known
-        self._client = HttpClient(options)
+        self._token = HostToken(endpoint, options.credentials)
+        self._client = HttpClient(options, login=self._token.login, explain=self._explain)
         self._answers_head = True
+        self._is_store = self._speaks_s3 = False
         self.holes: list[CxrprepError] = []
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
@@ -98,12 +107,16 @@ class HttpSource:
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``."""
-        return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
+        stream = self._client.open(
+            self._url(file.key), key=file.key, offset=offset, end=end, private=self._token.headers()
+        )
+        return described(stream) if self._is_store else stream
 
     def access(self) -> Access:
         """Whether the address answers, and to whom."""
         try:
-            self._client.head(self._url(urllib.parse.unquote(self._single)) if self._single else self._base)
+            address = self._url(urllib.parse.unquote(self._single)) if self._single else self._base
+            self._client.head(address, private=self._token.headers())
         except AccessError as error:
             missing = "401" in error.message and "rejects" not in error.message
             return Access(AccessState.MISSING if missing else AccessState.REJECTED, advice=error.hint)
@@ -126,7 +139,10 @@ class HttpSource:
         return f"{address}?{self._query}" if self._query else address
 
     def _everything(self, prefix: str) -> Iterator[RemoteFile]:
-        top = self._page("")
+        top = self._top()
+        if self._is_store:
+            yield from self._objects(prefix)
+            return
         names = {entry.name: entry for entry in top or ()}
         listed: set[str] = set()
         found = False
@@ -170,25 +186,31 @@ class HttpSource:
 
     def _is_folder(self, key: str) -> bool:
         try:
-            return self._client.head(self._url(key), key=key).url.endswith("/")
+            return self._client.head(self._url(key), key=key, private=self._token.headers()).url.endswith("/")
         except CxrprepError:
             return False
 
     def _sums(self, name: str) -> Iterator[RemoteFile]:
         try:
-            stream = with_retries(lambda: self._client.open(self._url(name), key=name))
+            stream = with_retries(lambda: self._list_at(name, 0))
         except NotInSourceError:
             return
         except AccessError:
             # Some sites answer 403, or their home page, for what does not exist.
             return
-        reader = _Reader(stream, lambda at: self._client.open(self._url(name), key=name, offset=at))
+        reader = _Reader(stream, lambda at: self._list_at(name, at))
         with io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", errors="replace") as text:
             yield from checksum_files.parse(text)
 
+    def _list_at(self, name: str, offset: int) -> ByteStream:
+        return self._client.open(self._url(name), key=name, offset=offset, private=self._token.headers())
+
+    def _read(self, url: str, key: str) -> tuple[HttpResponse, bytes]:
+        return with_retries(lambda: self._client.read(url, key=key, private=self._token.headers()))
+
     def _page(self, folder: str) -> Sequence[Entry] | None:
         try:
-            answer, body = with_retries(lambda: self._client.read(self._url(folder), key=folder or self.address))
+            answer, body = self._read(self._url(folder), folder or self.address)
         except NotInSourceError:
             return None
         except AccessError:
@@ -196,7 +218,60 @@ class HttpSource:
             if folder or not self._known:
                 raise
             return None
+        if not folder and is_listing(body):
+            self._is_store = True
         return read_page(body, answer.headers.get("content-type", ""), self._url(folder))
+
+    # ---- a bucket of an object store ----
+
+    def _top(self) -> Sequence[Entry] | None:
+        """The entries of the first page. For what turns out to be a bucket ``_is_store`` is set."""
+        top, refused = None, None
+        try:
+            top = self._page("")
+        except AccessError as error:
+            refused = error
+        if top is None and self._speaks_s3:
+            # Of a folder inside a bucket there is no page.
+            self._is_store = self._bucket() is not None
+        if refused is not None and not self._is_store:
+            raise refused
+        return top
+
+    def _bucket(self) -> tuple[str, str] | None:
+        """The address of the bucket that lists what lies below the mirror's address, and that folder's name in it."""
+        parts = urllib.parse.urlsplit(self._base)
+        names = parts.path.strip("/").split("/")
+        for count in range(min(2, len(names)) + 1):
+            # Of a host's own (``bucket.s3.example.org``), or the first name of the path.
+            root = urllib.parse.urlunsplit(parts._replace(path="/" + "".join(f"{name}/" for name in names[:count])))
+            inside = urllib.parse.unquote(self._base.removeprefix(root))
+            with contextlib.suppress(CxrprepError):
+                body = self._read(self._listing(root, {"prefix": inside, "max-keys": "1"}), self.address)[1]
+                if is_listing(body) and (read_listing(body, self.address).objects or not inside):
+                    return root, inside
+        return None
+
+    def _objects(self, prefix: str) -> Iterator[RemoteFile]:
+        root, inside = self._bucket() or (self._base, "")
+
+        def ask(more: Mapping[str, str]) -> bytes:
+            return self._read(self._listing(root, {"prefix": inside + prefix, **more}), self.address)[1]
+
+        for page in read_pages(ask, self.address):
+            for file in page.objects:
+                if file.key.startswith(inside):
+                    yield dataclasses.replace(file, key=file.key[len(inside) :])
+
+    def _listing(self, root: str, words: Mapping[str, str]) -> str:
+        asked = {"list-type": "2", "encoding-type": "url", **{name: word for name, word in words.items() if word}}
+        more = f"&{self._query}" if self._query else ""
+        return f"{root}?{urllib.parse.urlencode(asked, quote_via=urllib.parse.quote)}{more}"
+
+    def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
+        if answer.status in (403, 404) and error_code(answer):
+            self._speaks_s3 = True
+        return self._token.refusal(answer, key)
 
     def _walk(self, folders: Sequence[str], prefix: str, top: Sequence[Entry]) -> Iterator[RemoteFile]:
         """The files below ``folders``, level by level, several pages at a time; a link to a folder above is not walked.
@@ -260,7 +335,8 @@ class HttpSource:
         if not self._answers_head:
             return None
         try:
-            answer = with_retries(lambda: self._client.head(self._url(file.key), key=file.key))
+            url = self._url(file.key)
+            answer = with_retries(lambda: self._client.head(url, key=file.key, private=self._token.headers()))
         except NotConnectedError:
             raise
         except SourceUnreachableError:
@@ -274,6 +350,16 @@ class HttpSource:
         return dataclasses.replace(
             file, size=size, digest=file.digest or answer.digest(), validator=answer.validator(size)
         )
+
+
+def _without_listing_words(url: str) -> str:
+    """``url`` as a folder's address, where its query asks an object store for a listing: the prefix is the folder."""
+    parts = urllib.parse.urlsplit(url)
+    words = dict(urllib.parse.parse_qsl(parts.query))
+    if not words or not _LISTING_WORDS.issuperset(words):
+        return url
+    folder = parts.path.rstrip("/") + "/" + urllib.parse.quote(words.get("prefix", ""))
+    return urllib.parse.urlunsplit(parts._replace(path=folder, query=""))
 
 
 def _parents(folder: str) -> Iterator[str]:

@@ -88,7 +88,12 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
         named = schemes[0].capitalize() if schemes else "another scheme"
         raise AccessError(
             f"{key}: {response.url} wants a login by {named} (401), which a user name and a password do not serve",
-            hint="the login found for this host was not sent; ask the site for a download with user name and password",
+            hint="the login found for this host was not sent; "
+            + (
+                "put its token into CXRPREP_TOKEN_HOST, HOST as in MIRROR_EXAMPLE_ORG"
+                if named == "Bearer"
+                else "ask the site for a download with user name and password"
+            ),
         )
     return False
 

@@ -6,9 +6,6 @@ those are refused, it is asked once without, for what is public is so for everyb
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import dataclasses
 import posixpath
 import re
@@ -25,15 +22,14 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
-from cxrprep.model import Digest
 from cxrprep.sources.aws_auth import AwsAccess
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
-from cxrprep.sources.s3_listing import read_pages
+from cxrprep.sources.s3_objects import described, error_code, read_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.model import RemoteFile
     from cxrprep.sources.base import ByteStream, SourceOptions
@@ -43,11 +39,7 @@ T = TypeVar("T")
 
 _PLACE: Final = re.compile(r"s3://(arn:aws[\w-]*:s3:[a-z0-9-]*:\d*:accesspoint[:/][\w-]+|[^/]*)/*(.*)", re.DOTALL)
 _FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
-_CODE: Final = re.compile(rb"<Code>\s*(\w+)\s*</Code>")
 _REGION: Final = re.compile(rb"<Region>\s*([\w-]+)\s*</Region>")
-_MD5: Final = re.compile(r'"([0-9a-f]{32})"')
-# Strongest first; x-amz-checksum-crc64nvme is an algorithm that no file here is checked by.
-_CHECKSUMS: Final = ("sha256", "sha1", "crc32c", "crc32")
 # What says that the account, and not the object, is the matter.
 _REJECTED: Final = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
@@ -106,7 +98,7 @@ class S3Source:
         def request(base: str, headers: Mapping[str, str]) -> ByteStream:
             return self._client.open(base + name, key=file.key, offset=offset, end=end, private=headers)
 
-        return _described(self._asked(name, request, {"x-amz-checksum-mode": "ENABLED"}))
+        return described(self._asked(name, request, {"x-amz-checksum-mode": "ENABLED"}))
 
     def access(self) -> Access:
         """Whether the bucket may be listed, asked for one name; and who pays."""
@@ -173,8 +165,7 @@ class S3Source:
     # ---- refusals ----
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
-        found = _CODE.search(answer.body)
-        code = found[1].decode() if found else ""
+        code = error_code(answer)
         elsewhere = _REGION.search(answer.body)
         region = answer.headers.get("x-amz-bucket-region") or (elsewhere[1].decode() if elsewhere else "")
         if answer.status in (301, 307, 400, 403) and region and region != self._access.region:
@@ -208,41 +199,3 @@ class S3Source:
             f"{subject}: access is refused to the AWS login found by {self._access.origin} ({what})",
             hint=f"ask whoever owns the bucket for s3:GetObject and s3:ListBucket{pays}",
         )
-
-
-def _described(stream: ByteStream) -> ByteStream:
-    """The stream with the digest that its answer states of the whole object, where it states one."""
-    answer: HttpResponse | None = getattr(stream, "answer", None)
-    if answer is None or answer.codings:
-        return stream
-    found = _checksums(answer)
-    strong = next((digest for digest in found if digest.algorithm.startswith("sha")), None)
-    stream.digest = strong or _md5(answer) or next(iter(found), stream.digest)
-    return stream
-
-
-def _checksums(answer: HttpResponse) -> Sequence[Digest]:
-    """The checksums that the object was stored with, strongest first.
-
-    One of parts (``...-3``, COMPOSITE) is of no whole file, nor may be one that came with a range:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html.
-    """
-    if answer.status != 200 or answer.headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
-        return ()
-    found = []
-    for algorithm in _CHECKSUMS:
-        text = answer.headers.get(f"x-amz-checksum-{algorithm}", "")
-        with contextlib.suppress(binascii.Error, ValueError):
-            found.append(Digest(algorithm, base64.b64decode(text, validate=True).hex()))
-    return found
-
-
-def _md5(answer: HttpResponse) -> Digest | None:
-    """The MD5 in the ETag of an object that was stored in one part, and not encrypted by a key of KMS or the user's.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
-    """
-    encrypted = answer.headers.get("x-amz-server-side-encryption", "AES256")
-    by_customer = "x-amz-server-side-encryption-customer-algorithm" in answer.headers
-    found = _MD5.fullmatch(answer.headers.get("etag", ""))
-    return Digest("md5", found[1]) if found and encrypted == "AES256" and not by_customer else None

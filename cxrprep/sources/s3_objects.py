@@ -1,11 +1,14 @@
-"""Object listings in S3's XML (ListBucketResult), which Amazon, MinIO, Ceph, R2 and Google's XML interface all speak.
+"""Objects as S3 describes them, and what speaks its protocol (MinIO, Ceph, R2, Google's XML): listings and digests.
 
-The rules are those of Amazon's "ListObjectsV2" and "ListObjects". The digests stand in neither: an ETag is the MD5 of
-some objects only, and which ones the answer to GET alone says.
+The rules of listings are those of Amazon's "ListObjectsV2" and "ListObjects". The digests stand in neither: an ETag is
+the MD5 of some objects only, and which ones the answer to GET alone says.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import datetime as dt
 import re
 import urllib.parse
@@ -14,15 +17,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.model import RemoteFile
+from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.azure_blob import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cxrprep.sources.base import ByteStream
+    from cxrprep.sources.http_response import HttpResponse
 
 _XML: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)?<ListBucketResult\b", re.DOTALL
 )
+_CODE: Final = re.compile(rb"<Error>.*<Code>\s*(\w+)\s*</Code>", re.DOTALL)
+_MD5: Final = re.compile(r'"([0-9a-f]{32})"')
+# Strongest first; x-amz-checksum-crc64nvme is an algorithm that no file here is checked by.
+_CHECKSUMS: Final = ("sha256", "sha1", "crc32c", "crc32")
 _NAMESPACE: Final = re.compile(r"\{[^}]*\}")
 
 
@@ -113,3 +123,47 @@ def _no_listing(where: str, reason: str) -> SourceUnreachableError:
     return SourceUnreachableError(
         f"{where} sent a listing {reason}", hint="run again; a proxy may have answered instead"
     )
+
+
+def error_code(answer: HttpResponse) -> str:
+    """What the service calls the reason of a refusal, such as ``AccessDenied``; ``""`` where it is no such service."""
+    found = _CODE.search(answer.body)
+    return found[1].decode() if found else ""
+
+
+def described(stream: ByteStream) -> ByteStream:
+    """The stream with the digest that its answer states of the whole object, where it states one."""
+    answer: HttpResponse | None = getattr(stream, "answer", None)
+    if answer is None or answer.codings:
+        return stream
+    found = _checksums(answer)
+    strong = next((digest for digest in found if digest.algorithm.startswith("sha")), None)
+    stream.digest = strong or _md5(answer) or next(iter(found), stream.digest)
+    return stream
+
+
+def _checksums(answer: HttpResponse) -> Sequence[Digest]:
+    """The checksums that the object was stored with, strongest first.
+
+    One of parts (``...-3``, COMPOSITE) is of no whole file, nor may be one that came with a range:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html.
+    """
+    if answer.status != 200 or answer.headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        return ()
+    found = []
+    for algorithm in _CHECKSUMS:
+        text = answer.headers.get(f"x-amz-checksum-{algorithm}", "")
+        with contextlib.suppress(binascii.Error, ValueError):
+            found.append(Digest(algorithm, base64.b64decode(text, validate=True).hex()))
+    return found
+
+
+def _md5(answer: HttpResponse) -> Digest | None:
+    """The MD5 in the ETag of an object that was stored in one part, and not encrypted by a key of KMS or the user's.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    encrypted = answer.headers.get("x-amz-server-side-encryption", "AES256")
+    by_customer = "x-amz-server-side-encryption-customer-algorithm" in answer.headers
+    found = _MD5.fullmatch(answer.headers.get("etag", ""))
+    return Digest("md5", found[1]) if found and encrypted == "AES256" and not by_customer else None

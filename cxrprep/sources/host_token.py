@@ -1,0 +1,63 @@
+"""Bearer token of a web server (RFC 6750): it goes to the one host that it is for, and never in the open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.credentials.lookup import token_variable
+from cxrprep.errors import AccessError
+from cxrprep.sources.endpoints import is_here
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cxrprep.credentials.lookup import Credentials, Login
+    from cxrprep.sources.http_response import HttpResponse
+    from cxrprep.sources.urls import Endpoint
+
+_NONE: Final[Mapping[str, str]] = {}
+
+
+class HostToken:
+    """The token for ``endpoint``, where the user has one for its host."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
+        """Raises ``AccessError`` for a token that cannot be read, or cannot be one."""
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._found = credentials.bearer(endpoint.host) if credentials is not None else None
+        self._may_go = endpoint.scheme == "https" or is_here(endpoint.host)
+
+    def headers(self) -> Mapping[str, str]:
+        """What to send to the endpoint, and to nobody whom it redirects to."""
+        if self._found is None or not self._may_go:
+            return _NONE
+        return {"Authorization": f"Bearer {self._found.secret.reveal()}"}
+
+    def login(self, host: str) -> Login | None:
+        """The user name and password for ``host``: none for the one that gets a token."""
+        if self._credentials is None or (self._found is not None and host == self._endpoint.host):
+            return None
+        return self._credentials.host(host)
+
+    def refusal(self, answer: HttpResponse, key: str) -> AccessError | None:
+        """The error for an answer that is about the token; ``None`` for all others."""
+        if answer.status != 401:
+            return None
+        host = self._endpoint.host
+        if self._found is None:
+            if "bearer" not in answer.headers.get("www-authenticate", "").lower():
+                return None
+            return AccessError(
+                f"{key}: {answer.url} wants a token (401)",
+                hint=f"set {token_variable(host)} to it, or to the name of a file that holds it",
+            )
+        if not self._may_go:
+            return AccessError(
+                f"{key}: {answer.url} wants a login (401), and no token goes there in the open ({self._found.origin})",
+                hint="write the address with https://",
+            )
+        return AccessError(
+            f"{key}: {host} rejects the token found in {self._found.origin} (401)",
+            hint="it may have ended: get a new one, and put it there",
+        )
