@@ -27,7 +27,7 @@ _SECRET_VARIABLES: Final = (
     "CHEXPERT_URL",
 )
 # With the name of a host behind it: the token for that host.
-TOKEN_PREFIX: Final = "CXRPREP_TOKEN_"
+TOKEN_PREFIX: Final = "CXRPREP_TOKEN_"  # noqa: S105  # the name of a variable
 # What ``withdraw`` took out of the environment, for whoever looks for a credential.
 WITHDRAWN: Final[dict[str, str]] = {}
 
