@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import Options
     from cxrprep.labels.nlp.custom_rules import SelfTest
     from cxrprep.labels.nlp.import_labels import Imported
-    from cxrprep.labels.nlp.label_collection import Outcome
+    from cxrprep.labels.nlp.label_collection import Outcome, PlugIn
     from cxrprep.labels.nlp.results import ReportLabels
     from cxrprep.model import Shard
 
@@ -50,6 +50,8 @@ def label_reports(
     sections: str = "",
     vocabulary: Path | str | None = None,
     evidence: bool = False,
+    labeler: str = "rules",
+    labeler_options: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
     engine: Engine | None = None,
     folder: LabelledFolder | None = None,
@@ -57,19 +59,45 @@ def label_reports(
 ) -> Result[Outcome]:
     """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
 
-    ``sections`` are those that are read, in order of preference. With ``evidence`` the mentions behind them go into
-    ``mentions.parquet``. A report without labels has a row that says
-    why; exit code 3 means that some could not be read. ``engine`` says where the work runs (default: all processors
-    here). With ``folder`` the labels become the label source ``cxrprep`` of its ``labels.parquet``, and its manifest is
-    built anew. Raises ``UsageError``, ``ConfigError``, ``TableError``, ``ArchiveError``, ``NothingSelectedError``,
-    ``StorageError``, ``SourceUnreachableError`` or ``SomeFailedError``.
+    A report without labels has a row that says why; exit code 3 means that some could not be read.
+
+    Args:
+        source: the reports.
+        out: the manifests folder; the label sources of other labelers than the rules have a folder of their own in it.
+        policy: how mentions add up.
+        sections: those that are read, in order of preference.
+        vocabulary: a TOML file that adds phrases, or overrules them.
+        evidence: also write ``mentions.parquet``, the mentions behind the labels.
+        labeler: another labeler than the rules, as ``SOURCE=LABELER`` where its label source has another name.
+        labeler_options: fields of ``LabelerOptions``.
+        shard: the part to do.
+        engine: where the work runs (default: all processors here).
+        folder: the folder whose ``labels.parquet`` and manifest take the label source in; that of the rules is
+            ``cxrprep``.
+        on_event: receives progress and notes.
+
+    Raises:
+        UsageError: an option is wrong, or text would go to another machine unasked.
+        ConfigError: the vocabulary is wrong.
+        TableError: a table of reports cannot be read.
+        ArchiveError: an archive is damaged.
+        NothingSelectedError: there is no report.
+        StorageError: the disk refuses.
+        SourceUnreachableError: a cluster, or the labeler's server, does not answer.
+        AccessError: the labeler's server refuses the key.
+        SomeFailedError: worker processes died.
     """
+    from cxrprep.labels.label_sources import source_folder
     from cxrprep.labels.nlp.aggregate import policy_named
     from cxrprep.labels.nlp.label_collection import label_collection
 
+    plugin = _plugin(labeler, labeler_options or {}, folder, Path(out))
+    if plugin is not None and evidence:
+        raise UsageError("--evidence is of the rules: another labeler names no words", hint="leave one of them out")
     outcome = label_collection(
         Path(source),
-        Path(out),
+        Path(out) if plugin is None else source_folder(Path(out), plugin.label_source),
+        plugin=plugin,
         engine=engine or Engine(),
         shard=shard,
         vocabulary=None if vocabulary is None else Path(vocabulary),
@@ -90,6 +118,26 @@ def label_reports(
     ]
     code = ExitCode.PARTIAL if outcome.failed else ExitCode.DONE
     return Result("extract-labels", outcome, code, rows=tuple(rows))
+
+
+def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder | None, out: Path) -> PlugIn | None:
+    """The labeler ``[NAME=]LABELER``, whose labels become the label source NAME; ``None`` for the shipped rules."""
+    from cxrprep.labels.label_sources import OURS, check_name
+    from cxrprep.labels.labelers.contract import RULES, LabelerOptions
+    from cxrprep.labels.nlp.label_collection import PlugIn
+
+    name, equals, labeler = named.partition("=")
+    labeler = labeler if equals else name
+    if named == RULES:
+        return None
+    if labeler == RULES or name == OURS:
+        raise UsageError(f"{OURS} is the label source of the rules, and of nothing else", hint="--labeler NAME=openai")
+    if folder is not None:
+        folder.check_free(check_name(name))
+    agreement = folder.known.spec.licence.agreement if folder is not None and folder.known is not None else ""
+    home = out.parent if folder is None else folder.home
+    chosen = LabelerOptions(agreement=agreement, **options)
+    return PlugIn(labeler, check_name(name), chosen, home / ".cxrprep" / "labeler-answers")
 
 
 def _given(counts: Mapping[str, int]) -> str:

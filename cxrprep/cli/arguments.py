@@ -230,6 +230,13 @@ def report_arguments(invocation: Invocation) -> dict[str, Any]:
         "sections": job.labels.sections,
         "vocabulary": invocation.path(job.labels.vocabulary),
         "evidence": job.labels.evidence,
+        "labeler": job.labeler.name,
+        "labeler_options": {
+            "endpoint": job.labeler.endpoint,
+            "model": job.labeler.model,
+            "checkpoint": str(invocation.path(job.labeler.checkpoint) or ""),
+            "allow_remote_text": job.labeler.allow_remote_text,
+        },
         "shard": invocation.shard,
         "engine": engine_of(invocation),
         "folder": labelled_folder(invocation),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ("cxrprep extract-labels /data/mimic --reports mimic-cxr-reports.zip --evidence", "label free-text reports"),
         ("cxrprep extract-labels /data/chexpert --label-source chexbert --uncertain ones", "another labeler, U-Ones"),
         ("cxrprep extract-labels /data/mimic --import chexbert=labeled.csv", "another labeler's table"),
+        ("cxrprep extract-labels /data/mimic --reports --labeler openai", "a language model on this machine"),
         ("cxrprep extract-labels --compare ours.csv theirs.csv", "how far two label tables agree"),
     ),
 )
@@ -56,6 +57,11 @@ if TYPE_CHECKING:
 )
 @setting("labels.sections", "--sections", section="Reports", metavar="NAMES")
 @setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")
+@setting("labeler.name", "--labeler", section="Reports", metavar="[SOURCE=]NAME")
+@setting("labeler.endpoint", "--endpoint", section="Reports", metavar="URL")
+@setting("labeler.model", "--model", section="Reports", metavar="NAME")
+@setting("labeler.checkpoint", "--checkpoint", section="Reports", metavar="FILE")
+@setting("labeler.allow_remote_text", "--allow-remote-text", section="Reports")
 @click.option(
     "--compare",
     nargs=2,

@@ -188,6 +188,17 @@ class LabelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelerSettings:
+    """Which labeler reads reports. A file that is found may not say it: report text would go where it points."""
+
+    name: str = _set("rules", "rules, openai, chexbert, both, both-chexbert or an installed one; or SOURCE=LABELER")
+    endpoint: str = _set("", "with openai: address of an OpenAI-compatible server; default: http://127.0.0.1:11434/v1")
+    model: str = _set("", "with openai: the model; default: the first that the server has")
+    checkpoint: str = _set("", "with chexbert: your chexbert.pth, with BERT's vocab.txt beside it", form="path")
+    allow_remote_text: bool = _set(False, "let report text go to another machine; mind the data use agreement")
+
+
+@dataclass(frozen=True, slots=True)
 class SplitSettings:
     """A split of your own beside the released one; never through a patient."""
 
@@ -261,6 +272,7 @@ class Job:
     download: DownloadSettings = field(default_factory=DownloadSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
+    labeler: LabelerSettings = field(default_factory=LabelerSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
@@ -273,6 +285,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "download": DownloadSettings,
     "verify": VerifySettings,
     "labels": LabelSettings,
+    "labeler": LabelerSettings,
     "split": SplitSettings,
     "convert": ConvertSettings,
     "report": ReportSettings,

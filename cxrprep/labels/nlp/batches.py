@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import StorageError
+from cxrprep.labels.labelers.answer_cache import AnswerCache, sha256_of
+from cxrprep.labels.labelers.registry import labeler_named
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.aggregate import Sections, section_order
 from cxrprep.labels.nlp.labeler import Labeler
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
     from cxrprep.labels.nlp.aggregate import Policy
     from cxrprep.labels.nlp.readers import Collection, Report
 
@@ -46,13 +49,19 @@ _BATCH_TEXT: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class LabelingRun:
-    """What all batches of a run share: what is read, by which rules, and where the parts go."""
+    """What all batches of a run share: what is read, by which rules, and where the parts go.
+
+    ``labeler`` names a plug-in that gives the labels in place of the rules; ``answers`` is where its answers are kept.
+    """
 
     collection: Collection
     sources: tuple[tuple[str, str], ...]
     policy: Policy
     evidence: bool
     folder: Path
+    labeler: str = ""
+    options: LabelerOptions | None = None
+    answers: Path | None = None
 
     def part(self, number: int, kind: str) -> Path:
         """The file of that kind of batch ``number``."""
@@ -118,6 +127,11 @@ def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
     return Labeler(build_rules(sources, policy.hedges), policy)
 
 
+@functools.lru_cache(maxsize=2)
+def _plugged(name: str, options: LabelerOptions) -> ReportLabeler:
+    return labeler_named(name, options)
+
+
 def label_batches(tasks: Sequence[Task]) -> list[Summary]:
     """What ``engine.run`` calls, here or in a worker. Raises ``StorageError`` and what reading may raise."""
     return [label_batch(task) for task in tasks]
@@ -130,14 +144,19 @@ def label_batch(task: Task) -> Summary:
     if before is not None:
         return replace(before, kept=len(task.rows))
     labeler = _labeler(job.sources, job.policy)
-    names = labeler.rules.reported
+    plugged = _plugged(job.labeler, job.options) if job.labeler and job.options else None
+    names = labeler.rules.reported if plugged is None else plugged.observations
     rows: list[tuple[Any, ...]] = []
     mentions: list[tuple[Any, ...]] = []
     counts: dict[str, int] = {}
     problems: list[tuple[str, str, str]] = []
     reports = job.collection.read(task.names) if task.names else iter(task.reports)
-    for row, report in zip(task.rows, reports, strict=True):
-        result = _labelled(labeler, report, evidence=job.evidence)
+    results: Iterator[tuple[Report, ReportLabels]]
+    if plugged is None:
+        results = ((report, _labelled(labeler, report, evidence=job.evidence)) for report in reports)
+    else:
+        results = _by_plugin(labeler, plugged, job, reports)
+    for row, (report, result) in zip(task.rows, results, strict=True):
         status = result.status.value
         counts[status] = counts.get(status, 0) + 1
         if report.problem:
@@ -172,20 +191,55 @@ def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabe
     if report.problem:
         status = ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE
         return ReportLabels(dict.fromkeys(labeler.rules.reported), (), status, "")
-    study = "" if report.study is None or report.mimic is False else f"s{report.study.removeprefix('s')}"
     if report.parts and labeler.policy.sections not in tuple(Sections):
         return _labelled_parts(labeler, report, evidence=evidence)
-    return labeler.label(report.text, study=study, mimic=report.mimic, evidence=evidence)
+    return labeler.label(report.text, study=_study(report), mimic=report.mimic, evidence=evidence)
+
+
+def _by_plugin(
+    labeler: Labeler, plugged: ReportLabeler, job: LabelingRun, reports: Iterator[Report]
+) -> Iterator[tuple[Report, ReportLabels]]:
+    """The labels of another labeler: of the sections that the rules would read, asked for once a text."""
+    chosen = [(report, _chosen(labeler, report)) for report in reports]
+    cache = AnswerCache(job.answers or job.folder, plugged)
+    answers = cache.answers([text for _, (status, text, _) in chosen if status is ReportStatus.LABELED])
+    for report, (status, text, section) in chosen:
+        labels = answers.get(sha256_of(text)) if status is ReportStatus.LABELED else None
+        given = {name: labels.get(name) if labels else None for name in plugged.observations}
+        if status is ReportStatus.LABELED and labels is None:
+            unread = replace(report, problem=f"{plugged.name} gave no labels")
+            yield unread, ReportLabels(given, (), ReportStatus.UNREADABLE, section)
+        else:
+            yield report, ReportLabels(given, (), status, section)
+
+
+def _chosen(labeler: Labeler, report: Report) -> tuple[ReportStatus, str, str]:
+    if report.problem:
+        return (ReportStatus.REFUSED if report.refused else ReportStatus.UNREADABLE), "", ""
+    if report.parts and labeler.policy.sections not in tuple(Sections):
+        names = _wanted_parts(labeler, report)
+        text = "\n\n".join((report.parts or {})[name].strip() for name in names)
+        return (ReportStatus.LABELED if text else ReportStatus.NO_SECTION), text, "+".join(names)
+    return labeler.chosen_text(report.text, study=_study(report), mimic=report.mimic)
+
+
+def _study(report: Report) -> str:
+    return "" if report.study is None or report.mimic is False else f"s{report.study.removeprefix('s')}"
+
+
+def _wanted_parts(labeler: Labeler, report: Report) -> list[str]:
+    """The sections to read, of a report whose collection states its sections."""
+    parts = [name for name, text in (report.parts or {}).items() if text.strip()]
+    groups = ([name for name in group if name in parts] for group in section_order(labeler.policy.sections))
+    return next((group for group in groups if group), [])
 
 
 def _labelled_parts(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabels:
     """The labels of the sections that are wanted, of a report whose collection states its sections."""
-    parts = {name: text for name, text in (report.parts or {}).items() if text.strip()}
-    for group in section_order(labeler.policy.sections):
-        there = [name for name in group if name in parts]
-        if there:
-            found = labeler.label_text("\n\n".join(parts[name] for name in there), evidence=evidence)
-            return replace(found, section="+".join(there))
+    names = _wanted_parts(labeler, report)
+    if names:
+        text = "\n\n".join((report.parts or {})[name] for name in names)
+        return replace(labeler.label_text(text, evidence=evidence), section="+".join(names))
     return ReportLabels(dict.fromkeys(labeler.rules.reported), (), ReportStatus.NO_SECTION, "")
 
 

@@ -11,7 +11,7 @@ import itertools
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep._version import __version__
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
     from cxrprep.model import Shard
 
 STAGE: Final = "extract-labels"
@@ -74,6 +75,22 @@ class Outcome:
         return self.counts.get(ReportStatus.UNREADABLE, 0) + self.counts.get(ReportStatus.REFUSED, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class PlugIn:
+    """Another labeler than the rules: its name, the label source that it becomes, and where its answers are kept."""
+
+    labeler: str
+    label_source: str
+    options: LabelerOptions
+    answers: Path
+
+
+def _made_ready(plugin: PlugIn, sources: tuple[tuple[str, str], ...], policy: Policy) -> ReportLabeler:
+    from cxrprep.labels.labelers.registry import labeler_named
+
+    return labeler_named(plugin.labeler, replace(plugin.options, sources=sources, policy=policy.name))
+
+
 @dataclass(slots=True)
 class _Tally:
     """What the batches add up to."""
@@ -105,16 +122,34 @@ def label_collection(
     vocabulary: Path | None = None,
     policy: Policy | None = None,
     evidence: bool = False,
+    plugin: PlugIn | None = None,
     on_event: Sink = ignore,
 ) -> Outcome:
     """The tables of labels that ``source`` gives: ``report_labels.parquet`` in ``out_dir``, and ``mentions.parquet``.
 
-    ``engine`` says where the batches run (``None``: in this process). With ``shard`` only its part is done, into a
-    folder of its own below ``out_dir/shards``; the last shard to finish joins them. ``vocabulary`` is a TOML file that
-    adds phrases. A report that cannot be read has a row with its status and no labels. Raises ``UsageError``,
-    ``ConfigError``, ``NothingSelectedError``, ``TableError``, ``ArchiveError``, ``StorageError``,
-    ``SourceUnreachableError`` when no cluster answers, ``SomeFailedError`` when a worker process died over a batch, and
-    ``BusyError`` when another run finished the same work meanwhile.
+    A report that cannot be read has a row with its status and no labels.
+
+    Args:
+        source: the reports.
+        out_dir: where the tables go.
+        engine: where the batches run (``None``: in this process).
+        shard: the part to do, into a folder of its own below ``out_dir/shards``; the last shard to finish joins them.
+        vocabulary: a TOML file that adds phrases, or overrules them.
+        policy: how mentions add up, and what is read.
+        evidence: also write the mentions.
+        plugin: another labeler than the rules.
+        on_event: receives progress and notes.
+
+    Raises:
+        UsageError: ``source`` is no collection, or the labeler's options do not suffice.
+        ConfigError: the vocabulary is wrong.
+        NothingSelectedError: there is no report.
+        TableError: a table cannot be read.
+        ArchiveError: an archive is damaged.
+        StorageError: the disk refuses.
+        SourceUnreachableError: no cluster answers.
+        SomeFailedError: a worker process died over a batch.
+        BusyError: another run finished the same work meanwhile.
     """
     began = time.monotonic()
     policy = policy or Policy()
@@ -132,6 +167,14 @@ def label_collection(
         "label_source": OURS,
         "labeler": {"name": "rules", "version": __version__, "policy": policy.name},
     }
+    plugged = None if plugin is None else _made_ready(plugin, sources, policy)
+    if plugin is not None and plugged is not None:
+        about = {"name": plugged.name, "version": plugged.version, "digest": plugged.digest}
+        made_from = {
+            "policy": {"sections": policy.sections}, "source": source.name, "label_source": plugin.label_source,
+            "labeler": about,
+        }  # fmt: skip
+    observations = rules.reported if plugged is None else plugged.observations
     if engine.name == "dask":
         out_dir.mkdir(parents=True, exist_ok=True)
         engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])
@@ -139,6 +182,8 @@ def label_collection(
     job = LabelingRun(
         collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}"
     )
+    if plugin is not None and plugged is not None:
+        job = replace(job, labeler=plugin.labeler, options=plugged.options, answers=plugin.answers)
     on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
     tally = _Tally()
     lost = 0
@@ -155,7 +200,7 @@ def label_collection(
         )
     if not tally.batches:
         raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
-    written = _written(out, job, tally.batches, rules.reported, made_from)
+    written = _written(out, job, tally.batches, observations, made_from)
     if not evidence:
         removed = output_tables.remove_other_evidence(written[output_tables.LABELS_NAME])
         if removed is not None:
@@ -168,7 +213,7 @@ def label_collection(
         written.get(output_tables.MENTIONS_NAME),
         dict(sorted(tally.counts.items())),
         tuple(sorted(tally.problems)),
-        output_tables.count_labels(written[output_tables.LABELS_NAME], rules.reported),
+        output_tables.count_labels(written[output_tables.LABELS_NAME], observations),
         joined,
     )
     done = outcome.reports - tally.kept - outcome.failed

@@ -81,6 +81,16 @@ class Labeler:
         found = self._label(text, chosen, evidence=evidence)
         return found if places is None else _moved(found, places, given)
 
+    def chosen_text(self, text: str, *, study: str = "", mimic: bool | None = None) -> tuple[ReportStatus, str, str]:
+        """What is read of a report by a labeler of another kind: the status, the text and the names of its sections."""
+        text, _ = plain(text)
+        chosen = chosen_sections(text, self.policy.sections, study=study, mimic=mimic, own=self.rules.titles)
+        bodies = [body for section in chosen if (body := text[section.start : section.end].strip())]
+        if not bodies:
+            return (ReportStatus.NO_SECTION if text.strip() else ReportStatus.EMPTY), "", ""
+        name = "+".join(dict.fromkeys(section.name for section in chosen))
+        return ReportStatus.LABELED, "\n\n".join(bodies), name
+
     def _label(self, text: str, sections: list[Section], *, evidence: bool) -> ReportLabels:
         sections = [section for section in sections if text[section.start : section.end].strip()]
         if not sections:

@@ -1,0 +1,92 @@
+"""Kept answers of a labeler, by the SHA-256 of the text: a run that was killed asks for nothing twice.
+
+A folder for each labeler, version and digest; each process appends to a file of its own, one JSON line an answer. No
+text is in it, and a line that was cut by a kill is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cxrprep.labels.labelers.contract import Labels, ReportLabeler
+
+FOLDER: Final = "labeler-answers"
+_VALUES: Final = frozenset((1, 0, -1, None))
+
+
+def sha256_of(text: str) -> str:
+    """The key of a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class AnswerCache:
+    """The answers of one labeler, in ``folder`` and in memory."""
+
+    def __init__(self, folder: Path, labeler: ReportLabeler) -> None:
+        """Nothing is read yet."""
+        about = "\0".join((labeler.name, labeler.version, labeler.digest, *labeler.observations))
+        self._folder = folder / f"{labeler.name}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        self._labeler = labeler
+
+    def answers(self, texts: Sequence[str]) -> dict[str, Labels]:
+        """The labels of texts by their SHA-256: those that are kept, and those that are asked for now, kept at once.
+
+        A text to which the labeler has no answer is not in it. Raises ``StorageError`` and what the labeler raises.
+        """
+        wanted = {sha256_of(text): text for text in texts}
+        found = {key: labels for key, labels in self._kept().items() if key in wanted}
+        missing = [(key, text) for key, text in wanted.items() if key not in found]
+        for begin in range(0, len(missing), self._labeler.at_once):
+            held = missing[begin : begin + self._labeler.at_once]
+            given = self._labeler.labels([text for _, text in held])
+            fresh = {key: dict(one) for (key, _), one in zip(held, given, strict=True) if one is not None}
+            self._keep(fresh)
+            found |= fresh
+        return found
+
+    def _kept(self) -> dict[str, Labels]:
+        found: dict[str, Labels] = {}
+        try:
+            for path in sorted(self._folder.glob("*.jsonl")):
+                for line in path.read_text("utf-8").splitlines():
+                    found |= self._answer(line)
+        except OSError as error:
+            raise storage_error(self._folder, "read", error) from error
+        return found
+
+    def _answer(self, line: str) -> dict[str, Labels]:
+        """What a line says: nothing where a kill has cut it, or its observations are not those of the labeler."""
+        try:
+            key, values = json.loads(line)
+        except (ValueError, TypeError):
+            return {}
+        names = self._labeler.observations
+        if not isinstance(values, list) or len(values) != len(names) or not _VALUES.issuperset(values):
+            return {}
+        return {key: dict(zip(names, values, strict=True))}
+
+    def _keep(self, fresh: Mapping[str, Labels]) -> None:
+        if not fresh:
+            return
+        names = self._labeler.observations
+        lines = "".join(json.dumps([key, [labels.get(name) for name in names]]) + "\n" for key, labels in fresh.items())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Of one process: several machines may share the folder, whose locks are worth nothing.
+            with (self._folder / f"{os.getpid()}-{_RUN}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            raise storage_error(self._folder, "write", error) from error
+
+
+_RUN: Final = uuid.uuid4().hex[:8]

@@ -1,0 +1,88 @@
+"""Rules first, a model where they leave something open: cheap for most reports, and careful with the others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.labels.labelers.contract import LabelerOptions, Labels, ReportLabeler, digest_of
+from cxrprep.labels.nlp.aggregate import policy_named
+from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.results import ReportStatus
+from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
+from cxrprep.labels.nlp.sentences import split_sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cxrprep.labels.nlp.results import ReportLabels
+
+_LONG_WORD: Final = re.compile(r"[a-z]{5,}")
+_FEW: Final = 3
+
+
+class RulesThenModel:
+    """The rules label; the model is asked where they say uncertain, contradict themselves, or leave words unread.
+
+    What the rules decided stays: the model settles the observations that they left open, and names others only where a
+    sentence was left unread.
+    """
+
+    def __init__(self, options: LabelerOptions, model: ReportLabeler) -> None:
+        """Over a ``model`` that is made ready. Raises ``ConfigError`` for a wrong vocabulary."""
+        policy = policy_named(options.policy)
+        rules = build_rules(options.sources or shipped_sources(), policy.hedges)
+        self._rules, self._model = Labeler(rules, policy), model
+        self.name = "both" if model.name == "openai" else f"both-{model.name}"
+        self.version = model.version
+        self.digest = digest_of(rules.digest, policy.name, model.name, model.version, model.digest)
+        self.observations = model.observations
+        self.at_once = model.at_once
+        self.options = replace(model.options, sources=options.sources, policy=options.policy)
+
+    def labels(self, texts: Sequence[str]) -> list[Labels | None]:
+        """See ``ReportLabeler``. Raises what the model raises."""
+        found = [self._rules.label_text(text) for text in texts]
+        gaps = [self._unread(text, one) for text, one in zip(texts, found, strict=True)]
+        doubts = [_open(one) for one in found]
+        asked = [place for place in range(len(texts)) if gaps[place] or doubts[place]]
+        answers = dict(zip(asked, self._model.labels([texts[place] for place in asked]), strict=True)) if asked else {}
+        return [
+            self._joined(found[place], answers[place], doubts[place], gap=gaps[place])
+            if place in answers
+            else {name: found[place].labels.get(name) for name in self.observations}
+            for place in range(len(texts))
+        ]
+
+    def _joined(self, rules: ReportLabels, model: object, doubts: set[str], *, gap: bool) -> Labels | None:
+        if not isinstance(model, dict):
+            return None
+        taken = {
+            name: model[name] if name in doubts or (gap and rules.labels.get(name) is None) else rules.labels.get(name)
+            for name in self.observations
+        }
+        abnormal = any(v in (1, -1) for name, v in taken.items() if name not in ("No Finding", "Support Devices"))
+        if abnormal and taken.get("No Finding") == 1:
+            taken["No Finding"] = None
+        return taken
+
+    def _unread(self, text: str, found: ReportLabels) -> bool:
+        """Whether a sentence of long words has few that the rules know, or the text is none that they can read."""
+        if found.status is not ReportStatus.LABELED:
+            return True
+        symbols = self._rules.rules.lexicon.symbols
+        for sentence in split_sentences(text):
+            words = _LONG_WORD.findall(sentence.text)
+            if len(words) >= _FEW and sum(not symbols(word) for word in words) * 2 > len(words):
+                return True
+        return False
+
+
+def _open(found: ReportLabels) -> set[str]:
+    """The observations that are uncertain, or of which mentions say different things."""
+    said: dict[str, set[int]] = {}
+    for mention in found.mentions:
+        said.setdefault(mention.observation, set()).add(int(mention.status))
+    uncertain = {name for name, label in found.labels.items() if label == -1}
+    return uncertain | {name for name, statuses in said.items() if len(statuses) > 1}
