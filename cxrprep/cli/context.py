@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cxrprep.config.settings import Settings
     from cxrprep.credentials.lookup import Credentials
     from cxrprep.credentials.secret import Secret
-    from cxrprep.events import Sink
+    from cxrprep.events import Event, Sink
     from cxrprep.model import Shard
 
 
@@ -82,13 +82,18 @@ class Invocation:
         """Progress on the screen and in the log, for the time of a verb; the log lies beside the record."""
         from contextlib import contextmanager
 
-        from cxrprep.cli.progress import Both, choose
+        from cxrprep.cli.progress import choose
 
         @contextmanager
         def opened() -> Iterator[Sink]:
             self.log.belongs_to(self.state or self.root)
-            with Both((choose(self.out), self.log)) as sink:
-                yield sink
+            with choose(self.out) as shown, self.log as logged:
+
+                def both(event: Event) -> None:
+                    shown(event)
+                    logged(event)
+
+                yield both
 
         return opened()
 

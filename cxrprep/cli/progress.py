@@ -7,69 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.cli.output import inert
-from cxrprep.cli.progress_stats import StageProgress
-from cxrprep.cli.progress_text import closing, retry_line, stall_line, standing, summary, total
+from cxrprep.cli.progress_sink import Progress, Stages
+from cxrprep.cli.progress_text import retry_line, stall_line, standing, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
 from cxrprep.humanize import format_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cxrprep.cli.output import Output
+    from cxrprep.cli.progress_stats import StageProgress
 
 _EVERY_SECONDS: Final = 30.0
-
-
 _EVERY_FRACTION: Final = 0.05
-
-
 # Lines of one kind within _EVERY_SECONDS before the rest is only counted.
 _LINES_OF_A_KIND: Final = 5
-
-
 # Steps of 5 % in a stage of a few seconds are noise.
 _LEAST_SECONDS: Final = 2.0
-
-
 # The format of one line of ``--events jsonl``; raised when a field changes its meaning.
 EVENT_VERSION: Final = 1
 
 
-class Progress(Protocol):
-    """A sink that is open for the time of a command."""
-
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
-        ...
-
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        ...
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it was."""
-        ...
-
-
-class Silent:
+class Silent(Progress):
     """Draws nothing, but says problems: quiet and JSON output."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def __call__(self, event: Event) -> None:
         """Pass problems on, drop the rest."""
@@ -77,19 +43,8 @@ class Silent:
             self._out.note(mask_urls(event.message), level=event.level, subject=event.subject)
 
 
-class JsonLines:
+class JsonLines(Progress):
     """One JSON object a line: ``v``, ``time``, ``event`` and the event's own fields."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-        self._guard = threading.Lock()
-
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def __call__(self, event: Event) -> None:
         """Write one line."""
@@ -106,127 +61,77 @@ def event_record(event: Event) -> dict[str, Any]:
     return {"v": EVENT_VERSION, "time": moment, "event": type(event).__name__, **fields}
 
 
-class PlainLines:
+class PlainLines(Stages):
     """Timestamped lines for a log without a terminal: a line every 30 s or 5 %, problems at once, crowds counted."""
 
     def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
-        self._out = out
-        self._clock = clock
-        self._guard = threading.Lock()
-        self._tally: StageProgress | None = None
+        super().__init__(out, clock)
         self._written_at = 0.0
         self._written_fraction = 0.0
         self._counted_since = 0.0
-        self._counted: dict[str, tuple[int, int]] = {}
-        self._causes: set[str] = set()
+        self._unsaid: dict[str, tuple[int, int]] = {}
 
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        return self
-
-    def __exit__(self, kind: object = None, *_: object) -> None:
-        """Say what was only counted, and what a stage came to that did not say so itself."""
-        with self._guard:
-            if self._tally is not None and kind is None:
-                self._finish(closing(self._tally))
-            elif self._tally is not None:
-                self._line(self._tally.stage, f"left at {standing(self._tally)}")
-            self._write_counts()
-
-    def __call__(self, event: Event) -> None:
-        """Count the event, and say what is due."""
-        with self._guard:
-            if isinstance(event, StageStarted):
-                self._start(event)
-            elif isinstance(event, StageFinished):
-                self._finish(event)
-            elif isinstance(event, Note):
-                about = f"{event.subject}: " if event.subject else ""
-                self._line(event.stage, about + event.message, event.level)
-            else:
-                self._count(event)
+    def _begin(self, event: StageStarted, tally: StageProgress) -> None:
+        self._written_at, self._written_fraction = self._clock(), 0.0
+        self._line(tally.stage, total(event))
 
     def _finish(self, event: StageFinished) -> None:
         self._write_counts()
         self._line(event.stage, summary(event, self._tally))
         self._tally = None
 
-    def _start(self, event: StageStarted) -> None:
-        if self._tally is None or self._tally.stage != event.stage:
-            if self._tally is not None:
-                self._finish(closing(self._tally))
-            self._tally = StageProgress(event.stage, clock=self._clock)
-            self._written_at, self._written_fraction = self._clock(), 0.0
-            self._line(event.stage, total(event))
-        self._tally.add(event)
+    def _leave(self) -> None:
+        if self._tally is not None:
+            self._line(self._tally.stage, f"left at {standing(self._tally)}")
+        self._write_counts()
 
-    def _count(self, event: Event) -> None:
+    def _note(self, event: Note) -> None:
+        about = f"{event.subject}: " if event.subject else ""
+        self._line(event.stage, about + event.message, event.level)
+
+    def _problem(self, event: Event) -> None:
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
             self._limited(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
         elif isinstance(event, Retrying):
             self._limited(event.stage, "tried again", retry_line(event), event.cause)
         elif isinstance(event, Stalled):
             self._limited(event.stage, "stalled", stall_line(event))
-        if self._tally is None:
-            return
-        self._tally.add(event)
-        now, fraction = self._clock(), self._tally.fraction or 0.0
+
+    def _counted(self, event: Event, tally: StageProgress) -> None:  # noqa: ARG002 - lines are due by time, at any event
+        now, fraction = self._clock(), tally.fraction or 0.0
         step = fraction - self._written_fraction >= _EVERY_FRACTION and now - self._written_at >= _LEAST_SECONDS
         if step or now - self._written_at >= _EVERY_SECONDS:
             self._write_counts()
             self._written_at, self._written_fraction = now, fraction
-            self._line(self._tally.stage, standing(self._tally))
+            self._line(tally.stage, standing(tally))
 
     def _limited(self, stage: str, kind: str, text: str, cause: str = "") -> None:
         now = self._clock()
         if now - self._counted_since >= _EVERY_SECONDS:
             self._write_counts()
             self._counted_since = now
-        said, unsaid = self._counted.get(kind, (0, 0))
+        said, unsaid = self._unsaid.get(kind, (0, 0))
         # The same cause again is only counted: without a network it would be said for every file and attempt.
         if said >= _LINES_OF_A_KIND or cause in self._causes:
-            self._counted[kind] = (said, unsaid + 1)
+            self._unsaid[kind] = (said, unsaid + 1)
             return
-        self._counted[kind] = (said + 1, unsaid)
+        self._unsaid[kind] = (said + 1, unsaid)
         if cause:
             self._causes.add(cause)
         self._line(stage, text, "warning")
 
     def _write_counts(self) -> None:
         stage = self._tally.stage if self._tally else ""
-        for kind, (_, unsaid) in self._counted.items():
+        for kind, (_, unsaid) in self._unsaid.items():
             if unsaid:
                 self._line(stage, f"{format_number(unsaid)} more {kind}; the log file names them", "warning")
-        self._counted.clear()
+        self._unsaid.clear()
 
     def _line(self, stage: str, text: str, level: str = "info") -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         mark = "" if level == "info" else f"{level}: "
         self._out.stderr.write(f"{moment} {stage}: {mark}{inert(mask_urls(text))}\n")
         self._out.stderr.flush()
-
-
-class Both:
-    """Hands every event to several sinks."""
-
-    def __init__(self, sinks: Sequence[Progress]) -> None:
-        self._sinks = sinks
-
-    def __enter__(self) -> Self:
-        """Open them in order."""
-        for sink in self._sinks:
-            sink.__enter__()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        """Close them in the opposite order."""
-        for sink in reversed(self._sinks):
-            sink.__exit__(*problem)
-
-    def __call__(self, event: Event) -> None:
-        """Pass it on."""
-        for sink in self._sinks:
-            sink(event)
 
 
 def choose(out: Output) -> Progress:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
 from rich.live import Live as RichLive
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
 
-from cxrprep.cli.progress_stats import Active, StageProgress
-from cxrprep.cli.progress_text import closing, retry_line, stall_line, summary
+from cxrprep.cli.progress_sink import Stages
+from cxrprep.cli.progress_text import item_state, retry_line, stage_state, stall_line, summary
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
-from cxrprep.humanize import format_bytes, format_number, format_rate, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import Task, TaskID
 
     from cxrprep.cli.output import Output
+    from cxrprep.cli.progress_stats import StageProgress
 
 # Files with a line of their own.
 _SHOWN: Final = 6
@@ -30,148 +30,123 @@ _WORTH_A_LINE: Final = 8_000_000
 _NAMED: Final = 10
 
 
-class Live:
+class _StageState(ProgressColumn):
+    """What was done, how fast, how long it still takes: by our own counts, as rich's rate does not fall in a stall."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._console = console
+        self._separator = " · " if (console.encoding or "").lower().startswith("utf") else ", "
+
+    def render(self, task: Task) -> Text:
+        """As many words as the terminal is wide enough for."""
+        return Text(self._separator.join(stage_state(task.fields["stage"], wide=self._console.width >= 100)))
+
+
+class _FileState(ProgressColumn):
+    """Bytes done of a file, or that it is stalled."""
+
+    def render(self, task: Task) -> Text:
+        """One or two words."""
+        return Text(item_state(task.fields["item"]))
+
+
+def _stage_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(None, table_column=Column(ratio=1, min_width=8)),
+        # Rounded down, unlike rich's own column: 100 % is for what is finished.
+        TextColumn("{task.fields[stage].percent}", table_column=Column(no_wrap=True, justify="right")),
+        _StageState(console),
+        console=console,
+        expand=True,
+    )
+
+
+def _file_bars(console: Console) -> Progress:
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=3)
+    return Progress(
+        TextColumn("  {task.description}", style="dim", markup=False, table_column=name),
+        BarColumn(None, table_column=Column(ratio=2, min_width=8)),
+        _FileState(Column(no_wrap=True, justify="right", min_width=19)),
+        console=console,
+        expand=True,
+    )
+
+
+class Live(Stages):
     """Draws eight times a second, whatever the number of events; wraps nothing at 80 columns."""
 
     def __init__(self, out: Output, console: Console | None = None) -> None:
-        self._out = out
+        super().__init__(out)
         self._console = console or Console(
             file=out.stderr, no_color=not out.colors(out.stderr), highlight=False, emoji=False, markup=False
         )
-        self._guard = threading.RLock()
-        self._tally: StageProgress | None = None
         self._live: RichLive | None = None
-        self._named = 0
-        # What was the reason of an attempt before is not said again for each file.
-        self._causes: set[str] = set()
+        self._stages, self._files = _stage_bar(self._console), _file_bars(self._console)
+        self._lines: dict[str, TaskID] = {}
+        self._failures = 0
 
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        return self
-
-    def __exit__(self, kind: object = None, *_: object) -> None:
-        """Take the bars away; say what a stage came to that did not say so itself."""
-        with self._guard:
-            if self._tally is not None and kind is None:
-                self._finish(closing(self._tally))
-            self._stop()
-
-    def __call__(self, event: Event) -> None:
-        """Count the event; print what deserves a line of its own."""
-        with self._guard:
-            if isinstance(event, StageStarted):
-                self._start(event)
-            elif isinstance(event, StageFinished):
-                self._finish(event)
-            elif isinstance(event, Note):
-                self._note(event)
-            else:
-                if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
-                    self._failed(event)
-                elif isinstance(event, Retrying) and event.attempt >= 2 and event.cause not in self._causes:
-                    self._causes.add(event.cause)
-                    self._print(f"{self._out.symbol('warning', self._out.stderr)} {retry_line(event)}")
-                elif isinstance(event, Stalled):
-                    self._print(f"{self._out.symbol('warning', self._out.stderr)} {stall_line(event)}")
-                if self._tally is not None:
-                    self._tally.add(event)
+    def _begin(self, event: StageStarted, tally: StageProgress) -> None:
+        self._failures, self._lines = 0, {}
+        self._stages, self._files = _stage_bar(self._console), _file_bars(self._console)
+        self._stages.add_task(event.stage, total=None, stage=tally)
+        self._live = RichLive(
+            console=self._console,
+            get_renderable=self._draw,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
 
     def _finish(self, event: StageFinished) -> None:
         tally = self._tally
-        self._stop()
-        mark = self._out.symbol("problem" if event.failed else "ok", self._out.stderr)
-        self._print(f"{mark} {event.stage}: {summary(event, tally)}")
+        self._leave()
+        self._print("problem" if event.failed else "ok", f"{event.stage}: {summary(event, tally)}")
 
-    def _start(self, event: StageStarted) -> None:
-        if self._tally is None or self._tally.stage != event.stage:
-            if self._tally is not None:
-                self._finish(closing(self._tally))
-            self._tally = StageProgress(event.stage)
-            self._named = 0
-            self._live = RichLive(
-                console=self._console,
-                get_renderable=self._draw,
-                refresh_per_second=8,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._tally.add(event)
-            self._live.start()
-        else:
-            self._tally.add(event)
-
-    def _stop(self) -> None:
+    def _leave(self) -> None:
         live, self._live, self._tally = self._live, None, None
         if live is not None:
             live.stop()
 
     def _note(self, event: Note) -> None:
         about = f"{event.subject}: " if event.subject else ""
-        mark = "" if event.level == "info" else self._out.symbol(event.level, self._out.stderr) + " "
-        self._print(f"{mark}{about}{event.message}")
+        self._print("" if event.level == "info" else event.level, f"{about}{event.message}")
 
-    def _failed(self, event: ItemFinished) -> None:
-        self._named += 1
-        if self._named <= _NAMED:
-            self._print(f"{self._out.symbol('problem', self._out.stderr)} {event.key}: {event.detail or event.status}")
-        elif self._named == _NAMED + 1:
-            self._print("  more failures are counted below and named in the log file")
+    def _problem(self, event: Event) -> None:
+        if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
+            self._failures += 1
+            if self._failures <= _NAMED:
+                self._print("problem", f"{event.key}: {event.detail or event.status}")
+            elif self._failures == _NAMED + 1:
+                self._print("", "  more failures are counted below and named in the log file")
+        elif isinstance(event, Retrying) and event.attempt >= 2 and event.cause not in self._causes:
+            self._causes.add(event.cause)
+            self._print("warning", retry_line(event))
+        elif isinstance(event, Stalled):
+            self._print("warning", stall_line(event))
 
-    def _print(self, text: str) -> None:
-        self._console.print(Text.from_ansi(mask_urls(text)), soft_wrap=True)
+    def _print(self, mark: str, text: str) -> None:
+        symbol = f"{self._out.symbol(mark, self._out.stderr)} " if mark else ""
+        self._console.print(Text.from_ansi(symbol + mask_urls(text)), soft_wrap=True)
 
-    # ---- drawing ----
+    def _counted(self, event: Event, tally: StageProgress) -> None:
+        key = getattr(event, "key", "")
+        item = tally.active.get(key)
+        if item is None:
+            if key in self._lines:
+                self._files.remove_task(self._lines.pop(key))
+        elif key in self._lines:
+            self._files.update(self._lines[key], completed=item.done)
+        elif (item.size or 0) >= _WORTH_A_LINE or item.stalled:
+            self._lines[key] = self._files.add_task(key, total=item.size, completed=item.done, item=item)
 
     def _draw(self) -> RenderableType:
         # Drawn in rich's own thread and under its lock: taking the guard here too could lock both out for good.
-        tally = self._tally
-        if tally is None:
-            return Text("")
-        # A copy: the threads at work go on changing the original.
-        active = [item for item in list(tally.active.values()) if (item.size or 0) >= _WORTH_A_LINE or item.stalled]
+        for task in self._stages.tasks:
+            fraction = task.fields["stage"].fraction
+            self._stages.update(task.id, total=None if fraction is None else 1.0, completed=fraction or 0.0)
         room = max(min(_SHOWN, self._console.height - 4), 0)
-        lines: list[RenderableType] = [self._stage_line(tally)]
-        lines += [self._item_line(item) for item in active[:room]]
-        return Group(*lines)
-
-    def _stage_line(self, tally: StageProgress) -> Table:
-        wide = self._console.width >= 100
-        of = "" if tally.items is None else f"/{format_number(tally.items)}"
-        words = [f"{format_number(tally.finished)}{of} {tally.unit}"]
-        if tally.failed:
-            words.append(f"{format_number(tally.failed)} failed")
-        if tally.size and wide:
-            words.append(f"{format_bytes(tally.bytes_here)}/{format_bytes(tally.size)}")
-        if tally.stalled:
-            words.append("stalled")
-        elif tally.rate:
-            words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.0f}/s")
-        words.append(format_seconds(tally.left) if tally.left is not None else "-")
-        fraction = tally.fraction
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(no_wrap=True)
-        grid.add_column(ratio=1, min_width=8)
-        grid.add_column(no_wrap=True, justify="right")
-        grid.add_column(no_wrap=True)
-        bar = ProgressBar(total=1.0, completed=fraction or 0.0, pulse=fraction is None)
-        percent = "" if fraction is None else f"{int(fraction * 100)}%"
-        grid.add_row(
-            Text(tally.stage, style="bold"), bar, percent, " · ".join(words) if self._unicode else ", ".join(words)
-        )
-        return grid
-
-    def _item_line(self, item: Active) -> Table:
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
-        grid.add_column(ratio=2, min_width=8)
-        grid.add_column(no_wrap=True, justify="right", min_width=19)
-        completed = min(item.done / item.size, 1.0) if item.size else 0.0
-        size = format_bytes(item.size) if item.size else "?"
-        state = "stalled" if item.stalled else f"{format_bytes(item.done)}/{size}"
-        grid.add_row(Text(f"  {item.key}", style="dim"), ProgressBar(total=1.0, completed=completed), Text(state))
-        return grid
-
-    @property
-    def _unicode(self) -> bool:
-        return (self._console.encoding or "").lower().startswith("utf")
+        return Group(self._stages, self._files.make_tasks_table(self._files.tasks[:room]))

@@ -84,6 +84,11 @@ class StageProgress:
         return None
 
     @property
+    def percent(self) -> str:
+        """``45%``, rounded down, since 100 % is for what is finished; nothing while totals are being counted."""
+        return "" if self.fraction is None else f"{int(self.fraction * 100)}%"
+
+    @property
     def rate(self) -> float | None:
         """Bytes (or items, where no bytes are counted) a second over the last seconds; ``None`` before it settles."""
         if len(self._samples) < 2:

@@ -8,7 +8,7 @@ from cxrprep.events import Retrying, StageFinished, StageStarted, Stalled
 from cxrprep.humanize import format_bytes, format_count, format_number, format_rate, format_seconds, singular
 
 if TYPE_CHECKING:
-    from cxrprep.cli.progress_stats import StageProgress
+    from cxrprep.cli.progress_stats import Active, StageProgress
 
 
 def summary(event: StageFinished, tally: StageProgress | None = None) -> str:
@@ -59,6 +59,27 @@ def stall_line(event: Stalled) -> str:
     """What an item, or the whole stage, is waiting for."""
     about = f"{event.key}: " if event.key else ""
     return f"{about}no byte for {format_seconds(event.seconds)}; {event.cause}"
+
+
+def stage_state(tally: StageProgress, *, wide: bool) -> list[str]:
+    """The words beside a stage's bar: files done of all, failures, bytes where it is wide, rate and time left."""
+    of = "" if tally.items is None else f"/{format_number(tally.items)}"
+    words = [f"{format_number(tally.finished)}{of} {tally.unit}"]
+    if tally.failed:
+        words.append(f"{format_number(tally.failed)} failed")
+    if tally.size and wide:
+        words.append(f"{format_bytes(tally.bytes_here)}/{format_bytes(tally.size)}")
+    if tally.stalled:
+        words.append("stalled")
+    elif tally.rate:
+        words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.0f}/s")
+    words.append(format_seconds(tally.left) if tally.left is not None else "-")
+    return words
+
+
+def item_state(item: Active) -> str:
+    """The words beside a file's bar: ``12 MB/80 MB``, or ``stalled``."""
+    return "stalled" if item.stalled else f"{format_bytes(item.done)}/{format_bytes(item.size) if item.size else '?'}"
 
 
 def standing(tally: StageProgress) -> str:

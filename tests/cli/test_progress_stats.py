@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cxrprep.cli.output import Output
 from cxrprep.cli.progress import PlainLines
+from cxrprep.cli.progress_bar import Live
 from cxrprep.cli.progress_stats import StageProgress
-from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, Retrying, StageStarted, Stalled
+from cxrprep.events import (
+    Advanced,
+    Event,
+    ItemFinished,
+    ItemStarted,
+    Retrying,
+    StageFinished,
+    StageStarted,
+    Stalled,
+)
 
 
 class Clock:
@@ -143,3 +155,32 @@ def test_one_reason_for_many_files_is_said_once_and_counted() -> None:
     assert sum("no answer from nihcc.app.box.com" in line for line in lines) == 1
     assert 1 <= sum("more tried again" in line for line in lines) <= 3
     assert len(lines) < 8
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_terminal_shows_the_stage_its_failures_and_the_large_files_at_work(width: int) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, height=20, color_system=None)
+    with Live(Output(stderr=screen), console) as sink:
+        sink(StageStarted("download", items=1204, size=200_000_000))
+        sink(ItemStarted("download", "a[b]{c}.dcm", size=80_000_000))
+        sink(ItemStarted("download", "small.csv", size=10))
+        sink(Advanced("download", "a[b]{c}.dcm", size=40_000_000))
+        sink(ItemFinished("download", "lost.csv", "error", detail="no answer"))
+        sink(Stalled("download", "a[b]{c}.dcm", seconds=10, cause="waiting"))
+        for _ in range(2000):
+            if "stalled" in screen.getvalue().splitlines()[-1]:
+                break
+            time.sleep(0.01)
+        shown = screen.getvalue()
+        sink(Advanced("download", "a[b]{c}.dcm", size=159_999_999))
+        sink(StageFinished("download", done=1203, failed=1))
+    assert "lost.csv: no answer" in shown
+    assert "20%" in shown
+    assert "1/1,204 files · 1 failed" in shown
+    assert ("40.0 MB/200 MB" in shown) == (width == 120)
+    assert "a[b]{c}.dcm" in shown.splitlines()[-1]
+    assert shown.splitlines()[-1].rstrip().endswith("stalled")
+    assert "  small.csv" not in shown
+    assert "100%" not in screen.getvalue()
+    assert "download: 1,203 files, 1 failed" in screen.getvalue()

@@ -1,0 +1,100 @@
+"""Base of the progress displays: a sink of events that is open for the time of a command, one stage at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from cxrprep.cli.progress_stats import StageProgress
+from cxrprep.cli.progress_text import closing
+from cxrprep.events import Event, Note, StageFinished, StageStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.cli.output import Output
+
+
+class Progress:
+    """A sink that is open for the time of a command."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._guard = threading.RLock()
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        raise NotImplementedError
+
+
+class Stages(Progress):
+    """Base of the sinks that a person reads: one stage at a time, ended by its own event, the next stage or the end."""
+
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(out)
+        self._clock = clock
+        self._tally: StageProgress | None = None
+        # What was the reason of an attempt before is not said again for each file.
+        self._causes: set[str] = set()
+
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        """Say what a stage came to that did not say so itself, or where it was left."""
+        with self._guard:
+            if self._tally is not None and kind is None:
+                self._finish(closing(self._tally))
+            self._leave()
+
+    def __call__(self, event: Event) -> None:
+        """Count the event; write what deserves a line of its own."""
+        with self._guard:
+            if isinstance(event, StageStarted):
+                self._start(event)
+            elif isinstance(event, StageFinished):
+                self._finish(event)
+            elif isinstance(event, Note):
+                self._note(event)
+            else:
+                self._problem(event)
+                if self._tally is not None:
+                    self._tally.add(event)
+                    self._counted(event, self._tally)
+
+    def _start(self, event: StageStarted) -> None:
+        if self._tally is not None and self._tally.stage != event.stage:
+            self._finish(closing(self._tally))
+        tally = self._tally or StageProgress(event.stage, clock=self._clock)
+        tally.add(event)
+        if self._tally is None:
+            self._tally = tally
+            self._begin(event, tally)
+
+    def _begin(self, event: StageStarted, tally: StageProgress) -> None:
+        """A new stage: say or draw its first line."""
+        raise NotImplementedError
+
+    def _finish(self, event: StageFinished) -> None:
+        """The stage is over: say what it came to, and forget its tally."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """The command is over, in peace or by an error."""
+        raise NotImplementedError
+
+    def _note(self, event: Note) -> None:
+        raise NotImplementedError
+
+    def _problem(self, event: Event) -> None:
+        """Say a failure, an attempt or a stall."""
+        raise NotImplementedError
+
+    def _counted(self, event: Event, tally: StageProgress) -> None:
+        """The tally has taken the event."""
+        raise NotImplementedError
