@@ -114,26 +114,34 @@ def ignore(event: Event) -> None:
 class Throttle:
     """Progress throttle: many small steps become one ``Advanced``, at most ten per second, from any thread."""
 
-    def __init__(self, stage: str, sink: Sink) -> None:
-        """Count for ``stage``, and tell ``sink``."""
-        self._stage = stage
-        self._sink = sink
+    def __init__(self, stage: str, sink: Sink, key: str = "", *, first: Event | None = None) -> None:
+        """Count for ``stage`` (and its item ``key``), and tell ``sink``.
+
+        ``first`` is sent before the first ``Advanced``, which then waits its tenth of a second: a file that is done
+        earlier makes no event.
+        """
+        self._stage, self._sink, self._key, self._first = stage, sink, key, first
         self._guard = threading.RLock()
         self._size = self._items = 0
-        self._sent = 0.0
+        self._sent = time.monotonic() if first else 0.0
+        self.total = 0
 
     def advance(self, *, size: int = 0, items: int = 0) -> None:
         """Count ``size`` more bytes and ``items`` more items."""
         with self._guard:
+            self.total += size
             self._size += size
             self._items += items
             if time.monotonic() - self._sent >= _EVERY_SECONDS:
+                first, self._first = self._first, None
+                if first:
+                    self._sink(first)
                 self.flush()
 
     def flush(self) -> None:
-        """Send what was counted and not sent yet."""
+        """Send what was counted and not sent yet; nothing before ``first``."""
         with self._guard:
-            if self._size or self._items:
-                self._sink(Advanced(self._stage, size=self._size, items=self._items))
+            if (self._size or self._items) and self._first is None:
+                self._sink(Advanced(self._stage, self._key, self._size, self._items))
             self._size = self._items = 0
             self._sent = time.monotonic()

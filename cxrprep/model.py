@@ -234,3 +234,26 @@ class Provenance:
     digest: Digest | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """What a decoder found in one file.
+
+    ``format`` is PNG, JPEG or DICOM by content, ``""`` for neither; ``mode`` the file's own pixel form (L, RGBA, I;16,
+    MONOCHROME1, ...); ``bits`` per sample; ``constant`` says that all pixels have one value; ``pixels`` is a digest of
+    the decoded pixels, asked for only to find duplicates. ``error`` says in one line why it could not be decoded, and
+    ``truncated`` that it ends too early. ``doubts`` say what a person should look at: inverted, turned, blank.
+    """
+
+    format: str = ""
+    width: int | None = None
+    height: int | None = None
+    mode: str = ""
+    bits: int | None = None
+    constant: bool = False
+    has_pixels: bool = True
+    pixels: str | None = None
+    error: str = ""
+    truncated: bool = False
+    doubts: tuple[str, ...] = ()

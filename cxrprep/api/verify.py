@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ def check_image(path: Path) -> ImageCheck:
     """One image decoded, in verify's words; runs in worker processes."""
     from cxrprep.images.image_info import inspect
 
-    return ImageCheck(**dataclasses.asdict(inspect(path)))
+    return inspect(path)
 
 
 def verify(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError
@@ -11,31 +10,10 @@ from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.orientation import orientation_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.model import ImageCheck
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """One file looked at: ``format`` by content, size in pixels, ``mode``, ``bits`` a sample, and what is wrong.
-
-    ``constant`` says that all pixels have one value; ``pixels`` is a digest of shape and values; ``error`` says in one
-    line why it cannot be decoded, ``truncated`` that it ends too early. ``doubts`` say what a person should
-    look at: see ``cxrprep.images.orientation``.
-    """
-
-    format: str = ""
-    width: int | None = None
-    height: int | None = None
-    mode: str = ""
-    bits: int | None = None
-    constant: bool = False
-    has_pixels: bool = True
-    pixels: str | None = None
-    error: str = ""
-    truncated: bool = False
-    doubts: tuple[str, ...] = ()
 
 
 def format_of(data: bytes, name: str) -> str:
@@ -49,23 +27,23 @@ def format_of(data: bytes, name: str) -> str:
     return file_formats.format_of(data)
 
 
-def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> Inspection:
+def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageCheck:
     """What one image file is, decoded for real. Raises ``StorageError`` when it cannot be read at all."""
     name = str(path)
     try:
         data = read_bytes(path, limits)
     except ImageError as error:
-        return Inspection(error=error.message)
+        return ImageCheck(error=error.message)
     kind = format_of(data, name)
     try:
         picture = decode(data, name, limits)
     except ImageError as error:
         lacks = "without pixel data" in error.message or "without an image" in error.message
         short = "cut short" in error.message
-        return Inspection(kind, has_pixels=not lacks, error=error.message, truncated=short)
+        return ImageCheck(kind, has_pixels=not lacks, error=error.message, truncated=short)
     pixels = picture.pixels
     digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
-    return Inspection(
+    return ImageCheck(
         format=kind,
         width=picture.width,
         height=picture.height,

@@ -1,7 +1,7 @@
 """Verification of a folder: bytes, images and tables."""
 
+from cxrprep.model import ImageCheck
 from cxrprep.verification.finding import Finding, Kind, Level
-from cxrprep.verification.image_checks import ImageCheck
 from cxrprep.verification.published_facts import FactCheck, Status
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.verifier import VERIFY_NAME, CheckImage, Refetch, VerifyOptions, verify

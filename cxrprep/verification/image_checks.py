@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
 from cxrprep.events import Advanced, ItemFinished
+from cxrprep.model import ImageCheck
 from cxrprep.verification.file_checks import STAGE
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 
@@ -30,29 +31,6 @@ _FORMATS: Final[Mapping[str, str]] = {
     ".jpeg": "JPEG",
     ".dcm": "DICOM",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCheck:
-    """What a decoder found in one file.
-
-    ``format`` is PNG, JPEG or DICOM by content, ``""`` for neither; ``mode`` the file's own pixel form (L, RGBA, I;16,
-    MONOCHROME1, ...); ``bits`` per sample; ``constant`` says that all pixels have one value; ``pixels`` is a digest of
-    the decoded pixels, asked for only to find duplicates. ``error`` says in one line why it could not be decoded, and
-    ``truncated`` that it ends too early. ``doubts`` say what a person should look at: inverted, turned, blank.
-    """
-
-    format: str = ""
-    width: int | None = None
-    height: int | None = None
-    mode: str = ""
-    bits: int | None = None
-    constant: bool = False
-    has_pixels: bool = True
-    pixels: str | None = None
-    error: str = ""
-    truncated: bool = False
-    doubts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

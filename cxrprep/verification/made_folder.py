@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.verification.image_checks import ImageCheck, ImageCounts
+    from cxrprep.model import ImageCheck
+    from cxrprep.verification.image_checks import ImageCounts
     from cxrprep.verification.merge_join import Row
     from cxrprep.verification.verifier import VerifyOptions
 

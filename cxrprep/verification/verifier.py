@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.model import ImageCheck
 from cxrprep.record import Record
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import ImageCheck, ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, merge_join
 from cxrprep.verification.published_checksums import (
