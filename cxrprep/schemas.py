@@ -39,7 +39,17 @@ BOX: Final = pa.struct(
 
 
 def describe(name: str, kind: pa.DataType, description: str, *, required: bool = False) -> pa.Field:
-    """A field whose metadata says what it holds; ``required`` fields have no nulls."""
+    """A field whose metadata says what it holds.
+
+    Args:
+        name: Of the column.
+        kind: Its type.
+        description: What it holds, with the unit.
+        required: It has no nulls.
+
+    Returns:
+        The field.
+    """
     return pa.field(name, kind, nullable=not required, metadata={"description": description})
 
 
@@ -302,11 +312,17 @@ def labels_schema(
     report_text: bool = False,
     own: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The schema of a ``labels.parquet`` whose source tables have the columns ``raw``, in their order.
+    """The schema of a ``labels.parquet``.
 
-    Source columns become ``raw_<column>``, as text; those in ``plain`` (nearly all values differ) are not
-    dictionary-encoded. With ``report_text`` a column of that name ends the table. ``own`` are the columns of the
-    dataset's own observations, with what a 1 in each says; they stand before the source columns.
+    Args:
+        raw: The columns of its source tables, in their order; they become ``raw_<column>``, as text.
+        plain: Those whose values nearly all differ: they are not dictionary-encoded.
+        report_text: A column of that name ends the table.
+        own: The columns of the dataset's own observations, with what a 1 in each says; they stand before the source
+            columns.
+
+    Returns:
+        The schema.
     """
     unencoded = frozenset(plain)
     fields = [

@@ -96,17 +96,36 @@ def convert(
     on_event: Sink = ignore,
     **words: Any,
 ) -> Result[ConvertResult]:
-    """The images of ROOT made by ``recipe`` (a name or a TOML file) below ``out``, by default ``derived/RECIPE``.
+    """Make training images of ROOT by a recipe; run again, it makes what is missing or has changed.
 
-    ROOT is a known dataset, or any folder of DICOM, PNG and JPEG files. ROOT and ``out`` may be addresses that fsspec
-    opens, such as ``gs://bucket/folder``. ``to`` is files, webdataset (tar) or parquet (with the image bytes inside),
-    the latter two with ``per_shard`` images each. Run again, it makes what is missing or has changed. Another
-    selection into the same ``out`` adds to its files and to its manifest; shards of another selection are replaced.
+    Another selection into the same ``out`` adds to its files and to its manifest; shards of another selection are
+    replaced.
 
-    ``words`` select as the command's options do: ``split="train"``, ``view="frontal"``, ``limit=100``.
+    Args:
+        root: A known dataset, or any folder of DICOM, PNG and JPEG files; or an address that fsspec opens.
+        recipe: A name, or a TOML file.
+        out: Where the images go, a folder or an address; by default ``derived/RECIPE`` below ROOT.
+        to: ``files``, ``webdataset`` (tar) or ``parquet`` (with the image bytes inside).
+        per_shard: Images in a shard.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the record or the tables show.
+        state: The folder of the record and the manifests, beside a ROOT that is read-only.
+        tables: A folder with the label tables, where ROOT has none.
+        selection: Which images are made.
+        shard: The part of a job array.
+        engine: Where the work runs; by default processes on all cores.
+        limits: Pixels, bytes and seconds beyond which an image is refused.
+        allow_loss: Let the manifest know less than the one that is there.
+        on_event: Called with progress and remarks.
+        **words: Select as the command's options do: ``split="train"``, ``view="frontal"``, ``limit=100``.
 
-    Raises ``UsageError`` for an unknown recipe or folder, ``NothingSelectedError`` when nothing is to be converted,
-    ``StorageError`` when the disk refuses. An image that fails is a row of ``failures.parquet`` and exit code 3.
+    Returns:
+        Counts, and where images and manifest are. An image that fails is a row of ``failures.parquet`` and exit code 3.
+
+    Raises:
+        UsageError: An unknown recipe or folder, or a table that would know less.
+        NothingSelectedError: Nothing is to be converted.
+        StorageError: The disk refuses.
     """
     from cxrprep.images.recipe import load_recipe
 
@@ -129,7 +148,21 @@ def convert(
 def convert_recorded(
     folder: DatasetFolder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
 ) -> Result[ConvertResult]:
-    """What became of every image of an open folder, or of one shard of it, originals that were dropped too."""
+    """What became of every image of an open folder, or of one shard of it, originals that were dropped too.
+
+    Args:
+        folder: The open folder.
+        recipe: By which its images were made on arrival.
+        out: The folder of the outputs.
+        shard: The part of a job array; by default all.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        As ``convert``.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
     from cxrprep.executors import Engine
 
     folder.record.save()
@@ -139,7 +172,20 @@ def convert_recorded(
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
-    """Where the images go: ``out``, or ``derived/RECIPE`` of a dataset. Raises ``UsageError`` for no good place."""
+    """Where the images go: ``out``, or ``derived/RECIPE`` of a dataset.
+
+    Args:
+        inputs: The images to convert.
+        recipe: Its name is that of the default folder.
+        out: What was asked for; ``None`` takes the default.
+        form: ``files``, ``webdataset`` or ``parquet``.
+
+    Returns:
+        A folder, or the address of one.
+
+    Raises:
+        UsageError: A plain folder without ``out``, a place that holds the originals, or one of another form.
+    """
     from cxrprep.images.local_files import is_url
 
     if out is None:

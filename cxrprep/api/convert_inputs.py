@@ -74,12 +74,27 @@ def open_inputs(
 ) -> Inputs:
     """The images of ROOT that are wanted; the manifest of a known dataset is made current first.
 
-    With ``rows`` they come split by split, each with what the manifest says of it. With ``made`` images whose originals
-    were dropped on arrival count, where that recipe's output lies in ``without`` (default: the recipe's own folder).
+    A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it.
 
-    A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it, except what
-    lies in ``without``. Raises ``UsageError`` for a selection that needs tables where there are none,
-    ``NothingSelectedError`` when nothing is left.
+    Args:
+        root: The folder, or an address.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: The folder of the record and the manifests, beside a ROOT that is read-only.
+        tables: A folder with the label tables, where ROOT has none.
+        selection: Which images are wanted.
+        shard: The part of a job array.
+        rows: Give them split by split, each with what the manifest says of it.
+        without: A folder of outputs, whose images are not inputs; by default the recipe's own.
+        made: The recipe whose outputs in ``without`` stand for originals that were dropped on arrival.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The inputs, with the folder that they are of.
+
+    Raises:
+        UsageError: A selection needs tables where there are none.
+        NothingSelectedError: Nothing is left.
     """
     from cxrprep.api.labels import rebuild_manifest
     from cxrprep.images.local_files import is_url
@@ -171,7 +186,24 @@ def inputs_with_dropped(
     tables: Path | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
-    """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made."""
+    """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made.
+
+    Args:
+        folder: The open folder.
+        recipe: By which the dropped ones were converted.
+        out: The folder of the outputs.
+        selection: Which images are wanted.
+        shard: The part of a job array.
+        tables: A folder with the label tables, where the dataset's folder has none.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The inputs.
+
+    Raises:
+        UsageError: A selection needs tables where there are none.
+        NothingSelectedError: Nothing is left.
+    """
     from cxrprep.api.labels import rebuild_manifest
     from cxrprep.images.image_folder import stem_of
     from cxrprep.manifest.build import IMAGES_NAME
@@ -198,9 +230,24 @@ def inputs_of_manifest(
     usable: Callable[[str], bool] | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
-    """The images of the manifest ``base`` that are wanted, in its order, or with ``rows`` split by split.
+    """The images of a manifest that are wanted, in its order, or with ``rows`` split by split.
 
-    ``usable`` says of a path whether anything can be had of it; default: of every one.
+    Args:
+        folder: The open folder.
+        base: Its ``images.parquet``.
+        selection: Which images are wanted.
+        shard: The part of a job array.
+        tables: A folder with the label tables, where the dataset's folder has none.
+        rows: Give each with what the manifest says of it.
+        usable: Says of a path whether anything can be had of it; default: of every one.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The inputs.
+
+    Raises:
+        UsageError: A selection needs tables where there are none.
+        NothingSelectedError: Nothing is left.
     """
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.manifest.source_images import count_images, images_by_split, source_images

@@ -40,9 +40,21 @@ def gather_earlier(
 ) -> Earlier:
     """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
-    ``tried`` are the sources of this run and ``made`` its outputs; ``below`` is the folder of the manifest in the
-    folder of outputs. An output whose source is gone stays listed, since it is as good as before. One whose source
-    changed does not, and neither does an output of another recipe: both are said.
+    An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
+    neither does an output of another recipe: both are said.
+
+    Args:
+        inputs: The images of this run.
+        finished: What earlier runs wrote down of their outcomes.
+        task: The recipe and the folder of outputs.
+        below: The folder of the manifest, in the folder of outputs.
+        take: Gets each outcome.
+        tried: The sources of this run.
+        made: Its outputs.
+        on_event: Told what is not listed any more.
+
+    Returns:
+        The rows of the earlier manifest that stay.
     """
     from cxrprep.images.conversion import Converted
     from cxrprep.manifest.previous import read_earlier

@@ -196,6 +196,9 @@ def examine(
         timeout: Seconds to wait for each server.
         hosts: Address and purpose of the hosts to reach; those that the datasets need when not given.
 
+    Yields:
+        The checks, in the order in which they are known.
+
     Raises:
         UsageError: ``dataset`` is unknown, or has no mirror ``source``.
     """

@@ -59,8 +59,27 @@ def plan(
 ) -> Result[Plan]:
     """What a download of ``dataset`` into ``root`` would do; label tables alone are fetched, if it needs them.
 
-    ``words`` select as the command's options do: ``split="test"``, ``view="frontal"``, ``limit=100``. The exit code is
-    7 when the disk lacks the room. Raises what ``download`` raises before its first image.
+    Args:
+        dataset: A name of the catalog, or the path of a dataset's own TOML file.
+        root: The folder; by default ``./DATASET``.
+        source: A mirror's name, an address or a folder; by default the folder's own, else the dataset's.
+        release: The release; by default the newest that the mirror has.
+        selection: What is wanted.
+        tables: A folder with the label tables, for a selection by split, view or label.
+        state: The folder of the record, beside a ROOT that is read-only.
+        options: How the mirror is reached, and what is done with what comes.
+        on_event: Called with progress and remarks.
+        **words: Select as the command's options do: ``split="test"``, ``view="frontal"``, ``limit=100``.
+
+    Returns:
+        The plan. The exit code is 7 when the disk lacks the room.
+
+    Raises:
+        UsageError: A name that means nothing, or a folder of another dataset.
+        AccessError: A login or an agreement is missing.
+        SourceUnreachableError: The mirror does not answer.
+        NothingSelectedError: The selection wants nothing.
+        BusyError: Another run works on the folder.
     """
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         with transfer_of(job, planning=True) as transfer:
@@ -86,10 +105,26 @@ def read_plan(
     options: FetchOptions | None = None,
     on_event: Sink = ignore,
 ) -> Result[Plan]:
-    """The plan that ``plan.save`` wrote to ``file``, perhaps on another host, with actions for what is here now.
+    """The plan that ``plan.save`` wrote, perhaps on another host, with actions for what is here now.
 
-    A plan that was read already may stand for its file. Raises ``ConfigError`` for a file that is no plan,
-    ``UsageError`` for one of another dataset.
+    Args:
+        file: The plan's file, or a plan that was read already.
+        dataset: The dataset it must be of; by default its own.
+        root: The folder; by default ``./DATASET``.
+        source: A mirror in the place of the plan's.
+        release: Not asked: the plan's own counts.
+        selection: Not asked either.
+        tables: A folder with the label tables.
+        state: The folder of the record, beside a ROOT that is read-only.
+        options: How the mirror is reached, and what is done with what comes.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: The file is no plan.
+        UsageError: It is one of another dataset.
     """
     del selection, release
     saved = file if isinstance(file, Plan) else load_plan(Path(file))
@@ -126,15 +161,33 @@ def download(
     on_event: Sink = ignore,
     **words: Any,
 ) -> Result[TransferResult]:
-    """Fetch ``dataset``, or what ``selection`` (or a saved ``plan``) names, into ``root`` (default ``./DATASET``).
+    """Fetch ``dataset``, or a part of it, and check every byte; run it again after anything.
 
-    ``source`` is a mirror's name, an address or a folder; by default the folder's own, else the dataset's. ``tables``
-    is a folder with the label tables, for a selection by split, view or label. ``words`` select as the command's
-    options do: ``split="test"``, ``patients=[...]``, ``limit=100``. A file has its name only when it is whole and
-    checked; run it again after anything.
+    A file has its name only when it is whole and checked.
 
-    Raises ``UsageError``, ``AccessError``, ``SourceUnreachableError``, ``StorageError``, ``NothingSelectedError`` or
-    ``BusyError``; single files that fail are in the result, whose exit code says what to do.
+    Args:
+        dataset: A name of the catalog, or the path of a dataset's own TOML file.
+        root: The folder; by default ``./DATASET``.
+        source: A mirror's name, an address or a folder; by default the folder's own, else the dataset's.
+        release: The release; by default the newest that the mirror has.
+        selection: What is wanted.
+        tables: A folder with the label tables, for a selection by split, view or label.
+        state: The folder of the record, beside a ROOT that is read-only.
+        options: How the mirror is reached, and what is done with what comes.
+        plan: A saved plan that is applied, in the place of a selection.
+        on_event: Called with progress and remarks, from several threads.
+        **words: Select as the command's options do: ``split="test"``, ``patients=[...]``, ``limit=100``.
+
+    Returns:
+        Counts by outcome. Single files that fail are in it; the exit code says what to do.
+
+    Raises:
+        UsageError: A name that means nothing, or a folder of another dataset.
+        AccessError: A login or an agreement is missing.
+        SourceUnreachableError: The mirror does not answer.
+        StorageError: The disk lacks the room, or refuses.
+        NothingSelectedError: The selection wants nothing.
+        BusyError: Another run works on the folder.
     """
     wanted = selected(selection, words)
     remembered = plan.mirror if plan is not None else ""
@@ -242,9 +295,22 @@ def fetch_again(
     source: str | None = None,
     on_event: Sink = ignore,
 ) -> dict[str, str]:
-    """Fetch single release paths of a folder again; what could not be fetched, with the reason in one line.
+    """Fetch single release paths of a folder again.
 
-    ``source`` is the mirror to take, by default the record's.
+    Args:
+        folder: The open folder.
+        paths: Release paths.
+        options: How the mirror is reached.
+        source: The mirror to take, by default the record's.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        What could not be fetched, with the reason in one line.
+
+    Raises:
+        UsageError: ``source`` is no mirror.
+        AccessError: A login or an agreement is missing.
+        SourceUnreachableError: The mirror does not answer.
     """
     wanted = set(paths)
     mirror = source or folder.record.header.mirror

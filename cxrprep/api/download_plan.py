@@ -143,11 +143,24 @@ def opened(
     tables: Path | str | None,
     remembered: str = "",
 ) -> Iterator[DownloadContext]:
-    """A job whose source is open; it is closed at the end.
+    """A download whose source is open; it is closed at the end.
 
-    ``remembered`` is the mirror of a saved plan, for when ``source`` is not given; then comes that of the record.
+    Args:
+        dataset: A name of the catalog, or the path of a dataset's own TOML file.
+        root: The folder; by default ``./DATASET``.
+        options: How the mirror is reached, and what is done with what comes.
+        on_event: Called with progress and remarks.
+        source: A mirror's name, an address or a folder.
+        release: The release.
+        state: The folder of the record, beside a ROOT that is read-only.
+        tables: A folder with the label tables.
+        remembered: The mirror of a saved plan, for when ``source`` is not given; then comes that of the record.
 
-    Raises ``UsageError`` for names that mean nothing, and where ``discard_raw`` would delete what was never fetched.
+    Yields:
+        What the download works with.
+
+    Raises:
+        UsageError: Names mean nothing, or ``discard_raw`` would delete what was never fetched.
     """
     spec = find_dataset(dataset)
     chosen = options or FetchOptions()
@@ -221,10 +234,17 @@ def transfer_of(
     planning: bool = False,
     wrong: frozenset[str] = frozenset(),
 ) -> Transfer:
-    """A transfer into the job's folder; enter it before planning, so that plan and work see one state.
+    """A transfer into the folder; enter it before planning, so that plan and work see one state.
 
-    ``hook`` gets each complete file; ``planning`` is for a plan that nobody applies now; ``wrong`` are files to fetch
-    again though their sizes are right, beside those that verify found: see ``TransferOptions``.
+    Args:
+        job: The open download.
+        hook: Gets each complete file.
+        planning: For a plan that nobody applies now.
+        wrong: Files to fetch again though their sizes are right, beside those that verify found: see
+            ``TransferOptions``.
+
+    Returns:
+        The transfer, not entered.
     """
     return Transfer(
         job.folder.record,
@@ -262,7 +282,22 @@ def _same_mirror(job: DownloadContext) -> bool:
 def made_of(
     job: DownloadContext, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any
 ) -> Plan:
-    """The plan for a listing, with what the folder holds."""
+    """The plan for a listing, with what the folder holds.
+
+    Args:
+        job: The open download.
+        transfer: Says what is here.
+        listing: The files of the mirror.
+        selection: What is wanted.
+        **more: As ``make_plan`` takes them.
+
+    Returns:
+        The plan.
+
+    Raises:
+        NothingSelectedError: The selection wants nothing.
+        UsageError: A draw needs tables that were not asked.
+    """
     local_state = transfer.local_state(same_mirror=_same_mirror(job))
     made = make_plan(
         listing,

@@ -41,18 +41,32 @@ def load(
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one, with ``to_pandas``, ``to_arrow``, ``torch`` and ``hf``.
 
-    ``uncertain`` is keep, ones, zeros or ignore, ``blank`` null or zeros; ``per`` says so for single observations
-    (``{"Edema": "ones"}``); ``derive`` fills parents from children. ``observations`` is a preset's name
-    (``chexpert-competition``) or a list of names. ``label_source`` takes the labels of another source of
-    ``labels.parquet``. ``split_by`` divides the patients anew, ``selection`` leaves images out, ``split`` takes one
-    split; ``words`` select as the command's options do (``view="frontal"``, ``limit=100``).
+    Args:
+        root: A folder with a manifest.
+        state: Where the manifest is when it is not below ROOT.
+        label_source: Take the labels of another source of ``labels.parquet``.
+        uncertain: ``keep``, ``ones``, ``zeros`` or ``ignore``.
+        blank: ``null`` or ``zeros``.
+        derive: Fill parents from children.
+        per: The same for single observations: ``{"Edema": "ones"}``.
+        observations: A preset's name (``chexpert-competition``) or a list of names.
+        split: Take one split.
+        split_by: Divide the patients anew, or into folds.
+        text: Sections of the reports that go along (``findings,impression``). Report text is under the agreement of
+            its release.
+        pairs: The table that holds them; by default the one that ``cxrprep.pairs`` wrote for this folder, or for the
+            one it was made from.
+        paired: Only images whose report has one of these sections.
+        selection: Leave images out.
+        on_event: Called with remarks.
+        **words: Select as the command's options do (``view="frontal"``, ``limit=100``).
 
-    ``text`` names sections of the reports that go along (``findings,impression``), out of the table ``pairs``, by
-    default the one that ``cxrprep.pairs`` wrote for this folder or for the one it was made from; with ``paired`` only
-    images whose study has one of them are taken. Report text is under the agreement of its release.
+    Returns:
+        The data set; its files are read when they are asked for.
 
-    Raises ``UsageError`` for a folder without a manifest and for a word that names nothing, ``TableError`` for a
-    damaged manifest.
+    Raises:
+        UsageError: A folder without a manifest, or a word that names nothing.
+        TableError: A damaged manifest.
     """
     from cxrprep.labels.policy import Policy
     from cxrprep.manifest.load import load as open_manifest
@@ -93,10 +107,35 @@ def export(
     on_event: Sink = ignore,
     **words: Any,
 ) -> Result[ExportResult]:
-    """What was written in the ``form`` csv, coco, webdataset, hf or original; the other arguments as in ``load``.
+    """Write the images of ROOT in a form that other tools open, with a card.
 
-    ``out`` is a folder, by default ``ROOT/export/FORM``; csv and coco also take a file. Raises as ``load``, and
-    ``NothingSelectedError`` when no image is left, ``StorageError`` when the disk refuses.
+    Args:
+        root: A folder with a manifest.
+        form: ``csv``, ``coco``, ``webdataset``, ``hf`` or ``original``.
+        out: A folder, by default ``ROOT/export/FORM``; csv and coco also take a file.
+        state: Where the manifest is when it is not below ROOT.
+        label_source: As in ``load``.
+        uncertain: As in ``load``.
+        blank: As in ``load``.
+        derive: As in ``load``.
+        per: As in ``load``.
+        observations: As in ``load``.
+        split_by: As in ``load``.
+        text: As in ``load``; coco and original have no place for it.
+        pairs: As in ``load``.
+        paired: As in ``load``.
+        selection: As in ``load``.
+        on_event: Called with progress and remarks.
+        **words: As in ``load``.
+
+    Returns:
+        The files that were written, and the images in them.
+
+    Raises:
+        UsageError: As ``load``; or ``out`` holds what no export wrote.
+        TableError: A damaged manifest.
+        NothingSelectedError: No image is left.
+        StorageError: The disk refuses.
     """
     if out is not None:
         local_path(out, "--out")

@@ -52,6 +52,9 @@ def extract_labels(
         allow_loss: The tables may know less than those that they replace.
         on_event: Told what was found.
 
+    Returns:
+        Counts of rows, cells and sources.
+
     Raises:
         UsageError: A folder that is no known dataset, labels of a source that no table gives, or tables that would
             know less than those that are there.
@@ -108,10 +111,28 @@ def build_manifest(
     allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> Result[ManifestResult]:
-    """``manifests/images.parquet`` and ``studies.parquet``, built again from the labels and the files that are here.
+    """Build ``manifests/images.parquet`` and ``studies.parquet`` again, of the labels and the files that are here.
 
-    What is not given is the default again, whatever the manifest was made with last. Raises ``UsageError`` for a folder
-    that is no known dataset, ``TableError`` for a damaged ``labels.parquet``.
+    What is not given is the default again, whatever the manifest was made with last.
+
+    Args:
+        root: A folder of any kind.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: Where record and manifests are when they are not below ROOT.
+        label_source: Take the labels of another source of ``labels.parquet``.
+        policy: What becomes of uncertain and blank labels.
+        split_by: How the patients are divided.
+        allow_loss: Let the tables know less than those that are there.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        Counts of what was written.
+
+    Raises:
+        UsageError: A folder that nobody recognises, or tables that would know less.
+        TableError: A damaged ``labels.parquet``.
+        StorageError: The disk refuses.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require(
@@ -252,10 +273,22 @@ def rebuild_manifest(
     allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> ManifestResult:
-    """The manifest of an open folder, current again, with ``choices`` or those by which it was made last.
+    """The manifest of an open folder, current again.
 
-    With ``discarded`` used-up files count, and it goes ``to``. Raises ``UsageError`` for a label source that no label
-    has, and for tables that would know less than those that are there.
+    Args:
+        folder: The open folder.
+        choices: Label source, policy and split; by default those by which it was made last.
+        discarded: Count files that were used up, too.
+        to: Where it goes; by default into the folder's manifests.
+        allow_loss: Let the tables know less than those that are there.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        Counts of what was written.
+
+    Raises:
+        UsageError: A label source that no label has, or tables that would know less.
+        StorageError: The disk refuses.
     """
     chosen = choices or Choices.of_last(folder.manifests)
     prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
@@ -272,7 +305,24 @@ def prepare(
     allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> PreparedManifest:
-    """The manifest of an open folder, checked and not written yet; ``labels`` are those that were read just now."""
+    """The manifest of an open folder, checked and not written yet.
+
+    Args:
+        folder: The open folder.
+        choices: Label source, policy and split.
+        labels: Those that were read just now; by default those of ``labels.parquet``.
+        discarded: Count files that were used up, too.
+        to: Where it will go; by default into the folder's manifests.
+        allow_loss: Let the tables know less than those that are there.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The tables, to be written.
+
+    Raises:
+        UsageError: A label source that no label has, or tables that would know less.
+        TableError: A damaged ``labels.parquet``.
+    """
     from cxrprep.images.decode import measure
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import prepare_manifest

@@ -85,8 +85,25 @@ def check_phi(
 ) -> Result[PhiResult]:
     """The tags of ROOT's images that look like an identity, with the files that hold them; values are masked.
 
-    None of them is ever copied into an output. Exit code 3 means that some headers could not be read. Raises
-    ``UsageError`` and ``NothingSelectedError`` as ``convert`` does.
+    None of them is ever copied into an output. The list of tags is PS3.15, table E.1-1.
+
+    Args:
+        root: The folder, or an address.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: Where record and manifests are when they are not below ROOT.
+        tables: A folder with the label tables, where ROOT has none.
+        selection: Which images are looked at.
+        shard: The part of a job array.
+        engine: Where the work runs; by default processes on all cores.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        Tags with counts and files. Exit code 3 means that some headers could not be read.
+
+    Raises:
+        UsageError: A selection needs tables where there are none, or the folder is none.
+        NothingSelectedError: Nothing is left.
     """
     from cxrprep.images.phi import KINDS, look
 

@@ -34,10 +34,29 @@ def preview(
     limits: Limits | None = None,
     on_event: Sink = ignore,
 ) -> Result[PreviewResult]:
-    """A contact sheet of ``count`` images: stored values, the header's intent, and the result, side by side.
+    """Write a contact sheet: stored values, the header's intent, and the result, side by side. Nothing else is written.
 
-    It goes to ``preview.html`` below ``out`` (by default where the conversion would put its images). Nothing else is
-    written. Raises ``UsageError`` and ``NothingSelectedError`` as ``convert`` does.
+    Args:
+        root: The folder, or an address.
+        recipe: A name, or a TOML file.
+        count: How many images, drawn by a hash of their names.
+        out: Below it goes ``preview.html``; by default where the conversion would put its images.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: Where record and manifests are when they are not below ROOT.
+        tables: A folder with the label tables, where ROOT has none.
+        selection: Which images are drawn from.
+        shard: The part of a job array.
+        limits: Pixels, bytes and seconds beyond which an image is refused.
+        on_event: Called with remarks.
+
+    Returns:
+        Where the sheet is, and what was seen.
+
+    Raises:
+        UsageError: An unknown recipe or folder.
+        NothingSelectedError: Nothing is left.
+        StorageError: The disk refuses.
     """
     from cxrprep.api.convert import target_of
     from cxrprep.html_report.preview import write_preview

@@ -38,6 +38,9 @@ def report(
         beside: Another folder, whose numbers stand next to those of ROOT.
         on_event: Progress.
 
+    Returns:
+        Where the page is, and what it shows.
+
     Raises:
         UsageError: There is no manifest.
         TableError: A manifest is damaged.

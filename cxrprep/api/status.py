@@ -75,7 +75,17 @@ def status(
 ) -> Result[Status]:
     """How ROOT stands, from its record and a walk over its names; no file is read, nothing is written.
 
-    Raises ``UsageError`` for a folder that is no known dataset.
+    Args:
+        root: A folder of any kind.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: Where record and manifests are when they are not below ROOT.
+
+    Returns:
+        Parts and stages, and the commands that come next.
+
+    Raises:
+        UsageError: A folder that nobody recognises.
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
     parts = _parts(folder)

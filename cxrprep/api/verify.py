@@ -49,9 +49,26 @@ def verify(
 ) -> Result[VerifyReport]:
     """What is true of the folder; the report never says more than was checked.
 
-    With ``repair`` wrong and missing files are fetched again from ``source`` (by default the record's mirror), as
-    ``fetching`` says. ``engine`` decodes images, by default processes here. Raises ``UsageError`` for a folder that is
-    no known dataset, and for a ``source`` that is no mirror.
+    Args:
+        root: A folder of any kind.
+        dataset: The dataset's name, where the folder does not say it.
+        release: The release, where it is not the one that the folder shows.
+        state: Where record and manifests are when they are not below ROOT.
+        tables: A folder with the label tables, where ROOT has none.
+        options: What is checked: digests, images, facts.
+        repair: Fetch wrong and missing files again.
+        source: The mirror they are fetched from; by default the record's.
+        engine: Where images are decoded; by default processes here.
+        fetching: How the mirror is reached.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        Findings by kind, with counts of what was proven. The exit code is 4 when something is wrong.
+
+    Raises:
+        UsageError: A folder that nobody recognises, or a ``source`` that is no mirror.
+        IntegrityError: A list of sums that no reader understands.
+        StorageError: Nothing can be written beside the record.
     """
     chosen = options or VerifyOptions()
     home = None if state is None else Path(state)

@@ -103,10 +103,19 @@ def read_known(path: Path) -> pa.Table | None:
 
 
 def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
-    """Raise ``UsageError`` where ``images`` would know less than the image table at ``path``.
+    """Raise where a new image table would know less than the one that is there.
 
-    A row may go when the file that it names below ``root`` went; files in shards go with their shard. ``exempt`` are
-    columns whose cells may go; where all labels would go, none of them is exempt.
+    A row may go when the file that it names went; files in shards go with their shard.
+
+    Args:
+        path: The image table that is there, if any.
+        images: What would replace it.
+        root: The folder that the paths of rows are relative to.
+        exempt: Columns whose cells may go; where all labels would go, none of them is exempt.
+        hint: What the person may do instead.
+
+    Raises:
+        UsageError: Names what would go, and the words that ask for it.
     """
     before = read_known(path)
     if before is None or not {"path", "image_id"} <= set(before.column_names):
@@ -150,7 +159,14 @@ def _labelled(table: pa.Table) -> int:
 def write_image_table(images: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any]) -> None:
     """Write the image table; whoever calls has asked ``check_images`` before anything was written.
 
-    ``name`` is the schema's, ``made_from`` the record of the folder: see ``cxrprep.collection.lineage``.
+    Args:
+        images: The rows.
+        path: Where they go.
+        name: The schema's name, for the footer.
+        made_from: The record of the folder: see ``cxrprep.collection.lineage``.
+
+    Raises:
+        StorageError: The disk refuses.
     """
     write_table(images, path, name=name, made_from=made_from)
 

@@ -101,9 +101,18 @@ def load_settings(
 ) -> Settings:
     """The settings of this run.
 
-    ``config`` is the file of ``--config`` (else ``CXRPREP_CONFIG``); ``flags`` maps dotted names to a value and the
-    option that gave it; ``folder`` is where ``cxrprep.toml`` is looked for. Raises ``ConfigError`` for a file that is
-    missing or wrong, ``UsageError`` for a wrong variable or option.
+    Args:
+        config: The file of ``--config``; by default that of ``CXRPREP_CONFIG``.
+        flags: Maps dotted names to a value and the option that gave it.
+        environment: The variables; by default those of the process.
+        folder: Where ``cxrprep.toml`` is looked for; by default here.
+
+    Returns:
+        Every value, with where it comes from.
+
+    Raises:
+        ConfigError: A file is missing or wrong.
+        UsageError: A wrong variable or option.
     """
     variables = os.environ if environment is None else environment
     if config is None and variables.get("CXRPREP_CONFIG"):

@@ -210,6 +210,9 @@ def value_problem(
         choices: What it must be one of; none given: anything.
         low: The smallest number allowed.
         high: The largest number allowed.
+
+    Returns:
+        What is wrong, and a hint; ``None`` where nothing is.
     """
     allowed = list(choices)
     if allowed and value not in allowed:

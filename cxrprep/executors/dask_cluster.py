@@ -150,7 +150,20 @@ class Cluster:
         seconds: float = 0.0,
         on_event: Sink = ignore,
     ) -> Iterator[R | Lost[T]]:
-        """What the batches give, as they end, with a bounded number of them under way."""
+        """What the batches give, as they end, with a bounded number of them under way.
+
+        Args:
+            function: Takes a batch.
+            batches: Lists of items.
+            seconds: Longest time for an item; ``None`` sets no limit.
+            on_event: Called with remarks.
+
+        Yields:
+            Results; ``Lost`` for an item over which its worker died.
+
+        Raises:
+            SourceUnreachableError: The scheduler is gone, or has no worker for long.
+        """
         waiting: dict[cf.Future[list[R | Lost[T]]], list[T]] = {}
         again: list[list[T]] = []
         gone = 0

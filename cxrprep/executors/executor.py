@@ -49,13 +49,23 @@ class Engine:
         seconds: float = 0.0,
         on_event: Sink = ignore,
     ) -> Iterator[R | Lost[T]]:
-        """What ``function`` gives for each batch of ``items``, flattened, as batches finish.
+        """Call a function for batches of items, and give what it gives, flattened, as batches finish.
 
-        ``function`` and items must be picklable. Order within a batch is kept, order of batches is not promised. An
-        item over which its process dies is ``Lost``; an exception of ``function`` ends the run. No worker is started
-        for no items. With ``seconds`` the process that works longer on an item that ``function`` announced (see
-        ``begin_item``) is ended, and the item ``Lost``; inline nobody watches. Raises ``SourceUnreachableError`` when
-        no cluster answers.
+        Order within a batch is kept, order of batches is not promised. No worker is started for no items.
+
+        Args:
+            function: Takes a batch; it and the items must be picklable. An exception of it ends the run.
+            items: What it works on.
+            batch: Items in a batch.
+            seconds: The process that works longer on an item that ``function`` announced (see ``begin_item``) is ended;
+                inline nobody watches.
+            on_event: Called with remarks.
+
+        Yields:
+            Results; ``Lost`` for an item over which its process died or was ended.
+
+        Raises:
+            SourceUnreachableError: No cluster answers.
         """
         batches = _batches(items, batch)
         count, batches = peeked(batches, self.workers)

@@ -40,7 +40,20 @@ class PreviewResult:
 
 
 def write_preview(seen: Sequence[PreviewImage], recipe: Recipe, out: Path, *, title: str) -> PreviewResult:
-    """Write the sheet to ``out``, in one step; it needs nothing but a browser. Raises ``StorageError``."""
+    """Write the sheet in one step; it needs nothing but a browser.
+
+    Args:
+        seen: The images, each in its three forms.
+        recipe: By which the results were made.
+        out: The HTML file.
+        title: Its heading.
+
+    Returns:
+        The file, and what it shows.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
     import jinja2
 
     source = (importlib.resources.files("cxrprep.html_report") / "preview.html.j2").read_text(encoding="utf-8")

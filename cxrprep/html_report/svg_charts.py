@@ -82,7 +82,17 @@ class Bar:
 
 
 def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool = False) -> str:
-    """Horizontal bars as SVG; with ``share`` each bar has the full width, and shows portions of its own total."""
+    """Horizontal bars as SVG.
+
+    Args:
+        title: Names the chart, for those who do not see it too.
+        rows: A label and the counts of its parts, a row a bar.
+        description: What the chart says, in a sentence.
+        share: Each bar has the full width, and shows portions of its own total.
+
+    Returns:
+        An ``svg`` element.
+    """
     top = 8
     height = top + _ROW * len(rows) + 6
     room = _WIDTH - _TEXT - _NUMBERS
@@ -102,7 +112,17 @@ def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool 
 
 
 def histogram(title: str, counts: Sequence[tuple[str, tuple[Part, ...]]], *, axis: str, description: str = "") -> str:
-    """Vertical stacked bars over classes of equal width, as SVG, with a count axis that begins at 0."""
+    """Vertical stacked bars over classes of equal width, as SVG, with a count axis that begins at 0.
+
+    Args:
+        title: Names the chart, for those who do not see it too.
+        counts: The count of each class, by part.
+        axis: What the classes are of.
+        description: What the chart says, in a sentence.
+
+    Returns:
+        An ``svg`` element.
+    """
     height, left, bottom, top = 260, 64, 44, 12
     room, tall = _WIDTH - left - 10, height - bottom - top
     largest = max((sum(p.count for p in parts) for _, parts in counts), default=0)

@@ -103,7 +103,17 @@ def _rounded(sums: NDArray[np.float64], *, eight: bool) -> NDArray[np.float64]:
 
 
 def resize(pixels: Pixels, width: int, height: int, method: str) -> Pixels:
-    """``pixels`` (rows, columns), 8 or 16 bits, as (``height``, ``width``) by a key of ``KERNELS``."""
+    """Resize with Pillow's kernels, equal to it pixel by pixel (8 bits).
+
+    Args:
+        pixels: Rows x columns, uint8 or uint16.
+        width: Columns of the result.
+        height: Rows of the result.
+        method: A key of ``KERNELS``.
+
+    Returns:
+        ``height`` x ``width``, of the same type.
+    """
     rows, columns = pixels.shape
     passes = [(1, width), (0, height)]
     # Each pass rounds, so that their order shows, by one level at most. The order of Pillow 13, found by trying: 300 of

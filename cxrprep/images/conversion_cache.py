@@ -128,7 +128,14 @@ class ConversionCache:
     ) -> list[Converted] | tuple[ConvertItem, ...]:
         """The outcomes of all images of one shard where all are finished and unchanged; else the items.
 
-        ``file`` is the shard, ``paths`` are those of the images in it.
+        Args:
+            items: The images of the shard.
+            paths: Those of the images in it, in the same order.
+            file: The shard.
+            task: The recipe and the folder of outputs.
+
+        Returns:
+            Outcomes, or the items that are still to be converted.
         """
         if not len(self._keys):
             return tuple(self._with_digests(list(items), paths, task))

@@ -51,12 +51,25 @@ def convert(
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> None:
-    """Give each image's outcome to ``take``, as it is known; outputs lie below ``out`` under their relative paths.
+    """Convert images into files, and give each outcome to ``take`` as it is known.
 
-    An output that carries the recipe's fingerprint and its source's digest is left as it is; what ``finished`` knows of
-    it is believed while neither file has changed. One image that fails is one outcome, never the end. No more than some
-    thousand items and outcomes are in memory. Raises ``StorageError`` when the disk refuses outputs, since every
-    further image would fail too.
+    An output that carries the recipe's fingerprint and its source's digest is left as it is. One image that fails is
+    one outcome, never the end. No more than some thousand items and outcomes are in memory.
+
+    Args:
+        items: The images, with the relative paths of their outputs.
+        recipe: The steps.
+        out: The folder of outputs.
+        take: Gets each outcome, in no promised order.
+        engine: Where the work runs.
+        limits: Pixels, bytes and seconds beyond which an image is refused.
+        finished: What earlier runs wrote down; it is believed while neither source nor output has changed.
+        pseudonyms: The key by which ids of an own folder are replaced.
+        total: How many items there are, for progress.
+        on_event: Called with progress and remarks.
+
+    Raises:
+        StorageError: The disk refuses outputs, since every further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
     task = Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)

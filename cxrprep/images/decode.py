@@ -36,6 +36,9 @@ def decode(
         header: the parsed header of a DICOM file, where it is at hand.
         frame: which frame of a DICOM file or page of a TIFF, from 1; needed for a DICOM file of several.
 
+    Returns:
+        Stored values, with the rules of their grey scale.
+
     Raises:
         ImageError: for damage, an unknown format, and images past ``limits``.
     """

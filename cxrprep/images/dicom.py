@@ -144,10 +144,19 @@ def _values_of(name: str) -> Iterator[None]:
 def decode_dicom(
     data: bytes | DicomFile, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None
 ) -> Radiograph:
-    """The picture in a DICOM file, given as bytes or with its header parsed.
+    """The radiograph in a DICOM file.
 
-    ``frame`` counts from 1 and is needed for a file of several. Raises ``ImageError`` for files without pixels, with
-    damaged or unknown pixel data, and past ``limits``.
+    Args:
+        data: The bytes, or the file with its header parsed.
+        name: The file's name, for errors.
+        limits: Pixels and bytes beyond which it is refused.
+        frame: Counts from 1, and is needed for a file of several.
+
+    Returns:
+        Stored values with the rules of their grey scale.
+
+    Raises:
+        ImageError: No pixels, damaged or unknown pixel data, or more than ``limits``.
     """
     with _values_of(name):
         file = data if isinstance(data, DicomFile) else open_dicom(data, name, limits)

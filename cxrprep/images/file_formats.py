@@ -53,7 +53,20 @@ def header(data: bytes) -> tuple[int, int, str] | None:
 
 
 def decode_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, page: int = 1) -> Radiograph:
-    """The radiograph in such a file; ``page`` counts from 1, for a TIFF of several. Raises ``ImageError``."""
+    """The radiograph in a TIFF, BMP, WebP, JPEG 2000, JPEG XL or JPEG-LS file.
+
+    Args:
+        data: The bytes.
+        name: The file's name, for errors.
+        limits: Pixels and bytes beyond which it is refused.
+        page: Counts from 1, for a TIFF of several.
+
+    Returns:
+        Its grey values.
+
+    Raises:
+        ImageError: Damaged data, a form that is not read, or more than ``limits``.
+    """
     found = header(data)
     kind = format_of(data)
     if found is None:

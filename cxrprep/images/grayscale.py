@@ -48,7 +48,17 @@ def occurring(picture: Radiograph, rules: GrayscaleRules, *, without_padding: bo
 
 
 def percentiles(picture: Radiograph, rules: GrayscaleRules, low: float, high: float) -> tuple[int, int]:
-    """The stored values below which ``low`` and ``high`` percent of the pixels lie, padding aside."""
+    """The stored values below which a part of the pixels lies, padding aside.
+
+    Args:
+        picture: The radiograph as it was decoded.
+        rules: How its words are read.
+        low: Percent of the pixels, from 0.
+        high: Percent of the pixels, to 100.
+
+    Returns:
+        The two values.
+    """
     counts = picture.histogram()
     words = words_of(picture.pixels)[counts > 0]
     values, weights = rules.stored(words), counts[counts > 0].astype(np.float64)
@@ -74,13 +84,22 @@ def display_table(
 ) -> tuple[NDArray[Any], str]:
     """The table from words to display values 0..2**bits - 1, and which rule it follows.
 
-    ``source`` is auto (VOI LUT, else window, else the range of the stored bits), lut, window, range or minmax; a
-    missing LUT or window falls to the next. ``window`` counts from 1. Rounds half to even. Padding becomes black. The
-    table is not to be changed.
+    The rules are those of DICOM PS3.3 C.11.1 and C.11.2, and PS3.4 N.2.
 
     The standard has no rule for a file without LUT and window. Where its values do not need the bits that the header
     states, the range of those bits would show them nearly black (MONOCHROME1: white): from the smallest to the largest
     value is what viewers do, and a note says so. Named ``range``, it is the range.
+
+    Args:
+        picture: The radiograph as it was decoded.
+        rules: How its words are read.
+        source: ``auto`` (VOI LUT, else window, else the range of the stored bits), ``lut``, ``window``, ``range`` or
+            ``minmax``; a missing LUT or window falls to the next.
+        window: Which of several windows, from 1.
+        bits: Of the display values, 8 or 16; rounded half to even.
+
+    Returns:
+        The table, which is not to be changed, and the rule's name. Padding becomes black.
     """
     used = _choose(rules, source, window)
     if used == "range" and source != "range" and (bits_used := used_bits(picture, rules)) < rules.bits_stored:

@@ -107,10 +107,19 @@ def metadata_in(data: bytes) -> OutputMetadata | None:
 def read_output(
     place: ImageStore, path: str, fingerprint: str, source: str
 ) -> tuple[OutputMetadata, tuple[int, int], bytes] | None:
-    """The mark, size and bytes of the output at ``path``, if it was made by that recipe from that source.
+    """The mark, size and bytes of an output, if it was made by that recipe from that source.
 
-    ``None`` for what may be made anew: nothing there, another recipe, another source, an output that was cut short.
-    Raises ``ImageError`` for a file without a mark: it may be somebody's only copy.
+    Args:
+        place: Reads the files of outputs.
+        path: The output.
+        fingerprint: Of the recipe.
+        source: The digest of the source.
+
+    Returns:
+        ``None`` for what may be made anew: nothing there, another recipe, another source, an output that was cut short.
+
+    Raises:
+        ImageError: A file without a mark: it may be somebody's only copy.
     """
     head = place.head(path, _HEAD)
     if not head:

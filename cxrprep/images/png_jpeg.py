@@ -130,6 +130,9 @@ def decode_raster(
         reduce: says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
             then leaves out high frequencies instead of averaging. The coordinate map knows of it.
 
+    Returns:
+        The grey values of the file.
+
     Raises:
         ImageError: for damage, other formats and images past ``limits``.
     """
@@ -163,7 +166,17 @@ def decode_raster(
 
 
 def check_limits(width: int, height: int, name: str, limits: Limits) -> None:
-    """Raise ``ImageError`` for more pixels than ``limits``."""
+    """Refuse an image of more pixels than ``limits`` allow.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        name: The file's name, for the error.
+        limits: What is allowed.
+
+    Raises:
+        ImageError: It has more.
+    """
     if width * height > limits.pixels:
         raise ImageError(
             f"{name}: {width} x {height} pixels are more than the limit of {limits.pixels:,}",

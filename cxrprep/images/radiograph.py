@@ -77,7 +77,17 @@ class CoordinateMap:
         )
 
     def cut(self, left: int, top: int, width: int, height: int) -> CoordinateMap:
-        """The frame of the part that begins at ``left``, ``top``."""
+        """The map of a part of the picture.
+
+        Args:
+            left: First column of the part, in pixels.
+            top: First row.
+            width: Of the part.
+            height: Of the part.
+
+        Returns:
+            The map from the source's pixels to those of the part.
+        """
         frame = self.moved(-left, -top)
         x0, y0, x1, y1 = frame.visible
         return replace(frame, visible=(max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)))
@@ -165,7 +175,18 @@ class Radiograph:
 
 
 def radiograph_of(pixels: Pixels, bits: int, mode: str, rules: GrayscaleRules, notes: list[str]) -> Radiograph:
-    """A picture as it comes from its file."""
+    """A picture as it comes from its file.
+
+    Args:
+        pixels: Rows x columns, uint8 or uint16.
+        bits: That a sample uses.
+        mode: The pixel form of the file: L, I;16, MONOCHROME2, ...
+        rules: How the words become display values.
+        notes: Remarks on the file.
+
+    Returns:
+        The radiograph.
+    """
     return Radiograph(pixels, bits, mode, CoordinateMap.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)
 
 

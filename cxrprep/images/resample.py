@@ -34,11 +34,20 @@ _REDUCED: Final = 8
 
 
 def resize(pixels: Pixels, width: int, height: int, method: str, table: Pixels | None = None) -> Pixels:
-    """``pixels`` (rows, columns) as ``height`` x ``width``.
+    """Resize by a named filter.
 
-    ``method`` is a key of ``FILTERS``: area and nearest are equal to ``cv2.resize`` with that interpolation, the others
-    to Pillow's (``antialias``). Where ``area`` is named and a side grows, OpenCV's linear is taken, since area cannot
-    enlarge. With ``table`` (256 or 65,536 entries) each pixel is looked up there first.
+    ``area`` and ``nearest`` are equal to ``cv2.resize`` with that interpolation, the others to Pillow's
+    (``antialias``). Where ``area`` is named and a side grows, OpenCV's linear is taken, since area cannot enlarge.
+
+    Args:
+        pixels: Rows x columns, uint8 or uint16.
+        width: Columns of the result.
+        height: Rows of the result.
+        method: A key of ``FILTERS``.
+        table: 256 or 65,536 entries; each pixel is looked up there first.
+
+    Returns:
+        ``height`` x ``width``.
     """
     rows, columns = pixels.shape
     how = FILTERS[method]

@@ -102,7 +102,14 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Sequence[str]) -> None:
-    """Write a Parquet shard; ``stated`` are the columns of a row that the manifest gives, the same in every shard."""
+    """Write a Parquet shard.
+
+    Args:
+        part: The file to write.
+        samples: The images, each with its bytes and its row.
+        suffix: Of the images' names.
+        stated: The columns of a row that the manifest gives, the same in every shard.
+    """
     columns = row_schema(stated)
     schema = pa.schema([pa.field("image", _IMAGE), *columns], metadata={b"huggingface": _FEATURES})
     iterator = iter(samples)

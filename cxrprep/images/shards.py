@@ -88,7 +88,15 @@ def plan_shards(
 ) -> Iterator[ShardPlan]:
     """The shards of images that come split by split. Names depend on the images alone, never on what is done already.
 
-    With ``shard`` every Nth of them is given: a job array divides shards, not images.
+    Args:
+        items: The images.
+        form: ``webdataset`` or ``parquet``.
+        name: Begins the names of the shards.
+        per_shard: Images in one.
+        shard: Every Nth of them: a job array divides shards, not images.
+
+    Returns:
+        The plans, one a shard.
     """
     counts = Counter(_split(item) for item in items())
     number = 0
@@ -138,10 +146,27 @@ def convert_to_shards(
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> dict[str, Shard]:
-    """Give each image's outcome to ``take``, shard by shard; see ``cxrprep.images.convert.convert``.
+    """Convert images into shards, and give each outcome to ``take``; see ``cxrprep.images.convert.convert``.
 
-    The files that were made or looked at now, by name; of those that were finished before nothing is said. Raises
-    ``UsageError`` for a form that is none of ``FORMS``.
+    Args:
+        plans: One a shard.
+        form: ``webdataset`` or ``parquet``.
+        recipe: The steps.
+        out: The folder of shards.
+        take: Gets each outcome.
+        engine: Where the work runs.
+        limits: Pixels, bytes and seconds beyond which an image is refused.
+        finished: What earlier runs wrote down.
+        pseudonyms: The key by which ids of an own folder are replaced.
+        total: How many items there are, for progress.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files that were made or looked at now, by name; of those that were finished before nothing is said.
+
+    Raises:
+        UsageError: ``form`` is none of ``FORMS``.
+        StorageError: The disk refuses.
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")

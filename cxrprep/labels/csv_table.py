@@ -124,7 +124,17 @@ class TextTable:
         return row if self.origin is None else int(self.origin[row].as_py())
 
     def error(self, row: int, column: str, what: str, hint: str = _AGAIN) -> TableError:
-        """The error for data row ``row`` (from 0): names file, line and column, and shows the cell."""
+        """The error for a cell: it names file, line and column, and shows the cell.
+
+        Args:
+            row: Data row, from 0.
+            column: Its name.
+            what: What is wrong.
+            hint: The next step.
+
+        Returns:
+            The error, not raised.
+        """
         value = self.columns.column(column)[row].as_py() if column in self else None
         shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
         line = _line_of(_read(self.path), self._place(row))
@@ -133,15 +143,34 @@ class TextTable:
     def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
         """A column with each text replaced by its value in ``values``; blank stays null.
 
-        Raises ``TableError`` at the first cell that ``values`` does not know; ``what`` says what was expected.
+        Args:
+            name: The column.
+            values: Text to value.
+            kind: The type of the result.
+            what: What was expected, for the error.
+
+        Returns:
+            As many values as the table has rows.
+
+        Raises:
+            TableError: At the first cell that ``values`` does not know.
         """
         return self.translated(name, values.__getitem__, kind, what)
 
     def translated(self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str) -> pa.Array:
-        """A column with each distinct text replaced by ``value_of`` it; blank stays null.
+        """A column with each distinct text replaced by what a function makes of it; blank stays null.
 
-        ``value_of`` raises ``KeyError`` or ``ValueError`` for what it does not know; that becomes a ``TableError`` at
-        the first such cell.
+        Args:
+            name: The column.
+            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
+            kind: The type of the result.
+            what: What was expected, for the error.
+
+        Returns:
+            As many values as the table has rows.
+
+        Raises:
+            TableError: At the first cell that ``value_of`` does not know.
         """
         column = self.column(name)
         if not pa.types.is_dictionary(column.type):
@@ -167,9 +196,18 @@ class TextTable:
     def lenient(
         self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, note: Callable[[str], object]
     ) -> pa.Array:
-        """The same, with null for what ``value_of`` does not know; ``note`` gets a line about each such word.
+        """As ``translated``, with null for what is not known.
 
         For what a table says beside its labels: one odd cell is no reason to refuse all the others.
+
+        Args:
+            name: The column.
+            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
+            kind: The type of the result.
+            note: Gets a line about each such word.
+
+        Returns:
+            As many values as the table has rows.
         """
 
         def value_or_none(text: str) -> Any:
@@ -194,7 +232,17 @@ class TextTable:
             raise self.error(row, name, "this cell must not be blank")
 
     def require_match(self, name: str, pattern: str, what: str, hint: str = _AGAIN) -> None:
-        """Raise ``TableError`` at the first cell that ``pattern`` (RE2) does not match; blank does not match."""
+        """Refuse a column with a cell of another form; blank is of another form.
+
+        Args:
+            name: The column.
+            pattern: A regular expression (RE2).
+            what: What was expected, for the error.
+            hint: The next step.
+
+        Raises:
+            TableError: At the first cell that ``pattern`` does not match.
+        """
         self.require(name)
         matches = pc.match_substring_regex(self.text(name), pattern)
         row = first_true(pc.invert(matches))

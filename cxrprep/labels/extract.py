@@ -98,10 +98,22 @@ def read_labels(
     options: Options | None = None,
     on_event: Sink = ignore,
 ) -> Labels:
-    """Everything that the tables in ``tables`` or ``root`` say, without writing anything.
+    """Everything that the label tables say, without writing anything.
 
-    ``release`` of ``None`` takes the newest table that is there. Raises ``UsageError`` for a folder or release that
-    does not exist, ``TableError`` with file, line and column for a table that is not what it should be.
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        options: What is read beside the labels.
+        on_event: Called with remarks.
+
+    Returns:
+        The rows, with what became of each table.
+
+    Raises:
+        UsageError: A folder or release that does not exist.
+        TableError: A table that is not what it should be, with file, line and column.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
     gathered = LabelRows(spec.name, found.release, release is not None, on_event, options or Options())
@@ -131,9 +143,24 @@ def extract_labels(
     options: Options | None = None,
     on_event: Sink = ignore,
 ) -> LabelsResult:
-    """What was written to ``labels.parquet`` in ``out`` (default ``ROOT/manifests``), counted.
+    """Write ``labels.parquet``. The same tables give the same bytes.
 
-    The same tables give the same bytes. Raises as ``read_labels`` does, and ``StorageError`` when the disk refuses.
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        out: Where the table goes; by default ``ROOT/manifests``.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        options: What is read beside the labels.
+        on_event: Called with remarks.
+
+    Returns:
+        What was written, counted.
+
+    Raises:
+        UsageError: A folder or release that does not exist.
+        TableError: A table that is not what it should be.
+        StorageError: The disk refuses.
     """
     on_event(StageStarted(STAGE, unit="rows"))
     path = (out or root / "manifests") / LABELS_NAME
@@ -144,7 +171,21 @@ def extract_labels(
 
 
 def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, *, on_event: Sink = ignore) -> Labels:
-    """The release's labels and those of the label sources that were added to the folder of ``path``."""
+    """The release's labels and those of the label sources that were added to the folder.
+
+    Args:
+        dataset: Its name.
+        layout: Names the images of rows that name paths.
+        labels: The release's.
+        path: The folder's ``labels.parquet``, beside which the added sources are.
+        on_event: Called with remarks.
+
+    Returns:
+        All of them.
+
+    Raises:
+        TableError: The table of an added source is gone or damaged.
+    """
     table, uses, notes = with_added_sources(
         labels.table, path.parent, dataset=dataset, release=labels.release, layout=layout
     )
@@ -173,6 +214,9 @@ def write_labels(
         allow_loss: The table may know less than the one that is there.
         on_event: Told the end.
 
+    Returns:
+        What was written, counted.
+
     Raises:
         UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
@@ -191,7 +235,17 @@ def write_labels(
 
 
 def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool = False) -> None:
-    """Raise ``UsageError`` where the table at ``path`` knows, of any label source, what ``labels`` would not know."""
+    """Refuse labels that know less, of any label source, than the table that is there.
+
+    Args:
+        dataset: Its name.
+        labels: What would be written.
+        path: The table that is there, if any.
+        allow_loss: Refuse nothing.
+
+    Raises:
+        UsageError: Names what would go, and the words that ask for it.
+    """
     before = None if allow_loss else read_known(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
@@ -240,6 +294,9 @@ def refresh_labels(
         path: the ``labels.parquet``.
         read: reads the release's tables where ``path`` is not there yet.
         on_event: receives notes.
+
+    Returns:
+        What was written, counted.
 
     Raises:
         TableError: ``path`` or a table cannot be read, or a table cannot be read.

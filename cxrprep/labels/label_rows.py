@@ -84,7 +84,15 @@ class LabelRows:
         self.on_event(Note(STAGE, message, level, subject))
 
     def use(self, table: TextTable, role: str, *, used: int, source: str = "", **apart: int) -> None:
-        """Remember what became of a table; ``apart`` names why rows were not used, with ``_`` for spaces."""
+        """Remember what became of a table.
+
+        Args:
+            table: Which was read.
+            role: What the dataset takes it for.
+            used: How many of its rows.
+            source: The label source that its rows are of.
+            **apart: Why rows were not used, with ``_`` for spaces, and how many.
+        """
         self.use_file(table.path, table.digest, role, rows=table.rows, used=used, source=source, **apart)
         for note in table.notes:
             self.note(note, str(table.path), "warning")
@@ -92,7 +100,17 @@ class LabelRows:
     def use_file(
         self, path: Path, digest: Digest, role: str, *, rows: int, used: int, source: str = "", **apart: int
     ) -> None:
-        """The same for a table that is not a ``TextTable``."""
+        """Remember what became of a table that is no ``TextTable``.
+
+        Args:
+            path: Its file.
+            digest: Of its bytes.
+            role: What the dataset takes it for.
+            rows: How many it has.
+            used: How many of them.
+            source: The label source that its rows are of.
+            **apart: Why rows were not used, with ``_`` for spaces, and how many.
+        """
         reasons = tuple((why.replace("_", " "), count) for why, count in apart.items() if count)
         self.uses.append(TableUse(path.name, str(path), role, digest, rows, used, source, reasons))
         for why, count in reasons:

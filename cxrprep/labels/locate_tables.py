@@ -80,10 +80,21 @@ def _unpacked_name(file: str, pattern: str) -> str:
 
 
 def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:
-    """The tables of ``spec`` in ``tables`` and ``root``, the nearest copy of each.
+    """The label tables of a dataset, the nearest copy of each.
 
-    Tables that belong to one release are taken for ``release``; without it the newest that is there decides, and a
-    ``Note`` says so. Raises ``UsageError`` for a folder that is not there, ``TableError`` when no label table is found.
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        release: Which release's tables count; without it the newest that is there decides, and a ``Note`` says so.
+        tables: A folder that goes before ``root``.
+        on_event: Called with remarks.
+
+    Returns:
+        The tables by role.
+
+    Raises:
+        UsageError: A folder that is not there.
+        TableError: No label table is found.
     """
     if release is not None and release not in spec.releases:
         raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")

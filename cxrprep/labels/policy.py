@@ -83,9 +83,21 @@ class Policy:
         derive: bool = False,
         per: Mapping[str, Mapping[str, str] | str] | None = None,
     ) -> Self:
-        """The policy that words name. ``per`` maps an observation, by any of its names, to ``"ones"`` or to
-        ``{uncertain = "ones", blank = "zeros"}``. Raises ``UsageError`` that lists the words.
-        """  # noqa: D205  # the summary needs both lines
+        """The policy that words name.
+
+        Args:
+            uncertain: ``keep``, ``ones``, ``zeros`` or ``ignore``: what becomes of -1.
+            blank: ``null`` or ``zeros``: what becomes of what is not mentioned.
+            derive: Fill parents from children.
+            per: Maps an observation, by any of its names, to ``"ones"`` or to ``{uncertain = "ones", blank =
+                "zeros"}``.
+
+        Returns:
+            The policy.
+
+        Raises:
+            UsageError: Lists the words that there are.
+        """
         rules = []
         for name, words in (per or {}).items():
             both = {"uncertain": words} if isinstance(words, str) else dict(words)

@@ -80,7 +80,22 @@ class SplitRule:
         stratify: str | None = None,
         folds: int = 0,
     ) -> Self:
-        """The rule that words name: fractions and observations with commas between them. Raises ``UsageError``."""
+        """The rule that words name.
+
+        Args:
+            by: ``patient``; nothing else keeps a patient in one split.
+            fractions: Of train, validate and test, with commas; empty leaves the split as it is, for folds alone.
+            seed: Decides, with the patient's id, where a patient goes.
+            within: Divide this released split only.
+            stratify: Observations with commas, or ``all``.
+            folds: How many folds beside the split; 0: none.
+
+        Returns:
+            The rule.
+
+        Raises:
+            UsageError: A word that names nothing, or fractions and folds that are no division.
+        """
         if by != "patient":
             raise UsageError(f"cannot split by {by!r}", hint="only --split-by patient keeps a patient in one split")
         try:

@@ -153,6 +153,9 @@ def prepare_manifest(
         allow_loss: The tables may know less than those that are there.
         on_event: Told what could not be joined.
 
+    Returns:
+        The tables, checked and not written yet.
+
     Raises:
         TableError: ``labels.parquet`` is damaged.
         UsageError: The tables would know less than those that are there, and nobody asked for that.
@@ -238,9 +241,20 @@ def described_result(images: pa.Table, folder: Path) -> ManifestResult:
 def check_tables(
     folder: Path, images: pa.Table, studies: pa.Table, root: Path, *, made_from: Mapping[str, Any], has_labels: bool
 ) -> None:
-    """Raise ``UsageError`` where the tables would know less than those in ``folder``, by what they were made from.
+    """Refuse tables that would know less than those that are there, by what they were made from.
 
     Labels may go where another label source or policy was asked for. A split never goes: a rule names one for all.
+
+    Args:
+        folder: Of the manifests.
+        images: The new image table.
+        studies: The new table of studies.
+        root: The folder that paths are relative to.
+        made_from: What the new ones are made from, for their footer.
+        has_labels: Whether labels were there to be joined.
+
+    Raises:
+        UsageError: Names what would go, and the words that ask for it.
     """
     path = folder / IMAGES_NAME
     before = footer_of(path)

@@ -74,6 +74,9 @@ def with_choices(
         choices: Those that shall hold: ``label_source``, ``policy``, ``split``, as footers have them.
         on_event: Told what a person should know.
 
+    Returns:
+        The rows in their order.
+
     Raises:
         UsageError: What is chosen needs labels that are not here.
     """
@@ -184,9 +187,16 @@ def _that_are_here(folder: DatasetFolder, images: pa.Table, on_event: Sink) -> p
 
 
 def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, made_from: Mapping[str, Any]) -> None:
-    """The studies, then the image table, whose footer names the tables beside it by digest; card and Croissant.
+    """Write the studies, then the image table, whose footer names the tables beside it by digest; card and Croissant.
 
-    ``studies`` is ``None`` for a part of a job array. Raises ``StorageError``.
+    Args:
+        images: The rows.
+        studies: Of the images; ``None`` for a part of a job array.
+        folder: Of the manifests.
+        made_from: What the folder says of itself.
+
+    Raises:
+        StorageError: The disk refuses.
     """
     release = str(made_from.get("release") or "")
     beside: dict[str, str] = {}

@@ -149,9 +149,19 @@ def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
-    """Write ``croissant.json`` beside the Parquet files ``tables`` of ``folder``; the path of what was written.
+    """Write ``croissant.json`` (Croissant 1.1, RAI 1.0) beside the Parquet files; no row is copied into it.
 
-    Rows are described and never copied into it. Raises ``StorageError`` when the disk refuses.
+    Args:
+        folder: Of the manifests.
+        spec: The dataset; ``None`` for images without a catalog entry.
+        release: Its release.
+        tables: Names of the Parquet files, the images first.
+
+    Returns:
+        The file.
+
+    Raises:
+        StorageError: The disk refuses.
     """
     files, records = [], []
     for name in tables:

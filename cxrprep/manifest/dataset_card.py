@@ -57,10 +57,17 @@ def write_card(
     front: str = "",
     digest: str = "",
 ) -> str:
-    """The card in Markdown; ``front`` is YAML for its head (``load_dataset`` reads some there).
+    """The card of a data set in Markdown. No times: the same manifest, the same card.
 
-    ``digest`` names the set (``cxrprep digest``). ``moments`` gives mean and standard deviation of the pixels by split.
-    No times: the same manifest, the same card.
+    Args:
+        dataset: The images.
+        spec: The dataset's entry; ``None`` for images without one.
+        moments: Mean and standard deviation of the pixels by split.
+        front: YAML for its head (``load_dataset`` reads some there).
+        digest: Names the set (``cxrprep digest``).
+
+    Returns:
+        The text.
     """
     parts = [f"---\n{front}---\n"] if front else []
     title = spec.title if spec is not None else "Images without a catalog entry"
@@ -120,10 +127,16 @@ def _counted(path: Path) -> Dataset:
 
 
 def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -> str:
-    """The card of a folder of converted images, whose manifest is at ``path``, for the folder itself.
+    """The card of a folder of converted images, for the folder itself.
 
-    ``form`` is files, webdataset or parquet; ``stated`` are the columns that shards take from the manifest, ``suffix``
-    that of the images.
+    Args:
+        path: Its manifest.
+        form: ``files``, ``webdataset`` or ``parquet``.
+        stated: The columns that shards take from the manifest.
+        suffix: Of the images.
+
+    Returns:
+        The text.
     """
     dataset = _counted(path)
     spec = catalog().get(dataset.name)

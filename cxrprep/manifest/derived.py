@@ -116,18 +116,33 @@ def build_derived_manifest(
     allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> DerivedResult:
-    """What was written to ``images.parquet`` in ``out`` (``derived/RECIPE/manifests``), in the order of ``base``.
+    """Write the ``images.parquet`` of converted images, in the order of the dataset's.
 
-    ``base`` is the dataset's ``images.parquet``; ``None`` for a plain folder of images, whose rows then say only what
-    the conversion knows. Images that ``base`` does not list are written too, and counted. Raises ``TableError`` for a
-    damaged base and for two outputs of one path, ``StorageError`` when the disk refuses.
+    Images that ``base`` does not list are written too, and counted.
 
-    ``earlier`` are rows of the manifest before this one that stay. What ``base`` says of their sources now replaces
-    what it said then; a row whose source is gone stays as it is.
+    Args:
+        converted: What became of each image.
+        base: The dataset's ``images.parquet``; ``None`` for a plain folder, whose rows then say only what the
+            conversion knows.
+        out: The folder of the new manifest (``derived/RECIPE/manifests``).
+        recipe: Its name.
+        fingerprint: Of its steps.
+        earlier: Rows of the manifest before this one that stay. What ``base`` says of their sources now replaces what
+            it said then; a row whose source is gone stays as it is.
+        lineage: What the folder is to say of itself.
+        root: The folder of the images, where it is known.
+        labels_in: Where the labels lie, by default beside ``base``.
+        whole: A part of a job array is not: it has no studies.
+        allow_loss: Let the table know less than the one that is there.
+        on_event: Called with progress and remarks.
 
-    ``lineage`` is what the folder is to say of itself, ``root`` the folder of the images where it is known, and
-    ``labels_in`` where the labels lie, by default beside ``base``. A part of a job array is not ``whole``: it has no
-    studies. Raises ``UsageError`` where the table would know less than the one that is there, unless ``allow_loss``.
+    Returns:
+        What was written, counted.
+
+    Raises:
+        TableError: A damaged base, or two outputs of one path.
+        UsageError: The table would know less than the one that is there.
+        StorageError: The disk refuses.
     """
     if not isinstance(converted, DerivedRows):
         gathered = DerivedRows()

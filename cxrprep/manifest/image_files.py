@@ -132,11 +132,21 @@ def image_files(
     earlier: Path | None = None,
     on_event: Sink,
 ) -> ImageFiles:
-    """The image files of the folder, with the digests that the record ``files`` knows; ``discarded`` ones on request.
-
-    Of what the record does not know, an ``earlier`` manifest may know the digest.
+    """The image files of a folder, with the digests that are known of them.
 
     An image that two files show is taken once: the suffix that the release lists first wins, then the first path.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        files: The record, which knows digests.
+        release: The release.
+        discarded: Count files that were used up, too.
+        earlier: A manifest that may know the digest of what the record does not know.
+        on_event: Called with remarks.
+
+    Returns:
+        Columns of paths, ids, sizes and digests.
     """
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")

@@ -73,7 +73,19 @@ def measure_dropped(measure: Measure, root: Path, journals: Path) -> Measure:
 def add_sizes(
     spec: DatasetSpec, images: pa.Table, *, root: Path, earlier: Path, measure: Measure | None, on_event: Sink
 ) -> pa.Table:
-    """``images`` with width, height and source_mode, spacing in mm, and boxes in the pixels of the file itself."""
+    """``images`` with width, height and source_mode, spacing in mm, and boxes in the pixels of the file itself.
+
+    Args:
+        spec: The dataset.
+        images: Rows of a manifest.
+        root: The folder that their paths are relative to.
+        earlier: A manifest whose sizes hold for files that did not change.
+        measure: Reads the size of a file.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The rows in their order.
+    """
     known = _remembered(images, earlier)
     if measure is None and known.column("width").null_count == images.num_rows:
         return images

@@ -56,7 +56,17 @@ def rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.
 
 
 def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
-    """For each image the row of ``labels`` of the first source that has one for it or for its study, else null."""
+    """For each image the row of the first label source that has one for it or for its study, else null.
+
+    Args:
+        images: Ids of images.
+        studies: Ids of their studies, in the same order.
+        labels: Rows of ``labels.parquet``.
+        sources: Names, best first.
+
+    Returns:
+        Places of rows, as many as images.
+    """
     image_keys = labels.column("image_id").combine_chunks()
     study_keys = labels.column("study_id").combine_chunks()
     source = labels.column("label_source").combine_chunks().cast(pa.string())
@@ -125,7 +135,20 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
 
 
 def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], where: Path | str) -> pa.Table:
-    """The same from a table of labels that was read; ``where`` names it in errors."""
+    """``images`` with the labels of other sources, from a table that was read.
+
+    Args:
+        images: Rows of a manifest.
+        labels: Rows of ``labels.parquet``.
+        sources: Names, best first.
+        where: Names the table in errors.
+
+    Returns:
+        The rows in their order.
+
+    Raises:
+        UsageError: No row is of these sources.
+    """
     _check(labels, sources, where)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     chosen = rows_of_sources(image_ids, study_ids, labels, sources)

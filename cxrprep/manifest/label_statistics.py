@@ -271,7 +271,17 @@ def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Se
 
 
 def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tuple[str, int]]:
-    """``"1024 x 1024"`` with how many images have it, the most frequent first; the rest as one line."""
+    """``"1024 x 1024"`` with how many images have it, the most frequent first; the rest as one line.
+
+    Args:
+        table: Rows of a manifest.
+        width: The column of widths.
+        height: The column of heights.
+        limit: How many sizes are named.
+
+    Returns:
+        Sizes and counts.
+    """
     known = table.select([width, height]).filter(pc.is_valid(table[width]))
     grouped = known.group_by([width, height]).aggregate([([], "count_all")]).to_pylist()
     ranked = sorted(grouped, key=lambda item: (-item["count_all"], item[width], item[height]))

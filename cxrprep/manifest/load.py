@@ -245,15 +245,29 @@ def load(
     paired: bool = False,
     on_event: Sink = ignore,
 ) -> Dataset:
-    """The images of ROOT, or of ``derived/RECIPE`` below one, with labels by ``policy`` and splits by ``split``.
+    """The images of ROOT, or of ``derived/RECIPE`` below one.
 
-    ``manifests`` is where ``images.parquet`` is when it is not below ROOT. ``label_source`` takes the labels of
-    another source, from ``labels.parquet``. ``selection`` is asked of the manifest, after ``split``. ``observations``
-    is a preset's name (``chexpert-competition``) or names of observations; by default those that the label source
-    knows, and with ``derive`` their parents. ``text`` names sections of the reports that go along, out of the table
-    ``pairs`` (by default that of ``cxrprep pairs`` in this folder or in the one it was made from); with ``paired``,
-    images without any of them stay out. Raises ``UsageError`` for a folder without a manifest, ``TableError`` for
-    a damaged one.
+    Args:
+        root: A folder with a manifest.
+        manifests: Where ``images.parquet`` is when it is not below ROOT.
+        label_source: Take the labels of another source, from ``labels.parquet``.
+        policy: What becomes of uncertain and blank labels.
+        split: Divide the patients anew.
+        selection: Asked of the manifest, after ``split``.
+        observations: A preset's name (``chexpert-competition``) or names; by default those that the label source knows,
+            and with ``derive`` their parents.
+        text: Sections of the reports that go along.
+        pairs: The table that holds them; by default that of ``cxrprep pairs`` in this folder, or in the one it was made
+            from.
+        paired: Only images whose report has one of these sections.
+        on_event: Called with remarks.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UsageError: A folder without a manifest, or a word that names nothing.
+        TableError: A damaged manifest.
     """
     local_path(root, "ROOT")
     root = Path(root)

@@ -34,10 +34,18 @@ def grey(data: bytes, name: str) -> NDArray[np.float32]:
 def moments(
     reader: ImageReader, paths: Iterable[str], *, sample: int, on_event: Sink = ignore
 ) -> tuple[float, float, int] | None:
-    """Mean and standard deviation over all pixels (0 to 1) of at most ``sample`` images, and how many these were.
+    """Mean and standard deviation over all pixels (0 to 1) of some images.
 
-    Images are drawn by a hash of their names, so the same folder gives the same numbers. ``None`` when none could be
-    read; images that cannot be decoded are said and left out.
+    Images are drawn by a hash of their names, so the same folder gives the same numbers.
+
+    Args:
+        reader: Opens the images.
+        paths: All of them.
+        sample: How many are read at most.
+        on_event: Told of images that cannot be decoded, which are left out.
+
+    Returns:
+        Both, with how many images these were; ``None`` when none could be read.
     """
 
     def lot(path: str) -> tuple[bytes, str]:

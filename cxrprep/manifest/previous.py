@@ -60,11 +60,17 @@ class Earlier:
 def read_earlier(
     open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names, others: Iterable[str] = ()
 ) -> Earlier:
-    """The rows of this recipe, without sources that were ``tried`` and outputs that were ``made`` in this run.
+    """The rows of this recipe in the manifest that is there, without those that this run makes anew.
 
-    ``others`` are image tables beside the folder's own: those of a job array's shards.
+    Args:
+        open_file: Opens a file of the manifest's folder by its name.
+        fingerprint: Of the recipe.
+        tried: Sources of this run.
+        made: Outputs of this run.
+        others: Image tables beside the folder's own: those of a job array's shards.
 
-    ``open_file`` opens a file of the manifest's folder by its name. What is not there or cannot be read is empty.
+    Returns:
+        The rows; none where nothing is there or can be read.
     """
     foreign: list[tuple[str, str, str]] = []
     parts = [DERIVED.empty_table()]

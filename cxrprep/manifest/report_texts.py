@@ -85,7 +85,14 @@ def with_texts(images: pa.Table, path: Path, sections: Sequence[str], *, paired:
 
 
 def name_agreement(dataset: str, target: Path, stage: str, on_event: Sink) -> None:
-    """Say under which terms the report text at ``target`` is."""
+    """Say under which terms report text is.
+
+    Args:
+        dataset: Its name in the catalog.
+        target: The file or folder that holds the text.
+        stage: Whose note it is.
+        on_event: Gets the note.
+    """
     spec = catalog().get(dataset)
     if spec is not None:
         message = (

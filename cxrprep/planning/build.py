@@ -74,15 +74,29 @@ def make_plan(
     unpack: Callable[[str], bool] = is_archive,
     in_place: bool = False,
 ) -> Plan:
-    """The plan for a mirror's ``listing``: each file that belongs to the release and is wanted, with its action.
+    """The plan for a mirror's listing: each file that belongs to the release and is wanted, with its action.
 
-    ``images`` is the tables' answer to a selection by split, view or label. ``published`` adds the sizes and digests
-    that the publisher states and the listing does not, by release path. ``excused`` files are known to differ from
-    what is published, so their digest is not asked for. ``unpack`` says which release paths are archives to be
-    unpacked. ``in_place`` adopts the files where they lie, archives as they are.
+    Args:
+        listing: The files of the mirror.
+        layout: The paths of the dataset.
+        dataset: Its name.
+        release: The release.
+        local_state: What is here.
+        mirror: The mirror's address.
+        mirror_is_named: Whether the person named it.
+        selection: What is wanted.
+        images: The tables' answer to a selection by split, view or label.
+        published: Sizes and digests that the publisher states and the listing does not, by release path.
+        excused: Files that are known to differ from what is published: their digest is not asked for.
+        unpack: Says which release paths are archives to be unpacked.
+        in_place: Adopt the files where they lie, archives as they are.
 
-    Raises ``NothingSelectedError`` when the selection wants nothing, ``UsageError`` when it draws from archives
-    although the tables were not asked which images there are.
+    Returns:
+        The plan.
+
+    Raises:
+        NothingSelectedError: The selection wants nothing.
+        UsageError: It draws from archives although the tables were not asked which images there are.
     """
     choice = SelectionFilter(selection, images)
     found = _Sorted(

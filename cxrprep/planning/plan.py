@@ -135,9 +135,17 @@ class Plan:
     ) -> int:
         """Bytes that must be free, as far as sizes are known.
 
-        An archive needs room for itself and for what is in it; unless it is kept, only ``archives_at_once`` of them
-        lie on the disk at a time. A file whose path is ``passing`` goes as soon as it has been used, as does what comes
-        out of archives then: ``passing_at_once`` of them lie there at a time.
+        An archive needs room for itself and for what is in it.
+
+        Args:
+            keep_archives: They stay; else only some of them lie on the disk at a time.
+            archives_at_once: How many.
+            passing: Says of a path that its file goes as soon as it has been used, as does what comes out of archives
+                then.
+            passing_at_once: How many of these lie there at a time.
+
+        Returns:
+            Bytes.
         """
         files = 0
         archives: list[int] = []

@@ -196,7 +196,20 @@ def _text(scalar: Any) -> Any:
 
 
 def write(table: pa.Table, path: Path, state: Mapping[str, Any], check: Callable[[], None] | None = None) -> Digest:
-    """The digest of the file that now holds ``table``, with ``state`` in its metadata; ``check``: ``replace_file``."""
+    """Write the table of a record.
+
+    Args:
+        table: Its rows.
+        path: The file.
+        state: Words for its metadata.
+        check: Asked before the file gets its name: see ``replace_file``.
+
+    Returns:
+        The digest of the file.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})

@@ -120,7 +120,15 @@ class Record:
     def describe(self, *, dataset: str, release: str, mirror: str = "", tool: str = "") -> None:
         """Say what the folder holds, and write that down at once.
 
-        Raises ``UsageError`` when it already holds another dataset or release: two of them never share a folder.
+        Args:
+            dataset: Its name.
+            release: The release.
+            mirror: Where it comes from.
+            tool: Who fetched it.
+
+        Raises:
+            UsageError: It holds another dataset or release already: two of them never share a folder.
+            StorageError: The disk refuses.
         """
 
         def change(held: Header) -> Header:

@@ -26,9 +26,16 @@ _FOLDER: Final = "asked"
 
 
 def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Shard | None = None) -> None:
-    """Keep what a download of ``selection`` is about to fetch; a later one of the same selection replaces it.
+    """Keep what a download is about to fetch; a later one of the same selection replaces it.
 
-    Raises ``StorageError`` when the disk refuses.
+    Args:
+        cache: The folder's cache.
+        selection: What was asked for.
+        paths: The files that this means.
+        shard: The part of a job array.
+
+    Raises:
+        StorageError: The disk refuses.
     """
     # Text, and not Parquet: a download that begins has no need of pyarrow yet, which takes long to load.
     body = "".join([f"{path}\n" for path in paths]).encode()

@@ -35,10 +35,19 @@ def plain_id(identifier: str) -> str:
 def sample_ids(
     images: Iterable[str], *, sample: int | None = None, limit: int | None = None, seed: int = 0
 ) -> frozenset[str]:
-    """The image ids that ``--sample`` and ``--limit`` leave of ``images``.
+    """The image ids that ``--sample`` and ``--limit`` leave.
 
     A draw takes the ids with the smallest hashes, so it depends on the seed and the ids alone, not on their order nor
     on which others there are; a limit takes the first ids in alphabetical order.
+
+    Args:
+        images: All ids.
+        sample: How many are drawn; ``None``: all.
+        limit: How many are taken; ``None``: all.
+        seed: Of the draw.
+
+    Returns:
+        The ids that are left.
     """
     if sample is not None:
         images = _least(images, sample, lambda image: _lot(image, seed))

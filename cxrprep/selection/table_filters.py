@@ -34,11 +34,23 @@ class SelectedImages:
 def select_images(
     table: pa.Table, selection: Selection, *, spec: DatasetSpec, release: str, label_source: str | None = None
 ) -> SelectedImages:
-    """The images that ``selection``'s patients, studies, images, splits, views and labels leave over.
+    """The images that a selection by patients, studies, images, splits, views and labels leaves over.
 
-    ``table`` has the columns of ``labels.parquet``. Globs, ``limit`` and ``sample`` are the plan's to apply. Labels are
-    those of ``label_source``, by default the release's own. Raises ``UsageError`` for a view or observation that does
-    not exist, ``TableError`` for tables that cannot say what was asked.
+    Globs, ``limit`` and ``sample`` are the plan's to apply.
+
+    Args:
+        table: Has the columns of ``labels.parquet``.
+        selection: What is wanted.
+        spec: The dataset.
+        release: The release.
+        label_source: Whose labels count; by default the release's own.
+
+    Returns:
+        Ids, and what of the selection the tables do not know.
+
+    Raises:
+        UsageError: A view or observation that does not exist.
+        TableError: Tables that cannot say what was asked.
     """
     keep = pc.is_valid(table.column("image_id"))
     total = int(pc.count_distinct(table.column("image_id")).as_py())
@@ -65,9 +77,19 @@ def select_images(
 
 
 def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: str | None = None) -> Any:
-    """Where the splits, views and labels of ``selection`` hold; ``table`` has the columns of the manifests.
+    """Where the splits, views and labels of a selection hold.
 
-    ``sources`` names the label sources whose rows count, with commas; ``None`` takes the labels as they stand.
+    Args:
+        table: Has the columns of the manifests.
+        selection: What is wanted.
+        dataset: Its name, for its own observations.
+        sources: Label sources whose rows count, with commas; ``None`` takes the labels as they stand.
+
+    Returns:
+        A Boolean for each row.
+
+    Raises:
+        UsageError: A view or observation that does not exist.
     """
     keep: Any = pc.is_valid(table.column("patient_id"))
     if selection.splits:

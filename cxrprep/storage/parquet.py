@@ -28,10 +28,16 @@ _ROWS: Final = 1 << 17
 
 
 def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None) -> None:
-    """Write ``table`` as Parquet, atomically: the final name is either complete or what it was before.
+    """Write a table as Parquet, atomically: the final name is either complete or what it was before.
 
-    ``name`` is the schema's name in the footer, ``made_from`` its provenance: JSON values without times, so that the
-    same input gives the same bytes. Raises ``StorageError`` that names the path.
+    Args:
+        table: Its rows.
+        path: The file.
+        name: The schema's name, for the footer.
+        made_from: Its provenance: JSON values without times, so that the same input gives the same bytes.
+
+    Raises:
+        StorageError: The disk refuses; it names the path.
     """
     footer = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **(made_from or {})}
     text = json.dumps(footer, sort_keys=True, separators=(",", ":"))

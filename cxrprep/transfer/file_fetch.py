@@ -286,10 +286,19 @@ class Fetcher:
 
 
 def continues(partial: Partial, stream: ByteStream, offset: int, file: RemoteFile) -> bool:
-    """Whether the bytes of ``stream`` belong behind those of ``partial``: same offset, same content, same length.
+    """Whether the bytes of a stream belong behind those of a partial file: same offset, same content, same length.
 
     A published digest that has not changed stands for the content, since it is checked in the end: the nodes behind one
     address may give the same bytes different validators.
+
+    Args:
+        partial: What is here.
+        stream: What the server answered.
+        offset: Where it was asked to begin, in bytes.
+        file: What the listing says.
+
+    Returns:
+        ``False`` means: from the beginning.
     """
     if stream.offset != offset or partial.size not in (None, stream.length):
         return False

@@ -151,6 +151,19 @@ def make_finding(
     found: object = "",
     hint: str = "",
 ) -> Finding:
-    """A finding with the level and the hint that its kind usually has."""
+    """A finding with the level and the hint that its kind usually has.
+
+    Args:
+        kind: What is wrong.
+        path: Of the file, relative to the folder.
+        detail: In words.
+        level: In the place of the usual one.
+        expected: What should be there.
+        found: What is there.
+        hint: In the place of the usual one.
+
+    Returns:
+        The finding.
+    """
     usual, usual_hint = _KINDS[kind]
     return Finding(kind, level or usual, path, detail, str(expected), str(found), hint or usual_hint)

@@ -83,7 +83,17 @@ def outdated_below(home: Path, record: pa.Table) -> Iterator[Finding]:
 
 
 def outdated_images(images: pa.Table, originals: pa.Table, hint: str, prefix: str = "") -> Iterator[Finding]:
-    """A finding for each image whose ``source_digest`` is not the digest that ``originals`` have of its source now."""
+    """The images that were made of another version of their source than the one that is here.
+
+    Args:
+        images: Rows of the converted folder.
+        originals: The files of the source's folder.
+        hint: The command that makes them anew.
+        prefix: Before the paths in findings.
+
+    Yields:
+        A finding for each.
+    """
     at = pc.index_in(images["source_path"], value_set=originals["path"].combine_chunks())
     now = originals["digest"].take(at)
     both = pc.and_(_same_algorithm(now, images["source_digest"]), pc.not_equal(now, images["source_digest"]))

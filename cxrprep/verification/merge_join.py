@@ -37,9 +37,16 @@ def merge_join(
     published: pa.Table,
     known: Callable[[pa.Table], pa.ChunkedArray] | None,
 ) -> Iterator[pa.Table]:
-    """Each file on the disk with what is known of it: the columns of ``Row``, as many at a time as ``disk`` gives.
+    """Each file on the disk with what is known of it. Everything is sorted by path.
 
-    Everything is sorted by path; ``known`` answers for one part of the disk after another (see ``Checks.known``).
+    Args:
+        disk: Tables of the files that are here.
+        record: The files that are recorded.
+        published: The digests that are published.
+        known: Answers what earlier runs know of a part of the disk, one after another (see ``Checks.known``).
+
+    Yields:
+        Tables with the columns of ``Row``, as many rows at a time as ``disk`` gives.
     """
     recorded_rows, published_rows = (
         SortedCursor(parts(record), record.schema),

@@ -32,11 +32,22 @@ _ROWS: Final = 32_768
 
 
 def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
-    """The sums in the file ``path`` by release path, as columns ``path`` and ``digest``.
+    """The sums in a file by release path, as columns ``path`` and ``digest``.
 
-    One or two spaces or `` *`` between sum and name are understood. Names among ``known`` are release paths already.
-    Raises ``IntegrityError`` with file and line for a line of another form, ``UnsafePathError`` for a name that leaves
-    the root.
+    One or two spaces or `` *`` between sum and name are understood.
+
+    Args:
+        path: The file.
+        layout: Finds the release paths of names.
+        release: The release.
+        known: Release paths: names among them are taken as they are.
+
+    Returns:
+        The table.
+
+    Raises:
+        IntegrityError: A line of another form, with file and line.
+        UnsafePathError: A name that leaves the root.
     """
     tables = [SCHEMA.empty_table()]
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
@@ -96,9 +107,18 @@ def sum_files(root: Path, spec: DatasetSpec) -> list[Path]:
 
 
 def altered_sum_files(root: Path, spec: DatasetSpec, release: str, record: Record) -> dict[str, str]:
-    """The lists of sums in ``root`` that are not what was recorded or published of them, with the digest of each now.
+    """The lists of sums that are not what was recorded or published of them.
 
     Such a list proves nothing: whoever altered a file may have altered the list to match.
+
+    Args:
+        root: The folder.
+        spec: The dataset.
+        release: The release.
+        record: The files that are recorded.
+
+    Returns:
+        Their names, with the digest of each now.
     """
     described = {file.path: str(file.digest) for file in spec.files_of(release) if file.digest}
     altered = {}
@@ -119,10 +139,20 @@ def published_sums(
     known: pa.ChunkedArray | None = None,
     leave_out: Collection[str] = (),
 ) -> pa.Table:
-    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in ``root``.
+    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in the folder.
 
-    ``known`` are release paths, as many as are known already: finding a file's place is what takes time here. The lists
-    ``leave_out`` are not believed.
+    Args:
+        root: The folder.
+        spec: The dataset.
+        release: The release.
+        known: Release paths, as many as are known already: finding a file's place is what takes time here.
+        leave_out: Lists that are not believed.
+
+    Returns:
+        Columns ``path`` and ``digest``.
+
+    Raises:
+        IntegrityError: A line that no reader understands.
     """
     layout = spec.layout(release)
     described = [file for file in spec.files_of(release) if file.digest]

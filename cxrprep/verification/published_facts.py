@@ -70,10 +70,17 @@ class FactCheck:
 def check_facts(
     spec: DatasetSpec, release: str, root: Path, labels: pa.Table, *, complete: bool = False
 ) -> list[tuple[FactCheck, tuple[Finding, ...]]]:
-    """Every fact of ``release`` in the catalog's order, with what it found.
+    """Every fact of a release in the catalog's order, with what was found.
 
-    ``labels`` is a table of the ``labels`` schema with the release's own columns as ``raw_...``. ``complete`` demands
-    the totals of a part, too.
+    Args:
+        spec: The dataset.
+        release: The release.
+        root: The folder.
+        labels: Rows as in ``labels.parquet``, with the release's own columns as ``raw_...``.
+        complete: Demand the totals of a part, too.
+
+    Returns:
+        The facts, each with its outcome.
     """
     facts = [fact for fact in spec.fact if fact.release in ("", release)]
     done: dict[str, tuple[FactCheck, tuple[Finding, ...]]] = {}

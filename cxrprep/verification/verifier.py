@@ -87,13 +87,27 @@ def verify(
 ) -> VerifyReport:
     """What is true of the folder: its bytes, its images, its tables.
 
-    ``record`` is the folder's (empty where it has none). ``selected`` are release paths that must be here beside the
-    recorded ones; ``None`` where nobody knows any more what the downloads asked for. ``labels`` gives all rows of the
-    release's tables as ``labels.parquet`` has them; it may raise ``TableError``, which becomes a finding, or
-    ``UsageError`` where there are no tables. ``check_image`` runs on ``engine``, without one in this process. With
-    ``refetch`` wrong and missing files are fetched again and checked again.
+    Args:
+        root: The folder.
+        spec: The dataset.
+        release: The release.
+        record: The folder's; empty where it has none.
+        options: What is checked.
+        selected: Release paths that must be here beside the recorded ones; ``None`` where nobody knows any more what
+            the downloads asked for.
+        labels: Gives all rows of the release's tables as ``labels.parquet`` has them; a ``TableError`` of it becomes a
+            finding, a ``UsageError`` means that there are no tables.
+        check_image: Decodes an image.
+        engine: Where it runs; without one in this process.
+        refetch: Fetches wrong and missing files again, which are then checked again.
+        on_event: Called with progress and remarks.
 
-    Raises ``StorageError`` when nothing can be written beside the record, ``IntegrityError`` for a damaged sum file.
+    Returns:
+        The report, which never says more than was checked.
+
+    Raises:
+        StorageError: Nothing can be written beside the record.
+        IntegrityError: A damaged sum file.
     """
     return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
         selected, check_image, engine, refetch

@@ -62,7 +62,22 @@ def _front(name: str, spec: DatasetSpec | None) -> str:
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write ``annotations.json`` and ``README.md``; images without boxes are counted. Raises when none has any."""
+    """Write ``annotations.json`` and ``README.md``; images without boxes are left out and counted.
+
+    Args:
+        dataset: The images, the policy applied.
+        spec: The dataset's entry; ``None`` without one.
+        target: Where it goes.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files.
+
+    Raises:
+        NothingSelectedError: No image has a box.
+        StorageError: The disk refuses.
+    """
     boxed = dataset.filter(pc.is_valid(dataset.stated.column("boxes")))
     left_out = len(dataset) - len(boxed)
     if not len(boxed):

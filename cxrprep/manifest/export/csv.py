@@ -66,7 +66,21 @@ def _features(table: pa.Table) -> pa.Schema:
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label."""
+    """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label.
+
+    Args:
+        dataset: The images, the policy applied.
+        spec: The dataset's entry; ``None`` without one.
+        target: Where it goes.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
     table = plain(dataset.to_arrow().select([*_ABOUT, *(["fold"] if dataset.folds else [])]))
     for name in dataset.texts:
         table = table.append_column(name, dataset.stated.column(f"text_{name}"))

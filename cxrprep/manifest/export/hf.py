@@ -62,7 +62,22 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits."""
+    """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits.
+
+    Args:
+        dataset: The images, the policy applied.
+        spec: The dataset's entry; ``None`` without one.
+        target: Where it goes.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImageError: An image is gone.
+        StorageError: The disk refuses.
+    """
     files: list[tuple[str, str]] = []
     features = pa.schema([("image", IMAGE), *_table(dataset.filter(pa.nulls(len(dataset), pa.bool_()))).schema])
     with ImageReader(dataset.root) as reader:

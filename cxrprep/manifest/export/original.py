@@ -49,7 +49,23 @@ _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "t
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write the tables of the release for these images. Raises ``UsageError`` for a folder that is no known dataset."""
+    """Write the tables of the release for these images.
+
+    Args:
+        dataset: The images, the policy applied.
+        spec: The dataset's entry; ``None`` without one.
+        target: Where it goes.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: A folder that is no known dataset.
+        TableError: The source's cells are not there.
+        StorageError: The disk refuses.
+    """
     writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
     if spec is None or spec.name not in writers:
         raise UsageError("these images are of no release", hint="use --format csv")

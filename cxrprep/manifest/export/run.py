@@ -76,20 +76,44 @@ class Exporter(Protocol):
     def export(
         self, dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
     ) -> ExportResult:
-        """What was written to ``target``."""
+        """Write the images in this form.
+
+        Args:
+            dataset: The images, the policy applied.
+            spec: The dataset's entry; ``None`` without one.
+            target: Where it goes.
+            options: See ``Options``.
+            on_event: Called with progress and remarks.
+
+        Returns:
+            What was written.
+        """
         ...
 
 
 def export(
     dataset: Dataset, form: str, out: Path, *, options: Options | None = None, on_event: Sink = ignore
 ) -> ExportResult:
-    """What was written to the folder ``out`` in one of the ``FORMS``, with a card (``README.md``) beside it.
+    """Write the images in one of the ``FORMS``, with a card (``README.md``) beside it.
 
-    For csv and coco ``out`` may be a file, by its suffix; the card then stands beside it under its name. The same
-    manifest, policy and options give the same bytes. What earlier exports in this form left in ``out`` goes; whatever
-    no export wrote stays. Raises ``UsageError`` for an unknown form, for a file where a folder should be, and for a
-    file that no export wrote and this one would replace; ``NothingSelectedError`` for a data set without images;
-    ``StorageError`` when the disk refuses.
+    The same manifest, policy and options give the same bytes. What earlier exports in this form left in ``out`` goes;
+    whatever no export wrote stays.
+
+    Args:
+        dataset: The images.
+        form: A key of ``FORMS``.
+        out: A folder; for csv and coco also a file, by its suffix: the card then stands beside it under its name.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UsageError: An unknown form, a file where a folder should be, or a file that no export wrote and this one would
+            replace.
+        NothingSelectedError: A data set without images.
+        StorageError: The disk refuses.
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
@@ -144,7 +168,18 @@ def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
 
 
 def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:
-    """The card of an export, with mean and standard deviation by split unless ``options`` ask for none."""
+    """The card of an export, with mean and standard deviation by split unless ``options`` ask for none.
+
+    Args:
+        dataset: The images.
+        spec: The dataset's entry; ``None`` without one.
+        options: See ``Options``.
+        on_event: Called with remarks.
+        front: YAML for its head.
+
+    Returns:
+        The text.
+    """
     found: dict[str, Moments] = {}
     with ImageReader(dataset.root) as reader:
         for name in dataset.splits if options.sample else ():

@@ -83,7 +83,22 @@ def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageRea
 def export(
     dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
 ) -> ExportResult:
-    """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types."""
+    """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types.
+
+    Args:
+        dataset: The images, the policy applied.
+        spec: The dataset's entry; ``None`` without one.
+        target: Where it goes.
+        options: See ``Options``.
+        on_event: Called with progress and remarks.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImageError: An image is gone.
+        StorageError: The disk refuses.
+    """
     prefix = dataset.name or "images"
     files: list[tuple[str, str]] = []
     with ImageReader(dataset.root) as reader:
