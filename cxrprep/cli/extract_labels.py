@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ("cxrprep extract-labels /data/chexpert --label-source chexbert --uncertain ones", "another labeler, U-Ones"),
         ("cxrprep extract-labels /data/mimic --import chexbert=labeled.csv", "another labeler's table"),
         ("cxrprep extract-labels /data/mimic --reports --labeler openai", "a language model on this machine"),
+        ("cxrprep extract-labels /data/mimic --compare chexpert cxrprep --also chexbert", "label sources of a folder"),
         ("cxrprep extract-labels --compare ours.csv theirs.csv", "how far two label tables agree"),
     ),
 )
@@ -67,7 +68,14 @@ if TYPE_CHECKING:
     nargs=2,
     type=click.Path(path_type=Path),
     metavar="A B",
-    help="compare two label tables, and do nothing else",
+    help="compare two label tables, or label sources of ROOT, and do nothing else; A is the reference",
+)
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="C",
+    help="with --compare: one more, compared with A; repeatable",
 )
 @click.option(
     "--import",
@@ -81,7 +89,12 @@ if TYPE_CHECKING:
 @options.allow_loss
 @options.engine
 def command(
-    invocation: Invocation, *, compare: tuple[Path, Path] | None, imported: tuple[str, ...], key: str | None
+    invocation: Invocation,
+    *,
+    compare: tuple[Path, Path] | None,
+    also: tuple[Path, ...],
+    imported: tuple[str, ...],
+    key: str | None,
 ) -> int:
     """Read the label tables of ROOT into manifests/labels.parquet; with --reports or --import, add a label source.
 
@@ -90,7 +103,7 @@ def command(
     folder.
     """
     if compare:
-        return show_comparison(invocation, compare, key)
+        return show_comparison(invocation, (*compare, *also), key)
     if imported:
         return import_all(invocation, imported, key)
     reports = bool(invocation.job.labels.reports)
@@ -123,28 +136,34 @@ def named_file(words: str) -> tuple[str | None, Path]:
     return name, Path(file)
 
 
-def show_comparison(invocation: Invocation, tables: tuple[Path, Path], key: str | None) -> int:
-    """How far two label tables agree: a row an observation."""
-    from cxrprep.api.report_labels import agreement_rows, compare_labels
+def show_comparison(invocation: Invocation, tables: tuple[Path, ...], key: str | None) -> int:
+    """How far label tables agree with the first: a row an observation."""
+    from cxrprep.api.report_labels import agreement_rows, compare_labels, confusion_rows
 
-    out = invocation.out
-    compared = compare_labels(*tables, key=key)
-    code = out.result(f"{tables[0]} beside {tables[1]}", compared, command="extract-labels")
+    out, job = invocation.out, invocation.job
+    # Two tables need no folder.
+    root = invocation.root if job.root or job.dataset or Path("cxrprep.lock").is_file() else None
+    result = compare_labels(*tables, key=key, root=root, state=invocation.state)
+    code = out.result(" beside ".join(str(table) for table in tables), result, command="extract-labels")
     if out.form == "human":
-        out.table(agreement_rows(compared.value), COMPARED)
-        out.text(
-            "of 1, of 0, of -1, of null: what has that label in the first table is 1 0 -1 null in the second\n", None
-        )
+        for compared in (result.value, *result.value.others):
+            out.text(f"\n{compared.second}, with {compared.first} as the reference\n", None)
+            out.table(agreement_rows(compared), SCORES)
+            out.table(confusion_rows(compared), COUNTS)
+        out.text("P, R: precision and recall; of 1, of 0 ...: how many of them are 1 0 -1 null in the other\n", None)
     return code
 
 
-COMPARED = {
+SCORES = {
     "observation": "Observation",
     "agreement": "Same",
     "kappa": "Kappa",
-    "f1_positive": "F1 pos",
-    "f1_negative": "F1 neg",
-    "f1_uncertain": "F1 unc",
+    "positive": "P R F1 of 1",
+    "negative": "P R F1 of 0",
+    "uncertain": "P R F1 of -1",
+}
+COUNTS = {
+    "observation": "Observation",
     "of_positive": "of 1",
     "of_negative": "of 0",
     "of_uncertain": "of -1",

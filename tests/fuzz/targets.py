@@ -210,7 +210,7 @@ def _compared(data: bytes, scratch: Path) -> None:
 
 
 def _compared_parquet(data: bytes, scratch: Path) -> None:
-    from cxrprep.labels.agreement import read_label_table
+    from cxrprep.labels.label_table import read_label_table
 
     read_label_table(_file(scratch, "b.parquet", data))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.api.report_labels import agreement_rows, compare_labels, import_labels
+from cxrprep.api.report_labels import agreement_rows, compare_labels, confusion_rows, import_labels
 from cxrprep.errors import TableError, UsageError
-from cxrprep.labels.agreement import agreement_of, compare_tables, read_label_table
+from cxrprep.labels.agreement import Scores, agreement_of, compare_tables
+from cxrprep.labels.label_table import read_label_table
 from cxrprep.labels.nlp.label_collection import label_collection
 from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 from tests.labels.nlp.collections import labels, member, mimic_zip, table_csv
+from tests.labels.nlp.test_label_sources import run
 
 CHEXPERT_LABELER = (
     "Reports", "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema",
@@ -110,10 +113,62 @@ def test_the_verb_gives_rows_for_people_and_confusion_for_machines(tmp_path: Pat
     (edema,) = result.to_dict()["observations"]
     assert edema["agreement"] == pytest.approx(0.75)
     assert {"first": 0, "second": -1, "count": 1} in edema["confusion"]
-    (row,) = agreement_rows(result.value)
-    assert (row["agreement"], row["of_positive"], row["of_negative"], row["of_null"]) == (
-        "0.750", "1 0 0 0", "0 0 1 0", "0 0 0 1",
-    )  # fmt: skip
+    row, micro, macro, weighted = agreement_rows(result.value)
+    assert (row["agreement"], row["positive"]) == ("0.750", "1.000 1.000 1.000")
+    assert (row["uncertain"], row["negative"]) == ("0.500 1.000 0.667", "  -   0.000 0.000")
+    assert [one["observation"] for one in (micro, macro, weighted)] == ["micro", "macro", "weighted"]
+    (counts,) = confusion_rows(result.value)
+    assert (counts["of_positive"], counts["of_negative"], counts["of_null"]) == ("1 0 0 0", "0 0 1 0", "0 0 0 1")
+
+
+def test_means_of_a_worked_example(tmp_path: Path) -> None:
+    header = ("id", "Edema", "Fracture", "Pneumonia")
+    # Edema: 3 true, 2 given, 2 both. Fracture: 1 true, 2 given, 1 both. Pneumonia: nobody has it.
+    a = table_csv(tmp_path / "a.csv", header, [("1", "1", "1", ""), ("2", "1", "0", ""), ("3", "1", "0", "")])
+    b = table_csv(tmp_path / "b.csv", header, [("1", "1", "1", ""), ("2", "1", "1", ""), ("3", "", "0", "")])
+    found = compare_tables(a, b)
+    assert found.micro(1) == Scores(pytest.approx(3 / 4), pytest.approx(3 / 4), pytest.approx(3 / 4))
+    assert found.macro(1) == Scores(pytest.approx(3 / 4), pytest.approx(5 / 6), pytest.approx((4 / 5 + 2 / 3) / 2))
+    assert found.weighted(1).f1 == pytest.approx((3 * 4 / 5 + 2 / 3) / 4)
+    assert found.micro(-1) == Scores(None, None, None)
+    data = compare_labels(a, b).to_dict()["summary"]
+    assert data["macro"]["positive"]["recall"] == pytest.approx(5 / 6)
+
+
+def test_label_sources_of_a_folder_and_the_list_of_nih(tmp_path: Path) -> None:
+    rows = {
+        "image_id": ["00000001_000.png", "00000001_001.png"] * 3, "study_id": ["1", "2"] * 3,
+        "label_source": ["nih"] * 2 + ["readers"] * 2 + ["cxrprep"] * 2, "label_edema": [1, 0, 1, 1, 1, -1],
+    }  # fmt: skip
+    (tmp_path / "manifests").mkdir()
+    labels_table = tmp_path / "manifests" / "labels.parquet"
+    pq.write_table(pa.table(rows), labels_table)
+    listed = table_csv(
+        tmp_path / "Data_Entry_2017_v2020.csv",
+        ("Image Index", "Finding Labels", "Patient ID"),
+        [("00000001_000.png", "Edema|Pleural_Thickening", "1"), ("00000001_001.png", "No Finding", "1")],
+    )
+    compared = compare_labels("readers", "nih", "cxrprep", listed, root=tmp_path).value
+    edema = [one.observations[0].confusion for one in (compared, *compared.others)]
+    assert [each[1, 1] for each in edema] == [1, 1, 1]
+    assert [each[1, 0] for each in edema] == [1, 0, 1]
+    assert edema[1][1, -1] == 1
+    assert read_label_table(listed).columns["No Finding"] == (0, 1)
+    told = run("extract-labels", tmp_path, "--compare", "readers", "nih", "--also", listed)
+    assert "readers as the reference" in told
+    assert "weighted" in told
+    found = json.loads(run("extract-labels", tmp_path, "--compare", "readers", "nih", "--also", "cxrprep", "--json"))
+    assert [one["second"] for one in found["comparisons"]] == ["nih", "cxrprep"]
+    with pytest.raises(UsageError, match="3 label sources"):
+        compare_tables(labels_table, listed)
+    with pytest.raises(UsageError, match="no labels of chexbert") as unknown:
+        compare_labels("nih", "chexbert", root=tmp_path)
+    assert "cxrprep, nih, readers" in str(unknown.value.hint)
+    # The hint.
+    run("extract-labels", tmp_path, "--compare", "cxrprep", "nih")
+    wrong = table_csv(tmp_path / "x.csv", ("Image Index", "Finding Labels"), [("a.png", "Edema|Odema")])
+    with pytest.raises(TableError, match="line 2, Finding Labels: 'Odema' is no finding"):
+        read_label_table(wrong)
 
 
 def test_another_labelers_table_becomes_ours_without_its_texts(tmp_path: Path) -> None:

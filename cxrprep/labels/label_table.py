@@ -1,0 +1,224 @@
+"""Label tables of any labeler, by the names of their columns: CSV, Parquet, cxrprep's own, NIH's list."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.errors import TableError, UsageError
+from cxrprep.vocabulary import CHEXPERT, NIH, column_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+IMAGE_KEYS: Final = ("dicom_id", "image_id", "image index", "path", "filename", "fpath", "path_to_image")
+"""Columns that name an image."""
+_KEYS: Final = (
+    "report_id",
+    "study_id",
+    "study",
+    "uid",
+    "id",
+    *IMAGE_KEYS,
+    "subject_id",
+    "patient_id",
+    "reports",
+    "report impression",
+)
+# Columns of our own tables that look like an observation and are none.
+_NO_OBSERVATIONS: Final = frozenset(("label_source", "labels_raw"))
+_LIST: Final = "Finding Labels"
+_REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
+_CELLS: Final[Mapping[str, int | None]] = {
+    "": None, "_": None,
+    "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
+    "positive": 1, "negative": 0, "uncertain": -1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """Labels by row: ``columns`` maps published names to a value per row, ``ids`` the id columns to a key per row.
+
+    Keys are text; a study is the same study as ``files/p10/p10000032/s50414267.txt``, ``50414267`` and ``50414267.0``.
+    ``extra`` holds further columns that nothing but labels stand in, by their own names.
+    """
+
+    path: Path
+    ids: dict[str, tuple[str, ...]]
+    columns: dict[str, tuple[int | None, ...]]
+    extra: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.columns.values())))
+
+
+def read_label_table(path: Path, *, key: str | None = None, source: str | None = None) -> LabelTable:
+    """The labels in ``path``: our Parquet, or a CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio, MIMIC or NIH.
+
+    Columns are known by their names in any order and spelling ("Airspace Opacity", ``label_pleural_effusion``); NIH's
+    "Finding Labels" is a list of what is there, so that what it does not name is 0.
+
+    Args:
+        path: the table.
+        key: the id column; without it all that are known by their names are taken, and there may be none.
+        source: the label source whose rows are read, of a table with a column ``label_source``.
+
+    Raises:
+        TableError: the table cannot be read, or a cell is no label.
+        UsageError: there is no such column or label source, or the table has several and none is named.
+    """
+    header, rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    rows = _of_source(path, header, rows, source)
+    if _LIST in header:
+        header, rows = _listed(path, header, rows)
+    places = {name: place for place, name in enumerate(header)}
+    chosen = _observations(path, header)
+    keyed = _key_columns(path, header, key)
+    keys: dict[str, list[str]] = {name: [] for name in keyed}
+    columns: dict[str, list[int | None]] = {name: [] for name in chosen}
+    taken = {*(places[name] for name in keyed), *chosen.values()}
+    extra: dict[str, list[int | None]] = {name: [] for name in header if name and places[name] not in taken}
+    for number, row in enumerate(rows, 2):
+        for name in keyed:
+            keys[name].append(_plain_key(row[places[name]]))
+        for name, place in chosen.items():
+            columns[name].append(_value(row[place], path, number, name))
+        _add_labels(extra, row, places)
+    return LabelTable(
+        path,
+        {name: tuple(values) for name, values in keys.items()},
+        {name: tuple(values) for name, values in columns.items()},
+        {name: tuple(values) for name, values in extra.items() if any(value is not None for value in values)},
+    )
+
+
+def _of_source(path: Path, header: Sequence[str], rows: Iterator[list[Any]], source: str | None) -> Iterator[list[Any]]:
+    """The rows of one label source, where the table has a column for it."""
+    if "label_source" not in header:
+        if source is not None:
+            raise UsageError(f"{path} has no label sources", hint=f"name the table alone: --compare {path} OTHER")
+        return rows
+    place = [*header].index("label_source")
+    held = [row for row in rows if row[place]]
+    there = sorted({str(row[place]) for row in held})
+    if source is None and len(there) > 1:
+        raise UsageError(
+            f"{path} has {len(there)} label sources",
+            hint=f"compare two of them by name: cxrprep extract-labels ROOT --compare {there[0]} {there[1]}",
+        )
+    if source is not None and source not in there:
+        raise UsageError(f"{path} has no labels of {source}", hint=f"its label sources: {', '.join(there) or 'none'}")
+    return (row for row in held if source is None or row[place] == source)
+
+
+def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tuple[list[str], Iterator[list[Any]]]:
+    """NIH's table with a column for each finding in place of the list of those that are there."""
+    place = [*header].index(_LIST)
+    names = [term.name for term in NIH.terms]
+
+    def told() -> Iterator[list[Any]]:
+        for number, row in enumerate(rows, 2):
+            found = {word.strip() for word in str(row[place] or "").split("|")} - {""}
+            unknown = sorted(found - set(names))
+            if unknown:
+                raise TableError(f"{path}, line {number}, {_LIST}: {unknown[0][:20]!r} is no finding of NIH's")
+            yield [*row, *(int(name in found) if found else None for name in names)]
+
+    return [*header, *(term.column for term in NIH.terms)], told()
+
+
+def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> None:
+    """Add a row to the further columns; one with a cell that is no label is none of them."""
+    for name in [*extra]:
+        cell = row[places[name]]
+        text = "" if cell is None else str(cell).strip().lower()
+        if text in _CELLS:
+            extra[name].append(_CELLS[text])
+        else:
+            del extra[name]
+
+
+def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:
+    published = {column_of(name): name for name in CHEXPERT.names}
+    found: dict[str, int] = {}
+    for place, title in enumerate(header):
+        if title in _NO_OBSERVATIONS:
+            continue
+        try:
+            column = column_of(title)
+        except UsageError:
+            column = title if title.startswith("label_") else ""
+        if column:
+            found.setdefault(published.get(column, column.removeprefix("label_").replace("_", " ").title()), place)
+    if not found:
+        raise TableError(f"{path} has no column that names an observation; its columns: {', '.join(header[:20])}")
+    return found
+
+
+def _key_columns(path: Path, header: Sequence[str], key: str | None) -> list[str]:
+    if key is not None:
+        if key not in header:
+            raise UsageError(f"{path} has no column {key!r}", hint=f"its columns: {', '.join(header[:20])}")
+        return [key]
+    known = {name.strip().lower(): name for name in header}
+    return [known[name] for name in _KEYS if name in known]
+
+
+def _plain_key(cell: Any) -> str:
+    text = "" if cell is None else str(cell).strip().removesuffix(".0")
+    study = _REPORT_FILE.fullmatch(text)
+    return study[1] if study else text
+
+
+def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
+    text = "" if cell is None else str(cell).strip().lower()
+    try:
+        return _CELLS[text]
+    except KeyError:
+        raise TableError(
+            f"{path}, line {line}, {name}: {text[:20]!r} is no label", hint="expected 1, 0, -1 or a blank"
+        ) from None
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[list[str]]]:
+    csv.field_size_limit(128 << 20)
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig", errors="replace")
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise TableError(f"{path} cannot be read: {error}") from error
+    rows = csv.reader(io.StringIO(text.replace("\0", " "), newline=""))
+    header = next(rows, None)
+    if not header:
+        raise TableError(f"{path} is empty")
+    return [name.strip() for name in header], _full_rows(path, rows, len(header))
+
+
+def _full_rows(path: Path, rows: Any, width: int) -> Iterator[list[str]]:
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != width:
+            raise TableError(f"{path}, line {rows.line_num}: {len(row)} cells, the header has {width}")
+        yield row
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        # Text that is no UTF-8 shows only now.
+        columns = [column.to_pylist() for column in table.columns]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError(f"{path} is no readable Parquet file: {error}") from error
+    return table.column_names, (list(row) for row in zip(*columns, strict=True))
