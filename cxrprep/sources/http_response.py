@@ -168,5 +168,6 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
         hint="run again later" if status in _TRANSIENT or response.is_rate_limit else "check the address",
     )
     error.retry_after = response.retry_after
+    error.overloaded = status == 503 or response.is_rate_limit
     error.lasting = not (status in _TRANSIENT or response.is_rate_limit)
     return error

@@ -1,7 +1,7 @@
 """Number of connections at once: fixed by the user, or found by what each number brings (throughput), below a cap.
 
-Services throttle by connection, by address, or not at all, and none says so. On five servers the right number was 4,
-8, 16 or 64. The rule was tried on six: within 10 % of the best fixed number on five of them, with few refusals.
+Services throttle by connection, by address, or not at all, and none says so. On six servers the right number was 4, 8,
+16, 20 or 64; ``benchmarks/connections.py`` holds the number that is found against fixed ones on each of them.
 """
 
 from __future__ import annotations
@@ -98,18 +98,20 @@ class ConnectionTuner:
         self._doubling = True
         self._next_try, self._pause = 0.0, _FIRST_PAUSE
         self._ceiling, self._ceiling_until, self._ceiling_span = most, 0.0, _FIRST_CEILING
-        self._refused = False
+        self._refused = self._fell = False
+        self._quiet_until = 0.0
 
     @staticmethod
     def start(most: int) -> int:
         """The number to begin with."""
         return min(_START, most)
 
-    def refused(self) -> None:
-        """A server turned a request away, or broke off; from any thread."""
-        # What a number before this one set off says nothing of this one.
-        if self._clock() - self._changed_at >= _LOOK_SECONDS - _MEASURED_SECONDS:
-            self._refused = True
+    def refused(self, pause: float = 0.0) -> None:
+        """A server turned a request away, or broke off, and all wait for ``pause`` seconds; from any thread."""
+        now = self._clock()
+        # After a step down, what the number before it set off says nothing of this one; nor does what waited then.
+        if not self._fell or now - self._changed_at >= _LOOK_SECONDS - _MEASURED_SECONDS:
+            self._refused, self._quiet_until = True, now + pause
 
     def look(self, moved: int) -> None:
         """Judge by ``moved``, the bytes that came so far; to be called a few times a second."""
@@ -117,14 +119,15 @@ class ConnectionTuner:
         self._samples.append((now, moved))
         while len(self._samples) > 2 and self._samples[1][0] <= now - _MEASURED_SECONDS:
             self._samples.popleft()
+        if self._refused:
+            # At once: each moment at this number brings more refusals.
+            self._fall_back(now)
         if now < self._due:
             return
         self._due = now + _LOOK_SECONDS
         began, had = self._samples[0]
         rate = (moved - had) / max(now - began, 0.001)
-        if self._refused:
-            self._fall_back(now)
-        elif self._before is not None:
+        if self._before is not None:
             self._judge_trial(now, rate)
         else:
             self._borne = max(self._borne, self._limit.limit)
@@ -166,7 +169,9 @@ class ConnectionTuner:
             self._change(more, now)
 
     def _change(self, number: int, now: float) -> None:
-        self._changed_at = now
+        self._changed_at = max(now, self._quiet_until)
+        self._due = self._changed_at + _LOOK_SECONDS
+        self._fell = number < self._limit.limit
         self._limit.resize(number)
 
 

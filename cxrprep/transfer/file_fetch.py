@@ -182,7 +182,7 @@ class Fetcher:
         segment = partial.segments[0]
         with self._slots:
             self._stop.check()
-            stream = self._source.open(item.file, segment.done)
+            stream = self._persistence.ask(lambda: self._source.open(item.file, segment.done))
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
                 if stream.offset == 0:

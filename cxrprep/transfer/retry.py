@@ -45,9 +45,9 @@ class Retrier:
     """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
 
     def __init__(
-        self, patience: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[], None] | None = None
+        self, patience: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[float], None] | None = None
     ) -> None:
-        """``refused`` hears of each attempt that a server turned away or broke off."""
+        """``refused`` hears of each attempt that a server turned away or broke off, and how long it is to wait."""
         self._refused = refused
         self._patience = patience
         self._stop = stop
@@ -75,11 +75,36 @@ class Retrier:
                 assert isinstance(cause, SourceUnreachableError)
                 failure = cause
 
-    def _once(self, work: Callable[[], T]) -> T:
+    def ask(self, question: Callable[[], T]) -> T:
+        """What ``question`` returns, to be called by who holds a connection. Raises what it raises, and ``Stopped``.
+
+        Whoever is turned away makes all others wait before the connection goes to the next in line: it would only be
+        turned away too.
+        """
+        self._hold()
+        try:
+            return question()
+        except SourceUnreachableError as error:
+            self._put_off(error)
+            raise
+
+    def _hold(self) -> None:
         # A server that asked one connection to wait means all of them.
         wait = self._not_before - time.monotonic()
         if wait > 0:
             self._stop.wait(wait)
+
+    def _put_off(self, error: SourceUnreachableError) -> float:
+        """Make everybody wait as the error asks; the seconds."""
+        pause = error.retry_after
+        if pause is None:
+            pause = self._patience.first_wait if error.overloaded else 0.0
+        with self._guard:
+            self._not_before = max(self._not_before, time.monotonic() + pause)
+        return pause
+
+    def _once(self, work: Callable[[], T]) -> T:
+        self._hold()
         return work()
 
     def _again(
@@ -93,11 +118,9 @@ class Retrier:
                 return False
             attempt = current[-1]
             asked = error.retry_after
+            pause = self._put_off(error)
             if self._refused is not None:
-                self._refused()
-            if asked is not None:
-                with self._guard:
-                    self._not_before = max(self._not_before, time.monotonic() + asked)
+                self._refused(pause)
             if attempt.num < self._patience.attempts:
                 wait = asked if asked is not None else attempt.next_wait
                 self._emit(Retrying("download", key, error.message, attempt.num, wait))

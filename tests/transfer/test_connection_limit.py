@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from cxrprep.errors import SourceUnreachableError
+from cxrprep.events import ignore
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.limits import Stop
+from cxrprep.transfer.retry import Retrier, RetryPolicy
 
 
 def _settle(bears: Callable[[int], float], most: int, seconds: int = 240, refuses_above: int = 10_000) -> list[int]:
@@ -41,10 +44,32 @@ def test_where_the_server_is_the_limit_few_are_enough() -> None:
     assert max(used) <= 8
 
 
-def test_a_limit_of_the_server_is_kept_to() -> None:
-    used = _settle(lambda number: 3e6 * number, 64, refuses_above=8)
-    assert used[-1] == 8
-    assert sum(number > 8 for number in used) < 20
+@pytest.mark.parametrize("bears", [8, 20, 50])
+def test_a_limit_of_the_server_is_found_and_kept_to(bears: int) -> None:
+    used = _settle(lambda number: 3e6 * number, 64, refuses_above=bears)
+    assert used[-1] > 0.9 * bears
+    assert sum(number > bears for number in used) < 10
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [(3.0, 3.0), (None, 7.0)])
+def test_who_is_turned_away_makes_the_next_one_wait(retry_after: float | None, wait: float) -> None:
+    waits = []
+
+    class Waiting(Stop):
+        def wait(self, seconds: float) -> None:
+            waits.append(seconds)
+
+    def turned_away() -> None:
+        error = SourceUnreachableError("503")
+        error.retry_after, error.overloaded = retry_after, True
+        raise error
+
+    retrier = Retrier(RetryPolicy(first_wait=7.0), Waiting(), ignore)
+    with pytest.raises(SourceUnreachableError):
+        retrier.ask(turned_away)
+    assert not waits
+    assert retrier.ask(lambda: "answer") == "answer"
+    assert wait - 1 < waits[0] <= wait
 
 
 def test_one_connection_is_one() -> None:
