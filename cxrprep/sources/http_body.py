@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import zlib
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from cxrprep.sources.http_response import HttpResponse
 
 _PIECE: Final = 65_536
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 class HttpBody(Closing):
@@ -97,16 +98,15 @@ class GzipBody(Closing):
     """A body that a server compressed on its way although identity was asked for, as the file that it stands for.
 
     Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
-    has no validator: nothing is ever continued on it. ``decoded`` when libcurl has undone the coding already.
+    has no validator: nothing is ever continued on it. ``decoded`` when libcurl has undone the coding already. ``gzip``
+    reads several members (RFC 1952, 2.2), which pigz and bgzip write.
     """
 
-    __slots__ = ("_body", "_decoder", "_pending", "_raw", "came_over", "digest", "length", "offset", "validator")
+    __slots__ = ("_body", "_plain", "came_over", "digest", "length", "offset", "validator")
 
     def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
         self._body = body
-        self._decoder = None if decoded else zlib.decompressobj(wbits=31)
-        self._pending = b""
-        self._raw = memoryview(bytearray(_PIECE))
+        self._plain = body if decoded else gzip.GzipFile(fileobj=io.BufferedReader(_Raw(body), _PIECE))
         self.came_over = body.came_over
         self.offset = 0
         self.length: int | None = None
@@ -115,41 +115,29 @@ class GzipBody(Closing):
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with decoded bytes; 0 at the end. Raises as ``HttpBody`` does, and for a damaged stream."""
-        if self._decoder is None:
-            return self._body.readinto(buffer)
-        while True:
-            try:
-                data = self._decoder.decompress(self._pending, len(buffer))
-            except zlib.error as error:
-                raise self._damaged(f"is damaged: {error}") from error
-            self._pending = self._decoder.unconsumed_tail
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-            if self._decoder.eof:
-                # Of several members (RFC 1952, 2.2) each begins behind the last one; zeros may fill a block.
-                self._pending = self._decoder.unused_data.lstrip(b"\0") or self._more().lstrip(b"\0")
-                if not self._pending:
-                    return 0
-                if not _GZIP_MAGIC.startswith(self._pending[:2]):
-                    raise self._damaged("has something behind its end")
-                self._decoder = zlib.decompressobj(wbits=31)
-                continue
-            piece = self._more()
-            if not piece:
-                raise self._damaged("ended before its end")
-            self._pending += piece
-
-    def _more(self) -> bytes:
-        count = self._body.readinto(self._raw)
-        return bytes(self._raw[:count])
-
-    def _damaged(self, how: str) -> SourceUnreachableError:
-        return SourceUnreachableError(f"{self._body.answer.url} sent a compressed answer that {how}", hint="run again")
+        try:
+            return self._plain.readinto(buffer)
+        except (EOFError, OSError, zlib.error) as error:
+            raise SourceUnreachableError(
+                f"{self._body.answer.url} sent a compressed answer that is damaged: {error}", hint="run again"
+            ) from error
 
     def close(self) -> None:
         """Close the body beneath."""
         self._body.close()
+
+
+class _Raw(io.RawIOBase):
+    """A body as the file object that ``gzip`` reads."""
+
+    def __init__(self, body: HttpBody) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        return self._body.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
 
 
 class EmptyBody(Closing):

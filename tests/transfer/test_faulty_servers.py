@@ -162,6 +162,9 @@ def test_authorization_stays_with_its_host(tmp_path: Path) -> None:
         def host(self, name: str) -> Login | None:
             return Login("reader", Secret("open sesame"), "a test", ("127.0.0.1", "localhost"))
 
+        def bearer(self, name: str) -> None:
+            """There is no token."""
+
     with (
         serving({OBJECT: BODY}) as other,
         serving(with_sums({OBJECT: BODY}), login=("reader", "open sesame")) as server,
