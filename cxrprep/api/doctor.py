@@ -106,6 +106,7 @@ _HOSTS: Final = {
     "https://nihcc.app.box.com/v/ChestXray-NIHCC": "NIH ChestX-ray14",
     "https://www.kaggle.com/": "CheXpert small, NIH ChestX-ray14",
     "https://storage.googleapis.com/": "Google's mirrors",
+    "https://huggingface.co/": "CheXpert at 512 pixels",
     "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert",
 }
 # scheme of a mirror -> the host above that stands for it.
@@ -114,6 +115,7 @@ _SERVED_BY: Final = {
     "box": "nihcc.app.box.com",
     "kaggle": "www.kaggle.com",
     "gs": "storage.googleapis.com",
+    "hf": "huggingface.co",
     "url": "aimistanforddatasets01.blob.core.windows.net",
 }
 _SKEW: Final = 300.0
@@ -359,17 +361,19 @@ def _netrc() -> Iterator[Check]:
 
 def _service(mirror: Mirror) -> str:
     scheme, _, rest = mirror.url.partition("://")
-    return {"physionet": "physionet", "kaggle": "kaggle", "gs": "google", "url": rest.partition("/")[0]}.get(scheme, "")
+    own = {"physionet": "physionet", "kaggle": "kaggle", "gs": "google", "hf": "huggingface"}
+    return own.get(scheme, rest.partition("/")[0] if scheme == "url" else "")
 
 
 def _behind(mirror: Mirror, silent: set[str]) -> bool:
     """Whether the mirror's host is among those that do not answer, unless the environment names another one."""
     from cxrprep.sources.endpoints import ENDPOINTS, variable
 
-    service = mirror.url.partition("://")[0]
+    scheme = mirror.url.partition("://")[0]
+    service = "huggingface" if scheme == "hf" else scheme
     if service in ENDPOINTS and os.environ.get(variable(service)):
         return False
-    return _SERVED_BY.get(service, "") in silent
+    return _SERVED_BY.get(scheme, "") in silent
 
 
 def _present(credentials: Credentials, service: str) -> Check:

@@ -124,7 +124,7 @@ class DownloadSettings:
 
     source: str = _set(
         "",
-        "a mirror (physionet, kaggle, gcs, box, portal), a URL (also s3://, gs://) or a folder; default: the dataset's",
+        "a mirror (physionet, kaggle, gcs, box, portal), a URL (s3://, hf://, ...) or a folder; default: the dataset's",
     )
     connections: int | None = _set(None, "connections at once; default: as many as the mirror allows", low=1)
     limit_rate: str = _set("", "bytes per second in all, such as 20M", form="rate")

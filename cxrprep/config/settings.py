@@ -32,6 +32,7 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "CXRPREP_CATALOG": "folders of further datasets, each a TOML file, separated as in PATH",
     "CXRPREP_KAGGLE_URL": "a server that answers as api.kaggle.com does, to be asked instead of it",
     "CXRPREP_BOX_URL": "a server that answers as Box does, to be asked instead of it",
+    "CXRPREP_HUGGINGFACE_URL": "a server that answers as huggingface.co does, to be asked instead of it",
     "CXRPREP_TOKEN_HOST": "the token for a web server, or a file with it; HOST is MIRROR_EXAMPLE_ORG, say",
     "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",
 }

@@ -40,6 +40,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "google": "run: gcloud auth application-default login (or set GOOGLE_APPLICATION_CREDENTIALS to a key file)",
     "aws": "run: aws sso login, or aws configure (or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
     "box": "nothing is needed for NIH's public links; for the Box API set BOX_DEVELOPER_TOKEN",
+    "huggingface": "make a token at https://huggingface.co/settings/tokens, and set HF_TOKEN, or run: hf auth login",
     "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
     "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
 }
@@ -84,6 +85,7 @@ class Finding:
 PHYSIONET_HOSTS: Final = ("physionet.org", "www.physionet.org")
 KAGGLE_HOSTS: Final = ("www.kaggle.com", "api.kaggle.com")
 BOX_HOSTS: Final = ("api.box.com",)
+HUGGING_FACE_HOSTS: Final = ("huggingface.co",)
 
 
 class Credentials:
@@ -150,6 +152,15 @@ class Credentials:
         found = self._once("box", self._box)
         return found if isinstance(found, Token) else None
 
+    def hugging_face(self) -> Token | None:
+        """Hugging Face's token, where its own tools look for it; ``None`` means anonymous.
+
+        ``HF_TOKEN``, ``HUGGING_FACE_HUB_TOKEN``, keyring ``cxrprep:huggingface``, the file of ``hf auth login``
+        (``HF_TOKEN_PATH``, else ``token`` in ``HF_HOME`` or ``~/.cache/huggingface``).
+        """
+        found = self._once("huggingface", self._hugging_face)
+        return found if isinstance(found, Token) else None
+
     def signed_url(self, service: str = "chexpert") -> Token | None:
         """The signed URL of a portal, white space around it removed; ``None`` when there is none.
 
@@ -212,7 +223,13 @@ class Credentials:
         """What there is for ``service``, safe to print."""
         if service == "google":
             return self.google()
-        look = {"physionet": self.physionet, "kaggle": self.kaggle, "box": self.box, "chexpert": self.signed_url}
+        look = {
+            "physionet": self.physionet,
+            "kaggle": self.kaggle,
+            "box": self.box,
+            "huggingface": self.hugging_face,
+            "chexpert": self.signed_url,
+        }
         have = look[service]()
         if have is None:
             return None
@@ -306,6 +323,23 @@ class Credentials:
 
         return self._usable("box", candidates())
 
+    def _hugging_face(self) -> Login | Token | None:
+        def candidates() -> Iterator[Login | Token]:
+            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+                if self._environment.get(name, "").strip():
+                    yield Token(Secret(self._environment[name].strip()), name, HUGGING_FACE_HOSTS)
+            stored = self._from_keyring("huggingface", None, HUGGING_FACE_HOSTS)
+            if stored is not None:
+                yield Token(stored.password, stored.origin, HUGGING_FACE_HOSTS)
+            named, home = self._environment.get("HF_TOKEN_PATH"), self._environment.get("HF_HOME")
+            cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
+            path = Path(named or (Path(home) if home else cache / "huggingface") / "token").expanduser()
+            if path.is_file():
+                yield Token(_read(path), str(path), HUGGING_FACE_HOSTS)
+
+        found = self._usable("huggingface", candidates())
+        return _sendable(found) if isinstance(found, Token) else None
+
     def _signed_url(self, service: str) -> Login | Token | None:
         def candidates() -> Iterator[Login | Token]:
             name = service.upper().replace("-", "_") + "_URL"
@@ -338,10 +372,7 @@ class Credentials:
             token = Token(login.password, login.origin, (host,))
         else:
             return None
-        # A blank or the end of a line would end the header that it is sent in.
-        if not _VISIBLE.fullmatch(token.secret.reveal()):
-            raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
-        return token
+        return _sendable(token)
 
     def _folder(self) -> Path:
         return self._home or Path.home()
@@ -382,6 +413,13 @@ class Credentials:
 def token_variable(host: str) -> str:
     """The variable that holds the token for ``host``: ``CXRPREP_TOKEN_MIRROR_EXAMPLE_ORG``; a hyphen is ``__``."""
     return f"{TOKEN_PREFIX}{re.sub('[^A-Z0-9_]', '_', host.upper().replace('-', '__'))}"
+
+
+def _sendable(token: Token) -> Token:
+    """``token`` itself. Raises ``AccessError`` for what would end the header that it is sent in, such as a blank."""
+    if not _VISIBLE.fullmatch(token.secret.reveal()):
+        raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
+    return token
 
 
 def _token(text: str) -> Secret:

@@ -24,6 +24,8 @@ _SECRET_VARIABLES: Final = (
     "KAGGLE_API_TOKEN",
     "KAGGLE_KEY",
     "BOX_DEVELOPER_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
     "CHEXPERT_URL",
 )
 # With the name of a host behind it: the token for that host.

@@ -1,4 +1,4 @@
-"""Paths of CheXpert: the portal's batches, the one-zip release, the small release, Kaggle's mirror, CheXlocalize.
+"""Paths of CheXpert: the portal's batches, the one-zip release, the small ones, Kaggle's mirror, CheXlocalize.
 
 Under ROOT an image lies where the label tables' ``Path`` column says: ``CheXpert-v1.0/train/patient00001/...`` or
 ``CheXpert-v1.0-small/...``, so that code which joins a folder with that column keeps working. A copy
@@ -58,7 +58,7 @@ class CheXpertLayout:
     @property
     def folder(self) -> str:
         """The folder that the label tables' paths begin with."""
-        return "CheXpert-v1.0-small" if self.release == "v1.0-small" else "CheXpert-v1.0"
+        return f"CheXpert-{self.release}"
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path; the file name says frontal or lateral, and only lateral is a view."""
@@ -116,6 +116,6 @@ class CheXpertLayout:
 
 
 def layout(name: str, release: str) -> CheXpertLayout:
-    """The layout of ``release``; the two differ in the name of the top folder."""
+    """The layout of ``release``; they differ in the name of the top folder."""
     del name
     return CheXpertLayout(release)

@@ -73,9 +73,8 @@ def read(tables: Tables, gathered: LabelRows) -> None:
 
 def _release(table: TextTable, otherwise: str) -> str:
     first = table.text("Path")[0].as_py() or ""
-    if first.startswith("CheXpert-v1.0-small/"):
-        return "v1.0-small"
-    return "v1.0" if first.startswith("CheXpert-v1.0/") else otherwise
+    known = (release for release in ("v1.0-small", "v1.0-512", "v1.0") if first.startswith(f"CheXpert-{release}/"))
+    return next(known, otherwise)
 
 
 def image_ids(table: TextTable, column: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "physionet": "cxrprep.sources.physionet:PhysioNetSource",
     "gs": "cxrprep.sources.gcs:GcsSource",
     "s3": "cxrprep.sources.s3:S3Source",
+    "hf": "cxrprep.sources.hugging_face:HuggingFaceSource",
     "kaggle": "cxrprep.sources.kaggle:KaggleSource",
     "box": "cxrprep.sources.box:BoxSource",
 }

@@ -1,8 +1,9 @@
 """Endpoints of services: their own address, or the one that the environment names instead.
 
-``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL`` and ``CXRPREP_BOX_URL`` name a server that answers as the service
-does: a cache that an institution runs, or a test. The credentials of the service go there, so it is spoken to with
-encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the portal's URL is whole.
+``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL``, ``CXRPREP_BOX_URL`` and ``CXRPREP_HUGGINGFACE_URL`` name a server
+that answers as the service does: a cache that an institution runs, or a test. The credentials of the service go there,
+so it is spoken to with encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the
+portal's URL is whole.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "physionet": "https://physionet.org",
     "kaggle": "https://api.kaggle.com",
     "box": "https://api.box.com",
+    "huggingface": "https://huggingface.co",
 }
 
 

@@ -102,6 +102,8 @@ _PAGES: Final = (
         r"kaggle://\1/\2\3",
     ),
     (re.compile(r"(?i:https?)://(?i:([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:folder/\d+)?/?(?:[?#].*)?"), r"box://\1/\2"),
+    (re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/main)?/?(?:[?#].*)?"), r"hf://datasets/\1"),
+    (re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?"), r"hf://datasets/\1@\2/\3"),
     (re.compile(r"https://console\.cloud\.google\.com/storage/browser/([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
     (
         re.compile(r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*"),

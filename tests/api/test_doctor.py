@@ -15,14 +15,17 @@ import stamina
 from cxrprep.api.doctor import Check, Examination, State, examine
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
+from cxrprep.sources.endpoints import ENDPOINTS, variable
 from tests.servers import physionet
 from tests.servers.faults import serving
+
+OWN = tuple(variable(service) for service in ENDPOINTS)
 
 
 @pytest.fixture(autouse=True)
 def _nobody_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Port 9 of this machine answers to nobody: no check leaves it, and none has to wait.
-    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL", "STORAGE_EMULATOR_HOST"):
+    for name in (*OWN, "STORAGE_EMULATOR_HOST"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with stamina.set_testing(True, attempts=2, cap=True):
         yield
@@ -51,7 +54,9 @@ def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_dataset_limits_what_is_asked_of_access(tmp_path: Path) -> None:
     found = checks(tmp_path, dataset="chexpert", offline=True)
-    assert {check.name for check in found if check.group == "access"} == {"login kaggle", "login chexpert"}
+    assert {check.name for check in found if check.group == "access"} == {
+        "login kaggle", "login huggingface", "login chexpert",
+    }  # fmt: skip
 
 
 def test_what_is_there_is_named_by_where_it_comes_from_and_never_shown(tmp_path: Path) -> None:
@@ -118,12 +123,13 @@ def test_a_service_whose_host_is_silent_is_not_asked_again(tmp_path: Path, monke
         raise AssertionError("a source was opened")
 
     monkeypatch.setattr("cxrprep.sources.open_source", refuse)
-    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL"):
+    for name in OWN:
         monkeypatch.delenv(name)
     monkeypatch.setattr("cxrprep.api.doctor._head", lambda *_: "no answer: timed out")
     hosts = {"https://www.kaggle.com/": "Kaggle", "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert"}
+    hosts["https://huggingface.co/"] = "CheXpert"
     found = checks(tmp_path, {"CHEXPERT_URL": "https://h.example/c?sig=1"}, hosts=hosts, dataset="chexpert")
-    assert [check.found for check in found if check.group == "network"] == ["no answer: timed out"] * 2
+    assert [check.found for check in found if check.group == "network"] == ["no answer: timed out"] * 3
 
 
 def test_a_host_without_an_answer_says_what_it_is_needed_for(tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_a_dataset_whose_server_is_away_fails_by_the_network(tmp_path: Path) -> 
 
 
 def test_only_hosts_that_the_dataset_needs_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CXRPREP_PHYSIONET_URL", "CXRPREP_KAGGLE_URL", "CXRPREP_BOX_URL"):
+    for name in OWN:
         monkeypatch.delenv(name)
     asked: list[str] = []
     monkeypatch.setattr("cxrprep.api.doctor._head", lambda url, _: asked.append(url) or "no answer: timed out")

@@ -319,7 +319,7 @@ def test_the_keyring_is_asked_between_environment_and_netrc(home: Path, monkeypa
 
 
 def test_every_service_has_advice() -> None:
-    assert set(ADVICE) == {"physionet", "kaggle", "google", "aws", "box", "chexpert"}
+    assert set(ADVICE) == {"physionet", "kaggle", "google", "aws", "box", "huggingface", "chexpert"}
     assert all(len(text) < 250 and text == text.strip() for text in ADVICE.values())
 
 

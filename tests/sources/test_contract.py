@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import SOURCES
-from tests.servers import azurite, box, fake_gcs, faults, google, kaggle, loopback, physionet, s3
+from tests.servers import azurite, box, fake_gcs, faults, google, hugging_face, kaggle, loopback, physionet, s3
 from tests.sources.contract import FILES, SourceContract, Subject, digest_of
 
 
@@ -123,6 +123,27 @@ class TestS3Login(SourceContract):
                 fail=lambda status, after: (setattr(rules, "refuse", status), setattr(rules, "retry_after", after)),
                 nowhere=lambda port: ("s3://bucket/png", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
                 secrets=(s3.KEYS["AWS_SECRET_ACCESS_KEY"], "Signature="),
+            )
+
+
+class TestHuggingFace(SourceContract):
+    """A gated repository: the hub has the names and the small files, another host the bytes of LFS."""
+
+    schemes = ("hf",)
+
+    @contextmanager
+    def serve(self, tmp_path: Path) -> Iterator[Subject]:
+        with hugging_face.serving({f"data/{key}": data for key, data in FILES.items()}, page_size=2) as hub:
+            yield Subject(
+                f"hf://datasets/{hugging_face.NAME}/data",
+                environment={"CXRPREP_HUGGINGFACE_URL": hub.url, "HF_TOKEN": hugging_face.TOKEN},
+                refuse=lambda status: setattr(hub, "refuse", status),
+                fail=lambda status, after: (setattr(hub, "refuse", status), setattr(hub, "retry_after", after)),
+                nowhere=lambda port: (
+                    f"hf://datasets/{hugging_face.NAME}/data",
+                    {"CXRPREP_HUGGINGFACE_URL": f"http://127.0.0.1:{port}"},
+                ),
+                secrets=(hugging_face.TOKEN, "Signature="),
             )
 
 
