@@ -152,6 +152,13 @@ class Selection:
     ``include`` and ``exclude`` are gitignore-style globs on release paths. ``views`` holds view names or projections.
     Repeated ``labels`` mean any of them. ``limit`` counts images after everything else; ``sample`` draws that many
     images by a hash of ``seed`` and image id, so a draw does not depend on the listing's order.
+
+    Examples:
+        >>> import cxrprep
+        >>> from cxrprep.model import Split
+        >>> wanted = cxrprep.Selection(splits=frozenset({Split.TEST}), limit=1)
+        >>> len(cxrprep.load("nih", selection=wanted))
+        1
     """
 
     include: tuple[str, ...] = ()

@@ -126,6 +126,12 @@ def convert(
         UsageError: An unknown recipe or folder, or a table that would know less.
         NothingSelectedError: Nothing is to be converted.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> made = cxrprep.convert("nih", recipe="square-224").value
+        >>> made.images, made.failed, made.out
+        (5, 0, 'nih/derived/square-224')
     """
     from cxrprep.images.recipe import load_recipe
 

@@ -29,6 +29,11 @@ def digest(root: Path | str, *, state: Path | str | None = None, **options: Any)
         UsageError: The folder has no manifest, or an option names nothing.
         ImageError: An image cannot be read.
         NothingSelectedError: No image is left.
+
+    Examples:
+        >>> import cxrprep
+        >>> len(cxrprep.digest("nih", split="test").value.value)
+        64
     """
     found = _digest_of(Path(root), state, options)
     splits = found.head["splits"].items()
@@ -64,6 +69,12 @@ def prove(
     Raises:
         UsageError: The digest has another form, the image is not in the set, or neither folder nor proof is named.
         StorageError: The proof cannot be read or written.
+
+    Examples:
+        >>> import cxrprep
+        >>> name = cxrprep.digest("nih").value.value
+        >>> cxrprep.prove(name, "nih").exit_code.name
+        'DONE'
     """
     wanted = digest.strip().lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):

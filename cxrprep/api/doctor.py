@@ -152,6 +152,12 @@ def doctor(
 
     Raises:
         UsageError: ``dataset`` is unknown, or has no mirror ``source``.
+
+    Examples:
+        >>> import cxrprep
+        >>> examined = cxrprep.doctor("nih", offline=True)
+        >>> examined.verb
+        'doctor'
     """
     from cxrprep.credentials.lookup import Credentials
 

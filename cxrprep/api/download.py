@@ -80,6 +80,12 @@ def plan(
         SourceUnreachableError: The mirror does not answer.
         NothingSelectedError: The selection wants nothing.
         BusyError: Another run works on the folder.
+
+    Examples:
+        >>> import cxrprep
+        >>> planned = cxrprep.plan("nih-chestxray14", "nih-test", source="mirror", split="test").value
+        >>> len(planned.images)
+        1
     """
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         with transfer_of(job, planning=True) as transfer:
@@ -188,6 +194,13 @@ def download(
         StorageError: The disk lacks the room, or refuses.
         NothingSelectedError: The selection wants nothing.
         BusyError: Another run works on the folder.
+
+    Examples:
+        >>> import cxrprep
+        >>> result = cxrprep.download("nih-chestxray14", "nih", source="mirror")
+        >>> result.exit_code.name, result.value.failed
+        ('DONE', 0)
+        >>> part = cxrprep.download("nih-chestxray14", "nih-test", source="mirror", split="test")
     """
     wanted = selected(selection, words)
     remembered = plan.mirror if plan is not None else ""

@@ -65,6 +65,12 @@ def duplicates(
         UsageError: A folder without a manifest, or a ``least`` that no pair can be trusted at.
         NothingSelectedError: There are no two images.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> found = cxrprep.duplicates("nih", least=0.65).value
+        >>> found.images, found.path.name
+        (5, 'near_duplicates.parquet')
     """
     from cxrprep.api.export import load
     from cxrprep.images.similarity import RELATED

@@ -67,6 +67,13 @@ def load(
     Raises:
         UsageError: A folder without a manifest, or a word that names nothing.
         TableError: A damaged manifest.
+
+    Examples:
+        >>> import cxrprep
+        >>> dataset = cxrprep.load("nih/derived/square-224", uncertain="ignore", split="test")
+        >>> len(dataset), dataset.splits
+        (1, ('test',))
+        >>> frame = dataset.to_pandas()
     """
     from cxrprep.labels.policy import Policy
     from cxrprep.manifest.load import load as open_manifest
@@ -136,6 +143,12 @@ def export(
         TableError: A damaged manifest.
         NothingSelectedError: No image is left.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> exported = cxrprep.export("nih", form="csv", uncertain="ones").value
+        >>> exported.images, exported.out.as_posix()
+        (5, 'nih/export/csv')
     """
     if out is not None:
         local_path(out, "--out")

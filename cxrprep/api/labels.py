@@ -59,6 +59,12 @@ def extract_labels(
         UsageError: A folder that is no known dataset, labels of a source that no table gives, or tables that would
             know less than those that are there.
         TableError: No tables, or one that is not what it should be, with file, line and column.
+
+    Examples:
+        >>> import cxrprep
+        >>> labels = cxrprep.extract_labels("nih").value
+        >>> labels.images, labels.splits
+        (5, (('test', 1), ('train_val', 4)))
     """
     from cxrprep.labels.extract import LABELS_NAME, check_labels, read_labels, with_added, write_labels
     from cxrprep.labels.last_options import last_options
@@ -133,6 +139,13 @@ def build_manifest(
         UsageError: A folder that nobody recognises, or tables that would know less.
         TableError: A damaged ``labels.parquet``.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> from cxrprep.labels.policy import Policy
+        >>> made = cxrprep.build_manifest("nih", policy=Policy(uncertain="ones")).value
+        >>> made.images, made.patients
+        (5, 4)
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require(

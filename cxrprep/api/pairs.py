@@ -74,6 +74,12 @@ def pairs(
         UsageError: An unknown filter or form, a folder without reports.
         NothingSelectedError: The filter leaves nothing.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> written = cxrprep.pairs("mimic", filter="findings").value
+        >>> written.path.as_posix()
+        'mimic/manifests/pairs.parquet'
     """
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows

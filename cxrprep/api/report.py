@@ -45,6 +45,12 @@ def report(
         UsageError: There is no manifest.
         TableError: A manifest is damaged.
         StorageError: The page cannot be written.
+
+    Examples:
+        >>> import cxrprep
+        >>> page = cxrprep.report("nih", thumbnails=4).value
+        >>> page.images, page.path.as_posix()
+        (5, 'nih/manifests/report.html')
     """
     from cxrprep.html_report.page import write_report
 

@@ -37,6 +37,12 @@ def label_report(
     ``rules`` is a TOML file with a vocabulary of your own; ``policy`` says how mentions add up, ``sections``
     which parts are read, in order of preference. Raises ``UsageError`` for an unknown policy, ``ConfigError`` for a
     wrong vocabulary.
+
+    Examples:
+        >>> import cxrprep
+        >>> found = cxrprep.label_report("FINDINGS: No pleural effusion. The heart is enlarged.")
+        >>> found.labels["Pleural Effusion"], found.labels["Cardiomegaly"], found.labels["Fracture"]
+        (0, 1, None)
     """
     from cxrprep.labels.nlp.label_report import label_report as label
 

@@ -86,6 +86,11 @@ def status(
 
     Raises:
         UsageError: A folder that nobody recognises.
+
+    Examples:
+        >>> import cxrprep
+        >>> [(stage.name, stage.state) for stage in cxrprep.status("nih").value.stages][:2]
+        [('download', 'done'), ('verify', 'done')]
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
     parts = _parts(folder)

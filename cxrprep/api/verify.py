@@ -69,6 +69,11 @@ def verify(
         UsageError: A folder that nobody recognises, or a ``source`` that is no mirror.
         IntegrityError: A list of sums that no reader understands.
         StorageError: Nothing can be written beside the record.
+
+    Examples:
+        >>> import cxrprep
+        >>> cxrprep.verify("nih").value.verdict
+        'all 9 files here have the bytes that they should have'
     """
     chosen = options or VerifyOptions()
     home = None if state is None else Path(state)

@@ -160,6 +160,12 @@ def run(
     Raises:
         ConfigError: The file cannot be read, or says what no job can do; each mistake with its line.
         UsageError: A step that is none, or an order that cannot work.
+
+    Examples:
+        >>> import cxrprep
+        >>> done = cxrprep.run("job.toml", steps=["download", "verify"])
+        >>> [step.step for step in done.value.steps], done.exit_code.name
+        (['download', 'verify'], 'DONE')
     """
     from cxrprep.api.result import Result
     from cxrprep.cli.context import Invocation
