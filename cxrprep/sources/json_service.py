@@ -67,7 +67,10 @@ class JsonService:
 
             from cxrprep.sources.service_session import prepare_session
 
-            session = self._local.session = prepare_session(requests.Session(), self._timeout)
+            # What is for this machine goes through no proxy, which would be another one.
+            session = self._local.session = prepare_session(
+                requests.Session(), self._timeout, direct=is_loopback(self.base)
+            )
         return session
 
     def _asked(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:

@@ -19,24 +19,27 @@ if TYPE_CHECKING:
 
 
 class ServiceAdapter(HTTPAdapter):
-    """Sends over the proxy that ``proxies`` finds; ``timeout`` counts where the SDK passes none."""
+    """Sends over the proxy that ``proxies`` finds, or ``direct``; ``timeout`` counts where the SDK passes none."""
 
-    def __init__(self, timeout: float | None = None, **options: Any) -> None:
+    def __init__(self, timeout: float | None = None, *, direct: bool = False, **options: Any) -> None:
         """``options`` are those of ``HTTPAdapter``."""
         self.timeout = timeout
+        self.direct = direct
         super().__init__(**options)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         """See ``HTTPAdapter.send``. Raises ``UsageError`` for a proxy whose address cannot be read."""
         endpoint, _ = split_url(request.url or "")
-        proxy = proxy_for(endpoint)
+        proxy = None if self.direct else proxy_for(endpoint)
         options["proxies"] = {endpoint.scheme: proxy.url} if proxy is not None else {}
         options["timeout"] = options.get("timeout") or self.timeout
         return super().send(request, *args, **options)
 
 
-def prepare_session(session: requests.Session, timeout: float | None = None) -> requests.Session:
-    """``session``, made to read nothing of the environment but what every source reads.
+def prepare_session(
+    session: requests.Session, timeout: float | None = None, *, direct: bool = False
+) -> requests.Session:
+    """``session``, made to read nothing of the environment but what every source reads; ``direct`` uses no proxy.
 
     Raises ``UsageError`` for certificates that cannot be read.
     """
@@ -45,5 +48,5 @@ def prepare_session(session: requests.Session, timeout: float | None = None) -> 
     session.verify = ca_bundle()
     for prefix, old in list(session.adapters.items()):
         retries = getattr(old, "max_retries", 0)
-        session.mount(prefix, ServiceAdapter(timeout, max_retries=retries, pool_maxsize=64))
+        session.mount(prefix, ServiceAdapter(timeout, direct=direct, max_retries=retries, pool_maxsize=64))
     return session

@@ -253,3 +253,16 @@ def test_a_package_brings_a_labeler_of_its_own(tmp_path: Path, reports: Path, mo
     ).to_pylist()
     assert [row["label_edema"] for row in table] == [-1, None, -1, None]
     assert [row["label_own_thing"] for row in table] == [1, 1, 1, None]
+
+
+def test_text_for_this_machine_goes_through_no_proxy(
+    server: Server, tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(model) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        label(tmp_path / "root", reports, server.url)
+        assert proxy.seen == []
+    assert len(asked(server)) == 2
