@@ -82,42 +82,59 @@ class World:
         """A command, drawn from all verbs, their options and all folders."""
         pick, home = self.rng.choice, self.home
         folder = str(pick([*self.folders(), *self.originals, *self.exports()]))
+        # Labels are mostly asked of a release: elsewhere they are refused.
+        labelled = pick([str(self.raw), str(self.raw), folder])
         out = str(home / f"out{self.rng.randint(1, 4)}")
         state = pick([(), (), (), ("--state", str(home / "state"))])
         convert = ("convert", folder, "--recipe", pick(RECIPES), "--out", out)
         fetched, mirror = str(home / "fetched"), str(home / "mirror")
         download = ("download", self.dataset, fetched, "--source", mirror)
-        return pick([
-            ("manifest", folder, *self._choices(), *state),
-            ("manifest", folder, "--dataset", pick(["chexpert", "nih-chestxray14", "mimic-cxr-jpg"])),
-            ("extract-labels", folder, *self._choices(), *state),
-            ("extract-labels", folder, "--report-text"),
-            ("extract-labels", folder, "--tables", str(pick(self.originals))),
-            ("extract-labels", folder, "--reports", str(home / f"reports{self.rng.randint(1, 2)}.csv")),
-            ("extract-labels", folder, "--import", f"theirs={home / f'theirs{self.rng.randint(1, 2)}.csv'}"),
-            ("pairs", folder, "--reports", str(home / "reports1.csv")),
-            ("download", self.dataset, folder, "--source", folder),
-            (*download, *self._selection()),
-            (*download, "--shard", pick(["1/2", "2/2"])),
-            (*download, "--then", pick(RECIPES)),
-            (*download, "--then", "square-224", "--discard-raw"),
-            (*download, "--link", "hardlink"),
-            convert,
-            (*convert, *self._selection()),
-            ("convert", folder, "--recipe", pick(RECIPES), *state),
-            (*convert, "--to", pick(["webdataset", "parquet"]), "--per-shard", pick(["2", "1000"])),
-            (*convert, "--to", "webdataset", *self._selection()),
-            (*convert, "--shard", pick(["1/2", "2/2"])),
-            (*convert, "--shard", pick(["1/2", "2/2"]), "--to", "webdataset", "--per-shard", "2"),
-            ("convert", folder, "--check-phi"),
-            ("export", folder, "--format", pick(EXPORTS), "--out", str(home / f"export{self.rng.randint(1, 3)}")),
-            ("export", folder, "--format", pick(EXPORTS), *self._choices(), *self._selection()),
-            ("verify", folder, *pick([(), ("--images",), ("--quick",), ("--duplicates",), ("--shard", "1/2")]), *state),
-            ("verify", folder, "--repair", "--source", mirror),
-            ("report", folder, *state),
-            ("digest", folder),
-            ("status", folder, *state),
-        ])  # fmt: skip
+        number = self.rng.randint(1, 2)
+        verbs: list[list[tuple[str, ...]]] = [
+            [
+                ("manifest", folder, *self._choices(), *state),
+                ("manifest", folder, "--dataset", pick(["chexpert", "nih-chestxray14", "mimic-cxr-jpg"])),
+            ],
+            [
+                ("extract-labels", labelled, *self._choices(), *state),
+                ("extract-labels", labelled, "--report-text"),
+                ("extract-labels", labelled, "--tables", str(pick(self.originals))),
+                ("extract-labels", labelled, "--reports", str(home / f"reports{number}.csv")),
+                ("extract-labels", labelled, "--import", f"theirs={home / f'theirs{number}.csv'}"),
+                ("extract-labels", labelled, "--label-source", pick(["theirs", "cxrprep", "nobody"])),
+                ("pairs", labelled, "--reports", str(home / "reports1.csv")),
+            ],
+            [
+                ("download", self.dataset, folder, "--source", folder),
+                (*download, *self._selection()),
+                (*download, "--shard", pick(["1/2", "2/2"])),
+                (*download, "--then", pick(RECIPES)),
+                (*download, "--then", "square-224", "--discard-raw"),
+                (*download, "--link", "hardlink"),
+            ],
+            [
+                (*convert, *self._selection()),
+                ("convert", folder, "--recipe", pick(RECIPES), *self._selection(), *state),
+                (*convert, "--to", pick(["webdataset", "parquet"]), "--per-shard", pick(["2", "1000"])),
+                (*convert, "--to", "webdataset", *self._selection()),
+                (*convert, "--shard", pick(["1/2", "2/2"])),
+                (*convert, "--shard", pick(["1/2", "2/2"]), "--to", "webdataset", "--per-shard", "2"),
+                ("convert", folder, "--check-phi"),
+            ],
+            [
+                ("export", folder, "--format", pick(EXPORTS), "--out", str(home / f"export{number}")),
+                ("export", folder, "--format", pick(EXPORTS), *self._choices(), *self._selection()),
+            ],
+            [
+                ("verify", folder, *pick([("--images",), ("--quick",), ("--duplicates",), ("--shard", "1/2")]), *state),
+                ("verify", folder, *state),
+                ("verify", folder, "--repair", "--source", mirror),
+                ("report", folder, *state),
+                ("digest", folder),
+                ("status", folder, *state),
+            ],
+        ]
+        return pick(pick(verbs))
 
     def accident(self) -> None:
         """What people do beside the program: move a folder, lose a cache, the record or the labels, remove an image."""

@@ -9,6 +9,8 @@ import shutil
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import pyarrow.parquet as pq
+
 from cxrprep.executors import Engine
 from tests.api.convert import hospital
 from tests.collection.sequences import World
@@ -39,7 +41,8 @@ def release(name: str, folder: Path) -> Path:
     made(name, folder / "raw")
     shutil.copytree(folder / "raw", folder / "mirror", ignore=shutil.ignore_patterns("manifests"))
     hospital.write(folder / "own")
-    studies = ["50414267", "1", "00000001"]
+    table = pq.read_table(folder / "raw/manifests/studies.parquet", columns=["study_id"])
+    studies = sorted(set(table["study_id"].to_pylist()))
     for number, text in enumerate(_REPORTS, 1):
         lines = [f'{study},"{text}"' for study in studies]
         (folder / f"reports{number}.csv").write_text("\n".join(["study_id,report", *lines]) + "\n")
