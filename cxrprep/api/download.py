@@ -251,16 +251,18 @@ def download(
 
 def _mark_mended(result: TransferResult, made: Plan, job: DownloadContext) -> None:
     """Take the findings of the last check back that this download has mended."""
-    wrong = found_wrong(job.folder.manifests)
+    wrong = found_wrong(job.folder.manifests, job.folder)
     if not wrong:
         return
     from cxrprep.verification.findings_table import mark_repaired
+    from cxrprep.verification.published_checksums import table_paths
 
     failed = {outcome.item.dest for outcome in result.failures}
     moved = {item.dest for item in made if item.dest in wrong and item.action is Action.REFETCH}
     unpacked = {path for path in wrong - moved if any(item.archive for item in made) and _is_unpacked(job, path, made)}
     if not result.left and (moved - failed) | unpacked:
-        mark_repaired(job.folder.manifests, (moved - failed) | unpacked)
+        mended = (moved - failed) | unpacked
+        mark_repaired(job.folder.manifests, mended, tables=table_paths(job.folder.spec, job.folder.root) <= mended)
 
 
 def _is_unpacked(job: DownloadContext, path: str, made: Plan) -> bool:

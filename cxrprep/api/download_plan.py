@@ -258,7 +258,7 @@ def transfer_of(
             shard=job.options.shard,
             passing=passing(job),
             spent=_spent(job),
-            wrong=wrong | found_wrong(job.folder.manifests),
+            wrong=wrong | found_wrong(job.folder.manifests, job.folder),
             planning=planning,
         ),
         on_event=job.on_event,
@@ -266,13 +266,20 @@ def transfer_of(
     )
 
 
-def found_wrong(manifests: Path) -> frozenset[str]:
-    """The files that the last check found to be wrong, and that nothing has mended since."""
+def found_wrong(manifests: Path, folder: DatasetFolder | None = None) -> frozenset[str]:
+    """The files that the last check found to be wrong, and that nothing has mended since.
+
+    Of a release's ``folder`` the tables are among them where what they say is wrong.
+    """
     if not any(manifests.glob("verify*.parquet")):
         return frozenset()
-    from cxrprep.verification.findings_table import wrong_files
+    from cxrprep.verification.findings_table import are_tables_wrong, wrong_files
+    from cxrprep.verification.published_checksums import table_paths
 
-    return wrong_files(manifests)
+    tables = folder is not None and are_tables_wrong(manifests)
+    return wrong_files(manifests) | (
+        table_paths(folder.spec, folder.root) if folder is not None and tables else frozenset()
+    )
 
 
 def _same_mirror(job: DownloadContext) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, find_place, folder_words, open_folder
 from cxrprep.api.result import Result
+from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import EXPORT_LIST, Kind, Lineage, read_export, stated_tables
 from cxrprep.errors import UsageError
@@ -19,11 +21,12 @@ from cxrprep.verification import verify as prove
 from cxrprep.verification.made_folder import MadeFolder, verify_made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cxrprep.api.download_plan import FetchOptions
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
+    from cxrprep.verification.finding import Finding
 
 
 def check_image(path: Path) -> ImageCheck:
@@ -95,7 +98,7 @@ def verify(
             engine=engine or _engine() if decoding else None,
             on_event=on_event,
         )
-        return _result(report)
+        return _result(report, folder)
 
     def labels() -> Any:
         from cxrprep.labels.extract import read_labels
@@ -130,10 +133,11 @@ def verify(
         refetch=refetch if repair else None,
         on_event=on_event,
     )
-    return _result(report)
+    return _result(report, folder)
 
 
-def _result(report: VerifyReport) -> Result[VerifyReport]:
+def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]:
+    report = dataclasses.replace(report, findings=_with_commands(report.findings, folder))
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
@@ -222,3 +226,9 @@ def _exported_again(root: Path, export: Lineage) -> str:
     """The command that makes an export again, in place."""
     form, _, file = export.form.partition(":")
     return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", form, "--out", str(root / file if file else root)])
+
+
+def _with_commands(findings: Iterable[Finding], folder: DatasetFolder) -> tuple[Finding, ...]:
+    """The findings with the words of this folder in their hints."""
+    words = {"DOWNLOAD": again_command(folder), "DATASET": folder.spec.name, "ROOT": folder.words}
+    return tuple(finding.with_words(words) for finding in findings)

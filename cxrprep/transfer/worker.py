@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.digests import read_digest
+from cxrprep.digests import file_digest, read_digest
 from cxrprep.errors import ArchiveError, IntegrityError, StorageError, storage_error
 from cxrprep.events import Note, ignore
 from cxrprep.model import Digest
@@ -123,6 +123,7 @@ class Worker:
         kept = spare(self._record, self._parts, item.dest)
         held = self._record.get(item.dest)
         again = held is not None and item.dest in self._wrong and item.file.digest is None and held.digest is not None
+        again = again and not self._is_as_recorded(item, held)
         if held is not None and again:
             # The mirror states nothing of it: what was recorded once is what it must be again.
             item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=held.digest))
@@ -138,6 +139,13 @@ class Worker:
             got = dataclasses.replace(got, origin=held.origin)
         self._record.add(self._entry(item, got, fetched=True))
         return got
+
+    def _is_as_recorded(self, item: Item, held: FileEntry | None) -> bool:
+        """Whether what is wrong with a file is how it came, so that the mirror may have mended it since."""
+        path = self._record.root / item.dest
+        if held is None or held.digest is None or not path.is_file():
+            return False
+        return file_digest(path, held.digest.algorithm) == str(held.digest)
 
     def _entry(self, item: Item, got: Fetched, *, fetched: bool) -> FileEntry:
         return FileEntry(

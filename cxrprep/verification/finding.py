@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class Level(enum.StrEnum):
@@ -55,9 +56,11 @@ class Kind(enum.StrEnum):
     ROW_WITHOUT_IMAGE = "row-without-image"
 
 
-_FETCH: Final = "run the download again, or: cxrprep verify ROOT --repair"
-_IMAGE: Final = "fetch it again; if it stays so, leave it out of training and tell the publisher"
-_TABLES: Final = "fetch the release's tables again; if they stay so, do not train on them"
+_NAMES: Final = re.compile(r"\b(DATASET|ROOT|DOWNLOAD)\b")
+# DATASET, ROOT and DOWNLOAD, the command that goes on with the folder's download, are put in by whoever shows it.
+_FETCH: Final = "fetch it again: DOWNLOAD; or: cxrprep verify ROOT --repair"
+_IMAGE: Final = "fetch it again: DOWNLOAD; if it stays so, leave it out of training and tell the publisher"
+_TABLES: Final = "fetch the release's tables again: DOWNLOAD; if they stay so, do not train on them"
 _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.MISSING: (Level.ERROR, _FETCH),
     Kind.TRUNCATED: (Level.ERROR, _FETCH),
@@ -67,7 +70,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.UNPROVEN: (Level.NOTE, "to have them recorded as they are: cxrprep download DATASET ROOT --source ROOT"),
     Kind.EXTRA: (Level.WARNING, "the release has no such file: move it out of the folder"),
     Kind.LEFTOVER: (Level.WARNING, "an interrupted or careless tool left it: it can be removed"),
-    Kind.UNFINISHED: (Level.NOTE, "run the download again: it goes on where it stopped"),
+    Kind.UNFINISHED: (Level.NOTE, "it can be removed, once no other tool writes it"),
     Kind.UNCHECKED: (Level.ERROR, "make it readable, then verify again"),
     Kind.REPAIRED: (Level.INFO, ""),
     Kind.OUTDATED: (Level.ERROR, "make it again from what is here now"),
@@ -80,9 +83,9 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.CONSTANT: (Level.ERROR, _IMAGE),
     Kind.NO_PIXELS: (Level.ERROR, _IMAGE),
     Kind.DOUBTFUL: (Level.NOTE, "look at it: a score by its pixels, which is wrong now and then; no pixel was changed"),
-    Kind.TABLE: (Level.ERROR, "fetch the table again"),
+    Kind.TABLE: (Level.ERROR, _TABLES),
     Kind.FACT: (Level.ERROR, _TABLES),
-    Kind.LEAKAGE: (Level.ERROR, "a model would be tested on what it was trained on: use the release's own split files"),
+    Kind.LEAKAGE: (Level.ERROR, f"a model would be tested on what it was trained on; {_TABLES}"),
     Kind.DUPLICATE_ROWS: (Level.ERROR, _TABLES),
     Kind.DUPLICATE_PIXELS: (Level.WARNING, "keep one of them, or keep them in the same split"),
     Kind.IMAGE_WITHOUT_ROW: (Level.WARNING, "no table of the release names it; it gets no labels"),
@@ -103,6 +106,10 @@ def accepted_kinds(names: Iterable[str]) -> frozenset[Kind]:
 
 
 REPAIRABLE: Final = frozenset({Kind.MISSING, Kind.TRUNCATED, Kind.ALTERED, Kind.ZERO_BYTE})
+WRONG_IMAGES: Final = frozenset({Kind.UNDECODABLE, Kind.CUT_SHORT, Kind.WRONG_FORMAT, Kind.CONSTANT, Kind.NO_PIXELS})
+"""Images that came as they should, and are wrong all the same: a mirror may have mended its copy since."""
+WRONG_TABLES: Final = frozenset({Kind.TABLE, Kind.FACT, Kind.LEAKAGE, Kind.DUPLICATE_ROWS})
+"""What is wrong in the release's tables, whichever of them it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,14 @@ class Finding:
         if self.level is not Level.ERROR:
             return ExitCode.DONE
         return ExitCode.PARTIAL if self.kind is Kind.UNCHECKED else ExitCode.INTEGRITY
+
+    def with_words(self, words: Mapping[str, str]) -> Finding:
+        """The finding with ``words`` in the place of their names, where its hint ends with the usual one."""
+        usual = _KINDS[self.kind][1]
+        if not usual or not self.hint.endswith(usual):
+            return self
+        own = self.hint.removesuffix(usual)
+        return replace(self, hint=own + _NAMES.sub(lambda found: words[found[0]], usual))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, the form of ``--json``."""

@@ -19,7 +19,7 @@ from cxrprep.errors import storage_error
 from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
-from cxrprep.verification.finding import REPAIRABLE, Kind, Level
+from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,8 +138,17 @@ class Collector:
 
 
 def wrong_files(manifests: Path) -> frozenset[str]:
-    """The files in whose bytes the last check found a fault, by the tables of findings in ``manifests``."""
-    wanted = [str(kind) for kind in REPAIRABLE]
+    """The files in which the last check found a fault, by the tables of findings in ``manifests``."""
+    return _paths_of(manifests, REPAIRABLE | WRONG_IMAGES)
+
+
+def are_tables_wrong(manifests: Path) -> bool:
+    """Whether the last check found a fault in what the release's tables say."""
+    return bool(_paths_of(manifests, WRONG_TABLES))
+
+
+def _paths_of(manifests: Path, kinds: frozenset[Kind]) -> frozenset[str]:
+    wanted = [str(kind) for kind in kinds]
     found: set[str] = set()
     for path in manifests.glob(NAMES):
         with contextlib.suppress(OSError, pa.ArrowException):
@@ -149,13 +158,18 @@ def wrong_files(manifests: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def mark_repaired(manifests: Path, paths: Iterable[str]) -> None:
-    """Say in the tables of findings that these files have been fetched again. Raises ``StorageError``."""
+def mark_repaired(manifests: Path, paths: Iterable[str], *, tables: bool = False) -> None:
+    """Say in the tables of findings that these files have been fetched again, or all ``tables``.
+
+    Raises ``StorageError``.
+    """
     mended = pa.array(sorted(set(paths)), pa.string())
-    wanted = pa.array([str(kind) for kind in REPAIRABLE], pa.string())
+    wanted = pa.array([str(kind) for kind in REPAIRABLE | WRONG_IMAGES], pa.string())
+    of_tables = pa.array([str(kind) for kind in WRONG_TABLES] if tables else [], pa.string())
     for path in manifests.glob(NAMES):
         table = pq.read_table(path)
         now = pc.and_(pc.is_in(table["path"], value_set=mended), pc.is_in(table["finding"], value_set=wanted))
+        now = pc.or_(now, pc.is_in(table["finding"], value_set=of_tables))
         if not pc.any(now).as_py():
             continue
         words = {"finding": str(Kind.REPAIRED), "level": str(Level.INFO), "detail": "a download fetched it again"}

@@ -184,6 +184,7 @@ def same_pixels(pixels: Mapping[bytes, list[str]], split_of: Callable[[str], str
             split = split_of(path)
             if home is not None and split is not None and split != home:
                 detail = f"the same pixels as {first}, which is in the split {home}"
-                yield make_finding(Kind.LEAKAGE, path, detail, expected=home, found=split)
+                hint = "a model would be tested on what it was trained on: leave one of them out"
+                yield make_finding(Kind.LEAKAGE, path, detail, expected=home, found=split, hint=hint)
             else:
                 yield make_finding(Kind.DUPLICATE_PIXELS, path, f"the same pixels as {first}")

@@ -17,7 +17,7 @@ from cxrprep.record import check_path
 from cxrprep.verification.merge_join import by_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -174,8 +174,17 @@ def is_table(spec: DatasetSpec, path: str) -> bool:
 
 def tables_here(spec: DatasetSpec, root: Path) -> bool:
     """Whether any table of the release lies in ``root`` or one folder below."""
+    return next(_tables(spec, root), None) is not None
+
+
+def table_paths(spec: DatasetSpec, root: Path) -> frozenset[str]:
+    """The release's tables that lie in ``root`` or one folder below, as paths below it."""
+    return frozenset(path.relative_to(root).as_posix() for path in _tables(spec, root))
+
+
+def _tables(spec: DatasetSpec, root: Path) -> Iterator[Path]:
     patterns = [pattern for table in spec.table for pattern in table.patterns]
-    return any(True for pattern in patterns for depth in ("", "*/") for _ in root.glob(depth + pattern))
+    return (path for pattern in patterns for depth in ("", "*/") for path in root.glob(depth + pattern))
 
 
 def known_copies(spec: DatasetSpec, path: str) -> frozenset[Digest]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -92,9 +91,6 @@ class VerifyReport:
             f"no fault found; {without:,} of {format_count(self.files.here, 'file')} have no checksum to compare with"
         )
 
-    def _filled(self, hint: str) -> str:
-        return hint.replace("DATASET", self.dataset).replace("ROOT", shlex.quote(str(self.root)))
-
     def rows(self) -> list[tuple[str, str]]:
         """What to show people: a label and a sentence a line; the gravest findings first, with some examples each."""
         shown = [("verdict", self.verdict)]
@@ -105,7 +101,7 @@ class VerifyReport:
             if count > len(examples):
                 lines.append(f"and {count - len(examples):,} more, in {self.path}")
             if examples and examples[0].hint:
-                lines.append(f"({self._filled(examples[0].hint)})")
+                lines.append(f"({examples[0].hint})")
             shown.append((str(kind), "\n".join(lines)))
         files = self.files
         shown.append(("files", f"{files.here:,} here, {format_bytes(files.size_here)}"))

@@ -378,7 +378,9 @@ class _Run:
                 rows = self.read_labels()
             except TableError as error:
                 if tables_here(self.spec, self.root):
-                    out.finding(make_finding(Kind.TABLE, "", error.message, hint=error.hint))
+                    found = make_finding(Kind.TABLE, "", error.message)
+                    hint = f"{error.hint}; or {found.hint}" if error.hint else found.hint
+                    out.finding(replace(found, hint=hint))
                 else:
                     self.not_checked.append(f"{what}: {error.message}")
             except UsageError as error:
