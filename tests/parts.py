@@ -21,6 +21,9 @@ NODE_MODULES = TESTS / "npm" / "node_modules"
 # part -> (programs or files, any of which will do; the command that installs it)
 _PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "nginx": (("nginx", "/usr/sbin/nginx"), "apt-get install nginx-light"),
+    "apache2": (("apache2", "/usr/sbin/apache2"), "apt-get install apache2-bin"),
+    "lighttpd": (("lighttpd", "/usr/sbin/lighttpd"), "apt-get install lighttpd"),
+    "caddy": (("caddy",), "apt-get install caddy"),
     "curl": (("curl",), "apt-get install curl"),
     "openssl": (("openssl",), "apt-get install openssl"),
     "chromium": (("chromium", "chromium-browser", "google-chrome"), "apt-get install chromium"),
@@ -55,8 +58,8 @@ _MODULES: dict[str, tuple[str, str]] = {
     "sphinx": ("sphinx", "pip install 'cxrprep[docs]'"),
     "furo": ("furo", "pip install 'cxrprep[docs]'"),
 }
-# Parts too large for continuous integration; their tests run where a person has them.
-_OPTIONAL = frozenset({"torch", "torchxrayvision"})
+# Parts too large for continuous integration, or too many; their tests run where a person has them.
+_OPTIONAL = frozenset({"torch", "torchxrayvision", "apache2", "lighttpd", "caddy"})
 
 
 def _absent(part: str, install: str) -> NoReturn:

@@ -82,6 +82,7 @@ class HttpSource:
         self._token = HostToken(endpoint, options.credentials)
         self._client = HttpClient(options, login=self._token.login, explain=self._explain)
         self._answers_head = True
+        self._spelled: dict[str, str] = {}
         self._is_store = self._speaks_s3 = False
         self.holes: list[CxrprepError] = []
 
@@ -135,8 +136,18 @@ class HttpSource:
     # ---- listing ----
 
     def _url(self, key: str) -> str:
-        address = self._base + quoted(key)
+        address = self._base + self._spelling(key)
         return f"{address}?{self._query}" if self._query else address
+
+    def _spelling(self, key: str) -> str:
+        """``key`` as the path of an address; a name that is no UTF-8 goes back as the server wrote it."""
+        if self._spelled:
+            parts = key.split("/")
+            for count in range(len(parts), 0, -1):
+                start = "/".join(parts[:count])
+                if start in self._spelled:
+                    return self._spelled[start] + quoted(key[len(start) :])
+        return quoted(key)
 
     def _everything(self, prefix: str) -> Iterator[RemoteFile]:
         top = self._top()
@@ -220,7 +231,11 @@ class HttpSource:
             return None
         if not folder and is_listing(body):
             self._is_store = True
-        return read_page(body, answer.headers.get("content-type", ""), self._url(folder))
+        entries = read_page(body, answer.headers.get("content-type", ""), self._url(folder))
+        for entry in entries or ():
+            if entry.spelled:
+                self._spelled[folder + entry.name] = self._spelling(folder) + entry.spelled
+        return entries
 
     # ---- a bucket of an object store ----
 

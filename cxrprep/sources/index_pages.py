@@ -1,4 +1,4 @@
-"""Index pages (directory listings) of nginx, Apache, lighttpd, Caddy and Python, and nginx's JSON."""
+"""Index pages (directory listings) of nginx, Apache, lighttpd, Caddy and Python, and nginx's JSON and XML."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _LINK: Final = re.compile(
     r"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))[^>]*>.*?</a>([^<]*(?:<(?!a\s)[^>]*>[^<]*){0,8})""",
     re.IGNORECASE | re.DOTALL,
 )
+_XML_LIST: Final = re.compile(r"\s*(?:<\?xml[^>]*\?>)?\s*<list\s*/?>")
+_XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
+_XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')
+# What is left of bytes that are no UTF-8.
+_NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _TAG: Final = re.compile(r"<[^>]*>")
 # A time, then a size in bytes; a size such as 1.2K is no number of bytes.
 _SIZE: Final = re.compile(
@@ -23,11 +28,16 @@ _SIZE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a folder page. ``name`` is decoded and has no slash; ``size`` is in bytes where the page is exact."""
+    """One line of a folder page. ``name`` is decoded and has no slash; ``size`` is in bytes where the page is exact.
+
+    ``spelled`` is how an address has to write a name that is no UTF-8, whose other bytes stand as ``%E9`` in ``name``;
+    else ``""``.
+    """
 
     name: str
     folder: bool
     size: int | None = None
+    spelled: str = ""
 
 
 def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
@@ -35,10 +45,13 @@ def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
 
     Only links to direct children count: parents, other sites, sort links and the page itself are passed over.
     """
-    text = body.decode("utf-8", "replace")
+    # Not every name is UTF-8, nor is every page: bytes that are not are carried along as they are.
+    text = body.decode("utf-8", "surrogateescape")
     if "json" in content_type.lower():
         return _from_json(text)
-    path = urllib.parse.unquote(urllib.parse.urlsplit(base).path)
+    if _XML_LIST.match(text):
+        return _from_xml(text)
+    path = _bytes(urllib.parse.urlsplit(base).path)
     found: dict[str, Entry] = {}
     links = 0
     for match in _LINK.finditer(text):
@@ -47,14 +60,13 @@ def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
         parts = urllib.parse.urlsplit(address)
         if parts.query or parts.netloc != urllib.parse.urlsplit(base).netloc:
             continue
-        target = urllib.parse.unquote(parts.path)
-        name = target[len(path) :]
-        folder = name.endswith("/")
-        name = name.rstrip("/")
-        if not target.startswith(path) or not name or "/" in name or name in (".", ".."):
+        target = _bytes(parts.path)
+        if not target.startswith(path):
             continue
         size = _SIZE.search(_TAG.sub(" ", match[4]))
-        found.setdefault(name, Entry(name, folder, int(size[1]) if size and not folder else None))
+        entry = _entry(target[len(path) :], size=int(size[1]) if size else None)
+        if entry is not None:
+            found.setdefault(entry.name, entry)
     # An empty folder still links to its parent or says what it is an index of; a home page does neither.
     is_listing = bool(found) or "index of" in text[:2000].lower() or "directory listing" in text[:2000].lower()
     return list(found.values()) if is_listing else None
@@ -71,9 +83,36 @@ def _from_json(text: str) -> list[Entry] | None:
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
             return None
-        name, size = item["name"].strip("/"), item.get("size")
-        if name and "/" not in name and name not in (".", ".."):
-            folder = item.get("type") == "directory" or item["name"].endswith("/")
-            exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0 and not folder
-            found.append(Entry(name, folder, size if exact else None))
-    return found
+        size = item.get("size")
+        exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+        name = item["name"].encode("utf-8", "surrogateescape")
+        found.append(_entry(name, folder=item.get("type") == "directory", size=size if exact else None))
+    return [entry for entry in found if entry is not None]
+
+
+def _from_xml(text: str) -> list[Entry]:
+    found = []
+    for match in _XML_ITEM.finditer(text):
+        name = html.unescape(match[3]).encode("utf-8", "surrogateescape")
+        size = _XML_SIZE.search(match[2])
+        found.append(_entry(name, folder=match[1] == "directory", size=int(size[1]) if size else None))
+    return [entry for entry in found if entry is not None]
+
+
+def _bytes(path: str) -> bytes:
+    """The bytes that the path of an address stands for."""
+    return urllib.parse.unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+
+
+def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> Entry | None:
+    """The entry of the name ``data``, a folder's with a slash behind it; ``None`` for what is no direct child."""
+    folder = folder or data.endswith(b"/")
+    data = data.rstrip(b"/")
+    if not data or b"/" in data or data in (b".", b".."):
+        return None
+    name = data.decode("utf-8", "surrogateescape")
+    spelled = ""
+    if _NO_UTF8.search(name):
+        name = _NO_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+        spelled = urllib.parse.quote(data)
+    return Entry(name, folder, None if folder else size, spelled)

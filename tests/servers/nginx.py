@@ -56,11 +56,12 @@ class Nginx:
 
 @contextmanager
 def serving(
-    root: Path, work: Path, *, start: str = "/", login: bool = False, most: int | None = None
+    root: Path, work: Path, *, start: str = "/", login: bool = False, most: int | None = None, more: str = ""
 ) -> Iterator[Nginx]:
     """Serves ``root`` below ``start``; with ``login`` under the rules of PhysioNet. ``work`` is for its own files.
 
-    ``most`` is how many requests are served at once, slowly then, before others are answered with 503.
+    ``more`` are further directives of the folder; ``most`` is how many requests are served at once, slowly then, before
+    others are answered with 503.
     """
     program = need("nginx")
     work.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,7 @@ def serving(
     port = free_port()
     rules = _RULES.format(work=work) if login else ""
     rules += f" limit_conn all {most}; limit_rate 50k;" if most is not None else ""
+    rules += more
     text = _CONFIGURATION.format(work=work, port=port, root=root, start=start, rules=rules)
     (work / "nginx.conf").write_text(text)
     words = [program, "-p", str(work), "-c", str(work / "nginx.conf")]

@@ -1,0 +1,131 @@
+"""Folder pages with odd names, of the servers themselves where they are here, and in the forms that they write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cxrprep.sources import open_source
+from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.index_pages import read_page
+from tests.servers import nginx, web_servers
+from tests.servers.loopback import Reply, Request, object_reply, running
+from tests.sources.contract import content
+
+# A name that is no UTF-8 has its other bytes as %E9 in the listing, and keeps its own address.
+ODD = {
+    name.encode(): name
+    for name in (
+        "a b.png", "a%b.png", "a%20b.png", "a#b.png", "a?b.png", "a&b.png", "a&amp;b.png", 'a"b.png', "a'b.png",
+        "a<b>.png", "é.png", "数据.png", "a;b.png", "a+b.png", "a=b.png", "http:x.png", "C=N;O=D", "?C=N;O=D.png",
+        "view1_frontal_with_a_name_that_is_cut.jpg", "a\\b.png", "..dots.png", ".hidden.png",
+        "a:b.png", "[br]{br}^`|.png",
+        '<a href="x">.png', "mailto:a@b.png", "Parent Directory", "index of.png",
+    )
+} | {b"caf\xe9.json": "caf%E9.json"}  # fmt: skip
+FOLDERS = {name.encode(): name for name in ("d ir", "d%dir", "d#ir", "d?ir", "é", "d&ir", "C=S;O=A")} | {
+    b"d\xe9p": "d%E9p"
+}
+WANTED = {text: name for name, text in ODD.items()} | {
+    f"{folder}/{text}": name for name, text in list(ODD.items())[:4] for folder in FOLDERS.values()
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("odd") / "root"
+    for folder in (b"", *FOLDERS):
+        place = root / os.fsdecode(folder)
+        place.mkdir(parents=True)
+        for name in list(ODD)[:4] if folder else ODD:
+            (place / os.fsdecode(name)).write_bytes(name)
+    (root / "d ir/up").symlink_to("..")
+    (root / "d ir/self").symlink_to(".")
+    return root
+
+
+@contextmanager
+def served(name: str, root: Path, work: Path) -> Iterator[str]:
+    if not name.startswith("nginx"):
+        with web_servers.serving(name, root, work) as url:
+            yield url
+        return
+    more = {"nginx-rounded": "autoindex_exact_size off;", "nginx-json": "autoindex_format json;"}
+    more["nginx-xml"] = "autoindex_format xml;"
+    with nginx.serving(root, work, start="/mirror/", more=more.get(name, "")) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("name", ["nginx", "nginx-rounded", "nginx-json", "nginx-xml", *web_servers.SERVERS])
+def test_a_server_shows_every_file_and_gives_it(name: str, root: Path, tmp_path: Path) -> None:
+    hidden = name.startswith("nginx")
+    wanted = {text: data for text, data in WANTED.items() if not (hidden and text.startswith("."))}
+    with served(name, root, tmp_path / "work") as url:
+        source = open_source(url, SourceOptions(timeout=10))
+        files = {file.key: file for file in source.list()}
+        assert {key: content(source.open(file)) for key, file in files.items()} == wanted
+        assert all(file.size in (None, len(wanted[key])) for key, file in files.items())
+        assert source.holes == []  # type: ignore[attr-defined]  # an HttpSource has them
+        source.close()
+
+
+def names(page: str | bytes, base: str = "http://host/m/") -> list[tuple[str, bool]] | None:
+    body = page if isinstance(page, bytes) else page.encode()
+    entries = read_page(body, "text/html", base)
+    return None if entries is None else [(entry.name, entry.folder) for entry in entries]
+
+
+def test_only_what_lies_directly_below_is_an_entry() -> None:
+    page = """<html><title>Index of /m/</title>
+    <a href="?C=N;O=D">Name</a> <a href="?C=M&amp;O=A">Last</a> <a href="/m/?sort=size">Size</a> <a href="#top">Top</a>
+    <a href="../">Parent Directory</a> <a href="/">Home</a> <a href="..">up</a> <a href="./">here</a> <a href="">-</a>
+    <a href="http://host/m/absolute.png">absolute</a> <a href="//host/m/without-scheme.png">x</a>
+    <a href="/m/from-root.png">cut_na..&gt;</a> <a href="./dot.png">x</a> <A HREF='sub'>sub</A>
+    <a href=bare.png>bare</a> <a href="sub2/">sub2/</a> <a href="sub/deep.png">deep</a> <a href="/other/x.png">x</a>
+    <a href="../m/back.png">back</a> <a href="http://elsewhere/m/x.png">elsewhere</a> <a href="mailto:a@b">mail</a>
+    <a href="javascript:x()">js</a> <a href="%2e%2e/">up</a> <a href="%2E%2E%2Fetc">out</a>
+    <a href="a%2Fb.png">slash</a> <a href="twice.png">1</a> <a href="twice.png">2</a></html>"""
+    found = names(page)
+    assert found is not None
+    assert found == [
+        ("absolute.png", False), ("without-scheme.png", False), ("from-root.png", False), ("dot.png", False),
+        ("sub", False), ("bare.png", False), ("sub2", True), ("back.png", False), ("twice.png", False),
+    ]  # fmt: skip
+
+
+def test_an_empty_folder_is_one_and_a_home_page_is_none() -> None:
+    assert names("<html><title>Index of /m/</title><a href='../'>../</a></html>") == []
+    assert names("<html><h1>Welcome</h1><a href='https://example.org/'>us</a></html>") is None
+    assert names(b"<?xml version='1.0'?>\r\n<list>\r\n</list>\r\n") == []
+
+
+def test_sizes_are_taken_where_they_are_exact() -> None:
+    page = b"""<pre><a href="a.png">a.png</a>      02-Jan-2026 03:04      1234
+<a href="b.png">b.png</a>      2026-01-02 03:04  1.2K
+<a href="d/">d/</a>      02-Jan-2026 03:04      4096</pre>"""
+    entries = read_page(page, "text/html", "http://host/")
+    assert entries is not None
+    assert [(entry.name, entry.size) for entry in entries] == [("a.png", 1234), ("b.png", None), ("d", None)]
+
+
+def test_folder_links_without_a_slash_are_asked_what_they_are() -> None:
+    files = {"/release v1/train/x.png": b"x", "/LICENSE": b"terms"}
+
+    def app(request: Request) -> Reply:
+        pages = {"/": ["release v1", "LICENSE"], "/release v1/": ["train"], "/release v1/train/": ["x.png"]}
+        if request.path + "/" in pages:
+            return Reply(301, b"", {"Location": request.path.replace(" ", "%20") + "/"})
+        if request.path in pages:
+            text = "".join(f"<a href='{name.replace(' ', '%20')}'>{name}</a>" for name in pages[request.path])
+            return Reply(200, f"<html>Index of {text}</html>".encode(), {"Content-Type": "text/html"})
+        data = files.get(request.path)
+        return Reply(404) if data is None else object_reply(request, data)
+
+    with running(app) as server:
+        source = open_source(server.url, SourceOptions(timeout=5))
+        found = {file.key: content(source.open(file)) for file in source.list()}
+    assert found == {path[1:]: data for path, data in files.items()}
