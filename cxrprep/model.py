@@ -94,11 +94,13 @@ class View(enum.StrEnum):
     RPO = "RPO"
     SWIMMERS = "SWIMMERS"
     L5_S1 = "L5_S1"
+    AP_SUPINE = "AP_SUPINE"
+    COSTAL = "COSTAL"
 
     @property
     def projection(self) -> Projection:
-        """Frontal for PA and AP, lateral for LATERAL, LL and RL, other for decubitus, oblique and the rest."""
-        if self in (View.PA, View.AP):
+        """Frontal for PA and AP, lying too; lateral for LATERAL, LL and RL; other for oblique views and the rest."""
+        if self in (View.PA, View.AP, View.AP_SUPINE):
             return Projection.FRONTAL
         if self in (View.LATERAL, View.LL, View.RL):
             return Projection.LATERAL
@@ -224,13 +226,18 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle around a finding, in pixels of the image it belongs to; ``x``, ``y`` is its top left edge corner."""
+    """A rectangle around a finding, in pixels of the image it belongs to; ``x``, ``y`` is its top left edge corner.
+
+    ``reader`` drew it, ``score`` says how sure it is, where the release tells.
+    """
 
     label: str
     x: float
     y: float
     w: float
     h: float
+    reader: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ BOX: Final = pa.struct(
 )
 
 
+READ_BOX: Final = pa.struct([*BOX, pa.field("reader", pa.string()), pa.field("score", pa.float32())])
+"""A box of a release that says who drew it, or how sure it is."""
+
+
 def describe(name: str, kind: pa.DataType, description: str, *, required: bool = False) -> pa.Field:
     """A field whose metadata says what it holds.
 
@@ -272,6 +276,28 @@ STUDIES: Final = pa.schema(
 """``studies.parquet``, a row per study that has an image here; labels rank 1 over -1 over 0 over null."""
 
 
+MASKS: Final = pa.schema(
+    [
+        _DATASET,
+        _RELEASE,
+        describe("image_id", pa.string(), "image that the region is drawn on", required=True),
+        describe("label", pa.string(), "what the region is, as the release words it"),
+        describe("observation", pa.string(), "column of labels.parquet that the word belongs to"),
+        describe("label_source", CATEGORY, "who drew it"),
+        describe("reader", pa.string(), "the reader, where the release names each"),
+        describe("score", pa.float32(), "how sure it is, where the release says"),
+        describe("height", pa.int32(), "height of the image that it was drawn on, in pixels"),
+        describe("width", pa.int32(), "width of that image, in pixels"),
+        describe("counts", pa.string(), "run lengths down the columns, in COCO's compressed form"),
+        describe("polygons", pa.list_(pa.list_(pa.float32())), "rings of x, y, x, y ... in pixels of that image"),
+        describe("path", pa.string(), "picture of the region, relative to the folder"),
+    ]
+)
+
+
+"""``masks.parquet``, a row per region that a release draws."""
+
+
 FAILURES: Final = pa.schema(
     [
         describe("path", pa.string(), "the file that failed", required=True),
@@ -311,6 +337,7 @@ def labels_schema(
     plain: Iterable[str] = (),
     report_text: bool = False,
     own: Mapping[str, str] | None = None,
+    box: pa.DataType = BOX,
 ) -> pa.Schema:
     """The schema of a ``labels.parquet``.
 
@@ -320,6 +347,7 @@ def labels_schema(
         report_text: A column of that name ends the table.
         own: The columns of the dataset's own observations, with what a 1 in each says; they stand before the source
             columns.
+        box: What a box holds.
 
     Returns:
         The schema.
@@ -339,7 +367,13 @@ def labels_schema(
     ]
     # All images and sources of a study share its text.
     last = [describe("report_text", REPORT_TEXT, _REPORT_WORDS)] if report_text else []
-    return pa.schema([*LABELS, *observations, *fields, *last])
+    return pa.schema([*with_boxes(LABELS, pa.list_(box)), *observations, *fields, *last])
+
+
+def with_boxes(schema: pa.Schema, kind: pa.DataType) -> pa.Schema:
+    """The schema with boxes of another kind: those of a release that says who drew them."""
+    place = schema.get_field_index("boxes")
+    return schema.set(place, schema.field(place).with_type(kind))
 
 
 def own_observations(schema: pa.Schema) -> list[pa.Field]:
@@ -364,7 +398,7 @@ def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa
     arrays = []
     for field in schema:
         value = columns.get(field.name)
-        if value is None:
+        if value is None or (value.null_count == rows and value.type != field.type):
             arrays.append(pa.nulls(rows, field.type))
         else:
             arrays.append(value if value.type == field.type else value.cast(field.type))

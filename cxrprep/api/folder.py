@@ -37,6 +37,11 @@ def find_place(spec: DatasetSpec, source: str | None, release: str | None = None
     Raises ``UsageError`` that suggests the nearest name, and for a signed URL, which does not belong on a command line.
     """
     wanted = checked_release(spec, release)
+    if not source and not spec.default_mirror:
+        raise UsageError(
+            f"no mirror of {spec.name} can be listed",
+            hint=f"get its files as {spec.homepage or 'its publisher'} says, then name their folder with --source DIR",
+        )
     name = behind(source or spec.default_mirror)
     if "://" in name:
         lowered = name.lower()

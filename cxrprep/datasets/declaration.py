@@ -29,20 +29,25 @@ from cxrprep.errors import ConfigError
 from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
 
 FORMAT: Final = 1
-FORMS: Final = ("csv", "names")
+FORMS: Final = ("csv", "names", "json", "coco", "xml", "files")
+# A table of these is many files.
+MANY_FILES: Final = ("xml", "files")
+ENCODINGS: Final = ("rle", "coco-rle", "polygons", "files")
 SHAPES: Final = ("columns", "list", "rows", "class")
-# Blocks that are checked for their tables, and that no reader here takes yet.
-NOT_READ: Final = ("masks", "link", "reports")
 _UNKNOWN_LICENCE: Final = Licence("LicenseRef-unknown")
 _ANY_IMAGES: Final = ImageFacts((".png", ".jpg", ".jpeg", ".dcm"), ("PNG", "JPEG", "DICOM"))
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredTable:
-    """A table: ``patterns`` are globs of its names in the wild, ``form`` is csv or names (a list of lines).
+    """A table: ``patterns`` are globs of its names in the wild, ``form`` is one of ``FORMS``.
 
     ``header`` names the columns where the file's own header is wrong or missing; ``rename`` spells single ones anew;
-    ``blank`` cells are null.
+    ``blank`` cells are null. names: a list of lines, column ``name``. json: a row per object of a list, or per leaf of
+    objects in objects, whose keys become the columns ``keys`` (a key in ``aside`` is a column beside them); ``explode``
+    are lists of one length, a row for each place. coco: a row per annotation, with ``category``, ``box_x`` ``box_y``
+    ``box_w`` ``box_h``. xml: a row per element ``rows`` of each document, columns are ElementTree's paths. files: a row
+    per file, with the groups of ``groups`` in its path, and its ``text``.
     """
 
     name: str
@@ -55,6 +60,12 @@ class DeclaredTable:
     title: str = ""
     optional: bool = False
     sha256: tuple[str, ...] = ()
+    rows: str = ""
+    keys: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    explode: tuple[str, ...] = ()
+    groups: str = ""
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +76,13 @@ class PathRule:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRule:
-    """What a table says of an image; ``patient = "unknown"`` where nothing does, ``study = "image"`` where none is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboutImage:
+    """What a table can say of an image; each is a value."""
 
     table: Any
-    id: Any
-    patient: Any = "unknown"
-    study: Any = "image"
+    patient: Any = None
+    study: Any = None
     file: Any = None
     view: Any = None
     split: Any = None
@@ -84,6 +94,22 @@ class ImageRule:
     height: Any = None
     spacing: Any = None
     follow_up: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRule(AboutImage):
+    """The images; ``patient = "unknown"`` where nothing says whose they are, ``study = "image"`` where none is."""
+
+    id: Any
+    patient: Any = "unknown"
+    study: Any = "image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRule(AboutImage):
+    """What a second table says of an image, by its id: a patient that the first does not know, or a view."""
+
+    image: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +160,8 @@ class LabelRule:
     """Labels of one source. ``shape`` is columns, list (names in a cell), rows (a name per row) or class (one name).
 
     ``absent`` is what a name that is not there means: 0, or null where it is not given. ``reader`` makes a source of
-    each reader; ``also`` adds sources that are true for any, the majority or all readers.
+    each reader; ``also`` adds sources that are true for any, the majority or all readers. ``raw`` names columns that
+    are kept as they stand, as ``raw_<column>``, or is "all".
     """
 
     source: str
@@ -150,7 +177,7 @@ class LabelRule:
     absent: int | None = None
     also: dict[str, str] = field(default_factory=dict)
     rows_per_image: str = ""
-    method: Any = None
+    raw: Any = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +195,44 @@ class BoxRule:
     space: Any = "original"
     shape: str = "rectangle"
     where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """Regions: ``encoding`` rle (run lengths), coco-rle, polygons, or files (a picture each).
+
+    ``runs`` is the column of run lengths (pairs of start and length, or COCO's text), ``points`` that of the polygons.
+    Of rle, ``start`` is relative (each gap counts from the end of the run before) or absolute from ``base``; runs go
+    down the ``columns`` or along the ``rows``. ``size`` is [height, width], or the column that has it.
+    """
+
+    table: Any
+    image: Any
+    label: Any
+    encoding: str
+    source: str = ""
+    reader: Any = None
+    score: Any = None
+    runs: str = ""
+    points: str = ""
+    size: Any = None
+    order: str = "columns"
+    start: str = "absolute"
+    base: int = 1
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRule:
+    """Report texts: one value, or ``sections`` by name; of a study or an image."""
+
+    table: Any
+    study: Any = None
+    image: Any = None
+    text: Any = None
+    sections: dict[str, Any] = field(default_factory=dict)
+    language: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +278,13 @@ class Declaration:
     labels: tuple[LabelRule, ...] = ()
     boxes: tuple[BoxRule, ...] = ()
     splits: tuple[SplitRule, ...] = ()
-    masks: tuple[dict[str, Any], ...] = ()
-    link: tuple[dict[str, Any], ...] = ()
-    reports: tuple[dict[str, Any], ...] = ()
+    masks: tuple[MaskRule, ...] = ()
+    link: tuple[LinkRule, ...] = ()
+    reports: tuple[ReportRule, ...] = ()
 
     def spec(self) -> DatasetSpec:
         """The facts as every verb reads them."""
-        sources = {name: rule.source for rule in self.labels for name in tables_of(rule.table)}
+        sources = {name: rule.source for rule in reversed(self.labels) for name in tables_of(rule.table)}
         tables = tuple(
             Table(
                 name=table.name,
@@ -229,11 +294,17 @@ class Declaration:
                 label_source=sources.get(table.name, ""),
                 title=table.title,
                 sha256=table.sha256,
+                settings={"files": "many"} if table.form in MANY_FILES else {},
             )
             for table in self.table
         )
         same = {f: getattr(self, f) for f in DatasetSpec.__dataclass_fields__ if f in Declaration.__dataclass_fields__}
         return DatasetSpec(**{**same, "module": "declared", "vocabulary": self.vocabulary.use, "table": tables})
+
+    def has_source(self, name: str) -> bool:
+        """Whether labels may be of the source ``name``: a block's, its readers', or what they agree on."""
+        stated = {source for rule in self.labels for source in (rule.source, *rule.also)}
+        return name in stated or any(rule.reader and name.startswith(f"{rule.source}-") for rule in self.labels)
 
     def shared_stems(self) -> frozenset[str]:
         """The shared observations that its names stand for."""
@@ -271,7 +342,8 @@ def _problems(found: Declaration) -> list[str]:
         if table.form not in FORMS
     ]
     blocks = [("image", found.image.table), *(("labels", rule.table) for rule in found.labels)]
-    blocks += [("boxes", rule.table) for rule in found.boxes] + [("splits", rule.table) for rule in found.splits]
+    for block in ("boxes", "masks", "splits", "link", "reports"):
+        blocks += [(block, rule.table) for rule in getattr(found, block)]
     for block, named in blocks:
         problems += [
             f"[{block}] names the table {name!r}, which is not declared"
@@ -282,6 +354,11 @@ def _problems(found: Declaration) -> list[str]:
         f"[[labels]] {rule.source}: shape {rule.shape!r} is not one of {', '.join(SHAPES)}"
         for rule in found.labels
         if rule.shape not in SHAPES
+    ]
+    problems += [
+        f"[[masks]] encoding {rule.encoding!r} is not one of {', '.join(ENCODINGS)}"
+        for rule in found.masks
+        if rule.encoding not in ENCODINGS
     ]
     for name in found.vocabulary.same:
         shared = found.vocabulary.shared(name)

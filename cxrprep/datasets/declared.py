@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.model import ImageId
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class DeclaredLayout:
     pattern: re.Pattern[str]
     template: str
     tables: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+    """Patterns of tables that are many files: they are told from others by their folder."""
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path; a patient that the path does not name is the image itself."""
@@ -41,20 +44,31 @@ class DeclaredLayout:
         return self.template.format_map(values) if self.template else image.image
 
     def place(self, key: str, *, release: str) -> str | None:
-        """The path as it is, for images and for the tables that are declared."""
+        """An image's path by the template, or from where the pattern begins; a declared table's as it is."""
         del release
+        found = self.pattern.search(key)
+        if found is not None:
+            if self.template:
+                return self.template.format_map({name: text or "" for name, text in found.groupdict().items()})
+            begins = found.start()
+            return key[begins:].lstrip("/") if begins == 0 or key[begins] == "/" else key
+        return key if self._is_table(key) else None
+
+    def _is_table(self, key: str) -> bool:
         name = key.lower()
-        bare = name.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".zip")
-        known = any(fnmatchcase(word, pattern) for pattern in self.tables for word in (name, bare))
-        return key if known or self.shows_image(key) else None
+        words = (name, *(name[: -len(end)] for end in (".gz", ".zip") if name.endswith(end)))
+        spelled = [word for one in words for word in (one, one.rsplit("/", 1)[-1])]
+        one = any(fnmatchcase(word, pattern) for pattern in self.tables for word in spelled)
+        return one or any(fnmatchcase(name, form) for pattern in self.sets for form in (pattern, f"*/{pattern}"))
 
     def recognise(self, names: frozenset[str]) -> float:
-        """Sure by a table of a name of its own and images beside it; less sure by images alone."""
-        if not names:
+        """Sure by tables of its own and images beside them; less sure by images alone."""
+        images = [name for name in names if self.shows_image(name)]
+        if not images:
             return 0.0
-        images = sum(1 for name in names if self.shows_image(name)) / len(names)
-        tables = any(self.place(name, release="") and not self.shows_image(name) for name in names)
-        return min(0.95, 0.6 * images + (0.35 if tables else 0.0))
+        tables = [name for name in names.difference(images) if self._is_table(name)]
+        known = (len(images) + len(tables)) / len(names)
+        return min(0.95, 0.6 * known + (0.35 if tables or self.sets else 0.0))
 
 
 def layout_of(declaration: Declaration) -> DeclaredLayout:
@@ -62,10 +76,12 @@ def layout_of(declaration: Declaration) -> DeclaredLayout:
     patterns = tuple(
         spelled
         for table in declaration.table
+        if table.form not in MANY_FILES
         for pattern in table.patterns
         for spelled in (pattern.lower(), pattern.lower().rsplit("/", 1)[-1].removesuffix(".gz"))
     )
-    return DeclaredLayout(re.compile(declaration.paths.image, re.ASCII), declaration.paths.place, patterns)
+    sets = tuple(p.lower() for table in declaration.table if table.form in MANY_FILES for p in table.patterns)
+    return DeclaredLayout(re.compile(declaration.paths.image, re.ASCII), declaration.paths.place, patterns, sets)
 
 
 def layout(name: str, release: str) -> DeclaredLayout:

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from cxrprep.images.dicom_lut import GrayscaleRules
-from cxrprep.model import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.images.dicom_lut import GrayscaleRules
+    from cxrprep.model import Box
 
     # Unsigned words or display values, uint8 or uint16, (rows, columns).
     Pixels = NDArray[Any]
@@ -102,7 +102,7 @@ class CoordinateMap:
             a, b, c, d = max(left, x0), max(top, y0), min(left + width, x1), min(top + height, y1)
             part = max(0.0, c - a) * max(0.0, d - b)
             if width * height > 0 and part / (width * height) >= _LEFT_OF_BOX:
-                kept.append(Box(box.label, a, b, c - a, d - b))
+                kept.append(replace(box, x=a, y=b, w=c - a, h=d - b))
         return tuple(kept)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from cxrprep.collection.image_table import Loss, read_known, refuse_loss
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
-from cxrprep.labels.label_rows import LabelRows, Options, TableUse
+from cxrprep.labels.label_rows import MASK_ORDER, LabelRows, Options, TableUse, in_order
 from cxrprep.labels.label_sources import release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 LABELS_NAME: Final = "labels.parquet"
+MASKS_NAME: Final = "masks.parquet"
+_BACK: Final = "name the folder of the tables that are gone, with --tables DIR, or bring them back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Labels:
     table: pa.Table
     tables: tuple[TableUse, ...]
     added: tuple[str, ...] = ()
+    masks: pa.Table | None = None
+    """Regions that the release draws, ``None`` where it draws none."""
 
 
 def read_labels(
@@ -130,7 +134,8 @@ def read_labels(
             f"the tables of {spec.name} that are here label no image: {names}",
             hint="add a label table of the release, or name its folder with --tables DIR",
         )
-    return Labels(gathered.release, gathered.table(), tuple(gathered.uses))
+    masks = in_order(pa.concat_tables(gathered.masks), MASK_ORDER) if gathered.masks else None
+    return Labels(gathered.release, gathered.table(), tuple(gathered.uses), masks=masks)
 
 
 def extract_labels(
@@ -192,7 +197,7 @@ def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, 
     for note in notes:
         on_event(Note(STAGE, note, "warning", str(path)))
     added = tuple(name for name in table.schema.names if name not in labels.table.schema.names)
-    return Labels(labels.release, table, (*labels.tables, *uses), added)
+    return replace(labels, table=table, tables=(*labels.tables, *uses), added=added)
 
 
 def write_labels(
@@ -229,6 +234,8 @@ def write_labels(
     with ThreadPoolExecutor(max_workers=1) as pool:
         counted = pool.submit(count_labels, dataset, labels, path)
         write_table(labels.table, path, name="labels", made_from=made_from)
+        if labels.masks is not None:
+            write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
         result = counted.result()
     on_event(StageFinished(STAGE, done=result.rows))
     return result
@@ -246,6 +253,9 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     Raises:
         UsageError: Names what would go, and the words that ask for it.
     """
+    drawn = None if allow_loss or labels.masks is None else read_known(path.with_name(MASKS_NAME))
+    if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
+        refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
     before = None if allow_loss else read_known(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
@@ -258,7 +268,7 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
         for what, count in known.items()
         if count > now.get(name, {}).get(what, 0)
     ]
-    refuse_loss(path, found, hint="name the folder of the tables that are gone, with --tables DIR, or bring them back")
+    refuse_loss(path, found, hint=_BACK)
 
 
 def _known_of_sources(table: pa.Table) -> Iterator[tuple[str | None, dict[str, int]]]:

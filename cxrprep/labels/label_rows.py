@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cxrprep.events import Note, ignore
 from cxrprep.labels.columns import constant
 from cxrprep.labels.locate_tables import STAGE
-from cxrprep.schemas import LABELS, RAW_PREFIX, labels_schema, null_columns
+from cxrprep.schemas import BOX, LABELS, RAW_PREFIX, labels_schema, null_columns, with_boxes
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The order of rows. Reruns agree on it, and a reader of one label source skips the row groups of the others.
 ORDER: Final = ("label_source", "patient_id", "study_id", "image_id", "table_name")
+MASK_ORDER: Final = ("label_source", "image_id", "label", "reader", "counts", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class LabelRows:
     raw: list[str] = field(default_factory=list)
     plain: set[str] = field(default_factory=set)
     uses: list[TableUse] = field(default_factory=list)
+    masks: list[pa.Table] = field(default_factory=list)
     own: dict[str, str] = field(default_factory=dict)
     """The columns of the dataset's own observations, ``label_<namespace>__<name>``, and what a 1 in each says."""
 
@@ -137,7 +139,8 @@ class LabelRows:
         columns = {"dataset": constant(self.dataset, rows), "release": constant(self.release, rows), **columns}
         self.raw += [name for name in raw if name not in self.raw]
         self.plain |= set(plain)
-        block = null_columns(LABELS, rows, columns)
+        boxes = columns.get("boxes")
+        block = null_columns(LABELS if boxes is None else with_boxes(LABELS, boxes.type), rows, columns)
         for name, values in raw.items():
             block = block.append_column(RAW_PREFIX + name, values)
         for name, (values, meaning) in (own or {}).items():
@@ -148,7 +151,9 @@ class LabelRows:
     def table(self) -> pa.Table:
         """All blocks as one table of the ``labels`` schema, in its fixed order."""
         own = dict(sorted(self.own.items()))
-        schema = labels_schema(self.raw, plain=self.plain, report_text=bool(self.options.report_text), own=own)
+        box = next((k for k in (b.schema.field("boxes").type.value_type for b in self.blocks) if k != BOX), BOX)
+        text = bool(self.options.report_text)
+        schema = labels_schema(self.raw, plain=self.plain, report_text=text, own=own, box=box)
         blocks = sorted(self.blocks, key=lambda block: str(block.column("label_source")[0]) if block.num_rows else "")
         whole = [
             null_columns(schema, block.num_rows, {name: block.column(name) for name in block.column_names})
@@ -157,12 +162,12 @@ class LabelRows:
         return in_order(pa.concat_tables(whole).unify_dictionaries())
 
 
-def in_order(table: pa.Table) -> pa.Table:
-    """The rows of ``labels.parquet`` in their fixed order."""
-    if _in_order(table):
+def in_order(table: pa.Table, order: tuple[str, ...] = ORDER) -> pa.Table:
+    """The rows of ``labels.parquet``, or of another table, in their fixed order."""
+    if order is ORDER and _in_order(table):
         return table
-    keys = pa.table({name: _sortable(table.column(name)) for name in ORDER})
-    return table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
+    keys = pa.table({name: _sortable(table.column(name)) for name in order})
+    return table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in order]))
 
 
 def _in_order(table: pa.Table) -> bool:

@@ -34,6 +34,10 @@ class Tables:
 
     release: str
     files: tuple[tuple[Table, Path], ...]
+    sets: tuple[tuple[Table, tuple[Path, ...]], ...] = ()
+    """Tables that are many files: an XML document per report, or names that say all."""
+    bases: tuple[Path, ...] = ()
+    """The folders that were looked into."""
 
     def of_role(self, *roles: str) -> list[tuple[Table, Path]]:
         """The tables of these roles."""
@@ -42,6 +46,11 @@ class Tables:
     def named(self, name: str) -> Path | None:
         """Where the table of that name in the catalog is, or ``None``."""
         return next((path for table, path in self.files if table.name == name), None)
+
+    def all_of(self, name: str) -> tuple[Path, ...]:
+        """The files of the table of that name: one, many, or none."""
+        one = self.named(name)
+        return (one,) if one is not None else next((paths for table, paths in self.sets if table.name == name), ())
 
 
 def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -71,6 +80,12 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
             if not inside or folder.name.lower() == inside:
                 found += [folder / file for file in files if fnmatchcase(_unpacked_name(file, name), name)]
     return list(dict.fromkeys(found))
+
+
+def _set_of(table: Table, bases: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Every file of a table of many files: where a pattern leads to from a folder, or from a folder in it."""
+    places = (base.glob(word) for base in bases for pattern in table.patterns for word in (pattern, f"*/{pattern}"))
+    return next((tuple(sorted(found)) for place in places if (found := tuple(place))), ())
 
 
 def _unpacked_name(file: str, pattern: str) -> str:
@@ -113,7 +128,10 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
             raise StorageError(
                 f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
             ) from error
-    found = [(table, _files(table, listed)) for table in spec.table]
+    bases = tuple(base for base in (tables, root) if base is not None)
+    of_sets = [table for table in spec.table if table.settings.get("files") == "many"]
+    sets = tuple((table, held) for table in of_sets if (held := _set_of(table, bases)))
+    found = [(table, _files(table, listed)) for table in spec.table if table not in of_sets]
     present = {table.release for table, paths in found if paths and table.release}
     if release is None or not any(table.release == release for table in spec.table):
         chosen = next((name for name in spec.releases if name in present), None)
@@ -138,10 +156,10 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
         files.append((table, paths[0]))
         for path in paths[1:]:
             on_event(Note(STAGE, f"not used: {paths[0]} is another copy of the same table", "info", str(path)))
-    if not files:
+    if not files and not sets:
         wanted = ", ".join(table.patterns[0] for table in spec.table if table.role == "labels")
         raise TableError(
             f"{tables or root} holds no label table of {spec.name}",
             hint=f"download the tables, or name their folder with --tables DIR; looked for: {wanted}",
         )
-    return Tables(chosen or release or spec.default_release, tuple(files))
+    return Tables(chosen or release or spec.default_release, tuple(files), sets, bases)

@@ -27,12 +27,13 @@ _OWN_VOCABULARY = {
 def published_vocabulary(dataset: str, source: str) -> frozenset[str] | None:
     """The observations that a label source of the catalog knows; ``None`` for a source that the catalog does not."""
     spec = catalog().get(dataset)
+    if spec is not None and spec.module == "declared":
+        declared = declaration_of(spec.name)
+        return declared.shared_stems() if declared.has_source(source) else None
     if spec is None or source not in {table.label_source for table in spec.table if table.label_source}:
         return None
     if source in _OWN_VOCABULARY:
         return _OWN_VOCABULARY[source]
-    if spec.module == "declared":
-        return declaration_of(spec.name).shared_stems()
     vocabulary = VOCABULARIES.get(spec.vocabulary)
     return None if vocabulary is None else vocabulary.stems
 

@@ -31,7 +31,7 @@ from cxrprep.manifest.label_join import (
     stated_sources,
 )
 from cxrprep.manifest.studies import studies_of
-from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations
+from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
 from cxrprep.storage.parquet import footer_of, read_footer, write_table
 from cxrprep.system import plain_memory
 
@@ -180,7 +180,8 @@ def prepare_manifest(
     if "split" in columns:
         columns["release_split"] = columns["split"]
     own = own_observations(table.schema) if table is not None else []
-    images = null_columns(pa.schema([*IMAGES, *own]), found.rows, columns)
+    boxes = IMAGES.field("boxes").type if table is None else table.schema.field("boxes").type
+    images = null_columns(pa.schema([*with_boxes(IMAGES, boxes), *own]), found.rows, columns)
     images = images.sort_by([(name, "ascending") for name in ("patient_id", "study_id", "image_id")]).combine_chunks()
     images = add_sizes(spec, images, root=root, earlier=path, measure=measure, on_event=on_event)
     # The footer's provenance has no times and no absolute paths, so that the same folder gives the same bytes anywhere.

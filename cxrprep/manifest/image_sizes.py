@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from cxrprep.events import Note
 from cxrprep.labels.columns import categories, positions
-from cxrprep.schemas import BOX
 from cxrprep.storage.journal import read_journal
 
 if TYPE_CHECKING:
@@ -154,4 +153,4 @@ def _scale_boxes(spec: DatasetSpec, images: pa.Table, width: pa.Array, height: p
     on_event(
         Note("manifest", f"{count:,} images are not of the released size: their boxes are scaled with them", "info")
     )
-    return _set(images, "boxes", pa.array(scaled, pa.list_(BOX)))
+    return _set(images, "boxes", pa.array(scaled, boxes.type))

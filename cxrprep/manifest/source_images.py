@@ -113,7 +113,7 @@ def _source(row: dict[str, Any]) -> SourceImage:
             str(row["patient_id"]),
             str(row["study_id"]),
             str(row["image_id"]),
-            View(row["view"]) if row["view"] else None,
+            View(row["view"]) if row["view"] in set(View) else None,
         ),
         digest=Digest.parse(digest) if isinstance(digest, str) else None,
         boxes=tuple(Box(**box) for box in boxes) if isinstance(boxes, list) else None,

@@ -48,7 +48,7 @@ def replaced(labels: pa.Table, name: str, row: int, value: Any) -> pa.Table:
 @pytest.mark.parametrize("spec", catalog().values(), ids=lambda spec: spec.name)
 def test_every_fact_has_an_id_a_source_a_level_and_a_measure_that_exists(spec: DatasetSpec) -> None:
     rows = real().slice(0, 3)
-    assert len({fact.id for fact in spec.fact}) == len(spec.fact) > 10
+    assert len({fact.id for fact in spec.fact}) == len(spec.fact) > (0 if spec.module == "declared" else 10)
     for fact in spec.fact:
         assert fact.source
         assert fact.release in ("", *spec.releases)

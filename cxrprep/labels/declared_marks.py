@@ -1,0 +1,221 @@
+"""Boxes and masks of a declared dataset: rectangles in pixels, regions as COCO's run lengths or polygons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cxrprep.datasets.declaration import tables_of
+from cxrprep.errors import TableError
+from cxrprep.labels.declared_values import column_of, value_of
+from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule
+    from cxrprep.labels.declared_tables import TableRead
+    from cxrprep.labels.label_rows import LabelRows
+
+Boxes = dict[str, list[dict[str, Any]]]
+
+
+def box_type(declared: Declaration) -> pa.DataType:
+    """What a box of the dataset holds: who drew it, and how sure it is, only where tables say so."""
+    return READ_BOX if any(rule.reader is not None or rule.score is not None for rule in declared.boxes) else BOX
+
+
+def boxes_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> Boxes:
+    """Each image's rectangles in the order of the tables: the finding as the release words it, x, y, w, h in pixels."""
+    found: Boxes = {}
+    for rule in declared.boxes:
+        for name in tables_of(rule.table):
+            if name not in here:
+                continue
+            table = here[name]
+            frame = rows_where(table, rule.where)
+            image = value_of(frame, rule.image, "[[boxes]] image", table.path)
+            cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table.path)}
+            whole = pd.DataFrame(cells).notna().all(axis=1) & image.isin(images.index)
+            for what in ("reader", "score"):
+                if getattr(rule, what) is not None:
+                    cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table.path)
+            if "score" in cells:
+                score = pd.to_numeric(cells["score"], errors="coerce")
+                cells["score"] = score.astype(object).where(score.notna(), None)
+            gathered.use_file(
+                table.path,
+                table.digest,
+                "boxes",
+                rows=len(table.cells),
+                used=int(whole.sum()),
+                draw_no_box=len(table.cells) - int(whole.sum()),
+            )
+            rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
+            for key, *values in rows:
+                found.setdefault(key, []).append(dict(zip(cells, values, strict=True)))
+    return found
+
+
+def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
+    names = rule.corners or rule.corner_size or rule.centre_size
+    sides = {
+        side: pd.to_numeric(column_of(frame, column, "[[boxes]]", table.path), errors="coerce")
+        for side, column in zip("xywh", names, strict=True)
+    }
+    if rule.corners:
+        sides["w"], sides["h"] = sides["w"] - sides["x"], sides["h"] - sides["y"]
+    elif rule.centre_size:
+        sides["x"], sides["y"] = sides["x"] - sides["w"] / 2, sides["y"] - sides["h"] / 2
+    return sides
+
+
+def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows whose cells are among those wanted, or are none of ``{ not = [...] }``."""
+    frame = table.cells
+    for column, wanted in where.items():
+        cells = column_of(frame, column, "where", table.path)
+        refused = wanted.get("not", []) if isinstance(wanted, dict) else None
+        frame = frame[~cells.isin(refused) & cells.notna()] if refused is not None else frame[cells.isin(wanted)]
+    return frame
+
+
+# ---- masks ----
+
+
+def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> None:
+    """Add the regions that the tables draw, a row each, for ``masks.parquet``."""
+    for rule in declared.masks:
+        for name in tables_of(rule.table):
+            if name in here:
+                _add_masks(declared, rule, here[name], images, gathered)
+
+
+def _add_masks(
+    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, gathered: LabelRows
+) -> None:
+    frame = rows_where(table, rule.where)
+    image = value_of(frame, rule.image, "[[masks]] image", table.path)
+    known = image.isin(images.index)
+    frame, image = frame[known], image[known]
+    columns: dict[str, Any] = {
+        "image_id": image,
+        "label": value_of(frame, rule.label, "[[masks]] label", table.path),
+        "reader": None if rule.reader is None else value_of(frame, rule.reader, "[[masks]] reader", table.path),
+    }
+    made = list(_regions(rule, frame, table))
+    rows = {name: pa.array(c, pa.string(), from_pandas=True) for name, c in columns.items() if c is not None}
+    rows["observation"] = pa.array([_observation(declared, word) for word in columns["label"]], pa.string())
+    if rule.score is not None:
+        stated = pd.to_numeric(value_of(frame, rule.score, "[[masks]] score", table.path), errors="coerce")
+        rows["score"] = pa.array(stated, pa.float32(), from_pandas=True)
+    for name in ("height", "width", "counts", "polygons", "path"):
+        rows[name] = pa.array([one.get(name) for one in made], MASKS.field(name).type)
+    for name, value in (("dataset", declared.name), ("release", gathered.release), ("label_source", rule.source)):
+        rows[name] = pa.array([value or None] * len(frame), pa.string())
+    gathered.masks.append(null_columns(MASKS, len(frame), rows))
+    gathered.use_file(
+        table.path,
+        table.digest,
+        "masks",
+        rows=len(table.cells),
+        used=len(frame),
+        source=rule.source,
+        draw_no_mask=len(table.cells) - len(known),
+        are_about_images_that_no_table_lists=int((~known).sum()),
+    )
+
+
+def _observation(declared: Declaration, word: Any) -> str | None:
+    """The column of labels that a mask's word belongs to."""
+    if not isinstance(word, str):
+        return None
+    shared = declared.vocabulary.shared(word)
+    return f"label_{shared[0]}" if shared is not None else declared.vocabulary.column(word)
+
+
+def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[dict[str, Any]]:
+    """The region of each row: its size, and COCO's run lengths, polygons, or the path of its picture."""
+    place = "[[masks]]"
+    if rule.encoding == "files":
+        yield from ({"path": path} for path in column_of(frame, "path", place, table.path))
+        return
+    sizes = column_of(frame, rule.size, place, table.path) if isinstance(rule.size, str) else [rule.size] * len(frame)
+    cells = column_of(frame, rule.runs or rule.points, place, table.path)
+    for row, cell, size in zip(frame.index, cells, sizes, strict=True):
+        try:
+            height, width = (int(side) for side in size) if size is not None else (None, None)
+            about = {"height": height, "width": width}
+            if rule.encoding == "polygons":
+                rings = [np.asarray(ring, float).ravel().tolist() for ring in _rings(cell)]
+                yield {**about, "polygons": rings}
+            elif rule.encoding == "coco-rle":
+                yield {**about, "counts": cell if isinstance(cell, str) else compressed(cell)}
+            else:
+                yield {**about, "counts": compressed(_column_runs(rule, str(cell), int(height), int(width)))}  # type: ignore[arg-type]  # an unknown size is the error below
+        except (TypeError, ValueError) as error:
+            raise TableError(
+                f"{table.path}, row {int(row) + 1}: {place} is no {rule.encoding}: {error}",
+                hint="correct that cell, or the dataset's file",
+            ) from error
+
+
+def _rings(cell: Any) -> list[Any]:
+    """The rings of a region: one list of points, or several."""
+    return [cell] if cell and not isinstance(cell[0], (list, tuple)) else list(cell or [])
+
+
+def _column_runs(rule: MaskRule, text: str, height: int, width: int) -> list[int]:
+    """COCO's runs (outside, inside, outside ...) down the columns, from pairs of a start or a gap and a length."""
+    numbers = np.fromiter(map(int, text.split()), np.int64)
+    first, lengths = numbers[0::2], numbers[1::2]
+    if len(first) != len(lengths) or (numbers < 0).any():
+        raise ValueError("run lengths are pairs of whole numbers")
+    ends = np.cumsum(first + lengths) if rule.start == "relative" else first - rule.base + lengths
+    starts = ends - lengths
+    total = height * width
+    if len(ends) and (ends[-1] > total or (starts[1:] < ends[:-1]).any() or starts[0] < 0):
+        raise ValueError(f"its runs overlap, or leave the {height} x {width} image")
+    if rule.order == "rows":
+        return _runs_of(_filled(starts, ends, total).reshape(height, width).ravel(order="F"))
+    gaps = starts - np.concatenate(([0], ends[:-1]))
+    rest = total - (int(ends[-1]) if len(ends) else 0)
+    return (
+        [*np.column_stack((gaps, lengths)).ravel().tolist(), rest]
+        if rest or not len(ends)
+        else [*np.column_stack((gaps, lengths)).ravel().tolist()]
+    )
+
+
+def _filled(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int) -> NDArray[np.bool_]:
+    steps = np.zeros(total + 1, np.int8)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    return np.cumsum(steps[:-1]).astype(bool)
+
+
+def _runs_of(pixels: NDArray[np.bool_]) -> list[int]:
+    changes = np.flatnonzero(np.diff(np.concatenate(([False], pixels)).astype(np.int8)))
+    return [int(run) for run in np.diff(np.concatenate(([0], changes, [len(pixels)])))]
+
+
+def compressed(runs: Any) -> str:
+    """COCO's text for run lengths: five bits a character; from the third on, the difference to the one before the last.
+
+    The form of pycocotools' ``rleToString``.
+    """
+    text = []
+    for place, run in enumerate(runs):
+        number = int(run) - (int(runs[place - 2]) if place > 2 else 0)
+        more = True
+        while more:
+            bits = number & 0x1F
+            number >>= 5
+            more = number != -1 if bits & 0x10 else number != 0
+            text.append(chr((bits | 0x20 if more else bits) + 48))
+    return "".join(text)

@@ -1,0 +1,255 @@
+"""Tables of a declared dataset as rows: CSV, lists of names, JSON, COCO, XML documents, and files themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+
+from cxrprep.datasets.declaration import tables_of
+from cxrprep.errors import ConfigError, TableError
+from cxrprep.labels.csv_table import Form, digest_of, read_names, read_table
+from cxrprep.labels.declared_values import named_columns
+from cxrprep.model import Digest
+from cxrprep.storage.small_files import MAX_BYTES, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cxrprep.datasets.declaration import Declaration, DeclaredTable
+    from cxrprep.labels.label_rows import LabelRows
+    from cxrprep.labels.locate_tables import Tables
+
+# Every table has these beside its own columns: its name in the declaration, and its file's.
+TABLE: Final = "table"
+_OF_A_FILE: Final = ("name", "path")
+# The keys of blocks that are values, whose columns an XML document is asked for.
+_VALUES: Final = (
+    "id", "patient", "study", "image", "file", "view", "split", "sex", "age", "birth_year", "date", "width", "height",
+    "spacing", "follow_up", "names", "name", "reader", "score", "label", "text",
+)  # fmt: skip
+_NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
+_AGAIN: Final = "fetch the table again, or correct the dataset's file if it is of another form"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRead:
+    """A table that is here: its cells (null where blank), where it lies, and its digest.
+
+    ``path`` of a table of many files is the first of them.
+    """
+
+    cells: pd.DataFrame
+    path: Path
+    digest: Digest
+
+
+def tables_here(declared: Declaration, tables: Tables, gathered: LabelRows) -> dict[str, TableRead]:
+    """The declared tables that are in a folder, read. Raises ``TableError`` for one that is not of its form."""
+    found: dict[str, TableRead] = {}
+    for table in declared.table:
+        paths = tables.all_of(table.name)
+        if not paths:
+            continue
+        if table.form in ("xml", "files"):
+            cells, digest = _of_files(declared, table, paths, tables.bases)
+        else:
+            cells, digest = _of_file(table, paths[0], gathered)
+        if cells.empty:
+            gathered.note("no rows", str(paths[0]), "warning")
+            continue
+        cells = cells.rename(columns=table.rename)
+        if table.blank:
+            cells = cells.mask(cells.isin(list(table.blank)))
+        if TABLE not in cells.columns:
+            cells[TABLE] = table.name
+        found[table.name] = TableRead(cells, paths[0], digest)
+    return found
+
+
+def _of_file(table: DeclaredTable, path: Path, gathered: LabelRows) -> tuple[pd.DataFrame, Digest]:
+    if table.form == "names":
+        names, digest = read_names(path)
+        return pd.DataFrame({"name": names.to_pylist()}, dtype=object), digest
+    if table.form == "csv":
+        return _csv(table, path, gathered)
+    try:
+        data = _json(path)
+        rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path} is not the {table.form} that {table.name} declares: {error}", hint=_AGAIN) from error
+    return pd.DataFrame(rows, dtype=object), digest_of(path)
+
+
+def _csv(table: DeclaredTable, path: Path, gathered: LabelRows) -> tuple[pd.DataFrame, Digest]:
+    def header(names: list[str]) -> list[str]:
+        return [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
+
+    csv = read_table(path, Form((), header=header, open=True, multiline=True))
+    for note in csv.notes:
+        gathered.note(note, str(path), "warning")
+    return pd.DataFrame({name: csv.text(name).to_pandas() for name in csv.names}, dtype=object), csv.digest
+
+
+# ---- JSON ----
+
+
+def _json(path: Path) -> Any:
+    """The value in a file: one, or as many as lines (JSON lines) as a list. Raises ``ValueError``, ``TableError``."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
+    try:
+        return parse_json(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [parse_json(line) for line in lines]
+
+
+def _cell(value: Any) -> Any:
+    """A JSON value as a cell: text as it is, numbers and truth as JSON writes them, lists and objects themselves."""
+    return value if value is None or isinstance(value, (str, list, dict)) else json.dumps(value)
+
+
+def _json_rows(table: DeclaredTable, data: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """A row for each object: those of a list, or the leaves of objects whose keys become the columns ``keys``."""
+    for step in filter(None, table.rows.split(".")):
+        data = data[step]
+    for stated, leaf in _leaves(data, table.keys, table.aside):
+        row = {**stated, **({k: _cell(v) for k, v in leaf.items()} if isinstance(leaf, dict) else {"value": leaf})}
+        lists = [row[name] for name in table.explode]
+        if any(not isinstance(one, list) or len(one) != len(lists[0]) for one in lists):
+            raise TableError(f"{path}: {', '.join(table.explode)} are not lists of one length in {stated}", hint=_AGAIN)
+        for several in zip(*lists, strict=True) if lists else ((),):
+            yield row | {name: _cell(one) for name, one in zip(table.explode, several, strict=True)}
+
+
+def _leaves(data: Any, keys: Sequence[str], aside: Sequence[str]) -> Iterator[tuple[dict[str, Any], Any]]:
+    if not keys:
+        for leaf in data if isinstance(data, list) else [data]:
+            yield {}, leaf
+        return
+    beside = {key: _cell(data[key]) for key in aside if key in data}
+    for key, inner in data.items():
+        if key in beside:
+            continue
+        if len(keys) == 1:
+            yield {keys[0]: key, **beside}, inner
+        else:
+            for stated, leaf in _leaves(inner, keys[1:], aside):
+                yield {keys[0]: key, **beside, **stated}, leaf
+
+
+def _coco_rows(data: Any) -> Iterator[dict[str, Any]]:
+    """A row for each annotation with its image's and its category's words; one for an image without any."""
+    categories = {one["id"]: one["name"] for one in data.get("categories", ())}
+    drawn: dict[Any, list[dict[str, Any]]] = {}
+    for one in data.get("annotations", ()):
+        drawn.setdefault(one["image_id"], []).append(one)
+    for image in data["images"]:
+        about = {name: _cell(value) for name, value in image.items()}
+        for one in drawn.pop(image["id"], [{}]):
+            row = {**_NO_BOX, **about, **{name: _cell(value) for name, value in one.items()}, "category": None}
+            if one:
+                row["category"] = categories[one["category_id"]]
+                sides = zip("xywh", one["bbox"], strict=True) if one.get("bbox") else ()
+                row |= {f"box_{side}": _cell(number) for side, number in sides}
+            yield row
+    if drawn:
+        raise KeyError(f"annotations of images that it does not list: {sorted(map(str, drawn))[:3]}")
+
+
+# ---- many files ----
+
+
+def _of_files(
+    declared: Declaration, table: DeclaredTable, paths: Sequence[Path], bases: Sequence[Path]
+) -> tuple[pd.DataFrame, Digest]:
+    """A row, or rows, for each file; the digest is of all their names and contents, in order."""
+    whole = hashlib.sha256()
+    rows: list[dict[str, Any]] = []
+    wanted = tuple(_columns_of(declared, table.name)) if table.form == "xml" else ()
+    groups = re.compile(table.groups) if table.groups else None
+    for path in paths:
+        row: dict[str, Any] = {"name": path.name, "path": _inside(path, bases)}
+        # Of pictures the name is what counts: their bytes are verified as images are.
+        data = _small(path) if table.form == "xml" or table.text else b""
+        whole.update(path.name.encode() + b"\0" + hashlib.sha256(data).digest())
+        if table.form == "xml":
+            rows += _xml_rows(table, path, data, row, wanted)
+            continue
+        found = groups.search(row["path"]) if groups else None
+        if groups and found is None:
+            continue
+        stated = {} if found is None else found.groupdict()
+        rows.append({**row, **stated, **({"text": data.decode("utf-8", "replace")} if table.text else {})})
+    return pd.DataFrame(rows, dtype=object), Digest("sha256", whole.hexdigest())
+
+
+def _inside(path: Path, bases: Sequence[Path]) -> str:
+    """A path as seen from the folder that it was found below."""
+    base = next(base for base in bases if path.is_relative_to(base))
+    return path.relative_to(base).as_posix()
+
+
+def _small(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
+    if len(data) > MAX_BYTES:
+        raise TableError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no report is: fetch it again")
+    return data
+
+
+def _xml_rows(
+    table: DeclaredTable, path: Path, data: bytes, about: dict[str, Any], wanted: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """A row for each element that ``rows`` names; a column is a path (``@id``, ``MeSH/major``), as a list of texts.
+
+    A path that begins with ``/`` is read from the document.
+    """
+    try:
+        root = ET.fromstring(data)  # noqa: S314  # at most 1 MiB, and expat itself limits what entities make of it
+        for element in [root] if table.rows in ("", ".") else root.iterfind(f".//{table.rows}"):
+            cells = {name: _texts(root if name.startswith("/") else element, name.lstrip("/")) for name in wanted}
+            yield {**about, **{name: texts or None for name, texts in cells.items()}}
+    except ET.ParseError as error:
+        raise TableError(f"{path}: {error}", hint="fetch the file again: it is no whole XML") from error
+    except SyntaxError as error:
+        raise ConfigError(f"[[table]] {table.name}: a path that ElementTree does not know: {error}") from error
+
+
+def _texts(element: ET.Element, path: str) -> list[str]:
+    """The texts, or the values of an attribute, that a path leads to; blank ones are left out."""
+    path, _, attribute = path.rpartition("@") if re.search(r"(^|/)@[\w:-]+$", path) else (path, "", "")
+    found = element.iterfind(path.rstrip("/")) if path.rstrip("/") not in ("", ".") else [element]
+    texts = (one.get(attribute) if attribute else "".join(one.itertext()) for one in found)
+    return [text.strip() for text in texts if text and text.strip()]
+
+
+def _columns_of(declared: Declaration, table: str) -> Iterator[str]:
+    """The columns that the blocks about a table name."""
+    blocks: tuple[Any, ...] = (
+        declared.image,
+        *declared.labels,
+        *declared.boxes,
+        *declared.masks,
+        *declared.reports,
+        *declared.link,
+    )
+    about = [block for block in blocks if table in tables_of(block.table)]
+    values = [getattr(block, name) for block in about for name in _VALUES if hasattr(block, name)]
+    mapped = [one for block in about for one in getattr(block, "sections", {}).values()]
+    keyed = [one for block in about if isinstance(one := getattr(block, "columns", None), dict)]
+    named = {name for value in (*values, *mapped, *map(list, keyed)) for name in named_columns(value)}
+    yield from sorted(named - {*_OF_A_FILE, TABLE, "image", "unknown", ""})

@@ -1,0 +1,202 @@
+"""Values of a declared table: which cells a block names, and what ``split``, ``use``, ``match``, ``map`` make of them.
+
+See ``cxrprep.datasets.declaration`` for the form. A cell is text, a list (a value that XML or JSON has several of), or
+null where nothing is stated.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+_AGE_UNITS: Final = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
+
+
+def named_columns(value: Any) -> Iterator[str]:
+    """The columns that a value, or a list or table of values, takes its cells from."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from named_columns(one)
+    elif isinstance(value, dict):
+        for key in ("column", "columns", "first_of"):
+            yield from named_columns(value.get(key, ()))
+
+
+def has_columns(frame: pd.DataFrame, value: Any) -> bool:
+    """Whether a table has what a value takes its cells from; of ``first_of``, any of them."""
+    if isinstance(value, dict) and "first_of" in value:
+        return any(has_columns(frame, one) for one in value["first_of"])
+    return set(named_columns(value)) <= set(frame.columns)
+
+
+def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Series:
+    """A column of text (or numbers, after ``use``) by the rules of the declaration; null where nothing is stated.
+
+    Args:
+        frame: the rows of a table.
+        value: the declared value: a column's name, or a table of rules.
+        place: the block that wants it, for errors.
+        where: the file, for errors.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
+    if isinstance(value, str):
+        value = {"column": value}
+    series = _base(frame, value, place, where)
+    if "split" in value:
+        series = series.map(lambda cell: cell.split(value["split"]), na_action="ignore")
+    if value.get("use", "all") != "all":
+        series = _used(series, value["use"], place, where)
+    if value.get("lower"):
+        series = _each(series, str.lower)
+    if "match" in value:
+        series = _matched(series, value["match"])
+    for words in value.get("replace", ()):
+        series = _each(series, partial(_replaced, words=words))
+    if "map" in value:
+        series = _mapped(series, value["map"], value.get("else", "error"), place, where)
+    for bound, test in (("min", pd.Series.lt), ("max", pd.Series.gt)):
+        if bound in value:
+            series = series.mask(test(pd.to_numeric(series), value[bound]))
+    return series
+
+
+def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Series:
+    """A column by its name. Raises ``TableError`` where the table does not have it."""
+    if name not in frame.columns:
+        shown = ", ".join(map(str, frame.columns[:8]))
+        raise TableError(
+            f"{where}: column {name!r} is missing, which {place} names; it has {shown}",
+            hint="is this the right table? Correct the dataset's file if its columns are called otherwise",
+        )
+    return frame[name]
+
+
+def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: Path) -> pd.Series:
+    if "column" in value:
+        cells = column_of(frame, value["column"], place, where)
+        return cells if value.get("use") == "all" else cells.map(_first, na_action="ignore")
+    if "columns" in value:
+        parts = [column_of(frame, name, place, where).map(_first, na_action="ignore") for name in value["columns"]]
+        joined = parts[0]
+        for part in parts[1:]:
+            joined = joined.str.cat(part, sep=value.get("with", ""))
+        return joined
+    if "text" in value:
+        return pd.Series([value["text"]] * len(frame), index=frame.index, dtype=object)
+    if "first_of" in value:
+        told = [one for one in value["first_of"] if has_columns(frame, one)] or value["first_of"]
+        first, *others = (value_of(frame, one, place, where) for one in told)
+        for other in others:
+            first = first.where(first.notna(), other)
+        return first
+    raise ConfigError(f"{place}: a value names column, columns, text or first_of", hint="see docs/howto/own-dataset.md")
+
+
+def _first(cell: Any) -> Any:
+    return (cell[0] if cell else None) if isinstance(cell, list) else cell
+
+
+def _each(series: pd.Series, change: Callable[[str], Any]) -> pd.Series:
+    """``change`` for each cell, or for each name in a cell's list."""
+    return series.map(
+        lambda cell: [change(one) for one in cell] if isinstance(cell, list) else change(cell), na_action="ignore"
+    )
+
+
+def _replaced(cell: str, words: Any) -> str:
+    """The text with a word for another: ``[old, new]``, or ``[old, new, how often]``."""
+    return cell.replace(*words)
+
+
+def _matched(series: pd.Series, pattern: str) -> pd.Series:
+    """The one group of a pattern (RE2); null where it does not match."""
+    distinct = pa.array(sorted({one for cell in series.dropna() for one in _names_in(cell)}), pa.string())
+    try:
+        found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_pylist()
+    except (pa.ArrowInvalid, IndexError) as error:
+        raise ConfigError(f"the pattern {pattern!r} is no regular expression with one group: {error}") from error
+    known = dict(zip(distinct.to_pylist(), found, strict=True))
+    return _each(series, known.__getitem__)
+
+
+def _named(pattern: str) -> str:
+    """The pattern with a name for its one capturing group, as Arrow wants it."""
+    if "(?P<" in pattern:
+        return pattern
+    place = 0
+    while (place := pattern.find("(", place)) >= 0:
+        if pattern[place + 1 : place + 2] != "?" and pattern[place - 1 : place] != "\\":
+            return f"{pattern[:place]}(?P<it>{pattern[place + 1 :]}"
+        place += 1
+    raise IndexError("it has no group")
+
+
+def _names_in(cell: Any) -> Iterable[str]:
+    return (one for one in cell if one is not None) if isinstance(cell, list) else (cell,)
+
+
+def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Series:
+    name, _, detail = transform.partition(":")
+    known: dict[str, Callable[[str], Any]] = {
+        "number": float,
+        "dicom-age": _dicom_age,
+        "python-list": _list_of(ast.literal_eval),
+        "json-list": _list_of(json.loads),
+        "date": lambda cell: pd.to_datetime(cell, format=detail),
+    }
+    if name not in known:
+        raise ConfigError(f"{place}: there is no transform {transform!r}", hint=f"known: {', '.join(known)}, all")
+    distinct: dict[str, Any] = {}
+    for row, cell in series.dropna().items():
+        if cell not in distinct:
+            try:
+                distinct[cell] = known[name](cell)
+            except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError) as error:
+                raise TableError(
+                    f"{where}, row {int(str(row)) + 1}: {place} expects {transform}, found {cell[:80]!r}",
+                    hint="correct that cell, or the dataset's file",
+                ) from error
+    return series.map(distinct, na_action="ignore")
+
+
+def _dicom_age(cell: str) -> float:
+    return int(cell[:-1]) / _AGE_UNITS[cell[-1].upper()]
+
+
+def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[str]]:
+    def read_list(cell: str) -> list[str]:
+        found = parse(cell)
+        if not isinstance(found, list):
+            raise TypeError(cell)
+        return [str(one).strip() for one in found]
+
+    return read_list
+
+
+def _mapped(series: pd.Series, words: Mapping[str, Any], otherwise: str, place: str, where: Path) -> pd.Series:
+    unknown = series[series.notna() & ~series.isin(list(words))]
+    if len(unknown) and otherwise == "error":
+        raise TableError(
+            f"{where}, row {int(str(unknown.index[0])) + 1}: {place} does not know {unknown.iloc[0]!r} "
+            f"({len(unknown):,} rows)",
+            hint='add the word to the map, or say else = "null" in the dataset\'s file',
+        )
+    mapped = series.map(words)
+    return mapped.where(mapped.notna() | series.isna(), series) if otherwise == "keep" else mapped

@@ -1,0 +1,229 @@
+"""Tables of a declared dataset that are no CSV, what is drawn on images, and reports: read as they are meant."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco
+
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.datasets.declaration import MaskRule
+from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.declared_marks import _column_runs, compressed
+from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.label_rows import Options
+from tests.generators.small import declared
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+HEAD = """
+format = 1
+name = "ward"
+title = "Ward"
+summary = "Ours."
+releases = ["1"]
+default_release = "1"
+[paths]
+image = '(?P<id>a\\d+)\\.png$'
+[vocabulary]
+namespace = "ward"
+open = true
+[vocabulary.same]
+"Effusion" = "pleural_effusion"
+"""
+
+
+def read(folder: Path, blocks: str, files: dict[str, object], **options: object):
+    (folder / "ward.toml").write_text(HEAD + blocks)
+    for name, content in files.items():
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_labels(find_dataset(str(folder / "ward.toml")), folder, **options)
+
+
+# ---- run lengths ----
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_run_lengths_are_the_pixels_that_coco_reads(seed):
+    rng = random.Random(seed)
+    height, width = rng.randint(1, 40), rng.randint(1, 40)
+    pixels = np.array([[rng.random() < 0.5 for _ in range(width)] for _ in range(height)])
+    order = rng.choice(["columns", "rows"])
+    flat = pixels.ravel(order="F" if order == "columns" else "C").astype(int)
+    changes = np.flatnonzero(np.diff([0, *flat, 0]))
+    starts, ends = changes[0::2], changes[1::2]
+    relative = rng.random() < 0.5
+    first = starts - np.array([0, *ends[:-1]])[: len(starts)] if relative else starts + 1
+    text = " ".join(f"{a} {b}" for a, b in zip(first, ends - starts, strict=True))
+    rule = MaskRule("t", "i", "l", "rle", order=order, start="relative" if relative else "absolute")
+    counts = compressed(_column_runs(rule, text, height, width))
+    assert (coco.decode({"size": [height, width], "counts": counts}) == pixels).all()
+    assert counts == coco.encode(np.asfortranarray(pixels.astype(np.uint8)))["counts"].decode()
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "1 -2", "1 5 3 9", "1 900", "one 2"])
+def test_run_lengths_that_are_none_are_an_error_and_not_another_mask(tmp_path, text):
+    blocks = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+[image]
+table = "t"
+id = "image"
+[[masks]]
+table = "t"
+image = "image"
+label = { text = "Effusion" }
+encoding = "rle"
+runs = "runs"
+size = [10, 10]
+"""
+    with pytest.raises(TableError, match=r"t\.csv, row 1: \[\[masks\]\] is no rle"):
+        read(tmp_path, blocks, {"t.csv": f"image,runs\na1,{text}\n"})
+
+
+def test_masks_are_kept_with_who_drew_them(tmp_path):
+    root = tmp_path / "copy"
+    declared.write(root, "chexlocalize")
+    extract_labels(find_dataset("chexlocalize"), root)
+    table = pq.read_table(root / "manifests" / "masks.parquet")
+    rows = table.to_pylist()
+    assert {row["label_source"] for row in rows} == {"radiologist", "radiologist-outline"}
+    assert {row["label"] for row in rows} == {"Airspace Opacity"}
+    assert {row["observation"] for row in rows} == {"label_lung_opacity"}
+    (first, *_) = (row for row in rows if row["counts"])
+    assert coco.decode({"size": [first["height"], first["width"]], "counts": first["counts"]}).sum() == 5
+    assert next(row["polygons"] for row in rows if row["polygons"]) == [[1.0, 2.0, 9.0, 2.0, 9.0, 8.5]]
+    # Fewer than before is a loss, as it is of labels.
+    for name in ("val", "test"):
+        (root / "CheXlocalize" / f"gt_annotations_{name}.json").write_text("{}")
+    with pytest.raises(UsageError, match="masks"):
+        extract_labels(find_dataset("chexlocalize"), root)
+
+
+def test_masks_that_are_pictures_are_named(tmp_path):
+    declared.write(tmp_path, "montgomery-tb")
+    masks = read_labels(find_dataset("montgomery-tb"), tmp_path).masks.to_pylist()
+    assert len(masks) == 12
+    assert all((tmp_path / row["path"]).is_file() for row in masks)
+
+
+# ---- forms ----
+
+COCO = """
+[[table]]
+name = "t"
+form = "coco"
+patterns = ["t.json"]
+[image]
+table = "t"
+id = { column = "file_name", match = '^(.+)\\.png$' }
+[[labels]]
+source = "readers"
+table = "t"
+shape = "rows"
+image = { column = "file_name", match = '^(.+)\\.png$' }
+name = "category"
+absent = 0
+[[boxes]]
+table = "t"
+image = { column = "file_name", match = '^(.+)\\.png$' }
+label = "category"
+score = "score"
+corner_size = ["box_x", "box_y", "box_w", "box_h"]
+"""
+
+
+def test_coco_gives_labels_and_boxes_and_images_without_any(tmp_path):
+    data = {
+        "images": [{"id": 1, "file_name": "a1.png"}, {"id": 2, "file_name": "a2.png"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3.5, 4], "score": 0.5}],
+        "categories": [{"id": 7, "name": "Effusion"}],
+    }
+    table = read(tmp_path, COCO, {"t.json": data}).table
+    assert table.column("label_pleural_effusion").to_pylist() == [1, 0]
+    box = {"label": "Effusion", "x": 1.0, "y": 2.0, "w": 3.5, "h": 4.0, "reader": None, "score": 0.5}
+    assert table.column("boxes").to_pylist() == [[box], None]
+
+
+@pytest.mark.parametrize("data", [[], {"images": [{}]}, {"images": [], "annotations": [{"image_id": 9}]}])
+def test_what_is_no_coco_is_said_with_its_file(tmp_path, data):
+    with pytest.raises(TableError, match=r"t\.json is not the coco that t declares"):
+        read(tmp_path, COCO, {"t.json": data})
+
+
+JSON = """
+[[table]]
+name = "t"
+form = "json"
+patterns = ["t.json"]
+keys = ["study"]
+explode = ["images", "views"]
+[image]
+table = "t"
+id = { column = "images", match = '/(a\\d+)\\.png$' }
+study = "study"
+view = "views"
+[views]
+PA = { view = "PA", projection = "frontal" }
+[[reports]]
+table = "t"
+study = "study"
+[reports.sections]
+findings = "found"
+impression = "said"
+"""
+
+
+def test_parallel_lists_and_sections(tmp_path):
+    data = {
+        "s1": {"images": ["x/a1.png", "x/a2.png"], "views": ["PA", None], "found": "Clear.", "said": None},
+        "s2": {"images": ["x/a3.png"], "views": ["PA"], "found": "Big heart.", "said": "Cardiomegaly."},
+    }
+    table = read(tmp_path, JSON, {"t.json": data}, options=Options(report_text=True)).table
+    assert table.column("view").to_pylist() == ["PA", None, "PA"]
+    assert table.column("study_id").to_pylist() == ["s1", "s1", "s2"]
+    texts = table.column("report_text").to_pylist()
+    assert texts == ["FINDINGS: Clear."] * 2 + ["FINDINGS: Big heart.\n\nIMPRESSION: Cardiomegaly."]
+
+
+def test_lists_of_unequal_length_are_an_error(tmp_path):
+    with pytest.raises(TableError, match="not lists of one length"):
+        read(tmp_path, JSON, {"t.json": {"s1": {"images": ["x/a1.png"], "views": []}}})
+
+
+def test_report_texts_that_no_table_has_are_said(tmp_path):
+    with pytest.raises(UsageError, match="no table here has those of ward"):
+        read(tmp_path, COCO, {"t.json": {"images": [{"id": 1, "file_name": "a1.png"}]}},
+             options=Options(report_text=True))  # fmt: skip
+
+
+def test_xml_that_is_cut_short_is_named(tmp_path):
+    declared.write(tmp_path, "openi")
+    first = min((tmp_path / "ecgen-radiology").iterdir())
+    first.write_bytes(first.read_bytes()[:-9])
+    with pytest.raises(TableError, match=first.name):
+        read_labels(find_dataset("openi"), tmp_path)
+
+
+def test_a_second_table_tells_whose_the_images_are(tmp_path):
+    declared.write(tmp_path, "rsna-pneumonia")
+    spec = find_dataset("rsna-pneumonia")
+    before = read_labels(spec, tmp_path).table
+    assert before.column("patient_id").to_pylist() == before.column("image_id").to_pylist()
+    ids = before.column("image_id").to_pylist()
+    listed = [{"subset_img_id": image, "img_id": f"0000000{n // 2}_00{n}.png"} for n, image in enumerate(ids)]
+    (tmp_path / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(listed))
+    notes = []
+    table = read_labels(spec, tmp_path, on_event=lambda event: notes.append(event.message)).table
+    patients = dict(zip(table.column("image_id").to_pylist(), table.column("patient_id").to_pylist(), strict=True))
+    assert [patients[image] for image in ids] == [f"0000000{n // 2}" for n in range(len(ids))]
+    assert not any("does not say whose" in note for note in notes)
