@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,6 +238,12 @@ class Box:
     h: float
     reader: str | None = None
     score: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Label and sides, and who drew it and how sure it is where that is known."""
+        told = {"reader": self.reader, "score": self.score}
+        sides = {"label": self.label, "x": self.x, "y": self.y, "w": self.w, "h": self.h}
+        return sides | {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

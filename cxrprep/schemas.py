@@ -398,7 +398,8 @@ def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa
     arrays = []
     for field in schema:
         value = columns.get(field.name)
-        if value is None or (value.null_count == rows and value.type != field.type):
+        # Nobody drew a box: what one would hold does not matter.
+        if value is None or (pa.types.is_list(field.type) and value.null_count == rows and value.type != field.type):
             arrays.append(pa.nulls(rows, field.type))
         else:
             arrays.append(value if value.type == field.type else value.cast(field.type))

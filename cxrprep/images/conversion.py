@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 def row_sign(item: ConvertItem) -> str:
     """What changes when a sample would say something else of the same image."""
-    boxes = None if item.boxes is None else [dataclasses.asdict(box) for box in item.boxes]
+    boxes = None if item.boxes is None else [box.as_dict() for box in item.boxes]
     # The number is that of the form in which a shard says it.
     text = json.dumps([2, item.row and dict(item.row), boxes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -322,7 +322,7 @@ def _row(outcome: Converted, task: Task) -> dict[str, Any]:
         "height": outcome.height,
         "spacing_x_mm": None if spacing is None else spacing[1],
         "spacing_y_mm": None if spacing is None else spacing[0],
-        "boxes": None if outcome.boxes is None else [dataclasses.asdict(box) for box in outcome.boxes],
+        "boxes": None if outcome.boxes is None else [box.as_dict() for box in outcome.boxes],
         "source_path": item.relative,
         "source_digest": outcome.source_digest,
         "recipe": task.recipe.name,

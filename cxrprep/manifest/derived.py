@@ -288,10 +288,7 @@ _OWN: Final = pa.schema(
 
 def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
     """What the conversion knows of each image."""
-    boxes = [
-        None if row.boxes is None else [{"label": b.label, "x": b.x, "y": b.y, "w": b.w, "h": b.h} for b in row.boxes]
-        for row in rows
-    ]
+    boxes = [None if row.boxes is None else [box.as_dict() for box in row.boxes] for row in rows]
     columns = {
         "path": pa.array([row.path for row in rows], pa.string()),
         "bytes": pa.array([row.size for row in rows], pa.int64()),
