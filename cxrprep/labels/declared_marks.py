@@ -31,7 +31,20 @@ def box_type(declared: Declaration) -> pa.DataType:
 
 
 def boxes_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> Boxes:
-    """Each image's rectangles in the order of the tables: the finding as the release words it, x, y, w, h in pixels."""
+    """Each image's rectangles.
+
+    Args:
+        declared: the dataset.
+        here: its tables.
+        images: what is known of its images, by id.
+        gathered: told what became of the rows.
+
+    Returns:
+        By image, in the order of the tables: the finding as the release words it, x, y, w, h in pixels.
+
+    Raises:
+        TableError: a column is missing, or a cell is not what the declaration says.
+    """
     found: Boxes = {}
     for rule in declared.boxes:
         for name in tables_of(rule.table):
@@ -89,7 +102,17 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> None:
-    """Add the regions that the tables draw, a row each, for ``masks.parquet``."""
+    """Add the regions that the tables draw, a row each, for ``masks.parquet``.
+
+    Args:
+        declared: the dataset.
+        here: its tables.
+        images: what is known of its images, by id.
+        gathered: gets the rows, and what became of the tables'.
+
+    Raises:
+        TableError: a column is missing, or run lengths are none.
+    """
     for rule in declared.masks:
         for name in tables_of(rule.table):
             if name in here:

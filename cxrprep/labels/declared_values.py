@@ -52,6 +52,9 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Ser
         place: the block that wants it, for errors.
         where: the file, for errors.
 
+    Returns:
+        A cell for each row.
+
     Raises:
         ConfigError: the value is none of the declared forms.
         TableError: a column is missing, or a cell is not what the rules expect.
@@ -78,7 +81,20 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Ser
 
 
 def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Series:
-    """A column by its name. Raises ``TableError`` where the table does not have it."""
+    """A column by its name.
+
+    Args:
+        frame: the rows of a table.
+        name: the column.
+        place: the block that wants it, for errors.
+        where: the file, for errors.
+
+    Returns:
+        Its cells.
+
+    Raises:
+        TableError: the table does not have it.
+    """
     if name not in frame.columns:
         shown = ", ".join(map(str, frame.columns[:8]))
         raise TableError(
