@@ -370,10 +370,12 @@ def labels_schema(
     return pa.schema([*with_boxes(LABELS, pa.list_(box)), *observations, *fields, *last])
 
 
-def with_boxes(schema: pa.Schema, kind: pa.DataType) -> pa.Schema:
-    """The schema with boxes of another kind: those of a release that says who drew them."""
+def with_boxes(schema: pa.Schema, boxes: pa.DataType) -> pa.Schema:
+    """The schema with boxes that hold as much as those of the type ``boxes``: who drew them too, or not."""
     place = schema.get_field_index("boxes")
-    return schema.set(place, schema.field(place).with_type(kind))
+    # Not the type itself: what was read from a file calls the items of lists otherwise.
+    kind = READ_BOX if boxes.value_type.get_field_index("reader") >= 0 else BOX
+    return schema.set(place, schema.field(place).with_type(pa.list_(kind)))
 
 
 def own_observations(schema: pa.Schema) -> list[pa.Field]:
