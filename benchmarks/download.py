@@ -7,13 +7,14 @@ list of checksums, planning, fetching, digesting every byte, and writing the rec
 moment. Client and server share the machine, so read the ratios. The measurements:
 
 latency   2,000 files of 60-120 KB with basic auth, each request delayed by 30 ms (nginx's echo module)
+tls       the same over TLS
 disk      the same on the disk of the temporary folder, which is what people have: the floors are for this one
 many      20,000 files of 60-120 KB
 large     one file of 2 GB over TLS
 nothing   the same 20,000 files, all here already; and a plan of 400,000 files
 
-All but the second happen in memory (/dev/shm) where there is enough of it: what is measured there is the program, not
-how soon a disk has two gigabytes that ours, unlike the others, wait for.
+All but those on the disk happen in memory (/dev/shm) where there is enough of it: what is measured there is the
+program, not how soon a disk has two gigabytes that ours, unlike the others, wait for.
 Installed by: apt-get install nginx-light libnginx-mod-http-echo aria2 curl wget rclone
 """
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from benchmarks.mirror import Corpus
 
-MEASUREMENTS: Final = ("latency", "disk", "many", "large", "nothing")
+MEASUREMENTS: Final = ("latency", "tls", "disk", "many", "large", "nothing")
 DELAY: Final = 0.03
 MEMORY: Final = Path("/dev/shm")  # a folder of its own is made there
 # The files, and what two programs leave of them for a moment.
@@ -146,10 +147,13 @@ class Bench:
         return [f"--ca-certificate={self._trust()}"] if "SSL_CERT_FILE" in self.env else []
 
 
-def latency(bench: Bench, count: int, *, where: str = "", judged: bool = True) -> list[Row]:
+def latency(bench: Bench, count: int, *, where: str = "", judged: bool = True, tls: bool = False) -> list[Row]:
     """Files a second when each request takes 30 ms: what a network looks like; the floors count where ``judged``."""
     corpus = mirror.many(bench.work / f"files-{count}", count)
-    with mirror.served(corpus.folder, bench.work / "nginx", delay=DELAY, login=True) as url:
+    work = bench.work / ("nginx-tls" if tls else "nginx")
+    with mirror.served(corpus.folder, work, delay=DELAY, login=True, tls=tls) as url:
+        if tls:
+            bench.trusting(work / "cert.pem")
         runs: dict[str, Callable[[], float]] = {
             "ours 16": lambda: count / bench.ours(corpus, url, 16).wall,
             "ours 64": lambda: count / bench.ours(corpus, url, 64).wall,
@@ -294,6 +298,8 @@ def main() -> int:
             rows += latency(Bench(Path(disk).resolve(), chosen.repeats), few, where=where)
         if "latency" in wanted:
             rows += latency(bench, few, where=", in memory" if on_disk else "", judged=not on_disk)
+        if "tls" in wanted:
+            rows += latency(bench, few, where=", TLS", judged=False, tls=True)
         if "many" in wanted:
             rows += many(bench, 500 if chosen.small else 20_000)
         if "nothing" in wanted:
