@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
+from cxrprep.config.job import FORMATS
+from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxrprep.cli.context import Invocation
+    from pathlib import Path
 
-FORMATS = ("csv", "coco", "webdataset", "hf", "original")
+    from cxrprep.cli.context import Invocation
+    from cxrprep.events import Sink
 
 
 @verb(
@@ -34,15 +34,8 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
     ),
 )
 @options.folder
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    required=True,
-    metavar="NAME",
-    help="csv, coco (boxes), webdataset (tar shards), hf (for load_dataset) or original (the release's own CSV)",
-)
-@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="where it goes; default: ROOT/export/NAME")
+@setting("export.format", "--format", metavar="NAME")
+@setting("export.out", "--out", metavar="PATH")
 @options.label_policy
 @setting(
     "labels.observations",
@@ -52,14 +45,32 @@ FORMATS = ("csv", "coco", "webdataset", "hf", "original")
     shell_complete=options.complete_observations,
 )
 @setting("labels.derive", "--derive", section="Labels")
-@options.report_text
+@setting("export.text", "--text", metavar="SECTION,...")
+@setting("export.pairs", "--pairs", metavar="FILE")
+@setting("export.paired", "--paired")
 @options.split("--split-seed")
 @options.selection
-def command(invocation: Invocation, form: str, out: Path | None, **texts: Any) -> int:
+def command(invocation: Invocation) -> int:
     """Export the manifest of ROOT, with the label policy applied."""
+    with invocation.events() as sink:
+        result = perform(invocation, sink)
+    return invocation.out.result(f"Exported {invocation.root}", result, command="export")
+
+
+def perform(invocation: Invocation, sink: Sink, root: Path | None = None) -> Any:
+    """The verb itself, with the settings of this call; ``root`` in the place of the job's own."""
     from cxrprep.api.export import export
     from cxrprep.cli.arguments import export_arguments
 
-    with invocation.events() as sink:
-        result = export(**export_arguments(invocation), **texts, form=form, out=out, on_event=sink)
-    return invocation.out.result(f"Exported {invocation.root}", result, command="export")
+    about = invocation.job.export
+    if not about.format:
+        hint = "cxrprep export --help shows every option"
+        raise UsageError(f"--format is missing; one of {', '.join(FORMATS)}", hint=hint)
+    what = export_arguments(invocation) | ({"root": root, "state": None} if root else {})
+    texts: dict[str, Any] = {"text": about.text, "pairs": invocation.path(about.pairs), "paired": about.paired}
+    return export(**what, **texts, form=about.format, out=invocation.path(about.out), on_event=sink)
+
+
+def perform_step(invocation: Invocation, sink: Sink) -> Any:
+    """The step of a job, which may export what another step made."""
+    return perform(invocation, sink, invocation.path(invocation.job.export.root))

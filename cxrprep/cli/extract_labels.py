@@ -12,6 +12,8 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
@@ -77,14 +79,13 @@ if TYPE_CHECKING:
     metavar="C",
     help="with --compare: one more, compared with A; repeatable",
 )
-@click.option(
+@setting(
+    "labels.imports",
     "--import",
-    "imported",
-    multiple=True,
     metavar="NAME=FILE",
-    help="take over the table of another labeler (CheXbert, NegBio, CXR-LT) as the label source NAME; repeatable",
+    text="take over the table of another labeler (CheXbert, NegBio, CXR-LT) as the label source NAME; repeatable",
 )
-@click.option("--key", metavar="NAME", help="the id column for --compare and --import, where it is not found")
+@setting("labels.key", "--key", metavar="NAME", text="the id column for --compare and --import, where it is not found")
 @options.split("--seed", "--split-seed")
 @options.allow_loss
 @options.engine
@@ -93,8 +94,6 @@ def command(
     *,
     compare: tuple[Path, Path] | None,
     also: tuple[Path, ...],
-    imported: tuple[str, ...],
-    key: str | None,
 ) -> int:
     """Read the label tables of ROOT into manifests/labels.parquet; with --reports or --import, add a label source.
 
@@ -103,9 +102,9 @@ def command(
     folder.
     """
     if compare:
-        return show_comparison(invocation, (*compare, *also), key)
-    if imported:
-        return import_all(invocation, imported, key)
+        return show_comparison(invocation, (*compare, *also))
+    if "labels.imports" in invocation.flags:
+        return import_all(invocation)
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
@@ -113,19 +112,26 @@ def command(
     return invocation.out.result(f"Labels of {invocation.root}", result, command="extract-labels", following=following)
 
 
-def import_all(invocation: Invocation, imported: tuple[str, ...], key: str | None) -> int:
+def import_all(invocation: Invocation) -> int:
     """Each NAME=FILE as a label source of ROOT, one after another."""
+    code = 0
+    with invocation.events() as sink:
+        for words in invocation.job.labels.imports:
+            taken = perform_import(invocation, sink, words)
+            code = invocation.out.result(f"Labels of {named_file(words)[1]}", taken, command="extract-labels") or code
+    return code
+
+
+def perform_import(invocation: Invocation, sink: Sink, words: str) -> Any:
+    """The table of another labeler, ``NAME=FILE``, as a label source of ROOT."""
     from cxrprep.api.report_labels import import_labels
     from cxrprep.cli.arguments import labelled_folder
 
     folder = labelled_folder(invocation)
-    code = 0
-    with invocation.events() as sink:
-        for words in imported:
-            name, file = named_file(words)
-            taken = import_labels(file, folder.home / "manifests", name=name, key=key, folder=folder, on_event=sink)
-            code = invocation.out.result(f"Labels of {file}", taken, command="extract-labels") or code
-    return code
+    name, file = named_file(words)
+    key = invocation.job.labels.key or None
+    path = invocation.path(str(file)) or file
+    return import_labels(path, folder.home / "manifests", name=name, key=key, folder=folder, on_event=sink)
 
 
 def named_file(words: str) -> tuple[str | None, Path]:
@@ -136,14 +142,22 @@ def named_file(words: str) -> tuple[str | None, Path]:
     return name, Path(file)
 
 
-def show_comparison(invocation: Invocation, tables: tuple[Path, ...], key: str | None) -> int:
-    """How far label tables agree with the first: a row an observation."""
-    from cxrprep.api.report_labels import agreement_rows, compare_labels, confusion_rows
+def perform_comparison(invocation: Invocation, tables: Sequence[Path]) -> Any:
+    """How far label tables agree with the first."""
+    from cxrprep.api.report_labels import compare_labels
 
-    out, job = invocation.out, invocation.job
+    job = invocation.job
     # Two tables need no folder.
     root = invocation.root if job.root or job.dataset or Path("cxrprep.lock").is_file() else None
-    result = compare_labels(*tables, key=key, root=root, state=invocation.state)
+    return compare_labels(*tables, key=job.labels.key or None, root=root, state=invocation.state)
+
+
+def show_comparison(invocation: Invocation, tables: Sequence[Path]) -> int:
+    """How far label tables agree with the first: a row an observation."""
+    from cxrprep.api.report_labels import agreement_rows, confusion_rows
+
+    out = invocation.out
+    result = perform_comparison(invocation, tables)
     code = out.result(" beside ".join(str(table) for table in tables), result, command="extract-labels")
     if out.form == "human":
         for compared in (result.value, *result.value.others):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.config.job import FORMATS
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _NEEDS: Final = {
     "convert": ("download", "extract-labels"),
     "manifest": ("download",),
     "report": ("download", "extract-labels", "manifest"),
+    "export": ("download", "extract-labels", "convert", "manifest"),
 }
 # Files of settings for every command, which need not be a whole job.
 _NO_JOBS: Final = ("cxrprep.toml", "config.toml")
@@ -151,6 +153,10 @@ def _step_problems(settings: Settings) -> Iterator[Problem]:
     named = settings.origins["steps"] != "default"
     if named and "convert" in steps and not (settings.job.convert.recipe or settings.job.download.then):
         yield "steps", "convert has no recipe", '[convert] with recipe = "square-224", or leave the step out'
+    if "export" in steps and not settings.job.export.format:
+        yield "steps", "export has no form", f"[export] with format = one of {', '.join(FORMATS)}"
+    if len(settings.job.labels.compare) == 1:
+        yield "labels.compare", "one table has nothing to be compared with", 'compare = ["ours.csv", "theirs.csv"]'
     if not steps:
         yield "steps", "there is no step to do", "leave steps out to do all of them"
 

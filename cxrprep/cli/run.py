@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,7 @@ _SHOWN_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "convert": ("images", "converted", "done before", "failed"),
     "manifest": ("images", "studies", "patients"),
     "report": ("written",),
+    "export": ("images", "files", "written"),
 }
 
 # After these the next step still makes sense: what failed is missing, and nothing that is here is wrong.
@@ -208,8 +210,9 @@ def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobRe
 
 def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink], Any]]:
     """What does each step; a part of a step is named after it: ``extract-labels: reports``."""
-    from cxrprep.cli import convert, download, extract_labels, manifest, report, verify
+    from cxrprep.cli import convert, download, export, extract_labels, manifest, report, verify
 
+    labels = invocation.job.labels
     performers: dict[str, Callable[[Invocation, Sink], Any]] = {
         "download": download.perform,
         "verify": verify.perform,
@@ -217,9 +220,15 @@ def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink]
         "convert": convert.perform,
         "manifest": manifest.perform,
         "report": report.perform,
+        "export": export.perform_step,
     }
-    if invocation.job.labels.reports:
+    if labels.reports:
         performers["extract-labels: reports"] = extract_labels.perform_reports
+    for words in labels.imports:
+        performers[f"extract-labels: import {words}"] = partial(extract_labels.perform_import, words=words)
+    if labels.compare:
+        tables = [invocation.path(name) or Path(name) for name in labels.compare]
+        performers["extract-labels: compare"] = lambda call, _: extract_labels.perform_comparison(call, tables)
     return performers
 
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 STEPS: Final = ("download", "verify", "extract-labels", "convert", "manifest")
 # Those that a job may name beside them.
-ALL_STEPS: Final = (*STEPS, "report")
+ALL_STEPS: Final = (*STEPS, "report", "export")
 UNCERTAIN: Final = ("keep", "ones", "zeros", "ignore")
 BLANK: Final = ("null", "zeros")
+FORMATS: Final = ("csv", "coco", "webdataset", "hf", "original")
 TO: Final = ("files", "webdataset", "parquet")
 PROJECTIONS: Final = ("frontal", "lateral", "other")
 
@@ -172,6 +173,11 @@ class LabelSettings:
         "the labels to export: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all",
     )
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
+    imports: tuple[str, ...] = _set(
+        (), "tables of other labelers (CheXbert, NegBio, CXR-LT) to take over as label sources: NAME=FILE"
+    )
+    compare: tuple[str, ...] = _set((), "two label tables, whose agreement a job says", form="path")
+    key: str = _set("", "the id column of tables to import or to compare, where it is not found")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
     policy: str = _set(
@@ -235,6 +241,26 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """The manifest in the form of another tool."""
+
+    format: str = _set(
+        "",
+        "csv, coco (boxes), webdataset (tar shards), hf (for load_dataset) or original (the release's own CSV)",
+        choices=("", *FORMATS),
+    )
+    root: str = _set("", "what a job exports, such as ROOT/derived/RECIPE; default: ROOT itself", form="path")
+    out: str = _set("", "where it goes; default: ROOT/export/NAME", form="path")
+    text: tuple[str, ...] = _set((), "sections of the reports that go along, such as findings")
+    pairs: str = _set(
+        "",
+        "the table of cxrprep pairs that holds them; default: that of ROOT, or of the folder ROOT was made from",
+        form="path",
+    )
+    paired: bool = _set(False, "only images whose report has one of these sections")
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Where work runs."""
 
@@ -276,6 +302,7 @@ class Job:
     split: SplitSettings = field(default_factory=SplitSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
@@ -289,6 +316,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "split": SplitSettings,
     "convert": ConvertSettings,
     "report": ReportSettings,
+    "export": ExportSettings,
     "engine": EngineSettings,
     "output": OutputSettings,
 }

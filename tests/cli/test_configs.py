@@ -199,6 +199,9 @@ def test_a_variable_that_is_not_set_ends_a_job_before_its_first_byte(
         ('dataset = "chexpert"\nsteps = ["download", "convert"]\n', "convert has no recipe"),
         ('dataset = "chexpert"\nsteps = ["verify", "verify"]\n', "name each step once"),
         ('dataset = "chexpert"\nsteps = []\n', "no step to do"),
+        ('dataset = "chexpert"\nsteps = ["export"]\n', "export has no form"),
+        ('dataset = "chexpert"\nsteps = ["export", "manifest"]\n', "write manifest before export"),
+        ('dataset = "chexpert"\n[labels]\ncompare = ["a.csv"]\n', "nothing to be compared with"),
         ('dataset = "chexpert"\ndataset = "nih"\n', "stands twice"),
         ("dataset: chexpert\n", 'not YAML: dataset = "chexpert"'),
         ('dataset = "chexpert"\n[download]\nsource = kaggle\n', 'source = "kaggle"'),
@@ -245,6 +248,38 @@ def test_what_init_writes_runs(
     made = tmp_path / "nih-chestxray14"
     assert (made / "manifests" / "report.html").is_file()
     assert (made / "derived" / "square-224" / "manifests" / "images.parquet").is_file()
+
+
+@pytest.mark.slow
+def test_a_job_imports_labels_compares_tables_and_exports_what_it_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    entries = next(mirror.rglob("Data_Entry_2017*.csv")).read_text().splitlines()[1:]
+    ids = [line.partition(",")[0] for line in entries]
+    Path("theirs.csv").write_text("image_id,Edema\n" + "".join(f"{name.removesuffix('.png')},1\n" for name in ids))
+    Path("job.toml").write_text(
+        'dataset = "nih-chestxray14"\nroot = "nih"\n'
+        'steps = ["download", "extract-labels", "convert", "export"]\n'
+        f'[download]\nsource = "{mirror.as_posix()}"\n[convert]\nrecipe = "square-224"\n'
+        '[labels]\nimports = ["theirs=theirs.csv"]\nkey = "image_id"\ncompare = ["theirs", "theirs.csv"]\n'
+        '[export]\nformat = "csv"\nroot = "nih/derived/square-224"\nout = "out"\n'
+    )
+    assert run(["config", "check", "job.toml"]) == 0
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(["run", "job.toml", "--json"]) == 0
+        steps = {step["step"]: step["result"] for step in json.loads(capsys.readouterr().out)["steps"]}
+    assert steps["extract-labels: import theirs=theirs.csv"]["rows"] == len(ids)
+    assert "extract-labels: compare" in steps
+    assert steps["export"]["images"] == steps["convert"]["images"]
+    assert Path("out/images.csv").is_file()
+    # The command line takes the same words.
+    assert run(["export", "nih", "--config", "job.toml", "--out", "again"]) == 0
+    assert Path("again/images.csv").is_file()
+    assert run(["export", "nih"]) == 2
+    assert "--format is missing; one of csv" in capsys.readouterr().err
 
 
 @pytest.mark.slow

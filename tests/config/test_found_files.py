@@ -37,6 +37,12 @@ REFUSED = {
     "convert.max_seconds": "0",
     "report.out": '"page.html"',
     "report.beside": '"other"',
+    "export.format": '"csv"',
+    "export.root": '"elsewhere"',
+    "export.out": '"elsewhere"',
+    "export.text": '["findings"]',
+    "export.pairs": '"pairs.parquet"',
+    "export.paired": "true",
     "output.log_file": '"log.txt"',
 }
 
