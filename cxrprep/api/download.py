@@ -13,6 +13,7 @@ from cxrprep.api.download_plan import (
     DownloadContext,
     FetchOptions,
     again,
+    fetch_tables_elsewhere,
     found_wrong,
     in_place,
     listed,
@@ -21,6 +22,7 @@ from cxrprep.api.download_plan import (
     placed,
     planned,
     source_options,
+    tables_elsewhere,
     transfer_of,
 )
 from cxrprep.api.download_summary import STAGE, fits, plan_data, plan_rows, result_data, result_rows, say_foreign
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cxrprep.events import Sink
+    from cxrprep.transfer.downloader import Transfer
     from cxrprep.transfer.result import TransferResult
 
 
@@ -222,7 +225,7 @@ def download(
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, wanted) if plan is None else again(job, transfer, plan)
             say_foreign(made, on_event)
-            holes = _say_holes(job, made)
+            holes = [*_say_holes(job, made), *_fetch_tables_elsewhere(job, transfer, made.selection)]
             record = job.folder.record
             record.describe(
                 dataset=job.spec.name,
@@ -282,6 +285,20 @@ def _say_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
     return [hole.exit_code for hole in holes if hole.message.partition("/")[0] in tops]
 
 
+def _fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection: Selection) -> Sequence[ExitCode]:
+    """The exit code of what keeps the label tables of another mirror away: the images do not wait for them."""
+    first = job.options.shard is None or job.options.shard.index == 1
+    if not first or job.tables is not None or all((job.folder.root / name).exists() for name in tables_elsewhere(job)):
+        return []
+    try:
+        fetch_tables_elsewhere(job, transfer, selection)
+    except CxrprepError as error:
+        message = f"the label tables did not come: {error.message}; {error.hint}"
+        job.on_event(Note(STAGE, message, "warning", job.source.address))
+        return [error.exit_code]
+    return []
+
+
 def _keep_failures(result: TransferResult, job: DownloadContext) -> None:
     """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
     shard = job.options.shard
@@ -339,7 +356,12 @@ def fetch_again(
     if in_place(job):
         stream.close()
         return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")
+    tables = wanted & tables_elsewhere(job)
+    missing = _fetch_tables_again(job, tables) if tables else {}
+    wanted -= tables
     try:
+        if not wanted:
+            return missing
         # What is here stays until the right bytes are, and so does what the record knows: they may not come.
         with transfer_of(job, wrong=frozenset(wanted)) as transfer:
             names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))
@@ -347,7 +369,7 @@ def fetch_again(
             made = made_of(job, transfer, listing, Selection())
             result = transfer.run(made, stream)
     except CxrprepError as error:
-        return dict.fromkeys(wanted, error.message)
+        return {**missing, **dict.fromkeys(wanted, error.message)}
     finally:
         stream.close()
     failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
@@ -358,4 +380,14 @@ def fetch_again(
         for path in wanted
         if not (folder.root / path).exists() or not (packed or path in planned)
     }
-    return {**lacking, **{path: reason for path, reason in failed.items() if path in wanted}}
+    return {**missing, **lacking, **{path: reason for path, reason in failed.items() if path in wanted}}
+
+
+def _fetch_tables_again(job: DownloadContext, tables: set[str]) -> dict[str, str]:
+    """What could not be fetched of label tables that another mirror has, with the reason."""
+    try:
+        with transfer_of(job, wrong=frozenset(tables)) as transfer:
+            fetch_tables_elsewhere(job, transfer, Selection(include=tuple(f"/{path}" for path in tables)))
+    except CxrprepError as error:
+        return dict.fromkeys(tables, error.message)
+    return {}

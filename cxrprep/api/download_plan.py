@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.datasets.catalog import DatasetSpec, PublishedFile
+    from cxrprep.datasets.catalog import DatasetSpec, Mirror, PublishedFile
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile, Shard
     from cxrprep.selection.table_filters import SelectedImages
@@ -456,22 +456,68 @@ def _fetch_tables(job: DownloadContext, transfer: Transfer) -> None:
         mirror = next((m for m in other.mirror if m.name == job.place.mirror.name), None)
         if mirror is None:
             return
-        source = open_source(
-            mirror.url, source_options(other, MirrorChoice(mirror.url, mirror.release, mirror), job.options)
-        )
         try:
-            _run_tables(
-                job, transfer, source, (f.remote() for f in other.files_of(mirror.release) if f.kind == "table")
-            )
+            _run_tables_of(job, transfer, other, mirror)
         except AccessError as error:
             raise _of_two(job.spec, other, error.message) from error
-        finally:
-            source.close()
+    fetch_tables_elsewhere(job, transfer, Selection())
 
 
-def _run_tables(job: DownloadContext, transfer: Transfer, source: Source, files: Iterable[RemoteFile]) -> None:
+def tables_elsewhere(job: DownloadContext) -> frozenset[str]:
+    """The label tables that another mirror has, where this one has images alone."""
+    other = _with_tables(job)
+    files = job.spec.files_of(other.release) if other is not None else ()
+    return frozenset(file.path for file in files if file.kind == "table")
+
+
+def _with_tables(job: DownloadContext) -> Mirror | None:
+    mirror = job.place.mirror
+    return job.spec.mirror_named(mirror.tables) if mirror is not None and mirror.tables else None
+
+
+def fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection: Selection) -> None:
+    """The label tables of a mirror that has images alone, from the one that has them, and a word on where that is.
+
+    Globs of ``selection`` hold for them too. Raises as ``download``.
+    """
+    other = _with_tables(job)
+    if other is None:
+        return
+    message = f"this mirror has images alone: labels, splits and boxes come from {other.name}"
+    job.on_event(Note("download", message, "info", other.url))
+    wanted = Selection(include=selection.include, exclude=selection.exclude)
+    _run_tables_of(job, transfer, job.spec, other, wanted)
+
+
+def _run_tables_of(
+    job: DownloadContext,
+    transfer: Transfer,
+    spec: DatasetSpec,
+    mirror: Mirror,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+) -> None:
+    place = MirrorChoice(mirror.url, mirror.release, mirror)
+    names = {file.path for file in spec.files_of(mirror.release) if file.kind == "table"}
+    source = open_source(mirror.url, source_options(spec, place, job.options))
     try:
-        made = made_of(job, transfer, files, Selection())
+        files = (file.remote() for file in spec.files_of(mirror.release) if file.kind == "table")
+        if spec is job.spec:
+            # The mirror names them by its own numbers.
+            files = (file for file in source.list() if file.key in names)
+        _run_tables(job, transfer, source, files, selection)
+    finally:
+        source.close()
+
+
+def _run_tables(
+    job: DownloadContext,
+    transfer: Transfer,
+    source: Source,
+    files: Iterable[RemoteFile],
+    selection: Selection = Selection(),  # noqa: B008  # frozen
+) -> None:
+    try:
+        made = made_of(job, transfer, files, selection)
     except NothingSelectedError:
         return
     result = transfer.run(made, source)

@@ -83,6 +83,7 @@ def plan_data(made: Plan, job: DownloadContext) -> dict[str, Any]:
         "seconds_at_worst": round(longest),
         "bytes_per_second_measured": None if measured is None else round(measured.bytes_per_second),
         "costs": job.place.mirror.costs if job.place.mirror else "",
+        "tables_from": job.place.mirror.tables if job.place.mirror else "",
     }
 
 
@@ -109,6 +110,8 @@ def plan_rows(made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
         rows.append(_time_row(*_seconds(made, job)))
     if job.place.mirror and job.place.mirror.costs:
         rows.append(("costs", job.place.mirror.costs))
+    if job.place.mirror and job.place.mirror.tables:
+        rows.append(("tables", f"labels, splits and boxes come from {job.place.mirror.tables}: here are images alone"))
     return tuple(rows)
 
 

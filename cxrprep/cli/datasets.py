@@ -177,7 +177,8 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
             heading(f"--source {mirror.name}{default}"),
             prose(f"release {mirror.release}; {_ACCESS.get(mirror.access, mirror.access)}"),
         ]
-        lines += [prose(text) for text in (mirror.how, mirror.costs) if text]
+        tables = f"images alone: labels, splits and boxes come from {mirror.tables}" if mirror.tables else ""
+        lines += [prose(text) for text in (mirror.how, mirror.costs, tables) if text]
         if mirror.agreement:
             lines.append(prose(f"agreement: {mirror.agreement}"))
     lines += ["", heading("Licence"), prose(_licence(spec)), *([prose(spec.licence.url)] if spec.licence.url else [])]

@@ -73,7 +73,8 @@ class Mirror:
     """A place that serves a release. ``url`` is a string that ``api`` turns into a source.
 
     ``access`` is open, account, agreement or payer; ``how`` says how to get it. ``keys`` is the form of its keys:
-    ``archives`` when images come inside archives, else ``files``. ``connections`` is the most at once that is polite
+    ``archives`` when images come inside archives, else ``files``. ``tables`` names the mirror that has the label tables
+    where this one has images alone. ``connections`` is the most at once that is polite
     there; how many are used is found by what they bring.
     """
 
@@ -89,6 +90,7 @@ class Mirror:
     costs: str = ""
     agreement: str = ""
     sums: str = ""
+    tables: str = ""
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ from tests.generators.small import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chest
 from tests.servers import box, google, kaggle, physionet
 from tests.servers.azurite import Azurite
 from tests.servers.kaggle import archive_of
+from tests.servers.processes import closed_port
 from tests.sources.contract import digest_of
 from tests.transfer.runs import tar_gz
 
@@ -176,9 +177,27 @@ def payer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[google.B
     return log_in
 
 
-def test_nih_from_google(tmp_path: Path, command: Command, payer: Callable[[google.Bucket], None]) -> None:
+def _own_numbers(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
+    """Give the catalog's tables the sizes of small ones, and Box the numbers that the catalog knows."""
+    real = specs.find_dataset("nih-chestxray14")
+    small = tuple(
+        dataclasses.replace(file, size=len(files[file.path]), digest="") if file.path in files else file
+        for file in real.file
+    )
+    whole = specs.catalog()
+    monkeypatch.setattr(specs, "catalog", lambda: {**whole, real.name: dataclasses.replace(real, file=small)})
+    known = {file.id.removeprefix("file:"): file.path for file in small if file.path in files and file.id}
+    rest = [path for path in files if path not in known.values()]
+    monkeypatch.setattr(box.Box, "ids", lambda _: {**known, **{f"9{n}": path for n, path in enumerate(rest)}})
+
+
+def test_nih_from_google(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, payer: Callable[[google.Bucket], None]
+) -> None:
     nih_chestxray14.write(tmp_path / "nih", release="2017")
     images = {name: data for name, data in tree(tmp_path / "nih").items() if name.endswith(".png")}
+    nih_chestxray14.write(tmp_path / "box")
+    tables = {name: data for name, data in tree(tmp_path / "box").items() if name.endswith((".csv", ".txt"))}
     stored = {name.replace("images/", "png/"): data for name, data in images.items()}
     root = tmp_path / "root"
     with google.serving(stored, "gcs-public-data--healthcare-nih-chest-xray", requester_pays=True) as bucket:
@@ -190,10 +209,28 @@ def test_nih_from_google(tmp_path: Path, command: Command, payer: Callable[[goog
         assert bucket.server is not None
         assert bucket.server.seen == []
         words = ("download", "nih-chestxray14", root, "--source", "gcs", "--billing-project", "mine")
-        assert "bills your project" in fine(command(*words, "--dry-run"))["costs"]
-        fine(command(*words))
-        assert fine(command(*words))["done"] == 0
-    assert tree(root) == images
+        planned = fine(command(*words, "--dry-run"))
+        assert "bills your project" in planned["costs"]
+        assert planned["tables_from"] == "box"
+        with closed_port() as port:
+            monkeypatch.setenv("CXRPREP_BOX_URL", f"http://127.0.0.1:{port}")
+            # The images do not wait for the tables; that those are not here is said by the exit code.
+            assert command(*words)["code"] == 6
+        assert tree(root) == images
+        with box.serving(tables) as service:
+            monkeypatch.setenv("CXRPREP_BOX_URL", box.address(service))
+            _own_numbers(monkeypatch, tables)
+            fine(command(*words))
+            assert tree(root) == images | tables
+            assert fine(command(*words))["done"] == 0
+            (root / "test_list.txt").write_bytes(b"damaged\n")
+            assert command("verify", root, "--repair", "--billing-project", "mine")["code"] == 0
+            assert tree(root) == images | tables
+            split = tmp_path / "split"
+            fine(command("download", "nih-chestxray14", split, *words[3:], "--split", "test"))
+        assert {name for name in tree(split) if name not in tables} < set(images)
+    assert command("extract-labels", root)["code"] == 0
+    assert command("verify", root)["code"] == 0
 
 
 def test_mimic_cxr_jpg_from_google(tmp_path: Path, command: Command, payer: Callable[[google.Bucket], None]) -> None:
