@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import mirror
 from benchmarks.measuring import PROGRAM, Cost, Row, arguments, file_system, finish, in_turn, measure, program_version
+from cxrprep.sources.trust import VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,7 +136,8 @@ class Bench:
     # ---- certificates ----
 
     def trusting(self, certificate: Path) -> None:
-        self.env["SSL_CERT_FILE"] = str(certificate)
+        # And nothing else, as the peers: what other variables of this machine name is read for each connection.
+        self.env |= dict.fromkeys(VARIABLES, "") | {"SSL_CERT_FILE": str(certificate)}
 
     def _trust(self) -> str:
         return self.env.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
