@@ -91,6 +91,7 @@ def convert(
     selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     engine: Engine | None = None,
+    frame: int | None = None,
     limits: Limits | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
@@ -114,6 +115,7 @@ def convert(
         selection: Which images are made.
         shard: The part of a job array.
         engine: Where the work runs; by default processes on all cores.
+        frame: Of a file with several frames, the one that is taken, from 1; without it such a file is refused.
         limits: Pixels, bytes and seconds beyond which an image is refused.
         allow_loss: Let the manifest know less than the one that is there.
         on_event: Called with progress and remarks.
@@ -137,7 +139,7 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    chosen, wanted = load_recipe(recipe), selected(selection, words)
+    chosen, wanted = load_recipe(recipe, frame=frame), selected(selection, words)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=wanted,
         # A job array divides shards where there are any, else images.

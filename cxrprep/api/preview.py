@@ -31,6 +31,7 @@ def preview(
     tables: Path | str | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
+    frame: int | None = None,
     limits: Limits | None = None,
     on_event: Sink = ignore,
 ) -> Result[PreviewResult]:
@@ -47,6 +48,7 @@ def preview(
         tables: A folder with the label tables, where ROOT has none.
         selection: Which images are drawn from.
         shard: The part of a job array.
+        frame: Of a file with several frames, the one that is taken, from 1; without it such a file is refused.
         limits: Pixels, bytes and seconds beyond which an image is refused.
         on_event: Called with remarks.
 
@@ -66,7 +68,7 @@ def preview(
     from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
 
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, frame=frame)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
         without=out, on_event=on_event,

@@ -280,6 +280,7 @@ def preview_arguments(invocation: Invocation) -> dict[str, Any]:
         "recipe": recipe_of(invocation),
         "out": invocation.path(convert.out),
         "shard": invocation.shard,
+        "frame": convert.frame or None,
         "limits": Limits(convert.max_pixels, convert.max_bytes, convert.max_seconds),
     }
 

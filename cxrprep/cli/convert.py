@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     "--preview", type=click.IntRange(min=1), metavar="N", help="write a contact sheet of N images, and no more"
 )
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
+@setting("convert.frame", "--frame", metavar="N")
 @setting("convert.max_pixels", "--max-pixels")
 @setting("convert.max_bytes", "--max-bytes")
 @setting("convert.max_seconds", "--max-seconds")

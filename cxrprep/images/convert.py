@@ -184,7 +184,9 @@ def make(
             return outcome, encoded
         if data is None:
             data = _read(item, task.limits)
-        picture = decode(data, item.source, task.limits, reduce=task.recipe.reduction, header=header)
+        picture = decode(
+            data, item.source, task.limits, reduce=task.recipe.reduction, header=header, frame=task.recipe.frame
+        )
         picture.spaced(item.spacing_mm)
         made = task.recipe(picture)
         quality = measure(made)

@@ -150,7 +150,7 @@ def decode_dicom(
         data: The bytes, or the file with its header parsed.
         name: The file's name, for errors.
         limits: Pixels and bytes beyond which it is refused.
-        frame: Counts from 1, and is needed for a file of several.
+        frame: Counts from 1, and is needed for a file of several; for one of one it says nothing.
 
     Returns:
         Stored values with the rules of their grey scale.
@@ -173,8 +173,11 @@ def _decode(file: DicomFile, limits: Limits, frame: int | None) -> Radiograph:
             hint="raise it with --max-pixels when the file is genuine",
         )
     if frames > 1 and frame is None:
-        raise ImageError(f"{file.name}: {frames} frames in one file", hint="a radiograph has one; leave the file out")
-    if frame is not None and not 1 <= frame <= frames:
+        raise ImageError(
+            f"{file.name}: {frames} frames in one file",
+            hint="a radiograph has one: leave the file out, or say which one is wanted: --frame 1",
+        )
+    if frames > 1 and frame is not None and not 1 <= frame <= frames:
         raise ImageError(f"{file.name}: there is no frame {frame}, it has {frames}", hint="frames count from 1")
     notes: list[str] = list(file.oddities)
     source: _PixelData | None = None

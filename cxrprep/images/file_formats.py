@@ -59,7 +59,7 @@ def decode_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, page
         data: The bytes.
         name: The file's name, for errors.
         limits: Pixels and bytes beyond which it is refused.
-        page: Counts from 1, for a TIFF of several.
+        page: Counts from 1, for a TIFF of several; for one of one it says nothing.
 
     Returns:
         Its grey values.
@@ -134,9 +134,11 @@ def _tiff_tags(data: bytes, page: int = 1) -> dict[int, tuple[int, ...]]:
     """The entries of one directory that are whole numbers of 16 or 32 bits (TIFF 6.0, section 2)."""
     order = _TIFF[data[:4]]
     (at,) = struct.unpack(order + "I", data[4:8])
-    for _ in range(page - 1):
+    for here in range(1, page):
         (count,) = struct.unpack(order + "H", data[at : at + 2])
         (at,) = struct.unpack(order + "I", data[at + 2 + 12 * count : at + 6 + 12 * count])
+        if not at:
+            raise ValueError(f"there is no page {page}, it has {here}")
     (count,) = struct.unpack(order + "H", data[at : at + 2])
     tags = {}
     for start in range(at + 2, at + 2 + 12 * count, 12):
@@ -150,6 +152,13 @@ def _tiff_tags(data: bytes, page: int = 1) -> dict[int, tuple[int, ...]]:
             (place,) = struct.unpack(order + "I", data[place : place + 4])
         tags[tag] = struct.unpack(f"{order}{many}{code}", data[place : place + size])
     return tags
+
+
+def _has_pages(data: bytes) -> bool:
+    try:
+        return bool(_tiff_tags(data, 2))
+    except ValueError:
+        return False
 
 
 def _tiff_size(data: bytes) -> tuple[int, int]:
@@ -172,6 +181,7 @@ def _check_strips(tags: dict[int, tuple[int, ...]], data: bytes) -> None:
 
 
 def _tiff(data: bytes, page: int, notes: list[str]) -> NDArray[Any]:
+    page = page if _has_pages(data) else 1
     tags = _tiff_tags(data, page)
     turned = tags.get(_ORIENTATION, (1,))[0]
     if turned != 1:

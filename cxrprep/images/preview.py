@@ -78,7 +78,7 @@ def preview_image(item: ConvertItem, recipe: Recipe, limits: Limits = DEFAULT_LI
     """One image looked at; ``problem`` says why it cannot be. Raises nothing that comes from the image."""
     try:
         data = read_source(item.source, limits)
-        picture = decode(data, item.source, limits)
+        picture = decode(data, item.source, limits, frame=recipe.frame)
         return _preview(item.relative, picture, recipe)
     except CxrprepError as error:
         return PreviewImage(item.relative, problem=error.message)

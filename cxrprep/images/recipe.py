@@ -45,6 +45,7 @@ class Recipe:
     """What happens to every image. ``exact`` is false for variants that trade a stated error for speed.
 
     ``model`` is what a model does with the image afterwards, for its loader: mean, std, crop, and where that is said.
+    ``frame`` (from 1) is taken of files with several, which are refused without it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     output: OutputForm
     exact: bool = True
     model: Mapping[str, Any] = field(default_factory=dict)
+    frame: int | None = None
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """The picture after all steps."""
@@ -81,6 +83,7 @@ class Recipe:
             "generation": GENERATION,
             "steps": [{"do": _NAMES[type(step)], **_options(step)} for step in self.steps],
             "output": dataclasses.asdict(self.output),
+            **({"frame": self.frame} if self.frame is not None else {}),
         }
 
     def fingerprint(self) -> str:
@@ -112,8 +115,8 @@ def named_recipes() -> tuple[str, ...]:
     return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe called ``name``, or the one in the TOML file at that path.
+def load_recipe(name: str, *, frame: int | None = None) -> Recipe:
+    """The recipe called ``name``, or the one in the TOML file at that path; of files with several frames, ``frame``.
 
     Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a file that is wrong.
     """
@@ -123,13 +126,13 @@ def load_recipe(name: str) -> Recipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}: the recipe cannot be read: {error}", hint="check the path") from error
-        return parse_recipe(text, str(path), path.stem)
+        return dataclasses.replace(parse_recipe(text, str(path), path.stem), frame=frame)
     known = named_recipes()
     if name not in known:
         suggestion = did_you_mean(name, known)
         raise UsageError(f"unknown recipe {name!r}", hint=f"{suggestion}recipes: {', '.join(known)}; or a .toml file")
     text = (importlib.resources.files("cxrprep.images") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_recipe(text, f"{name}.toml", name)
+    return dataclasses.replace(parse_recipe(text, f"{name}.toml", name), frame=frame)
 
 
 def parse_recipe(text: str, where: str, name: str) -> Recipe:

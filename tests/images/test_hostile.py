@@ -10,14 +10,18 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+import cxrprep
 from cxrprep.errors import ImageError
 from cxrprep.images.decode import decode
 from cxrprep.images.image_info import inspect
@@ -253,6 +257,37 @@ def test_one_frame_of_several_can_be_asked_for() -> None:
         decode(data, "x.dcm")
     for number in (1, 2, 3):
         assert np.array_equal(decode_dicom(data, "x.dcm", frame=number).pixels, frames[number - 1])
+
+
+def test_a_frame_is_chosen_on_the_command_line_and_known_by_the_fingerprint(tmp_path: Path) -> None:
+    frames = np.stack([ramp(), ramp()[::-1], ramp()[:, ::-1]])
+    dataset = dataset_of(ramp(), NumberOfFrames=3)
+    dataset.PixelData = frames.tobytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "several.dcm").write_bytes(written(dataset))
+    (tmp_path / "in" / "one.dcm").write_bytes(written(dataset_of(ramp())))
+    pages = [np.full((40, 50), value, np.uint8) for value in (10, 200)]
+    (tmp_path / "in" / "pages.tif").write_bytes(imagecodecs.tiff_encode(np.stack(pages), photometric="minisblack"))
+    recipe = tmp_path / "plain.toml"
+    recipe.write_text('summary = "as shown"\n[[step]]\ndo = "voi"\n')
+
+    def convert(out: str, **options: int) -> dict[str, Any]:
+        result = cxrprep.convert(tmp_path / "in", recipe=str(recipe), out=tmp_path / out, **options)
+        rows = pq.read_table(tmp_path / out / "manifests" / "images.parquet").to_pylist()
+        found = {Path(row["source_path"]).name: cv2.imread(str(tmp_path / out / row["path"]), 0) for row in rows}
+        return {"failed": result.value.failed, "fingerprint": result.value.fingerprint, **found}
+
+    without, second, third = convert("without"), convert("second", frame=2), convert("third", frame=3)
+    assert (without["failed"], second["failed"]) == (1, 0)
+    failures = pq.read_table(tmp_path / "without" / "manifests" / "failures.parquet").to_pylist()
+    assert "--frame 1" in failures[0]["hint"]
+    assert len({each["fingerprint"] for each in (without, second, third)}) == 3
+    assert np.array_equal(second["one.dcm"], without["one.dcm"])
+    assert np.array_equal(second["several.dcm"], second["one.dcm"][::-1])
+    assert (without["pages.tif"][0, 0], second["pages.tif"][0, 0]) == (10, 200)
+    # The TIFF has two pages.
+    assert third["failed"] == 1
+    assert np.array_equal(third["several.dcm"], second["one.dcm"][:, ::-1])
 
 
 def test_inspection_tells_truncated_from_broken_and_from_no_image(tmp_path: Path) -> None:
