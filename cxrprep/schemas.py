@@ -198,6 +198,7 @@ IMAGES: Final = pa.schema(
 DERIVED_FIELDS: Final = (
     describe("source_path", pa.string(), "path of the image that this one was made from, relative to the dataset"),
     describe("source_digest", pa.string(), "digest of the image that this one was made from"),
+    describe("pixels", pa.string(), "digest of what the image shows: of a PNG its samples, of others their bytes"),
     describe("recipe", CATEGORY, "name of the recipe"),
     describe("recipe_fingerprint", CATEGORY, "fingerprint of the recipe's steps"),
     describe("voi", CATEGORY, "rule that made the grey scale: lut, window, range, minmax, stretch ..., none"),

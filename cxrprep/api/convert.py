@@ -75,6 +75,7 @@ class ConvertResult:
     first_failures: tuple[str, ...]
     failures: Path | None
     noted: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    digest: str = ""
 
 
 def convert(
@@ -417,6 +418,7 @@ class _Run:
             *((("", f"which: {_examples(value)}"),) if value.noted else ()),
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
             *((("all failures", str(value.failures)),) if value.failures else ()),
+            *((("digest", value.digest),) if value.digest else ()),
             ("written", str(value.manifest)),
         ]
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
@@ -465,6 +467,7 @@ class _Run:
         from cxrprep.images.local_files import is_url
         from cxrprep.manifest.derived import build_derived_manifest
         from cxrprep.manifest.failures import write_failures
+        from cxrprep.storage.parquet import SET_DIGEST, footer_of
 
         _make_folder(folder)
         built = build_derived_manifest(
@@ -499,6 +502,7 @@ class _Run:
             first_failures=tuple(gathered.failures.first),
             failures=None if table is None else shown / table.name,
             noted=tuple((note, tuple(gathered.noted[note])) for note, _ in gathered.notes.most_common(_REMARKS)),
+            digest=str(footer_of(built.path).get(SET_DIGEST) or ""),
         )
 
 
@@ -586,7 +590,8 @@ def _examples(value: ConvertResult) -> str:
 
 def _measures(outcome: Converted) -> dict[str, Any]:
     """The columns of the manifest that tell how an image came out."""
-    found: dict[str, Any] = {"voi": outcome.voi, "codec": outcome.codec or None, "notes": list(outcome.notes)}
+    found: dict[str, Any] = {"pixels": outcome.pixels or None, "voi": outcome.voi, "codec": outcome.codec or None}
+    found["notes"] = list(outcome.notes)
     quality = outcome.quality
     if quality is not None:
         found |= {

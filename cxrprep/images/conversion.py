@@ -71,6 +71,7 @@ class Converted:
     ``status`` is ok, notneeded (a finished output was found), left out (a DICOM object that is no image) or error.
     ``boxes`` and ``spacing_mm`` (row, column) are those of the output. ``voi`` says which rule made the grey scale, or
     which kind of object was left out.
+    ``pixels`` is the digest of what the output shows: see ``cxrprep.images.pixel_digest``.
     ``stamp`` and ``out_stamp`` change with the source and with the output. ``about`` is what a hospital's own header
     says. ``error`` and ``hint`` explain a failure.
     """
@@ -80,6 +81,7 @@ class Converted:
     path: str = ""
     size: int = 0
     digest: str = ""
+    pixels: str = ""
     source_digest: str = ""
     width: int = 0
     height: int = 0

@@ -65,6 +65,7 @@ _SCHEMA: Final = pa.schema(
         ("sign", _WORD),
         ("codec", _WORD),
         ("quality", pa.list_(pa.float64())),
+        ("pixels", pa.string()),
     ]
 )
 _PLAIN: Final = pa.schema([pa.field(f.name, pa.string() if f.type == _WORD else f.type) for f in _SCHEMA])
@@ -183,7 +184,8 @@ class ConversionCache:
         if (row["path"], row["fingerprint"], row["source_digest"], row["sign"]) != wanted:
             return item
         found = self._stamp(task.out, wanted[0]) if path is None else stamp_now
-        if row["out_stamp"] and found == row["out_stamp"]:
+        # A row of an earlier version does not know what the output shows: that is asked of the file.
+        if row["out_stamp"] and found == row["out_stamp"] and row["pixels"]:
             return _outcome(item, row)
         return dataclasses.replace(item, made=row["digest"] or "")
 
@@ -234,6 +236,7 @@ class ConversionCache:
             "sign": sign_of(task, outcome.item),
             "codec": outcome.codec,
             "quality": outcome.quality and outcome.quality.dump(),
+            "pixels": outcome.pixels,
         }
         self._journal.append(row)
         self._written += 1
@@ -342,7 +345,7 @@ def _read(path: Path) -> pa.Table:
 def _whole(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows with every column; those that an earlier version did not write are null."""
     for field in _SCHEMA:
-        if field.name not in rows.schema.names and field.name in ("codec", "quality"):
+        if field.name not in rows.schema.names and field.name in ("codec", "quality", "pixels"):
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     return rows.cast(_SCHEMA)
 
@@ -386,6 +389,7 @@ def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
         notes=tuple(row["notes"]),
         codec=row["codec"] or "",
         quality=Quality.parse(row["quality"]),
+        pixels=row["pixels"],
         frame=frame,
         stamp=row["stamp"],
         out_stamp=row["out_stamp"],

@@ -18,6 +18,7 @@ from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
 from cxrprep.images.local_files import open_store, read_source, version_tag_of
 from cxrprep.images.output_metadata import OutputMetadata, read_output
+from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
 from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
 from cxrprep.model import Digest
@@ -176,12 +177,13 @@ def make(
             header = dicom.open_dicom(data, item.source, task.limits) if dicom.is_named(data, item.source) else None
             about = header_facts(header.dataset, task.pseudonyms) if header is not None else {}
         held = finished_one(digest)
-        if held is not None:
+        shown = None if held is None else _shown(held[2], item.output(task.suffix))
+        if held is not None and shown is not None:
             mark, size, encoded = held
             outcome = _described(
                 item, task, "notneeded", mark=mark, encoded=encoded, size=size, stamp=stamp, about=about
             )
-            return outcome, encoded
+            return dataclasses.replace(outcome, pixels=shown), encoded
         if data is None:
             data = _read(item, task.limits)
         picture = decode(
@@ -208,7 +210,17 @@ def make(
         text = f"{item.source}: {type(error).__name__}: {error}"
         return Converted(item, "error", error=text, kind="ImageError", hint="look at the file; it may be damaged"), None
     size = (made.width, made.height)
-    return _described(item, task, "ok", mark, size, encoded, stamp=stamp, about=about), encoded
+    outcome = _described(item, task, "ok", mark, size, encoded, stamp=stamp, about=about)
+    pixels = digest_of_output(made.pixels, task.suffix, outcome.digest)
+    return dataclasses.replace(outcome, pixels=pixels), encoded
+
+
+def _shown(encoded: bytes, name: str) -> str | None:
+    """What an output that is here shows; ``None`` for one that is damaged, which is made anew."""
+    try:
+        return pixel_digest(encoded, name)
+    except ImageError:
+        return None
 
 
 def _read(item: ConvertItem, limits: Limits) -> bytes:

@@ -30,6 +30,7 @@ from cxrprep.manifest.label_join import (
     rows_of_sources,
     stated_sources,
 )
+from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
 from cxrprep.storage.parquet import footer_of, read_footer, write_table
@@ -99,7 +100,7 @@ class PreparedManifest:
         release = str(self.made_from.get("release") or "")
         write_table(self.studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
-        told = {**self.made_from, **({"tables_beside": tables} if tables else {})}
+        told = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
         write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=told)
         known = self.spec if self.spec.name in catalog() else None
         write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))

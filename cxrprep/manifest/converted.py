@@ -20,9 +20,10 @@ from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
+from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import footer_of, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 # What the footer says of this table alone.
-_OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices"})
+_OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices", SET_DIGEST})
 _BESIDE: Final = (LABELS_NAME, STUDIES_NAME, "headers.parquet")
 
 
@@ -203,7 +204,7 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     if studies is not None:
         write_table(studies, folder / STUDIES_NAME, name="studies", made_from=_of_studies(made_from))
         beside = {name: _digest(folder / name) for name in _BESIDE if (folder / name).is_file()}
-    told = {**made_from, **({"tables_beside": beside} if beside else {})}
+    told = with_digest(images, {**made_from, **({"tables_beside": beside} if beside else {})})
     write_image_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
     spec = catalog().get(str(made_from.get("dataset") or ""))
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.labels.csv_table import digest_of
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,7 +205,10 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         }
         if release in spec.published:
             about["datePublished"] = spec.published[release]
-    about |= _responsible_use(read_footer(folder / tables[0]))
+    footer = read_footer(folder / tables[0])
+    if footer.get(SET_DIGEST):
+        about["identifier"] = f"cxrprep-set/1:{footer[SET_DIGEST]}"
+    about |= _responsible_use(footer)
     records.append(_splits(folder / tables[0]))
     text = json.dumps({**about, "distribution": files, "recordSet": records}, indent=2, ensure_ascii=False) + "\n"
     path = folder / CROISSANT_NAME

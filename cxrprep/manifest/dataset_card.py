@@ -22,7 +22,7 @@ from cxrprep.manifest.hugging_face_card import (
 )
 from cxrprep.manifest.label_statistics import SplitNumbers, numbers
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     configs = [
         Config([(EVERY_SPLIT, table.name)], pq.read_schema(table), table.stem) for table in tables if table.is_file()
     ]
-    text = write_card(_counted(path), spec, front=front_matter(configs, spec))
+    dataset = _counted(path)
+    text = write_card(dataset, spec, front=front_matter(configs, spec), digest=_stated_digest(dataset))
     replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -126,6 +127,11 @@ def _counted(path: Path) -> Dataset:
     return Dataset(path.parent.parent, table, observations=known, made_from=made_from)
 
 
+def _stated_digest(dataset: Dataset) -> str:
+    """The digest of the set by the footer of its manifest."""
+    return str(dataset.made_from.get(SET_DIGEST) or "")
+
+
 def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -> str:
     """The card of a folder of converted images, for the folder itself.
 
@@ -140,16 +146,17 @@ def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -
     """
     dataset = _counted(path)
     spec = catalog().get(dataset.name)
+    digest = _stated_digest(dataset)
     if form == "files":
         config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], pq.read_schema(path))
-        return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS)) + _FILES
+        return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS), digest=digest) + _FILES
     row = row_schema(stated)
     if form == "webdataset":
         features = webdataset_features(suffix, plain_schema(row))
     else:
         features = pa.schema([("image", IMAGE), *row])
     shards = _shards(pq.read_table(path, columns=["path", "split"]), known=spec is not None)
-    return write_card(dataset, spec, front=front_matter([Config(shards, features)], spec, tasks=TASKS))
+    return write_card(dataset, spec, front=front_matter([Config(shards, features)], spec, tasks=TASKS), digest=digest)
 
 
 def _shards(table: pa.Table, *, known: bool) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_ch
 from cxrprep.manifest.previous import HEADERS_NAME, Earlier, Names, one_table
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns
-from cxrprep.storage.parquet import footer_of, read_footer, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -254,7 +254,7 @@ def _digest_of_sources(derived: pa.Table) -> str:
 # What a base's footer says of itself alone: a base may have been converted too.
 _OF_TABLE: Final = frozenset({
     "schema", "schema_version", "tool", "kind", "form", "recipe", "fingerprint", "parent", "pseudonyms", "shards",
-    "tables_beside", "choices",
+    "tables_beside", "choices", SET_DIGEST,
 })  # fmt: skip
 
 
@@ -268,7 +268,8 @@ def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
 
 # What the conversion measured of each image.
 MEASURED: Final = (
-    "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share", "sharpness",
+    "pixels", "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share",
+    "sharpness",
 )  # fmt: skip
 
 

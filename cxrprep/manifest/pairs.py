@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.labels.nlp.sections import is_cut_by_hand, looks_like_mimic, mimic_sections, plain_sections
 from cxrprep.schemas import CATEGORY, describe
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -296,4 +296,4 @@ def made_from(images: Path | None) -> dict[str, Any]:
     """What a table of pairs says of where it comes from."""
     if images is None:
         return {}
-    return {k: v for k, v in read_footer(images).items() if k not in {"schema", "schema_version", "tool"}}
+    return {k: v for k, v in read_footer(images).items() if k not in {"schema", "schema_version", "tool", SET_DIGEST}}

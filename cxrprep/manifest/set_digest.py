@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import ImageError, NothingSelectedError, StorageError, UsageError
+from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.storage.atomic import replace_file
 from cxrprep.system import available_cores
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 FORMAT: Final = "cxrprep-set/1"
 PIXELS_NAME: Final = "pixel-digests.parquet"
 """The file of the cache that keeps what was read of each image."""
-_LOSSLESS: Final = (".png",)
 _CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
 _BATCH: Final = 256
 
@@ -200,17 +200,35 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None) -> SetDigest:
         by_split.setdefault(row["split"] or "", []).append((row["dataset"], row["id"], canonical(leaf)))
     leaves = {split: _ordered(split, rows) for split, rows in sorted(by_split.items())}
     described = dataset.made_from.get("policy") or dataset.policy.describe()
-    head = {
+    hashes = {split: [_leaf_hash(row) for row in rows] for split, rows in leaves.items()}
+    source = str(dataset.made_from.get("label_source") or "")
+    head = head_of(dataset.labels().column_names, described, source, hashes)
+    return SetDigest(digest_of_head(head), head, leaves)
+
+
+def head_of(
+    vocabulary: Sequence[str], policy: Mapping[str, Any], label_source: str, hashes: Mapping[str, Sequence[bytes]]
+) -> dict[str, Any]:
+    """The head of a set, whose SHA-256 is its digest.
+
+    Args:
+        vocabulary: The observations, in the order in which leaves have their labels.
+        policy: The label policy, as ``Policy.describe`` gives it.
+        label_source: Who labelled.
+        hashes: The hashes of the leaves of each split, in their order.
+
+    Returns:
+        The head as JSON values.
+    """
+    return {
         "format": FORMAT,
-        "vocabulary": list(dataset.labels().column_names),
-        "policy": described,
-        "label_source": str(dataset.made_from.get("label_source") or ""),
+        "vocabulary": list(vocabulary),
+        "policy": policy,
+        "label_source": label_source,
         "splits": {
-            split: {"images": len(rows), "root": merkle_root([_leaf_hash(row) for row in rows]).hex()}
-            for split, rows in leaves.items()
+            split: {"images": len(rows), "root": merkle_root(rows).hex()} for split, rows in sorted(hashes.items())
         },
     }
-    return SetDigest(digest_of_head(head), head, leaves)
 
 
 def prove(found: SetDigest, image: str, dataset: str = "") -> Proof:
@@ -251,11 +269,12 @@ def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
         for row, label, text in zip(about, values, said, strict=True):
             yield {
                 "dataset": row["dataset"], "id": row["image_id"], "study": row["study_id"], "split": row["split"],
-                "labels": list(label), "boxes": _boxes(row["boxes"]), "text": text,
+                "labels": list(label), "boxes": spelled_boxes(row["boxes"]), "text": text,
             }  # fmt: skip
 
 
-def _boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
+def spelled_boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
+    """Boxes as a leaf has them: label, and place and size in thousandths of a pixel; sorted."""
     if boxes is None:
         return None
     return sorted([box["label"], *(round(box[side] * 1000) for side in "xywh")] for box in boxes)
@@ -279,7 +298,12 @@ def _pixels(dataset: Dataset, cache: Path | None) -> list[str]:
             found[path] = known[path][1]
     with ThreadPoolExecutor(available_cores()) as pool:
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-        work = pool.map(lambda batch: _read_batch(dataset.root, [paths[i] for i in batch], raw=raw), batches)
+        stated = {} if raw else _stated(dataset)
+
+        def read(batch: Sequence[int]) -> dict[str, str]:
+            return _read_batch(dataset.root, [paths[i] for i in batch], stated, raw=raw)
+
+        work = pool.map(read, batches)
         for batch in work:
             found |= batch
     if missing and cache is not None:
@@ -307,24 +331,26 @@ def _published(dataset: Dataset) -> dict[str, str]:
     return found
 
 
-def _read_batch(root: Path, paths: Sequence[str], *, raw: bool) -> dict[str, str]:
+def _stated(dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """What a converted image shows by its manifest, for a file of the digest that stands beside it."""
+    if "pixels" not in dataset.stated.column_names:
+        return {}
+    columns = (dataset.stated.column(name).to_pylist() for name in ("path", "digest", "pixels"))
+    return {path: (digest, pixels) for path, digest, pixels in zip(*columns, strict=True) if digest and pixels}
+
+
+def _read_batch(
+    root: Path, paths: Sequence[str], stated: Mapping[str, tuple[str, str]], *, raw: bool
+) -> dict[str, str]:
     with ImageReader(root) as reader:
-        return {path: pixel_digest(reader.read(path), path, raw=raw) for path in paths}
+        return {path: _shown(reader.read(path), path, stated.get(path), raw=raw) for path in paths}
 
 
-def pixel_digest(data: bytes, name: str, *, raw: bool = False) -> str:
-    """What an image file shows: of a lossless file its samples, of any other, and of a ``raw`` one, its bytes."""
-    if raw or not name.lower().endswith(_LOSSLESS):
-        return f"sha256:{hashlib.sha256(data).hexdigest()}"
-    from cxrprep.images.decode import decode
-
-    picture = decode(data, name)
-    pixels = picture.pixels
-    shape = [int(side) for side in pixels.shape]
-    about = canonical({"bits": int(picture.bits), "shape": shape})
-    # Little-endian on every machine.
-    samples = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    return f"pixels:{hashlib.sha256(about + samples).hexdigest()}"
+def _shown(data: bytes, path: str, stated: tuple[str, str] | None, *, raw: bool) -> str:
+    """What an image shows: stated where its bytes are those that this was stated of, else decoded."""
+    if stated is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == stated[0]:
+        return stated[1]
+    return pixel_digest(data, path, raw=raw)
 
 
 def _sign(root: Path, path: str) -> str:

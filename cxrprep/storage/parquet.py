@@ -22,6 +22,8 @@ SCHEMA_VERSION: Final = 1
 
 
 FOOTER_KEY: Final = b"cxrprep"
+SET_DIGEST: Final = "set_digest"
+"""What the footer of an image table calls the digest of its set (``cxrprep digest``)."""
 
 
 _ROWS: Final = 1 << 17

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -16,9 +17,12 @@ import pytest
 
 import cxrprep
 from cxrprep.executors import Engine
+from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.load import load
 from cxrprep.manifest.set_digest import Proof, inclusion_path, merkle_root, prove, set_digest
-from cxrprep.model import Selection
+from cxrprep.manifest.stated_digest import stated_digest
+from cxrprep.model import Selection, Shard
+from cxrprep.storage.parquet import read_footer
 from tests.generators.small import nih_chestxray14
 from tests.integration.river import cxrprep as command
 from tests.manifest.made import made
@@ -43,6 +47,11 @@ def digest(root, **options):
     return cxrprep.digest(root, **options).value.value
 
 
+def stated(root):
+    """The digest in the footer of the manifest, which was computed without reading an image."""
+    return read_footer(root / "manifests" / "images.parquet").get("set_digest")
+
+
 # ---- equal where nothing that a model sees differs ----
 
 
@@ -51,8 +60,44 @@ def test_forms_shards_engines_and_names_of_recipes(nih, small, tmp_path):
     engines = (INLINE, Engine("processes", 2))
     for number, (form, per_shard, engine) in enumerate(itertools.product(FORMS, (1, 3), engines)):
         out = tmp_path / f"{number}"
-        cxrprep.convert(nih, recipe="square-224", to=form, per_shard=per_shard, out=out, engine=engine)
-        assert digest(out) == wanted
+        done = cxrprep.convert(nih, recipe="square-224", to=form, per_shard=per_shard, out=out, engine=engine)
+        assert digest(out) == stated(out) == done.value.digest == wanted
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parts", [2, 3])
+def test_job_arrays(nih, small, tmp_path, form, parts):
+    options = {"recipe": "square-224", "to": form, "per_shard": 2, "out": tmp_path, "engine": INLINE}
+    for index in range(parts):
+        cxrprep.convert(nih, shard=Shard(index + 1, parts), **options)
+    cxrprep.convert(nih, **options)
+    assert digest(tmp_path) == stated(tmp_path) == digest(small)
+
+
+@pytest.mark.parametrize("gone", ["cache", "manifest", "both", "one image", "every image"])
+def test_a_second_run_after_something_went(nih, small, tmp_path, gone):
+    options = {"recipe": "square-224", "out": tmp_path / "out", "state": tmp_path / "state", "engine": INLINE}
+    shutil.copytree(nih / "manifests", tmp_path / "state" / "manifests")
+    cxrprep.convert(nih, **options)
+    if gone in ("cache", "both"):
+        shutil.rmtree(tmp_path / "state" / ".cxrprep")
+    if gone in ("manifest", "both"):
+        shutil.rmtree(tmp_path / "out" / "manifests")
+    if gone.endswith("image"):
+        for path in sorted((tmp_path / "out").rglob("*.png"))[: 1 if gone.startswith("one") else None]:
+            path.unlink()
+    cxrprep.convert(nih, **options)
+    assert digest(tmp_path / "out") == stated(tmp_path / "out") == digest(small)
+
+
+def test_a_manifest_that_is_built_again_and_one_converted_from_converted_images(nih, small, tmp_path):
+    root = tmp_path / "again"
+    shutil.copytree(small, root)
+    cxrprep.build_manifest(root)
+    assert digest(root) == stated(root) == digest(small)
+    cxrprep.convert(root, recipe="square-224", to="parquet", out=tmp_path / "twice", engine=INLINE)
+    cxrprep.convert(root, recipe="square-224", to="webdataset", out=tmp_path / "other", engine=INLINE)
+    assert digest(tmp_path / "twice") == stated(tmp_path / "other")
 
 
 def test_parts_that_were_joined_and_copies_that_were_moved(nih, small, tmp_path):
@@ -76,6 +121,65 @@ def test_every_png_written_again_with_another_setting(small, tmp_path):
         for path in root.rglob("*.png"):
             cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED), [cv2.IMWRITE_PNG_COMPRESSION, level])
         assert digest(root) == wanted
+
+
+@pytest.mark.parametrize("recipe", ["square-224", "mimic-cxr-jpg", "shortest-1024-16bit"])
+def test_the_column_is_what_the_files_decode_to(nih, tmp_path, recipe):
+    cxrprep.convert(nih, recipe=recipe, out=tmp_path / "out", engine=INLINE)
+    rows = pq.read_table(tmp_path / "out" / "manifests" / "images.parquet").to_pylist()
+    assert rows
+    for row in rows:
+        assert row["pixels"] == pixel_digest((tmp_path / "out" / row["path"]).read_bytes(), row["path"])
+        assert row["pixels"].startswith("pixels:" if row["path"].endswith(".png") else row["digest"])
+
+
+def test_of_converted_images_no_unchanged_one_is_decoded(small, monkeypatch):
+    monkeypatch.setattr("cxrprep.manifest.set_digest.pixel_digest", lambda *_, **__: pytest.fail("decoded"))
+    assert set_digest(load(small)).value == stated(small)
+
+
+def test_an_altered_image_is_seen_behind_a_manifest_that_was_built_again(small, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(small, root)
+    before, path = digest(root), next(root.rglob("*.png"))
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[0, 0] ^= 1
+    cv2.imwrite(str(path), pixels)
+    cxrprep.build_manifest(root)
+    assert digest(root) != before
+
+
+def test_the_digest_stands_in_card_croissant_manifest_and_summary(nih, small, tmp_path):
+    mirrored = tmp_path / "mirrored"
+    cxrprep.download("nih-chestxray14", mirrored, source=str(nih))
+    cxrprep.extract_labels(mirrored)
+    assert digest(mirrored) == digest(nih)
+    for root in (mirrored, small):
+        value = digest(root)
+        assert stated(root) == value
+        assert f"`{value}`" in (root / "manifests" / "README.md").read_text()
+        held = json.loads((root / "manifests" / "croissant.json").read_text())
+        assert held["identifier"] == f"cxrprep-set/1:{value}"
+    assert f"`{digest(small)}`" in (small / "README.md").read_text()
+    done = cxrprep.convert(mirrored, recipe="square-224", out=tmp_path / "out", engine=INLINE)
+    assert ("digest", digest(small)) in done.rows
+    assert digest(tmp_path / "out") == digest(small)
+
+
+def test_ids_that_json_escapes_and_rows_without_a_split(small, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(small, root)
+    path = root / "manifests" / "images.parquet"
+    table = pq.read_table(path)
+    for number, odd in enumerate(['a"b', "a\\b", "a\tb", "\u00e9\u4e00\U0001f600", "\x7f", ""]):
+        rows = table.to_pylist()
+        rows[number % len(rows)] |= {"image_id": odd, "split": None}
+        changed = pa.Table.from_pylist(rows, schema=table.schema)
+        pq.write_table(changed, path)
+        assert stated_digest(changed, read_footer(path)) == digest(root)
+    twice = table.to_pylist()
+    twice[1] |= {name: twice[0][name] for name in ("image_id", "split")}
+    assert stated_digest(pa.Table.from_pylist(twice, schema=table.schema), read_footer(path)) is None
 
 
 @pytest.mark.parametrize("layout", ["images", "images_001/images", "sub/images"])
@@ -110,48 +214,47 @@ def test_orders_of_rows_and_other_columns(small, tmp_path):
 
 
 def test_a_thousand_single_changes(small, tmp_path):
-    wanted = digest(small)
+    """800 of rows, 200 of single bits of pixels; the manifest alone says the same of rows."""
     root = tmp_path / "copy"
     shutil.copytree(small, root)
     dataset = load(root)
+    wanted, made_from = set_digest(dataset).value, read_footer(root / "manifests" / "images.parquet")
     table, names = dataset.stated, [f"label_{stem}" for stem in dataset.observations]
-    generator = random.Random(7)
-    path = root / "manifests" / "images.parquet"
-    seen = {wanted}
     pictures = {p: cv2.imread(str(root / p), cv2.IMREAD_UNCHANGED) for p in table.column("path").to_pylist()}
+    generator = random.Random(7)
+    seen = {wanted}
     for number in range(1000):
-        kind = number % 5
-        row = generator.randrange(table.num_rows)
+        row, kind = generator.randrange(table.num_rows), number % 5
         if kind == 0:
             name = table.column("path")[row].as_py()
             pixels = pictures[name].copy()
-            place = tuple(generator.randrange(side) for side in pixels.shape)
-            bit = np.uint8(1 << generator.randrange(8))
-            pixels[place] ^= bit
+            pixels[tuple(generator.randrange(side) for side in pixels.shape)] ^= np.uint8(1 << generator.randrange(8))
             cv2.imwrite(str(root / name), pixels)
-            found = digest(root)
-            cv2.imwrite(str(root / name), pictures[name])
+            found = set_digest(dataset).value
+            shutil.copy2(small / name, root / name)
         else:
-            rows = table.to_pylist()
-            if kind == 1:
-                name = generator.choice(names)
-                rows[row][name] = generator.choice([v for v in (1, 0, -1, None) if v != rows[row][name]])
-            elif kind == 2:
-                rows[row]["split"] = generator.choice(
-                    [v for v in ("train", "validate", "test", None) if v != rows[row]["split"]]
-                )
-            elif kind == 3:
-                rows[row]["boxes"] = [{"label": "Mass", "x": 1 + number / 100, "y": 2, "w": 3, "h": 4}]
-            else:
-                rows[row]["image_id"] += f"-{number}"
-            pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-            found = digest(root)
-            pq.write_table(table, path)
+            changed = table.to_pylist()
+            changed[row] |= one_change(kind, number, changed[row], names, generator)
+            rows = pa.Table.from_pylist(changed, schema=table.schema)
+            found = set_digest(dataclasses.replace(dataset, stated=rows)).value
+            assert stated_digest(rows, made_from) == found
         assert found != wanted
         seen.add(found)
     # Some label or split changes are drawn twice.
     assert len(seen) > 600
-    assert digest(root) == wanted
+    assert set_digest(dataset).value == wanted
+
+
+def one_change(kind, number, row, names, generator):
+    if kind == 1:
+        name = generator.choice(names)
+        return {name: generator.choice([value for value in (1, 0, -1, None) if value != row[name]])}
+    if kind == 2:
+        splits = ("train", "validate", "test", None)
+        return {"split": generator.choice([value for value in splits if value != row["split"]])}
+    if kind == 3:
+        return {"boxes": [{"label": "Mass", "x": 1 + number / 100, "y": 2, "w": 3, "h": 4}]}
+    return {"image_id": f"{row['image_id']}-{number}"}
 
 
 def test_policies_observations_and_dropped_images(small):
