@@ -183,7 +183,7 @@ def transfer(url: str, folder: Path, connections: int | None, seconds: float) ->
         resize(limit, number)
 
     ConnectionLimit.resize = noted  # type: ignore[method-assign]  # to see what is chosen
-    options = TransferOptions(connections=connections, lease=False)
+    options = TransferOptions(connections=connections, folder_lock=False)
     try:
         with (
             closing(source),

@@ -143,7 +143,7 @@ def img2dataset_steps(side: int, form: str, quality: int) -> Contestant:
 
 def ours(recipe: str, *, known: bool = True) -> Round:
     """What a worker process of ``cxrprep convert`` does with a batch."""
-    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.convert import convert_batch
     from cxrprep.images.local_files import open_store
     from cxrprep.images.recipe import load_recipe
@@ -153,7 +153,7 @@ def ours(recipe: str, *, known: bool = True) -> Round:
     digest = Digest("sha256", "0" * 64) if known else None
 
     def convert(files: list[str], folder: str) -> None:
-        task = Task(loaded, loaded.fingerprint(), open_store(folder))
+        task = ConversionTask(loaded, loaded.fingerprint(), open_store(folder))
         items = [ConvertItem(file, Path(file).name, digest=digest) for file in files]
         for outcome in convert_batch(items, task=task):
             if outcome.status != "ok":

@@ -142,7 +142,7 @@ def digest_files(
     """
     stopped, own = threading.Event(), threading.local()
 
-    def say(count: int) -> None:
+    def count_bytes(count: int) -> None:
         on_bytes(count)
         if stopped.is_set():
             raise _Stopped
@@ -150,7 +150,7 @@ def digest_files(
     def read(batch: list[FileToRead]) -> list[FileDigests]:
         if not hasattr(own, "buffer"):
             own.buffer = memoryview(bytearray(CHUNK))
-        return [_digests_of(root, file, own.buffer, say) for file in batch]
+        return [_digests_of(root, file, own.buffer, count_bytes) for file in batch]
 
     count = workers or available_cores()
     waiting: deque[Future[list[FileDigests]]] = deque()
@@ -168,9 +168,9 @@ def digest_files(
             pool.shutdown(cancel_futures=True)
 
 
-def _digests_of(root: Path, file: FileToRead, buffer: memoryview, say: Callable[[int], None]) -> FileDigests:
+def _digests_of(root: Path, file: FileToRead, buffer: memoryview, count_bytes: Callable[[int], None]) -> FileDigests:
     try:
-        digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, say)
+        digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, count_bytes)
     except OSError as error:
         return FileDigests(file.path, 0, (), error.strerror or str(error))
     return FileDigests(file.path, size, tuple(map(str, digests)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
 from cxrprep.api.result import Result
-from cxrprep.collection import Kind, Lineage
+from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.api.folder import DatasetFolder
-    from cxrprep.collection import Shard as ShardFile
+    from cxrprep.collection import ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.images.conversion import Converted
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.filesystem import ImageStore
-    from cxrprep.images.radiograph import Limits
+    from cxrprep.images.radiograph import ImageLimits
     from cxrprep.images.recipe import Recipe
     from cxrprep.images.shards import ShardPlan
-    from cxrprep.manifest.previous import Earlier, Names
+    from cxrprep.manifest.previous import Names, PreviousImages
     from cxrprep.model import Shard
 
 FORMS: Final = ("files", "webdataset", "parquet")
@@ -93,7 +93,7 @@ def convert(
     shard: Shard | None = None,
     engine: Engine | None = None,
     frame: int | None = None,
-    limits: Limits | None = None,
+    limits: ImageLimits | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
     **words: Any,
@@ -267,7 +267,7 @@ class _Run:
     on_event: Sink
     allow_loss: bool = False
 
-    def perform(self, engine: Engine | None, limits: Limits | None) -> Result[ConvertResult]:
+    def perform(self, engine: Engine | None, limits: ImageLimits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
         from cxrprep.images.conversion_cache import ConversionCache
         from cxrprep.images.convert import convert as to_files
@@ -280,9 +280,9 @@ class _Run:
         self._check_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
         finished = ConversionCache.open(self._cache(out.address), out)
-        gathered = _ConversionTotals(inputs)
-        gathered.refuse(inputs.unusable)
-        gathered.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
+        totals = _ConversionTotals(inputs)
+        totals.refuse(inputs.unusable)
+        totals.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
             "total": inputs.total, "on_event": self.on_event,
@@ -290,7 +290,7 @@ class _Run:
         names: list[str] = []
         made: dict[str, ShardFile] = {}
         if self.form == "files":
-            to_files(inputs.items(), self.recipe, self.target, gathered.take, **shared)
+            to_files(inputs.items(), self.recipe, self.target, totals.take, **shared)
         else:
             name = "images" if inputs.folder is None else inputs.name
             plans = plan_shards(inputs.items, self.form, name=name, per_shard=self.per_shard, shard=self.shard)
@@ -300,15 +300,15 @@ class _Run:
                     names.append(plan.name)
                     yield plan
 
-            made = convert_to_shards(noted(), self.form, self.recipe, self.target, gathered.take, **shared)
-        earlier = self._earlier(gathered, finished, shared["limits"], pseudonyms, out)
+            made = convert_to_shards(noted(), self.form, self.recipe, self.target, totals.take, **shared)
+        earlier = self._earlier(totals, finished, shared["limits"], pseudonyms, out)
         finished.close(alone=self.shard is None)
-        failed = len(gathered.failures)
-        self.on_event(StageFinished("convert", gathered.done, gathered.kept, failed, gathered.size))
+        failed = len(totals.failures)
+        self.on_event(StageFinished("convert", totals.done, totals.kept, failed, totals.size))
         if names and self.shard is None:
             self._remove_stale(out, set(names))
         shards = tuple(self._shards(names, made, out))
-        return self._result(gathered, earlier, out, shards)
+        return self._result(totals, earlier, out, shards)
 
     def _shards(self, names: Sequence[str], made: Mapping[str, ShardFile], out: ImageStore) -> Iterator[ShardFile]:
         """The files of shards with their digests: those of this run, and those that were finished before."""
@@ -323,32 +323,32 @@ class _Run:
 
     def _earlier(
         self,
-        gathered: _ConversionTotals,
+        totals: _ConversionTotals,
         finished: ConversionCache,
-        limits: Limits,
+        limits: ImageLimits,
         pseudonyms: Pseudonyms | None,
         out: ImageStore,
-    ) -> Earlier | None:
+    ) -> PreviousImages | None:
         """What other selections made; shards are written anew for each selection, and hold nothing else."""
-        from cxrprep.api.convert_previous import gather_earlier
-        from cxrprep.images.conversion import Task
+        from cxrprep.api.convert_previous import add_previous
+        from cxrprep.images.conversion import ConversionTask
 
         if self.form != "files":
             return None
-        task = Task(self.recipe, self.recipe.fingerprint(), out, limits, pseudonyms)
-        tried, made = gathered.tried(), gathered.images.names("path")
-        before = len(gathered.images)
-        earlier = gather_earlier(
+        task = ConversionTask(self.recipe, self.recipe.fingerprint(), out, limits, pseudonyms)
+        tried, made = totals.tried(), totals.images.names("path")
+        before = len(totals.images)
+        earlier = add_previous(
             self.inputs,
             finished,
             task,
             manifests_below(self.shard),
-            gathered.add,
+            totals.add,
             tried=tried,
             made=made,
             on_event=self.on_event,
         )
-        gathered.earlier = len(gathered.images) - before + len(earlier)
+        totals.earlier = len(totals.images) - before + len(earlier)
         return earlier
 
     def _check_cluster(self, engine: Engine | None, out: ImageStore) -> None:
@@ -387,19 +387,19 @@ class _Run:
             self.on_event(Note("convert", message, "info", out.address))
 
     def _result(
-        self, gathered: _ConversionTotals, earlier: Earlier | None, out: ImageStore, shards: tuple[ShardFile, ...]
+        self, totals: _ConversionTotals, earlier: PreviousImages | None, out: ImageStore, shards: tuple[ShardFile, ...]
     ) -> Result[ConvertResult]:
         from cxrprep.images.local_files import LocalStore
 
         below = manifests_below(self.shard)
         if isinstance(out, LocalStore):
-            value = self._written(gathered, earlier, Path(out.address, below), Path(out.address, below), shards)
+            value = self._written(totals, earlier, Path(out.address, below), Path(out.address, below), shards)
             self._write_card(value.manifest, out)
         else:
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
-                value = self._written(gathered, earlier, Path(folder), Path(below), shards)
+                value = self._written(totals, earlier, Path(folder), Path(below), shards)
                 self._write_card(Path(folder, value.manifest.name), out)
                 made = {path.name for path in Path(folder).iterdir()}
                 for name in sorted(made):
@@ -446,19 +446,19 @@ class _Run:
 
         source = self.inputs.folder
         return Lineage(
-            kind=Kind.CONVERTED,
+            kind=FolderKind.CONVERTED,
             form=self.form,
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
-            parent={"kind": str(Kind.OWN if source is None else source.kind)},
+            parent={"kind": str(FolderKind.OWN if source is None else source.kind)},
             pseudonyms=own_pseudonyms().sign if source is None else _pseudonyms_of(source),
             shards=shards,
         )
 
     def _written(
         self,
-        gathered: _ConversionTotals,
-        earlier: Earlier | None,
+        totals: _ConversionTotals,
+        earlier: PreviousImages | None,
         folder: Path,
         shown: Path,
         shards: tuple[ShardFile, ...],
@@ -471,7 +471,7 @@ class _Run:
 
         _make_folder(folder)
         built = build_derived_manifest(
-            gathered.images,
+            totals.images,
             base=self.inputs.base,
             out=folder,
             recipe=self.recipe.name,
@@ -484,24 +484,24 @@ class _Run:
             allow_loss=self.allow_loss,
             on_event=self.on_event,
         )
-        table = write_failures(gathered.failures, folder)
+        table = write_failures(totals.failures, folder)
         return ConvertResult(
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
             out=str(self.target),
             form=self.form,
             manifest=shown / built.path.name,
-            images=built.images - gathered.earlier,
-            converted=built.images - gathered.earlier - gathered.kept,
-            kept=gathered.kept,
-            earlier=gathered.earlier,
-            failed=len(gathered.failures),
-            size=gathered.size,
-            notes=tuple(gathered.notes.most_common(_REMARKS)),
-            left_out=tuple(gathered.left_out.most_common()),
-            first_failures=tuple(gathered.failures.first),
+            images=built.images - totals.earlier,
+            converted=built.images - totals.earlier - totals.kept,
+            kept=totals.kept,
+            earlier=totals.earlier,
+            failed=len(totals.failures),
+            size=totals.size,
+            notes=tuple(totals.notes.most_common(_REMARKS)),
+            left_out=tuple(totals.left_out.most_common()),
+            first_failures=tuple(totals.failures.first),
             failures=None if table is None else shown / table.name,
-            noted=tuple((note, tuple(gathered.noted[note])) for note, _ in gathered.notes.most_common(_REMARKS)),
+            noted=tuple((note, tuple(totals.noted[note])) for note, _ in totals.notes.most_common(_REMARKS)),
             digest=str(footer_of(built.path).get(SET_DIGEST) or ""),
         )
 
@@ -544,9 +544,9 @@ class _ConversionTotals:
             self._without.append(name)
         for note in outcome.notes:
             # Notes that quote values are as many as images.
-            told = note if note in self.notes or len(self.notes) < _NOTES else "other remarks"
-            self.notes[told] += 1
-            named = self.noted.setdefault(told, [])
+            remark = note if note in self.notes or len(self.notes) < _NOTES else "other remarks"
+            self.notes[remark] += 1
+            named = self.noted.setdefault(remark, [])
             if len(named) < _NAMED:
                 named.append(name)
         if outcome.status == "left out":

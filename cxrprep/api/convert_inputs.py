@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, open_folder
-from cxrprep.collection import Kind
+from cxrprep.collection import FolderKind
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import ImageId, Selection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.images.filesystem import Entry, ImageStore
+    from cxrprep.images.filesystem import ImageStore, StoredFile
     from cxrprep.images.image_folder import PlainImages
     from cxrprep.images.recipe import Recipe
     from cxrprep.manifest.source_images import SourceImage
@@ -110,15 +110,15 @@ def open_inputs(
     folder = None
     if not is_url(root):
         folder = open_folder(Path(root), dataset=dataset, release=release, state=home, unknown_is_own=dataset is None)
-    if folder is None or folder.kind in (Kind.OWN, Kind.EXPORTED):
-        base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is Kind.OWN else None
+    if folder is None or folder.kind in (FolderKind.OWN, FolderKind.EXPORTED):
+        base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is FolderKind.OWN else None
         found = _plain(str(root), selection, shard, without, base, rows=rows, on_event=on_event)
     else:
-        folder.require("convert", Kind.RELEASE, Kind.CONVERTED)
+        folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
         place = None if tables is None else Path(tables)
-        if folder.kind is Kind.RELEASE:
+        if folder.kind is FolderKind.RELEASE:
             rebuild_manifest(folder, on_event=on_event)
-        if folder.kind is Kind.CONVERTED:
+        if folder.kind is FolderKind.CONVERTED:
             if folder.in_shards:
                 raise UsageError(
                     f"{folder.root} holds shards, which convert does not read",
@@ -298,7 +298,7 @@ def _chooser(
     from cxrprep.planning import SelectionFilter
 
     answered = None
-    if selection.needs_tables and folder.kind is Kind.CONVERTED:
+    if selection.needs_tables and folder.kind is FolderKind.CONVERTED:
         from cxrprep.manifest.source_images import ids_of
 
         answered = ids_of(_own_table(folder), selection, folder.spec.name)
@@ -340,7 +340,7 @@ def _plain(
     place = open_store(root)
     on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
     found = plain_images(place, without=_inside(root, without))
-    _say(found, root, on_event)
+    _note_found(found, root, on_event)
     stated = _stated(base, rows=rows)
     wants = _wants(selection, base, stated)
     everything = [
@@ -359,7 +359,7 @@ def _plain(
     if by_split:
         wanted.sort(key=lambda pair: (str(_row(stated, pair[0]).get("split") or "~"), pair[0].name))
 
-    def items(pairs: list[tuple[Entry, str]]) -> Iterator[ConvertItem]:
+    def items(pairs: list[tuple[StoredFile, str]]) -> Iterator[ConvertItem]:
         for entry, stem in pairs:
             row = _row(stated, entry) if by_split else None
             yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp, row=row)
@@ -386,7 +386,7 @@ def _stated(base: Path | None, *, rows: bool) -> dict[str, SourceImage]:
     return {image.path: image for image in (images_by_split if rows else source_images)(base)}
 
 
-def _row(stated: Mapping[str, SourceImage], entry: Entry) -> Mapping[str, Any]:
+def _row(stated: Mapping[str, SourceImage], entry: StoredFile) -> Mapping[str, Any]:
     found = stated.get(entry.name)
     if found is not None:
         return found.row or {}
@@ -421,7 +421,7 @@ def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:
     return (*own, target.relative_to(base).as_posix()) if target != base and target.is_relative_to(base) else own
 
 
-def _say(found: PlainImages, root: str, on_event: Sink) -> None:
+def _note_found(found: PlainImages, root: str, on_event: Sink) -> None:
     if found.renamed:
         name, stem = found.renamed[0]
         message = (

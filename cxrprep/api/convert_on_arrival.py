@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.api.result import Result
 
 
-class Arriving:
+class ArrivalConverter:
     """The hook of a transfer: each image is converted while the thread that fetched it waits; a context.
 
     The work is done in processes, one a core, so that a decoder that crashes or finds no end costs one image and not
@@ -32,7 +32,7 @@ class Arriving:
     def __init__(self, job: DownloadContext) -> None:
         """Raises ``UsageError`` or ``ConfigError`` for a recipe that is unknown or wrong."""
         from cxrprep.executors import WorkerPool
-        from cxrprep.images.conversion import Task
+        from cxrprep.images.conversion import ConversionTask
         from cxrprep.images.convert import convert_batch
         from cxrprep.images.local_files import LocalStore
         from cxrprep.images.recipe import load_recipe
@@ -45,7 +45,7 @@ class Arriving:
         self._out = job.folder.derived(self._recipe.name)
         self._layout = job.folder.layout
         # Durable: the original may be dropped right after.
-        self._task = Task(self._recipe, self._recipe.fingerprint(), LocalStore(str(self._out)), durable=True)
+        self._task = ConversionTask(self._recipe, self._recipe.fingerprint(), LocalStore(str(self._out)), durable=True)
         self._stated = stated_outputs(self._out)
         self._work = functools.partial(convert_batch, task=self._task)
         self._workers = WorkerPool(available_cores(), grace=0.0)

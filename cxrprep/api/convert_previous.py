@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
     from cxrprep.api.convert_inputs import Inputs
     from cxrprep.events import Sink
-    from cxrprep.images.conversion import Converted, ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.filesystem import ImageStore
-    from cxrprep.manifest.previous import Earlier, Names
+    from cxrprep.manifest.previous import Names, PreviousImages
 
 _BATCH: Final = 8192
 
 
-def gather_earlier(
+def add_previous(
     inputs: Inputs,
     finished: ConversionCache,
-    task: Task,
+    task: ConversionTask,
     below: str,
     take: Callable[[Converted], object],
     *,
     tried: Names,
     made: Names,
     on_event: Sink,
-) -> Earlier:
+) -> PreviousImages:
     """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
     An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
@@ -57,12 +57,12 @@ def gather_earlier(
         The rows of the earlier manifest that stay.
     """
     from cxrprep.images.conversion import Converted
-    from cxrprep.manifest.previous import read_earlier
+    from cxrprep.manifest.previous import read_previous
 
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
 
-    earlier = read_earlier(open_file, task.fingerprint, tried=tried, made=made, others=_shard_tables(task.out, below))
+    earlier = read_previous(open_file, task.fingerprint, tried=tried, made=made, others=_shard_tables(task.out, below))
     taken: set[str] = set()
     paths: set[str] = set()
     unsure: dict[str, ConvertItem] = {}
@@ -118,7 +118,7 @@ def _shard_tables(out: ImageStore, below: str) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in shard_tables(folder)]
 
 
-def _digest(item: ConvertItem, task: Task) -> str:
+def _digest(item: ConvertItem, task: ConversionTask) -> str:
     """The digest of a source as it is now."""
     from cxrprep.errors import CxrprepError
     from cxrprep.images.local_files import read_source

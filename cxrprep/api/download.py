@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep._version import __version__
-from cxrprep.api.convert_on_arrival import Arriving
+from cxrprep.api.convert_on_arrival import ArrivalConverter
 from cxrprep.api.download_plan import (
     DownloadContext,
     FetchOptions,
@@ -25,8 +25,8 @@ from cxrprep.api.download_plan import (
     tables_elsewhere,
     transfer_of,
 )
-from cxrprep.api.download_summary import STAGE, fits, plan_data, plan_rows, result_data, result_rows, say_foreign
-from cxrprep.api.folder import DatasetFolder, find_place
+from cxrprep.api.download_summary import STAGE, fits, note_foreign, plan_data, plan_rows, result_data, result_rows
+from cxrprep.api.folder import DatasetFolder, find_mirror
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
@@ -221,11 +221,11 @@ def download(
         tables=tables,
         remembered=remembered,
     ) as job:
-        arriving = Arriving(job) if job.options.then else None
+        arriving = ArrivalConverter(job) if job.options.then else None
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, wanted) if plan is None else again(job, transfer, plan)
-            say_foreign(made, on_event)
-            holes = [*_say_holes(job, made), *_fetch_tables_elsewhere(job, transfer, made.selection)]
+            note_foreign(made, on_event)
+            holes = [*_warn_holes(job, made), *_fetch_tables_elsewhere(job, transfer, made.selection)]
             record = job.folder.record
             record.describe(
                 dataset=job.spec.name,
@@ -236,7 +236,7 @@ def download(
             record.select(made.selection)
             remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
             result = transfer.run(made, job.source)
-        _mark_mended(result, made, job)
+        _record_repaired(result, made, job)
         _keep_failures(result, job)
         rows, data = result_rows(result, made, job), result_data(result, made, job)
         code = most_pressing((result.exit_code, *holes))
@@ -252,7 +252,7 @@ def download(
         return Result(STAGE, result, code, rows=rows, data=data)
 
 
-def _mark_mended(result: TransferResult, made: Plan, job: DownloadContext) -> None:
+def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -> None:
     """Take the findings of the last check back that this download has mended."""
     wrong = found_wrong(job.folder.manifests, job.folder)
     if not wrong:
@@ -275,7 +275,7 @@ def _is_unpacked(job: DownloadContext, path: str, made: Plan) -> bool:
     return entry is not None and entry.archive in archives
 
 
-def _say_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
+def _warn_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
     """Say which folders the mirror would not list; the exit codes of those that lie where files of the release do."""
     holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
     tops = {item.file.key.partition("/")[0] for item in made.items}
@@ -349,7 +349,7 @@ def fetch_again(
     if not mirror:
         return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
     chosen = replace(options or FetchOptions(), then="", discard_raw=False)
-    place = find_place(folder.spec, mirror, folder.release)
+    place = find_mirror(folder.spec, mirror, folder.release)
     place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
     job = DownloadContext(folder, place, stream, chosen, None, on_event)

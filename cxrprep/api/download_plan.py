@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_place
+from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
 from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
@@ -171,7 +171,7 @@ def opened(
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(where, record)
-    place = find_place(spec, source or remembered or held.mirror or None, release or held.release or None)
+    place = find_mirror(spec, source or remembered or held.mirror or None, release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.source_is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
     folder = DatasetFolder(where, record.home, spec, place.release, record)
@@ -321,10 +321,10 @@ def made_of(
         in_place=in_place(job),
         **more,
     )
-    _say_missing(job, selection, made.unmet, "match no image of the mirror")
+    _warn_missing(job, selection, made.unmet, "match no image of the mirror")
     if made.in_place:
-        _say_packed(job, made)
-        _say_changed(job, made)
+        _note_packed(job, made)
+        _warn_changed(job, made)
     if local_state.wanted_again:
         message = (
             f"originals that were dropped after their conversion are wanted again, such as {local_state.wanted_again}"
@@ -335,7 +335,7 @@ def made_of(
 
 def planned(job: DownloadContext, transfer: Transfer, selection: Selection) -> Plan:
     """The plan for what the mirror lists now."""
-    images = _answered(job, transfer, selection).ids if selection.needs_tables else None
+    images = _selected_by_tables(job, transfer, selection).ids if selection.needs_tables else None
     listing = listed(job, selection)
     drawing = selection.limit is not None or selection.sample is not None
     if drawing or selection.names_ids:
@@ -371,12 +371,12 @@ def _of_archives(
     """
     if images is None:
         try:
-            found = _answered(job, transfer, selection)
+            found = _selected_by_tables(job, transfer, selection)
         except TableError:
             if drawing:
                 raise
             return None
-        _say_unknown(job, selection, found)
+        _warn_unknown(job, selection, found)
         images = found.ids
     if not images:
         raise NothingSelectedError(
@@ -386,22 +386,22 @@ def _of_archives(
     return sample_ids(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
 
 
-def _say_unknown(job: DownloadContext, selection: Selection, found: SelectedImages) -> None:
+def _warn_unknown(job: DownloadContext, selection: Selection, found: SelectedImages) -> None:
     """Say which ids the tables do not know."""
     known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
     asked = sorted(selection.patients | selection.studies | selection.images)
     unknown = [name for name in asked if plain_id(name) not in known]
-    _say_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
+    _warn_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
 
 
-def _say_missing(job: DownloadContext, selection: Selection, names: Sequence[str], what: str) -> None:
+def _warn_missing(job: DownloadContext, selection: Selection, names: Sequence[str], what: str) -> None:
     if names:
         asked = len(selection.patients | selection.studies | selection.images)
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         job.on_event(Note("download", f"{len(names):,} of {asked:,} ids {what}: {shown}", "warning"))
 
 
-def _answered(job: DownloadContext, transfer: Transfer, selection: Selection) -> SelectedImages:
+def _selected_by_tables(job: DownloadContext, transfer: Transfer, selection: Selection) -> SelectedImages:
     """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
     from cxrprep.labels.extract import read_labels
     from cxrprep.selection.table_filters import select_images
@@ -552,7 +552,7 @@ def _spare_what_was_here(job: DownloadContext) -> None:
                 )
 
 
-def _say_packed(job: DownloadContext, made: Plan) -> None:
+def _note_packed(job: DownloadContext, made: Plan) -> None:
     """Say what to do where a folder that is adopted holds archives and none of what is in them."""
     packed = [item.dest for item in made if job.unpacks(item.dest)]
     if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
@@ -564,7 +564,7 @@ def _say_packed(job: DownloadContext, made: Plan) -> None:
         job.on_event(Note("download", message, "warning"))
 
 
-def _say_changed(job: DownloadContext, made: Plan) -> None:
+def _warn_changed(job: DownloadContext, made: Plan) -> None:
     """Say which files of a folder that is adopted again may not be what was recorded of them."""
     changed = [item.dest for item in made if item.reason == CHANGED]
     if changed:

@@ -29,7 +29,7 @@ _SHOWN: Final = 5
 _USUAL: Final = 8
 
 
-def say_foreign(made: Plan, on_event: Sink) -> None:
+def note_foreign(made: Plan, on_event: Sink) -> None:
     """Name the mirror's files that are not taken."""
     if made.foreign:
         names = ", ".join(made.foreign_names[:_SHOWN])

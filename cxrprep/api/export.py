@@ -154,7 +154,7 @@ def export(
         local_path(out, "--out")
     from cxrprep.collection.lineage import IMAGES_NAME
     from cxrprep.digests import file_digest
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
     from cxrprep.record import CACHE_NAME
@@ -178,7 +178,7 @@ def export(
     home = Path(root) if state is None else Path(state)
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
-    options = Options(cache=home / CACHE_NAME / PIXELS_NAME, parent={"images": file_digest(images, "sha256")})
+    options = ExportOptions(cache=home / CACHE_NAME / PIXELS_NAME, parent={"images": file_digest(images, "sha256")})
     made = write(dataset, form, target, options=options, on_event=on_event)
     rows = [
         ("form", form),

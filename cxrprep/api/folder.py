@@ -14,7 +14,7 @@ from cxrprep.sources.urls import behind
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec, Mirror
 
-__all__ = ["DatasetFolder", "MirrorChoice", "find_place", "folder_words", "open_folder"]
+__all__ = ["DatasetFolder", "MirrorChoice", "find_mirror", "folder_words", "open_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class MirrorChoice:
     is_named: bool = True
 
 
-def find_place(spec: DatasetSpec, source: str | None, release: str | None = None) -> MirrorChoice:
+def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = None) -> MirrorChoice:
     """The mirror that ``--source`` means: a name of the catalog, an address, or a folder; the default for ``None``.
 
     Raises ``UsageError`` that suggests the nearest name, and for a signed URL, which does not belong on a command line.

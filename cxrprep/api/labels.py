@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.result import Result
-from cxrprep.collection import Kind
+from cxrprep.collection import FolderKind
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.labels.extract import Labels, LabelsResult
-    from cxrprep.labels.label_rows import Options
+    from cxrprep.labels.label_rows import LabelOptions
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.build import ManifestResult, PreparedManifest
@@ -28,7 +28,7 @@ def extract_labels(
     release: str | None = None,
     state: Path | str | None = None,
     tables: Path | str | None = None,
-    options: Options | None = None,
+    options: LabelOptions | None = None,
     label_source: str | None = None,
     policy: Policy | None = None,
     split_by: SplitRule | None = None,
@@ -71,11 +71,13 @@ def extract_labels(
 
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     ways = {
-        Kind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; or take labels over: "
-        "--import NAME=FILE",
-        Kind.CONVERTED: "read the tables in the folder that holds the originals, and convert again",
+        FolderKind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; "
+        "or take labels over: --import NAME=FILE",
+        FolderKind.CONVERTED: "read the tables in the folder that holds the originals, and convert again",
     }
-    folder.require("extract-labels", Kind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals"))
+    folder.require(
+        "extract-labels", FolderKind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals")
+    )
     path = folder.manifests / LABELS_NAME
     asked = last_options(path, folder.root).with_given(options, _path(tables))
     on_event(StageStarted("extract-labels", unit="rows"))
@@ -87,8 +89,8 @@ def extract_labels(
     check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
     choices = Choices.of_last(folder.manifests).with_given(label_source, policy, split_by)
     prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
-    told = asked.described(folder.root)
-    found = write_labels(folder.spec.name, labels, path, asked=told, allow_loss=allow_loss, on_event=on_event)
+    options_given = asked.described(folder.root)
+    found = write_labels(folder.spec.name, labels, path, asked=options_given, allow_loss=allow_loss, on_event=on_event)
     prepared.write(on_event)
     apart = sum(count for use in found.tables for _, count in use.apart)
     rows = [
@@ -150,15 +152,15 @@ def build_manifest(
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require(
         "manifest",
-        Kind.RELEASE,
-        Kind.OWN,
-        Kind.CONVERTED,
+        FolderKind.RELEASE,
+        FolderKind.OWN,
+        FolderKind.CONVERTED,
         instead="it is made again from the manifest of the folder that was exported: cxrprep export ORIGINAL",
     )
     choices = Choices().with_given(label_source, policy, split_by)
-    if folder.kind is Kind.CONVERTED:
+    if folder.kind is FolderKind.CONVERTED:
         return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
-    if folder.kind is Kind.OWN:
+    if folder.kind is FolderKind.OWN:
         return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
     made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     rows = [
@@ -198,7 +200,7 @@ def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_eve
         allow_loss=allow_loss,
         on_event=on_event,
     )
-    return _told(folder, images)
+    return _manifest_result(folder, images)
 
 
 def _of_converted(
@@ -210,10 +212,10 @@ def _of_converted(
     on_event(StageStarted("manifest", unit="images"))
     images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
     on_event(StageFinished("manifest", done=images.num_rows))
-    return _told(folder, images)
+    return _manifest_result(folder, images)
 
 
-def _told(folder: DatasetFolder, images: Any) -> Result[ManifestResult]:
+def _manifest_result(folder: DatasetFolder, images: Any) -> Result[ManifestResult]:
     from cxrprep.manifest.build import described_result
 
     made = described_result(images, folder.manifests)
@@ -245,12 +247,12 @@ class Choices:
 
     def described(self) -> dict[str, Any]:
         """As footers have them; what was not chosen is left out."""
-        told = {
+        options_given = {
             "label_source": self.label_source,
             "policy": None if self.policy is None else self.policy.describe(),
             "split": None if self.split_by is None else self.split_by.describe(),
         }
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in options_given.items() if value}
 
     @classmethod
     def of_last(cls, manifests: Path) -> Choices:

@@ -25,7 +25,7 @@ _LISTED: Final = 1000
 
 
 # Lines of one kind that a person reads.
-_TOLD: Final = 8
+_MOST_LINES: Final = 8
 
 
 _BY_FILE: Final = ("burned in", "file name")
@@ -105,7 +105,7 @@ def check_phi(
         UsageError: A selection needs tables where there are none, or the folder is none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.images.phi import KINDS, look
+    from cxrprep.images.phi import KINDS, scan_tags
 
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
@@ -119,20 +119,20 @@ def check_phi(
     unreadable: list[tuple[str, str]] = []
     suspect_files = 0
     work = ((inputs.address, item.relative) for item in inputs.items())
-    for looked in (engine or Engine()).run(look, work, batch=100, on_event=on_event):
+    for scanned in (engine or Engine()).run(scan_tags, work, batch=100, on_event=on_event):
         on_event(Advanced("check-phi", items=1))
-        if isinstance(looked, Lost):
-            unreadable.append((looked.item[1], looked.cause))
+        if isinstance(scanned, Lost):
+            unreadable.append((scanned.item[1], scanned.cause))
             continue
-        if looked.error:
-            unreadable.append((looked.name, looked.error))
-        suspect_files += bool(looked.suspects)
-        holders.update({(s.kind, s.creator) for s in looked.suspects})
-        for key, masked in {(s.kind, s.creator, s.tag, s.keyword): s.masked for s in looked.suspects}.items():
+        if scanned.error:
+            unreadable.append((scanned.name, scanned.error))
+        suspect_files += bool(scanned.suspects)
+        holders.update({(s.kind, s.creator) for s in scanned.suspects})
+        for key, masked in {(s.kind, s.creator, s.tag, s.keyword): s.masked for s in scanned.suspects}.items():
             counts[key] += 1
             shapes[key] = min(shapes.get(key, masked), masked)
             if len(names.setdefault(key, [])) < _LISTED:
-                names[key].append(looked.name)
+                names[key].append(scanned.name)
     order = list(KINDS)
     tags = tuple(
         SuspectTag(key[2], key[3], key[0], KINDS[key[0]], shapes[key], counts[key], tuple(sorted(names[key])), key[1])
@@ -147,7 +147,7 @@ def check_phi(
     rows = [
         ("images", value.files),
         ("suspect", value.suspect_files),
-        *((kind, "\n".join(_told(kind, value))) for kind in order if any(group.kind == kind for group in groups)),
+        *((kind, "\n".join(_lines(kind, value))) for kind in order if any(group.kind == kind for group in groups)),
         *((("not readable", len(unreadable)),) if unreadable else ()),
         *((name, reason) for name, reason in value.unreadable[:_EXAMPLES]),
         ("", "values are masked: x is a letter, 9 a digit; --json lists every tag with its files"),
@@ -156,17 +156,17 @@ def check_phi(
     return Result("check-phi", value, ExitCode.PARTIAL if unreadable else ExitCode.DONE, rows=tuple(rows))
 
 
-def _told(kind: str, value: PhiResult) -> Iterator[str]:
+def _lines(kind: str, value: PhiResult) -> Iterator[str]:
     """One kind of tag for a person: the tags in most files first, private ones by their creator."""
     groups = [group for group in value.groups if group.kind == kind]
     yield groups[0].why
     if kind == "private":
-        told = [f"{group.creator or 'no creator'}: {group.tags:,} tags in {group.files:,} files" for group in groups]
+        lines = [f"{group.creator or 'no creator'}: {group.tags:,} tags in {group.files:,} files" for group in groups]
     else:
-        told = [_of_tag(tag) for tag in value.tags if tag.kind == kind]
-    yield from (f"- {line}" for line in told[:_TOLD])
-    if len(told) > _TOLD:
-        yield f"- and {len(told) - _TOLD:,} more"
+        lines = [_of_tag(tag) for tag in value.tags if tag.kind == kind]
+    yield from (f"- {line}" for line in lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        yield f"- and {len(lines) - _MOST_LINES:,} more"
 
 
 def _of_tag(tag: SuspectTag) -> str:

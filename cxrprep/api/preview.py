@@ -13,7 +13,7 @@ from cxrprep.model import Selection
 if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.html_report.preview import PreviewResult
-    from cxrprep.images.radiograph import Limits
+    from cxrprep.images.radiograph import ImageLimits
     from cxrprep.model import Shard
 
 _EXAMPLES: Final = 5
@@ -32,7 +32,7 @@ def preview(
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     frame: int | None = None,
-    limits: Limits | None = None,
+    limits: ImageLimits | None = None,
     on_event: Sink = ignore,
 ) -> Result[PreviewResult]:
     """Write a contact sheet: stored values, the header's intent, and the result, side by side. Nothing else is written.
@@ -62,7 +62,7 @@ def preview(
     """
     from cxrprep.api.convert import target_of
     from cxrprep.html_report.preview import write_preview
-    from cxrprep.html_report.thumbnails import draw
+    from cxrprep.html_report.thumbnails import sample_paths
     from cxrprep.images.local_files import is_url
     from cxrprep.images.preview import preview_image
     from cxrprep.images.radiograph import DEFAULT_LIMITS
@@ -76,7 +76,7 @@ def preview(
     place = Path(f"preview-{chosen.name}.html")
     if not is_url(str(out)) and (out is not None or inputs.folder is not None):
         place = Path(str(target_of(inputs, chosen, out))) / "preview.html"
-    drawn = set(draw([item.relative for item in inputs.items()], count))
+    drawn = set(sample_paths([item.relative for item in inputs.items()], count))
     on_event(StageStarted("preview", items=len(drawn), unit="images"))
     seen = []
     for index, item in enumerate(inputs.items()):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.folder import open_folder
 from cxrprep.api.labels import Choices, rebuild_manifest
 from cxrprep.api.result import Result
-from cxrprep.collection import Kind
+from cxrprep.collection import FolderKind
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from cxrprep.api.folder import DatasetFolder
     from cxrprep.events import Sink
     from cxrprep.labels.agreement import Agreement, Comparison, Labelled, Scores
-    from cxrprep.labels.label_rows import Options
+    from cxrprep.labels.label_rows import LabelOptions
     from cxrprep.labels.nlp.custom_rules import SelfTest
     from cxrprep.labels.nlp.import_labels import Imported
-    from cxrprep.labels.nlp.label_collection import Outcome, PlugIn
+    from cxrprep.labels.nlp.label_collection import LabelingOutcome, PlugIn
     from cxrprep.labels.nlp.results import ReportLabels
     from cxrprep.model import Shard
 
@@ -63,7 +63,7 @@ def label_reports(
     engine: Engine | None = None,
     folder: LabelledFolder | None = None,
     on_event: Sink = ignore,
-) -> Result[Outcome]:
+) -> Result[LabelingOutcome]:
     """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
 
     A report without labels has a row that says why; exit code 3 means that some could not be read.
@@ -151,7 +151,7 @@ def _given(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if word != "null")
 
 
-def _about_shards(outcome: Outcome) -> list[tuple[str, str]]:
+def _about_shards(outcome: LabelingOutcome) -> list[tuple[str, str]]:
     if outcome.joined is None:
         return []
     if outcome.joined.labels is not None:
@@ -224,7 +224,7 @@ class LabelledFolder:
     known: DatasetFolder | None = None
     release: str | None = None
     tables: Path | None = None
-    options: Options | None = None
+    options: LabelOptions | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -245,13 +245,13 @@ class LabelledFolder:
             except UsageError:
                 if dataset or release:
                     raise
-        if known is not None and known.kind in (Kind.CONVERTED, Kind.EXPORTED):
+        if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
             raise UsageError(
                 f"labels are not added to {known.described()}",
                 hint="add them to the folder of the originals, and convert again: what is converted already is kept",
             )
         # Images of one's own have no tables to stand beside.
-        known = known if known is not None and known.kind is Kind.RELEASE else None
+        known = known if known is not None and known.kind is FolderKind.RELEASE else None
         return cls(root, known.home if known else state or root, known, release, **more)
 
     @property

@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.api.folder import DatasetFolder, find_place, folder_words, open_folder
+from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import EXPORT_LIST, Kind, Lineage, read_export, stated_tables
+from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, read_export, stated_tables
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.record import Record
@@ -84,7 +84,7 @@ def verify(
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None:
         engine.needs([str(folder.root.absolute())])
-    if folder.kind is not Kind.RELEASE:
+    if folder.kind is not FolderKind.RELEASE:
         if repair or chosen.complete:
             option = "--repair" if repair else "--complete"
             raise UsageError(
@@ -119,7 +119,7 @@ def verify(
 
     if repair:
         # A source that nobody understands is refused before the hours of a check, not after them.
-        find_place(folder.spec, source or folder.record.header.mirror or None, folder.release)
+        find_mirror(folder.spec, source or folder.record.header.mirror or None, folder.release)
     report = prove(
         folder.root,
         folder.spec,
@@ -155,7 +155,7 @@ def _made(folder: DatasetFolder) -> MadeFolder:
     original = _original(folder)
     images = image_rows(folder.image_tables) if folder.image_tables else None
     files = folder.files()
-    if folder.kind is Kind.OWN:
+    if folder.kind is FolderKind.OWN:
         images = _listed(folder) if images is None else images
         files = files_of_images(images)
     elif images is not None and folder.in_shards:
@@ -177,9 +177,9 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         own=frozenset({EXPORT_LIST, "README.md"} - set(files["path"].to_pylist())),
         again=_made_again(folder),
         commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
-        are_originals=folder.kind is Kind.OWN,
+        are_originals=folder.kind is FolderKind.OWN,
         belongs=_belongs(folder),
-        keeps_findings=folder.kind is not Kind.EXPORTED or folder.home != folder.root,
+        keeps_findings=folder.kind is not FolderKind.EXPORTED or folder.home != folder.root,
     )
 
 
@@ -196,12 +196,12 @@ def _listed(folder: DatasetFolder) -> Any:
 def _belongs(folder: DatasetFolder) -> Callable[[Path], bool] | None:
     from cxrprep.images.own_images import is_own_image
 
-    return is_own_image if folder.kind is Kind.OWN else None
+    return is_own_image if folder.kind is FolderKind.OWN else None
 
 
 def _original(folder: DatasetFolder) -> Record | None:
     """The record of the folder that converted images were made from, where they still lie below it."""
-    if folder.kind is not Kind.CONVERTED or folder.root.absolute().parent.name != "derived":
+    if folder.kind is not FolderKind.CONVERTED or folder.root.absolute().parent.name != "derived":
         return None
     record = Record.open(folder.root.absolute().parent.parent)
     return record if record.exists else None
@@ -212,7 +212,7 @@ def _made_again(folder: DatasetFolder) -> str:
     lineage = folder.lineage
     if lineage is None:
         return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
-    if lineage.kind is Kind.EXPORTED:
+    if lineage.kind is FolderKind.EXPORTED:
         return _exported_again(folder.root, lineage)
     words = ["cxrprep", "convert"]
     if _original(folder) is not None:

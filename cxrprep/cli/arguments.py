@@ -34,20 +34,20 @@ def folder_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def label_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``extract_labels``."""
-    from cxrprep.labels.label_rows import Options
+    from cxrprep.labels.label_rows import LabelOptions
 
     labels = invocation.job.labels
 
-    def said(name: str) -> bool | None:
+    def given_flag(name: str) -> bool | None:
         # A switch that nobody touched leaves the choice as it was made last.
         value: bool = getattr(labels, name)
         return value or (False if f"labels.{name}" in invocation.flags else None)
 
-    options = Options(
-        strict_source=said("strict_source"),
-        demographics=said("demographics"),
+    options = LabelOptions(
+        strict_source=given_flag("strict_source"),
+        demographics=given_flag("demographics"),
         patients=invocation.path(labels.mimic_iv),
-        report_text=said("report_text"),
+        report_text=given_flag("report_text"),
     )
     return {
         **folder_arguments(invocation),
@@ -272,7 +272,7 @@ def source_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def preview_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``preview``. Raises ``UsageError`` when no recipe is named."""
-    from cxrprep.images.radiograph import Limits
+    from cxrprep.images.radiograph import ImageLimits
 
     convert = invocation.job.convert
     return {
@@ -281,7 +281,7 @@ def preview_arguments(invocation: Invocation) -> dict[str, Any]:
         "out": invocation.path(convert.out),
         "shard": invocation.shard,
         "frame": convert.frame or None,
-        "limits": Limits(convert.max_pixels, convert.max_bytes, convert.max_seconds),
+        "limits": ImageLimits(convert.max_pixels, convert.max_bytes, convert.max_seconds),
     }
 
 

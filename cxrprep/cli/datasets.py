@@ -79,11 +79,11 @@ def _check(invocation: Invocation, file: str | None, folder: Path | None) -> Non
     if file is None:
         raise UsageError("which file?", hint="cxrprep datasets check FILE.toml [ROOT]")
 
-    def say(event: Event) -> None:
+    def report_event(event: Event) -> None:
         if isinstance(event, Note):
             invocation.out.note(event.message)
 
-    result = check_dataset(Path(file), folder, on_event=say)
+    result = check_dataset(Path(file), folder, on_event=report_event)
     invocation.out.result(f"Checked {file}", result, command="datasets")
 
 

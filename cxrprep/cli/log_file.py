@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT: Final = 50
 # Lines held back while it is not yet known where the log belongs.
-_PATIENCE: Final = 200
+_MOST_BUFFERED: Final = 200
 
 
 def shown_command(arguments: Sequence[str]) -> str:
@@ -42,7 +42,7 @@ class RunLog:
         self._file = file
         self._folder: Path | None = None
         self._stream: TextIO | None = None
-        self._held: list[str] = []
+        self._buffered: list[str] = []
         self._guard = threading.Lock()
         self._broken = False
         self.path: Path | None = None
@@ -58,7 +58,7 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         """Write what is held back, if anything happened, and close."""
         with self._guard:
-            if self._held:
+            if self._buffered:
                 self._open(self._home() or _own_folder())
             if self._stream is not None:
                 self._stream.close()
@@ -93,7 +93,7 @@ class RunLog:
         text = mask_urls("".join(traceback.format_exception(error)))
         with self._guard:
             if self._stream is None:
-                self._held.append(text)
+                self._buffered.append(text)
                 self._open(self._home() or _own_folder())
             else:
                 self._put(text)
@@ -101,9 +101,9 @@ class RunLog:
 
     def _write(self, text: str) -> None:
         if self._stream is None and not self._broken:
-            self._held.append(text)
+            self._buffered.append(text)
             home = self._home()
-            if home is not None or len(self._held) > _PATIENCE:
+            if home is not None or len(self._buffered) > _MOST_BUFFERED:
                 self._open(home or _own_folder())
             return
         self._put(text)
@@ -131,13 +131,13 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a", encoding="utf-8", errors="backslashreplace")
-            self._stream.write("".join([self._header(), *self._held]))
+            self._stream.write("".join([self._header(), *self._buffered]))
             self._stream.flush()
         except OSError:
             self._give_up()
             return
         self.path = path
-        self._held.clear()
+        self._buffered.clear()
         if self._file is None:
             _prune(folder)
 
@@ -154,7 +154,7 @@ class RunLog:
 
     def _give_up(self) -> None:
         self._broken = True
-        self._held.clear()
+        self._buffered.clear()
         stream, self._stream = self._stream, None
         if stream is not None:
             try:

@@ -54,14 +54,14 @@ def command(invocation: Invocation, roots: tuple[str, ...], *, watch: bool, ever
         return _watch(invocation, [Path(root) for root in roots] or [invocation.root], every)
     if len(roots) > 1:
         return _several(invocation, [Path(root) for root in roots])
-    result = look(invocation, invocation.root)
+    result = status_of(invocation, invocation.root)
     if invocation.out.form != "human":
         return invocation.out.result("", result, command="status")
     _show(invocation, result.value)
     return int(result.exit_code)
 
 
-def look(invocation: Invocation, root: Path) -> Result[Status]:
+def status_of(invocation: Invocation, root: Path) -> Result[Status]:
     """How one folder stands. Raises what ``cxrprep.api.status`` raises."""
     from cxrprep.api.status import status
 
@@ -111,7 +111,7 @@ def _several(invocation: Invocation, roots: Sequence[Path]) -> int:
     rows, plain, codes = [], [], []
     for root in roots:
         try:
-            result = look(invocation, root)
+            result = status_of(invocation, root)
         except CxrprepError as error:
             rows.append({"root": str(root), "what": "-", "state": error.message})
             plain.append({"root": str(root), "error": error.message, "hint": error.hint})
@@ -177,7 +177,7 @@ def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
     while True:
         left = 0
         for root in roots:
-            result = look(invocation, root)
+            result = status_of(invocation, root)
             seen = earlier.setdefault(root, [])
             seen.append(_here(result.value))
             # The rate of the last dozen looks: one alone jumps.

@@ -5,6 +5,6 @@ to every verb. ``open_folder`` says which of them a folder is.
 """
 
 from cxrprep.collection.dataset_folder import DatasetFolder, folder_words, open_folder
-from cxrprep.collection.lineage import Kind, Lineage, Shard
+from cxrprep.collection.lineage import FolderKind, Lineage, ShardFile
 
-__all__ = ["DatasetFolder", "Kind", "Lineage", "Shard", "folder_words", "open_folder"]
+__all__ = ["DatasetFolder", "FolderKind", "Lineage", "ShardFile", "folder_words", "open_folder"]

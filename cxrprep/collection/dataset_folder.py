@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cxrprep.collection.lineage import Kind, Lineage, image_tables, read_export, read_lineage
+from cxrprep.collection.lineage import FolderKind, Lineage, image_tables, read_export, read_lineage
 from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
@@ -36,7 +36,7 @@ class DatasetFolder:
     spec: DatasetSpec
     release: str
     record: Record
-    kind: Kind = Kind.RELEASE
+    kind: FolderKind = FolderKind.RELEASE
     lineage: Lineage | None = None
 
     @property
@@ -72,7 +72,7 @@ class DatasetFolder:
     @property
     def is_raw(self) -> bool:
         """Whether its images are as they came, from a publisher or from a hospital."""
-        return self.kind in (Kind.RELEASE, Kind.OWN)
+        return self.kind in (FolderKind.RELEASE, FolderKind.OWN)
 
     @property
     def image_tables(self) -> tuple[Path, ...]:
@@ -88,7 +88,7 @@ class DatasetFolder:
 
         return files_of(self.record, self.lineage, self.image_tables)
 
-    def require(self, verb: str, *kinds: Kind, instead: str = "") -> None:
+    def require(self, verb: str, *kinds: FolderKind, instead: str = "") -> None:
         """Raise ``UsageError`` that names the kind and the command ``instead`` where ``verb`` is for other kinds."""
         if self.kind not in kinds:
             raise UsageError(f"{verb} is not for {self.described()}", hint=instead)
@@ -96,12 +96,12 @@ class DatasetFolder:
     def described(self) -> str:
         """The folder and its kind, for messages."""
         words = {
-            Kind.RELEASE: f"{self.spec.name} {self.release}",
-            Kind.OWN: "a folder of images of your own",
-            Kind.CONVERTED: "converted images"
+            FolderKind.RELEASE: f"{self.spec.name} {self.release}",
+            FolderKind.OWN: "a folder of images of your own",
+            FolderKind.CONVERTED: "converted images"
             + (f" in {self.form} shards" if self.in_shards else "")
             + (f" of the recipe {self.lineage.recipe}" if self.lineage is not None else ""),
-            Kind.EXPORTED: f"an export in the form {self.form}",
+            FolderKind.EXPORTED: f"an export in the form {self.form}",
         }
         return f"{self.root}, which holds {words[self.kind]}"
 
@@ -149,9 +149,9 @@ def open_folder(
     record = Record.open(root, state)
     home = record.home
     if record.header.dataset:
-        held = find_dataset(record.header.dataset)
-        _agree(root, named, held.name, "its record")
-        return DatasetFolder(root, home, held, checked_release(held, release) or record.header.release, record)
+        recorded = find_dataset(record.header.dataset)
+        _agree(root, named, recorded.name, "its record")
+        return DatasetFolder(root, home, recorded, checked_release(recorded, release) or record.header.release, record)
     lineage = read_lineage(home / "manifests") or (read_lineage(root / "manifests") if home != root else None)
     if lineage is not None:
         return _converted(root, record, lineage, named)
@@ -162,14 +162,14 @@ def open_folder(
     names = sample_names(root)
     spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
     if spec is OWN_FOLDER:
-        return DatasetFolder(root, home, spec, "", record, Kind.OWN)
+        return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
     return DatasetFolder(root, home, spec, checked_release(spec, release) or release_here(spec, names), record)
 
 
 def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:
     spec = catalog().get(lineage.dataset, OWN_FOLDER)
     _agree(root, named, spec.name, "its manifest")
-    return DatasetFolder(root, record.home, spec, lineage.release, record, Kind.CONVERTED, lineage)
+    return DatasetFolder(root, record.home, spec, lineage.release, record, FolderKind.CONVERTED, lineage)
 
 
 def _exported(root: Path, record: Record, exports: tuple[Lineage, ...]) -> DatasetFolder:
@@ -179,13 +179,13 @@ def _exported(root: Path, record: Record, exports: tuple[Lineage, ...]) -> Datas
     forms = dict.fromkeys(one.form.partition(":")[0] for one in exports)
     files = {file.name: file for one in exports for file in one.shards}
     whole = replace(first, form=", ".join(forms), shards=tuple(files.values()))
-    return DatasetFolder(root, record.home, spec, first.release, record, Kind.EXPORTED, whole)
+    return DatasetFolder(root, record.home, spec, first.release, record, FolderKind.EXPORTED, whole)
 
 
-def _agree(root: Path, named: DatasetSpec | None, held: str, witness: str) -> None:
-    if named is not None and named.name != held:
+def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
+    if named is not None and named.name != recorded:
         raise UsageError(
-            f"{root} holds {held}, as {witness} says, not {named.name}",
+            f"{root} holds {recorded}, as {witness} says, not {named.name}",
             hint="leave --dataset out, or name another folder",
         )
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.collection.lineage import Kind, Lineage, Shard
+from cxrprep.collection.lineage import FolderKind, Lineage, ShardFile
 from cxrprep.errors import TableError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def files_of(record: Record, lineage: Lineage | None, image_tables: Sequence[Pat
     if lineage is None:
         table = record.table().select(["path", "size", "digest", "state"])
         return table.cast(SCHEMA).replace_schema_metadata(None)
-    if lineage.kind is Kind.EXPORTED or lineage.form != "files":
+    if lineage.kind is FolderKind.EXPORTED or lineage.form != "files":
         return _of_shards(lineage.shards)
     return pa.concat_tables([_of_images(path) for path in image_tables]).sort_by("path").combine_chunks()
 
 
-def _of_shards(shards: Iterable[Shard]) -> pa.Table:
+def _of_shards(shards: Iterable[ShardFile]) -> pa.Table:
     rows = sorted(shards, key=lambda shard: shard.name)
     columns = [
         pa.array([shard.name for shard in rows], pa.string()),
@@ -99,4 +99,4 @@ def with_others(files: pa.Table, others: pa.Table) -> pa.Table:
 def shards_of_images(images: pa.Table) -> pa.Table:
     """The shards of a folder whose table has no digests of them (earlier versions wrote none): their names alone."""
     found = map(_IN_SHARD.match, images["path"].to_pylist())
-    return _of_shards(Shard(name, -1, "") for name in sorted({match[1] for match in found if match is not None}))
+    return _of_shards(ShardFile(name, -1, "") for name in sorted({match[1] for match in found if match is not None}))

@@ -23,7 +23,7 @@ EXPORT_LIST: Final = ".cxrprep-export.json"
 _SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
 
 
-class Kind(enum.StrEnum):
+class FolderKind(enum.StrEnum):
     """What a folder is."""
 
     RELEASE = "release"
@@ -37,7 +37,7 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class ShardFile:
     """A file that holds many images, with its size in bytes and its digest."""
 
     name: str
@@ -56,7 +56,7 @@ class Lineage:
     source, policy and split that were chosen for this folder itself, and not for its parent.
     """
 
-    kind: Kind
+    kind: FolderKind
     form: str = "files"
     dataset: str = ""
     release: str = ""
@@ -64,7 +64,7 @@ class Lineage:
     fingerprint: str = ""
     parent: Mapping[str, Any] = field(default_factory=dict)
     pseudonyms: str = ""
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[ShardFile, ...] = ()
     tables: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Lineage:
         shards = footer.get("shards")
         rows = shards if isinstance(shards, list) else []
         return cls(
-            kind=Kind.CONVERTED,
+            kind=FolderKind.CONVERTED,
             # Earlier versions did not say the form; the paths of the table do (``form_of``).
             form=str(footer.get("form") or ""),
             dataset=str(footer.get("dataset") or ""),
@@ -100,7 +100,7 @@ class Lineage:
             fingerprint=str(footer.get("fingerprint") or ""),
             parent=_object(footer.get("parent")),
             pseudonyms=str(footer.get("pseudonyms") or ""),
-            shards=tuple(Shard(str(name), int(size), str(digest)) for name, size, digest in rows),
+            shards=tuple(ShardFile(str(name), int(size), str(digest)) for name, size, digest in rows),
             tables={name: str(digest) for name, digest in _object(footer.get("tables_beside")).items()},
             choices=_object(footer.get("choices")),
         )
@@ -138,7 +138,7 @@ def read_lineage(manifests: Path) -> Lineage | None:
     from cxrprep.storage.parquet import read_footer
 
     first: Lineage | None = None
-    shards: dict[str, Shard] = {}
+    shards: dict[str, ShardFile] = {}
     for path in image_tables(manifests):
         try:
             found = Lineage.of_footer(read_footer(path))
@@ -178,14 +178,14 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
     known = {name: value for name, value in files.items() if isinstance(value, list) and len(value) == 2}
     listed = names if isinstance(names, list) else []
     return Lineage(
-        kind=Kind.EXPORTED,
+        kind=FolderKind.EXPORTED,
         form=form,
         dataset=str(about.get("dataset") or ""),
         release=str(about.get("release") or ""),
         recipe=str(_object(about.get("parent")).get("recipe") or ""),
         parent=_object(about.get("parent")),
         shards=tuple(
-            Shard(str(name), *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))
+            ShardFile(str(name), *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))
             for name in listed
         ),
     )

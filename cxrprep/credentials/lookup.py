@@ -74,7 +74,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CredentialFinding:
     """What there is for a service, safe to print: ``account`` is a user name or ``""``."""
 
     service: str
@@ -189,16 +189,16 @@ class Credentials:
         """The project that the environment names (``GOOGLE_CLOUD_PROJECT``); the Google library finds the rest."""
         return self._environment.get("GOOGLE_CLOUD_PROJECT") or None
 
-    def google(self) -> Finding | None:
+    def google(self) -> CredentialFinding | None:
         """Where Google's library will find credentials, without reading them; ``None`` when it would find none."""
         named = self._environment.get("GOOGLE_APPLICATION_CREDENTIALS")
         if named:
-            return Finding("google", f"GOOGLE_APPLICATION_CREDENTIALS ({named})")
+            return CredentialFinding("google", f"GOOGLE_APPLICATION_CREDENTIALS ({named})")
         folder = self._environment.get("CLOUDSDK_CONFIG")
         own = (
             Path(folder) if folder else self._folder() / ".config" / "gcloud"
         ) / "application_default_credentials.json"
-        return Finding("google", str(own)) if own.is_file() else None
+        return CredentialFinding("google", str(own)) if own.is_file() else None
 
     def aws(self) -> tuple[Secret, Secret, Secret | None] | None:
         """AWS's key, secret and session token where the environment holds them; its library finds all else."""
@@ -219,7 +219,7 @@ class Credentials:
                 if found is not None:
                     self._refused.add((service, self._identity(found)))
 
-    def found(self, service: str) -> Finding | None:
+    def found(self, service: str) -> CredentialFinding | None:
         """What there is for ``service``, safe to print."""
         if service == "google":
             return self.google()
@@ -233,7 +233,7 @@ class Credentials:
         have = look[service]()
         if have is None:
             return None
-        return Finding(service, have.origin, have.user if isinstance(have, Login) else "")
+        return CredentialFinding(service, have.origin, have.user if isinstance(have, Login) else "")
 
     # ---- where they are looked for ----
 

@@ -236,7 +236,7 @@ class ReportRule:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitRule:
+class DeclaredSplit:
     """A list of the images of one split."""
 
     table: Any
@@ -277,7 +277,7 @@ class Declaration:
     vocabulary: VocabularyRule = VocabularyRule()
     labels: tuple[LabelRule, ...] = ()
     boxes: tuple[BoxRule, ...] = ()
-    splits: tuple[SplitRule, ...] = ()
+    splits: tuple[DeclaredSplit, ...] = ()
     masks: tuple[MaskRule, ...] = ()
     link: tuple[LinkRule, ...] = ()
     reports: tuple[ReportRule, ...] = ()

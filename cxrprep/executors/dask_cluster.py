@@ -35,7 +35,7 @@ KNOWN: Final = 2.0
 # A cluster without workers is said after so many seconds.
 LONELY: Final = 5.0
 # Dask gives a task up when four workers ended over it. With crashes kept out of them these were nodes that went away.
-_PATIENCE: Final = 25
+_WAIT_SECONDS: Final = 25
 
 
 # ---- on a worker ----
@@ -52,11 +52,11 @@ def _own_pool() -> tuple[WorkerPool, threading.Lock]:
     return found
 
 
-def _isolated(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> list[R | Lost[T]]:
+def _isolated(function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float) -> list[R | Lost[T]]:
     """A batch in the process beside this thread of a worker."""
     pool, busy = _own_pool()
     with busy:
-        return list(pool.run(function, held, seconds))
+        return list(pool.run(function, batch, seconds))
 
 
 def _close_pools() -> None:
@@ -85,13 +85,13 @@ class Cluster:
     threads: int = 0
     asked: float = -KNOWN
     seen: float = field(default_factory=time.monotonic)
-    told: bool = False
+    reported: bool = False
 
     def submit(
-        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
+        self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float = 0.0
     ) -> cf.Future[list[R | Lost[T]]]:
         """A batch on its way."""
-        return self.inner.submit(_isolated, function, held, seconds)
+        return self.inner.submit(_isolated, function, batch, seconds)
 
     def most(self) -> int:
         """How many batches may be under way: four a thread, as the cluster is now."""
@@ -102,12 +102,12 @@ class Cluster:
                 self.seen = self.asked
         return max(1, self.threads) * _AHEAD
 
-    def tell_waiting(self, on_event: Sink) -> None:
+    def report_waiting(self, on_event: Sink) -> None:
         """Say once that nobody works, and where to look."""
         if self.threads:
-            self.told = False
-        elif not self.told and time.monotonic() - self.seen >= LONELY:
-            self.told = True
+            self.reported = False
+        elif not self.reported and time.monotonic() - self.seen >= LONELY:
+            self.reported = True
             board = self.dashboard()
             message = (
                 f"the Dask scheduler at {self.client.scheduler.address} has no worker; waiting for one"
@@ -170,23 +170,23 @@ class Cluster:
         try:
             while True:
                 while len(waiting) < self.most():
-                    held = again.pop() if again else next(batches, None)
-                    if held is None:
+                    batch = again.pop() if again else next(batches, None)
+                    if batch is None:
                         break
-                    waiting[self.submit(function, held, seconds)] = held
+                    waiting[self.submit(function, batch, seconds)] = batch
                 if not waiting:
                     return
-                self.tell_waiting(on_event)
+                self.report_waiting(on_event)
                 done, _ = cf.wait(waiting, timeout=KNOWN, return_when=cf.FIRST_COMPLETED)
                 for future in done:
-                    held = waiting.pop(future)
+                    batch = waiting.pop(future)
                     results = self.result(future)
                     if results is not None:
                         yield from results
                         continue
-                    again.append(held)
+                    again.append(batch)
                     gone += 1
-                    if gone == _PATIENCE:
+                    if gone == _WAIT_SECONDS:
                         raise SourceUnreachableError(
                             "the workers of the cluster keep going away",
                             hint="look at their memory limit and wall time; run it again, what is done is kept",

@@ -75,8 +75,8 @@ class Engine:
             with cluster(self.scheduler) as there:
                 yield from there.results(function, batches, seconds, on_event)
         elif self.name == "inline":
-            for held in batches:
-                yield from function(held)
+            for several in batches:
+                yield from function(several)
         else:
             with WorkerPool(count) as workers:
                 yield from workers.results(function, batches, seconds)
@@ -96,5 +96,5 @@ class Engine:
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
-    while held := list(itertools.islice(iterator, size)):
-        yield held
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

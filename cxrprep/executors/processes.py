@@ -80,11 +80,11 @@ _seconds = 0.0
 _traceback: Any = None
 
 
-def _work(function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float) -> Sequence[R]:
+def _work(function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float) -> Sequence[R]:
     global _seconds  # noqa: PLW0603  # a worker process is at one batch at a time
     _seconds = seconds
     try:
-        return function(held)
+        return function(batch)
     finally:
         end_item()
         _seconds = 0.0
@@ -158,19 +158,19 @@ class WorkerPool:
         pool.join()
 
     def run(
-        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float = 0.0
+        self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float = 0.0
     ) -> Iterator[R | Lost[T]]:
         """The results of one batch.
 
         Args:
             function: takes a batch and gives a result for each of its items; picklable.
-            held: the batch; picklable.
+            batch: the batch; picklable.
             seconds: granted to each item that ``function`` announces; 0 grants any time.
 
         Raises:
             CxrprepError: processes cannot even begin. What ``function`` raises is passed on.
         """
-        return self.results(function, iter([held]), seconds)
+        return self.results(function, iter([batch]), seconds)
 
     def results(
         self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float = 0.0
@@ -181,26 +181,26 @@ class WorkerPool:
         broken = 0
         while True:
             while len(waiting) < self.workers * _AHEAD:
-                held = again.pop() if again else next(batches, None)
-                if held is None:
+                batch = again.pop() if again else next(batches, None)
+                if batch is None:
                     break
-                waiting[self._submit(function, held, seconds)] = held
+                waiting[self._submit(function, batch, seconds)] = batch
             if not waiting:
                 return
             done, _ = cf.wait(waiting, return_when=cf.FIRST_COMPLETED)
             failures = 0
             for future in done:
-                held = waiting.pop(future)
+                batch = waiting.pop(future)
                 try:
                     results = future.result()
                 except BrokenProcessPool:
                     failures += 1
-                    again.append(held)
+                    again.append(batch)
                 except (ProcessExpired, TimeoutError, cf.CancelledError) as error:
-                    if len(held) > 1:
-                        again += [[item] for item in reversed(held)]
+                    if len(batch) > 1:
+                        again += [[item] for item in reversed(batch)]
                     else:
-                        yield _lost(held[0], error, seconds)
+                        yield _lost(batch[0], error, seconds)
                 else:
                     broken = 0
                     yield from results
@@ -215,15 +215,15 @@ class WorkerPool:
                     )
 
     def _submit(
-        self, function: Callable[[Sequence[T]], Sequence[R]], held: list[T], seconds: float
+        self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float
     ) -> cf.Future[Sequence[R]]:
         with self._lock:
             if self._pool is None:
                 self._pool = ProcessPool(self.workers, context=_Spawn())
             pool = self._pool
         # The pool's own limit is the second net, for a worker that died before it could say what it took.
-        limit = (len(held) + 1) * seconds or None
-        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, held, seconds), timeout=limit)
+        limit = (len(batch) + 1) * seconds or None
+        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, batch, seconds), timeout=limit)
         self._waiting.add(future)
         return future
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
-from cxrprep.html_report.svg_charts import Bar, Chart, Part, bars, histogram
+from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes
 from cxrprep.manifest import label_statistics
@@ -264,8 +264,8 @@ def _charts(
             Bar(
                 row.name,
                 (
-                    Part("positive", row.positive), Part("uncertain", row.uncertain),
-                    Part("negative", row.negative), Part("blank", row.blank),
+                    BarPart("positive", row.positive), BarPart("uncertain", row.uncertain),
+                    BarPart("negative", row.negative), BarPart("blank", row.blank),
                 ),
                 f"{row.share:.1f} % positive",
             )
@@ -276,18 +276,19 @@ def _charts(
         charts["labels"] = Chart(drawn, tuple((row.name, row.parts) for row in rows))
     if ages:
         counts = [
-            (name, (Part("female", s["F"]), Part("male", s["M"]), Part("unknown", s["unknown"]))) for name, s in ages
+            (name, (BarPart("female", s["F"]), BarPart("male", s["M"]), BarPart("unknown", s["unknown"])))
+            for name, s in ages
         ]
         charts["ages"] = Chart(histogram("Age by sex", counts, axis="age in years, classes of five"), tuple(counts))
     for key, title in (("width", "Width"), ("height", "Height")):
         for prefix, what in (("", "of the files"), ("orig_", "of the original radiographs")):
             counted = label_statistics.sides(table, f"{prefix}{key}")
             if counted:
-                shown = [(name, (Part("plain", count),)) for name, count in counted]
+                shown = [(name, (BarPart("plain", count),)) for name, count in counted]
                 drawn = histogram(f"{title} {what}", shown, axis=f"{key} {what}, in pixels")
                 charts[f"{prefix}{key}"] = Chart(drawn, tuple(shown))
     views = label_statistics.value_counts(table, "view")
-    seen = [Bar(view or "not stated", (Part("plain", count),), f"{count:,}") for view, count in views]
+    seen = [Bar(view or "not stated", (BarPart("plain", count),), f"{count:,}") for view, count in views]
     charts["views"] = Chart(bars("Images by view", seen), tuple((row.name, row.parts) for row in seen))
     return charts
 
@@ -295,11 +296,11 @@ def _charts(
 def _sheet(
     table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], count: int
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
-    from cxrprep.html_report.thumbnails import draw, thumbnail
+    from cxrprep.html_report.thumbnails import sample_paths, thumbnail
 
     paths = table["path"].to_pylist()
     names = {f"label_{row.stem}": row.name for row in labels}
-    drawn = draw(paths, count)
+    drawn = sample_paths(paths, count)
     if not drawn:
         return []
     chosen = table.take(drawn).select(["path", "image_id", "view", "split", *names]).to_pylist()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.images.preview import PreviewImage, Thumbnail
+    from cxrprep.images.preview import PreviewImage, SmallJpeg
     from cxrprep.images.recipe import Recipe
 
 _RULES: Final = {
@@ -73,7 +73,7 @@ def write_preview(seen: Sequence[PreviewImage], recipe: Recipe, out: Path, *, ti
     return PreviewResult(out, len(seen), sum(bool(one.problem) for one in seen), warnings)
 
 
-def address(shown: Thumbnail) -> str:
+def address(shown: SmallJpeg) -> str:
     """A small image as a ``data:`` address."""
     return "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()
 

@@ -20,7 +20,7 @@ _NUMBERS: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """A portion of a bar; ``kind`` is a class of the page's style sheet: positive, uncertain, negative, blank, ..."""
 
     kind: str
@@ -40,7 +40,7 @@ class Chart:
     """A chart as SVG, and its numbers: a name and portions for each bar."""
 
     svg: str
-    rows: tuple[tuple[str, tuple[Part, ...]], ...]
+    rows: tuple[tuple[str, tuple[BarPart, ...]], ...]
 
     @property
     def svg_file(self) -> str:
@@ -72,7 +72,7 @@ class Bar:
     """One bar: its name, its portions, and the numbers that stand at its end."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     note: str = ""
 
     @property
@@ -111,7 +111,9 @@ def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool 
     return "".join(lines)
 
 
-def histogram(title: str, counts: Sequence[tuple[str, tuple[Part, ...]]], *, axis: str, description: str = "") -> str:
+def histogram(
+    title: str, counts: Sequence[tuple[str, tuple[BarPart, ...]]], *, axis: str, description: str = ""
+) -> str:
     """Vertical stacked bars over classes of equal width, as SVG, with a count axis that begins at 0.
 
     Args:
@@ -148,7 +150,7 @@ def histogram(title: str, counts: Sequence[tuple[str, tuple[Part, ...]]], *, axi
     return "".join(lines)
 
 
-def _rectangle(name: str, part: Part, *, x: float, y: float, width: float, height: float) -> str:
+def _rectangle(name: str, part: BarPart, *, x: float, y: float, width: float, height: float) -> str:
     if not part.count:
         return ""
     # A portion too small to see is still there: one that is not empty has at least three quarters of a pixel.

@@ -32,7 +32,7 @@ class Thumbnail:
     problem: str = ""
 
 
-def draw(paths: Sequence[str], count: int) -> list[int]:
+def sample_paths(paths: Sequence[str], count: int) -> list[int]:
     """Positions of up to ``count`` paths, drawn by a hash of the path: the same folder shows the same images."""
     ranked = sorted(range(len(paths)), key=lambda index: hashlib.sha256(paths[index].encode()).digest())
     return sorted(ranked[:count], key=lambda index: paths[index])

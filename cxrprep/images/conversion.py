@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.images.dicom_metadata import Pseudonyms
 from cxrprep.images.image_folder import stem_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Converted:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ConversionTask:
     """What is done with each image: small to pickle, made once a run.
 
     With ``pseudonyms`` the headers are read too, and DICOM objects that are no images are left out without complaint.
@@ -113,7 +113,7 @@ class Task:
     recipe: Recipe
     fingerprint: str
     out: ImageStore
-    limits: Limits = DEFAULT_LIMITS
+    limits: ImageLimits = DEFAULT_LIMITS
     pseudonyms: Pseudonyms | None = None
     durable: bool = False
 

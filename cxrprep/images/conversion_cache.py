@@ -31,7 +31,7 @@ from cxrprep.storage.locks import writer_is_gone
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.images.conversion import Converted, ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.filesystem import ImageStore
 
 _NAME: Final = "finished.parquet"
@@ -111,7 +111,7 @@ class ConversionCache:
             found._sweep(others=others)
         return found
 
-    def split_done(self, batch: list[ConvertItem], task: Task) -> Iterator[Converted | ConvertItem]:
+    def split_done(self, batch: list[ConvertItem], task: ConversionTask) -> Iterator[Converted | ConvertItem]:
         """For each item its outcome where it is finished and unchanged, else the item, with its digest if known."""
         batch = self._with_digests(batch, [item.output(task.suffix) for item in batch], task)
         if not len(self._keys):
@@ -125,7 +125,7 @@ class ConversionCache:
             yield item if row["relative"] is None else self._judged(item, row, task)
 
     def shard_done(
-        self, items: Sequence[ConvertItem], paths: Sequence[str], file: str, task: Task
+        self, items: Sequence[ConvertItem], paths: Sequence[str], file: str, task: ConversionTask
     ) -> list[Converted] | tuple[ConvertItem, ...]:
         """The outcomes of all images of one shard where all are finished and unchanged; else the items.
 
@@ -164,7 +164,7 @@ class ConversionCache:
         self,
         item: ConvertItem,
         row: Mapping[str, Any],
-        task: Task,
+        task: ConversionTask,
         path: str | None = None,
         stamp_now: str | None = None,
     ) -> Converted | ConvertItem:
@@ -189,7 +189,9 @@ class ConversionCache:
             return _outcome(item, row)
         return dataclasses.replace(item, made=row["digest"] or "")
 
-    def _with_digests(self, batch: list[ConvertItem], outputs: Sequence[str], task: Task) -> list[ConvertItem]:
+    def _with_digests(
+        self, batch: list[ConvertItem], outputs: Sequence[str], task: ConversionTask
+    ) -> list[ConvertItem]:
         """The items with the digests that an earlier run's manifest has of their outputs, where this table is gone."""
         if self._stated is None:
             self._stated = _stated_digests(task.out) if not len(self._keys) else _NO_DIGESTS
@@ -210,7 +212,7 @@ class ConversionCache:
             self._stamps = {entry.name: entry.stamp for entry in out.list()}
         return self._stamps.get(path)
 
-    def add(self, outcome: Converted, task: Task) -> None:
+    def add(self, outcome: Converted, task: ConversionTask) -> None:
         """Write down what was finished just now. Raises ``StorageError``."""
         if outcome.status == "error":
             return
@@ -294,7 +296,7 @@ def _stated_digests(out: ImageStore) -> pa.Table:
         return _NO_DIGESTS
 
 
-def sign_of(task: Task, item: ConvertItem) -> str:
+def sign_of(task: ConversionTask, item: ConvertItem) -> str:
     """What a row was made with besides recipe and source: pseudonyms, or what the sample of a shard says."""
     if item.row is not None:
         from cxrprep.images.conversion import row_sign

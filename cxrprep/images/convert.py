@@ -12,7 +12,7 @@ from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.images import dicom
-from cxrprep.images.conversion import STAGE, Converted, ConvertItem, Task, lost
+from cxrprep.images.conversion import STAGE, ConversionTask, Converted, ConvertItem, lost
 from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
@@ -20,7 +20,7 @@ from cxrprep.images.local_files import open_store, read_source, version_tag_of
 from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.model import Digest
 from cxrprep.system import keep_freed_memory
 
@@ -46,7 +46,7 @@ def convert(
     take: Callable[[Converted], object],
     *,
     engine: Engine | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
@@ -73,11 +73,11 @@ def convert(
         StorageError: The disk refuses outputs, since every further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
-    task = Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
+    task = ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
 
     progress = Progress(on_event)
 
-    def told(outcome: Converted) -> None:
+    def take_and_count(outcome: Converted) -> None:
         progress.add(outcome)
         take(outcome)
 
@@ -86,7 +86,7 @@ def convert(
         while batch := list(itertools.islice(iterator, _LOOKED_UP)):
             for found in batch if finished is None else finished.split_done(batch, task):
                 if isinstance(found, Converted):
-                    told(found)
+                    take_and_count(found)
                 else:
                     yield found
 
@@ -98,7 +98,7 @@ def convert(
             outcome = lost(outcome)  # noqa: PLW2901  # the same image, told in this room's words
         elif finished is not None:
             finished.add(outcome, task)
-        told(outcome)
+        take_and_count(outcome)
     progress.flush()
 
 
@@ -121,7 +121,7 @@ class Progress:
         self._throttle.flush()
 
 
-def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted]:
+def convert_batch(items: Sequence[ConvertItem], *, task: ConversionTask) -> list[Converted]:
     """The outcomes of some images, in a worker process."""
     import cv2
 
@@ -131,7 +131,7 @@ def convert_batch(items: Sequence[ConvertItem], *, task: Task) -> list[Converted
     return [converted(item, task) for item in items]
 
 
-def converted(item: ConvertItem, task: Task) -> Converted:
+def converted(item: ConvertItem, task: ConversionTask) -> Converted:
     """One image's outcome by ``task``. Raises ``StorageError``, and what an object store raises."""
     path = item.output(task.suffix)
 
@@ -154,7 +154,7 @@ def converted(item: ConvertItem, task: Task) -> Converted:
 
 def make(
     item: ConvertItem,
-    task: Task,
+    task: ConversionTask,
     finished_one: Callable[[Digest], tuple[OutputMetadata, tuple[int, int], bytes] | None],
 ) -> tuple[Converted, bytes | None]:
     """One image's outcome and the bytes of its output, not written yet.
@@ -223,7 +223,7 @@ def _shown(encoded: bytes, name: str) -> str | None:
         return None
 
 
-def _read(item: ConvertItem, limits: Limits) -> bytes:
+def _read(item: ConvertItem, limits: ImageLimits) -> bytes:
     try:
         return read_source(item.source, limits)
     except StorageError as error:
@@ -233,7 +233,7 @@ def _read(item: ConvertItem, limits: Limits) -> bytes:
 
 def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
     item: ConvertItem,
-    task: Task,
+    task: ConversionTask,
     status: str,
     mark: OutputMetadata,
     size: tuple[int, int],

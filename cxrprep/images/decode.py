@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ _HEAD = 65_536
 def decode(
     data: bytes,
     name: str,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     *,
     reduce: Callable[[int, int], int] | None = None,
     header: DicomFile | None = None,
@@ -53,7 +53,7 @@ def decode(
     raise ImageError(f"{name} is no image that is read here", hint="check what the file is; its name may be wrong")
 
 
-def read_bytes(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read_bytes(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file. Raises ``ImageError`` for one past ``limits`` or gone, ``StorageError`` when unreadable."""
     try:
         size = path.stat().st_size

@@ -21,7 +21,7 @@ from cxrprep.errors import ImageError
 from cxrprep.extras import install_command
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules, Lut, Window
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ class DicomFile:
         return self.data[self.start : self.start + 4] == _PIXEL_DATA
 
 
-def open_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> DicomFile:
+def open_dicom(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> DicomFile:
     """Parse the header of a file. Raises ``ImageError``."""
     oddities: tuple[str, ...] = ()
     deflated = _DEFLATED in data[:_META]
@@ -82,7 +82,7 @@ def open_dicom(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> Dicom
     return DicomFile(name, data, _parse(stream, data, name), stream.tell(), deflated, oddities)
 
 
-def read_header(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, int]:
+def read_header(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Any, int]:
     """The data set without its pixels, and the byte where the pixel data element begins. Raises ``ImageError``."""
     file = open_dicom(data, name, limits)
     return file.dataset, file.start
@@ -100,7 +100,7 @@ def _parse(stream: io.BytesIO, data: bytes, name: str) -> Any:
         raise ImageError(f"{name}: not a readable DICOM file: {e}", hint="check what the file is") from e
 
 
-def _inflated(data: bytes, name: str, limits: Limits) -> tuple[bytes, tuple[str, ...]]:
+def _inflated(data: bytes, name: str, limits: ImageLimits) -> tuple[bytes, tuple[str, ...]]:
     """The same file in explicit VR little endian, of which deflate is only a wrapping (PS3.5 A.5)."""
     group = data.find(b"\x02\x00\x00\x00UL\x04\x00", 0, 256)
     if group < 0:
@@ -142,7 +142,7 @@ def _values_of(name: str) -> Iterator[None]:
 
 
 def decode_dicom(
-    data: bytes | DicomFile, name: str, limits: Limits = DEFAULT_LIMITS, *, frame: int | None = None
+    data: bytes | DicomFile, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, frame: int | None = None
 ) -> Radiograph:
     """The radiograph in a DICOM file.
 
@@ -163,7 +163,7 @@ def decode_dicom(
         return _decode(file, limits, frame)
 
 
-def _decode(file: DicomFile, limits: Limits, frame: int | None) -> Radiograph:
+def _decode(file: DicomFile, limits: ImageLimits, frame: int | None) -> Radiograph:
     dataset = file.dataset
     columns, rows, photometric = dicom_header(dataset, file.name)
     frames = int(dataset.get("NumberOfFrames") or 1)

@@ -16,7 +16,7 @@ from cxrprep.errors import ImageError
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.png_jpeg import BEHIND, check_limits
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def header(data: bytes) -> tuple[int, int, str] | None:
     return None if size is None else (*size, kind)
 
 
-def decode_file(data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, page: int = 1) -> Radiograph:
+def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, page: int = 1) -> Radiograph:
     """The radiograph in a TIFF, BMP, WebP, JPEG 2000, JPEG XL or JPEG-LS file.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredFile:
     """A file as a listing shows it: ``digest`` is what the store itself states of the content."""
 
     name: str
@@ -36,11 +36,11 @@ class ImageStore(Protocol):
         """The path or URL of one file."""
         ...
 
-    def list(self) -> Iterator[Entry]:
+    def list(self) -> Iterator[StoredFile]:
         """Every file below, in no promised order. Raises ``StorageError`` or the store's errors."""
         ...
 
-    def read(self, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    def read(self, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         """The bytes of a file. Raises ``ImageError`` for one that is gone or past ``limits``."""
         ...
 

@@ -13,7 +13,7 @@ from cxrprep.images.dicom import is_dicom
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cxrprep.images.filesystem import Entry, ImageStore
+    from cxrprep.images.filesystem import ImageStore, StoredFile
 
 SUFFIXES: Final = frozenset({
     ".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".j2c", ".jxl", ".jls",
@@ -38,7 +38,7 @@ class PlainImages:
     no output can have: they would leave the folder, or are no Unicode.
     """
 
-    images: tuple[Entry, ...]
+    images: tuple[StoredFile, ...]
     stems: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
     left_out: tuple[tuple[str, int], ...]
@@ -77,7 +77,7 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
     Raises the errors of ``ImageStore.list``.
     """
     passed = tuple(f"{folder.strip('/')}/" for folder in without)
-    images: list[Entry] = []
+    images: list[StoredFile] = []
     others: Counter[str] = Counter()
     unusable: list[str] = []
     for entry in place.list():
@@ -112,7 +112,7 @@ def _is_usable(name: str, parts: list[str]) -> bool:
     return not any(part in ("", "..") for part in parts) and "\0" not in name and "\\" not in name
 
 
-def _may_be_dicom(entry: Entry, base: str, suffix: str) -> bool:
+def _may_be_dicom(entry: StoredFile, base: str, suffix: str) -> bool:
     return suffix not in NO_IMAGES and base.lower() not in SYSTEM_FILES and entry.size > _PREFIX
 
 

@@ -9,7 +9,7 @@ from cxrprep.errors import ImageError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.orientation import orientation_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.model import ImageCheck
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def format_of(data: bytes, name: str) -> str:
     return file_formats.format_of(data)
 
 
-def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageCheck:
+def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
     """What one image file is, decoded for real. Raises ``StorageError`` when it cannot be read at all."""
     name = str(path)
     try:

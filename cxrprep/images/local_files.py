@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cxrprep.errors import ImageError, StorageError, storage_error
 from cxrprep.images.decode import read_bytes
-from cxrprep.images.filesystem import Entry, ImageStore
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.filesystem import ImageStore, StoredFile
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def open_store(where: str | Path) -> ImageStore:
     return LocalStore(str(where).removeprefix("file://"))
 
 
-def read_source(source: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read_source(source: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The bytes of one source image, a path or a URL. Raises ``ImageError``, ``StorageError`` or the store's errors."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
@@ -90,7 +90,7 @@ class LocalStore:
         """The path of one file."""
         return f"{self.address}/{name}"
 
-    def list(self) -> Iterator[Entry]:
+    def list(self) -> Iterator[StoredFile]:
         """Every file below, folder by folder in order of name; links are followed, up to eight deep."""
         queue = [("", 0)]
         while queue:
@@ -110,10 +110,10 @@ class LocalStore:
                 elif entry.is_file():
                     found = entry.stat()
                     stamp = f"{found.st_size}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"
-                    yield Entry(folder + entry.name, found.st_size, stamp)
+                    yield StoredFile(folder + entry.name, found.st_size, stamp)
             queue += reversed(below)
 
-    def read(self, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    def read(self, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         """The bytes of a file."""
         return read_bytes(Path(self.full(name)), limits)
 

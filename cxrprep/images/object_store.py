@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cxrprep.errors import AccessError, CxrprepError, ImageError, MissingExtraError, SourceUnreachableError, UsageError
 from cxrprep.extras import install_command
-from cxrprep.images.filesystem import Entry
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.filesystem import StoredFile
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _missing(scheme: str, what: str) -> CxrprepError:
 
 
 @contextlib.contextmanager
-def _told(address: str) -> Iterator[None]:
+def _storage_errors(address: str) -> Iterator[None]:
     """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain."""
     try:
         yield
@@ -82,23 +82,25 @@ class ObjectStore:
         """The URL of one object."""
         return f"{self.address}/{name}"
 
-    def list(self) -> Iterator[Entry]:
+    def list(self) -> Iterator[StoredFile]:
         """Every object below the prefix."""
         system = self.system()
-        with _told(self.address):
+        with _storage_errors(self.address):
             inside = system._strip_protocol(self.address)  # noqa: SLF001  # fsspec's own way from URL to path
             try:
                 found = system.find(self.address, detail=True)
             except FileNotFoundError:
                 return
         for path, about in found.items():
-            yield Entry(path[len(inside) :].lstrip("/"), int(about.get("size") or 0), _stamp(about), _stated(about))
+            yield StoredFile(
+                path[len(inside) :].lstrip("/"), int(about.get("size") or 0), _stamp(about), _stated(about)
+            )
 
-    def read(self, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    def read(self, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         """The object, whole: one request."""
         url = self.full(name)
         system = self.system()
-        with _told(url):
+        with _storage_errors(url):
             try:
                 size = system.size(url)
                 if size is not None and size > limits.size:
@@ -110,7 +112,7 @@ class ObjectStore:
     def head(self, name: str, size: int) -> bytes | None:
         """The first bytes, by a range request."""
         url = self.full(name)
-        with _told(url):
+        with _storage_errors(url):
             try:
                 return bytes(self.system().cat_file(url, start=0, end=size))
             except FileNotFoundError:
@@ -119,7 +121,7 @@ class ObjectStore:
     def version_tag(self, name: str) -> str | None:
         """Size and ETag or generation."""
         url = self.full(name)
-        with _told(url):
+        with _storage_errors(url):
             try:
                 return _stamp(self.system().info(url))
             except FileNotFoundError:
@@ -134,7 +136,7 @@ class ObjectStore:
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             part = Path(folder, "part")
             write(part)
-            with _told(url):
+            with _storage_errors(url):
                 system.put_file(str(part), url)
                 system.invalidate_cache()
                 return _stamp(system.info(url))
@@ -144,7 +146,7 @@ class ObjectStore:
         del durable
         url = self.full(name)
         system = self.system()
-        with _told(url):
+        with _storage_errors(url):
             system.pipe_file(url, data)
             system.invalidate_cache()
             return _stamp(system.info(url))
@@ -152,7 +154,7 @@ class ObjectStore:
     def open(self, name: str) -> BinaryIO:
         """The object, read in blocks as they are asked for."""
         url = self.full(name)
-        with _told(url):
+        with _storage_errors(url):
             try:
                 opened: BinaryIO = self.system().open(url, "rb")
             except FileNotFoundError as error:
@@ -162,7 +164,7 @@ class ObjectStore:
     def remove(self, name: str) -> None:
         """Take the object away."""
         url = self.full(name)
-        with _told(url), contextlib.suppress(FileNotFoundError):
+        with _storage_errors(url), contextlib.suppress(FileNotFoundError):
             self.system().rm_file(url)
 
 

@@ -57,23 +57,23 @@ class OutputMetadata:
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
-    def parse(cls, held: dict[str, Any]) -> OutputMetadata:
+    def parse(cls, values: dict[str, Any]) -> OutputMetadata:
         """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        frame, spacing = dict(held["frame"]), held["spacing_mm"]
+        frame, spacing = dict(values["frame"]), values["spacing_mm"]
         frame["visible"] = tuple(float(v) for v in frame["visible"])
         return cls(
-            recipe=str(held["recipe"]),
-            fingerprint=str(held["fingerprint"]),
-            source=str(held["source"]),
-            mode=str(held["mode"]),
-            bits=int(held["bits"]),
-            voi=str(held["voi"]),
+            recipe=str(values["recipe"]),
+            fingerprint=str(values["fingerprint"]),
+            source=str(values["source"]),
+            mode=str(values["mode"]),
+            bits=int(values["bits"]),
+            voi=str(values["voi"]),
             frame=CoordinateMap(**frame),
             spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-            notes=tuple(str(note) for note in held["notes"]),
+            notes=tuple(str(note) for note in values["notes"]),
             # Outputs of earlier versions lack these; they are as good.
-            codec=str(held.get("codec", "")),
-            quality=Quality.parse(held.get("quality")),
+            codec=str(values.get("codec", "")),
+            quality=Quality.parse(values.get("quality")),
         )
 
 
@@ -98,8 +98,8 @@ def metadata_in(data: bytes) -> OutputMetadata | None:
     if start < 0:
         return None
     try:
-        held, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
-        return OutputMetadata.parse(held)
+        values, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
+        return OutputMetadata.parse(values)
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -12,7 +12,7 @@ from cxrprep.images.decode import header
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
 from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, plain_images
 from cxrprep.images.local_files import LocalStore
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ class OwnImage:
     is_dicom: bool = False
 
 
-def own_images(root: Path, pseudonyms: Pseudonyms, limits: Limits = DEFAULT_LIMITS) -> Iterator[OwnImage]:
+def own_images(root: Path, pseudonyms: Pseudonyms, limits: ImageLimits = DEFAULT_LIMITS) -> Iterator[OwnImage]:
     """Every image of a folder in order of path; DICOM objects that are no images are left out.
 
     One that is damaged is an image all the same: its bytes are known, and not more. Raises ``StorageError``.
@@ -68,7 +68,7 @@ def is_own_image(path: Path) -> bool:
         return True
 
 
-def _own_image(root: Path, name: str, pseudonyms: Pseudonyms, limits: Limits) -> OwnImage | None:
+def _own_image(root: Path, name: str, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | None:
     path = root / name
     try:
         data = LocalStore(str(root)).read(name, limits)

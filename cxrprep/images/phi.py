@@ -66,7 +66,7 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class TagScan:
     """One file: its suspects, or why it could not be read."""
 
     name: str
@@ -80,30 +80,30 @@ def mask(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def look(names: Sequence[tuple[str, str]]) -> list[Looked]:
+def scan_tags(names: Sequence[tuple[str, str]]) -> list[TagScan]:
     """The suspects of files given as (folder, name); a function of a batch, for an engine."""
-    return [_look_at(folder, name) for folder, name in names]
+    return [_scan_file(folder, name) for folder, name in names]
 
 
-def _look_at(folder: str, name: str) -> Looked:
+def _scan_file(folder: str, name: str) -> TagScan:
     import pydicom
 
     place = open_store(folder)
     try:
         head = place.head(name, _HEAD)
         if head is None:
-            return Looked(name, error="the file is gone or cannot be read")
+            return TagScan(name, error="the file is gone or cannot be read")
         if head[:8] == PNG_MAGIC or head[:3] == JPEG_MAGIC:
-            return Looked(name, tuple(_in_picture(head)))
+            return TagScan(name, tuple(_in_picture(head)))
         with place.open(name) as file:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         found = tuple(_in_dataset(dataset))
-        return Looked(name, (*found, *_in_name(name, dataset)))
+        return TagScan(name, (*found, *_in_name(name, dataset)))
     except ImageError as error:
-        return Looked(name, error=error.message)
+        return TagScan(name, error=error.message)
     except Exception as error:  # noqa: BLE001  # damaged headers raise whatever their bytes lead pydicom to
         # Its words may quote the value that it could not read.
-        return Looked(name, error=f"the header cannot be read ({type(error).__name__})")
+        return TagScan(name, error=f"the header cannot be read ({type(error).__name__})")
 
 
 def _in_dataset(dataset: Any, depth: int = 0) -> Iterator[Suspect]:

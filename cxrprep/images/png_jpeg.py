@@ -16,7 +16,7 @@ import numpy as np
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
-from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, Limits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits, Radiograph, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ def _jpeg_notes(data: bytes, start: int, notes: list[str]) -> None:
 
 
 def decode_raster(
-    data: bytes, name: str, limits: Limits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+    data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
 ) -> Radiograph:
     """The radiograph in a PNG or JPEG file.
 
@@ -165,7 +165,7 @@ def decode_raster(
     return picture
 
 
-def check_limits(width: int, height: int, name: str, limits: Limits) -> None:
+def check_limits(width: int, height: int, name: str, limits: ImageLimits) -> None:
     """Refuse an image of more pixels than ``limits`` allow.
 
     Args:

@@ -13,7 +13,7 @@ from cxrprep.images import grayscale
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
 from cxrprep.images.quality import LITTLE_CONTRAST, inside_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.images.transforms import Voi
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _BRIGHTER_EDGE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Thumbnail:
+class SmallJpeg:
     """A small JPEG of an image, with the sides of what it was made from."""
 
     jpeg: bytes
@@ -53,9 +53,9 @@ class PreviewImage:
     """
 
     name: str
-    stored: Thumbnail | None = None
-    intended: Thumbnail | None = None
-    result: Thumbnail | None = None
+    stored: SmallJpeg | None = None
+    intended: SmallJpeg | None = None
+    result: SmallJpeg | None = None
     mode: str = ""
     bits: int = 0
     low: int = 0
@@ -74,7 +74,7 @@ class PreviewImage:
     problem: str = ""
 
 
-def preview_image(item: ConvertItem, recipe: Recipe, limits: Limits = DEFAULT_LIMITS) -> PreviewImage:
+def preview_image(item: ConvertItem, recipe: Recipe, limits: ImageLimits = DEFAULT_LIMITS) -> PreviewImage:
     """One image looked at; ``problem`` says why it cannot be. Raises nothing that comes from the image."""
     try:
         data = read_source(item.source, limits)
@@ -188,7 +188,7 @@ def _warnings(white: float, black: float, deviation: float, edge: float) -> list
     return found
 
 
-def _thumbnail(pixels: NDArray[Any], bits: int = 8) -> Thumbnail:
+def _thumbnail(pixels: NDArray[Any], bits: int = 8) -> SmallJpeg:
     height, width = pixels.shape
     small = pixels if bits == 8 else (pixels >> (bits - 8)).astype(np.uint8)
     scale = min(1.0, _SIDE / max(height, width))
@@ -196,4 +196,4 @@ def _thumbnail(pixels: NDArray[Any], bits: int = 8) -> Thumbnail:
         sides = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(small, sides, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return Thumbnail(encoded.tobytes(), width, height)
+    return SmallJpeg(encoded.tobytes(), width, height)

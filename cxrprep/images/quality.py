@@ -60,11 +60,11 @@ class Quality:
         return list(astuple(self))
 
     @classmethod
-    def parse(cls, held: Sequence[Any] | None) -> Quality | None:
+    def parse(cls, values: Sequence[Any] | None) -> Quality | None:
         """What ``dump`` gave; ``None`` for outputs of versions that did not measure."""
-        if not held or len(held) != 6:
+        if not values or len(values) != 6:
             return None
-        levels, contrast, black, white, clipped, sharpness = held
+        levels, contrast, black, white, clipped, sharpness = values
         if None in (levels, contrast, black, white, sharpness):
             return None
         return cls(int(levels), float(contrast), float(black), float(white), clipped, float(sharpness))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """What one image may cost: ``pixels`` of it, ``size`` bytes of its file, ``seconds`` of work (0: any time).
 
     More is refused; the process that works on an image for longer is ended, and the image is a failure.
@@ -36,7 +36,7 @@ class Limits:
     seconds: float = 120.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ImageLimits()
 
 
 # A box of which less than this is left by a crop is dropped: it no longer shows the finding.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.collection import Lineage, Shard
+from cxrprep.collection import Lineage, ShardFile
 from cxrprep.digests import CHUNK
 from cxrprep.errors import CxrprepError, ImageError
 from cxrprep.storage.parquet import FOOTER_KEY
@@ -163,7 +163,7 @@ class ShardReader:
             self._file.close()
 
 
-def digest_in(place: ImageStore, name: str) -> Shard | None:
+def digest_in(place: ImageStore, name: str) -> ShardFile | None:
     """A file with its size in bytes and its digest; ``None`` where it is gone."""
     try:
         with place.open(name) as file:
@@ -171,14 +171,14 @@ def digest_in(place: ImageStore, name: str) -> Shard | None:
             while chunk := file.read(CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)
-            return Shard(name, size, f"sha256:{hasher.hexdigest()}")
+            return ShardFile(name, size, f"sha256:{hasher.hexdigest()}")
     except ImageError:
         return None
 
 
-def stated_shards(place: ImageStore) -> dict[str, Shard]:
+def stated_shards(place: ImageStore) -> dict[str, ShardFile]:
     """The shards in a folder as its image tables state them, those of a job array's parts too."""
-    found: dict[str, Shard] = {}
+    found: dict[str, ShardFile] = {}
     for entry in place.list():
         if _IMAGE_TABLE.fullmatch(entry.name):
             with contextlib.suppress(CxrprepError, OSError, ValueError, TypeError, pa.ArrowException):

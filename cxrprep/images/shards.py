@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.collection import Shard
+from cxrprep.collection import ShardFile
 from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError
 from cxrprep.events import StageStarted, ignore
@@ -25,14 +25,14 @@ from cxrprep.images import convert as converting
 from cxrprep.images.image_folder import stem_of
 from cxrprep.images.local_files import LocalStore, open_store
 from cxrprep.images.output_metadata import output_in
-from cxrprep.images.radiograph import DEFAULT_LIMITS, Limits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.images.shard_files import ShardReader, write_parquet, write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cxrprep.events import Sink
-    from cxrprep.images.conversion import Converted, ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.output_metadata import OutputMetadata
@@ -74,7 +74,7 @@ class ShardDone:
 
     name: str
     outcomes: tuple[Converted, ...]
-    written: Shard | None = None
+    written: ShardFile | None = None
 
 
 def key_of(item: ConvertItem) -> str:
@@ -140,12 +140,12 @@ def convert_to_shards(
     take: Callable[[Converted], object],
     *,
     engine: Engine | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
     total: int | None = None,
     on_event: Sink = ignore,
-) -> dict[str, Shard]:
+) -> dict[str, ShardFile]:
     """Convert images into shards, and give each outcome to ``take``; see ``cxrprep.images.convert.convert``.
 
     Args:
@@ -171,12 +171,12 @@ def convert_to_shards(
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
-    task = conversion.Task(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
+    task = conversion.ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
     where = engine or Engine()
     progress = converting.Progress(on_event)
-    written: dict[str, Shard] = {}
+    written: dict[str, ShardFile] = {}
 
-    def told(done: ShardDone) -> None:
+    def take_and_count(done: ShardDone) -> None:
         if done.written is not None:
             written[done.name] = done.written
         for outcome in done.outcomes:
@@ -203,20 +203,20 @@ def convert_to_shards(
             killers = _killers(done.item, task, where)
             again = dataclasses.replace(done.item, known_to_kill=killers)
             for second in run(work, [again]):
-                told(_given_up(second) if isinstance(second, Lost) else second)
+                take_and_count(_given_up(second) if isinstance(second, Lost) else second)
         else:
-            told(done)
+            take_and_count(done)
     progress.flush()
     return written
 
 
-def _killers(plan: ShardPlan, task: Task, engine: Engine) -> dict[str, Lost[ConvertItem]]:
+def _killers(plan: ShardPlan, task: ConversionTask, engine: Engine) -> dict[str, Lost[ConvertItem]]:
     probe = functools.partial(_probe, task=task)
     outcomes = engine.run(probe, plan.items, batch=_PROBED, seconds=task.limits.seconds)
     return {outcome.item.relative: outcome for outcome in outcomes if isinstance(outcome, Lost)}
 
 
-def _probe(items: Sequence[ConvertItem], *, task: Task) -> list[None]:
+def _probe(items: Sequence[ConvertItem], *, task: ConversionTask) -> list[None]:
     for item in items:
         converting.make(item, task, lambda _: None)
     return [None] * len(items)
@@ -227,7 +227,7 @@ def _given_up(done: Lost[ShardPlan]) -> ShardDone:
     return ShardDone(done.item.name, tuple(lost))
 
 
-def paths_of(plan: ShardPlan, task: Task) -> list[str]:
+def paths_of(plan: ShardPlan, task: ConversionTask) -> list[str]:
     """What the manifest calls each image: the shard's path, and the name in it."""
     return [f"{plan.name}/{key}{task.suffix}" for key in plan.keys]
 
@@ -244,16 +244,16 @@ def _same(part: Path, there: Path) -> bool:
     return there.is_file() and filecmp.cmp(part, there, shallow=False)
 
 
-def _make_shards(plans: Sequence[ShardPlan], *, task: Task, form: str) -> list[ShardDone]:
+def _make_shards(plans: Sequence[ShardPlan], *, task: ConversionTask, form: str) -> list[ShardDone]:
     import cv2
 
     cv2.setNumThreads(1)
     return [_make_shard(plan, task, form) for plan in plans]
 
 
-def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
+def _make_shard(plan: ShardPlan, task: ConversionTask, form: str) -> ShardDone:
     outcomes: list[Converted] = []
-    written: Shard | None = None
+    written: ShardFile | None = None
     held = ShardReader(task.out, plan.name, form)
 
     def samples() -> Iterator[tuple[str, bytes, dict[str, Any]]]:
@@ -272,7 +272,7 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
             write_parquet(part, samples(), task.suffix, stated_columns(plan.items))
         if not any(outcome.path for outcome in outcomes):
             raise _NothingInIt
-        written = Shard(plan.name, part.stat().st_size, file_digest(part, "sha256"))
+        written = ShardFile(plan.name, part.stat().st_size, file_digest(part, "sha256"))
         # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
         if isinstance(task.out, LocalStore) and _same(part, Path(task.out.full(plan.name))):
             raise _AsBefore
@@ -291,7 +291,7 @@ def _make_shard(plan: ShardPlan, task: Task, form: str) -> ShardDone:
 
 
 def _image(
-    item: ConvertItem, member: str, task: Task, held: ShardReader, killers: Mapping[str, Lost[ConvertItem]]
+    item: ConvertItem, member: str, task: ConversionTask, held: ShardReader, killers: Mapping[str, Lost[ConvertItem]]
 ) -> tuple[Converted, bytes | None]:
     if item.relative in killers:
         return conversion.lost(killers[item.relative]), None
@@ -309,7 +309,7 @@ def stated_columns(items: Sequence[ConvertItem]) -> list[str]:
     return list(first) if first else [*_OF_HEADERS]
 
 
-def _row(outcome: Converted, task: Task) -> dict[str, Any]:
+def _row(outcome: Converted, task: ConversionTask) -> dict[str, Any]:
     """What a sample says of itself beside its image."""
     item, spacing = outcome.item, outcome.spacing_mm
     about = outcome.about

@@ -42,18 +42,18 @@ _SIDES: Final = ("frontal", "lateral")
 _BEAMS: Final = ("AP", "PA", "LL", "RL")
 
 
-def read(tables: Tables, gathered: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows) -> None:
     """Add the rows that these tables give: one per image and label source."""
-    demographics = read_demographics(tables, gathered)
+    demographics = read_demographics(tables, label_rows)
     for entry, path in tables.of_role("labels"):
         form = _FORMS[entry.settings["form"]]
         table = read_table(path, form)
         # CheXbert's tables have the paths of the full release, whichever the images are of: the first table decides.
-        if not gathered.release_stated and not gathered.blocks and "Path" in table:
-            gathered.release = _release(table, gathered.release)
+        if not label_rows.release_stated and not label_rows.blocks and "Path" in table:
+            label_rows.release = _release(table, label_rows.release)
         columns = study_ids(table, "Study") if "Study" in table else image_ids(table, "Path")
         table, columns = _in_order(table, columns)
-        columns |= _about(table, columns, gathered)
+        columns |= _about(table, columns, label_rows)
         for term in CHEXPERT.terms:
             columns[term.column] = labels(table, term.name)
         columns |= {
@@ -66,9 +66,9 @@ def read(tables: Tables, gathered: LabelRows) -> None:
             place = positions(columns["patient_id"], demographics.patient)
             raw |= {name: values.take(place) for name, values in demographics.columns.items()}
         columns.pop("lateral", None)
-        gathered.use(table, "labels", used=table.rows, source=entry.label_source)
-        gathered.add(table.rows, columns, raw, plain=("Path", "Study"))
-    chexpert_plus.read(tables, gathered)
+        label_rows.use(table, "labels", used=table.rows, source=entry.label_source)
+        label_rows.add(table.rows, columns, raw, plain=("Path", "Study"))
+    chexpert_plus.read(tables, label_rows)
 
 
 def _release(table: TextTable, otherwise: str) -> str:
@@ -150,7 +150,7 @@ def split_of(patient: pa.Array) -> pa.Array:
     return coded(pa.array(first, mask=first < 0), [name for name, _ in _SPLITS])
 
 
-def _about(table: TextTable, ids: dict[str, Any], gathered: LabelRows) -> dict[str, Any]:
+def _about(table: TextTable, ids: dict[str, Any], label_rows: LabelRows) -> dict[str, Any]:
     """Sex, age and view; what the table does not have stays null, but for the side that the file name states."""
     if "lateral" not in ids:
         return {}
@@ -168,7 +168,7 @@ def _about(table: TextTable, ids: dict[str, Any], gathered: LabelRows) -> dict[s
     codes = {word: code for code, word in enumerate(_BEAMS)}
     zeros = {word: None for word in table.column("AP/PA").dictionary.to_pylist() if word in ("0", "0.0")}
     if zeros:
-        gathered.note(
+        label_rows.note(
             "AP/PA is 0 where the release leaves it blank: its blanks were filled with 0, and a blank label of this "
             "table cannot be told from a negative one",
             str(table.path),
@@ -177,10 +177,10 @@ def _about(table: TextTable, ids: dict[str, Any], gathered: LabelRows) -> dict[s
     beam = table.mapped("AP/PA", {**codes, **zeros}, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
     misfiled = pc.and_not(pc.fill_null(pc.greater(beam, codes["PA"]), fill_value=False), lateral)
     count = count_true(misfiled)
-    strict = gathered.options.strict_source
+    strict = label_rows.options.strict_source
     if count:
         what = "frontal, as the table says" if strict else "lateral"
-        gathered.note(f"{count} rows say Frontal and have view LL or RL: taken as {what}", str(table.path), "warning")
+        label_rows.note(f"{count} rows say Frontal and have view LL or RL: taken as {what}", str(table.path), "warning")
     words = pc.coalesce(beam, pc.add(lateral.cast(pa.int8()), pa.scalar(len(_BEAMS), pa.int8())))
     return {
         "view": _views(beam, lateral),

@@ -35,12 +35,12 @@ class Demographics:
     columns: dict[str, pa.Array]
 
 
-def read_demographics(tables: Tables, gathered: LabelRows) -> Demographics | None:
+def read_demographics(tables: Tables, label_rows: LabelRows) -> Demographics | None:
     """The demographics workbook; ``None`` unless it is asked for. Of two rows of one patient the first is taken.
 
     Raises ``TableError`` for one that is absent, damaged or without patients, ``MissingExtraError`` without openpyxl.
     """
-    if not gathered.options.demographics:
+    if not label_rows.options.demographics:
         return None
     found = tables.of_role("demographics")
     if not found:
@@ -69,7 +69,7 @@ def read_demographics(tables: Tables, gathered: LabelRows) -> Demographics | Non
         held = first.setdefault(patient, cells)
         repeated += held is not cells and held == cells
         differing += held != cells
-    gathered.use_file(
+    label_rows.use_file(
         path,
         digest_of(path),
         "demographics",

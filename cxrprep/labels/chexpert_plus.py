@@ -48,15 +48,15 @@ _VALUES: Final = {1: "1.0", 0: "0.0", -1: "-1.0"}
 _KEPT: Final = ("view", "projection", "view_raw", "sex", "age_years", "age_flag", "split")
 
 
-def read(tables: Tables, gathered: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows) -> None:
     """Add the rows of the three label files that are here, and reports to all rows when asked for."""
     for entry, path in tables.of_role("plus-labels"):
-        _add_labels(entry.label_source, path, gathered)
-    if gathered.options.report_text:
-        _add_reports(tables, gathered)
+        _add_labels(entry.label_source, path, label_rows)
+    if label_rows.options.report_text:
+        _add_reports(tables, label_rows)
 
 
-def _add_labels(source: str, path: Path, gathered: LabelRows) -> None:
+def _add_labels(source: str, path: Path, label_rows: LabelRows) -> None:
     digest = digest_of(path)
     paths: list[str] = []
     cells: dict[str, list[int | None]] = {name: [] for name in CHEXPERT.names}
@@ -90,7 +90,7 @@ def _add_labels(source: str, path: Path, gathered: LabelRows) -> None:
         "label_source": constant(source, rows),
         "table_name": constant(path.name, rows),
         "table_digest": constant(str(digest), rows),
-        **_told_elsewhere(image, pc.struct_field(ids, "side"), gathered),
+        **_from_other_tables(image, pc.struct_field(ids, "side"), label_rows),
     }
     raw: dict[str, pa.Array] = {"path_to_image": keys}
     for term in CHEXPERT.terms:
@@ -98,8 +98,8 @@ def _add_labels(source: str, path: Path, gathered: LabelRows) -> None:
         columns[term.column] = pa.array(values, pa.int8())
         words = pa.array([None if value is None else _VALUES[value] for value in values], pa.string())
         raw[term.name] = words.dictionary_encode().cast(TEXT)
-    gathered.use_file(path, digest, "labels", rows=rows, used=rows, source=source)
-    gathered.add(rows, columns, raw, plain=("path_to_image",))
+    label_rows.use_file(path, digest, "labels", rows=rows, used=rows, source=source)
+    label_rows.add(rows, columns, raw, plain=("path_to_image",))
 
 
 def _add_line(item: Any, paths: list[str], cells: dict[str, list[int | None]], where: str) -> None:
@@ -113,11 +113,11 @@ def _add_line(item: Any, paths: list[str], cells: dict[str, list[int | None]], w
         values.append(None if value is None else int(value))
 
 
-def _told_elsewhere(image: pa.Array, side: pa.Array, gathered: LabelRows) -> dict[str, Any]:
+def _from_other_tables(image: pa.Array, side: pa.Array, label_rows: LabelRows) -> dict[str, Any]:
     """What CheXpert's own tables say of the images; where they are not here, what the file name states."""
-    told = [block for block in gathered.blocks if block.column("image_id").null_count < block.num_rows]
-    if told:
-        table = pa.concat_tables([block.select(["image_id", *_KEPT]) for block in told]).combine_chunks()
+    with_images = [block for block in label_rows.blocks if block.column("image_id").null_count < block.num_rows]
+    if with_images:
+        table = pa.concat_tables([block.select(["image_id", *_KEPT]) for block in with_images]).combine_chunks()
         ids = table.column("image_id").combine_chunks()
         first = pa.table({"key": ids, "row": pa.array(range(len(ids)))}).group_by("key").aggregate([("row", "min")])
         place = first.column("row_min").combine_chunks().take(positions(image, first.column("key")))
@@ -130,7 +130,7 @@ def _told_elsewhere(image: pa.Array, side: pa.Array, gathered: LabelRows) -> dic
     return known
 
 
-def _add_reports(tables: Tables, gathered: LabelRows) -> None:
+def _add_reports(tables: Tables, label_rows: LabelRows) -> None:
     """Put each image's report beside all of its rows."""
     found = tables.of_role("plus")
     if not found:
@@ -144,9 +144,9 @@ def _add_reports(tables: Tables, gathered: LabelRows) -> None:
     if "report" not in table:
         raise TableError(f"{table.path}, line 1: column 'report' is missing", hint="fetch the table again")
     used = 0
-    for index, block in enumerate(gathered.blocks):
+    for index, block in enumerate(label_rows.blocks):
         place = positions(block.column("image_id"), image)
         texts = pa.DictionaryArray.from_arrays(place.combine_chunks(), table.column("report").cast(pa.large_string()))
-        gathered.blocks[index] = block.append_column("report_text", texts)
+        label_rows.blocks[index] = block.append_column("report_text", texts)
         used = max(used, count_true(pc.is_in(image, value_set=block.column("image_id"))))
-    gathered.use(table, "reports", used=used, name_images_that_no_label_table_has=table.rows - used)
+    label_rows.use(table, "reports", used=used, name_images_that_no_label_table_has=table.rows - used)

@@ -42,31 +42,31 @@ _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
 }
 
 
-def read(tables: Tables, gathered: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows) -> None:
     """Add the rows that these tables give: one per image and label source. Raises ``TableError``, ``ConfigError``."""
-    declared = declaration_of(gathered.dataset)
-    here = tables_here(declared, tables, gathered)
-    images = _images(declared, here, gathered)
-    _add_splits(declared, here, images, gathered)
-    writer = _Writer(declared, images, boxes_of(declared, here, images, gathered), gathered)
-    masks_of(declared, here, images, gathered)
+    declared = declaration_of(label_rows.dataset)
+    here = tables_here(declared, tables, label_rows)
+    images = _images(declared, here, label_rows)
+    _add_splits(declared, here, images, label_rows)
+    writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
+    masks_of(declared, here, images, label_rows)
     labelled: set[str] = set()
     for rule in declared.labels:
         for name in tables_of(rule.table):
             if name in here:
-                rows = _label_block(declared, rule, here[name], images, gathered)
+                rows = _label_block(declared, rule, here[name], images, label_rows)
                 labelled |= _add_labels(rows, writer, here[name].digest)
     rest = images[~images.index.isin(labelled)]
     if len(rest):
         writer.add(rest, {}, {}, {})
-    if gathered.options.report_text:
-        _add_reports(declared, here, images, gathered)
+    if label_rows.options.report_text:
+        _add_reports(declared, here, images, label_rows)
 
 
 # ---- images ----
 
 
-def _images(declared: Declaration, here: Mapping[str, TableRead], gathered: LabelRows) -> pd.DataFrame:
+def _images(declared: Declaration, here: Mapping[str, TableRead], label_rows: LabelRows) -> pd.DataFrame:
     """A row per image, by id, with everything but labels; what several tables say of one image is put together."""
     rule = declared.image
     parts = []
@@ -74,7 +74,7 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], gathered: Labe
         if name in here:
             part = _image_facts(declared, here[name])
             parts.append(part)
-            gathered.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
+            label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
     if not parts:
         wanted = ", ".join(table.patterns[0] for table in declared.table if table.name in tables_of(rule.table))
         raise TableError(
@@ -84,27 +84,29 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], gathered: Labe
     images = pd.concat(parts, ignore_index=True)
     lost = int(images["image_id"].isna().sum())
     if lost:
-        gathered.note(f"{lost:,} rows name no image in a known form: they are left out", "", "warning")
+        label_rows.note(f"{lost:,} rows name no image in a known form: they are left out", "", "warning")
     images = images[images["image_id"].notna()]
     # Rows about one image are put together: the first that states a thing counts.
     alone = images["image_id"].is_unique
     images = images.set_index("image_id").sort_index() if alone else images.groupby("image_id", sort=True).first()
     images["study_id"] = images["study_id"].where(images["study_id"].notna(), images.index.to_series())
-    told = _add_links(declared, here, images, gathered)
+    told = _add_links(declared, here, images, label_rows)
     nobody = 0 if rule.patient == "unknown" else int(images["patient_id"].isna().sum())
     if nobody:
-        gathered.note(f"{nobody:,} images have no patient: each of their studies counts as one", "", "warning")
+        label_rows.note(f"{nobody:,} images have no patient: each of their studies counts as one", "", "warning")
         images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
     if rule.patient == "unknown":
         images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
     if rule.patient == "unknown" and not told:
-        gathered.note(
+        label_rows.note(
             f"{declared.name} does not say whose the images are: each study counts as a patient", "", "warning"
         )
     return images
 
 
-def _add_links(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> bool:
+def _add_links(
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
+) -> bool:
     """Fill what the images' own table leaves open from other tables, by the images' ids; whether patients were told."""
     told = False
     for rule in declared.link:
@@ -115,7 +117,7 @@ def _add_links(declared: Declaration, here: Mapping[str, TableRead], images: pd.
             facts = _about(declared, rule, table, "link")
             facts["image_id"] = value_of(table.cells, rule.image, "[[link]] image", table.path)
             known = facts["image_id"].isin(images.index)
-            gathered.use_file(
+            label_rows.use_file(
                 table.path,
                 table.digest,
                 "images",
@@ -176,7 +178,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
 
 
 def _add_splits(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     for rule in declared.splits:
         for name in tables_of(rule.table):
@@ -190,7 +192,7 @@ def _add_splits(
             words = value_of(table.cells, value, "[[splits]] split", table.path)
             known = listed.isin(images.index)
             images.loc[listed[known], "split"] = words[known].to_numpy()
-            gathered.use_file(
+            label_rows.use_file(
                 table.path,
                 table.digest,
                 "split",
@@ -261,7 +263,7 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
 
 
 def _label_block(
-    declared: Declaration, rule: LabelRule, table: TableRead, images: pd.DataFrame, gathered: LabelRows
+    declared: Declaration, rule: LabelRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> _Labels:
     """The rows of a table that are about images which are known; the others are counted."""
     frame = table.cells
@@ -273,7 +275,7 @@ def _label_block(
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
     known = ids.isin(images.index)
-    gathered.use_file(
+    label_rows.use_file(
         table.path,
         table.digest,
         "labels",
@@ -416,7 +418,7 @@ class _Writer:
     declared: Declaration
     images: pd.DataFrame
     boxes: dict[str, list[dict[str, Any]]]
-    gathered: LabelRows
+    label_rows: LabelRows
 
     def add(
         self,
@@ -438,14 +440,14 @@ class _Writer:
             facts[name] = pa.array(about[name].round(), pa.float64(), from_pandas=True).cast(kind)
         # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
         facts["boxes"] = pa.array([self.boxes.pop(image, None) for image in ids], pa.list_(box_type(self.declared)))
-        self.gathered.add(len(about), {**facts, **columns}, raw, own=own)
+        self.label_rows.add(len(about), {**facts, **columns}, raw, own=own)
 
 
 # ---- reports ----
 
 
 def _add_reports(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     """Put each study's report beside all of its rows."""
     texts: dict[str, str] = {}
@@ -461,7 +463,7 @@ def _add_reports(
         words = _report_texts(rule, table)
         stated = known & words.notna()
         texts |= dict(zip(ids[stated], words[stated], strict=True))
-        gathered.use_file(
+        label_rows.use_file(
             table.path,
             table.digest,
             "reports",
@@ -470,10 +472,10 @@ def _add_reports(
             are_of_studies_without_an_image=int((~known).sum()),
         )
     by_image = any(rule.image for rule, _ in found)
-    for index, block in enumerate(gathered.blocks):
+    for index, block in enumerate(label_rows.blocks):
         keys = block.column("image_id" if by_image else "study_id").to_pylist()
         column = pa.array([texts.get(key) for key in keys], pa.large_string()).dictionary_encode().cast(REPORT_TEXT)
-        gathered.blocks[index] = block.append_column("report_text", column)
+        label_rows.blocks[index] = block.append_column("report_text", column)
 
 
 def _report_texts(rule: ReportRule, table: TableRead) -> pd.Series:

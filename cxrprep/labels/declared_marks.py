@@ -30,14 +30,16 @@ def box_type(declared: Declaration) -> pa.DataType:
     return READ_BOX if any(rule.reader is not None or rule.score is not None for rule in declared.boxes) else BOX
 
 
-def boxes_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> Boxes:
+def boxes_of(
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
+) -> Boxes:
     """Each image's rectangles.
 
     Args:
         declared: the dataset.
         here: its tables.
         images: what is known of its images, by id.
-        gathered: told what became of the rows.
+        label_rows: told what became of the rows.
 
     Returns:
         By image, in the order of the tables: the finding as the release words it, x, y, w, h in pixels.
@@ -61,7 +63,7 @@ def boxes_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.Da
             if "score" in cells:
                 score = pd.to_numeric(cells["score"], errors="coerce")
                 cells["score"] = score.astype(object).where(score.notna(), None)
-            gathered.use_file(
+            label_rows.use_file(
                 table.path,
                 table.digest,
                 "boxes",
@@ -101,14 +103,14 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
 # ---- masks ----
 
 
-def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, gathered: LabelRows) -> None:
+def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows) -> None:
     """Add the regions that the tables draw, a row each, for ``masks.parquet``.
 
     Args:
         declared: the dataset.
         here: its tables.
         images: what is known of its images, by id.
-        gathered: gets the rows, and what became of the tables'.
+        label_rows: gets the rows, and what became of the tables'.
 
     Raises:
         TableError: a column is missing, or run lengths are none.
@@ -116,11 +118,11 @@ def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.Da
     for rule in declared.masks:
         for name in tables_of(rule.table):
             if name in here:
-                _add_masks(declared, rule, here[name], images, gathered)
+                _add_masks(declared, rule, here[name], images, label_rows)
 
 
 def _add_masks(
-    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, gathered: LabelRows
+    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
     image = value_of(frame, rule.image, "[[masks]] image", table.path)
@@ -139,10 +141,10 @@ def _add_masks(
         rows["score"] = pa.array(stated, pa.float32(), from_pandas=True)
     for name in ("height", "width", "counts", "polygons", "path"):
         rows[name] = pa.array([one.get(name) for one in made], MASKS.field(name).type)
-    for name, value in (("dataset", declared.name), ("release", gathered.release), ("label_source", rule.source)):
+    for name, value in (("dataset", declared.name), ("release", label_rows.release), ("label_source", rule.source)):
         rows[name] = pa.array([value or None] * len(frame), pa.string())
-    gathered.masks.append(null_columns(MASKS, len(frame), rows))
-    gathered.use_file(
+    label_rows.masks.append(null_columns(MASKS, len(frame), rows))
+    label_rows.use_file(
         table.path,
         table.digest,
         "masks",

@@ -50,7 +50,7 @@ class TableRead:
     digest: Digest
 
 
-def tables_here(declared: Declaration, tables: Tables, gathered: LabelRows) -> dict[str, TableRead]:
+def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) -> dict[str, TableRead]:
     """The declared tables that are in a folder, read. Raises ``TableError`` for one that is not of its form."""
     found: dict[str, TableRead] = {}
     for table in declared.table:
@@ -60,9 +60,9 @@ def tables_here(declared: Declaration, tables: Tables, gathered: LabelRows) -> d
         if table.form in ("xml", "files"):
             cells, digest = _of_files(declared, table, paths, tables.bases)
         else:
-            cells, digest = _of_file(table, paths[0], gathered)
+            cells, digest = _of_file(table, paths[0], label_rows)
         if cells.empty:
-            gathered.note("no rows", str(paths[0]), "warning")
+            label_rows.note("no rows", str(paths[0]), "warning")
             continue
         cells = cells.rename(columns=table.rename)
         if table.blank:
@@ -73,12 +73,12 @@ def tables_here(declared: Declaration, tables: Tables, gathered: LabelRows) -> d
     return found
 
 
-def _of_file(table: DeclaredTable, path: Path, gathered: LabelRows) -> tuple[pd.DataFrame, Digest]:
+def _of_file(table: DeclaredTable, path: Path, label_rows: LabelRows) -> tuple[pd.DataFrame, Digest]:
     if table.form == "names":
         names, digest = read_names(path)
         return pd.DataFrame({"name": names.to_pylist()}, dtype=object), digest
     if table.form == "csv":
-        return _csv(table, path, gathered)
+        return _csv(table, path, label_rows)
     try:
         data = _json(path)
         rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
@@ -87,13 +87,13 @@ def _of_file(table: DeclaredTable, path: Path, gathered: LabelRows) -> tuple[pd.
     return pd.DataFrame(rows, dtype=object), digest_of(path)
 
 
-def _csv(table: DeclaredTable, path: Path, gathered: LabelRows) -> tuple[pd.DataFrame, Digest]:
+def _csv(table: DeclaredTable, path: Path, label_rows: LabelRows) -> tuple[pd.DataFrame, Digest]:
     def header(names: list[str]) -> list[str]:
         return [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
 
     csv = read_table(path, Form((), header=header, open=True, multiline=True))
     for note in csv.notes:
-        gathered.note(note, str(path), "warning")
+        label_rows.note(note, str(path), "warning")
     return pd.DataFrame({name: csv.text(name).to_pandas() for name in csv.names}, dtype=object), csv.digest
 
 

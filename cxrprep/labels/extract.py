@@ -15,7 +15,7 @@ from cxrprep.collection.image_table import Loss, read_known, refuse_loss
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
-from cxrprep.labels.label_rows import MASK_ORDER, LabelRows, Options, TableUse, in_order
+from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, TableUse, in_order
 from cxrprep.labels.label_sources import release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS
@@ -99,7 +99,7 @@ def read_labels(
     *,
     release: str | None = None,
     tables: Path | None = None,
-    options: Options | None = None,
+    options: LabelOptions | None = None,
     on_event: Sink = ignore,
 ) -> Labels:
     """Everything that the label tables say, without writing anything.
@@ -120,22 +120,22 @@ def read_labels(
         TableError: A table that is not what it should be, with file, line and column.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
-    gathered = LabelRows(spec.name, found.release, release is not None, on_event, options or Options())
+    label_rows = LabelRows(spec.name, found.release, release is not None, on_event, options or LabelOptions())
     try:
         reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"no reader for the tables of {spec.name}", hint=f"a dataset's tables are read by labels/{spec.module}.py"
         ) from error
-    reader.read(found, gathered)
-    if not gathered.blocks:
+    reader.read(found, label_rows)
+    if not label_rows.blocks:
         names = ", ".join(path.name for _, path in found.files)
         raise TableError(
             f"the tables of {spec.name} that are here label no image: {names}",
             hint="add a label table of the release, or name its folder with --tables DIR",
         )
-    masks = in_order(pa.concat_tables(gathered.masks), MASK_ORDER) if gathered.masks else None
-    return Labels(gathered.release, gathered.table(), tuple(gathered.uses), masks=masks)
+    masks = in_order(pa.concat_tables(label_rows.masks), MASK_ORDER) if label_rows.masks else None
+    return Labels(label_rows.release, label_rows.table(), tuple(label_rows.uses), masks=masks)
 
 
 def extract_labels(
@@ -145,7 +145,7 @@ def extract_labels(
     out: Path | None = None,
     release: str | None = None,
     tables: Path | None = None,
-    options: Options | None = None,
+    options: LabelOptions | None = None,
     on_event: Sink = ignore,
 ) -> LabelsResult:
     """Write ``labels.parquet``. The same tables give the same bytes.

@@ -26,7 +26,7 @@ MASK_ORDER: Final = ("label_source", "image_id", "label", "reader", "counts", "p
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LabelOptions:
     """What ``extract-labels`` may be told; ``None`` leaves a choice as it was made last.
 
     ``strict_source`` keeps what the table says where it is known to be wrong (CheXpert's 17 laterals in frontal rows).
@@ -72,7 +72,7 @@ class LabelRows:
     release: str
     release_stated: bool = True
     on_event: Sink = ignore
-    options: Options = field(default_factory=Options)
+    options: LabelOptions = field(default_factory=LabelOptions)
     blocks: list[pa.Table] = field(default_factory=list)
     raw: list[str] = field(default_factory=list)
     plain: set[str] = field(default_factory=set)

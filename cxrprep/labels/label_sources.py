@@ -124,14 +124,14 @@ def with_added_sources(
     known = set(pc.unique(table.column("label_source").cast(pa.string())).to_pylist())
     blocks: list[tuple[str, pa.Table]] = []
     uses, notes = list[TableUse](), list[str]()
-    owners = _Owners.of(table)
+    release_ids = _ReleaseIds.of(table)
     for source in sources:
         if source.name in known:
             raise UsageError(
                 f"{source.path} is of the label source {source.name}, and so is a table of the release",
                 hint="import it under another name: --import NAME=FILE",
             )
-        block, use, joined = _read(source, dataset, release, layout, owners)
+        block, use, joined = _read(source, dataset, release, layout, release_ids)
         blocks.append((source.name, block))
         uses.append(use)
         if joined:
@@ -166,14 +166,14 @@ def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Owners:
+class _ReleaseIds:
     """Whose each study and image is, as the release's tables say."""
 
     patient: dict[str, str]
     study: dict[str, str]
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Owners:
+    def of(cls, table: pa.Table) -> _ReleaseIds:
         """From the rows of a labels table."""
         patients, studies, images = (table.column(name).to_pylist() for name in ("patient_id", "study_id", "image_id"))
         return cls(
@@ -182,7 +182,7 @@ class _Owners:
         )
 
 
-def _ids(row: Mapping[str, str | None], layout: Layout | None, owners: _Owners) -> tuple[str, str, str | None]:
+def _ids(row: Mapping[str, str | None], layout: Layout | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
     """Patient, study and image of a row; a study that nothing names is called as its report is."""
     report, patient, study, image = (row.get(name) for name in _IDS)
     path = image or report or ""
@@ -190,12 +190,12 @@ def _ids(row: Mapping[str, str | None], layout: Layout | None, owners: _Owners) 
     if parsed is not None:
         patient, study, image = parsed.patient, parsed.study, parsed.image
     if study is None and image is not None:
-        study = owners.study.get(image, image)
+        study = release_ids.study.get(image, image)
     study = study or report or ""
     bare = study.removeprefix("s")
     # MIMIC-CXR's files and many tables write s50414267 where the release writes 50414267.
     study = bare if bare.isdecimal() else study
-    return patient or owners.patient.get(study, ""), study, image
+    return patient or release_ids.patient.get(study, ""), study, image
 
 
 def _joined(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _abnormal(row: Mapping[str, Any]) -> bool:
 
 
 def _read(
-    source: AddedSource, dataset: str, release: str, layout: Layout | None, owners: _Owners
+    source: AddedSource, dataset: str, release: str, layout: Layout | None, release_ids: _ReleaseIds
 ) -> tuple[pa.Table, TableUse, int]:
     """The rows of ``labels.parquet`` of one source, its table's use, and how many studies had several rows."""
     try:
@@ -224,7 +224,7 @@ def _read(
     ids = [name for name in _IDS if name in table.column_names]
     grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in table.select([*ids, *known, *extra]).to_pylist():
-        patient, study, image = _ids(row, layout, owners)
+        patient, study, image = _ids(row, layout, release_ids)
         grouped.setdefault((patient, study, image or ""), []).append(row)
     keys = sorted(grouped)
     merged = [_joined(grouped[key], [*known, *extra]) if len(grouped[key]) > 1 else grouped[key][0] for key in keys]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError
-from cxrprep.labels.label_rows import Options, relative_to
+from cxrprep.labels.label_rows import LabelOptions, relative_to
 from cxrprep.storage.parquet import read_footer
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ _KEY: Final = "options"
 class LastOptions:
     """``options`` and the ``tables`` folder of a run; ``tables`` is ``None`` where ROOT's own were read."""
 
-    options: Options = field(default_factory=Options)
+    options: LabelOptions = field(default_factory=LabelOptions)
     tables: Path | None = None
 
-    def with_given(self, options: Options | None, tables: Path | None) -> LastOptions:
+    def with_given(self, options: LabelOptions | None, tables: Path | None) -> LastOptions:
         """What a run is to use: what is given now, and what was given last where nothing is."""
-        given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Options)} if options is not None else {}
+        given = (
+            {f.name: getattr(options, f.name) for f in dataclasses.fields(LabelOptions)} if options is not None else {}
+        )
         changed = {name: value for name, value in given.items() if value is not None}
         return LastOptions(dataclasses.replace(self.options, **changed), tables or self.tables)
 
@@ -58,6 +60,6 @@ def last_options(labels: Path, root: Path) -> LastOptions:
     paths = {name: root / str(told[name]) for name in ("tables", "patients") if told.get(name)}
     flags = {name: told.get(name) is True for name in ("strict_source", "demographics", "report_text")}
     patients = paths.get("patients")
-    options = Options(**flags, patients=patients if patients is not None and patients.is_file() else None)
+    options = LabelOptions(**flags, patients=patients if patients is not None and patients.is_file() else None)
     tables = paths.get("tables")
     return LastOptions(options, tables if tables is not None and tables.is_dir() else None)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions, whole
 from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_table
-from cxrprep.labels.mimic_images import PATIENT, STUDY, Images, list_images, trimmed_ids
+from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
 from cxrprep.vocabulary import CHEXPERT
@@ -46,15 +46,15 @@ _PROVIDERS: Final = Form(("study_id",), optional=("subject_id", *_PROVIDER_IDS),
 _PATIENTS: Final = Form(("subject_id", "gender", "anchor_age", "anchor_year"), plain=("subject_id",), open=True)
 
 
-def read(tables: Tables, gathered: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows) -> None:
     """Add the rows that these tables give: one per image and label source, or per study where no table lists images."""
-    images = list_images(tables, gathered)
-    paths = report_paths(tables, gathered)
-    by_study = _providers(tables, gathered)
+    images = list_images(tables, label_rows)
+    paths = report_paths(tables, label_rows)
+    by_study = _providers(tables, label_rows)
     if paths is not None:
         by_study.append((paths[0], {"report_path": paths[1]}))
-    texts = report_texts(tables, gathered) if gathered.options.report_text else None
-    people = _People.read(gathered.options.patients, gathered) if gathered.options.patients is not None else None
+    texts = report_texts(tables, label_rows) if label_rows.options.report_text else None
+    people = _People.read(label_rows.options.patients, label_rows) if label_rows.options.patients is not None else None
     sources = tables.of_role("labels")
     read_tables = [
         (
@@ -63,23 +63,23 @@ def read(tables: Tables, gathered: LabelRows) -> None:
         )
         for entry, path in sources
     ]
-    owners = _owners(images, [table for _, table in read_tables if "subject_id" in table])
+    study_patients = _study_patients(images, [table for _, table in read_tables if "subject_id" in table])
     context = _Context(by_study, texts, people)
     everything = _Rows.all_images(images)
     for source, table in read_tables:
         table.require_match("study_id", STUDY, "expected a study such as 50414267")
         table.require_unique("study_id")
-        rows = _Rows.of(everything, table, owners, whole=source != "radiologist")
+        rows = _Rows.of(everything, table, study_patients, whole=source != "radiologist")
         columns, raw = rows.labels(table, source)
-        gathered.use(table, "labels", used=table.rows, source=source)
+        label_rows.use(table, "labels", used=table.rows, source=source)
         if rows.without_images:
-            gathered.note(
+            label_rows.note(
                 f"{rows.without_images:,} studies have no image in the tables here", str(table.path), "warning"
             )
-        context.add(rows, columns, raw, gathered)
+        context.add(rows, columns, raw, label_rows)
     if not read_tables and images.rows:
-        context.add(everything, {}, {}, gathered)
-    if not gathered.blocks:
+        context.add(everything, {}, {}, label_rows)
+    if not label_rows.blocks:
         raise TableError(
             "no table here lists images or labels of MIMIC-CXR",
             hint="download mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG, or name their folder with --tables DIR",
@@ -91,7 +91,7 @@ class _Rows:
 
     def __init__(
         self,
-        images: Images,
+        images: ImageListing,
         image: pa.Array,
         study: pa.Array,
         patient: pa.Array,
@@ -107,18 +107,20 @@ class _Rows:
         self.whole = whole
 
     @classmethod
-    def all_images(cls, images: Images) -> _Rows:
+    def all_images(cls, images: ImageListing) -> _Rows:
         """A row for each image."""
         return cls(images, pa.array(range(images.rows), pa.int32()), images.study, images.patient, whole=True)
 
     @classmethod
-    def of(cls, everything: _Rows, table: TextTable, owners: tuple[pa.Array, pa.Array], *, whole: bool) -> _Rows:
+    def of(
+        cls, everything: _Rows, table: TextTable, study_patients: tuple[pa.Array, pa.Array], *, whole: bool
+    ) -> _Rows:
         """A row for each image (``whole``) or each image of a labelled study, and one for each study without image."""
         images, labelled = everything.images, table.text("study_id")
         alone = labelled.filter(pc.invert(pc.is_in(labelled, value_set=images.study)))
         if whole and not len(alone):
             return everything
-        patient = owners[1].take(positions(alone, owners[0]))
+        patient = study_patients[1].take(positions(alone, study_patients[0]))
         if patient.null_count:
             study = alone.filter(pc.is_null(patient))[0].as_py()
             row = pc.index(labelled, study).as_py()
@@ -156,7 +158,7 @@ class _Rows:
         return columns, {name: table.column(name).take(place) for name in (*_NAMES, *table.extra)}
 
 
-def _owners(images: Images, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
+def _study_patients(images: ImageListing, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
     """Every study with its patient, from all tables that say so; ``TableError`` where two disagree."""
     studies, patients = [images.study], [images.patient]
     for table in labelled:
@@ -183,16 +185,16 @@ class _Context:
     # What was last made, and for which rows: the labelers' tables are about the same ones.
     made: tuple[_Rows, dict[str, Any]] | None = None
 
-    def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], gathered: LabelRows) -> None:
+    def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], label_rows: LabelRows) -> None:
         """Add a block of these rows with their labels."""
         if self.made is None or self.made[0] is not rows:
             self.made = (rows, self._about(rows))
         cells = {name: rows.of_images(values) for name, values in rows.images.raw.items()}
-        gathered.add(len(rows), {**self.made[1], **columns}, {**cells, **raw})
+        label_rows.add(len(rows), {**self.made[1], **columns}, {**cells, **raw})
         if self.texts is not None:
             study, text = self.texts
             column = pa.DictionaryArray.from_arrays(positions(rows.study, study), text)
-            gathered.blocks[-1] = gathered.blocks[-1].append_column("report_text", column)
+            label_rows.blocks[-1] = label_rows.blocks[-1].append_column("report_text", column)
 
     def _about(self, rows: _Rows) -> dict[str, Any]:
         about = {name: rows.of_images(values) for name, values in rows.images.columns.items()}
@@ -205,7 +207,7 @@ class _Context:
         return about
 
 
-def _providers(tables: Tables, gathered: LabelRows) -> list[tuple[pa.Array, dict[str, pa.Array]]]:
+def _providers(tables: Tables, label_rows: LabelRows) -> list[tuple[pa.Array, dict[str, pa.Array]]]:
     found = tables.of_role("providers")
     if not found:
         return []
@@ -215,7 +217,7 @@ def _providers(tables: Tables, gathered: LabelRows) -> list[tuple[pa.Array, dict
     # Whether a study can have two rows is not documented: the first one is taken.
     first = positions(pc.unique(study), study)
     again = table.rows - len(first)
-    gathered.use(table, "providers", used=len(first), are_about_a_study_that_an_earlier_row_is_about=again)
+    label_rows.use(table, "providers", used=len(first), are_about_a_study_that_an_earlier_row_is_about=again)
     return [(study.take(first), {name: table.text(name).take(first) for name in _PROVIDER_IDS if name in table})]
 
 
@@ -226,7 +228,7 @@ class _People:
         self.subject, self.sex, self.age, self.year = subject, sex, age, year
 
     @classmethod
-    def read(cls, path: Path, gathered: LabelRows) -> _People:
+    def read(cls, path: Path, label_rows: LabelRows) -> _People:
         """From MIMIC-IV's ``patients.csv.gz``. Raises ``TableError``."""
         table = read_table(path, _PATIENTS).trimmed("subject_id", r"^p?(\d{8})(?:\.0)?$")
         table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
@@ -234,7 +236,7 @@ class _People:
         sex = table.mapped("gender", {"M": "M", "F": "F"}, CATEGORY, "expected M or F")
         age = table.translated("anchor_age", whole, pa.int32(), "expected an age in years")
         year = table.translated("anchor_year", whole, pa.int32(), "expected a year")
-        gathered.use(table, "patients", used=table.rows)
+        label_rows.use(table, "patients", used=table.rows)
         return cls(table.text("subject_id"), sex, age, year)
 
     def of(self, patient: pa.Array, when: pa.Array | None) -> dict[str, Any]:
@@ -254,7 +256,7 @@ _MEMBER: Final = re.compile(r"(?:^|/)p1\d{7}/s(5\d{7})\.txt$", re.ASCII)
 _LARGEST: Final = 1 << 20  # the longest report has some ten thousand characters
 
 
-def report_paths(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Array] | None:
+def report_paths(tables: Tables, label_rows: LabelRows) -> tuple[pa.Array, pa.Array] | None:
     """Studies and the release paths of their reports, as the study list states them; ``None`` without that list."""
     found = tables.of_role("studies")
     if not found:
@@ -263,11 +265,11 @@ def report_paths(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Arra
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_unique("study_id")
     table.require_match("path", r"^files/p\d\d/p1\d{7}/s5\d{7}\.txt$", "expected files/p10/p10000032/s50414267.txt")
-    gathered.use(table, "studies", used=table.rows)
+    label_rows.use(table, "studies", used=table.rows)
     return table.text("study_id"), table.text("path")
 
 
-def report_texts(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Array]:
+def report_texts(tables: Tables, label_rows: LabelRows) -> tuple[pa.Array, pa.Array]:
     """Studies and their reports' texts, from the archive of all reports.
 
     Bytes that are no UTF-8 are read as Latin-1. Raises ``TableError`` when the archive is absent or damaged.
@@ -299,7 +301,7 @@ def report_texts(tables: Tables, gathered: LabelRows) -> tuple[pa.Array, pa.Arra
                 texts.append(_text(archive.read(member)))
     except (OSError, *NOT_READABLE) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="the file is cut short: fetch it again") from error
-    gathered.use_file(
+    label_rows.use_file(
         path, digest_of(path), "reports", rows=len(studies) + others, used=len(studies), are_no_reports=others
     )
     return pa.array(studies, pa.string()), pa.array(texts, pa.large_string())

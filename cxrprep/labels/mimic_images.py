@@ -52,7 +52,7 @@ _WORDS: Final = {"postero-anterior": View.PA, "antero-posterior": View.AP, "late
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class ImageListing:
     """All images that the tables list. ``columns`` are named as in ``labels.parquet``, ``raw`` as in the tables."""
 
     image: pa.Array
@@ -89,16 +89,16 @@ class _Listing:
             raise TableError(f"{self.path}, column 1: an image stands there twice", hint="fetch the list again")
 
 
-def list_images(tables: Tables, gathered: LabelRows) -> Images:
+def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
     """The images of all tables here; the first table's order, then those that only later ones know."""
     listings = []
     for entry, path in tables.of_role("images"):
         form = entry.settings["form"]
-        listing = _from_names(path, gathered) if form == "filenames" else _from_table(path, _FORMS[form], gathered)
+        listing = _from_names(path, label_rows) if form == "filenames" else _from_table(path, _FORMS[form], label_rows)
         listings.append((form, listing))
     if not listings:
         empty = pa.array([], pa.string())
-        return Images(empty, empty, empty)
+        return ImageListing(empty, empty, empty)
     listings[0][1].require_unique()
     image = listings[0][1].ids["dicom_id"]
     places = [pa.array(range(len(image)), pa.int32())]
@@ -114,7 +114,7 @@ def list_images(tables: Tables, gathered: LabelRows) -> Images:
             listing.require_unique()
             unknown = pc.invert(pc.is_in(more, value_set=image))
             message = f"{len(more) - matched:,} images stand here and not in {listings[0][1].path.name}"
-            gathered.note(message, str(listing.path), "warning")
+            label_rows.note(message, str(listing.path), "warning")
             image = pa.concat_arrays([image, more.filter(unknown)])
             place = positions(image, more)
         places.append(place)
@@ -133,14 +133,14 @@ def list_images(tables: Tables, gathered: LabelRows) -> Images:
                     raise listing.wrong(place[differs].as_py(), name, what)
             owner[name] = stated if held is None else pc.coalesce(held, stated)
         if listing.table is not None:
-            told, cells = _tell(form, listing.table, gathered)
-            columns |= {name: values.take(place) for name, values in told.items()}
+            columns_of_form, cells = _columns_of(form, listing.table, label_rows)
+            columns |= {name: values.take(place) for name, values in columns_of_form.items()}
             raw |= {name: values.take(place) for name, values in cells.items()}
     _one_patient_a_study(owner, listings[0][1])
-    _say_without_split(columns, len(image), gathered)
+    _note_without_split(columns, len(image), label_rows)
     if "study_datetime" in columns:
         columns |= _order(owner["study_id"], owner["subject_id"], columns["study_datetime"])
-    return _sorted(Images(image, owner["study_id"], owner["subject_id"], columns, raw))
+    return _sorted(ImageListing(image, owner["study_id"], owner["subject_id"], columns, raw))
 
 
 def trimmed_ids(table: TextTable) -> TextTable:
@@ -150,22 +150,22 @@ def trimmed_ids(table: TextTable) -> TextTable:
     return table.trimmed("study_id", r"^(?:p?1\d{7}[/\\\\])?s?(5\d{7})(?:\.0|\.txt)?$")
 
 
-def _say_without_split(columns: Mapping[str, Any], rows: int, gathered: LabelRows) -> None:
+def _note_without_split(columns: Mapping[str, Any], rows: int, label_rows: LabelRows) -> None:
     if "split" not in columns:
-        gathered.note("no split table is here (mimic-cxr-2.0.0-split.csv.gz): the split is not stated", "", "warning")
+        label_rows.note("no split table is here (mimic-cxr-2.0.0-split.csv.gz): the split is not stated", "", "warning")
     elif columns["split"].null_count:
-        gathered.note(
+        label_rows.note(
             f"{columns['split'].null_count:,} of {rows:,} images are not in the split table: their split is null",
             "",
             "warning",
         )
 
 
-def _sorted(images: Images) -> Images:
+def _sorted(images: ImageListing) -> ImageListing:
     """The images by patient, study and id, so that every block of rows is in the order of the output already."""
     keys = pa.table({"patient": images.patient, "study": images.study, "image": images.image})
     order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
-    return Images(
+    return ImageListing(
         images.image.take(order),
         images.study.take(order),
         images.patient.take(order),
@@ -174,17 +174,17 @@ def _sorted(images: Images) -> Images:
     )
 
 
-def _from_table(path: Path, form: Form, gathered: LabelRows) -> _Listing:
+def _from_table(path: Path, form: Form, label_rows: LabelRows) -> _Listing:
     table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f-]{44})\.\w{3,4}$")
     table = trimmed_ids(table)
     table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
-    gathered.use(table, "images", used=table.rows)
+    label_rows.use(table, "images", used=table.rows)
     return _Listing(path, {name: table.text(name) for name in _IDS}, table)
 
 
-def _from_names(path: Path, gathered: LabelRows) -> _Listing:
+def _from_names(path: Path, label_rows: LabelRows) -> _Listing:
     names, digest = read_names(path)
     found = pc.extract_regex(names, _PATH)
     row = first_true(pc.is_null(found))
@@ -195,7 +195,7 @@ def _from_names(path: Path, gathered: LabelRows) -> _Listing:
             hint="fetch the list again",
         )
     ids = {name: pc.struct_field(found, name) for name in _IDS}
-    gathered.use_file(path, digest, "images", rows=len(names), used=len(names))
+    label_rows.use_file(path, digest, "images", rows=len(names), used=len(names))
     return _Listing(path, ids)
 
 
@@ -217,7 +217,7 @@ def _view(text: str) -> str:
     return str(View(name))
 
 
-def _tell(form: str, table: TextTable, gathered: LabelRows) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+def _columns_of(form: str, table: TextTable, label_rows: LabelRows) -> tuple[dict[str, Any], dict[str, pa.Array]]:
     """What one table says of its images, and its cells."""
     if form == "split":
         table.require("split")
@@ -227,10 +227,10 @@ def _tell(form: str, table: TextTable, gathered: LabelRows) -> tuple[dict[str, A
         return {"path_raw": table.text("path")}, {name: table.column(name) for name in table.extra}
 
     def note(message: str) -> None:
-        gathered.note(message, str(table.path), "warning")
+        label_rows.note(message, str(table.path), "warning")
 
     view = table.lenient("ViewPosition", _view, CATEGORY, note)
-    told = {
+    columns_of_form = {
         "view": view,
         "projection": projection_of(view),
         "view_raw": categories(table.column("ViewPosition")),
@@ -238,7 +238,7 @@ def _tell(form: str, table: TextTable, gathered: LabelRows) -> tuple[dict[str, A
         "orig_width": table.lenient("Columns", whole, pa.int32(), note),
         "study_datetime": _datetime(table, note),
     }
-    return told, {name: table.column(name) for name in table.names if name not in _IDS}
+    return columns_of_form, {name: table.column(name) for name in table.names if name not in _IDS}
 
 
 def _day(text: str) -> int:

@@ -76,7 +76,7 @@ _FOUR: Final = Form(
 )
 
 
-def read(tables: Tables, gathered: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows) -> None:
     """Add the rows that these tables give: one per image, and one more per image that Google's readers saw."""
     findings = [(entry, path) for entry, path in tables.of_role("labels") if entry.label_source == "nih-textmined"]
     if not findings:
@@ -86,28 +86,28 @@ def read(tables: Tables, gathered: LabelRows) -> None:
         )
     path = findings[0][1]
     table = read_table(path, _FINDINGS)
-    gathered.release = _release(table, gathered)
+    label_rows.release = _release(table, label_rows)
     # Put in order before there are sixty columns of it: an image's name begins with its patient.
     table = table.ordered(pc.sort_indices(table.text("Image Index")))
-    columns = _images(table, gathered.release)
+    columns = _images(table, label_rows.release)
     names = table.text("Image Index")
-    columns["split"] = _splits(tables, names, gathered)
+    columns["split"] = _splits(tables, names, label_rows)
     attributes = dict(columns)
-    columns["boxes"] = _boxes(tables, names, gathered)
+    columns["boxes"] = _boxes(tables, names, label_rows)
     columns |= _findings(table)
     columns |= _origin("nih-textmined", table)
-    gathered.use(table, "labels", used=table.rows, source="nih-textmined")
+    label_rows.use(table, "labels", used=table.rows, source="nih-textmined")
     raw = {name: table.column(name) for name in (*_NAMES, *_SIZES, *table.extra)}
-    gathered.add(table.rows, columns, raw, plain=("Image Index",))
+    label_rows.add(table.rows, columns, raw, plain=("Image Index",))
     google = [(other, where) for other, where in tables.of_role("labels") if other.label_source.startswith("google")]
     apart = {where for other, where in google if other.name.startswith("four_findings")}
     for other, where in google:
         if apart and other.name.startswith("google2019"):
-            gathered.note("not used: the tables of Google that it joins are here themselves", str(where))
+            label_rows.note("not used: the tables of Google that it joins are here themselves", str(where))
             continue
         everything = other.label_source == "google-adjudicated-all"
         found = _all_findings(where) if everything else read_table(where, _FOUR)
-        _add_google(found, other.label_source, names, attributes, gathered)
+        _add_google(found, other.label_source, names, attributes, label_rows)
 
 
 def _origin(source: str, table: TextTable) -> dict[str, pa.Array]:
@@ -164,19 +164,21 @@ def _years_2017(text: str) -> float:
     return number / {"Y": 1, "M": 12, "D": 365}[unit]
 
 
-def _release(table: TextTable, gathered: LabelRows) -> str:
+def _release(table: TextTable, label_rows: LabelRows) -> str:
     """The release whose table this is, by how it writes ages; names say it too, and people rename.
 
     Raises ``TableError`` where another release was asked for.
     """
     of_2017 = pc.match_substring_regex(table.text("Patient Age"), r"^\d+[YMD]$")
     release = "2017" if 2 * count_true(of_2017) > table.rows else "v2020"
-    if release == gathered.release:
+    if release == label_rows.release:
         return release
-    said = f"this is the table of release {release} under the name of that of {gathered.release}"
-    if gathered.release_stated:
-        raise TableError(f"{table.path}: {said}", hint=f"leave out --release, or fetch the table of {gathered.release}")
-    gathered.note(said, str(table.path), "warning")
+    message = f"this is the table of release {release} under the name of that of {label_rows.release}"
+    if label_rows.release_stated:
+        raise TableError(
+            f"{table.path}: {message}", hint=f"leave out --release, or fetch the table of {label_rows.release}"
+        )
+    label_rows.note(message, str(table.path), "warning")
     return release
 
 
@@ -212,11 +214,11 @@ def _findings(table: TextTable) -> dict[str, pa.Array]:
     return {**columns, "labels_raw": raw}
 
 
-def _splits(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
+def _splits(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
     """The released lists as a column. An image in two lists is an error; one in none has no split, and is counted."""
     lists = tables.of_role("split")
     if not lists:
-        gathered.note(
+        label_rows.note(
             "no split lists are here (train_val_list.txt, test_list.txt): the split is not stated", "", "warning"
         )
         return pa.nulls(len(names), CATEGORY)
@@ -231,7 +233,7 @@ def _splits(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
         if (split[rows] >= 0).any():
             raise _listed_twice(listed, place, split, path, [other.name for _, other in lists[:code]])
         split[rows] = code
-        gathered.use_file(
+        label_rows.use_file(
             path,
             digest,
             "split",
@@ -241,7 +243,7 @@ def _splits(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
         )
     unlisted = int((split < 0).sum())
     if unlisted:
-        gathered.note(f"{unlisted:,} images stand in no split list: their split is null", "", "warning")
+        label_rows.note(f"{unlisted:,} images stand in no split list: their split is null", "", "warning")
     return coded(pa.array(split, mask=split < 0), [entry.settings["split"] for entry, _ in lists])
 
 
@@ -255,7 +257,7 @@ def _listed_twice(
     )
 
 
-def _boxes(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
+def _boxes(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
     """Each image's boxes in the order of the table; null for an image that nobody drew on."""
     found = tables.of_role("boxes")
     if not found:
@@ -281,7 +283,7 @@ def _boxes(tables: Tables, names: pa.Array, gathered: LabelRows) -> pa.Array:
     offsets = pa.array(
         np.append(np.cumsum(counts) - counts, total).astype(np.int32), mask=np.append(counts == 0, False)
     )
-    gathered.use(table, "boxes", used=total, are_on_images_that_the_findings_table_lacks=table.rows - total)
+    label_rows.use(table, "boxes", used=total, are_on_images_that_the_findings_table_lacks=table.rows - total)
     return pa.ListArray.from_arrays(offsets, rectangles)
 
 
@@ -302,14 +304,16 @@ def _all_findings(path: Any) -> TextTable:
 
 
 def _add_google(
-    table: TextTable, source: str, names: pa.Array, attributes: dict[str, pa.Array], gathered: LabelRows
+    table: TextTable, source: str, names: pa.Array, attributes: dict[str, pa.Array], label_rows: LabelRows
 ) -> None:
     table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
     table.require_unique("Image Index")
     place = positions(table.text("Image Index"), names)
     kept = pc.is_valid(place)
     used = count_true(kept)
-    gathered.use(table, "labels", used=used, source=source, name_images_that_the_findings_table_lacks=table.rows - used)
+    label_rows.use(
+        table, "labels", used=used, source=source, name_images_that_the_findings_table_lacks=table.rows - used
+    )
     columns = {name: values.take(place.filter(kept)) for name, values in attributes.items()}
     columns |= {name: values.filter(kept) for name, values in _origin(source, table).items()}
     terms = (*NIH.terms, *GOOGLE_FOUR.terms) if source == "google-adjudicated-all" else GOOGLE_FOUR.terms
@@ -320,4 +324,4 @@ def _add_google(
             cells = table.translated(name, lambda text: _READERS[text.upper()], pa.int8(), "expected YES, NO or HEDGE")
             columns[term.column] = cells.filter(kept)
     raw = {name: table.column(name).filter(kept) for name in table.names}
-    gathered.add(used, columns, raw, plain=("Image Index",))
+    label_rows.add(used, columns, raw, plain=("Image Index",))

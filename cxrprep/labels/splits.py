@@ -192,7 +192,7 @@ class SplitRule:
             placed = self.assign(members.to_pylist(), self._observed(table, patient, concerned))
             words = pa.array([str(placed[p]) for p in members.to_pylist()], pa.string())
             new = pc.if_else(concerned, words.take(pc.index_in(patient, value_set=members)), split)
-            self._say_what_left_the_test_split(split, new, on_event)
+            self._warn_left_the_test_split(split, new, on_event)
             table = _with_column(table, "split", new.dictionary_encode().cast(CATEGORY))
             split = new
         if self.folds:
@@ -243,7 +243,7 @@ class SplitRule:
         )
 
     @staticmethod
-    def _say_what_left_the_test_split(before: pa.Array, after: pa.Array, on_event: Sink) -> None:
+    def _warn_left_the_test_split(before: pa.Array, after: pa.Array, on_event: Sink) -> None:
         """Note how many images of the released test split would be trained on: results on it would not compare."""
         tested = pc.fill_null(pc.equal(before, str(Split.TEST)), fill_value=False)
         moved = pc.and_(tested, pc.fill_null(pc.not_equal(after, str(Split.TEST)), fill_value=False))

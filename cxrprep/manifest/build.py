@@ -105,7 +105,7 @@ class PreparedManifest:
         known = self.spec if self.spec.name in catalog() else None
         write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))
         write_card_beside(self.folder / IMAGES_NAME, known)
-        _say(self.result, self.has_labels, on_event)
+        _note_join(self.result, self.has_labels, on_event)
         on_event(StageFinished(STAGE, done=self.result.images))
         return self.result
 
@@ -370,7 +370,7 @@ def _sources(images: pa.Table) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((c["values"], c["counts"]) for c in counted if c["values"] is not None))
 
 
-def _say(result: ManifestResult, labelled: bool, on_event: Sink) -> None:
+def _note_join(result: ManifestResult, labelled: bool, on_event: Sink) -> None:
     if labelled and result.without_row:
         message = f"{result.without_row:,} images have no row in the label tables: they are listed with null labels"
         on_event(Note(STAGE, message, "warning", IMAGES_NAME))

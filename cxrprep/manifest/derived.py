@@ -18,7 +18,7 @@ from cxrprep.labels.columns import categories, constant, positions, projection_o
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.manifest.build import IMAGES_NAME, check_tables
 from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
-from cxrprep.manifest.previous import HEADERS_NAME, Earlier, Names, one_table
+from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, one_table
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
@@ -108,7 +108,7 @@ def build_derived_manifest(
     out: Path,
     recipe: str,
     fingerprint: str,
-    earlier: Earlier | None = None,
+    earlier: PreviousImages | None = None,
     lineage: Lineage | None = None,
     root: Path | None = None,
     labels_in: Path | None = None,

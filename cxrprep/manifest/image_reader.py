@@ -14,7 +14,7 @@ from cxrprep.images.shard_files import ShardReader
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.images.radiograph import Limits
+    from cxrprep.images.radiograph import ImageLimits
 
 _MEMBER: Final = re.compile(r"(.+\.(tar|parquet))/(.+)")
 _FORMS: Final = {"tar": "webdataset", "parquet": "parquet"}
@@ -33,7 +33,7 @@ class ImageReader:
         """The folder alone: open files belong to their process."""
         return {"_root": self._root, "_shards": OrderedDict()}
 
-    def read(self, path: str, limits: Limits | None = None) -> bytes:
+    def read(self, path: str, limits: ImageLimits | None = None) -> bytes:
         """The bytes of the image at ``path``, as the manifest spells it. Raises ``ImageError`` when it is not there."""
         member = _MEMBER.fullmatch(path)
         if member is not None and not (self._root / path).is_file():

@@ -213,7 +213,7 @@ class Dataset:
                 {**datasets.Features.from_arrow_schema(table.schema), "image": datasets.Image()}
             )
             # Written to the package's own cache: images in shards are too many for memory, and no file is theirs.
-            return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"held": self})
+            return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"dataset": self})
         paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
         return datasets.Dataset(table.append_column("image", paths)).cast_column("image", datasets.Image())
 
@@ -223,10 +223,10 @@ def _row(stated: dict[str, Any], labels: dict[str, Any], mask: dict[str, Any]) -
     return {**about, "labels": labels, "mask": mask}
 
 
-def _with_images(held: Dataset) -> Iterator[dict[str, Any]]:
+def _with_images(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The rows of the manifest, each with the bytes of its image."""
-    with ImageReader(held.root) as reader:
-        for batch in held.to_arrow().to_batches(max_chunksize=1000):
+    with ImageReader(dataset.root) as reader:
+        for batch in dataset.to_arrow().to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield {**row, "image": {"bytes": reader.read(row["path"]), "path": row["path"]}}
 

@@ -74,7 +74,7 @@ def write_own_manifest(
     held = footer_of(before).get("pseudonyms")
     if held and held != key:
         raise other_key(manifests, str(held))
-    rows, dicom_files = _gathered(found)
+    rows, dicom_files = _image_rows(found)
     own = rows.take()
     if not own.num_rows:
         raise NothingSelectedError(f"no image is in {root}", hint="name the folder that holds the images")
@@ -113,7 +113,7 @@ def write_own_manifest(
 
 def listing(found: Iterable[OwnImage]) -> pa.Table:
     """Path, bytes, width and height of images that no manifest lists yet; of none is a digest known."""
-    own = _gathered(found)[0].take().select(["path", "bytes", "width", "height"])
+    own = _image_rows(found)[0].take().select(["path", "bytes", "width", "height"])
     for name in ("digest", "source_path", "source_digest"):
         own = own.append_column(name, pa.nulls(own.num_rows, pa.string()))
     return own
@@ -128,7 +128,7 @@ def other_key(place: Path, fingerprint: str) -> UsageError:
     )
 
 
-def _gathered(found: Iterable[OwnImage]) -> tuple[DerivedRows, int]:
+def _image_rows(found: Iterable[OwnImage]) -> tuple[DerivedRows, int]:
     """The images as rows, and how many are DICOM files."""
     rows, dicom_files = DerivedRows(), 0
     for image in found:

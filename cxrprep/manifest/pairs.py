@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.labels.nlp.sections import is_cut_by_hand, looks_like_mimic, mimic_sections, plain_sections
+from cxrprep.labels.nlp.sections import is_cut_by_hand, is_mimic_report, mimic_sections, plain_sections
 from cxrprep.schemas import CATEGORY, describe
 from cxrprep.storage.parquet import SET_DIGEST, read_footer
 
@@ -143,7 +143,7 @@ def cut_text(text: str, *, study: str = "", mimic: bool | None = None, **about: 
     Returns:
         The text of the last section of each name, stripped, and the places of all.
     """
-    if mimic or (mimic is None and looks_like_mimic(text)):
+    if mimic or (mimic is None and is_mimic_report(text)):
         rule = "mit-lcp-by-hand" if is_cut_by_hand(study if study.startswith("s") else f"s{study}") else "mit-lcp"
         found = mimic_sections(text)
         if mimic is None and all(section.name in ("full report", "last_paragraph") for section in found):

@@ -24,7 +24,7 @@ _ASKED: Final = ["path", "source_path", "recipe_fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class PreviousImages:
     """Rows of an earlier manifest, and of the headers beside it.
 
     ``foreign`` are the paths of outputs that another recipe made, by the recipe's name and fingerprint.
@@ -38,14 +38,14 @@ class Earlier:
         """How many rows there are."""
         return int(self.rows.num_rows)
 
-    def only(self, holds: Callable[[str, str, str, int], bool]) -> Earlier:
+    def only(self, holds: Callable[[str, str, str, int], bool]) -> PreviousImages:
         """The rows for which ``holds(source_path, source_digest, path, bytes)`` is true."""
         columns = (self.rows.column(n).to_pylist() for n in ("source_path", "source_digest", "path", "bytes"))
         kept = self.rows.filter(pa.array([holds(*row) for row in zip(*columns, strict=True)], pa.bool_()))
         headers = self.headers.filter(
             pc.is_in(self.headers.column("source_path"), value_set=kept.column("source_path").combine_chunks())
         )
-        return Earlier(kept, headers, self.foreign)
+        return PreviousImages(kept, headers, self.foreign)
 
     def divided(self, base: Path | None) -> tuple[pa.Table, pa.Table]:
         """The rows whose source the manifest ``base`` names, and all others."""
@@ -57,9 +57,9 @@ class Earlier:
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
 
 
-def read_earlier(
+def read_previous(
     open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names, others: Iterable[str] = ()
-) -> Earlier:
+) -> PreviousImages:
     """The rows of this recipe in the manifest that is there, without those that this run makes anew.
 
     Args:
@@ -88,7 +88,7 @@ def read_earlier(
         parts += [part.filter(pc.invert(pc.is_in(part.column("path"), value_set=known))) for part in read[0]]
         foreign += [row for row in read[1] if row not in foreign] if foreign else read[1]
     rows = one_table(parts)
-    return Earlier(rows, _headers(open_file, rows) if len(rows) else HEADERS.empty_table(), tuple(foreign))
+    return PreviousImages(rows, _headers(open_file, rows) if len(rows) else HEADERS.empty_table(), tuple(foreign))
 
 
 def _groups(

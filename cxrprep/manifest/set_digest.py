@@ -263,10 +263,10 @@ def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     texts = dataset.stated.select([f"text_{name}" for name in dataset.texts]).rename_columns(list(dataset.texts))
     for start in range(0, len(dataset), 8192):
         about = columns.slice(start, 8192).to_pylist()
-        said = texts.slice(start, 8192).to_pylist() if dataset.texts else [None] * len(about)
+        rows_of_text = texts.slice(start, 8192).to_pylist() if dataset.texts else [None] * len(about)
         cells = zip(*(column.to_pylist() for column in labels.slice(start, 8192).columns), strict=True)
         values = list(cells) if labels.num_columns else [()] * len(about)
-        for row, label, text in zip(about, values, said, strict=True):
+        for row, label, text in zip(about, values, rows_of_text, strict=True):
             yield {
                 "dataset": row["dataset"], "id": row["image_id"], "study": row["study_id"], "split": row["split"],
                 "labels": list(label), "boxes": spelled_boxes(row["boxes"]), "text": text,

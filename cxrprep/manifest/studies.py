@@ -70,7 +70,7 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
         for name in _FROM_LABELS:
             if name in labels.column_names:
                 # The first row that says it: a table that somebody added knows labels and nothing else.
-                told = labels.select(["study_id", name]).filter(pc.is_valid(labels.column(name)))
-                rows_of = positions(columns["study_id"], told.column("study_id").combine_chunks())
-                columns[name] = told.column(name).combine_chunks().take(rows_of)
+                stated = labels.select(["study_id", name]).filter(pc.is_valid(labels.column(name)))
+                rows_of = positions(columns["study_id"], stated.column("study_id").combine_chunks())
+                columns[name] = stated.column(name).combine_chunks().take(rows_of)
     return null_columns(schema, len(starts), columns), int(differs.sum())

@@ -98,9 +98,9 @@ def make_plan(
         NothingSelectedError: The selection wants nothing.
         UsageError: It draws from archives although the tables were not asked which images there are.
     """
-    choice = SelectionFilter(selection, images)
+    selection_filter = SelectionFilter(selection, images)
     found = _Sorted(
-        choice, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
+        selection_filter, layout, release, published=published or {}, excused=excused, unpack=unpack, in_place=in_place
     )
     for file in listing:
         found.take(file)
@@ -123,7 +123,7 @@ def make_plan(
                 # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
                 item.action, item.reason = Action.KEEP, CHANGED
     else:
-        _decide_archives(archives, local_state, _member_wanted(choice, layout))
+        _decide_archives(archives, local_state, _member_wanted(selection_filter, layout))
     return Plan(
         dataset=dataset,
         release=release,
@@ -136,7 +136,7 @@ def make_plan(
         foreign=found.foreign,
         foreign_names=tuple(found.foreign_names),
         # What is in archives, and whose, is not known before they are here.
-        unmet=() if archives else tuple(choice.unmet(selection)),
+        unmet=() if archives else tuple(selection_filter.unmet(selection)),
         in_place=in_place,
     )
 
@@ -146,7 +146,7 @@ class _Sorted:
 
     def __init__(
         self,
-        choice: SelectionFilter,
+        selection_filter: SelectionFilter,
         layout: Layout,
         release: str,
         *,
@@ -155,7 +155,7 @@ class _Sorted:
         unpack: Callable[[str], bool],
         in_place: bool,
     ) -> None:
-        self._choice = choice
+        self._filter = selection_filter
         self._layout = layout
         self._release = release
         self._published = published
@@ -198,8 +198,8 @@ class _Sorted:
             self._second(twin, file, dest)
             return
         shown = self._layout.shows_image(file.key)
-        image = self._layout.parse(file.key) if shown and self._choice.by_image else None
-        if not self._choice.wants(dest, image):
+        image = self._layout.parse(file.key) if shown and self._filter.by_image else None
+        if not self._filter.wants(dest, image):
             self.passed_over += 1
             self._unwanted_images += shown
             return
@@ -223,7 +223,7 @@ class _Sorted:
             return True
         # What an archive holds is known when it is here.
         hidden = any(item.archive for item in self.tables)
-        return self._choice.by_image and bool(self._unwanted_images) and not hidden
+        return self._filter.by_image and bool(self._unwanted_images) and not hidden
 
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
@@ -249,7 +249,7 @@ class _Sorted:
         return image
 
     def _settle_reports(self, *, drawing: bool) -> None:
-        by_image = self._choice.by_image or drawing
+        by_image = self._filter.by_image or drawing
         ids = map(self._id, self.images if by_image and self._reports else ())
         studies = {(image.patient, image.study) for image in ids}
         for item, patient, study in self._reports:
@@ -257,7 +257,7 @@ class _Sorted:
             wanted = (
                 not by_image
                 or (patient, study) in studies
-                or (not self.images and not drawing and self._choice.wants_study(patient, study))
+                or (not self.images and not drawing and self._filter.wants_study(patient, study))
             )
             if wanted:
                 self.images.append(item)
@@ -309,12 +309,12 @@ def _decide(items: Sequence[Item], local_state: LocalState) -> None:
     for item in items:
         while row is not None and row.path < item.dest:
             row = next(rows, None)
-        held = row if row is not None and row.path == item.dest else None
-        _decide_one(item, held, local_state)
+        recorded = row if row is not None and row.path == item.dest else None
+        _decide_one(item, recorded, local_state)
 
 
-def _decide_one(item: Item, held: RecordedFile | None, local_state: LocalState) -> None:
-    if held is not None and held.discarded:
+def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalState) -> None:
+    if recorded is not None and recorded.discarded:
         item.action, item.reason = Action.KEEP, "used and discarded"
         return
     size = local_state.size_of(item.dest)
@@ -322,36 +322,41 @@ def _decide_one(item: Item, held: RecordedFile | None, local_state: LocalState) 
         have = local_state.partial(item.dest)
         if have is not None:
             item.action, item.reason, item.have = Action.RESUME, "partly here", have
-        elif held is not None:
+        elif recorded is not None:
             item.reason = "recorded, but no longer here"
         return
     if item.dest in local_state.wrong:
         item.action, item.reason = Action.REFETCH, "verify found other bytes than it should have"
         return
-    if held is None:
+    if recorded is None:
         if item.file.size in (None, size):
             item.action, item.reason, item.proven = Action.KEEP, "here without a record", False
         else:
             item.action, item.reason = Action.REFETCH, f"has {size} bytes, the mirror's has {item.file.size}"
         return
-    reason = _differs(item.file, held, size, same_mirror=local_state.same_mirror)
+    reason = _differs(item.file, recorded, size, same_mirror=local_state.same_mirror)
     if reason:
         item.action, item.reason = Action.REFETCH, reason
     else:
         item.action, item.reason = Action.KEEP, "here"
 
 
-def _differs(file: RemoteFile, held: RecordedFile, size: int, *, same_mirror: bool) -> str:
+def _differs(file: RemoteFile, recorded: RecordedFile, size: int, *, same_mirror: bool) -> str:
     """Why the file that is here is not the mirror's, or ``""``."""
-    if size != held.size:
-        return f"has {size} bytes, recorded were {held.size}"
+    if size != recorded.size:
+        return f"has {size} bytes, recorded were {recorded.size}"
     if file.size is not None and file.size != size:
         return f"the mirror has another one, of {file.size} bytes"
-    if file.digest is not None and held.digest is not None:
-        algorithm, _, value = held.digest.partition(":")
+    if file.digest is not None and recorded.digest is not None:
+        algorithm, _, value = recorded.digest.partition(":")
         if algorithm == file.digest.algorithm:
             return "" if value == file.digest.value else "the mirror states another digest"
-    if same_mirror and file.validator is not None and held.validator is not None and file.validator != held.validator:
+    if (
+        same_mirror
+        and file.validator is not None
+        and recorded.validator is not None
+        and file.validator != recorded.validator
+    ):
         return "the mirror's file has changed"
     return ""
 
@@ -360,9 +365,9 @@ def _is_whole(row: RecordedFile, local_state: LocalState) -> bool:
     return local_state.size_of(row.path) == row.size and row.path not in local_state.wrong
 
 
-def _member_wanted(choice: SelectionFilter, layout: Layout) -> Callable[[str], bool]:
+def _member_wanted(selection_filter: SelectionFilter, layout: Layout) -> Callable[[str], bool]:
     def wanted(path: str) -> bool:
-        return choice.wants(path, layout.parse(path))
+        return selection_filter.wants(path, layout.parse(path))
 
     return wanted
 
@@ -379,22 +384,24 @@ def _decide_archives(items: Sequence[Item], local_state: LocalState, wanted: Cal
         if row.archive in members and (row.discarded or _is_whole(row, local_state)):
             members[row.archive][row.path] = row.size
     for item in items:
-        held, here = own.get(item.dest), members[item.dest]
+        recorded, here = own.get(item.dest), members[item.dest]
         size = local_state.size_of(item.dest)
         have = local_state.partial(item.dest)
-        changed = held is not None and _differs(item.file, held, held.size, same_mirror=local_state.same_mirror)
+        changed = recorded is not None and _differs(
+            item.file, recorded, recorded.size, same_mirror=local_state.same_mirror
+        )
         known = local_state.members(item.dest)
         missing = None if known is None else sum(1 for path, _ in known if wanted(path) and path not in here)
-        if held is not None and changed:
+        if recorded is not None and changed:
             item.action, item.reason = Action.REFETCH, changed
-        elif held is not None and missing == 0 and not (held.discarded and size == held.size):
+        elif recorded is not None and missing == 0 and not (recorded.discarded and size == recorded.size):
             item.action, item.reason = Action.KEEP, "unpacked"
-        elif held is not None and size == held.size:
+        elif recorded is not None and size == recorded.size:
             item.action, item.reason, item.have = Action.RESUME, "here, to be unpacked", size
         elif size is not None and size == item.file.size:
             item.action, item.reason, item.have, item.proven = Action.RESUME, "here without a record", size, False
         elif have is not None:
             item.action, item.reason, item.have = Action.RESUME, "partly here", have
-        elif held is not None:
+        elif recorded is not None:
             gone = "its files" if missing is None else f"{missing} of its files"
             item.reason = f"unpacked before, but {gone} are not here"

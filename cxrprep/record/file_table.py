@@ -177,7 +177,7 @@ def _values(column: pa.Array) -> list[Any]:
     return [None if number is None else words[number] for number in column.indices.to_pylist()]
 
 
-def find(table: pa.Table, path: str) -> FileEntry | None:
+def find_entry(table: pa.Table, path: str) -> FileEntry | None:
     """The entry of ``path`` in a sorted table, or ``None``; a binary search, so nothing is held beside the columns."""
     column = table["path"]
     start = 0

@@ -101,7 +101,7 @@ class Record:
         with self._mutex:
             if path in self._pending:
                 return self._pending[path]
-            return None if self._table is None else files.find(self._table, path)
+            return None if self._table is None else files.find_entry(self._table, path)
 
     def table(self) -> pa.Table:
         """All entries as columns sorted by path (see ``cxrprep.record.table.schema``); a snapshot."""
@@ -131,14 +131,14 @@ class Record:
             StorageError: The disk refuses.
         """
 
-        def change(held: Header) -> Header:
-            if held.dataset and (held.dataset, held.release) != (dataset, release):
+        def change(header: Header) -> Header:
+            if header.dataset and (header.dataset, header.release) != (dataset, release):
                 raise UsageError(
-                    f"{self.root} holds {held.dataset} {held.release}, not {dataset} {release}",
+                    f"{self.root} holds {header.dataset} {header.release}, not {dataset} {release}",
                     hint="name another folder, or leave --dataset and --release out",
                 )
             return dataclasses.replace(
-                held, dataset=dataset, release=release, mirror=mirror or held.mirror, tool=tool or held.tool
+                header, dataset=dataset, release=release, mirror=mirror or header.mirror, tool=tool or header.tool
             )
 
         self._update(change)
@@ -146,10 +146,10 @@ class Record:
     def select(self, selection: Selection) -> None:
         """Add what a download asks for, once, and write that down at once."""
 
-        def change(held: Header) -> Header:
-            if selection in held.selections:
-                return held
-            return dataclasses.replace(held, selections=(*held.selections, selection))
+        def change(header: Header) -> Header:
+            if selection in header.selections:
+                return header
+            return dataclasses.replace(header, selections=(*header.selections, selection))
 
         self._update(change)
 

@@ -68,8 +68,8 @@ def asked(cache: Path) -> pa.Array | None:
 
 
 def _name(selection: Selection, shard: Shard | None) -> str:
-    said = {name: _plain(getattr(selection, name)) for name in selection.__slots__}
-    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=10).hexdigest()
+    stated = {name: _plain(getattr(selection, name)) for name in selection.__slots__}
+    digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=10).hexdigest()
     return f"{digest}{f'.{shard.index}-of-{shard.count}' if shard is not None else ''}.txt"
 
 

@@ -111,8 +111,8 @@ def _of_people(table: pa.Table, selection: Selection) -> Any:
     patient, study = table.column("patient_id").combine_chunks(), table.column("study_id").combine_chunks()
     # A study has one patient, so each study is asked once.
     studies = pc.unique(study)
-    owners = patient.take(pc.index_in(studies, value_set=study))
-    pairs = zip(owners.to_pylist(), studies.to_pylist(), strict=True)
+    patients_of_studies = patient.take(pc.index_in(studies, value_set=study))
+    pairs = zip(patients_of_studies.to_pylist(), studies.to_pylist(), strict=True)
     return pc.is_in(study, value_set=studies.filter(pa.array([choice.wants_study(*pair) for pair in pairs])))
 
 

@@ -37,30 +37,30 @@ class AwsAccess:
     @property
     def is_anonymous(self) -> bool:
         """Whether there are no credentials, or none are used. Raises ``AccessError`` for some that are broken."""
-        self._look()
+        self._find()
         return self.is_unsigned or self._found is None
 
     @property
     def origin(self) -> str:
         """Where the credentials come from, in AWS's words, such as ``shared-credentials-file``; ``""`` without any."""
-        self._look()
+        self._find()
         return str(getattr(self._found, "method", "") or "")
 
     @property
     def base(self) -> str:
         """The address of the bucket, with a slash at its end: keys follow. Raises ``UsageError``, ``AccessError``."""
-        self._look()
+        self._find()
         return self._base
 
     @property
     def region(self) -> str:
         """The region that requests are signed for."""
-        self._look()
+        self._find()
         return self._region
 
     def move(self, region: str) -> bool:
         """Use the bucket's own ``region`` from here on; whether that is another one than before."""
-        self._look()
+        self._find()
         with self._lock:
             if region == self._region:
                 return False
@@ -88,7 +88,7 @@ class AwsAccess:
 
     # ---- inside ----
 
-    def _look(self) -> None:
+    def _find(self) -> None:
         with self._lock:
             if self._session is None:
                 self._open()

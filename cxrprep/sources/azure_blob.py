@@ -49,13 +49,13 @@ class SharedAccess:
     def parse(cls, url: Secret) -> SharedAccess:
         """The parts of ``url``, which is an http or https address."""
         parts = urllib.parse.urlsplit(url.reveal())
-        said = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
-        is_azure = "sig" in said and ("sr" in said or "ss" in said or "si" in said)
+        query = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
+        is_azure = "sig" in query and ("sr" in query or "ss" in query or "si" in query)
         # azcopy writes all that is in a container as /container/*
         path = parts.path.strip("/").removesuffix("/*").strip("/")
         folder, _, blob = path.rpartition("/")
         # A container has one component (two on an emulator, whose first names the account).
-        if is_azure and (said.get("sr") == "c" or "srt" in said or "sr" not in said) and "." not in blob:
+        if is_azure and (query.get("sr") == "c" or "srt" in query or "sr" not in query) and "." not in blob:
             folder, blob = path, ""
         inside = folder.split("/")[1 if _ACCOUNT.match(parts.hostname or "") else 2 :] if is_azure else []
         base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, f"/{folder}/" if folder else "/", "", ""))
@@ -64,9 +64,9 @@ class SharedAccess:
             blob=urllib.parse.unquote(blob),
             query=Secret(parts.query),
             folder=urllib.parse.unquote("".join(f"{part}/" for part in inside)),
-            permissions=said.get("sp") if is_azure else None,
-            expires=_time(said.get("se")) if is_azure else None,
-            starts=_time(said.get("st")) if is_azure else None,
+            permissions=query.get("sp") if is_azure else None,
+            expires=_time(query.get("se")) if is_azure else None,
+            starts=_time(query.get("st")) if is_azure else None,
             is_azure=is_azure,
         )
 

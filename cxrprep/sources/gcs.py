@@ -232,8 +232,8 @@ class GcsSource:
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         return self._refusal(answer.status, f"gs://{self._bucket}/{self._base}{key}")
 
-    def _refusal(self, status: int, subject: str, said: str = "") -> CxrprepError | None:
-        if status == 400 and not self._project and ("requester pays" in said or not said):
+    def _refusal(self, status: int, subject: str, detail: str = "") -> CxrprepError | None:
+        if status == 400 and not self._project and ("requester pays" in detail or not detail):
             return self._unpaid()
         if status == 401:
             if self._access.is_anonymous:
@@ -242,16 +242,16 @@ class GcsSource:
                 f"{subject}: Google rejects the login (401)", hint=f"it may have expired; {ADVICE['google']}"
             )
         if status == 403:
-            return self._forbidden(subject, said)
+            return self._forbidden(subject, detail)
         if status == 404:
             return NotInSourceError(f"{subject} does not exist (404)", hint="check the name of bucket and object")
         return None
 
-    def _forbidden(self, subject: str, said: str) -> AccessError:
+    def _forbidden(self, subject: str, detail: str) -> AccessError:
         account = self._access.account() or (
             "a request without a login" if self._access.is_anonymous else "this account"
         )
-        if self._project and ("serviceusage" in said or "billing" in said.lower()):
+        if self._project and ("serviceusage" in detail or "billing" in detail.lower()):
             return AccessError(
                 f"{subject}: {account} may not bill the project {self._project} (403)",
                 hint="name a project of yours with billing switched on: --billing-project PROJECT",

@@ -36,11 +36,11 @@ class GoogleAccess:
     @property
     def is_anonymous(self) -> bool:
         """Whether there are no credentials. Raises ``AccessError`` for some that cannot be read."""
-        return self._look() is None
+        return self._find() is None
 
     def account(self) -> str:
         """The account's e-mail address, where the credentials state it; else ``""``."""
-        have = self._look()
+        have = self._find()
         return str(getattr(have, "service_account_email", None) or getattr(have, "account", None) or "")
 
     def project(self) -> str:
@@ -56,7 +56,7 @@ class GoogleAccess:
 
         from cxrprep.sources.service_session import prepare_session
 
-        have = self._look() or AnonymousCredentials()  # type: ignore[no-untyped-call]  # the library's
+        have = self._find() or AnonymousCredentials()  # type: ignore[no-untyped-call]  # the library's
         with self._lock:
             session = prepare_session(AuthorizedSession(have, auth_request=self._requester()))  # type: ignore[no-untyped-call]
         # A project is needed for making buckets only.
@@ -67,7 +67,7 @@ class GoogleAccess:
 
     def authorization(self) -> str:
         """The header's value for a request, ``""`` for nobody. Raises ``AccessError`` when it cannot be renewed."""
-        have = self._look()
+        have = self._find()
         if have is None:
             return ""
         with self._lock:
@@ -77,7 +77,7 @@ class GoogleAccess:
 
     def renew(self, refused: str) -> bool:
         """Get another token than the one that was refused; whether there is one now."""
-        have = self._look()
+        have = self._find()
         if have is None:
             return False
         with self._lock:
@@ -98,7 +98,7 @@ class GoogleAccess:
 
     # ---- inside ----
 
-    def _look(self) -> Any:
+    def _find(self) -> Any:
         with self._lock:
             if not self._looked:
                 if self._is_there():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
-    from cxrprep.sources.index_pages import Entry
+    from cxrprep.sources.index_pages import PageEntry
 
 _FILE_SUFFIXES: Final = (
     ".gz",
@@ -81,7 +81,7 @@ class HttpSource:
         self._known = options.known
         self._token = HostToken(endpoint, options.credentials)
         self._client = HttpClient(options, login=self._token.login, explain=self._explain)
-        self._answers_head = True
+        self._allows_head = True
         self._spelled: dict[str, str] = {}
         self._is_store = self._speaks_s3 = False
         self.holes: list[CxrprepError] = []
@@ -175,7 +175,7 @@ class HttpSource:
         elif not found:
             yield from self._known_ones()
 
-    def _branch(self, folder: str) -> Sequence[Entry]:
+    def _branch(self, folder: str) -> Sequence[PageEntry]:
         """The entries of a folder below the top. One that cannot be read is a hole, and no end of the listing."""
         try:
             entries = self._page(folder) or ()
@@ -192,7 +192,7 @@ class HttpSource:
         folders = {e.name for e in doubtful if self._is_folder(folder + e.name)}
         return [dataclasses.replace(e, folder=True) if e.name in folders else e for e in entries]
 
-    def _may_be_folder(self, entry: Entry) -> bool:
+    def _may_be_folder(self, entry: PageEntry) -> bool:
         return entry.size is None and "." not in entry.name and self._is_folder(entry.name)
 
     def _is_folder(self, key: str) -> bool:
@@ -219,7 +219,7 @@ class HttpSource:
     def _read(self, url: str, key: str) -> tuple[HttpResponse, bytes]:
         return with_retries(lambda: self._client.read(url, key=key, private=self._token.headers()))
 
-    def _page(self, folder: str) -> Sequence[Entry] | None:
+    def _page(self, folder: str) -> Sequence[PageEntry] | None:
         try:
             answer, body = self._read(self._url(folder), folder or self.address)
         except NotInSourceError:
@@ -239,7 +239,7 @@ class HttpSource:
 
     # ---- a bucket of an object store ----
 
-    def _top(self) -> Sequence[Entry] | None:
+    def _top(self) -> Sequence[PageEntry] | None:
         """The entries of the first page. For what turns out to be a bucket ``_is_store`` is set."""
         top, refused = None, None
         try:
@@ -288,7 +288,7 @@ class HttpSource:
             self._speaks_s3 = True
         return self._token.refusal(answer, key)
 
-    def _walk(self, folders: Sequence[str], prefix: str, top: Sequence[Entry]) -> Iterator[RemoteFile]:
+    def _walk(self, folders: Sequence[str], prefix: str, top: Sequence[PageEntry]) -> Iterator[RemoteFile]:
         """The files below ``folders``, level by level, several pages at a time; a link to a folder above is not walked.
 
         ``top`` are the entries of the first page.
@@ -347,7 +347,7 @@ class HttpSource:
 
         Nothing depends on it, so a server that refuses HEAD is not asked again, and GET decides (RFC 9110, 15.5.6).
         """
-        if not self._answers_head:
+        if not self._allows_head:
             return None
         try:
             url = self._url(file.key)
@@ -355,7 +355,7 @@ class HttpSource:
         except NotConnectedError:
             raise
         except SourceUnreachableError:
-            self._answers_head = False
+            self._allows_head = False
             return None
         except CxrprepError:
             return None

@@ -54,10 +54,10 @@ class HostSession:
 
 
 class HttpAuth:
-    """The logins of one client, by endpoint; shared by its threads. ``look_up`` finds a host's login."""
+    """The logins of one client, by endpoint; shared by its threads. ``find_login`` finds a host's login."""
 
-    def __init__(self, look_up: Callable[[str], Login | None]) -> None:
-        self._look_up = look_up
+    def __init__(self, find_login: Callable[[str], Login | None]) -> None:
+        self._find_login = find_login
         self._sessions: dict[Endpoint, HostSession] = {}
         self._lock = threading.Lock()
 
@@ -71,7 +71,7 @@ class HttpAuth:
 
     def login(self, endpoint: Endpoint) -> Login | None:
         """The login for ``endpoint``, if there is one that may be sent there."""
-        login = self._look_up(endpoint.host)
+        login = self._find_login(endpoint.host)
         return login if login is not None and login.permits(endpoint.host) else None
 
 

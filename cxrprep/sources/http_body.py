@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import Closing
-from cxrprep.sources.http_response import expects_page, looks_like_page, page_instead
+from cxrprep.sources.http_response import expects_page, is_html_page, page_instead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ class HttpBody(Closing):
             raise
         if self._first:
             self._first = False
-            if looks_like_page(bytes(buffer[: min(count, 1024)])):
+            if is_html_page(bytes(buffer[: min(count, 1024)])):
                 self.close()
                 raise page_instead(self._key, self.answer)
         if connection.complete:

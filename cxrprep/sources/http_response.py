@@ -127,7 +127,7 @@ def _from_base64(algorithm: str, text: str) -> Digest | None:
         return None
 
 
-def looks_like_page(start: bytes) -> bool:
+def is_html_page(start: bytes) -> bool:
     """Whether the first bytes of a body are those of a web page."""
     return _PAGE.match(start) is not None
 

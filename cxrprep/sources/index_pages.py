@@ -27,7 +27,7 @@ _SIZE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PageEntry:
     """One line of a folder page. ``name`` is decoded and has no slash; ``size`` is in bytes where the page is exact.
 
     ``spelled`` is how an address has to write a name that is no UTF-8, whose other bytes stand as ``%E9`` in ``name``;
@@ -40,7 +40,7 @@ class Entry:
     spelled: str = ""
 
 
-def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
+def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | None:
     """The entries of the folder page at ``base``, in its order; ``None`` for a page that is no listing.
 
     Only links to direct children count: parents, other sites, sort links and the page itself are passed over.
@@ -52,7 +52,7 @@ def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
     if _XML_LIST.match(text):
         return _from_xml(text)
     path = _bytes(urllib.parse.urlsplit(base).path)
-    found: dict[str, Entry] = {}
+    found: dict[str, PageEntry] = {}
     links = 0
     for match in _LINK.finditer(text):
         links += 1
@@ -72,7 +72,7 @@ def read_page(body: bytes, content_type: str, base: str) -> list[Entry] | None:
     return list(found.values()) if is_listing else None
 
 
-def _from_json(text: str) -> list[Entry] | None:
+def _from_json(text: str) -> list[PageEntry] | None:
     try:
         items = parse_json(text)
     except ValueError:
@@ -90,7 +90,7 @@ def _from_json(text: str) -> list[Entry] | None:
     return [entry for entry in found if entry is not None]
 
 
-def _from_xml(text: str) -> list[Entry]:
+def _from_xml(text: str) -> list[PageEntry]:
     found = []
     for match in _XML_ITEM.finditer(text):
         name = html.unescape(match[3]).encode("utf-8", "surrogateescape")
@@ -104,7 +104,7 @@ def _bytes(path: str) -> bytes:
     return urllib.parse.unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
 
 
-def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> Entry | None:
+def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> PageEntry | None:
     """The entry of the name ``data``, a folder's with a slash behind it; ``None`` for what is no direct child."""
     folder = folder or data.endswith(b"/")
     data = data.rstrip(b"/")
@@ -115,4 +115,4 @@ def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> Ent
     if _NO_UTF8.search(name):
         name = _NO_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
         spelled = urllib.parse.quote(data)
-    return Entry(name, folder, None if folder else size, spelled)
+    return PageEntry(name, folder, None if folder else size, spelled)

@@ -81,13 +81,13 @@ class PhysioNetSource:
         size = answer.content_length
         if _SUMS.startswith(prefix):
             yield RemoteFile(_SUMS, size, validator=answer.validator(size))
-        kept = self._kept(answer)
-        for number, line in enumerate(lines(kept.blocks()), 1):
+        listing = self._cached_listing(answer)
+        for number, line in enumerate(lines(listing.blocks()), 1):
             file = checksum_files.parse_line(line)
             if file is not None and file.key.startswith(prefix):
                 yield file
             elif file is None and line.strip():
-                kept.forget()
+                listing.forget()
                 raise SourceUnreachableError(
                     f"line {number} of {self._base}{_SUMS} is not a checksum with a name",
                     hint="run again; if that does not help, the site has changed its format",
@@ -124,9 +124,9 @@ class PhysioNetSource:
         return paths
 
     def _described(self, paths: dict[str, Digest | None]) -> Iterator[RemoteFile]:
-        kept = self._kept(self._head(_SUMS))
-        if kept.is_here:
-            for line in lines(kept.blocks()):
+        listing = self._cached_listing(self._head(_SUMS))
+        if listing.is_here:
+            for line in lines(listing.blocks()):
                 file = checksum_files.parse_line(line)
                 if file is not None and file.key in paths:
                     paths[file.key] = file.digest
@@ -164,7 +164,7 @@ class PhysioNetSource:
     def _head(self, key: str) -> HttpResponse:
         return with_retries(lambda: self._client.head(self._url(key), key=key))
 
-    def _kept(self, answer: HttpResponse) -> CachedListing:
+    def _cached_listing(self, answer: HttpResponse) -> CachedListing:
         size = answer.content_length
         validator = answer.validator(size)
         if size is None or validator is None:

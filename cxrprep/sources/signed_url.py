@@ -125,7 +125,7 @@ class SignedUrlSource:
     def _current(self) -> SharedAccess:
         """The signature to use now. Raises ``AccessError`` without one, and before the service could refuse it."""
         with self._lock:
-            share = self._share or self._look_up()
+            share = self._share or self._find_share()
             if share is None:
                 raise AccessError(f"there is no signed URL for {self._service}", hint=self._advice())
             self._share = share
@@ -137,7 +137,7 @@ class SignedUrlSource:
             raise self._refused(f"the signed URL of {self._service} {reason}")
         return renewed
 
-    def _look_up(self) -> SharedAccess | None:
+    def _find_share(self) -> SharedAccess | None:
         credentials = self._options.credentials
         token = credentials.signed_url(self._service) if credentials is not None else None
         return SharedAccess.parse(token.secret) if token is not None else None
@@ -150,7 +150,7 @@ class SignedUrlSource:
             if self._options.credentials is None:
                 return None
             self._options.credentials.refuse(self._service)
-            share = self._look_up()
+            share = self._find_share()
             if share is None or share.refusal(_now()) or share.query == failed.query:
                 return None
             self._share = share

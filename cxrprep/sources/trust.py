@@ -84,7 +84,7 @@ def _default_files() -> Iterator[Path]:
 
 def _windows_store() -> Path:
     ders = ssl.create_default_context().get_ca_certs(binary_form=True)
-    return _kept("".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode("ascii"))
+    return _saved_bundle("".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode("ascii"))
 
 
 def _certificates(path: Path) -> Sequence[bytes]:
@@ -98,10 +98,10 @@ def _merged(files: Sequence[Path]) -> str:
     blocks = dict.fromkeys(block for file in files for block in _certificates(file))
     if not blocks:
         raise _unusable(files[0], "no certificate is in it")
-    return str(_kept(b"\n".join(blocks) + b"\n"))
+    return str(_saved_bundle(b"\n".join(blocks) + b"\n"))
 
 
-def _kept(bundle: bytes) -> Path:
+def _saved_bundle(bundle: bytes) -> Path:
     """A file of the user's own that holds ``bundle``."""
     import platformdirs
 

@@ -57,7 +57,7 @@ _BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """What no archive of a dataset comes near to: the border between large and malicious.
 
     ``ratio`` compares unpacked with packed bytes, and counts only beyond ``free`` bytes: zeros shrink a thousandfold.
@@ -77,7 +77,7 @@ class Member(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
-def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # frozen
+def read_members(path: Path, limits: ArchiveLimits = ArchiveLimits()) -> Iterator[Member]:  # frozen
     """The files in the archive at ``path``, in the order they lie in, folders left out.
 
     A name that ends in ``.zip`` is a zip, everything else a tar, compressed or not. A tar says only at its end whether
@@ -94,7 +94,7 @@ def read_members(path: Path, limits: Limits = Limits()) -> Iterator[Member]:  # 
     yield from _checked(path, unpacked(path), limits)
 
 
-def _checked(path: Path, found: Iterator[Member], limits: Limits) -> Iterator[Member]:
+def _checked(path: Path, found: Iterator[Member], limits: ArchiveLimits) -> Iterator[Member]:
     """``found``, with names and sizes that no dataset's archive has refused, and damage as ``ArchiveError``."""
     try:
         packed = path.stat().st_size

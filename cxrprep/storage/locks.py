@@ -68,7 +68,7 @@ _STALE_SECONDS: Final = 120.0
 _ASLEEP_SECONDS: Final = 60.0
 # Earlier versions made a lock and wrote into it afterwards: one that stays empty is what a kill in between left.
 _EMPTY_SECONDS: Final = 5.0
-_PATIENCE_SECONDS: Final = 30.0
+_WAIT_SECONDS: Final = 30.0
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
 
@@ -122,7 +122,7 @@ class SaveLock:
 
     def __enter__(self) -> Self:
         """Wait for it. Raises ``BusyError`` when another process holds it for long, ``StorageError``."""
-        patience = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _WAIT_SECONDS
         while True:
             name = _writer()
             try:
@@ -138,7 +138,7 @@ class SaveLock:
             else:
                 self._name = name
                 return self
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise BusyError(
                     f"another process is saving the record: {self._path}",
                     hint="run again; if no other cxrprep is running, remove that file",
@@ -172,10 +172,10 @@ class SaveLock:
 class FolderLock:
     """The right to work on a folder, or on one shard of it. Shards of one job array work side by side."""
 
-    def __init__(self, cache: Path, owner: RunId, shard: Shard | None = None) -> None:
+    def __init__(self, cache: Path, run_id: RunId, shard: Shard | None = None) -> None:
         """``cache`` is the folder's ``.cxrprep``."""
         self._folder = cache / "leases"
-        self._owner = owner
+        self._run_id = run_id
         name = f"shard-{shard.index}-of-{shard.count}" if shard is not None and shard.count > 1 else "whole"
         self._path = self._folder / name
         self._end = threading.Event()
@@ -192,7 +192,7 @@ class FolderLock:
                 others = self._others()
                 if others:
                     raise self._busy(others[0])
-                body = {"owner": str(self._owner), "host": socket.gethostname(), "pid": os.getpid()}
+                body = {"owner": str(self._run_id), "host": socket.gethostname(), "pid": os.getpid()}
                 try:
                     _claim(self._path, json.dumps(body))
                 except FileExistsError:
@@ -223,11 +223,11 @@ class FolderLock:
     def check(self) -> None:
         """Raise ``LockLost`` when another run has taken the lock while this one was suspended; cheap, so ask often."""
         if self.held and not self.lost and time.time() - self._awake > _ASLEEP_SECONDS:
-            self._look()
+            self._refresh()
         if self.lost:
             raise LockLost(str(self._path))
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """See whose the lock is, and touch it where it is still this run's."""
         if not self._is_mine():
             self.lost = True
@@ -237,7 +237,7 @@ class FolderLock:
         self._awake = time.time()
 
     def _is_mine(self) -> bool:
-        return self._read(self._path).get("owner") == str(self._owner)
+        return self._read(self._path).get("owner") == str(self._run_id)
 
     def _others(self) -> list[Path]:
         """Locks that this one cannot live beside: the whole excludes the shards, and they the whole."""
@@ -253,7 +253,7 @@ class FolderLock:
 
     def _touch(self) -> None:
         while not self._end.wait(_TOUCH_SECONDS) and not self.lost:
-            self._look()
+            self._refresh()
 
     @staticmethod
     def _read(path: Path) -> dict[str, object]:
@@ -264,8 +264,8 @@ class FolderLock:
         return body if isinstance(body, dict) else {}
 
     def _lives(self, path: Path) -> bool:
-        owner = RunId.parse(str(self._read(path).get("owner", "")))
-        if owner is not None and owner.gone:
+        run_id = RunId.parse(str(self._read(path).get("owner", "")))
+        if run_id is not None and run_id.gone:
             return False
         try:
             return _age(path) < (_STALE_SECONDS if path.stat().st_size else _EMPTY_SECONDS)
@@ -296,9 +296,9 @@ class RunId:
     @classmethod
     def new(cls) -> Self:
         """This run."""
-        owner = cls(_host_digest(), os.getpid(), os.urandom(4).hex())
-        _LIVING.add(str(owner))
-        return owner
+        run_id = cls(_host_digest(), os.getpid(), os.urandom(4).hex())
+        _LIVING.add(str(run_id))
+        return run_id
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

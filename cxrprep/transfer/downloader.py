@@ -68,7 +68,7 @@ class TransferOptions:
     or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
     the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether what an
     earlier run used up need not come again (default: never); ``wrong`` names release paths whose bytes a check found to
-    be wrong, which are fetched again; ``lease=False`` leaves out the message that another run is
+    be wrong, which are fetched again; ``folder_lock=False`` leaves out the message that another run is
     at work here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it
     asks nobody and writes nothing, unless label tables have to come first.
     """
@@ -82,9 +82,9 @@ class TransferOptions:
     passing: Callable[[str], bool] | None = None
     spent: Callable[[str], bool] | None = None
     wrong: frozenset[str] = frozenset()
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     split_from: int = SPLIT_FROM
-    lease: bool = True
+    folder_lock: bool = True
     planning: bool = False
 
 
@@ -114,9 +114,9 @@ class Transfer:
         self._emit = on_event
         self._on_complete = on_complete
         self._run_id = RunId.new()
-        self._lock = FolderLock(record.cache, self._run_id, options.shard) if options.lease else None
+        self._lock = FolderLock(record.cache, self._run_id, options.shard) if options.folder_lock else None
         self._stop = Stop()
-        self.parts = PartialFolder(record.root, self._run_id)
+        self.partial_folder = PartialFolder(record.root, self._run_id)
 
     def __enter__(self) -> Self:
         """Take the lock. Raises ``BusyError``."""
@@ -135,7 +135,11 @@ class Transfer:
     def local_state(self, *, same_mirror: bool = True) -> FolderState:
         """What is here, for ``make_plan``."""
         return FolderState(
-            self._record, self.parts, same_mirror=same_mirror, spent=self._options.spent, wrong=self._options.wrong
+            self._record,
+            self.partial_folder,
+            same_mirror=same_mirror,
+            spent=self._options.spent,
+            wrong=self._options.wrong,
         )
 
     def stop(self) -> None:
@@ -164,7 +168,7 @@ class Transfer:
                 passing_at_once=self._connections(source),
             )
             check_space(self._record.root, need)
-            self.parts.clean()
+            self.partial_folder.clean()
             self._record.expect_save()
         work = _Work(plan, hooked=self._on_complete is not None)
         size = moving.size if not moving.unsized else None
@@ -188,15 +192,15 @@ class Transfer:
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
         tuner = None if fixed else ConnectionTuner(limit, most)
         rate, idle = Rate(self._options.rate, self._stop), IdleTimer()
-        retrier = Retrier(self._options.patience, self._stop, self._emit, refused=tuner.refused if tuner else None)
+        retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused if tuner else None)
         fetcher = Fetcher(
             source,
-            self.parts,
-            persistence=retrier,
+            self.partial_folder,
+            retrier=retrier,
             rate=rate,
             stop=self._stop,
-            slots=limit,
-            pulse=idle,
+            connection_limit=limit,
+            idle_timer=idle,
             on_event=self._emit,
             listing_origin=self._options.listing_origin,
             split_from=self._options.split_from,
@@ -206,7 +210,7 @@ class Transfer:
             source,
             fetcher,
             record=self._record,
-            parts=self.parts,
+            partial_folder=self.partial_folder,
             layout=self._layout,
             stop=self._stop,
             link=self._options.link,
@@ -252,7 +256,7 @@ class Transfer:
             for _ in threads:
                 # In slices: a bare wait would hold signals up on some systems.
                 while not finished.acquire(timeout=0.2):
-                    due = self._watch(idle.silence, due, source)
+                    due = self._watch(idle.idle_seconds, due, source)
                     if tuner is not None and len(work):
                         tuner.look(idle.moved)
         except BaseException:
@@ -291,16 +295,16 @@ class Transfer:
     def _halted(self) -> bool:
         return self._stop.asked
 
-    def _watch(self, silence: float, due: float, source: Source) -> float:
+    def _watch(self, idle_seconds: float, due: float, source: Source) -> float:
         """Say that nothing comes, after ``due`` seconds and then each time twice as late; when to say it next."""
-        if silence < _STALL_SECONDS:
+        if idle_seconds < _STALL_SECONDS:
             return _STALL_SECONDS
-        if silence < due:
+        if idle_seconds < due:
             return due
         host = urllib.parse.urlsplit(source.address).netloc or source.address
         cause = f"waiting for {host}; a connection that stays silent is given up and tried again"
-        self._emit(Stalled("download", "", silence, cause))
-        return 2 * silence
+        self._emit(Stalled("download", "", idle_seconds, cause))
+        return 2 * idle_seconds
 
     def _serve(self, worker: Worker, work: _Work, finished: threading.Semaphore) -> None:
         buffer = memoryview(bytearray(_BUFFER))

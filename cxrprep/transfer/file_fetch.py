@@ -64,31 +64,32 @@ class _Way:
 class Fetcher:
     """Fetches files from one source; used by many threads at once.
 
-    ``slots`` counts the connections that may be open at once; ``listing_origin`` says whose digests the listing holds.
+    ``connection_limit`` counts the connections that may be open at once; ``listing_origin`` says whose digests the
+    listing holds.
     """
 
     def __init__(
         self,
         source: Source,
-        parts: PartialFolder,
+        partial_folder: PartialFolder,
         *,
-        persistence: Retrier,
+        retrier: Retrier,
         rate: Rate,
         stop: Stop,
-        slots: ConnectionLimit,
-        pulse: IdleTimer,
+        connection_limit: ConnectionLimit,
+        idle_timer: IdleTimer,
         on_event: Sink,
         listing_origin: Origin = Origin.PUBLISHED,
         split_from: int = SPLIT_FROM,
     ) -> None:
         """Nothing is opened yet."""
         self._source = source
-        self._parts = parts
-        self._persistence = persistence
+        self._partial_folder = partial_folder
+        self._retrier = retrier
         self._rate = rate
         self._stop = stop
-        self._slots = slots
-        self._pulse = pulse
+        self._connection_limit = connection_limit
+        self._idle_timer = idle_timer
         self._emit = on_event
         self._listing_origin = listing_origin
         self._split_from = split_from
@@ -101,29 +102,29 @@ class Fetcher:
         """
         moved = 0
         for last in (False, True):
-            partial = self._parts.open(item.dest)
-            meter = ByteCounter(
+            partial = self._partial_folder.open(item.dest)
+            byte_counter = ByteCounter(
                 item.dest,
                 item.file.size,
                 partial.done,
                 rate=self._rate,
                 stop=self._stop,
-                pulse=self._pulse,
+                idle_timer=self._idle_timer,
                 on_event=self._emit,
             )
             try:
-                with self._pulse:
-                    way = self._bring(item, partial, meter, buffer)
+                with self._idle_timer:
+                    way = self._bring(item, partial, byte_counter, buffer)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
-                    return self._publish(item, partial, way, final, moved + meter.moved)
+                    return self._publish(item, partial, way, final, moved + byte_counter.moved)
             except BaseException:
                 partial.leave()
                 raise
             finally:
-                meter.finish()
-            moved += meter.moved
-            aside = self._parts.aside(item.dest)
+                byte_counter.finish()
+            moved += byte_counter.moved
+            aside = self._partial_folder.aside(item.dest)
             partial.set_aside(aside)
             if last:
                 raise IntegrityError(
@@ -140,16 +141,16 @@ class Fetcher:
         partial.publish(final)
         return Fetched(size, way.digest, way.origin, validator, moved, way.came_over)
 
-    def _bring(self, item: Item, partial: Partial, meter: ByteCounter, buffer: memoryview) -> _Way:
+    def _bring(self, item: Item, partial: Partial, byte_counter: ByteCounter, buffer: memoryview) -> _Way:
         """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""
         size = item.file.size
         if self._source.politeness.ranges > 1 and size is not None and size >= self._split_from:
             split = SegmentedFetch(
-                self._source, item, partial, meter,
-                persistence=self._persistence, stop=self._stop, slots=self._slots,
+                self._source, item, partial, byte_counter,
+                retrier=self._retrier, stop=self._stop, connection_limit=self._connection_limit,
             )  # fmt: skip
             try:
-                with self._slots:
+                with self._connection_limit:
                     way = self._expect(item, _Way(), split.begin())
                     way.digest = split.run(way.algorithm, buffer)
             except SplitRefused:
@@ -159,7 +160,9 @@ class Fetcher:
         if len(partial.segments) != 1 or partial.segments[0].end is not None:
             partial.restart()
         way = _Way()
-        self._persistence.run(lambda: self._stream(item, partial, way, meter, buffer), lambda: partial.done, item.dest)
+        self._retrier.run(
+            lambda: self._stream(item, partial, way, byte_counter, buffer), lambda: partial.done, item.dest
+        )
         assert way.hasher is not None
         way.digest = finished(way.algorithm, way.hasher)
         return way
@@ -177,12 +180,12 @@ class Fetcher:
             way.algorithm, way.hasher = algorithm, None
         return way
 
-    def _stream(self, item: Item, partial: Partial, way: _Way, meter: ByteCounter, buffer: memoryview) -> None:
+    def _stream(self, item: Item, partial: Partial, way: _Way, byte_counter: ByteCounter, buffer: memoryview) -> None:
         """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
         segment = partial.segments[0]
-        with self._slots:
+        with self._connection_limit:
             self._stop.check()
-            stream = self._persistence.ask(lambda: self._source.open(item.file, segment.done))
+            stream = self._retrier.ask(lambda: self._source.open(item.file, segment.done))
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
                 if stream.offset == 0:
@@ -212,7 +215,9 @@ class Fetcher:
                     way.came_over = getattr(stream, "came_over", None)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(stream, partial, way, item.file.size, meter=meter, buffer=buffer, arrived=arrived)
+                self._copy(
+                    stream, partial, way, item.file.size, byte_counter=byte_counter, buffer=buffer, arrived=arrived
+                )
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -235,7 +240,7 @@ class Fetcher:
         way: _Way,
         size: int | None,
         *,
-        meter: ByteCounter,
+        byte_counter: ByteCounter,
         buffer: memoryview,
         arrived: int = 0,
     ) -> None:
@@ -253,7 +258,7 @@ class Fetcher:
             partial.write(segment, data)
             hasher.update(data)
             way.hashed = segment.done
-            meter.add(count)
+            byte_counter.add(count)
             partial.checkpoint()
             if size is not None and way.expected is None and segment.done > size:
                 # Wrong already, and who knows how long it goes on.

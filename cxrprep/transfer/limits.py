@@ -103,14 +103,14 @@ class IdleTimer:
             self._waiting -= 1
             self._last = self._clock()
 
-    def beat(self, count: int = 0) -> None:
+    def bytes_arrived(self, count: int = 0) -> None:
         """Bytes came: so many."""
         with self._lock:
             self._last = self._clock()
             self.moved += count
 
     @property
-    def silence(self) -> float:
+    def idle_seconds(self) -> float:
         """Seconds without a byte; 0 while nobody waits for one."""
         with self._lock:
             return self._clock() - self._last if self._waiting else 0.0
@@ -134,11 +134,11 @@ class ByteCounter:
     """The bytes of one item. A file that is done within a tenth of a second makes no event of its own here."""
 
     def __init__(
-        self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, pulse: IdleTimer, on_event: Sink
+        self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, idle_timer: IdleTimer, on_event: Sink
     ) -> None:
         self._rate = rate
         self._stop = stop
-        self._pulse = pulse
+        self._idle_timer = idle_timer
         self._progress = Throttle("download", on_event, key, first=ItemStarted("download", key, size, have))
 
     @property
@@ -148,7 +148,7 @@ class ByteCounter:
 
     def add(self, count: int) -> None:
         """Count bytes that came; waits when they came too fast. Raises ``Stopped``."""
-        self._pulse.beat(count)
+        self._idle_timer.bytes_arrived(count)
         self._progress.advance(size=count)
         self._rate.take(count)
         self._stop.check()

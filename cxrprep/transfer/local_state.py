@@ -24,7 +24,7 @@ class FolderState:
     def __init__(
         self,
         record: Record,
-        parts: PartialFolder,
+        partial_folder: PartialFolder,
         *,
         same_mirror: bool = True,
         spent: Callable[[str], bool] | None = None,
@@ -36,7 +36,7 @@ class FolderState:
         which it will not. ``wrong`` are release paths whose bytes a check found to be wrong.
         """
         self._record = record
-        self._parts = parts
+        self._partial_folder = partial_folder
         self._root = str(record.root) + "/"
         self._tops: dict[str, bool] = {}
         self.same_mirror = same_mirror
@@ -68,7 +68,7 @@ class FolderState:
 
     def partial(self, path: str) -> int | None:
         """Bytes of a partial file that may be continued."""
-        return self._parts.bytes_of(path)
+        return self._partial_folder.bytes_of(path)
 
     def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
         """What the archive was seen to hold; ``None`` when it was never read to its end."""

@@ -68,7 +68,7 @@ class Sidecar:
     dest: str
     part: Path
     path: Path
-    owner: RunId
+    run_id: RunId
     validator: str | None
     size: int | None
     digest: str | None
@@ -80,7 +80,7 @@ class Sidecar:
         return sum(segment.done for segment in self.segments)
 
 
-def read_sidecar(path: Path, owner: RunId) -> Sidecar | None:
+def read_sidecar(path: Path, run_id: RunId) -> Sidecar | None:
     """What ``path`` says; ``None`` when it is no whole sidecar, or its partial file is gone."""
     part = path.with_name(path.name.removesuffix(".json"))
     try:
@@ -91,7 +91,7 @@ def read_sidecar(path: Path, owner: RunId) -> Sidecar | None:
             return None
         if any(s.start < 0 or s.done < 0 for s in segments):
             return None
-        return Sidecar(body["dest"], part, path, owner, body["validator"], body["size"], body["digest"], segments)
+        return Sidecar(body["dest"], part, path, run_id, body["validator"], body["size"], body["digest"], segments)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

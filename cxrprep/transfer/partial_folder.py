@@ -30,11 +30,11 @@ _SILENT_SECONDS: Final = 900.0
 class PartialFolder:
     """The partial files of a root: those that this run makes, and those that earlier runs left."""
 
-    def __init__(self, root: Path, owner: RunId) -> None:
+    def __init__(self, root: Path, run_id: RunId) -> None:
         """Look at what is there; nothing is changed."""
         self._root = root
         self._folder = root / PARTS
-        self._owner = owner
+        self._run_id = run_id
         self._left: dict[str, Sidecar] = {}
         self._guard = threading.Lock()
         self._made = False
@@ -91,15 +91,15 @@ class PartialFolder:
         with contextlib.suppress(OSError):
             for entry in os.scandir(self._folder):
                 path = self._folder / entry.name
-                owner = _owner_of(entry.name)
-                if path not in keep and owner is not None and self._over(owner, path):
+                run_id = _run_id_of(entry.name)
+                if path not in keep and run_id is not None and self._over(run_id, path):
                     path.unlink(missing_ok=True)
 
     # ---- inside ----
 
     def _path(self, dest: str) -> str:
         stem = hashlib.blake2b(dest.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
-        return f"{self._folder}{os.sep}{stem}.{self._owner}.part"
+        return f"{self._folder}{os.sep}{stem}.{self._run_id}.part"
 
     def _make_folder(self) -> None:
         if not self._made:
@@ -117,19 +117,19 @@ class PartialFolder:
         for name in entries:
             if not name.endswith(".part.json"):
                 continue
-            owner = _owner_of(name)
+            run_id = _run_id_of(name)
             path = self._folder / name
-            if owner is None or owner == self._owner or not self._over(owner, path):
+            if run_id is None or run_id == self._run_id or not self._over(run_id, path):
                 continue
-            found = read_sidecar(path, owner)
+            found = read_sidecar(path, run_id)
             if found is not None and (found.dest not in self._left or self._left[found.dest].done < found.done):
                 self._left[found.dest] = found
 
-    def _over(self, owner: RunId, path: Path) -> bool:
+    def _over(self, run_id: RunId, path: Path) -> bool:
         """Whether the run that ``path`` belongs to will not write to it again."""
-        if owner == self._owner:
+        if run_id == self._run_id:
             return False
-        if owner.gone:
+        if run_id.gone:
             return True
         try:
             return time.time() - path.stat().st_mtime > _SILENT_SECONDS
@@ -157,6 +157,6 @@ class PartialFolder:
         return partial
 
 
-def _owner_of(name: str) -> RunId | None:
+def _run_id_of(name: str) -> RunId | None:
     pieces = name.split(".")
     return RunId.parse(pieces[1]) if len(pieces) >= 3 else None

@@ -49,11 +49,11 @@ class SegmentedFetch:
         source: Source,
         item: Item,
         partial: Partial,
-        meter: ByteCounter,
+        byte_counter: ByteCounter,
         *,
-        persistence: Retrier,
+        retrier: Retrier,
         stop: Stop,
-        slots: ConnectionLimit,
+        connection_limit: ConnectionLimit,
     ) -> None:
         """``item`` has a size."""
         assert item.file.size is not None
@@ -61,10 +61,10 @@ class SegmentedFetch:
         self._item = item
         self._size = item.file.size
         self._partial = partial
-        self._meter = meter
-        self._persistence = persistence
+        self._byte_counter = byte_counter
+        self._retrier = retrier
         self._stop = stop
-        self._slots = slots
+        self._connection_limit = connection_limit
         self._ranges = source.politeness.ranges
         self._open: Segment | None = None
         self._first: ByteStream | None = None
@@ -87,7 +87,7 @@ class SegmentedFetch:
             return None
         segment = next(s for s in partial.segments if not s.complete)
         had = partial.done > 0
-        digest = self._persistence.run(lambda: self._probe(segment, had=had), lambda: 0, self._item.dest)
+        digest = self._retrier.run(lambda: self._probe(segment, had=had), lambda: 0, self._item.dest)
         self._open = segment
         return digest
 
@@ -100,7 +100,7 @@ class SegmentedFetch:
         try:
             # The caller holds the first slot; others join as slots are free.
             for number in range(1, self._ranges):
-                if not self._slots.acquire(blocking=False):
+                if not self._connection_limit.acquire(blocking=False):
                     break
                 thread = threading.Thread(target=self._help, args=(todo,), name=f"range-{number}", daemon=True)
                 helpers.append(thread)
@@ -140,7 +140,7 @@ class SegmentedFetch:
         try:
             self._work(todo, memoryview(bytearray(_BUFFER)))
         finally:
-            self._slots.release()
+            self._connection_limit.release()
 
     def _work(self, todo: object, buffer: memoryview) -> None:
         try:
@@ -149,12 +149,12 @@ class SegmentedFetch:
                     segment = next(todo, None)  # type: ignore[call-overload]  # an iterator over segments
                 if segment is None:
                     return
-                self._persist(segment, buffer)
+                self._fetch_with_retries(segment, buffer)
         except BaseException as error:  # noqa: BLE001  # handed to the thread that waits for all
             self._failures.append(error)
 
-    def _persist(self, segment: Segment, buffer: memoryview) -> None:
-        self._persistence.run(lambda: self._segment(segment, buffer), lambda: segment.done, self._item.dest)
+    def _fetch_with_retries(self, segment: Segment, buffer: memoryview) -> None:
+        self._retrier.run(lambda: self._segment(segment, buffer), lambda: segment.done, self._item.dest)
 
     def _segment(self, segment: Segment, buffer: memoryview) -> None:
         with self._guard:
@@ -180,7 +180,7 @@ class SegmentedFetch:
                         hint="run again",
                     )
                 self._partial.write(segment, buffer[:count])
-                self._meter.add(count)
+                self._byte_counter.add(count)
                 self._partial.checkpoint()
 
 

@@ -45,11 +45,11 @@ class Retrier:
     """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
 
     def __init__(
-        self, patience: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[float], None] | None = None
+        self, retry_policy: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[float], None] | None = None
     ) -> None:
         """``refused`` hears of each attempt that a server turned away or broke off, and how long it is to wait."""
         self._refused = refused
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._stop = stop
         self._emit = on_event
         self._guard = threading.Lock()
@@ -98,7 +98,7 @@ class Retrier:
         """Make everybody wait as the error asks; the seconds."""
         pause = error.retry_after
         if pause is None:
-            pause = self._patience.first_wait if error.overloaded else 0.0
+            pause = self._retry_policy.first_wait if error.overloaded else 0.0
         with self._guard:
             self._not_before = max(self._not_before, time.monotonic() + pause)
         return pause
@@ -121,19 +121,19 @@ class Retrier:
             pause = self._put_off(error)
             if self._refused is not None:
                 self._refused(pause)
-            if attempt.num < self._patience.attempts:
+            if attempt.num < self._retry_policy.attempts:
                 wait = asked if asked is not None else attempt.next_wait
                 self._emit(Retrying("download", key, error.message, attempt.num, wait))
             return True if asked is None else asked
 
-        patience = self._patience
+        retry_policy = self._retry_policy
         for attempt in attempts(
             on=judge,
-            attempts=patience.attempts,
+            attempts=retry_policy.attempts,
             timeout=None,
-            wait_initial=patience.first_wait,
-            wait_max=patience.longest_wait,
-            wait_jitter=patience.jitter,
+            wait_initial=retry_policy.first_wait,
+            wait_max=retry_policy.longest_wait,
+            wait_jitter=retry_policy.jitter,
         ):
             current.append(attempt)
             with attempt:
@@ -143,7 +143,7 @@ class Retrier:
                 try:
                     return self._once(work)
                 except SourceUnreachableError as error:
-                    if progress() - began >= self._patience.worth:
+                    if progress() - began >= self._retry_policy.worth:
                         raise _Advanced from error
                     raise
         raise failure

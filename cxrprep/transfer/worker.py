@@ -51,7 +51,7 @@ class Worker:
         fetcher: Fetcher,
         *,
         record: Record,
-        parts: PartialFolder,
+        partial_folder: PartialFolder,
         layout: Layout,
         stop: Stop,
         link: str,
@@ -73,7 +73,7 @@ class Worker:
         self._fetcher = fetcher
         self._record = record
         self._root = str(record.root)
-        self._parts = parts
+        self._partial_folder = partial_folder
         self._layout = layout
         self._stop = stop
         self._link = link
@@ -84,7 +84,7 @@ class Worker:
         self._check = check
         self._on_complete = on_complete
         self._emit = on_event
-        self._choice = SelectionFilter(plan.selection, plan.images)
+        self._filter = SelectionFilter(plan.selection, plan.images)
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
         # Files of which nobody states a digest, and the connection that each came over.
@@ -120,32 +120,37 @@ class Worker:
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
-        kept = spare(self._record, self._parts, item.dest)
-        held = self._record.get(item.dest)
-        again = held is not None and item.dest in self._wrong and item.file.digest is None and held.digest is not None
-        again = again and not self._is_as_recorded(item, held)
-        if held is not None and again:
+        spared = spare(self._record, self._partial_folder, item.dest)
+        recorded = self._record.get(item.dest)
+        again = (
+            recorded is not None
+            and item.dest in self._wrong
+            and item.file.digest is None
+            and recorded.digest is not None
+        )
+        again = again and not self._is_as_recorded(item, recorded)
+        if recorded is not None and again:
             # The mirror states nothing of it: what was recorded once is what it must be again.
-            item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=held.digest))
+            item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=recorded.digest))
         try:
             got = self._taken_over(item, buffer) or self._fetcher.fetch(item, self._place(item), buffer)
         except BaseException:
-            if kept is not None:
-                kept.unlink(missing_ok=True)
+            if spared is not None:
+                spared.unlink(missing_ok=True)
             raise
-        _say_replaced(item.dest, kept, self._emit)
+        _warn_replaced(item.dest, spared, self._emit)
         self._check()
-        if held is not None and again:
-            got = dataclasses.replace(got, origin=held.origin)
+        if recorded is not None and again:
+            got = dataclasses.replace(got, origin=recorded.origin)
         self._record.add(self._entry(item, got, fetched=True))
         return got
 
-    def _is_as_recorded(self, item: Item, held: FileEntry | None) -> bool:
+    def _is_as_recorded(self, item: Item, recorded: FileEntry | None) -> bool:
         """Whether what is wrong with a file is how it came, so that the mirror may have mended it since."""
         path = self._record.root / item.dest
-        if held is None or held.digest is None or not path.is_file():
+        if recorded is None or recorded.digest is None or not path.is_file():
             return False
-        return file_digest(path, held.digest.algorithm) == str(held.digest)
+        return file_digest(path, recorded.digest.algorithm) == str(recorded.digest)
 
     def _entry(self, item: Item, got: Fetched, *, fetched: bool) -> FileEntry:
         return FileEntry(
@@ -162,7 +167,7 @@ class Worker:
         """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
         if self._link == "copy" or not isinstance(self.source, OnThisMachine):
             return None
-        target = self._parts.beside(item.dest)
+        target = self._partial_folder.beside(item.dest)
         if not take_over(self.source.path_of(item.file), target, self._link):
             return None
         try:
@@ -197,19 +202,19 @@ class Worker:
         """Tell the caller that a file is complete, and drop it when that used it up."""
         if self._on_complete is None:
             return
-        held = self._record.get(dest)
-        if held is None or held.state is FileState.DISCARDED:
+        recorded = self._record.get(dest)
+        if recorded is None or recorded.state is FileState.DISCARDED:
             return
         if self._on_complete(dest, self._record.root / dest):
             self._check()
-            if self._may_remove(held):
+            if self._may_remove(recorded):
                 _discard(self._record, dest)
             else:
                 self.spared.append(dest)
 
-    def _may_remove(self, held: FileEntry) -> bool:
+    def _may_remove(self, recorded: FileEntry) -> bool:
         """Whether cxrprep put the file there: nothing else is its to remove, nor what lies behind a link."""
-        return held.fetched and not leads_out(self._record.root, held.path)
+        return recorded.fetched and not leads_out(self._record.root, recorded.path)
 
     # ---- archives ----
 
@@ -222,19 +227,19 @@ class Worker:
         near = self._archive_elsewhere(item, buffer)
         try:
             moved = 0 if near is not None else self._archive_here(item, buffer)
-            done, held = self._unpack(item, near)
+            done, recorded = self._unpack(item, near)
         except (StorageError, FileNotFoundError):
             if near is not None or (self._record.root / item.dest).exists():
                 raise
             # A run that no lock keeps apart from this one was done with the archive and removed it: fetch it again.
             moved = self._archive_here(item, buffer)
-            done, held = self._unpack(item, near)
-        drop = near is None and not self._keep_archives and self._may_remove(held)
+            done, recorded = self._unpack(item, near)
+        drop = near is None and not self._keep_archives and self._may_remove(recorded)
         if drop:
             # Its members were left to the system to write: they must be on the disk before it goes.
             settle()
             # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
-            self._record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+            self._record.add(dataclasses.replace(recorded, state=FileState.DISCARDED))
         write_index(self._record.cache, item.dest, done.index)
         if drop:
             _discard(self._record, item.dest)
@@ -242,23 +247,23 @@ class Worker:
 
     def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
         """What came out of the archive, and what the record says of the archive itself."""
-        held = self._record.get(item.dest)
-        assert held is not None
+        recorded = self._record.get(item.dest)
+        assert recorded is not None
         done = unpack(
             near or self._record.root / item.dest,
             item.dest,
             record=self._record,
-            parts=self._parts,
+            partial_folder=self._partial_folder,
             place=lambda name: self._layout.place(name, release=self._plan.release),
-            wanted=lambda dest: self._choice.wants(dest, self._layout.parse(dest)),
-            origin=held.origin,
+            wanted=lambda dest: self._filter.wants(dest, self._layout.parse(dest)),
+            origin=recorded.origin,
             spent=self._spent,
             wrong=self._wrong,
             stop=self._stop,
             on_file=self._hand_on,
             on_event=self._emit,
         )
-        return done, held
+        return done, recorded
 
     def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
         """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
@@ -276,11 +281,11 @@ class Worker:
     def _archive_here(self, item: Item, buffer: memoryview) -> int:
         """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
         path = self._record.root / item.dest
-        held = self._record.get(item.dest)
+        recorded = self._record.get(item.dest)
         if item.action is not Action.REFETCH and path.exists():
-            if held is not None and held.size == path.stat().st_size:
-                if held.state is FileState.DISCARDED:
-                    self._record.add(dataclasses.replace(held, state=FileState.HERE))
+            if recorded is not None and recorded.size == path.stat().st_size:
+                if recorded.state is FileState.DISCARDED:
+                    self._record.add(dataclasses.replace(recorded, state=FileState.HERE))
                 return 0
             if self._adopted(item, buffer):
                 return 0
@@ -289,10 +294,10 @@ class Worker:
 
 def _discard(record: Record, dest: str) -> None:
     """Remove a file that was used, and record that this was on purpose. Raises ``StorageError``."""
-    held = record.get(dest)
-    if held is not None:
+    recorded = record.get(dest)
+    if recorded is not None:
         # The record first: a file that is recorded as discarded and still here only wastes room.
-        record.add(dataclasses.replace(held, state=FileState.DISCARDED))
+        record.add(dataclasses.replace(recorded, state=FileState.DISCARDED))
     path = record.root / dest
     try:
         path.unlink(missing_ok=True)
@@ -317,7 +322,7 @@ def unpack(
     archive: str,
     *,
     record: Record,
-    parts: PartialFolder,
+    partial_folder: PartialFolder,
     place: Callable[[str], str | None],
     wanted: Callable[[str], bool],
     origin: Origin,
@@ -336,7 +341,7 @@ def unpack(
         path: where the archive lies.
         archive: its release path.
         record: what is known of the folder; what comes out is added.
-        parts: where files are written before they have their name.
+        partial_folder: where files are written before they have their name.
         place: the release path of a member's name; ``None`` for what is no part of the release.
         wanted: whether a release path is to be written.
         origin: the archive's own proof: what came out of a proven archive is proven as well.
@@ -368,7 +373,7 @@ def unpack(
         if dest not in wrong and _is_here(record, dest, member.size, archive, spent):
             done.kept += 1
         else:
-            digest, fetched = _write(path, member, parts, dest, record=record, stop=stop, on_event=on_event)
+            digest, fetched = _write(path, member, partial_folder, dest, record=record, stop=stop, on_event=on_event)
             entry = FileEntry(
                 dest, member.size, digest, proof, archive=archive, source_key=member.name, fetched=fetched
             )
@@ -380,43 +385,43 @@ def unpack(
 
 
 def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable[[str], bool] | None) -> bool:
-    held = record.get(dest)
-    if held is None:
+    recorded = record.get(dest)
+    if recorded is None:
         return False
-    ours = held.archive == archive and held.size == size
-    if held.state is FileState.DISCARDED:
+    ours = recorded.archive == archive and recorded.size == size
+    if recorded.state is FileState.DISCARDED:
         return ours and (spent is None or spent(dest))
     try:
         here = os.stat(record.root / dest).st_size  # noqa: PTH116  # as everywhere that files are counted
     except OSError:
         return False
     # One that came by itself, or out of another archive, is what its own record says.
-    return here == held.size and (ours or held.archive != archive)
+    return here == recorded.size and (ours or recorded.archive != archive)
 
 
 def _write(
-    path: Path, member: Member, parts: PartialFolder, dest: str, *, record: Record, stop: Stop, on_event: Sink
+    path: Path, member: Member, partial_folder: PartialFolder, dest: str, *, record: Record, stop: Stop, on_event: Sink
 ) -> tuple[Digest, bool]:
     """Put a member in its place; its digest, and whether it was put there (else the same bytes were there already)."""
-    partial = parts.open(dest)
+    partial = partial_folder.open(dest)
     final = record.root / dest
-    kept = None
+    spared = None
     try:
         digest = _extract(path, member, partial)
         if os.path.lexists(final):
             buffer = memoryview(bytearray(_BLOCK))
             if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
                 partial.discard()
-                held = record.get(dest)
-                return digest, held is not None and held.fetched
-            kept = spare(record, parts, dest)
+                recorded = record.get(dest)
+                return digest, recorded is not None and recorded.fetched
+            spared = spare(record, partial_folder, dest)
         partial.publish(str(final))
     except BaseException:
         partial.discard()
-        if kept is not None:
-            kept.unlink(missing_ok=True)
+        if spared is not None:
+            spared.unlink(missing_ok=True)
         raise
-    _say_replaced(dest, kept, on_event)
+    _warn_replaced(dest, spared, on_event)
     return digest, True
 
 
@@ -439,7 +444,7 @@ def _extract(path: Path, member: Member, partial: Partial) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
-def spare(record: Record, parts: PartialFolder, dest: str) -> Path | None:
+def spare(record: Record, partial_folder: PartialFolder, dest: str) -> Path | None:
     """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
 
     Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.
@@ -452,11 +457,11 @@ def spare(record: Record, parts: PartialFolder, dest: str) -> Path | None:
             f"{dest} is not what the mirror has, and stays as it is: a link leads from it out of {record.root}",
             hint="replace it yourself, or take the link away and run again",
         )
-    held = record.get(dest)
-    return None if held is not None and held.fetched else parts.keep(dest)
+    recorded = record.get(dest)
+    return None if recorded is not None and recorded.fetched else partial_folder.keep(dest)
 
 
-def _say_replaced(dest: str, kept: Path | None, on_event: Sink) -> None:
-    if kept is not None:
-        message = f"{dest} was not what the mirror has and was replaced; the file that was here is now {kept}"
+def _warn_replaced(dest: str, spared: Path | None, on_event: Sink) -> None:
+    if spared is not None:
+        message = f"{dest} was not what the mirror has and was replaced; the file that was here is now {spared}"
         on_event(Note("download", message, "warning", dest))

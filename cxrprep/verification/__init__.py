@@ -2,7 +2,7 @@
 
 from cxrprep.model import ImageCheck
 from cxrprep.verification.finding import Finding, Kind, Level
-from cxrprep.verification.published_facts import FactCheck, Status
+from cxrprep.verification.published_facts import FactCheck, FactStatus
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.verifier import VERIFY_NAME, CheckImage, Refetch, VerifyOptions, verify
 
@@ -10,12 +10,12 @@ __all__ = [
     "VERIFY_NAME",
     "CheckImage",
     "FactCheck",
+    "FactStatus",
     "Finding",
     "ImageCheck",
     "Kind",
     "Level",
     "Refetch",
-    "Status",
     "VerifyOptions",
     "VerifyReport",
     "verify",

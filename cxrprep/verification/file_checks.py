@@ -230,7 +230,11 @@ class FileCheck:
             wanted = ("sha256",)
         if row.size == 0 and row.recorded_size != 0:
             return make_finding(
-                Kind.ZERO_BYTE, row.path, "the file is empty", expected=row.recorded_size or "some bytes", found=0
+                Kind.ZERO_BYTE,
+                row.path,
+                "the file is empty",
+                expected=row.recorded_size or "some bytes",
+                found=0,
             )
         size = row.recorded_size
         if size is None and row.published is not None:

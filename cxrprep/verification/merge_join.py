@@ -86,7 +86,7 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.
         gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
         for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
             yield make_finding(Kind.MISSING, path, "it was here when it was recorded", expected=size)
-    told: set[str] = set()
+    reported: set[str] = set()
     for why, several in demanded.items():
         for paths in several:
             unseen = pa.concat_tables(
@@ -94,8 +94,8 @@ def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.
             )
             for part in _lacking(unseen, record):
                 for path in part["path"].to_pylist():
-                    if path not in told:
-                        told.add(path)
+                    if path not in reported:
+                        reported.add(path)
                         yield make_finding(Kind.MISSING, path, why)
 
 

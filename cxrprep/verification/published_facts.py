@@ -29,7 +29,7 @@ _PART: Final = 0.5
 _WHOLE_ONLY: Final = frozenset({"study_gaps", "view_gaps"})
 
 
-class Status(enum.StrEnum):
+class FactStatus(enum.StrEnum):
     """What became of a published number."""
 
     HOLDS = "holds"
@@ -50,7 +50,7 @@ class FactCheck:
     measure: str
     expected: Any
     found: Any
-    status: Status
+    status: FactStatus
     source: str
     note: str = ""
 
@@ -87,7 +87,7 @@ def check_facts(
     # Table by table: the rows of each are a copy, and one of them at a time is enough.
     for table in dict.fromkeys(fact.table for fact in facts):
         rows = _rows_of(labels, table)
-        subject, held = Subject(rows, spec, release, root), _held(rows)
+        subject, held = Subject(rows, spec, release, root), _files_here(rows)
         for fact in facts:
             if fact.table == table:
                 whole = complete or held >= _PART * _expected_rows(spec, release, fact)
@@ -105,7 +105,7 @@ def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
     return labels.filter(pc.is_in(names.cast(pa.string()), value_set=pa.array(wanted, pa.string())))
 
 
-def _held(rows: pa.Table) -> int:
+def _files_here(rows: pa.Table) -> int:
     """How many images the rows are about, or studies where they name no images."""
     images = int(pc.count_distinct(rows["image_id"], mode="only_valid").as_py())
     return images or int(rows.num_rows)
@@ -121,20 +121,20 @@ def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
 
 
 def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tuple[Finding, ...]]:
-    def answer(status: Status, found: Any = None) -> FactCheck:
+    def answer(status: FactStatus, found: Any = None) -> FactCheck:
         return FactCheck(fact.id, fact.measure, fact.value, found, status, fact.source, fact.note)
 
     # A file can be counted without any row; everything else needs the table that it is about.
     found = measure(fact.measure, subject) if subject.rows.num_rows or fact.measure.startswith("lines.") else None
     if found is None:
-        return answer(Status.ABSENT), ()
+        return answer(FactStatus.ABSENT), ()
     if not whole and fact.measure in _WHOLE_ONLY:
-        return answer(Status.PART, found), ()
+        return answer(FactStatus.PART, found), ()
     wrong = list(_differences(fact, found, whole=whole))
     if not wrong:
-        return answer(Status.HOLDS if whole or fact.value == 0 else Status.PART, found), ()
+        return answer(FactStatus.HOLDS if whole or fact.value == 0 else FactStatus.PART, found), ()
     if fact.note and fact.level == Level.INFO:
-        return answer(Status.EXPLAINED, found), ()
+        return answer(FactStatus.EXPLAINED, found), ()
     findings = tuple(
         make_finding(
             Kind.FACT,
@@ -146,7 +146,7 @@ def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tup
         )
         for what, expected, number in wrong
     )
-    return answer(Status.CONTRADICTED, found), findings
+    return answer(FactStatus.CONTRADICTED, found), findings
 
 
 def _shown(number: Any) -> str:

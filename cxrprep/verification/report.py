@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import ExitCode, most_pressing
 from cxrprep.humanize import format_bytes, format_count
 from cxrprep.verification.finding import Kind, Level
-from cxrprep.verification.published_facts import Status
+from cxrprep.verification.published_facts import FactStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,12 +127,12 @@ class VerifyReport:
         """How many hold, and the totals of which a part is here, as n of N."""
         statuses = Counter(fact.status for fact in self.facts)
         words = {
-            Status.HOLDS: "hold",
-            Status.CONTRADICTED: "contradicted",
-            Status.EXPLAINED: "other than published, for a known reason",
+            FactStatus.HOLDS: "hold",
+            FactStatus.CONTRADICTED: "contradicted",
+            FactStatus.EXPLAINED: "other than published, for a known reason",
         }
         lines = [f"{statuses[status]} {what}" for status, what in words.items() if statuses[status]]
-        counted = [fact for fact in self.facts if fact.status is Status.PART and isinstance(fact.found, int)]
+        counted = [fact for fact in self.facts if fact.status is FactStatus.PART and isinstance(fact.found, int)]
         named = {fact.measure: fact for fact in counted if fact.measure in _TOTALS and fact.expected}
         part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
         return [*(lines or ["none could be checked"]), *([", ".join(part)] if part else [])]

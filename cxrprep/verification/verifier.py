@@ -31,7 +31,7 @@ from cxrprep.verification.published_checksums import (
     sum_files,
     tables_here,
 )
-from cxrprep.verification.published_facts import FactCheck, Status, check_facts
+from cxrprep.verification.published_facts import FactCheck, FactStatus, check_facts
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import scan, stat_paths
 
@@ -395,10 +395,10 @@ class _Run:
             self.facts.append(fact)
             for finding in findings:
                 out.finding(finding)
-        lacking = sum(fact.status is Status.ABSENT for fact in self.facts)
+        lacking = sum(fact.status is FactStatus.ABSENT for fact in self.facts)
         if lacking:
             self.not_checked.append(f"{_facts(lacking)}: the tables that they are about are not here")
-        partial = sum(fact.status is Status.PART for fact in self.facts)
+        partial = sum(fact.status is FactStatus.PART for fact in self.facts)
         if partial:
             self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold a part of it")
         for found in (

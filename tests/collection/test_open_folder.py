@@ -11,7 +11,7 @@ import pytest
 
 from cxrprep.api.convert import convert
 from cxrprep.api.export import export
-from cxrprep.collection import Kind, open_folder
+from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
 from tests.api.convert import hospital
 from tests.manifest.made import made
@@ -32,7 +32,7 @@ def digest_of(path: Path) -> str:
 def test_a_release_is_known_by_its_files_or_its_tables(nih: Path, tmp_path: Path) -> None:
     folder = open_folder(nih)
     assert (folder.kind, folder.spec.name, folder.form, folder.lineage) == (
-        Kind.RELEASE, "nih-chestxray14", "files", None,
+        FolderKind.RELEASE, "nih-chestxray14", "files", None,
     )  # fmt: skip
     (tmp_path / "manifests").mkdir()
     shutil.copyfile(nih / "manifests/labels.parquet", tmp_path / "manifests/labels.parquet")
@@ -43,7 +43,7 @@ def test_converted_files_are_known_with_their_digests_wherever_they_are_moved(ni
     convert(nih, recipe="square-224", out=tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
     folder = open_folder(tmp_path / "moved")
-    assert (folder.kind, folder.spec.name, folder.in_shards) == (Kind.CONVERTED, "nih-chestxray14", False)
+    assert (folder.kind, folder.spec.name, folder.in_shards) == (FolderKind.CONVERTED, "nih-chestxray14", False)
     assert folder.lineage is not None
     assert folder.lineage.recipe == "square-224"
     rows = folder.files().to_pylist()
@@ -57,7 +57,7 @@ def test_converted_files_are_known_with_their_digests_wherever_they_are_moved(ni
 def test_shards_say_that_they_are_shards(nih: Path, tmp_path: Path, form: str) -> None:
     convert(nih, recipe="square-224", out=tmp_path, to=form)
     folder = open_folder(tmp_path)
-    assert (folder.kind, folder.form, folder.in_shards) == (Kind.CONVERTED, form, True)
+    assert (folder.kind, folder.form, folder.in_shards) == (FolderKind.CONVERTED, form, True)
 
 
 def test_a_job_array_that_was_not_joined_is_one_folder(nih: Path, tmp_path: Path) -> None:
@@ -66,22 +66,22 @@ def test_a_job_array_that_was_not_joined_is_one_folder(nih: Path, tmp_path: Path
     for index in (1, 2):
         convert(nih, recipe="square-224", out=tmp_path, shard=Shard(index, 2))
     folder = open_folder(tmp_path)
-    assert folder.kind is Kind.CONVERTED
+    assert folder.kind is FolderKind.CONVERTED
     assert folder.files().num_rows == open_folder(nih).image_tables[0].exists() * len(list(tmp_path.rglob("*.png")))
 
 
 def test_a_folder_of_ones_own_before_and_after(tmp_path: Path) -> None:
     root = hospital.write(tmp_path / "in")
-    assert open_folder(root).kind is Kind.OWN
+    assert open_folder(root).kind is FolderKind.OWN
     convert(root, recipe="square-224", out=tmp_path / "out")
     folder = open_folder(tmp_path / "out")
-    assert (folder.kind, folder.spec.name) == (Kind.CONVERTED, "folder")
+    assert (folder.kind, folder.spec.name) == (FolderKind.CONVERTED, "folder")
 
 
 def test_an_export_is_known_by_its_list(nih: Path, tmp_path: Path) -> None:
     export(nih, form="csv", out=tmp_path / "out")
     folder = open_folder(tmp_path / "out")
-    assert (folder.kind, folder.form) == (Kind.EXPORTED, "csv")
+    assert (folder.kind, folder.form) == (FolderKind.EXPORTED, "csv")
     assert "images.csv" in folder.files().column("path").to_pylist()
 
 
@@ -112,9 +112,9 @@ def test_nothing_to_open(tmp_path: Path) -> None:
 def test_a_damaged_list_of_an_export_is_no_export(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / ".cxrprep-export.json").write_text("[" * 100_000)
-    assert open_folder(tmp_path).kind is Kind.OWN
+    assert open_folder(tmp_path).kind is FolderKind.OWN
     (tmp_path / ".cxrprep-export.json").write_text(json.dumps({"csv": "x", "about": {"csv": {"files": {"a": 3}}}}))
-    assert open_folder(tmp_path).kind is Kind.EXPORTED
+    assert open_folder(tmp_path).kind is FolderKind.EXPORTED
 
 
 def test_status_says_done_only_of_what_is(nih: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.api.folder import find_place
+from cxrprep.api.folder import find_mirror
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
@@ -110,7 +110,7 @@ def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
 
 def test_a_dataset_without_a_mirror_says_what_to_do():
     with pytest.raises(UsageError, match="no mirror of padchest can be listed") as caught:
-        find_place(catalog()["padchest"], None)
+        find_mirror(catalog()["padchest"], None)
     assert "--source DIR" in str(caught.value.hint)
 
 

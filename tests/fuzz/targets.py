@@ -116,7 +116,7 @@ def _folder_page(data: bytes, _: Path) -> None:
 
 
 def _answer(data: bytes, _: Path) -> None:
-    from cxrprep.sources.http_response import HttpResponse, looks_like_page, refusal
+    from cxrprep.sources.http_response import HttpResponse, is_html_page, refusal
 
     lines = data.decode("latin-1").split("\n")
     pairs = (line.partition(":") for line in lines[1:])
@@ -127,7 +127,7 @@ def _answer(data: bytes, _: Path) -> None:
     if wait is not None and not 0 <= wait <= 3600:
         raise BrokenPromiseError(f"Retry-After of {wait}")
     _ = (answer.content_range, answer.content_length, answer.is_page, answer.validator(5), answer.digest())
-    looks_like_page(data)
+    is_html_page(data)
     if status >= 400:
         refusal(answer, "a/b.png")
 
@@ -441,9 +441,9 @@ def _cookies(data: bytes, scratch: Path) -> None:
 def _pictures(suffix: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, _: Path) -> None:
         from cxrprep.images.decode import decode
-        from cxrprep.images.radiograph import Limits
+        from cxrprep.images.radiograph import ImageLimits
 
-        picture = decode(data, f"image{suffix}", Limits(pixels=4_000_000))
+        picture = decode(data, f"image{suffix}", ImageLimits(pixels=4_000_000))
         if picture.width * picture.height > 4_000_000:
             raise BrokenPromiseError(f"{picture.width} x {picture.height} pixels passed the limit")
 
@@ -462,11 +462,11 @@ def _picture_header(data: bytes, scratch: Path) -> None:
 
 def _archive(suffix: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
-        from cxrprep.storage.archives import Limits, read_members, reading
+        from cxrprep.storage.archives import ArchiveLimits, read_members, reading
 
         path = _file(scratch, f"images_001{suffix}", data)
         left = 1 << 20
-        for member in read_members(path, Limits(members=1000, member_size=1 << 20, free=1 << 20)):
+        for member in read_members(path, ArchiveLimits(members=1000, member_size=1 << 20, free=1 << 20)):
             _inside([member.name])
             with reading(path), member.open() as content:
                 left -= len(content.read(left + 1))

@@ -21,8 +21,8 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
 from cxrprep.html_report.page import ReportResult, shade, write_report
-from cxrprep.html_report.svg_charts import Bar, Part, bars, histogram
-from cxrprep.html_report.thumbnails import draw, thumbnail
+from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
+from cxrprep.html_report.thumbnails import sample_paths, thumbnail
 from cxrprep.manifest import label_statistics
 from tests.html_report.folder import EVIL, write_folder
 from tests.parts import need
@@ -163,20 +163,20 @@ def test_a_broken_and_a_missing_image_are_said_on_the_sheet(root: Path) -> None:
 
 def test_the_sheet_shows_the_same_images_whatever_their_order() -> None:
     paths = [f"images/{n}.png" for n in range(100)]
-    chosen = {paths[index] for index in draw(paths, 7)}
+    chosen = {paths[index] for index in sample_paths(paths, 7)}
     backwards = paths[::-1]
-    assert {backwards[index] for index in draw(backwards, 7)} == chosen
+    assert {backwards[index] for index in sample_paths(backwards, 7)} == chosen
     assert len(chosen) == 7
-    assert len(draw(paths[:3], 7)) == 3
+    assert len(sample_paths(paths[:3], 7)) == 3
 
 
 def test_charts_escape_names_and_keep_their_proportions() -> None:
-    first = Bar("<one>", (Part("positive", 30), Part("blank", 10)))
-    chart = bars("A & B", [first, Bar("two", (Part("positive", 20),))])
+    first = Bar("<one>", (BarPart("positive", 30), BarPart("blank", 10)))
+    chart = bars("A & B", [first, Bar("two", (BarPart("positive", 20),))])
     assert "<one>" not in chart
     widths = [float(w) for w in re.findall(r'<rect class="positive"[^>]* width="([\d.]+)"', chart)]
     assert widths[0] / widths[1] == pytest.approx(1.5, rel=0.01)
-    tall = histogram("ages", [("0", (Part("plain", 10),)), ("5", (Part("plain", 20),))], axis="years")
+    tall = histogram("ages", [("0", (BarPart("plain", 10),)), ("5", (BarPart("plain", 20),))], axis="years")
     heights = [float(h) for h in re.findall(r'<rect class="plain"[^>]* height="([\d.]+)"', tall)]
     assert heights[1] / heights[0] == pytest.approx(2, rel=0.01)
     assert ">20<" in tall
@@ -280,7 +280,7 @@ def test_axe_finds_nothing_in_a_real_browser(page: str, tmp_path: Path, width: i
 
 def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
     from cxrprep.html_report.wording import counted, fact_row, outcome
-    from cxrprep.verification.published_facts import FactCheck, Status
+    from cxrprep.verification.published_facts import FactCheck, FactStatus
 
     assert counted("shared_patients") == "patients in more than one split"
     assert counted("splits.images") == "images of each split"
@@ -288,10 +288,10 @@ def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
     assert counted("raw.AP/PA") == "column AP/PA"
     assert outcome("n of N") == "cannot be judged, as a part of the release is here"
     expected = dict.fromkeys("abcdefghijklmno", 10)
-    part = fact_row(FactCheck("NI-1", "finding", expected, {"a": 1}, Status.PART, "the paper"))
+    part = fact_row(FactCheck("NI-1", "finding", expected, {"a": 1}, FactStatus.PART, "the paper"))
     assert part.found.text.startswith("a: 1; b: 0;")
     assert part.found.summary == "15 numbers"
-    whole = fact_row(FactCheck("NI-1", "finding", expected, {**expected, "a": 9}, Status.CONTRADICTED, "the paper"))
+    whole = fact_row(FactCheck("NI-1", "finding", expected, {**expected, "a": 9}, FactStatus.CONTRADICTED, "the paper"))
     assert (whole.published.text, whole.found.text) == ("a: 10; others: 14 equal", "a: 9; others: 14 equal")
 
 

@@ -130,7 +130,7 @@ def test_a_private_transfer_syntax_is_named_and_no_extra_is_promised() -> None:
 def test_a_header_is_parsed_once_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     import pydicom
 
-    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.convert import make
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.local_files import LocalStore
@@ -143,7 +143,7 @@ def test_a_header_is_parsed_once_whatever_is_asked(monkeypatch: pytest.MonkeyPat
     recipe = load_recipe("square-224")
     for data in (dicom_bytes(pixels), encapsulated(codec.write(pixels), codec, pixels)):
         monkeypatch.setattr("cxrprep.images.convert.read_source", lambda *_, data=data: data)
-        task = Task(recipe, recipe.fingerprint(), LocalStore("."), pseudonyms=Pseudonyms(b"k"))
+        task = ConversionTask(recipe, recipe.fingerprint(), LocalStore("."), pseudonyms=Pseudonyms(b"k"))
         count.clear()
         outcome, encoded = make(ConvertItem("x.dcm", "x.dcm"), task, lambda _: None)
         assert outcome.status == "ok"

@@ -25,7 +25,7 @@ import cxrprep
 from cxrprep.errors import ImageError
 from cxrprep.images.decode import decode
 from cxrprep.images.image_info import inspect
-from cxrprep.images.radiograph import Limits
+from cxrprep.images.radiograph import ImageLimits
 from cxrprep.images.recipe import load_recipe
 from tests.fuzz.mutation import mutated
 from tests.images.made import dataset_of, dicom_bytes, ramp, written
@@ -78,7 +78,7 @@ def test_mutations_are_answered_and_quickly(kind: str) -> None:
             break
         started = time.process_time()
         try:
-            recipe(decode(data, name_of(kind), Limits(pixels=4_000_000, size=50_000_000)))
+            recipe(decode(data, name_of(kind), ImageLimits(pixels=4_000_000, size=50_000_000)))
             outcome = "ok"
         except ImageError:
             outcome = "refused"
@@ -103,7 +103,7 @@ def test_an_image_past_the_limit_is_refused_before_it_is_decoded() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((2000, 2000), np.uint8)).save(stream, "PNG")
     with pytest.raises(ImageError, match="2000 x 2000") as caught:
-        decode(stream.getvalue(), "bomb.png", Limits(pixels=1_000_000))
+        decode(stream.getvalue(), "bomb.png", ImageLimits(pixels=1_000_000))
     assert "--max-pixels" in caught.value.hint
 
 

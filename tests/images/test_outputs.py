@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrprep.errors import ImageError
-from cxrprep.images.conversion import ConvertItem, Task
+from cxrprep.images.conversion import ConversionTask, ConvertItem
 from cxrprep.images.convert import converted
 from cxrprep.images.decode import decode, header
 from cxrprep.images.encode import encode
@@ -128,7 +128,7 @@ def test_an_output_holds_nothing_of_the_header_but_numbers(tmp_path: Path) -> No
     for form in ("png", "jpeg", "webp", "jxl"):
         recipe = parse_recipe(f'[[step]]\ndo = "voi"\n[output]\nformat = "{form}"\n', "r.toml", "r")
         item = ConvertItem(str(tmp_path / "x.dcm"), "x.dcm")
-        done = converted(item, Task(recipe, recipe.fingerprint(), open_store(tmp_path / form)))
+        done = converted(item, ConversionTask(recipe, recipe.fingerprint(), open_store(tmp_path / form)))
         assert done.status == "ok"
         written = (tmp_path / form / done.path).read_bytes()
         for word in (b"Jane", b"Doe", b"4711", b"Elsewhere", b"ACC-99"):
@@ -142,7 +142,7 @@ def test_spacing_after_a_resize_is_in_millimetres_of_the_output(tmp_path: Path) 
         '[[step]]\ndo = "voi"\n[[step]]\ndo = "center-crop"\n[[step]]\ndo = "resize"\nwidth = 24\nheight = 12\n'
         '[[step]]\ndo = "pad"\nsquare = 32\n', "r.toml", "r",
     )  # fmt: skip
-    task = Task(recipe, recipe.fingerprint(), open_store(tmp_path / "out"))
+    task = ConversionTask(recipe, recipe.fingerprint(), open_store(tmp_path / "out"))
     done = converted(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), task)
     # 48 x 48 pixels of 0.2 x 0.3 mm became 12 rows and 24 columns; crop and pad change no pixel's size.
     assert done.spacing_mm == pytest.approx((0.2 * 48 / 12, 0.3 * 48 / 24))

@@ -90,13 +90,13 @@ def test_published_recipes_are_bit_equal_on_any_range(
 
 
 def test_a_published_jpeg_is_opencvs_own_at_quality_95(tmp_path: Path) -> None:
-    from cxrprep.images.conversion import ConvertItem, Task
+    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.convert import converted
     from cxrprep.images.local_files import open_store
 
     (tmp_path / "x.dcm").write_bytes(real("RG3_UNCR.dcm"))
     chosen = load_recipe("mimic-cxr-jpg")
-    task = Task(chosen, chosen.fingerprint(), open_store(tmp_path / "out"))
+    task = ConversionTask(chosen, chosen.fingerprint(), open_store(tmp_path / "out"))
     done = converted(ConvertItem(str(tmp_path / "x.dcm"), "x.dcm"), task)
     assert done.status == "ok"
     ours = cv2.imread(str(tmp_path / "out" / "x.jpg"), cv2.IMREAD_UNCHANGED)

@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from cxrprep.errors import ImageError
 from cxrprep.images.decode import decode, header
-from cxrprep.images.radiograph import Limits
+from cxrprep.images.radiograph import ImageLimits
 from tests.images.made import by_dcmtk, by_pydicom, dataset_of, ramp, real, shown, written
 from tests.parts import need
 
@@ -243,7 +243,7 @@ def test_a_deflated_bomb_is_refused() -> None:
     bomb = whole[:start] + packer.compress(bytes(50_000_000)) + packer.flush()
     assert len(bomb) < 100_000
     with pytest.raises(ImageError, match="more than the limit"):
-        decode(bomb, "bomb.dcm", Limits(size=1_000_000))
+        decode(bomb, "bomb.dcm", ImageLimits(size=1_000_000))
 
 
 def test_agreement_with_pydicom_holds_for_compressed_files_too() -> None:

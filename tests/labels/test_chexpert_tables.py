@@ -12,7 +12,7 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
-from cxrprep.labels.label_rows import Options
+from cxrprep.labels.label_rows import LabelOptions
 from tests.generators.small import chexpert
 from tests.parts import need
 
@@ -101,7 +101,7 @@ def test_laterals_filed_as_frontal_are_lateral_unless_the_source_is_taken_at_its
     row = rows(tmp_path, on_event=notes.append)[key]
     assert (row["view"], row["projection"]) == ("LL", "lateral")
     assert any("1 rows say Frontal and have view LL or RL" in note.message for note in notes)
-    strict = rows(tmp_path, options=Options(strict_source=True))[key]
+    strict = rows(tmp_path, options=LabelOptions(strict_source=True))[key]
     assert (strict["view"], strict["projection"]) == ("LL", "frontal")
 
 
@@ -207,7 +207,7 @@ def test_plus_labels_join_what_the_training_table_knows(tmp_path):
 def test_report_text_comes_on_request_only_and_sections_never(tmp_path):
     chexpert.write(tmp_path, images=False)
     write_plus(tmp_path)
-    found = rows(tmp_path, options=Options(report_text=True))
+    found = rows(tmp_path, options=LabelOptions(report_text=True))
     assert (
         found["patient00001/study1/view1_frontal", "chexpert-labeler"]["report_text"]
         == 'FINAL REPORT\nHeart, "normal".\n'
@@ -249,7 +249,7 @@ def test_demographics_are_joined_by_patient_on_request(tmp_path):
     chexpert.write(tmp_path, images=False)
     write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None))
     assert "raw_PRIMARY_RACE" not in read_labels(SPEC, tmp_path).table.column_names
-    found = rows(tmp_path, options=Options(demographics=True))
+    found = rows(tmp_path, options=LabelOptions(demographics=True))
     assert found["patient00002/study2/view1_frontal", "chexpert-labeler"]["raw_PRIMARY_RACE"] == "Asian"
     assert found["patient00001/study1/view1_frontal", "chexpert-labeler"]["raw_PRIMARY_RACE"] is None
 
@@ -257,23 +257,23 @@ def test_demographics_are_joined_by_patient_on_request(tmp_path):
 def test_demographics_that_are_absent_or_wrong_are_named(tmp_path):
     chexpert.write(tmp_path, images=False)
     with pytest.raises(TableError, match=r"CHEXPERT DEMO\.xlsx is not here"):
-        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+        read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
     write_demographics(tmp_path, ("nobody", "Female", 87, "Asian", None))
     with pytest.raises(TableError, match=r"line 2, column 'PATIENT': expected a patient such as patient00001"):
-        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+        read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
     write_demographics(tmp_path, ("patient00002", "Female", 87, "Asian", None), key="WHO")
     with pytest.raises(TableError, match="line 1: column 'PATIENT' is missing"):
-        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+        read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
     (tmp_path / "CHEXPERT DEMO.xlsx").write_bytes(b"PK no workbook")
     with pytest.raises(TableError, match="cannot be read as a workbook"):
-        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+        read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
 
 
 def test_a_patient_may_be_a_number_and_stand_twice_in_the_demographics(tmp_path):
     chexpert.write(tmp_path, images=False)
     lines = ((2, "Female", 87, "Asian", None), (2, "Female", 87, "Asian", None), (2, "Female", 88, "Asian", None))
     write_demographics(tmp_path, *lines)
-    labels = read_labels(SPEC, tmp_path, options=Options(demographics=True))
+    labels = read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
     row = next(r for r in labels.table.to_pylist() if r["image_id"] == "patient00002/study2/view1_frontal")
     assert row["raw_AGE_AT_CXR"] == "87"
     (use,) = (use for use in labels.tables if use.role == "demographics")
@@ -289,7 +289,7 @@ def test_without_openpyxl_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "CHEXPERT DEMO.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtraError) as caught:
-        read_labels(SPEC, tmp_path, options=Options(demographics=True))
+        read_labels(SPEC, tmp_path, options=LabelOptions(demographics=True))
     assert "openpyxl>=" in caught.value.hint
 
 

@@ -16,7 +16,7 @@ from cxrprep.datasets.declaration import MaskRule
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
 from cxrprep.labels.extract import extract_labels, read_labels
-from cxrprep.labels.label_rows import Options
+from cxrprep.labels.label_rows import LabelOptions
 from tests.generators.small import declared
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def test_parallel_lists_and_sections(tmp_path):
         "s1": {"images": ["x/a1.png", "x/a2.png"], "views": ["PA", None], "found": "Clear.", "said": None},
         "s2": {"images": ["x/a3.png"], "views": ["PA"], "found": "Big heart.", "said": "Cardiomegaly."},
     }
-    table = read(tmp_path, JSON, {"t.json": data}, options=Options(report_text=True)).table
+    table = read(tmp_path, JSON, {"t.json": data}, options=LabelOptions(report_text=True)).table
     assert table.column("view").to_pylist() == ["PA", None, "PA"]
     assert table.column("study_id").to_pylist() == ["s1", "s1", "s2"]
     texts = table.column("report_text").to_pylist()
@@ -203,7 +203,7 @@ def test_lists_of_unequal_length_are_an_error(tmp_path):
 def test_report_texts_that_no_table_has_are_said(tmp_path):
     with pytest.raises(UsageError, match="no table here has those of ward"):
         read(tmp_path, COCO, {"t.json": {"images": [{"id": 1, "file_name": "a1.png"}]}},
-             options=Options(report_text=True))  # fmt: skip
+             options=LabelOptions(report_text=True))  # fmt: skip
 
 
 def test_xml_that_is_cut_short_is_named(tmp_path):

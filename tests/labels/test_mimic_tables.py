@@ -7,7 +7,7 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import TableError
 from cxrprep.labels.extract import extract_labels, read_labels
-from cxrprep.labels.label_rows import Options
+from cxrprep.labels.label_rows import LabelOptions
 from tests.generators.small import mimic_cxr, mimic_cxr_jpg
 
 JPG, DCM = find_dataset("mimic-cxr-jpg"), find_dataset("mimic-cxr")
@@ -134,7 +134,7 @@ def test_plain_and_packed_tables_are_the_same(tmp_path):
 def test_age_and_sex_from_mimic_iv(tmp_path):
     mimic_cxr_jpg.write(tmp_path / "cxr", images=False)
     mimic_cxr.write_patients(tmp_path / "patients.csv.gz")
-    found = rows(JPG, tmp_path / "cxr", options=Options(patients=tmp_path / "patients.csv.gz"))
+    found = rows(JPG, tmp_path / "cxr", options=LabelOptions(patients=tmp_path / "patients.csv.gz"))
     told = [tuple(found[IDS[i], "negbio"][n] for n in ("sex", "age_years", "age_flag")) for i in (0, 4, 6)]
     assert told == [("F", 52, None), ("M", 91, "capped"), (None, None, None)]
     assert rows(JPG, tmp_path / "cxr")[IDS[0], "negbio"]["sex"] is None
@@ -142,15 +142,15 @@ def test_age_and_sex_from_mimic_iv(tmp_path):
 
 def test_report_texts_on_request(tmp_path):
     mimic_cxr.write(tmp_path, images=False)
-    found = rows(DCM, tmp_path, options=Options(report_text=True))
+    found = rows(DCM, tmp_path, options=LabelOptions(report_text=True))
     assert "Study 50414267: no acute process." in found[IDS[0], "negbio"]["report_text"]
     assert found[IDS[0], "negbio"]["report_text"] == found[IDS[1], "chexpert-labeler"]["report_text"]
     (tmp_path / "mimic-cxr-reports.zip").write_bytes(b"PK\3\4 cut")
     with pytest.raises(TableError, match=r"mimic-cxr-reports\.zip cannot be read"):
-        read_labels(DCM, tmp_path, options=Options(report_text=True))
+        read_labels(DCM, tmp_path, options=LabelOptions(report_text=True))
     (tmp_path / "mimic-cxr-reports.zip").unlink()
     with pytest.raises(TableError, match="is not here"):
-        read_labels(DCM, tmp_path, options=Options(report_text=True))
+        read_labels(DCM, tmp_path, options=LabelOptions(report_text=True))
 
 
 def change(path, old, new):

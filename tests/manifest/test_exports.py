@@ -144,10 +144,10 @@ def test_shards_are_read_by_webdataset(cx, tmp_path):
 
 
 def test_shards_hold_as_many_samples_as_they_should_and_one_split_each(cx, tmp_path):
-    from cxrprep.manifest.export.run import Options, export
+    from cxrprep.manifest.export.run import ExportOptions, export
     from cxrprep.manifest.load import load
 
-    result = export(load(cx), "webdataset", tmp_path, options=Options(per_shard=3, sample=0))
+    result = export(load(cx), "webdataset", tmp_path, options=ExportOptions(per_shard=3, sample=0))
     names = [path.name for path in result.files if path.suffix == ".tar"]
     assert names == [
         "chexpert-train-000000.tar", "chexpert-train-000001.tar", "chexpert-train-000002.tar",
@@ -424,15 +424,15 @@ def contents(folder):
 
 @pytest.mark.parametrize("form", ["webdataset", "hf", "original"])
 def test_what_an_earlier_export_left_does_not_mix_with_this_one(cx, tmp_path, form):
-    from cxrprep.manifest.export.run import Options, export
+    from cxrprep.manifest.export.run import ExportOptions, export
     from cxrprep.manifest.load import load
 
     few = load(cx).split("train")
-    export(few, form, tmp_path / "fresh", options=Options(sample=0))
-    export(load(cx), form, tmp_path / "again", options=Options(per_shard=1, sample=0))
+    export(few, form, tmp_path / "fresh", options=ExportOptions(sample=0))
+    export(load(cx), form, tmp_path / "again", options=ExportOptions(per_shard=1, sample=0))
     (tmp_path / "again" / "notes.txt").write_text("mine")
     notes = []
-    export(few, form, tmp_path / "again", options=Options(sample=0), on_event=notes.append)
+    export(few, form, tmp_path / "again", options=ExportOptions(sample=0), on_event=notes.append)
     assert any("of an earlier export were removed" in str(note) for note in notes)
     again = contents(tmp_path / "again")
     assert again.pop("notes.txt") == b"mine"

@@ -471,7 +471,7 @@ def test_the_place_in_line_of_a_killed_run_is_free_at_once(tmp_path: Path, monke
     )
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / ".cxrprep")], check=False)
     assert (tmp_path / ".cxrprep" / "saving").exists()
-    monkeypatch.setattr("cxrprep.storage.locks._PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("cxrprep.storage.locks._WAIT_SECONDS", -1.0)
     with Record.open(tmp_path) as record:
         record.describe(dataset="nih-chestxray14", release="v2020")
     assert not (tmp_path / ".cxrprep" / "saving").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxrprep.api.folder import find_place
+from cxrprep.api.folder import find_mirror
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.sources.urls import behind
 
@@ -48,5 +48,5 @@ def test_the_page_of_a_mirror_is_that_mirror(name: str) -> None:
             "box": f"https://{rest.partition('/')[0]}.app.box.com/v/{rest.partition('/')[2]}",
         }.get(scheme)
         if page is not None and not rest.endswith(".zip"):
-            place = find_place(spec, page)
+            place = find_mirror(spec, page)
             assert (place.mirror, place.release) == (mirror, mirror.release)

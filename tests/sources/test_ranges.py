@@ -72,7 +72,7 @@ def test_several_ranges_make_one_file(
         )
         assert source.politeness.ranges > 1
         monkeypatch.setattr(range_fetch, "_SMALLEST", 1 << 20)
-        chosen = TransferOptions(patience=QUICK, split_from=1_000_000, connections=4, keep_archives=True)
+        chosen = TransferOptions(retry_policy=QUICK, split_from=1_000_000, connections=4, keep_archives=True)
         with (
             contextlib.closing(source),
             Record.open(tmp_path / "root") as record,

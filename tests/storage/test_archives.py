@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import ArchiveError, ExitCode, UnsafePathError
-from cxrprep.storage.archives import Limits, read_members
+from cxrprep.storage.archives import ArchiveLimits, read_members
 from cxrprep.transfer.downloader import TransferOptions
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, leftovers, noise, tar_gz, tree, with_sums
@@ -76,11 +76,11 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "images.zip"
     path.write_bytes(zipped({f"images/{n:08d}_000.png": bytes(2_000_000) for n in range(20)}))
     with pytest.raises(ArchiveError, match="far more"):
-        list(read_members(path, Limits(free=1_000_000)))
+        list(read_members(path, ArchiveLimits(free=1_000_000)))
     with pytest.raises(ArchiveError, match="far more"):
-        list(read_members(path, Limits(members=5)))
+        list(read_members(path, ArchiveLimits(members=5)))
     with pytest.raises(ArchiveError, match="far more"):
-        list(read_members(path, Limits(member_size=1_000_000)))
+        list(read_members(path, ArchiveLimits(member_size=1_000_000)))
 
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])

@@ -60,7 +60,7 @@ def test_one_holds_it_and_the_next_gets_it(
 ) -> None:
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no links")))
-    monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
     cache = tmp_path / ".cxrprep"
     with LOCKS[kind](cache):
         with pytest.raises(BusyError), LOCKS[kind](cache):

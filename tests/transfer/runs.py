@@ -94,7 +94,7 @@ def download(
             record,
             NihLayout(),
             "v2020",
-            options=options or TransferOptions(patience=QUICK),
+            options=options or TransferOptions(retry_policy=QUICK),
             on_event=on_event or (lambda event: None),
             on_complete=on_complete,
         ) as transfer,

@@ -81,7 +81,7 @@ from pathlib import Path
 fcntl.flock = fcntl.lockf = lambda *_: None
 from tests.transfer.runs import download
 from cxrprep.transfer.downloader import TransferOptions
-options = TransferOptions(connections=4, split_from=1 << 20, lease=False)
+options = TransferOptions(connections=4, split_from=1 << 20, folder_lock=False)
 result = download(Path(sys.argv[1]), sys.argv[2], options=options)
 print(*(f"{failure.item.dest}: {failure.error!r}" for failure in result.failures), sep="\\n", file=sys.stderr)
 sys.exit(result.exit_code)

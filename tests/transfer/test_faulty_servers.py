@@ -33,7 +33,7 @@ BODY = noise(8_000_000)
 OTHER = noise(8_000_000, 1)
 HAVE = 3_000_000
 # One attempt: whatever breaks ends the run, and leaves what came.
-ONCE = TransferOptions(patience=RetryPolicy(attempts=1))
+ONCE = TransferOptions(retry_policy=RetryPolicy(attempts=1))
 
 
 def partly(root: Path, server: FaultServer, have: int = HAVE) -> None:
@@ -271,7 +271,7 @@ def test_wrong_bytes_twice_are_exit_4(tmp_path: Path) -> None:
             server.faults.corrupt = int(seen.path == OBJECT and seen.method == "GET")
 
         server.on_request = spoil
-        result = download(tmp_path, server.url, options=TransferOptions(connections=1, patience=QUICK))
+        result = download(tmp_path, server.url, options=TransferOptions(connections=1, retry_policy=QUICK))
         assert code(result) == ExitCode.INTEGRITY
         assert len(server.gets(OBJECT)) == 2
     assert tree(tmp_path) == {image(2): b"fine"}
@@ -297,7 +297,7 @@ def test_an_expired_address_keeps_progress(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split_from", [1 << 30, 1 << 20])
 def test_a_file_that_changes_midway(tmp_path: Path, split_from: int) -> None:
-    options = TransferOptions(patience=QUICK, split_from=split_from)
+    options = TransferOptions(retry_policy=QUICK, split_from=split_from)
     with serving({OBJECT: BODY}) as server:
 
         def change(server: FaultServer, seen: Seen) -> None:
@@ -334,6 +334,6 @@ def test_a_server_that_stays_away_is_exit_6_and_does_not_cost_an_attempt_a_file(
                 server.faults.statuses = [503] if seen.path in files and seen.method == "GET" else []
 
         server.on_request = away
-        result = download(tmp_path, server.url, options=TransferOptions(connections=2, patience=QUICK))
+        result = download(tmp_path, server.url, options=TransferOptions(connections=2, retry_policy=QUICK))
         assert code(result) == ExitCode.UNREACHABLE
         assert result.left > 100

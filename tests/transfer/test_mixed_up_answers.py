@@ -45,7 +45,7 @@ def test_an_answer_sent_twice_costs_no_file_its_bytes(tmp_path: Path, twice: int
                 connection.send(answer(FILES[path[1:]]), after=gap)
 
     with raw_http.serving(app) as server:
-        result = download(tmp_path, server.url, options=TransferOptions(connections=1, patience=QUICK))
+        result = download(tmp_path, server.url, options=TransferOptions(connections=1, retry_policy=QUICK))
     assert result.exit_code is ExitCode.DONE
     assert result.done == len(FILES)
     assert tree(tmp_path) == FILES

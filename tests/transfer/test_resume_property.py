@@ -28,16 +28,16 @@ QUICK = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.001, jitter=0.0
     split=st.booleans(),
     sums=st.booleans(),
     changes=st.lists(st.booleans(), min_size=5, max_size=5),
-    patience=st.sampled_from([ONCE, QUICK]),
+    retry_policy=st.sampled_from([ONCE, QUICK]),
 )
 def test_resumed_equals_uninterrupted(
-    cuts: list[int], split: bool, sums: bool, changes: list[bool], patience: RetryPolicy
+    cuts: list[int], split: bool, sums: bool, changes: list[bool], retry_policy: RetryPolicy
 ) -> None:
     """Each run ends after so many bytes; in between the mirror may get another version. The last one must be whole.
 
     Lists of checksums come over the same line, and are read on where it broke.
     """
-    options = TransferOptions(patience=patience, split_from=1 << 20 if split else 1 << 40)
+    options = TransferOptions(retry_policy=retry_policy, split_from=1 << 20 if split else 1 << 40)
     versions = [with_sums({OBJECT: data}) if sums else {OBJECT: data} for data in (BODY, OTHER)]
     number = 0
     with tempfile.TemporaryDirectory() as folder, serving(dict(versions[0])) as server:
@@ -96,7 +96,7 @@ def test_each_range_goes_on_where_it_was(tmp_path: Path) -> None:
                     server.faults.cut_after = 5_000_000
 
         server.on_request = cut_each_once
-        options = TransferOptions(patience=QUICK)
+        options = TransferOptions(retry_policy=QUICK)
         assert download(tmp_path, server.url, options=options).exit_code == 0
         assert len(server.gets(OBJECT)) > 4
         assert server.sent <= len(body) + 100_000

@@ -38,7 +38,7 @@ def test_no_more_connections_are_used_than_allowed(tmp_path: Path) -> None:
     for name, data in files.items():
         (mirror / name).parent.mkdir(parents=True, exist_ok=True)
         (mirror / name).write_bytes(data)
-    options = TransferOptions(connections=2, patience=QUICK)
+    options = TransferOptions(connections=2, retry_policy=QUICK)
     with nginx.serving(mirror, tmp_path / "nginx", most=2) as server:
         assert download(tmp_path / "nih", server.url, options=options).done == 7
         assert {status for status, *_ in server.seen()} == {"200"}

@@ -20,19 +20,19 @@ from tests.soak.faults import OBJECT, Mirror, serving
 
 def test_silence_counts_only_while_somebody_waits() -> None:
     now = [100.0]
-    pulse = IdleTimer(lambda: now[0])
+    idle_timer = IdleTimer(lambda: now[0])
     now[0] += 50
-    assert pulse.silence == 0
-    with pulse:
+    assert idle_timer.idle_seconds == 0
+    with idle_timer:
         now[0] += 7
-        assert pulse.silence == 7
-        pulse.beat()
-        with pulse:
+        assert idle_timer.idle_seconds == 7
+        idle_timer.bytes_arrived()
+        with idle_timer:
             now[0] += 3
-        assert pulse.silence == 0
+        assert idle_timer.idle_seconds == 0
         now[0] += 2
-        assert pulse.silence == 2
-    assert pulse.silence == 0
+        assert idle_timer.idle_seconds == 2
+    assert idle_timer.idle_seconds == 0
 
 
 def test_a_stall_names_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cxrprep.datasets.catalog import DatasetSpec, catalog
 from cxrprep.labels.extract import read_labels
-from cxrprep.verification import Finding, Level, Status
+from cxrprep.verification import FactStatus, Finding, Level
 from cxrprep.verification.measures import Subject, measure, shared_patients
 from cxrprep.verification.published_facts import check_facts
 from tests.generators.small import chexpert, mimic_cxr_jpg
@@ -28,7 +28,7 @@ def real(release: str = "v2020") -> pa.Table:
     return read_labels(NIH, shared_data("nih-chestxray14"), release=release).table
 
 
-def checked(labels: pa.Table, release: str = "v2020", **more: bool) -> tuple[dict[str, Status], list[Finding]]:
+def checked(labels: pa.Table, release: str = "v2020", **more: bool) -> tuple[dict[str, FactStatus], list[Finding]]:
     done = check_facts(NIH, release, Path("/nowhere"), labels, **more)
     return {fact.id: fact.status for fact, _ in done}, [finding for _, several in done for finding in several]
 
@@ -62,9 +62,9 @@ def test_the_real_tables_of_nih_hold_what_is_published(release: str) -> None:
     statuses, findings = checked(real(release), release)
     assert findings == []
     about_texts = {"NI-05-texts"} | ({"NI-04"} if release == "v2020" else set())
-    assert {name for name, status in statuses.items() if status is Status.EXPLAINED} == about_texts
-    assert {name for name, status in statuses.items() if status is Status.ABSENT} == {"NI-10"}
-    assert set(statuses.values()) == {Status.HOLDS, Status.EXPLAINED, Status.ABSENT}
+    assert {name for name, status in statuses.items() if status is FactStatus.EXPLAINED} == about_texts
+    assert {name for name, status in statuses.items() if status is FactStatus.ABSENT} == {"NI-10"}
+    assert set(statuses.values()) == {FactStatus.HOLDS, FactStatus.EXPLAINED, FactStatus.ABSENT}
 
 
 # ---- contradictions ----
@@ -145,9 +145,9 @@ def test_of_a_part_only_what_holds_for_a_part_is_checked() -> None:
     part = real().slice(1000, 20_000)
     statuses, findings = checked(part)
     assert findings == []
-    assert statuses["NI-01-rows"] is Status.PART
-    assert statuses["NI-03-train-val"] is Status.PART
-    assert statuses["NI-02-shared"] is Status.HOLDS
+    assert statuses["NI-01-rows"] is FactStatus.PART
+    assert statuses["NI-03-train-val"] is FactStatus.PART
+    assert statuses["NI-02-shared"] is FactStatus.HOLDS
     _, demanded = checked(part, complete=True)
     assert {"NI-01-rows", "NI-01-patients", "NI-02-images"} <= ids(demanded)
 
@@ -167,7 +167,7 @@ def test_lists_and_boxes_that_are_not_here_are_not_checked() -> None:
         nulls = pa.nulls(labels.num_rows, field.type)
         labels = labels.set_column(labels.schema.get_field_index(name), field, nulls)
     statuses, findings = checked(labels)
-    assert {name for name, status in statuses.items() if status is Status.ABSENT} >= {
+    assert {name for name, status in statuses.items() if status is FactStatus.ABSENT} >= {
         "NI-02-images", "NI-02-shared", "NI-05-boxes", "NI-05-labels",
     }  # fmt: skip
     assert findings == []
@@ -182,21 +182,21 @@ def test_a_train_table_of_chexperts_size_is_held_against_its_numbers(tmp_path: P
     labels = read_labels(spec, tmp_path, release="v1.0-small").table
     done = {fact.id: (fact, several) for fact, several in check_facts(spec, "v1.0-small", tmp_path, labels)}
     for name in ("CX-01-rows", "CX-01-patients", "CX-01-studies", "CX-02", "CX-08", "CX-09-paths", "CX-09-studies"):
-        assert done[name][0].status is Status.HOLDS, done[name]
+        assert done[name][0].status is FactStatus.HOLDS, done[name]
     # The published table of 14 x 4 numbers holds, and notices one cell that changed.
-    assert done["CX-04-images"][0].status is Status.HOLDS
+    assert done["CX-04-images"][0].status is FactStatus.HOLDS
     other = replaced(labels, "raw_Edema", 0, "1.0" if labels["raw_Edema"][0].as_py() != "1.0" else "0.0")
     noticed = {fact.id: fact.status for fact, _ in check_facts(spec, "v1.0-small", tmp_path, other)}
-    assert noticed["CX-04-images"] is Status.CONTRADICTED
-    assert done["CX-07-images"][0].status is Status.EXPLAINED
-    assert done["CX-06-images"][0].status is Status.ABSENT
+    assert noticed["CX-04-images"] is FactStatus.CONTRADICTED
+    assert done["CX-07-images"][0].status is FactStatus.EXPLAINED
+    assert done["CX-06-images"][0].status is FactStatus.ABSENT
     # One image of a study with another label than its sister.
     several = pc.value_counts(labels["study_id"])
     study = several.filter(pc.greater(several.field(1), 1))[0]["values"].as_py()
     labels = labels.filter(pc.equal(labels["study_id"], study))
     labels = replaced(labels, "label_edema", 0, 1 if labels["label_edema"][0].as_py() != 1 else 0)
     again = {fact.id: fact for fact, _ in check_facts(spec, "v1.0-small", tmp_path, labels)}
-    assert (again["CX-08"].status, again["CX-08"].found) == (Status.CONTRADICTED, 1)
+    assert (again["CX-08"].status, again["CX-08"].found) == (FactStatus.CONTRADICTED, 1)
 
 
 def test_gaps_in_the_numbers_of_studies_and_views_are_counted() -> None:
@@ -219,9 +219,9 @@ def test_a_small_mimic_is_a_part_without_contradiction(tmp_path: Path) -> None:
     report = check(tmp_path, MIMIC, "2.1.0")
     assert found(report) == []
     by_id = {fact.id: fact for fact in report.facts}
-    assert (by_id["MI-01-images"].found, by_id["MI-01-images"].status) == (7, Status.PART)
-    assert by_id["MI-03-shared"].status is Status.HOLDS
-    assert by_id["MI-08"].status is Status.HOLDS
+    assert (by_id["MI-01-images"].found, by_id["MI-01-images"].status) == (7, FactStatus.PART)
+    assert by_id["MI-03-shared"].status is FactStatus.HOLDS
+    assert by_id["MI-08"].status is FactStatus.HOLDS
     assert by_id["MI-02"].found == {"train": 4, "validate": 2, "test": 1}
     assert by_id["MI-04"].found is not None
     assert any("of the whole release" in sentence for sentence in report.not_checked)
@@ -312,5 +312,5 @@ def test_a_project_without_a_list_of_reports_says_nothing_of_reports(tmp_path: P
     mimic_cxr_jpg.write(tmp_path)
     labels = read_labels(MIMIC, tmp_path, release="2.1.0").table
     by_id = {fact.id: fact for fact, _ in check_facts(MIMIC, "2.1.0", tmp_path, labels, complete=True)}
-    assert by_id["MI-11"].status is Status.ABSENT
-    assert by_id["MI-01-images"].status is Status.CONTRADICTED
+    assert by_id["MI-11"].status is FactStatus.ABSENT
+    assert by_id["MI-01-images"].status is FactStatus.CONTRADICTED

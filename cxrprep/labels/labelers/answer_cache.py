@@ -44,7 +44,7 @@ class AnswerCache:
         A text to which the labeler has no answer is not in it. Raises ``StorageError`` and what the labeler raises.
         """
         wanted = {sha256_of(text): text for text in texts}
-        found = {key: labels for key, labels in self._kept().items() if key in wanted}
+        found = {key: labels for key, labels in self._read_cache().items() if key in wanted}
         missing = [(key, text) for key, text in wanted.items() if key not in found]
         for begin in range(0, len(missing), self._labeler.at_once):
             held = missing[begin : begin + self._labeler.at_once]
@@ -54,7 +54,7 @@ class AnswerCache:
             found |= fresh
         return found
 
-    def _kept(self) -> dict[str, Labels]:
+    def _read_cache(self) -> dict[str, Labels]:
         found: dict[str, Labels] = {}
         try:
             for path in sorted(self._folder.glob("*.jsonl")):

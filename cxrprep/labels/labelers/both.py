@@ -81,8 +81,8 @@ class RulesThenModel:
 
 def _open(found: ReportLabels) -> set[str]:
     """The observations that are uncertain, or of which mentions say different things."""
-    said: dict[str, set[int]] = {}
+    labels_of_model: dict[str, set[int]] = {}
     for mention in found.mentions:
-        said.setdefault(mention.observation, set()).add(int(mention.status))
+        labels_of_model.setdefault(mention.observation, set()).add(int(mention.status))
     uncertain = {name for name, label in found.labels.items() if label == -1}
-    return uncertain | {name for name, statuses in said.items() if len(statuses) > 1}
+    return uncertain | {name for name, statuses in labels_of_model.items() if len(statuses) > 1}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.nlp.mentions import Status
+from cxrprep.labels.nlp.mentions import MentionStatus
 from cxrprep.labels.nlp.ruleset import Hedge
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SUPPORT_DEVICES: Final = "Support Devices"
 HEART_FAILURE: Final = "Heart Failure"
 
 _POSITIVE, _NEGATIVE, _UNCERTAIN = 1, 2, 4
-_BITS = {Status.POSITIVE: _POSITIVE, Status.NEGATIVE: _NEGATIVE, Status.UNCERTAIN: _UNCERTAIN}
+_BITS = {MentionStatus.POSITIVE: _POSITIVE, MentionStatus.NEGATIVE: _NEGATIVE, MentionStatus.UNCERTAIN: _UNCERTAIN}
 
 
 class Precedence(enum.StrEnum):
@@ -81,7 +81,7 @@ def section_order(sections: str) -> tuple[tuple[str, ...], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class MentionPolicy:
     """How mentions become labels. Every field is one documented decision; the name goes into the table's metadata.
 
     ``heart_failure``: "heart failure" and "CHF", unless denied, make Cardiomegaly uncertain. ``empty_is_normal``: a
@@ -102,17 +102,19 @@ class Policy:
 POLICIES: Final = {
     policy.name: policy
     for policy in (
-        Policy(),
-        Policy("chexpert-labeler", precedence=Precedence.CHEXPERT_LABELER, empty_is_normal=True, hedges=Hedge.LIKELY),
-        Policy("chexpert-annotators", hedges=Hedge.SUSPICIOUS),
-        Policy("presence", hedges=Hedge.OPEN),
-        Policy("strict", hedges=Hedge.FIRM),
-        Policy("derived", cardiomegaly_enlarges=True),
+        MentionPolicy(),
+        MentionPolicy(
+            "chexpert-labeler", precedence=Precedence.CHEXPERT_LABELER, empty_is_normal=True, hedges=Hedge.LIKELY
+        ),
+        MentionPolicy("chexpert-annotators", hedges=Hedge.SUSPICIOUS),
+        MentionPolicy("presence", hedges=Hedge.OPEN),
+        MentionPolicy("strict", hedges=Hedge.FIRM),
+        MentionPolicy("derived", cardiomegaly_enlarges=True),
     )
 }
 
 
-def policy_named(name: str, *, sections: str = "") -> Policy:
+def policy_named(name: str, *, sections: str = "") -> MentionPolicy:
     """The policy of that name, with the ``sections`` that are to be read where they are named.
 
     Raises ``UsageError`` for an unknown policy, and for sections that cannot be read.
@@ -127,7 +129,7 @@ def policy_named(name: str, *, sections: str = "") -> Policy:
     return replace(policy, sections=sections)
 
 
-def settle(statuses: Iterable[Status], precedence: Precedence = Precedence.POSITIVE_WINS) -> int | None:
+def settle(statuses: Iterable[MentionStatus], precedence: Precedence = Precedence.POSITIVE_WINS) -> int | None:
     """The label that several mentions of one observation give together: 1, 0, -1, or ``None`` for none."""
     bits = 0
     for status in statuses:
@@ -147,7 +149,7 @@ def _label(bits: int, precedence: Precedence) -> int | None:
     return 1 if bits & _POSITIVE else -1 if bits & _UNCERTAIN else 0
 
 
-def mask_of(mentions: Iterable[tuple[int, Status]]) -> int:
+def mask_of(mentions: Iterable[tuple[int, MentionStatus]]) -> int:
     """Mentions, as pairs of observation index and status, in one integer: three bits an observation."""
     mask = 0
     for observation, status in mentions:
@@ -158,7 +160,7 @@ def mask_of(mentions: Iterable[tuple[int, Status]]) -> int:
 class Aggregator:
     """Turns masks into labels: a sentence has a mask, a report the union of its sentences' masks."""
 
-    def __init__(self, rules: Rules, policy: Policy) -> None:
+    def __init__(self, rules: Rules, policy: MentionPolicy) -> None:
         self._names = rules.observations
         self.policy = policy
         self._labels = _table(policy.precedence)

@@ -24,9 +24,9 @@ from cxrprep.labels.nlp.mentions import (
     STOP,
     VERB,
     WITH,
-    Item,
+    MentionStatus,
+    PhraseMatch,
     Rule,
-    Status,
 )
 from cxrprep.labels.nlp.ruleset import Role
 
@@ -46,12 +46,12 @@ _FUNCTION_WORDS: Final = frozenset(
 _ORDER: Final = (BORDERLINE, DOUBT_AFTER, ABNORMAL, NORMAL, STABLE)
 
 
-def settle_structures(items: Sequence[Item], words: Sequence[str]) -> None:
+def settle_structures(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Give each structure the status of its states; those without one stop being mentions."""
     if not any(item.structure for item in items):
         return
     states = _states(items, words)
-    before: Item | None = None
+    before: PhraseMatch | None = None
     for index, item in enumerate(items):
         if item.structure:
             # "Normal heart size, mediastinal contours": the second has the first one's state.
@@ -61,10 +61,10 @@ def settle_structures(items: Sequence[Item], words: Sequence[str]) -> None:
             before = item
 
 
-def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, Item]]:
+def _states(items: Sequence[PhraseMatch], words: Sequence[str]) -> dict[int, dict[int, PhraseMatch]]:
     """For each structure the first item of each kind of state that it is given."""
-    states: dict[int, dict[int, Item]] = {id(item): {} for item in items if item.structure}
-    group: list[Item] = []
+    states: dict[int, dict[int, PhraseMatch]] = {id(item): {} for item in items if item.structure}
+    group: list[PhraseMatch] = []
     given = False
     for index, item in enumerate(items):
         if item.structure:
@@ -89,7 +89,7 @@ def _states(items: Sequence[Item], words: Sequence[str]) -> dict[int, dict[int, 
     return states
 
 
-def _of_another(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
+def _of_another(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> bool:
     """Whether the state at ``index`` belongs to a noun of its own: "stable heart size, with prominent aortic knob"."""
     item = items[index]
     if item.last == len(words) or not items[index - 1].cue & (COMMA | AND | WITH):
@@ -99,14 +99,14 @@ def _of_another(items: Sequence[Item], index: int, words: Sequence[str]) -> bool
     return not taken and following.isalpha() and following not in _FUNCTION_WORDS
 
 
-def _give(structures: Sequence[Item], state: Item, states: dict[int, dict[int, Item]]) -> None:
+def _give(structures: Sequence[PhraseMatch], state: PhraseMatch, states: dict[int, dict[int, PhraseMatch]]) -> None:
     for structure in structures:
         for kind in _ORDER:
             if state.cue & kind:
                 states[id(structure)].setdefault(kind, state)
 
 
-def _listed(items: Sequence[Item], index: int) -> bool:
+def _listed(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the structure at ``index`` stands in a list right after another one."""
     place = index - 1
     while place > 0 and items[place].cue & (COMMA | AND) and not items[place].mentions:
@@ -114,7 +114,7 @@ def _listed(items: Sequence[Item], index: int) -> bool:
     return place < index - 1 and items[place].structure
 
 
-def _predicative(items: Sequence[Item], index: int) -> bool:
+def _predicative(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the state at ``index`` follows a verb, possibly over other states: "is mildly enlarged"."""
     place = index - 1
     while place > max(0, index - _WINDOW) and items[place].cue & (STATE | OPENER) and not items[place].mentions:
@@ -122,9 +122,9 @@ def _predicative(items: Sequence[Item], index: int) -> bool:
     return place >= 0 and bool(items[place].cue & COPULA) and not items[place].cue & STOP
 
 
-def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item]:
+def _ahead(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> list[PhraseMatch]:
     """The structures that the state at ``index`` qualifies from before: "stable cardiac silhouette"."""
-    ahead: list[Item] = []
+    ahead: list[PhraseMatch] = []
     edge = items[index].last
     state_between = False
     following = items[index + 1] if index + 1 < len(items) else None
@@ -162,12 +162,12 @@ def _ahead(items: Sequence[Item], index: int, words: Sequence[str]) -> list[Item
     return ahead
 
 
-def _state_follows(items: Sequence[Item], place: int) -> bool:
+def _state_follows(items: Sequence[PhraseMatch], place: int) -> bool:
     following = items[place + 1] if place + 1 < len(items) else None
     return following is not None and following.first == items[place].last and bool(following.cue & STATE)
 
 
-def _own_state(items: Sequence[Item], place: int) -> bool:
+def _own_state(items: Sequence[PhraseMatch], place: int) -> bool:
     """Whether the structure after the "and" at ``place`` has a state of its own: "and mildly enlarged heart"."""
     for item in items[place + 1 : place + 4]:
         if item.structure:
@@ -177,15 +177,15 @@ def _own_state(items: Sequence[Item], place: int) -> bool:
     return False
 
 
-def _conjoined(items: Sequence[Item], place: int) -> bool:
+def _conjoined(items: Sequence[PhraseMatch], place: int) -> bool:
     following = items[place + 1 : place + 3]
     return len(following) == 2 and bool(following[0].cue & AND) and following[1].structure
 
 
-def _settle(item: Item, states: dict[int, Item]) -> None:
+def _settle(item: PhraseMatch, states: dict[int, PhraseMatch]) -> None:
     open_state = states.get(BORDERLINE) or states.get(DOUBT_AFTER)
     if open_state is not None:
-        item.decide(Status.UNCERTAIN, Rule.BORDERLINE, open_state)
+        item.decide(MentionStatus.UNCERTAIN, Rule.BORDERLINE, open_state)
         return
     abnormal, normal = states.get(ABNORMAL), states.get(NORMAL)
     if abnormal is not None and (normal is None or abnormal.first < normal.first):
@@ -193,13 +193,17 @@ def _settle(item: Item, states: dict[int, Item]) -> None:
             # "Enlarged cardiac silhouette is suspected".
             return
         # The state itself may be denied or doubted: "no widening of the mediastinum", "the heart may be enlarged".
-        rule = {Status.POSITIVE: Rule.ABNORMAL, Status.NEGATIVE: Rule.NORMAL, Status.UNCERTAIN: Rule.BORDERLINE}
+        rule = {
+            MentionStatus.POSITIVE: Rule.ABNORMAL,
+            MentionStatus.NEGATIVE: Rule.NORMAL,
+            MentionStatus.UNCERTAIN: Rule.BORDERLINE,
+        }
         item.decide(abnormal.status, rule[abnormal.status], abnormal)
     elif normal is not None:
-        item.decide(Status.NEGATIVE, Rule.NORMAL, normal)
+        item.decide(MentionStatus.NEGATIVE, Rule.NORMAL, normal)
     elif item.sign:
         return
     elif STABLE in states:
-        item.decide(Status.UNCERTAIN, Rule.STABLE, states[STABLE])
+        item.decide(MentionStatus.UNCERTAIN, Rule.STABLE, states[STABLE])
     else:
         item.mentions = tuple(pair for pair in item.mentions if pair[1] is not Role.STRUCTURE)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
-    from cxrprep.labels.nlp.aggregate import Policy
+    from cxrprep.labels.nlp.aggregate import MentionPolicy
     from cxrprep.labels.nlp.readers import Collection, Report
 
 BATCH: Final = output_tables.GROUP
@@ -56,7 +56,7 @@ class LabelingRun:
 
     collection: Collection
     sources: tuple[tuple[str, str], ...]
-    policy: Policy
+    policy: MentionPolicy
     evidence: bool
     folder: Path
     labeler: str = ""
@@ -69,7 +69,7 @@ class LabelingRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LabelingTask:
     """One batch: places of its reports in the collection, and their names or the reports themselves."""
 
     job: LabelingRun
@@ -88,7 +88,7 @@ class Summary:
     kept: int = 0
 
 
-def batches(job: LabelingRun, shard: Shard | None) -> Iterator[Task]:
+def batches(job: LabelingRun, shard: Shard | None) -> Iterator[LabelingTask]:
     """The collection of ``job``, or the part of it that ``shard`` holds, in batches."""
     names = job.collection.names
     # A batch brings its own names along: with all of them in it, sending it would cost more than the work.
@@ -96,12 +96,12 @@ def batches(job: LabelingRun, shard: Shard | None) -> Iterator[Task]:
     if names is not None:
         named = ((row, name) for row, name in enumerate(names) if shard is None or shard.holds(name))
         for number, batch in enumerate(_by_count(named)):
-            yield Task(job, number, tuple(row for row, _ in batch), names=tuple(name for _, name in batch))
+            yield LabelingTask(job, number, tuple(row for row, _ in batch), names=tuple(name for _, name in batch))
         return
     reports = enumerate(job.collection.rows())
     held = ((row, report) for row, report in reports if shard is None or shard.holds(report.key))
     for number, rows in enumerate(_by_size(held)):
-        yield Task(job, number, tuple(row for row, _ in rows), reports=tuple(report for _, report in rows))
+        yield LabelingTask(job, number, tuple(row for row, _ in rows), reports=tuple(report for _, report in rows))
 
 
 def _by_count(named: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
@@ -123,7 +123,7 @@ def _by_size(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, 
 
 
 @functools.lru_cache(maxsize=2)
-def _labeler(sources: tuple[tuple[str, str], ...], policy: Policy) -> Labeler:
+def _labeler(sources: tuple[tuple[str, str], ...], policy: MentionPolicy) -> Labeler:
     return Labeler(build_rules(sources, policy.hedges), policy)
 
 
@@ -132,12 +132,12 @@ def _plugged(name: str, options: LabelerOptions) -> ReportLabeler:
     return labeler_named(name, options)
 
 
-def label_batches(tasks: Sequence[Task]) -> list[Summary]:
+def label_batches(tasks: Sequence[LabelingTask]) -> list[Summary]:
     """What ``engine.run`` calls, here or in a worker. Raises ``StorageError`` and what reading may raise."""
     return [label_batch(task) for task in tasks]
 
 
-def label_batch(task: Task) -> Summary:
+def label_batch(task: LabelingTask) -> Summary:
     """One batch, labelled into its part files; where they are there already, it is only counted."""
     job = task.job
     before = _earlier(job.part(task.number, "json"))

@@ -20,12 +20,12 @@ from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ig
 from cxrprep.executors import Engine, Lost
 from cxrprep.labels.label_sources import OURS
 from cxrprep.labels.nlp import output_tables
-from cxrprep.labels.nlp.aggregate import Policy
+from cxrprep.labels.nlp.aggregate import MentionPolicy
 from cxrprep.labels.nlp.batches import (
     Joined,
     LabelingRun,
+    LabelingTask,
     Summary,
-    Task,
     batches,
     label_batches,
     merge_shards,
@@ -50,7 +50,7 @@ _KEPT: Final = 3 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LabelingOutcome:
     """What labelling a collection gave: the tables, and how many reports had which status.
 
     ``labels_given`` counts for each observation how often it is positive, negative, uncertain and null. ``joined``
@@ -85,7 +85,7 @@ class PlugIn:
     answers: Path
 
 
-def _made_ready(plugin: PlugIn, sources: tuple[tuple[str, str], ...], policy: Policy) -> ReportLabeler:
+def _made_ready(plugin: PlugIn, sources: tuple[tuple[str, str], ...], policy: MentionPolicy) -> ReportLabeler:
     from cxrprep.labels.labelers.registry import labeler_named
 
     return labeler_named(plugin.labeler, replace(plugin.options, sources=sources, policy=policy.name))
@@ -120,11 +120,11 @@ def label_collection(
     engine: Engine | None = None,
     shard: Shard | None = None,
     vocabulary: Path | None = None,
-    policy: Policy | None = None,
+    policy: MentionPolicy | None = None,
     evidence: bool = False,
     plugin: PlugIn | None = None,
     on_event: Sink = ignore,
-) -> Outcome:
+) -> LabelingOutcome:
     """The tables of labels that ``source`` gives: ``report_labels.parquet`` in ``out_dir``, and ``mentions.parquet``.
 
     A report that cannot be read has a row with its status and no labels.
@@ -152,7 +152,7 @@ def label_collection(
         BusyError: another run finished the same work meanwhile.
     """
     began = time.monotonic()
-    policy = policy or Policy()
+    policy = policy or MentionPolicy()
     engine = engine or Engine("inline")
     if engine.name == "dask":
         # Workers of a cluster have another working folder.
@@ -208,7 +208,7 @@ def label_collection(
             on_event(Note(STAGE, message, subject=str(removed)))
     _remove_parts(job.folder)
     joined = None if shard is None else merge_shards(out_dir, shard)
-    outcome = Outcome(
+    outcome = LabelingOutcome(
         written[output_tables.LABELS_NAME],
         written.get(output_tables.MENTIONS_NAME),
         dict(sorted(tally.counts.items())),
@@ -240,7 +240,7 @@ def _total(collection: Collection, shard: Shard | None) -> int | None:
     return sum(1 for name in collection.names if shard is None or shard.holds(name))
 
 
-def _run(tasks: Iterator[Task], engine: Engine, on_event: Sink) -> Iterator[Summary | Lost[Task]]:
+def _run(tasks: Iterator[LabelingTask], engine: Engine, on_event: Sink) -> Iterator[Summary | Lost[LabelingTask]]:
     first = list(itertools.islice(tasks, 2))
     if len(first) < 2 and engine.name == "local":
         # Processes would take longer to start than a single batch takes.
@@ -248,7 +248,7 @@ def _run(tasks: Iterator[Task], engine: Engine, on_event: Sink) -> Iterator[Summ
     yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1, on_event=on_event)
 
 
-def _named(task: Task) -> str:
+def _named(task: LabelingTask) -> str:
     keys = task.names or tuple(report.key for report in task.reports)
     return f"{keys[0]} to {keys[-1]}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.nlp.aggregate import Policy, policy_named
+from cxrprep.labels.nlp.aggregate import MentionPolicy, policy_named
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.ruleset import Rules, build_rules
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @functools.lru_cache(maxsize=8)
-def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: Policy) -> Labeler:
+def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: MentionPolicy) -> Labeler:
     from cxrprep.labels.nlp.custom_rules import read_vocabulary
 
     del written  # a file that was edited is another key
@@ -36,7 +36,7 @@ def label_report(
     text: str,
     *,
     rules: Path | Rules | None = None,
-    policy: Policy | str = "default",
+    policy: MentionPolicy | str = "default",
     study: str = "",
     sections: str = "",
 ) -> ReportLabels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.nlp.aggregate import Aggregator, Policy, Sections, mask_of
+from cxrprep.labels.nlp.aggregate import Aggregator, MentionPolicy, Sections, mask_of
 from cxrprep.labels.nlp.characters import plain
 from cxrprep.labels.nlp.languages import foreign
 from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
@@ -43,8 +43,8 @@ class Labeler:
     Radiology repeats itself: most sentences of a collection are among a few thousand. The memory is bounded.
     """
 
-    def __init__(self, rules: Rules | None = None, policy: Policy | None = None) -> None:
-        self.policy = policy or Policy()
+    def __init__(self, rules: Rules | None = None, policy: MentionPolicy | None = None) -> None:
+        self.policy = policy or MentionPolicy()
         self.rules = rules or shipped_rules(self.policy.hedges)
         self._aggregator = Aggregator(self.rules, self.policy)
         self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}

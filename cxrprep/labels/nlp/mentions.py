@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.labels.nlp.ruleset import Cue, Role
 
 if TYPE_CHECKING:
-    from cxrprep.labels.nlp.ruleset import Entry
+    from cxrprep.labels.nlp.ruleset import RuleEntry
 
 
-class Status(enum.IntEnum):
+class MentionStatus(enum.IntEnum):
     """What a mention says of its observation; the values that tables hold."""
 
     POSITIVE = 1
@@ -42,7 +42,7 @@ class Found:
     """A mention in a sentence: word places ``first`` to ``last`` (exclusive), and what decided its status."""
 
     observation: int
-    status: Status
+    status: MentionStatus
     first: int
     last: int
     rule: Rule
@@ -88,20 +88,20 @@ SEPARATOR: Final = COMMA | AND | CHOICE
 STATE: Final = NORMAL | ABNORMAL | BORDERLINE | STABLE | DOUBT_AFTER
 
 
-class Item:
+class PhraseMatch:
     """A phrase in the sentence, with what is decided about it so far."""
 
     __slots__ = ("appearance", "by", "cue", "first", "last", "mentions", "rule", "sign", "status", "structure")
 
-    def __init__(self, first: int, last: int, entry: Entry) -> None:
+    def __init__(self, first: int, last: int, entry: RuleEntry) -> None:
         """Take the phrase at word places ``first`` to ``last``."""
         self.first = first
         self.last = last
         self.cue = entry.cue
         self.mentions = entry.mentions
-        self.status = Status.POSITIVE
+        self.status = MentionStatus.POSITIVE
         self.rule = Rule.NAMED
-        self.by: Item | None = None
+        self.by: PhraseMatch | None = None
         self.appearance = entry.appearance
         self.sign = entry.sign
         self.structure = entry.structure
@@ -111,7 +111,7 @@ class Item:
         self.mentions = ()
         self.structure = self.sign = self.appearance = False
 
-    def decide(self, status: Status, rule: Rule, by: Item) -> None:
+    def decide(self, status: MentionStatus, rule: Rule, by: PhraseMatch) -> None:
         """Record a status with its reason."""
         self.status, self.rule, self.by = status, rule, by
 
@@ -121,7 +121,7 @@ class Item:
         found: list[Found] = []
         for observation, role in self.mentions:
             status, rule = self.status, self.rule
-            if role is Role.SUSPECT and status is Status.POSITIVE:
-                status, rule = Status.UNCERTAIN, Rule.SUSPECT
+            if role is Role.SUSPECT and status is MentionStatus.POSITIVE:
+                status, rule = MentionStatus.UNCERTAIN, Rule.SUSPECT
             found.append(Found(observation, status, self.first, self.last, rule, *cue))
         return found

@@ -40,9 +40,9 @@ from cxrprep.labels.nlp.mentions import (
     WEAK,
     WITH,
     Found,
-    Item,
+    MentionStatus,
+    PhraseMatch,
     Rule,
-    Status,
 )
 from cxrprep.labels.nlp.phrase_matcher import WORDS
 from cxrprep.labels.nlp.ruleset import OBSERVATIONS
@@ -50,7 +50,7 @@ from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cxrprep.labels.nlp.ruleset import Entry, Rules
+    from cxrprep.labels.nlp.ruleset import RuleEntry, Rules
 
 # Words that may stand between "or" and the mention beside it.
 _CHOICE_GAP: Final = 5
@@ -121,7 +121,7 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
     if not any(entry.mentions for _, _, entry in hits):
         return ()
     hits = _by_direction(hits, [*words, _END], rules)
-    items = [Item(first, min(last, count), entry) for first, last, entry in hits if first < count]
+    items = [PhraseMatch(first, min(last, count), entry) for first, last, entry in hits if first < count]
     apply_forward(items, words)
     apply_backward(items, words)
     _taken_back(items, words)
@@ -160,14 +160,14 @@ def _answer_from_boxes(words: list[str]) -> None:
 
 
 def _by_direction(
-    hits: list[tuple[int, int, Entry]], words: Sequence[str], rules: Rules
-) -> list[tuple[int, int, Entry]]:
+    hits: list[tuple[int, int, RuleEntry]], words: Sequence[str], rules: Rules
+) -> list[tuple[int, int, RuleEntry]]:
     """The phrases of a sentence, where a cue that looks back yields to one inside it that looks ahead.
 
     "Negative" alone looks ahead to "for pneumothorax", "is negative" looks back. Both readings are kept until it is
     known what stands before and behind; the longer one is not the right one for being longer.
     """
-    chosen: list[tuple[int, int, Entry]] = []
+    chosen: list[tuple[int, int, RuleEntry]] = []
     until = 0
     for place, (first, last, entry) in enumerate(hits):
         if first < until:
@@ -175,7 +175,7 @@ def _by_direction(
         ahead = None
         if entry.cue & BACKWARD and not entry.cue & FORWARD and last - first > 1:
             ahead = _inside(first, last, words, rules)
-        if ahead is not None and _looks_ahead(hits, place, ahead, words, chosen):
+        if ahead is not None and _applies_to_what_follows(hits, place, ahead, words, chosen):
             end, verb = rules.lexicon.longest(words[: ahead[0]], first)
             if verb is not None:
                 chosen.append((first, end, verb))
@@ -186,7 +186,7 @@ def _by_direction(
     return chosen
 
 
-def _inside(first: int, last: int, words: Sequence[str], rules: Rules) -> tuple[int, int, Entry] | None:
+def _inside(first: int, last: int, words: Sequence[str], rules: Rules) -> tuple[int, int, RuleEntry] | None:
     """The longest cue inside a phrase that looks ahead and reaches at least as far as the phrase."""
     for begin in range(first + 1, last):
         end, entry = rules.lexicon.longest(words, begin)
@@ -195,12 +195,12 @@ def _inside(first: int, last: int, words: Sequence[str], rules: Rules) -> tuple[
     return None
 
 
-def _looks_ahead(
-    hits: Sequence[tuple[int, int, Entry]],
+def _applies_to_what_follows(
+    hits: Sequence[tuple[int, int, RuleEntry]],
     place: int,
-    ahead: tuple[int, int, Entry],
+    ahead: tuple[int, int, RuleEntry],
     words: Sequence[str],
-    before: Sequence[tuple[int, int, Entry]],
+    before: Sequence[tuple[int, int, RuleEntry]],
 ) -> bool:
     """Whether the reading that looks ahead is meant: a finding follows, and none stands before that is spoken of."""
     following = next(((first, entry) for first, _, entry in hits[place + 1 :] if first >= ahead[1]), None)
@@ -215,10 +215,10 @@ def _looks_ahead(
     return not subject or (len(between) <= _CHOICE_GAP and _PREPOSITIONS.isdisjoint(between))
 
 
-def _taken_back(items: Sequence[Item], words: Sequence[str]) -> None:
+def _taken_back(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Let "but persists on the right" take back what "has resolved on the left" denies."""
     for index, item in enumerate(items):
-        if item.status is not Status.NEGATIVE or not item.mentions:
+        if item.status is not MentionStatus.NEGATIVE or not item.mentions:
             continue
         begin = -1
         for later in items[index + 1 : index + 1 + _WINDOW]:
@@ -233,14 +233,14 @@ def _taken_back(items: Sequence[Item], words: Sequence[str]) -> None:
                 continue
             if later.cue & (PERSISTS | STABLE):
                 if _SAME.issuperset(words[begin : later.first]):
-                    item.decide(Status.POSITIVE, Rule.NAMED, later)
+                    item.decide(MentionStatus.POSITIVE, Rule.NAMED, later)
                     item.by = None
                 break
 
 
-def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
+def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Let negations and uncertainties reach over what follows them."""
-    governor: Item | None = None
+    governor: PhraseMatch | None = None
     reached = False
     for index, item in enumerate(items):
         cue = item.cue
@@ -272,7 +272,7 @@ def apply_forward(items: Sequence[Item], words: Sequence[str]) -> None:
             governor = None
 
 
-def _speaks_ahead(items: Sequence[Item], index: int, governor: Item | None) -> bool:
+def _speaks_ahead(items: Sequence[PhraseMatch], index: int, governor: PhraseMatch | None) -> bool:
     """Whether the cue at ``index`` takes over from ``governor``: "no effusion, possible atelectasis"."""
     cue = items[index].cue
     if cue & BACKWARD and not _points_forward(items, index):
@@ -290,18 +290,18 @@ def _speaks_ahead(items: Sequence[Item], index: int, governor: Item | None) -> b
     return True
 
 
-def _decide_forward(item: Item, governor: Item) -> None:
+def _decide_forward(item: PhraseMatch, governor: PhraseMatch) -> None:
     if governor.cue & REMARK:
         item.drop()
     elif governor.cue & DOUBT:
-        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
+        item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
     elif governor.cue & NEGATION:
-        item.decide(Status.NEGATIVE, Rule.NEGATED, governor)
+        item.decide(MentionStatus.NEGATIVE, Rule.NEGATED, governor)
     else:
-        item.decide(Status.UNCERTAIN, Rule.UNCERTAIN, governor)
+        item.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN, governor)
 
 
-def _points_forward(items: Sequence[Item], index: int) -> bool:
+def _points_forward(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether a word that may look both ways ("resolved", "suspected") looks at what follows."""
     for later in items[index + 1 : index + 5]:
         if later.mentions:
@@ -312,7 +312,7 @@ def _points_forward(items: Sequence[Item], index: int) -> bool:
     return False
 
 
-def _goes_on(items: Sequence[Item], index: int, governor: Item, words: Sequence[str]) -> bool:
+def _goes_on(items: Sequence[PhraseMatch], index: int, governor: PhraseMatch, words: Sequence[str]) -> bool:
     """Whether the list that ``governor`` speaks of goes on after the comma or "and" at ``index``."""
     place = index
     conjoined = False
@@ -348,7 +348,7 @@ def _goes_on(items: Sequence[Item], index: int, governor: Item, words: Sequence[
     return not opened
 
 
-def _has_verb(items: Sequence[Item], place: int) -> bool:
+def _has_verb(items: Sequence[PhraseMatch], place: int) -> bool:
     """Whether what begins at ``place`` has a verb before the next comma or conjunction."""
     for item in items[place : place + _WINDOW]:
         if item.cue & VERB:
@@ -358,13 +358,13 @@ def _has_verb(items: Sequence[Item], place: int) -> bool:
     return False
 
 
-def _is_firm(items: Sequence[Item], place: int) -> bool:
+def _is_firm(items: Sequence[PhraseMatch], place: int) -> bool:
     """Whether what opens a statement at ``place`` says that something is there: "small", "a new"."""
     following = items[place + 1] if place + 1 < len(items) else items[place]
     return bool(items[place].cue & FIRM) or (following.first == items[place].last and bool(following.cue & FIRM))
 
 
-def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
+def apply_backward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Let "is not seen", "cannot be excluded" and their like reach back over what stands before them."""
     for index, item in enumerate(items):
         if not item.cue & BACKWARD or (item.cue & FORWARD and _points_forward(items, index)):
@@ -400,13 +400,13 @@ def apply_backward(items: Sequence[Item], words: Sequence[str]) -> None:
                 break
 
 
-def _states(items: Sequence[Item], place: int, words: Sequence[str]) -> bool:
+def _states(items: Sequence[PhraseMatch], place: int, words: Sequence[str]) -> bool:
     """Whether what stands before the comma at ``place`` says something by itself: it has a verb."""
     before = items[max(0, place - _WINDOW) : place]
     return any(item.cue & VERB or (item.cue & STOP and words[item.first] == "there") for item in before)
 
 
-def _of_its_tip(item: Item, cue: Item, words: Sequence[str]) -> bool:
+def _of_its_tip(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) -> bool:
     """Whether only the end or a fault of a device is not seen: "the tip of the nasogastric tube is not seen"."""
     if not any(observation == _DEVICES for observation, _ in item.mentions):
         return False
@@ -416,7 +416,7 @@ def _of_its_tip(item: Item, cue: Item, words: Sequence[str]) -> bool:
     return unseen and not _ENDS.isdisjoint(words[max(0, item.first - 6) : cue.first])
 
 
-def _of_a_fault(item: Item, words: Sequence[str], begin: int) -> bool:
+def _of_a_fault(item: PhraseMatch, words: Sequence[str], begin: int) -> bool:
     """Whether what is said is said of a fault of a device: "no kink in the drain", "fracture of the lead"."""
     if not any(observation == _DEVICES for observation, _ in item.mentions):
         return False
@@ -425,35 +425,35 @@ def _of_a_fault(item: Item, words: Sequence[str], begin: int) -> bool:
     return inside or (item.last - item.first > 1 and words[item.first] in _FAULTS)
 
 
-def _decide_backward(item: Item, cue: Item) -> None:
+def _decide_backward(item: PhraseMatch, cue: PhraseMatch) -> None:
     if cue.cue & REMARK_AFTER:
-        if item.status is Status.POSITIVE:
+        if item.status is MentionStatus.POSITIVE:
             item.drop()
     elif item.rule is Rule.NEGATED and item.by is not None and item.by.cue & BOTH and cue.cue & NEGATION_AFTER:
         # "Neither pneumonia nor edema can be excluded", "none of the effusions has resolved".
-        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
+        item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
     elif cue.cue & DOUBT_AFTER:
-        item.decide(Status.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
+        item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
     elif cue.cue & NEGATION_AFTER:
         if item.rule is not Rule.NOT_EXCLUDED:
-            item.decide(Status.NEGATIVE, Rule.NEGATED_AFTER, cue)
-    elif item.status is Status.POSITIVE:
-        item.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, cue)
+            item.decide(MentionStatus.NEGATIVE, Rule.NEGATED_AFTER, cue)
+    elif item.status is MentionStatus.POSITIVE:
+        item.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN_AFTER, cue)
 
 
-def _doubted_at_the_end(items: Sequence[Item], length: int) -> None:
+def _doubted_at_the_end(items: Sequence[PhraseMatch], length: int) -> None:
     """Let a last word doubt what stands before it ("pneumonia?"): nothing follows that it could speak of."""
     last = items[-1]
     if last.cue & UNCERTAINTY and not last.cue & BACKWARD and last.last == length and len(items) > 1:
         edge = items[-2].last
         for before in reversed(items[:-1]):
-            if not before.mentions or before.last != edge or before.status is not Status.POSITIVE:
+            if not before.mentions or before.last != edge or before.status is not MentionStatus.POSITIVE:
                 return
-            before.decide(Status.UNCERTAIN, Rule.UNCERTAIN_AFTER, last)
+            before.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN_AFTER, last)
             edge = before.first
 
 
-def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> None:
+def _alternatives(items: Sequence[PhraseMatch], words: Sequence[str], rules: Rules) -> None:
     """Make both sides of "A or B" and of "A versus B" uncertain, unless they are denied."""
     for index, item in enumerate(items):
         if not item.cue & CHOICE or item.mentions:
@@ -471,19 +471,19 @@ def _alternatives(items: Sequence[Item], words: Sequence[str], rules: Rules) -> 
             right = right if right and not _qualifies(words, item.first - 1, rules) else None
         for side in (left, right):
             # What is seen is there, whatever it turns out to be: "opacity/atelectasis".
-            if side is not None and side.status is Status.POSITIVE and not (side.structure or side.appearance):
-                side.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, item)
+            if side is not None and side.status is MentionStatus.POSITIVE and not (side.structure or side.appearance):
+                side.decide(MentionStatus.UNCERTAIN, Rule.ALTERNATIVE, item)
         if before is not None and (right is not None or words[item.last - 1] == "both"):
             _chain(items, before, item)
 
 
-def _explain(items: Sequence[Item], index: int) -> bool:
+def _explain(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the alternatives around ``index`` explain what is seen: "the opacity, edema or pneumonia"."""
     before = items[max(0, index - 3) : index]
     return len(before) == 3 and before[0].appearance and bool(before[1].cue & COMMA) and bool(before[2].mentions)
 
 
-def _less_favoured(items: Sequence[Item], words: Sequence[str], word: str) -> None:
+def _less_favoured(items: Sequence[PhraseMatch], words: Sequence[str], word: str) -> None:
     """Make B of "A is favored over B" and of "more likely A than B" uncertain: it is the less likely one."""
     over = words.index(word)
     before = words[max(0, over - _WINDOW) : over]
@@ -491,18 +491,18 @@ def _less_favoured(items: Sequence[Item], words: Sequence[str], word: str) -> No
     favoured = favoured and (word == "over" or "more" in before or "rather" in before)
     rejected = next((item for item in items if item.mentions and item.first > over), None)
     near = rejected is not None and rejected.first - over <= _CHOICE_GAP
-    if favoured and near and rejected is not None and rejected.status is Status.POSITIVE:
-        rejected.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, rejected)
+    if favoured and near and rejected is not None and rejected.status is MentionStatus.POSITIVE:
+        rejected.decide(MentionStatus.UNCERTAIN, Rule.ALTERNATIVE, rejected)
 
 
-def _asked(items: Sequence[Item]) -> None:
+def _asked(items: Sequence[PhraseMatch]) -> None:
     """Drop what a sentence only names as the reason of the study: "Follow-up of pneumonia."."""
     if not any(item.cue & (VERB | STABLE | COLON | NEGATION_AFTER) for item in items):
         for item in items:
             item.drop()
 
 
-def _long_past(items: Sequence[Item], words: Sequence[str]) -> None:
+def _long_past(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Deny what somebody had once: "the patient had an effusion in 2018"."""
     had = words.index("had")
     past = next((place for place in range(had + 1, len(words)) if words[place] in _PAST or _YEAR(words[place])), None)
@@ -510,11 +510,11 @@ def _long_past(items: Sequence[Item], words: Sequence[str]) -> None:
         return
     by = next((item for item in items if item.first <= had < item.last), None)
     for item in items:
-        if by is not None and item.mentions and had < item.first < past and item.status is Status.POSITIVE:
-            item.decide(Status.NEGATIVE, Rule.NEGATED, by)
+        if by is not None and item.mentions and had < item.first < past and item.status is MentionStatus.POSITIVE:
+            item.decide(MentionStatus.NEGATIVE, Rule.NEGATED, by)
 
 
-def _of_no_change(items: Sequence[Item], index: int, words: Sequence[str]) -> bool:
+def _of_no_change(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> bool:
     """Whether the list is one of what has not changed: "no change in edema, atelectasis, or effusions"."""
     for item in reversed(items[max(0, index - _WINDOW) : index]):
         if item.cue & (STABLE | NOT_NEGATION):
@@ -532,7 +532,7 @@ def _qualifies(words: Sequence[str], place: int, rules: Rules) -> bool:
     return len(word) < 4 or word.isdecimal() or not _QUALITIES.isdisjoint(rules.lexicon.symbols(word))
 
 
-def _neighbour(items: Sequence[Item], index: int, step: int) -> int | None:
+def _neighbour(items: Sequence[PhraseMatch], index: int, step: int) -> int | None:
     """Where the mention beside a conjunction stands, with nothing but its own words between."""
     edge = items[index].first if step < 0 else items[index].last
     place = index + step
@@ -551,12 +551,12 @@ def _neighbour(items: Sequence[Item], index: int, step: int) -> int | None:
     return None
 
 
-def _chain(items: Sequence[Item], place: int, cue: Item) -> None:
+def _chain(items: Sequence[PhraseMatch], place: int, cue: PhraseMatch) -> None:
     """Carry an alternative back over "A, B, or C", but not to an opacity: it is what the alternatives explain."""
     while place >= 2 and items[place - 1].cue & COMMA and items[place - 2].mentions:
         before = items[place - 2]
         far = items[place].first - items[place - 1].last > _CHOICE_GAP
-        if before.status is not Status.POSITIVE or before.structure or before.appearance or far:
+        if before.status is not MentionStatus.POSITIVE or before.structure or before.appearance or far:
             return
-        before.decide(Status.UNCERTAIN, Rule.ALTERNATIVE, cue)
+        before.decide(MentionStatus.UNCERTAIN, Rule.ALTERNATIVE, cue)
         place -= 2

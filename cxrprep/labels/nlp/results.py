@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from cxrprep.labels.nlp.mentions import Rule, Status
+from cxrprep.labels.nlp.mentions import MentionStatus, Rule
 
 
 class ReportStatus(enum.StrEnum):
@@ -27,7 +27,7 @@ class Mention:
     """
 
     observation: str
-    status: Status
+    status: MentionStatus
     section: str
     sentence: int
     start: int

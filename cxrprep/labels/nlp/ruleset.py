@@ -101,7 +101,7 @@ _SCALE = tuple(Hedge)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RuleEntry:
     """What one phrase means: ``mentions`` pairs an observation's index with a role; ``cue`` is 0 for a mere mention."""
 
     mentions: tuple[tuple[int, Role], ...] = ()
@@ -117,9 +117,9 @@ class Entry:
         object.__setattr__(self, "sign", Role.SIGN in roles)
         object.__setattr__(self, "structure", bool(roles & {Role.SIGN, Role.STRUCTURE}))
 
-    def joined(self, other: Entry) -> Entry:
+    def joined(self, other: RuleEntry) -> RuleEntry:
         """Both meanings at once."""
-        return Entry(tuple(dict.fromkeys((*self.mentions, *other.mentions))), self.cue | other.cue)
+        return RuleEntry(tuple(dict.fromkeys((*self.mentions, *other.mentions))), self.cue | other.cue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Rules:
 
     observations: tuple[str, ...]
     hidden: frozenset[str]
-    lexicon: Lexicon[Entry]
+    lexicon: Lexicon[RuleEntry]
     digest: str
     titles: tuple[tuple[str, str], ...] = ()
 
@@ -187,11 +187,11 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
             if block.get("hidden"):
                 hidden.add(_name(block, name))
     names = tuple(sorted(observations, key=lambda label: label in hidden))
-    lexicon: Lexicon[Entry] = Lexicon(classes, spelling)
-    entries: dict[tuple[str, ...], Entry] = {}
+    lexicon: Lexicon[RuleEntry] = Lexicon(classes, spelling)
+    entries: dict[tuple[str, ...], RuleEntry] = {}
     # Mentions and cues apart: a word may be both, and is taken back as the one or the other.
-    mentions: dict[tuple[str, ...], Entry] = {}
-    cues: dict[tuple[str, ...], Entry] = {}
+    mentions: dict[tuple[str, ...], RuleEntry] = {}
+    cues: dict[tuple[str, ...], RuleEntry] = {}
     for name, table in tables:
         for block in table.get("observation", []):
             _add_observation(mentions, block, names.index(_name(block, name)), name)
@@ -211,17 +211,17 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
     return Rules(names, frozenset(hidden), lexicon, f"sha256:{digest.hexdigest()}", tuple(sorted(titles.items())))
 
 
-def _add_observation(entries: dict[tuple[str, ...], Entry], block: dict[str, Any], index: int, name: str) -> None:
+def _add_observation(entries: dict[tuple[str, ...], RuleEntry], block: dict[str, Any], index: int, name: str) -> None:
     """Take a block's phrases in, after those of its observation that it replaces or removes are gone."""
     if block.get("replace") or block.get("remove"):
         ours = [form for form, entry in entries.items() if any(each == index for each, _ in entry.mentions)]
         for form in ours if block.get("replace") else _forms_to_remove(block, set(ours), block["name"], name):
-            entries[form] = Entry(tuple(pair for pair in entries[form].mentions if pair[0] != index))
+            entries[form] = RuleEntry(tuple(pair for pair in entries[form].mentions if pair[0] != index))
     for role, meaning in _ROLES.items():
-        _collect(entries, block.get(role, []), Entry(((index, meaning),)), name)
+        _collect(entries, block.get(role, []), RuleEntry(((index, meaning),)), name)
 
 
-def _add_cue(entries: dict[tuple[str, ...], Entry], block: dict[str, Any], cut: Hedge, name: str) -> None:
+def _add_cue(entries: dict[tuple[str, ...], RuleEntry], block: dict[str, Any], cut: Hedge, name: str) -> None:
     """Take a block's cues in: with ``replace`` they mean nothing else any more."""
     phrases = block.get("phrases", [])
     gone = _forms_to_remove(block, set(entries), "a cue", name) if block.get("remove") else []
@@ -230,7 +230,7 @@ def _add_cue(entries: dict[tuple[str, ...], Entry], block: dict[str, Any], cut: 
     if phrases:
         # A firm hedge opens a statement of its own, and doubts nothing.
         firm = _strength(block, name) <= _SCALE.index(cut)
-        _collect(entries, phrases, Entry((), int(Cue.OPENER | Cue.FIRM if firm else _cue(block, name))), name)
+        _collect(entries, phrases, RuleEntry((), int(Cue.OPENER | Cue.FIRM if firm else _cue(block, name))), name)
 
 
 def _forms_to_remove(block: dict[str, Any], known: set[tuple[str, ...]], what: str, name: str) -> list[tuple[str, ...]]:
@@ -257,15 +257,15 @@ def _forms(phrases: Iterable[str], name: str) -> list[tuple[str, ...]]:
         raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
 
 
-def _collect(entries: dict[tuple[str, ...], Entry], phrases: Iterable[str], entry: Entry, name: str) -> None:
+def _collect(entries: dict[tuple[str, ...], RuleEntry], phrases: Iterable[str], entry: RuleEntry, name: str) -> None:
     for form in _forms(phrases, name):
         entries[form] = entries[form].joined(entry) if form in entries else entry
 
 
-def _without_ignored(entry: Entry) -> Entry:
+def _without_ignored(entry: RuleEntry) -> RuleEntry:
     ignored = {index for index, role in entry.mentions if role is Role.IGNORED}
     kept = tuple(pair for pair in entry.mentions if pair[0] not in ignored)
-    return Entry(kept, entry.cue)
+    return RuleEntry(kept, entry.cue)
 
 
 _KEYS: dict[str, dict[str, Any]] = {

@@ -82,7 +82,7 @@ def _plain_heading(shouted: bool, own: Titles = ()) -> re.Pattern[str]:
     )
 
 
-def looks_like_mimic(text: str) -> bool:
+def is_mimic_report(text: str) -> bool:
     """Whether a text has the form of a MIMIC-CXR report: its beginning, or a heading as its parser finds it."""
     return _MIMIC_START.match(text) is not None or _MIMIC_HEADING.search(text) is not None
 
@@ -242,7 +242,7 @@ def chosen_sections(
         return [Section("report", 0, len(text))]
     named = sections not in tuple(Sections)
     if mimic is None:
-        mimic = looks_like_mimic(text)
+        mimic = is_mimic_report(text)
     if mimic:
         by_hand = None if named else _by_hand(text, study)
         if by_hand is not None:

@@ -20,7 +20,7 @@ from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
@@ -60,7 +60,7 @@ def _front(name: str, spec: DatasetSpec | None) -> str:
 
 
 def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
 ) -> ExportResult:
     """Write ``annotations.json`` and ``README.md``; images without boxes are left out and counted.
 
@@ -68,7 +68,7 @@ def export(
         dataset: The images, the policy applied.
         spec: The dataset's entry; ``None`` without one.
         target: Where it goes.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:

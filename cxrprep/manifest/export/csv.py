@@ -15,7 +15,7 @@ from cxrprep.vocabulary import published_name
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
@@ -64,7 +64,7 @@ def _features(table: pa.Table) -> pa.Schema:
 
 
 def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
 ) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label.
 
@@ -72,7 +72,7 @@ def export(
         dataset: The images, the policy applied.
         spec: The dataset's entry; ``None`` without one.
         target: Where it goes.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:

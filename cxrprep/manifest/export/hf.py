@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
@@ -60,7 +60,7 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
 
 
 def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
 ) -> ExportResult:
     """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits.
 
@@ -68,7 +68,7 @@ def export(
         dataset: The images, the policy applied.
         spec: The dataset's entry; ``None`` without one.
         target: Where it goes.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:

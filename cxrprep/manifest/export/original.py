@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
@@ -47,7 +47,7 @@ _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "t
 
 
 def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
 ) -> ExportResult:
     """Write the tables of the release for these images.
 
@@ -55,7 +55,7 @@ def export(
         dataset: The images, the policy applied.
         spec: The dataset's entry; ``None`` without one.
         target: Where it goes.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:
@@ -86,7 +86,7 @@ def _put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _source_rows(dataset: Dataset, options: Options, on_event: Sink) -> pa.Table:
+def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa.Table:
     """The rows of ``labels.parquet`` that the images' labels come from, in their order; nulls where there is none.
 
     Without that table, as in a folder that was moved, the manifest's own columns are spelled as the release does.

@@ -44,7 +44,7 @@ _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ExportOptions:
     """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
     standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is the file that
     keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
@@ -74,7 +74,7 @@ class Exporter(Protocol):
     """What a form's module offers."""
 
     def export(
-        self, dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+        self, dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
     ) -> ExportResult:
         """Write the images in this form.
 
@@ -82,7 +82,7 @@ class Exporter(Protocol):
             dataset: The images, the policy applied.
             spec: The dataset's entry; ``None`` without one.
             target: Where it goes.
-            options: See ``Options``.
+            options: See ``ExportOptions``.
             on_event: Called with progress and remarks.
 
         Returns:
@@ -92,7 +92,7 @@ class Exporter(Protocol):
 
 
 def export(
-    dataset: Dataset, form: str, out: Path, *, options: Options | None = None, on_event: Sink = ignore
+    dataset: Dataset, form: str, out: Path, *, options: ExportOptions | None = None, on_event: Sink = ignore
 ) -> ExportResult:
     """Write the images in one of the ``FORMS``, with a card (``README.md``) beside it.
 
@@ -103,7 +103,7 @@ def export(
         dataset: The images.
         form: A key of ``FORMS``.
         out: A folder; for csv and coco also a file, by its suffix: the card then stands beside it under its name.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:
@@ -127,7 +127,7 @@ def export(
             hint=f"convert them, and export what comes of it: cxrprep convert {shlex.quote(str(dataset.root))} "
             "--recipe square-224 --out DIR",
         )
-    chosen = options or Options()
+    chosen = options or ExportOptions()
     if chosen.per_shard < 1:
         raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
     if out.is_file() and out.suffix != _SUFFIXES.get(form):
@@ -151,7 +151,7 @@ def export(
     return result
 
 
-def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
+def _about(dataset: Dataset, options: ExportOptions) -> dict[str, Any]:
     """What an export says of itself: of which images it was made, and how their labels were read."""
     made_from = dataset.made_from
     kept = ("recipe", "fingerprint", "label_source", "split", "pseudonyms")
@@ -167,13 +167,15 @@ def _about(dataset: Dataset, options: Options) -> dict[str, Any]:
     }
 
 
-def card_of(dataset: Dataset, spec: DatasetSpec | None, options: Options, on_event: Sink, *, front: str = "") -> str:
+def card_of(
+    dataset: Dataset, spec: DatasetSpec | None, options: ExportOptions, on_event: Sink, *, front: str = ""
+) -> str:
     """The card of an export, with mean and standard deviation by split unless ``options`` ask for none.
 
     Args:
         dataset: The images.
         spec: The dataset's entry; ``None`` without one.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with remarks.
         front: YAML for its head.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import Options
+    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
@@ -81,7 +81,7 @@ def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageRea
 
 
 def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: Options, on_event: Sink
+    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
 ) -> ExportResult:
     """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types.
 
@@ -89,7 +89,7 @@ def export(
         dataset: The images, the policy applied.
         spec: The dataset's entry; ``None`` without one.
         target: Where it goes.
-        options: See ``Options``.
+        options: See ``ExportOptions``.
         on_event: Called with progress and remarks.
 
     Returns:

@@ -16,7 +16,7 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
-from cxrprep.images.filesystem import Entry
+from cxrprep.images.filesystem import StoredFile
 from cxrprep.images.image_folder import plain_images, stems_of
 from cxrprep.model import Selection
 from tests.api.convert import hospital
@@ -175,8 +175,8 @@ def test_names_that_are_no_unicode_and_names_that_are_too_long_are_failures_of_o
 @pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/etc/x.png", "a//x.png", "a\\x.png"])
 def test_a_name_that_would_leave_the_folder_is_never_used(tmp_path: Path, name: str) -> None:
     class Store:
-        def list(self) -> list[Entry]:
-            return [Entry(name, 10, "1"), Entry("good.png", 10, "1")]
+        def list(self) -> list[StoredFile]:
+            return [StoredFile(name, 10, "1"), StoredFile("good.png", 10, "1")]
 
     found = plain_images(Store())
     assert [entry.name for entry in found.images] == ["good.png"]

@@ -9,9 +9,9 @@ import pytest
 from cxrprep.errors import UsageError
 from cxrprep.labels.nlp.aggregate import POLICIES, Precedence, policy_named, settle
 from cxrprep.labels.nlp.label_report import label_report
-from cxrprep.labels.nlp.mentions import Status
+from cxrprep.labels.nlp.mentions import MentionStatus
 
-P, N, U = Status.POSITIVE, Status.NEGATIVE, Status.UNCERTAIN
+P, N, U = MentionStatus.POSITIVE, MentionStatus.NEGATIVE, MentionStatus.UNCERTAIN
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ P, N, U = Status.POSITIVE, Status.NEGATIVE, Status.UNCERTAIN
         ((N, U, P), 1, -1),
     ],
 )
-def test_which_mention_wins(statuses: tuple[Status, ...], paper: int | None, program: int | None) -> None:
+def test_which_mention_wins(statuses: tuple[MentionStatus, ...], paper: int | None, program: int | None) -> None:
     for order in itertools.permutations(statuses):
         assert settle(order) == paper
         assert settle(order, Precedence.CHEXPERT_LABELER) == program

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cxrprep
 from cxrprep.errors import ConfigError
 from cxrprep.labels.nlp import labeler as rooms
-from cxrprep.labels.nlp.aggregate import Policy, Sections
+from cxrprep.labels.nlp.aggregate import MentionPolicy, Sections
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.results import ReportStatus
@@ -98,7 +98,7 @@ def test_sections_by_policy() -> None:
     text = "  FINAL REPORT\n HISTORY:  Pneumonia.\n \n FINDINGS: \n \n Edema.\n \n IMPRESSION: \n \n Effusion.\n"
 
     def positive(sections: Sections) -> set[str]:
-        labels = Labeler(policy=Policy(sections=sections)).label(text).labels
+        labels = Labeler(policy=MentionPolicy(sections=sections)).label(text).labels
         return {name for name, label in labels.items() if label == 1}
 
     assert positive(Sections.CONCLUSION) == {"Pleural Effusion"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cxrprep.labels.nlp.custom_rules import selftest
 from cxrprep.labels.nlp.label_report import label_report
-from cxrprep.labels.nlp.mentions import Rule, Status
+from cxrprep.labels.nlp.mentions import MentionStatus, Rule
 from cxrprep.labels.nlp.negation import read_sentence
 from cxrprep.labels.nlp.ruleset import shipped_rules
 
@@ -89,6 +89,6 @@ WORDS = (
 def test_any_row_of_words_is_read(words: list[str]) -> None:
     found = read_sentence(" ".join(words), shipped_rules())
     for mention in found:
-        assert mention.status in Status
+        assert mention.status in MentionStatus
         assert 0 <= mention.first < mention.last <= len(words)
         assert (mention.cue_first < 0) == (mention.rule in {Rule.NAMED, Rule.SUSPECT})
