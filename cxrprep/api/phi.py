@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.events import Sink
+    from cxrprep.images.radiograph import ImageLimits
     from cxrprep.model import Shard
 
 _LISTED: Final = 1000
@@ -81,6 +83,7 @@ def check_phi(
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     engine: Engine | None = None,
+    limits: ImageLimits | None = None,
     on_event: Sink = ignore,
 ) -> Result[PhiResult]:
     """The tags of ROOT's images that look like an identity, with the files that hold them; values are masked.
@@ -96,6 +99,7 @@ def check_phi(
         selection: Which images are looked at.
         shard: The part of a job array.
         engine: Where the work runs; by default processes on all cores.
+        limits: How many bytes a file may inflate to, and for how long a worker may be at one.
         on_event: Called with progress and remarks.
 
     Returns:
@@ -119,7 +123,8 @@ def check_phi(
     unreadable: list[tuple[str, str]] = []
     suspect_files = 0
     work = ((inputs.address, item.relative) for item in inputs.items())
-    for scanned in (engine or Engine()).run(scan_tags, work, batch=100, on_event=on_event):
+    work_on = scan_tags if limits is None else functools.partial(scan_tags, limits=limits)
+    for scanned in (engine or Engine()).run(work_on, work, batch=100, on_event=on_event):
         on_event(Advanced("check-phi", items=1))
         if isinstance(scanned, Lost):
             unreadable.append((scanned.item[1], scanned.cause))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cxrprep.api.report_labels import LabelledFolder
     from cxrprep.cli.context import Invocation
     from cxrprep.executors import Engine
+    from cxrprep.images.radiograph import ImageLimits
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
 
@@ -272,17 +273,22 @@ def source_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def preview_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``preview``. Raises ``UsageError`` when no recipe is named."""
-    from cxrprep.images.radiograph import ImageLimits
-
-    convert = invocation.job.convert
     return {
         **source_arguments(invocation),
         "recipe": recipe_of(invocation),
-        "out": invocation.path(convert.out),
+        "out": invocation.path(invocation.job.convert.out),
         "shard": invocation.shard,
-        "frame": convert.frame or None,
-        "limits": ImageLimits(convert.max_pixels, convert.max_bytes, convert.max_seconds),
+        "frame": invocation.job.convert.frame or None,
+        "limits": limits_of(invocation),
     }
+
+
+def limits_of(invocation: Invocation) -> ImageLimits:
+    """What one image may cost."""
+    from cxrprep.images.radiograph import ImageLimits
+
+    convert = invocation.job.convert
+    return ImageLimits(convert.max_pixels, convert.max_bytes, convert.max_seconds)
 
 
 def convert_arguments(invocation: Invocation) -> dict[str, Any]:

@@ -58,12 +58,12 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     """
     from cxrprep.api import phi
     from cxrprep.api import preview as sheets
-    from cxrprep.cli.arguments import engine_of, preview_arguments, source_arguments
+    from cxrprep.cli.arguments import engine_of, limits_of, preview_arguments, source_arguments
 
     out = invocation.out
     with invocation.events() as sink:
         if check_phi:
-            looking = _with_addresses(invocation, source_arguments(invocation))
+            looking = _with_addresses(invocation, {**source_arguments(invocation), "limits": limits_of(invocation)})
             found = phi.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
             return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
         if preview:

@@ -8,9 +8,11 @@ looked at.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +37,8 @@ _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 _OTHER_SYNTAX: Final = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
 _UNCOMPRESSED: Final = "uncompressed"
 _ITEM: Final = b"\xfe\xff\x00\xe0"
+# What a parser says may quote the value that it could not read, and that may name a patient: its words stay inside.
+_CHECK: Final = "check what the file is"
 _TRAILING_PADDING: Final = b"\xfc\xff\xfc\xff"
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _AGAIN: Final = "fetch it again: cxrprep verify ROOT --repair"
@@ -72,10 +76,20 @@ class DicomFile:
         return self.data[self.start : self.start + 4] == _PIXEL_DATA
 
 
+def is_deflated(data: bytes) -> bool:
+    """Whether a file, or its head, is one whose data set is deflated."""
+    return _DEFLATED in data[:_META]
+
+
+def _unquoted(text: str) -> str:
+    """The first line of what a library says, without what it quotes: that may be a value of the header."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|b'.*", "...", text.splitlines()[0]).rstrip(":") if text else "no reason given"
+
+
 def open_dicom(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> DicomFile:
     """Parse the header of a file. Raises ``ImageError``."""
     oddities: tuple[str, ...] = ()
-    deflated = _DEFLATED in data[:_META]
+    deflated = is_deflated(data)
     if deflated:
         data, oddities = _inflated(data, name, limits)
     stream = io.BytesIO(data)
@@ -91,13 +105,20 @@ def read_header(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) ->
 def _parse(stream: io.BytesIO, data: bytes, name: str) -> Any:
     import pydicom
 
+    _keep_to_itself()
     try:
         with warnings.catch_warnings():
             # What breaks the standard without harm is pydicom's to say, once a file and to nobody.
             warnings.simplefilter("ignore")
             return pydicom.dcmread(stream, stop_before_pixels=True, force=not is_dicom(data))
     except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
-        raise ImageError(f"{name}: not a readable DICOM file: {e}", hint="check what the file is") from e
+        raise ImageError(f"{name}: not a readable DICOM file ({type(e).__name__})", hint=_CHECK) from e
+
+
+@functools.cache
+def _keep_to_itself() -> None:
+    """What pydicom warns of quotes values of headers, whoever asks for them and whenever: nobody is told."""
+    warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")
 
 
 def _inflated(data: bytes, name: str, limits: ImageLimits) -> tuple[bytes, tuple[str, ...]]:
@@ -138,7 +159,7 @@ def _values_of(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as e:
-        raise ImageError(f"{name}: a value in the header cannot be read: {e}", hint="check what the file is") from e
+        raise ImageError(f"{name}: a value in the header cannot be read ({type(e).__name__})", hint=_CHECK) from e
 
 
 def decode_dicom(
@@ -263,7 +284,9 @@ class _PixelData:
             try:
                 stream: bytes = get_frame(element.value, self._index, number_of_frames=self._frames)
             except Exception as e:  # fragments of hostile files
-                raise ImageError(f"{self.name}: pixel data ({self.syntax_name}) is cut short: {e}", hint=_AGAIN) from e
+                raise ImageError(
+                    f"{self.name}: pixel data ({self.syntax_name}) is cut short: {_unquoted(str(e))}", hint=_AGAIN
+                ) from e
             self.codec = codecs.codec_of(stream) or codecs.stated_codec(self.syntax) or str(self.syntax)
             return stream
         if codecs.stated_codec(self.syntax) and self._frames == 1:
@@ -288,9 +311,9 @@ class _PixelData:
                 raise
             text = str(e) or type(e).__name__
             if "less than expected" in text:
-                raise ImageError(f"{self.name}: pixel data is cut short: {text.splitlines()[0]}", hint=_AGAIN) from e
+                raise ImageError(f"{self.name}: pixel data is cut short: {_unquoted(text)}", hint=_AGAIN) from e
             lacking = any(words in text for words in _NO_DECODER)
-            reason = "no decoder is installed" if lacking else text.splitlines()[0].rstrip(":")
+            reason = "no decoder is installed" if lacking else _unquoted(text)
             raise ImageError(
                 f"{self.name}: pixel data ({self.syntax_name}) cannot be decoded: {reason}",
                 hint=_lacking_hint() if lacking else f"it may be damaged; {_AGAIN}",
@@ -326,7 +349,7 @@ def _read_pixels(file: DicomFile) -> None:
             warnings.simplefilter("ignore")
             file.dataset.update(read_dataset(stream, implicit is not False, little is not False))
     except Exception as e:  # hostile files raise whatever their bytes lead pydicom to
-        raise ImageError(f"{file.name}: not a readable DICOM file: {e}", hint="check what the file is") from e
+        raise ImageError(f"{file.name}: not a readable DICOM file ({type(e).__name__})", hint=_CHECK) from e
 
 
 def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
@@ -338,7 +361,7 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]
             words = codecs.decode_frame(frame, pixels.syntax, shape, notes)
         except ValueError as e:
             raise ImageError(
-                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {e}",
+                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
                 hint=f"it may be damaged; {_AGAIN}",
             ) from e
         if words is not None:
@@ -363,7 +386,7 @@ def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str
             codecs.check_frame(frame)
         except ValueError as e:
             raise ImageError(
-                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {e}",
+                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
                 hint=f"it may be damaged; {_AGAIN}",
             ) from e
     if _code(pixels.dataset, "PhotometricInterpretation") == "PALETTE COLOR":
@@ -452,14 +475,14 @@ def _windows(dataset: Any, notes: list[str]) -> tuple[Window, ...]:
     centres, widths = _many(dataset.get("WindowCenter")), _many(dataset.get("WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if function not in _FUNCTIONS:
-        notes.append(f"unknown VOI LUT function {function!r} was taken as LINEAR")
+        notes.append("an unknown VOI LUT function was taken as LINEAR")
         function = "LINEAR"
     explanations = [str(text) for text in _many(dataset.get("WindowCenterWidthExplanation"))]
     windows = []
     for number, (centre, width) in enumerate(zip(centres, widths, strict=False)):
         c, w = _number(centre, math.nan), _number(width, math.nan)
         if math.isnan(c) or math.isnan(w) or w <= 0 or (function == "LINEAR" and w < 1):
-            notes.append(f"window {number + 1} (centre {centre}, width {width}) is not valid and was left out")
+            notes.append(f"window {number + 1} (centre {c:g}, width {w:g}) is not valid and was left out")
             continue
         windows.append(Window(c, w, function, explanations[number] if number < len(explanations) else ""))
     if len(centres) != len(widths):

@@ -84,7 +84,7 @@ def header_facts(dataset: Any, pseudonyms: Pseudonyms) -> dict[str, Any]:
     facts["study"] = pseudonyms.of("study", _text(dataset, "StudyInstanceUID"))
     for key, keyword in _CODES.items():
         text = _text(dataset, keyword).upper()
-        if _CODE.fullmatch(text):
+        if _CODE.fullmatch(text) and text in _TERMS.get(key, (text,)):
             facts[key] = text
     for key, keyword in _NUMBERS.items():
         number = _number(dataset, keyword)
@@ -113,6 +113,17 @@ _CODES: Final[Mapping[str, str]] = {
     "voi_function": "VOILUTFunction",
     "lossy": "LossyImageCompression",
 }
+# Where the standard names every value, another one is no code: it might be a name.
+_TERMS: Final[Mapping[str, frozenset[str]]] = {
+    "laterality": frozenset({"L", "R", "B", "U"}),
+    "photometric": frozenset({
+        "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422",
+        "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB",
+    }),
+    "presentation_intent": frozenset({"FOR PRESENTATION", "FOR PROCESSING"}),
+    "voi_function": frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
+    "lossy": frozenset({"00", "01"}),
+}  # fmt: skip
 _NUMBERS: Final[Mapping[str, str]] = {
     "rows": "Rows",
     "columns": "Columns",

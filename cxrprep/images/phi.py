@@ -6,15 +6,19 @@ dates, places, devices, free text, private groups, and UIDs that link to another
 
 from __future__ import annotations
 
+import functools
 import re
+import warnings
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError
 from cxrprep.images.codecs import JPEG_MAGIC
+from cxrprep.images.dicom import is_deflated, open_dicom
 from cxrprep.images.local_files import open_store
 from cxrprep.images.png_jpeg import PNG_MAGIC
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +36,9 @@ KINDS: Final = {
     "date": "a date or a time",
     "private": "private tags, which may hold anything",
     "uid": "a UID that links to another archive",
+    "listed": "PS3.15, table E.1-1 removes or replaces it",
 }
+_LIST: Final = Path(__file__).with_name("phi_tags.txt")
 _PLACES: Final = re.compile(
     r"Institution|Address|Telephone|Station(Name)?$|Department|DeviceSerialNumber|DeviceUID|Detector(ID)$|"
     r"PlateID|CassetteID|GantryID|Country|Region|CurrentPatientLocation|ResidentialState|Insurance|NetworkID"
@@ -80,12 +86,18 @@ def mask(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def scan_tags(names: Sequence[tuple[str, str]]) -> list[TagScan]:
-    """The suspects of files given as (folder, name); a function of a batch, for an engine."""
-    return [_scan_file(folder, name) for folder, name in names]
+def scan_tags(names: Sequence[tuple[str, str]], *, limits: ImageLimits = DEFAULT_LIMITS) -> list[TagScan]:
+    """The suspects of files given as (folder, name); a function of a batch, for an engine.
+
+    A file that inflates to more than ``limits`` is not read.
+    """
+    with warnings.catch_warnings():
+        # What pydicom says of odd values quotes them.
+        warnings.simplefilter("ignore")
+        return [_scan_file(folder, name, limits) for folder, name in names]
 
 
-def _scan_file(folder: str, name: str) -> TagScan:
+def _scan_file(folder: str, name: str, limits: ImageLimits) -> TagScan:
     import pydicom
 
     place = open_store(folder)
@@ -95,8 +107,11 @@ def _scan_file(folder: str, name: str) -> TagScan:
             return TagScan(name, error="the file is gone or cannot be read")
         if head[:8] == PNG_MAGIC or head[:3] == JPEG_MAGIC:
             return TagScan(name, tuple(_in_picture(head)))
-        with place.open(name) as file:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        if is_deflated(head):
+            dataset = open_dicom(place.read(name, limits), name, limits).dataset
+        else:
+            with place.open(name) as file:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         found = tuple(_in_dataset(dataset))
         return TagScan(name, (*found, *_in_name(name, dataset)))
     except ImageError as error:
@@ -111,6 +126,9 @@ def _in_dataset(dataset: Any, depth: int = 0) -> Iterator[Suspect]:
     for part in (meta, dataset):
         for element in part or ():
             if element.VR == "SQ":
+                if element.value and _is_listed(element.tag.group, element.tag.element):
+                    count = f"({len(element.value)} items)"
+                    yield Suspect(str(element.tag), element.keyword, "listed", count)
                 if depth < 8:
                     for item in element.value or ():
                         yield from _in_dataset(item, depth + 1)
@@ -147,7 +165,25 @@ def _kind(element: Any) -> str:
         return "" if _NOT_UIDS.search(keyword) else "uid"
     if _PLACES.search(keyword):
         return "place"
-    return "text" if _TEXTS.search(keyword) or vr in ("LT", "ST", "UT") else ""
+    if _TEXTS.search(keyword) or vr in ("LT", "ST", "UT"):
+        return "text"
+    return "listed" if _is_listed(element.tag.group, element.tag.element) else ""
+
+
+@functools.cache
+def _listed() -> tuple[frozenset[str], re.Pattern[str]]:
+    """The tags of table E.1-1 as eight digits, and a pattern for those that stand for many."""
+    lines = [line for line in _LIST.read_text(encoding="ascii").splitlines() if not line.startswith("#")]
+    every = [group + element for group, _, rest in (line.partition(": ") for line in lines) for element in rest.split()]
+    many = "|".join(tag.replace("x", "[0-9a-f]") for tag in every if "x" in tag)
+    return frozenset(tag for tag in every if "x" not in tag), re.compile(many)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_listed(group: int, element: int) -> bool:
+    tag = f"{group:04x}{element:04x}"
+    plain, many = _listed()
+    return tag in plain or many.fullmatch(tag) is not None
 
 
 def _in_name(name: str, dataset: Any) -> Iterator[Suspect]:

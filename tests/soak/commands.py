@@ -116,6 +116,8 @@ def tree(root: Path) -> dict[str, str]:
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.relative_to(root).as_posix().startswith(TIMED)
+        # A folder below has a cache, findings and logs of its own.
+        if not {".cxrprep", "verify.parquet", "failures.parquet"} & set(path.relative_to(root).parts)
     }
 
 

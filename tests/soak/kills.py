@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.api.convert import hospital
 from tests.generators.full.mimic_cxr import Mimic
 from tests.generators.full.nih_chestxray14 import Nih
 from tests.generators.full.server import PASSWORD, USER, Site, folder_reader, serving
@@ -79,22 +80,39 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
         ("extract-labels", ("extract-labels", "ROOT")),
         ("convert", ("convert", "ROOT", "--recipe", "square-224")),
         ("manifest", ("manifest", "ROOT")),
+        ("convert shards", ("convert", "ROOT", "--recipe", "square-224", "--to", "webdataset", "--per-shard", "40")),
+        ("export hf", ("export", "ROOT", "--format", "hf")),
+        ("export csv", ("export", "ROOT/derived/square-224", "--format", "csv")),
+        (
+            "convert converted",
+            ("convert", "ROOT/derived/square-224", "--recipe", "shortest-512", "--out", "ROOT/small"),
+        ),
+        ("verify converted", ("verify", "ROOT/derived/square-224", "--images")),
     ]
     if brief:
         return list(_undisturbed(work / "nih-root", plans[:3], work, home)), home
     stages = list(_undisturbed(work / "nih-root", plans, work, home))
     plans = [
         ("download files", ("download", "mimic-cxr-jpg", "ROOT", "--source", physionet)),
+        ("mimic labels", ("extract-labels", "ROOT")),
+        ("pairs", ("pairs", "ROOT", "--reports", reports)),
         ("extract-labels reports", ("extract-labels", "ROOT", "--reports", reports)),
     ]
     stages += _undisturbed(work / "mimic-root", plans, work, home)
     arriving = ("download", "nih-chestxray14", "ROOT", "--source", str(nih), "--then", "square-224", "--discard-raw")
     stages += _undisturbed(work / "small-root", [("download converted", arriving)], work, home)
-    return stages, home
+    plans = [
+        ("own manifest", ("manifest", "ROOT", "--split-by", "patient")),
+        ("own convert", ("convert", "ROOT", "--recipe", "square-224", "--out", "ROOT/derived/small")),
+    ]
+    own = work / "own-root"
+    for number in range(images // 6):
+        hospital.write(own / f"ward {number}")
+    return stages + list(_undisturbed(own, plans, work, home)), home
 
 
 def _undisturbed(root: Path, plans: list[tuple[str, tuple[str, ...]]], work: Path, home: Home) -> Iterator[Stage]:
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     for name, words in plans:
         before = work / f"before-{name.replace(' ', '-')}"
         copy_tree(root, before)
@@ -105,7 +123,7 @@ def _undisturbed(root: Path, plans: list[tuple[str, tuple[str, ...]]], work: Pat
 
 
 def _at(words: tuple[str, ...], root: Path) -> list[str]:
-    return [str(root) if word == "ROOT" else word for word in words]
+    return [f"{root}{word.removeprefix('ROOT')}" if word.split("/")[0] == "ROOT" else word for word in words]
 
 
 def campaign(

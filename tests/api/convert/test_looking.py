@@ -228,3 +228,87 @@ def test_a_damaged_header_is_told_without_its_words(tmp_path: Path) -> None:
 )
 def test_a_mask_keeps_the_shape_only(value: str, shape: str) -> None:
     assert mask(value) == shape
+
+
+def test_every_attribute_of_the_profile_is_looked_for(tmp_path: Path) -> None:
+    """PS3.15, table E.1-1: attributes of each group, by numbers that a reader of the table would find there."""
+    from pydicom.dataset import Dataset
+
+    from cxrprep.images.phi import _in_dataset, _is_listed
+
+    listed = [
+        (0x0010, 0x1020),
+        (0x0018, 0x1000),
+        (0x0040, 0xA730),
+        (0x0088, 0x0140),
+        (0x5012, 0x3000),
+        (0x60FE, 0x4000),
+    ]
+    assert all(_is_listed(*tag) for tag in listed)
+    assert not any(_is_listed(*tag) for tag in ((0x0028, 0x0010), (0x0008, 0x0060), (0x7FE0, 0x0010)))
+    item, dataset = Dataset(), Dataset()
+    item.CodeValue = "x"
+    dataset.PatientSize, dataset.AcquisitionDeviceProcessingDescription = "1.8", "x"
+    dataset.RequestAttributesSequence = [item]
+    dataset.Rows = 3
+    found = {suspect.keyword: suspect.kind for suspect in _in_dataset(dataset)}
+    assert found["PatientSize"] == found["RequestAttributesSequence"] == "listed"
+    assert "Rows" not in found
+
+
+def test_a_file_that_inflates_to_more_than_the_limit_is_not_read(tmp_path: Path) -> None:
+    import zlib
+
+    from cxrprep.images.radiograph import ImageLimits
+
+    root = tmp_path / "in"
+    root.mkdir()
+    plain = hospital.dicom(hospital.body(1), **hospital.IDENTITY)
+    start = 144 + int.from_bytes(plain[140:144], "little")
+    meta = plain[:start].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    meta = meta[:140] + (len(meta) - 144).to_bytes(4, "little") + meta[144:]
+    # UI 1.2.840.10008.1.2.1 is 20 bytes with its padding, the deflated one 22.
+    meta = meta.replace(b"\x02\x00\x10\x00UI\x14\x00", b"\x02\x00\x10\x00UI\x16\x00")
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(plain[start:] + b"\0" * 20_000_000) + packer.flush()
+    (root / "a.dcm").write_bytes(meta + packed)
+    done = run("convert", root, "--check-phi", "--max-bytes", "1000000", "--json")
+    assert (done[0], "more than the limit of 1,000,000" in str(done[1])) == (3, True), done
+    looked = check_phi(root, engine=INLINE, limits=ImageLimits(size=100_000_000)).value
+    assert "PatientName" in {tag.keyword for tag in looked.tags}
+
+
+def test_no_value_of_a_header_is_quoted_by_anybody(tmp_path: Path) -> None:
+    """Values that pydicom warns of, or refuses, in its own words: not on stderr, not among events, not in tables."""
+    root = tmp_path / "in"
+    root.mkdir()
+    marks = {
+        "StudyInstanceUID": "MARKUID.Jane", "InstanceNumber": "MARKINST", "WindowCenter": "MARKWIN", "Rows": "MARKROWS",
+        "PatientAge": "MARKAGE", "PixelSpacing": "MARKSPACE", "RescaleSlope": "MARKSLOPE", "VOILUTFunction": "MARKVOI",
+        "PhotometricInterpretation": "MARKPHOTO",
+    }  # fmt: skip
+    plain = {name: "1" for name in marks if name not in ("Rows", "PhotometricInterpretation", "PatientAge")}
+    good = hospital.dicom(hospital.body(1), PatientAge="055Y", **plain)
+    for number, (name, mark) in enumerate(marks.items()):
+        (root / f"{number}.dcm").write_bytes(_with_text(good, name, mark))
+    for words in (
+        ("convert", root, "--recipe", "square-224", "--out", tmp_path / "out", "--events", "jsonl"),
+        ("convert", root, "--check-phi"),
+        ("manifest", root, "-q"),
+        ("verify", root, "--images"),
+    ):
+        assert "MARK" not in str(run(*words)), words
+    assert not [path for path in (tmp_path / "out").rglob("*.parquet") if b"MARK" in path.read_bytes()]
+
+
+def _with_text(data: bytes, name: str, mark: str) -> bytes:
+    """A DICOM file (explicit VR little endian) in which one value has other bytes of its own length or a new one."""
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(name)
+    assert tag is not None
+    head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+    at = data.index(head, 132)
+    size = int.from_bytes(data[at + 6 : at + 8], "little")
+    value = mark.encode() + b" " * (len(mark) % 2)
+    return data[: at + 6] + len(value).to_bytes(2, "little") + value + data[at + 8 + size :]
