@@ -209,6 +209,8 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     spec = catalog().get(str(made_from.get("dataset") or ""))
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
     write_croissant(folder, spec, release, tables)
+    if studies is not None and images.num_rows and (folder.parent / images.column("path")[0].as_py()).is_file():
+        write_croissant(folder, spec, release, tables, with_images=True)
     write_card_beside(folder / IMAGES_NAME, spec)
 
 

@@ -60,6 +60,10 @@ _CONTEXT: Final[dict[str, Any]] = {
 }
 
 
+_KINDS: Final = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "jxl": "image/jxl"}
+_IMAGES: Final = "image-files"
+
+
 def _data_type(kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return "sc:Integer"
@@ -80,6 +84,8 @@ def _field(record_set: str, file: str, field: pa.Field) -> dict[str, Any]:
     if pa.types.is_list(kind):
         made["repeated"] = True
         kind = kind.value_type
+    if field.name.startswith("label_") and pa.types.is_int8(kind):
+        return {**made, "dataType": [_data_type(kind), "cr:Label"], "source": source}
     if not pa.types.is_struct(kind):
         return {**made, "dataType": _data_type(kind), "source": source}
     # Readers take the members of a box out of the column by a path each.
@@ -148,7 +154,43 @@ def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
+def _image_files(table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The image files as a set, and a record of each: its path, which the manifest has too, and its content."""
+    paths = pc.unique(pq.read_table(table, columns=["path"]).column("path")).to_pylist()
+    suffixes = sorted({path.rpartition(".")[2] for path in paths})
+    files = {
+        "@type": "cr:FileSet",
+        "@id": _IMAGES,
+        "name": _IMAGES,
+        "description": "the images, as files",
+        "encodingFormat": [_KINDS.get(suffix, "application/octet-stream") for suffix in suffixes],
+        "includes": [f"*.{suffix}" for suffix in suffixes],
+    }
+    fields = (("path", "sc:Text", "fullpath"), ("content", "sc:ImageObject", "content"))
+    record = {
+        "@type": "cr:RecordSet",
+        "@id": "image-contents",
+        "name": "image-contents",
+        "description": "a record for each image file; its path is that of images/path",
+        "key": {"@id": "image-contents/path"},
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"image-contents/{name}",
+                "name": name,
+                "description": f"{name} of the image file",
+                "dataType": kind,
+                "source": {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": member}},
+            }
+            for name, kind, member in fields
+        ],
+    }
+    return files, record
+
+
+def write_croissant(
+    folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...], *, with_images: bool = False
+) -> Path:
     """Write ``croissant.json`` (Croissant 1.1, RAI 1.0) beside the Parquet files; no row is copied into it.
 
     Args:
@@ -156,6 +198,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         spec: The dataset; ``None`` for images without a catalog entry.
         release: Its release.
         tables: Names of the Parquet files, the images first.
+        with_images: Describe the image files too, from the folder above, where they lie: readers look nowhere else.
 
     Returns:
         The file.
@@ -164,6 +207,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         StorageError: The disk refuses.
     """
     files, records = [], []
+    home = f"{folder.name}/" if with_images else ""
     for name in tables:
         schema = pq.read_schema(folder / name)
         record_set = name.removesuffix(".parquet")
@@ -173,7 +217,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
                 "@id": name,
                 "name": name,
                 "description": f"the manifest's {record_set}",
-                "contentUrl": name,
+                "contentUrl": f"{home}{name}",
                 "encodingFormat": "application/x-parquet",
                 "sha256": digest_of(folder / name).value,
             }
@@ -210,7 +254,11 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         about["identifier"] = f"cxrprep-set/1:{footer[SET_DIGEST]}"
     about |= _responsible_use(footer)
     records.append(_splits(folder / tables[0]))
+    if with_images:
+        images, contents = _image_files(folder / tables[0])
+        files.append(images)
+        records.append(contents)
     text = json.dumps({**about, "distribution": files, "recordSet": records}, indent=2, ensure_ascii=False) + "\n"
-    path = folder / CROISSANT_NAME
+    path = (folder.parent if with_images else folder) / CROISSANT_NAME
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
     return path

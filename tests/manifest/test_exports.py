@@ -14,6 +14,7 @@ import pytest
 
 import cxrprep
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
+from cxrprep.executors import Engine
 from cxrprep.labels.splits import SplitRule
 from cxrprep.model import LabelTest, Selection, Split
 from tests.generators.small import chexpert
@@ -267,6 +268,19 @@ def test_torchxrayvision_reads_the_original_form(nih, cx, mimic, tmp_path):
         frontal = [i for i in images(root) if i["view"] in ("PA", "AP") and part in (None, i["split"])]
         assert len(read[name]) == len(frontal)
         assert read[name][0]["img"].shape[0] == 1
+
+
+def test_a_jpeg_of_mimic_lies_where_readers_of_the_release_look_for_it(mimic, tmp_path):
+    """torchxrayvision's MIMIC_Dataset puts the path together from the table's ids, and .jpg."""
+    out = tmp_path / "out"
+    cxrprep.convert(mimic, recipe="shortest-320-jpg", out=out, engine=Engine("inline"))
+    cxrprep.export(out, form="original", out=tmp_path / "tables")
+    rows = rows_of(tmp_path / "tables" / "mimic-cxr-2.0.0-metadata.csv.gz")
+    paths = [
+        f"files/p{row['subject_id'][:2]}/p{row['subject_id']}/s{row['study_id']}/{row['dicom_id']}.jpg" for row in rows
+    ]
+    assert sorted(paths) == sorted(image["path"] for image in images(out))
+    assert all((out / path).is_file() for path in paths)
 
 
 # ---- what all have in common ----

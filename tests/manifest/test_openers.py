@@ -11,6 +11,7 @@ import pytest
 
 import cxrprep
 from cxrprep.errors import MissingExtraError
+from cxrprep.executors import Engine
 from tests.manifest.made import made
 from tests.parts import need
 
@@ -172,6 +173,28 @@ def test_the_croissant_is_valid_and_its_records_are_the_rows(root, caplog):
         drawn = [box["images/boxes/label"] for box in record["images/boxes"]]
         assert drawn == ([None] if boxes is None else [box["label"].encode() for box in boxes])
     assert len(list(dataset.records("studies"))) == expected(root, "studies").num_rows
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("recipe", ["square-224", "shortest-320-jpg"])
+def test_the_croissant_of_converted_images_hands_them_over(nih, tmp_path, caplog, recipe):
+    need("mlcroissant")
+    import mlcroissant as mlc
+
+    out = tmp_path / "out"
+    cxrprep.convert(nih, recipe=recipe, out=out, engine=Engine("inline"))
+    cxrprep.build_manifest(out)
+    dataset = mlc.Dataset(str(out / "croissant.json"))
+    issues = dataset.metadata.ctx.issues
+    assert (issues.errors, issues.warnings, caplog.messages) == (set(), set(), [])
+    rows = {row["path"]: row for row in pq.read_table(out / "manifests" / "images.parquet").to_pylist()}
+    found = {}
+    for record in dataset.records("image-contents"):
+        picture = record["image-contents/content"]
+        found[record["image-contents/path"].decode()] = picture.size
+    assert found == {path: (row["width"], row["height"]) for path, row in rows.items()}
+    labels = [record["images/label_mass"] for record in dataset.records("images")]
+    assert labels == [row["label_mass"] for row in rows.values()]
 
 
 def test_the_croissant_holds_no_rows(mimic):
