@@ -11,6 +11,7 @@ import platform
 import shlex
 import socket
 import threading
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KEPT: Final = 50
+# An overloaded server is the reason of hundreds of thousands of attempts, and each line would say the same.
+_RETRIES_OF_A_CAUSE: Final = 20
 # Lines held back while it is not yet known where the log belongs.
 _MOST_BUFFERED: Final = 200
 
@@ -43,6 +46,7 @@ class RunLog:
         self._folder: Path | None = None
         self._stream: TextIO | None = None
         self._buffered: list[str] = []
+        self._retries: Counter[str] = Counter()
         self._guard = threading.Lock()
         self._broken = False
         self.path: Path | None = None
@@ -69,6 +73,10 @@ class RunLog:
         if isinstance(event, StageStarted):
             self.line(f"{event.stage}: {total(event)}")
         elif isinstance(event, StageFinished):
+            for cause, count in self._retries.items():
+                if count > _RETRIES_OF_A_CAUSE:
+                    self.line(f"{event.stage}: retry: {cause}: {count - _RETRIES_OF_A_CAUSE:,} times more")
+            self._retries.clear()
             self.line(f"{event.stage}: {summary(event)}")
         elif isinstance(event, Note):
             about = f"{event.subject}: " if event.subject else ""
@@ -76,7 +84,9 @@ class RunLog:
         elif isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
             self.line(f"{event.stage}: {event.status}: {event.key}: {event.detail}")
         elif isinstance(event, Retrying):
-            self.line(f"{event.stage}: retry: {retry_line(event)}")
+            self._retries[event.cause] += 1
+            if self._retries[event.cause] <= _RETRIES_OF_A_CAUSE:
+                self.line(f"{event.stage}: retry: {retry_line(event)}")
         elif isinstance(event, Stalled):
             self.line(f"{event.stage}: stalled: {stall_line(event)}")
 

@@ -8,7 +8,6 @@ follow the order of Kaggle's own tool.
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
 from cxrprep.errors import AccessError
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -508,7 +508,7 @@ def _url(secret: Secret, origin: str) -> Token:
 
 def _kaggle_json(path: Path) -> Login:
     try:
-        data = json.loads(_read(path).reveal())
+        data = parse_json(_read(path).reveal())
         user, key = data["username"], data["key"]
     except (ValueError, KeyError, TypeError):
         # The parser's own message would quote the key.
@@ -523,7 +523,7 @@ def _kaggle_session(path: Path) -> Token | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(_read(path).reveal())
+        data = parse_json(_read(path).reveal())
         token, renewal = str(data.get("access_token") or ""), str(data.get("refresh_token") or "")
         # Empty, as Kaggle's own tool writes it, where no token was given yet.
         end = dt.datetime.fromisoformat(data.get("access_token_expiration") or "1970-01-01")

@@ -28,6 +28,18 @@ _SECRET_VARIABLES: Final = (
     "HUGGING_FACE_HUB_TOKEN",
     "CHEXPERT_URL",
 )
+# The same for object stores, which the libraries of a conversion's workers look for in their own environment.
+_STORE_SECRETS: Final = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "CLOUDSDK_AUTH_ACCESS_TOKEN",
+)
 # With the name of a host behind it: the token for that host.
 TOKEN_PREFIX: Final = "CXRPREP_TOKEN_"  # noqa: S105  # the name of a variable
 # What ``withdraw`` took out of the environment, for whoever looks for a credential.
@@ -37,8 +49,15 @@ WITHDRAWN: Final[dict[str, str]] = {}
 def withdraw() -> None:
     """Take the secrets out of this process's environment, so that no child inherits them; here they are still found."""
     for name in [*os.environ]:
-        if name in _SECRET_VARIABLES or name.upper().startswith(TOKEN_PREFIX):
+        if name in (*_SECRET_VARIABLES, *_STORE_SECRETS) or name.upper().startswith(TOKEN_PREFIX):
             WITHDRAWN[name] = os.environ.pop(name)
+
+
+def return_store_secrets() -> None:
+    """Put the secrets of object stores back, for a run that reads or writes one: its workers inherit them."""
+    for name in _STORE_SECRETS:
+        if name in WITHDRAWN:
+            os.environ[name] = WITHDRAWN.pop(name)
 
 
 class Secret:

@@ -47,8 +47,11 @@ def is_url(text: str | Path) -> bool:
 def open_store(where: str | Path) -> ImageStore:
     """The folder at a path or URL. Raises ``UsageError`` for a scheme that fsspec does not know."""
     if isinstance(where, str) and is_url(where):
+        from cxrprep.credentials.secret import return_store_secrets
         from cxrprep.images.object_store import ObjectStore
 
+        # The store's own library looks for them in the environment, and so do the workers' that are started for it.
+        return_store_secrets()
         place = ObjectStore(where.rstrip("/"))
         place.system()
         return place

@@ -318,6 +318,17 @@ def test_the_keyring_is_asked_between_environment_and_netrc(home: Path, monkeypa
         keyring.set_keyring(before)
 
 
+@pytest.mark.parametrize("name", [".kaggle/kaggle.json", ".kaggle/credentials.json"])
+def test_a_file_that_is_nested_without_end_is_no_bug(home: Path, name: str) -> None:
+    (home / ".kaggle").mkdir()
+    (home / name).write_text("[" * 60_000)
+    if name.endswith("kaggle.json"):
+        with pytest.raises(AccessError, match="not a Kaggle API file"):
+            Credentials(environment={}, home=home, keyring=False).kaggle()
+    else:
+        assert Credentials(environment={}, home=home, keyring=False).kaggle() is None
+
+
 def test_every_service_has_advice() -> None:
     assert set(ADVICE) == {"physionet", "kaggle", "google", "aws", "box", "huggingface", "chexpert"}
     assert all(len(text) < 250 and text == text.strip() for text in ADVICE.values())

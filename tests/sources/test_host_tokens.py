@@ -114,6 +114,23 @@ def test_what_is_no_token_is_said_and_not_shown(tmp_path: Path, bad: str) -> Non
     assert bad not in shows(caught.value)
 
 
+def test_no_child_inherits_a_stores_secrets_unless_the_run_is_about_stores() -> None:
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "HF_TOKEN")
+    program = (
+        "import os, sys\nfrom cxrprep.credentials.secret import return_store_secrets, withdraw\n"
+        "from cxrprep.credentials.lookup import Credentials\nnames = sys.argv[1:]\nwithdraw()\n"
+        "print([name for name in names if name in os.environ], Credentials(keyring=False).aws())\n"
+        "return_store_secrets()\nprint([name for name in names if name in os.environ])"
+    )
+    env = {**os.environ, "AWS_ACCESS_KEY_ID": "AKIA", **dict.fromkeys(names, "hunter2secret")}
+    words = [sys.executable, "-c", program, *names]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("[] (Secret(")
+    assert "hunter2secret" not in first
+    assert second == str([*names[:3]])
+
+
 def test_no_child_inherits_it_and_no_setting_is_meant(tmp_path: Path) -> None:
     program = (
         "import os\nfrom cxrprep.credentials.secret import withdraw\n"

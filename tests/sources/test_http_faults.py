@@ -105,6 +105,15 @@ def test_a_coding_that_nobody_asked_for_is_undone(
         assert content(stream) == DATA
 
 
+def test_brotli_is_undone(client: HttpClient) -> None:
+    # An uncompressed block, as RFC 7932 writes it.
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        connection.send(answer(b"\x0b\x02\x80hello\x03", "Content-Encoding: br", 'ETag: "a"'))
+
+    with raw_http.serving(app) as server:
+        assert content(client.open(server.url + "/x.png")) == b"hello"
+
+
 @pytest.mark.parametrize("coding", ["zstd", "compress", "aes128gcm", "gzip, zstd"])
 def test_a_coding_that_cannot_be_undone_is_no_file(client: HttpClient, coding: str) -> None:
     with (

@@ -213,6 +213,9 @@ def test_members_are_listed_and_read_inside_the_archive(azure: Azurite, containe
         assert named == set(BLOBS), "whoever names archives wants archives"
         some = {file.key: file for file in source.list_wanted(Selection(patients=frozenset({"patient64541"})))}
         assert set(some) == {f"{BATCH}!/{name}" for name in MEMBERS} | set(BLOBS) - {BATCH}
+        for unwanted in (BATCH, "*.zip", "*batch*"):
+            left = {file.key for file in source.list_wanted(Selection(exclude=(unwanted,)))}
+            assert left == set(BLOBS) - {BATCH}, "an archive that is left out is not opened either"
         member = some[f"{BATCH}!/{IMAGE}"]
         assert member.digest == Digest("crc32", digest_of(MEMBERS[IMAGE], "crc32"))
         assert content(source.open(member, 1_000)) == MEMBERS[IMAGE][1_000:]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import AccessError, UsageError
+from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.proxies import no_proxy, proxy_for
 from cxrprep.sources.service_session import prepare_session
 from cxrprep.sources.urls import Endpoint
@@ -108,3 +110,18 @@ def test_a_service_session_reads_no_netrc(monkeypatch: pytest.MonkeyPatch, tmp_p
         session.headers["Authorization"] = "Bearer token"
         assert session.get(f"{server.url}/second").content == b"Bearer token"
         assert b"Basic" not in session.get(f"{server.url}/first").content
+
+
+def test_a_proxy_may_speak_tls_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate = loopback.certificate(tmp_path)
+    with loopback.running(lambda request: loopback.Reply(200, b"through it"), certificate) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:pass@"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        client = HttpClient(SourceOptions(timeout=5))
+        assert client.read("http://files.example.test/x")[1] == b"through it"
+        assert loopback.basic(proxy.seen[0]) is None
+        assert "proxy-authorization" in proxy.seen[0].headers
+        client.close()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with pytest.raises(AccessError, match="not trusted"):
+            HttpClient(SourceOptions(timeout=5)).read("http://files.example.test/x")
