@@ -32,6 +32,7 @@ class HttpBody(Closing):
         "_connection",
         "_first",
         "_key",
+        "_left",
         "_release",
         "answer",
         "came_over",
@@ -59,6 +60,9 @@ class HttpBody(Closing):
         self.digest: Digest | None = answer.digest()
         # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
         self._first = self.offset == 0 and not expects_page(key)
+        # libcurl reads such a body to the end of the connection, whatever length is stated: the old name of no coding.
+        plain = answer.headers.get("transfer-encoding", "").strip().lower() == "identity"
+        self._left = answer.content_length if plain else None
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from the start; the number of bytes, 0 at the end.
@@ -79,6 +83,11 @@ class HttpBody(Closing):
             if is_html_page(bytes(buffer[: min(count, 1024)])):
                 self.close()
                 raise page_instead(self._key, self.answer)
+        if self._left is not None:
+            self._left -= count
+            if self._left <= 0:
+                self.close()
+                return count
         if connection.complete:
             self._connection = None
             self._release(connection)

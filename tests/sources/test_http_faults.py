@@ -72,6 +72,20 @@ def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
         assert content(client.open(server.url + "/x.bin")) == b"FIRST LINE\r\n\r\nSECOND LINE\r\n"
 
 
+@pytest.mark.parametrize("length", [5, 70_000])
+def test_identity_as_a_transfer_coding_ends_at_the_stated_length(client: HttpClient, length: int) -> None:
+    data = bytes(length)
+
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: {length}\r\n\r\n"
+        connection.send(head.encode() + data)
+
+    with raw_http.serving(app) as server:
+        for _ in range(2):
+            assert content(client.open(server.url + "/x.png")) == data
+            assert client.read(server.url + "/list")[1] == data
+
+
 def _deflated(data: bytes) -> bytes:
     coder = zlib.compressobj(wbits=-15)
     return coder.compress(data) + coder.flush()
