@@ -221,6 +221,23 @@ DERIVED: Final = pa.schema([*IMAGES, *DERIVED_FIELDS])
 """``derived/RECIPE/manifests/images.parquet``: as ``images.parquet``, and where each image comes from."""
 
 
+def derived_schema(*bases: pa.Schema) -> pa.Schema:
+    """The schema of converted images whose originals' tables have the schemas ``bases``.
+
+    A collection's own observations are carried, and who drew a box where one of them says so.
+    """
+    own = {
+        field.name: field.remove_metadata().with_metadata(
+            {b"description": (field.metadata or {}).get(b"description", b"")}
+        )
+        for base in bases
+        for field in own_observations(base)
+    }
+    boxes = [base.field("boxes").type for base in bases if "boxes" in base.names]
+    read = next((kind for kind in boxes if kind.value_type.get_field_index("reader") >= 0), pa.list_(BOX))
+    return pa.schema([*with_boxes(DERIVED, read), *own.values()])
+
+
 HEADERS: Final = pa.schema(
     [
         describe("source_path", pa.string(), "path of the image, relative to the folder", required=True),
@@ -384,10 +401,13 @@ def own_observations(schema: pa.Schema) -> list[pa.Field]:
     return [field for field in schema if field.name.startswith("label_") and "__" in field.name]
 
 
-def studies_schema(*, report_text: bool = False) -> pa.Schema:
-    """The schema of ``studies.parquet``; with ``report_text`` a column of that name ends the table."""
+def studies_schema(*, report_text: bool = False, own: Iterable[pa.Field] = ()) -> pa.Schema:
+    """The schema of ``studies.parquet``; with ``report_text`` a column of that name ends the table.
+
+    ``own`` are the fields of a collection's own observations.
+    """
     last = [describe("report_text", pa.large_string(), _REPORT_WORDS)] if report_text else []
-    return pa.schema([*STUDIES, *last])
+    return pa.schema([*STUDIES, *own, *last])
 
 
 def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa.Table:

@@ -7,6 +7,7 @@ Nothing here derives one observation from another: that is ``policy.derive``, an
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,10 @@ OBSERVATIONS: Final[Mapping[str, str]] = {
     "hernia": "hernia; NIH only",
     "pleural_thickening": "pleural thickening; NIH only",
 }
+
+
+# Between the namespace of a collection and its own observation.
+OWN_MARK: Final = "__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +195,13 @@ _PUBLISHED: Final[Mapping[str, str]] = {
 def stem_of(name: str) -> str:
     """The unified observation that ``name`` stands for: the release's own name or ours, any case or separator.
 
-    Raises ``UsageError`` that suggests the nearest name.
+    ``padchest:scoliosis`` and ``padchest__scoliosis`` are a collection's own. Raises ``UsageError`` that suggests the
+    nearest name.
     """
-    bare = name.removeprefix("label_")
+    bare = name.strip().removeprefix("label_")
+    space, mark, own = bare.partition(OWN_MARK) if OWN_MARK in bare else bare.partition(":")
+    if mark:
+        return f"{space.strip().lower()}{OWN_MARK}{re.sub(r'[^a-z0-9]+', '_', own.lower()).strip('_')}"
     stem = _STEMS.get(_plain(bare))
     if stem is None:
         suggestion = did_you_mean(_plain(bare), _STEMS, lambda plain: published_name(_STEMS[plain]))
@@ -210,7 +219,8 @@ def column_of(name: str) -> str:
 
 def published_name(stem: str) -> str:
     """The published name of a unified observation: CheXpert's where it has one, else NIH's."""
-    return _PUBLISHED[stem]
+    # A collection's own observation, ``padchest__scoliosis``, has no other name than that of its column.
+    return stem if OWN_MARK in stem else _PUBLISHED[stem]
 
 
 def observations_of(names: str | tuple[str, ...]) -> tuple[str, ...]:

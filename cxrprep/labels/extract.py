@@ -18,7 +18,7 @@ from cxrprep.labels.columns import count_true
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, TableUse, in_order
 from cxrprep.labels.label_sources import release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
-from cxrprep.schemas import LABELS
+from cxrprep.schemas import LABELS, own_observations
 from cxrprep.storage.parquet import footer_of, write_table
 from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -281,6 +281,7 @@ def _known_of_sources(table: pa.Table) -> Iterator[tuple[str | None, dict[str, i
 def _known(rows: pa.Table) -> dict[str, int]:
     """How many rows, cells of labels, boxes, splits and texts there are."""
     labels = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in rows.column_names]
+    labels += [field.name for field in own_observations(rows.schema)]
     about = [name for name in ("split", "view", "sex", "age_years", "report_text") if name in rows.column_names]
     known = {"rows": rows.num_rows, "labels": sum(_cells(rows, label) for label in labels)}
     known["boxes"] = int(pc.sum(pc.list_value_length(rows.column("boxes"))).as_py() or 0)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.source_vocabulary import knowledge_of
+from cxrprep.schemas import own_observations
 from cxrprep.vocabulary import OBSERVATIONS, published_name, stem_of
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class Policy:
         """``table`` with its ``label_*`` columns changed accordingly; nothing else is touched."""
         if self.derive:
             table = derive(table)
-        for stem in OBSERVATIONS:
+        own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+        for stem in (*OBSERVATIONS, *own):
             name = f"label_{stem}"
             index = table.schema.get_field_index(name)
             if index >= 0:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import catalog, declaration_of
-from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, VOCABULARIES
+from cxrprep.schemas import own_observations
+from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,7 +43,8 @@ def present_observations(table: pa.Table, source: str | None = None) -> frozense
     """The observations that have a label in some row of ``table``, or in some row of one source."""
     if source is not None and "label_source" in table.column_names:
         table = table.filter(pc.equal(table.column("label_source").cast(pa.string()), source))
-    columns = {stem: f"label_{stem}" for stem in OBSERVATIONS}
+    own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+    columns = {stem: f"label_{stem}" for stem in (*OBSERVATIONS, *own)}
     return frozenset(
         stem
         for stem, name in columns.items()
@@ -63,7 +65,8 @@ def knowledge_of(table: pa.Table, made_from: Mapping[str, Any] | None = None) ->
     found = {}
     for source in dict.fromkeys(name for name in (*named, *present) if name):
         published = published_vocabulary(dataset, source)
-        found[source] = present_observations(table, source) if published is None else published
+        here = present_observations(table, source)
+        found[source] = here if published is None else published | {stem for stem in here if OWN_MARK in stem}
     return found
 
 
@@ -84,9 +87,9 @@ def known_observations(table: pa.Table, made_from: Mapping[str, Any]) -> tuple[s
 
 
 def ordered(stems: Iterable[str]) -> tuple[str, ...]:
-    """``stems`` in the order of the vocabulary."""
+    """``stems`` in the order of the vocabulary; a collection's own follow by name."""
     wanted = frozenset(stems)
-    return tuple(stem for stem in OBSERVATIONS if stem in wanted)
+    return (*(stem for stem in OBSERVATIONS if stem in wanted), *sorted(wanted.difference(OBSERVATIONS)))
 
 
 def box_categories(dataset: str, present: Iterable[str]) -> tuple[str, ...]:

@@ -18,9 +18,18 @@ from cxrprep.labels.columns import categories, constant, positions, projection_o
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.manifest.build import IMAGES_NAME, check_tables
 from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
-from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, one_table
+from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, as_schema, one_table
 from cxrprep.manifest.studies import studies_of
-from cxrprep.schemas import BOX, DERIVED, HEADERS, IMAGES, null_columns
+from cxrprep.schemas import (
+    DERIVED,
+    HEADERS,
+    IMAGES,
+    READ_BOX,
+    derived_schema,
+    null_columns,
+    own_observations,
+    with_boxes,
+)
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
 
 if TYPE_CHECKING:
@@ -163,15 +172,16 @@ def build_derived_manifest(
     sources = own.column("source_path").combine_chunks()
     origin: dict[str, Any] = {"recipe": recipe, "fingerprint": fingerprint}
     columns: dict[str, Any] = {}
+    schema = DERIVED if gone is None else derived_schema(gone.schema)
     without = rows
     if base is not None:
         origin = {**_of_base(read_footer(base)), **origin}
         table = pq.read_table(base).combine_chunks()
         place = positions(sources, table.column("path"))
         without = place.null_count
-        columns = {
-            name: table.column(name).combine_chunks().take(place) for name in IMAGES.names if name not in _CHANGED
-        }
+        schema = derived_schema(table.schema)
+        told = [name for name in (*IMAGES.names, *(f.name for f in own_observations(schema))) if name not in _CHANGED]
+        columns = {name: table.column(name).combine_chunks().take(place) for name in told}
         del table
         if without:
             first = sources.filter(pc.is_null(place))[0]
@@ -184,6 +194,7 @@ def build_derived_manifest(
             headers = one_table([headers, earlier.headers])
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
+    columns["boxes"] = pa.array(columns["boxes"].to_pylist(), schema.field("boxes").type)
     for name in ("source_mode", "voi", "codec"):
         columns[name] = categories(own.column(name))
     columns |= {"recipe": constant(recipe, rows), "recipe_fingerprint": constant(fingerprint, rows)}
@@ -195,7 +206,11 @@ def build_derived_manifest(
     for name, word in (("dataset", dataset), ("release", release)):
         columns[name] = constant(word, rows)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
-    derived = null_columns(DERIVED, rows, columns)
+    if gone is not None and len(gone):
+        schema = derived_schema(schema, gone.schema)
+        columns["boxes"] = pa.array(columns["boxes"].to_pylist(), schema.field("boxes").type)
+        gone = as_schema(schema, gone)
+    derived = null_columns(schema, rows, columns)
     if gone is not None and len(gone):
         derived = one_table([derived, gone])
         rows = derived.num_rows
@@ -277,9 +292,14 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_dictionary(kind) else kind
 
 
+_WITH_READERS: Final = with_boxes(DERIVED, pa.list_(READ_BOX))
 _OWN: Final = pa.schema(
     [
-        *(DERIVED.field(name) for name in (*_CHANGED, "source_path", "source_digest") if name != "source_mode"),
+        *(
+            with_boxes(DERIVED, pa.list_(READ_BOX)).field(name)
+            for name in (*_CHANGED, "source_path", "source_digest")
+            if name != "source_mode"
+        ),
         *(pa.field(name, _plain(DERIVED.field(name).type)) for name in MEASURED),
         pa.field("source_mode", pa.string()),
         pa.field("about", pa.string()),
@@ -299,7 +319,7 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
         "source_mode": pa.array([row.mode for row in rows], pa.string()),
         "spacing_x_mm": pa.array([row.spacing_mm and row.spacing_mm[0] for row in rows], pa.float32()),
         "spacing_y_mm": pa.array([row.spacing_mm and row.spacing_mm[1] for row in rows], pa.float32()),
-        "boxes": pa.array(boxes, pa.list_(BOX)),
+        "boxes": pa.array(boxes, pa.list_(READ_BOX)),
         "source_path": pa.array([row.source_path for row in rows], pa.string()),
         "source_digest": pa.array([row.source_digest for row in rows], pa.string()),
         **{
@@ -313,6 +333,7 @@ def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
 def _own_of(rows: pa.Table) -> pa.Table:
     """What the conversion knew of rows that a manifest tells."""
     columns = {name: rows.column(name) for name in _OWN.names if name != "about"}
+    columns["boxes"] = pa.array(columns["boxes"].to_pylist(), _OWN.field("boxes").type)
     for name in ("source_mode", "voi", "codec"):
         columns[name] = rows.column(name).cast(pa.string())
     columns["about"] = constant("", len(rows)).cast(pa.string())

@@ -12,7 +12,7 @@ from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.columns import count_true, positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_sources import OURS
-from cxrprep.schemas import LABELS
+from cxrprep.schemas import LABELS, own_observations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,9 +89,14 @@ def _labelled(labels: pa.Table) -> pa.Array:
     """
     found = pc.is_valid(labels.column("table_name").combine_chunks())
     if count_true(found) < len(found):
-        for name in LABEL_COLUMNS:
+        for name in (*LABEL_COLUMNS, *own_names(labels)):
             found = pc.or_(found, pc.is_valid(labels.column(name).combine_chunks()))
     return found
+
+
+def own_names(table: pa.Table) -> list[str]:
+    """The columns of a collection's own observations."""
+    return [field.name for field in own_observations(table.schema)]
 
 
 def check_sources(folder: Path, text: str) -> None:
@@ -128,7 +133,8 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
     if path is None:
         raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
     try:
-        labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS]).combine_chunks()
+        own = [field.name for field in own_observations(pq.read_schema(path))]
+        labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     return relabel_from(images, labels, sources, path)
@@ -152,7 +158,7 @@ def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], w
     _check(labels, sources, where)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     chosen = rows_of_sources(image_ids, study_ids, labels, sources)
-    for name in (*ORIGIN, *LABEL_COLUMNS):
+    for name in (*ORIGIN, *LABEL_COLUMNS, *(own for own in own_names(images) if own in labels.column_names)):
         index = images.schema.get_field_index(name)
         values = labels.column(name).combine_chunks().take(chosen)
         images = images.set_column(index, images.schema.field(index), values.cast(images.schema.field(index).type))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import CxrprepError
 from cxrprep.manifest.build import IMAGES_NAME
-from cxrprep.schemas import DERIVED, HEADERS, null_columns
+from cxrprep.schemas import DERIVED, HEADERS, derived_schema, null_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +73,7 @@ def read_previous(
         The rows; none where nothing is there or can be read.
     """
     foreign: list[tuple[str, str, str]] = []
-    parts = [DERIVED.empty_table()]
+    parts: list[pa.Table] = [DERIVED.empty_table()]
     for name in (IMAGES_NAME, *others):
         read: tuple[list[pa.Table], list[tuple[str, str, str]]] = ([], [])
         try:
@@ -87,7 +87,8 @@ def read_previous(
         known = pa.chunked_array([part.column("path").combine_chunks() for part in parts], pa.string())
         parts += [part.filter(pc.invert(pc.is_in(part.column("path"), value_set=known))) for part in read[0]]
         foreign += [row for row in read[1] if row not in foreign] if foreign else read[1]
-    rows = one_table(parts)
+    schema = derived_schema(*(part.schema for part in parts))
+    rows = one_table([as_schema(schema, part) for part in parts])
     return PreviousImages(rows, _headers(open_file, rows) if len(rows) else HEADERS.empty_table(), tuple(foreign))
 
 
@@ -101,7 +102,11 @@ def _groups(
         left = pc.invert(pc.is_in(asked.column("path"), value_set=made))
         same = pc.equal(asked.column("recipe_fingerprint").cast(pa.string()), fingerprint)
         wanted = pc.and_(pc.and_(left, same), pc.invert(pc.is_in(asked.column("source_path"), value_set=tried)))
-        rows = [_as(DERIVED, file.read_row_group(group).filter(wanted))] if pc.any(wanted).as_py() else []
+        rows = (
+            [as_schema(derived_schema(file.schema_arrow), file.read_row_group(group).filter(wanted))]
+            if pc.any(wanted).as_py()
+            else []
+        )
         others = pc.and_(left, pc.invert(same))
         foreign: list[tuple[str, str, str]] = []
         if pc.any(others).as_py():
@@ -115,14 +120,16 @@ def _headers(open_file: Callable[[str], BinaryIO], rows: pa.Table) -> pa.Table:
         with open_file(HEADERS_NAME) as held:
             table = pq.read_table(held)
         wanted = pc.is_in(table.column("source_path"), value_set=rows.column("source_path"))
-        return _as(HEADERS, table.filter(wanted))
+        return as_schema(HEADERS, table.filter(wanted))
     except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
         return HEADERS.empty_table()
 
 
-def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """``table`` with the columns of ``schema``, which an older version may have had fewer of."""
+def as_schema(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """``table`` with the columns of ``schema``, which an older version, or another collection, may have fewer of."""
     there = {name: table.column(name).combine_chunks() for name in schema.names if name in table.schema.names}
+    if "boxes" in there and there["boxes"].type != schema.field("boxes").type:
+        there["boxes"] = pa.array(there["boxes"].to_pylist(), schema.field("boxes").type)
     return null_columns(schema, len(table), there)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.labels.columns import positions
-from cxrprep.schemas import STUDIES, null_columns, studies_schema
+from cxrprep.schemas import STUDIES, null_columns, own_observations, studies_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,8 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
     taken from ``labels``.
     """
     with_text = labels is not None and "report_text" in labels.column_names
-    schema = studies_schema(report_text=with_text)
+    own = own_observations(images.schema)
+    schema = studies_schema(report_text=with_text, own=own)
     rows = images.num_rows
     if not rows:
         return schema.empty_table(), 0
@@ -61,7 +62,7 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
     offsets = pa.array(np.append(starts, rows), pa.int32())
     columns["views"] = pa.ListArray.from_arrays(offsets, images.column("view").combine_chunks().cast(pa.string()))
     differs = np.zeros(len(starts), bool)
-    for name in _LABELS:
+    for name in (*_LABELS, *(field.name for field in own)):
         ranks = _ranks(images.column(name))
         highest = np.maximum.reduceat(ranks, starts)
         differs |= highest != np.minimum.reduceat(ranks, starts)

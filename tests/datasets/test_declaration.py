@@ -17,6 +17,7 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset, parse_spec
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.extract import read_labels
+from cxrprep.manifest.load import load
 
 PROJECT = Path(__file__).parents[2]
 FINDINGS = ["effusion", "opacity|scoliosis", "", "scoliosis"]
@@ -220,6 +221,35 @@ def test_every_verb_works_on_it(file, tmp_path):
     images = pq.read_table(root / "manifests" / "images.parquet")
     assert images.column("label_ward7__scoliosis").to_pylist()[:4] == [0, 1, None, 1]
     assert "12 in the tables, 12 files here" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_findings_of_ones_own_and_who_drew_a_box_are_in_every_table(file, tmp_path):
+    root = ward(tmp_path / "data")
+    with_readers(file, root)
+    file.write_text(file.read_text().replace('label = "finding"', 'label = "finding"\nreader = "reader"'))
+    assert cxrprep("extract-labels", root, catalog=file.parent).returncode == 0
+    assert cxrprep("manifest", root, "--label-source", "any", catalog=file.parent).returncode == 0
+    assert cxrprep("convert", root, "--recipe", "square-224", catalog=file.parent).returncode == 0
+    small = root / "derived" / "square-224"
+    for place in (root, small):
+        images = pq.read_table(place / "manifests" / "images.parquet")
+        assert images.column("label_ward7__nodule").to_pylist()[:3] == [1, 1, None]
+        assert {box["reader"] for box in images.column("boxes").to_pylist()[0]} == {"R1", "R2"}
+        studies = pq.read_table(place / "manifests" / "studies.parquet")
+        assert studies.column("label_ward7__nodule").to_pylist()[:2] == [1, 1]
+    # Another source's word is never left beside this one's.
+    chosen = load(small, label_source="all", observations="ward7:nodule,Pleural Effusion")
+    assert chosen.labels().column_names == ["ward7__nodule", "Pleural Effusion"]
+    assert chosen.labels().column("ward7__nodule").to_pylist()[:3] == [0, 0, None]
+    export = cxrprep("export", small, "--format", "csv", "--out", tmp_path / "csv", catalog=file.parent)
+    assert export.returncode == 0, export.stderr
+    header = next((tmp_path / "csv").glob("*.csv")).read_text().partition("\n")[0]
+    assert "ward7__nodule" in header
+    # Nothing new to do, and nothing less known.
+    before = (small / "manifests" / "images.parquet").read_bytes()
+    assert cxrprep("convert", root, "--recipe", "square-224", catalog=file.parent).returncode == 0
+    assert (small / "manifests" / "images.parquet").read_bytes() == before
 
 
 def test_two_files_of_one_name_are_named_both(file):
