@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
+from cxrprep.collection import FolderKind
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.record.requested import asked
@@ -94,7 +95,8 @@ def status(
     """
     folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
     parts = _parts(folder)
-    stages = tuple(_stages(folder, parts))
+    is_release = folder.kind is FolderKind.RELEASE
+    stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
     value = Status(
         dataset=folder.spec.name,
         release=folder.release,
@@ -103,7 +105,7 @@ def status(
         recorded=folder.record.exists,
         parts=parts,
         stages=stages,
-        following=tuple(_following(folder, parts, stages)),
+        following=tuple(_following(folder, parts, stages) if is_release else _following_made(folder, stages)),
     )
     rows = [("dataset", f"{value.dataset} {value.release}")]
     if value.mirror:
@@ -232,6 +234,39 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(f"convert {recipe.name}", word, f"{_rows(made):,} images", failed)
     if not recipes:
         yield StageStatus("convert", "not done", "")
+
+
+def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
+    """Of images of one's own, and of what was made: nothing was fetched, and no table is to be read."""
+    images = folder.image_tables
+    if folder.kind is FolderKind.OWN:
+        told = f"manifest of {_when(images[0])}" if images else ""
+        yield StageStatus("manifest", "done" if images else "not done", told)
+    elif folder.kind is FolderKind.CONVERTED:
+        name = f"convert {folder.lineage.recipe if folder.lineage is not None else ''}".strip()
+        failed = _rows(folder.read_from / FAILURES_NAME)
+        count = f"{sum(_rows(path) for path in images):,} images"
+        joined = len(images) == 1 and images[0].parent == folder.read_from
+        yield StageStatus(name, "done" if joined and not failed else "incomplete", count, failed)
+    path = folder.manifests / "verify.parquet"
+    newest = max((table.stat().st_mtime for table in images), default=0.0)
+    if not path.is_file():
+        yield StageStatus("verify", "not done", "")
+    elif failed := _errors(path):
+        yield StageStatus("verify", "failed", f"last findings of {_when(path)}", failed)
+    else:
+        word = "older than the files" if path.stat().st_mtime < newest else "done"
+        yield StageStatus("verify", word, f"last findings of {_when(path)}")
+
+
+def _following_made(folder: DatasetFolder, stages: tuple[StageStatus, ...]) -> Iterator[str]:
+    states = {stage.name: stage.state for stage in stages}
+    if folder.kind is FolderKind.OWN and states["manifest"] != "done":
+        yield f"cxrprep manifest {folder.words}"
+    if states["verify"] != "done":
+        yield f"cxrprep verify {folder.words}"
+    if folder.kind is not FolderKind.EXPORTED and set(states.values()) == {"done"}:
+        yield f"cxrprep report {folder.words}"
 
 
 def _has_images(folder: DatasetFolder) -> bool:

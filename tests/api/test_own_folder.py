@@ -157,3 +157,23 @@ def test_another_key_is_refused_wherever_its_fingerprint_is(
         assert (done.returncode, key in done.stderr) == (2, True), (words, done.stderr)
     assert rows(own) == before
     ok("verify", own)
+
+
+def test_status_calls_done_what_is_done_and_its_next_commands_work(own: Path, tmp_path: Path) -> None:
+    from cxrprep.api.status import status
+
+    def states(folder: Path) -> dict[str, str]:
+        return {stage.name: stage.state for stage in status(folder).value.stages}
+
+    assert states(own) == {"manifest": "not done", "verify": "not done"}
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "out")
+    ok("export", tmp_path / "out", "--format", "csv", "--out", tmp_path / "csv")
+    assert states(tmp_path / "out") == {"convert square-224": "done", "verify": "not done"}
+    for folder in (own, tmp_path / "out", tmp_path / "csv"):
+        for command in status(folder).value.following:
+            ok(*shlex.split(command)[1:])
+    assert set(states(own).values()) == set(states(tmp_path / "out").values()) == {"done"}
+    image = next((tmp_path / "out").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    assert cxrprep("verify", tmp_path / "out").returncode == 4
+    assert states(tmp_path / "out")["verify"] == "failed"
