@@ -1,4 +1,4 @@
-"""Number of connections at once: fixed by the user, or found by what each number brings (throughput), below a cap.
+"""Number of connections at once: found by what each number brings (throughput), below a cap or what the user named.
 
 Services throttle by connection, by address, or not at all, and none says so. On six servers the right number was 4, 8,
 16, 20 or 64; ``benchmarks/connections.py`` holds the number that is found against fixed ones on each of them.
@@ -85,7 +85,8 @@ class ConnectionTuner:
 
     It doubles while that brings enough; goes back and tries again ever more seldom, by a quarter, where it does not;
     and after a refusal (429, 503, a broken connection) stays below the last number that was borne for a while. Bytes
-    are counted and not files, since a throttled file takes longer than a look.
+    are counted and not files, since a throttled file takes longer than a look. Where it begins with ``most``, as with a
+    number that the user named, only a server that says that it is too many (429, 503) makes it go below.
     """
 
     def __init__(self, limit: ConnectionLimit, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,14 +101,17 @@ class ConnectionTuner:
         self._ceiling, self._ceiling_until, self._ceiling_span = most, 0.0, _FIRST_CEILING
         self._refused = self._fell = False
         self._quiet_until = 0.0
+        self._named = limit.limit == most
 
     @staticmethod
     def start(most: int) -> int:
         """The number to begin with."""
         return min(_START, most)
 
-    def refused(self, pause: float = 0.0) -> None:
+    def refused(self, pause: float = 0.0, overloaded: bool = True) -> None:
         """A server turned a request away, or broke off, and all wait for ``pause`` seconds; from any thread."""
+        if self._named and not overloaded:
+            return
         now = self._clock()
         # After a step down, what the number before it set off says nothing of this one; nor does what waited then.
         if not self._fell or now - self._changed_at >= _LOOK_SECONDS - _MEASURED_SECONDS:

@@ -190,9 +190,9 @@ class Transfer:
         most = self._connections(source)
         fixed = self._options.connections is not None or not source.politeness.tuned
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
-        tuner = None if fixed else ConnectionTuner(limit, most)
+        tuner = ConnectionTuner(limit, most)
         rate, idle = Rate(self._options.rate, self._stop), IdleTimer()
-        retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused if tuner else None)
+        retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused)
         fetcher = Fetcher(
             source,
             self.partial_folder,
@@ -241,7 +241,7 @@ class Transfer:
             message = f"kept, since the record does not say that cxrprep fetched it: {what}"
             self._emit(Note("download", message, "warning", worker.spared[0]))
 
-    def _work_off(self, work: _Work, worker: Worker, most: int, idle: IdleTimer, tuner: ConnectionTuner | None) -> None:
+    def _work_off(self, work: _Work, worker: Worker, most: int, idle: IdleTimer, tuner: ConnectionTuner) -> None:
         """Let threads work until nothing is left, and watch them."""
         source = worker.source
         finished = threading.Semaphore(0)
@@ -257,7 +257,7 @@ class Transfer:
                 # In slices: a bare wait would hold signals up on some systems.
                 while not finished.acquire(timeout=0.2):
                     due = self._watch(idle.idle_seconds, due, source)
-                    if tuner is not None and len(work):
+                    if len(work):
                         tuner.look(idle.moved)
         except BaseException:
             self._stop.set()

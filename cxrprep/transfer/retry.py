@@ -45,9 +45,14 @@ class Retrier:
     """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
 
     def __init__(
-        self, retry_policy: RetryPolicy, stop: Stop, on_event: Sink, *, refused: Callable[[float], None] | None = None
+        self,
+        retry_policy: RetryPolicy,
+        stop: Stop,
+        on_event: Sink,
+        *,
+        refused: Callable[[float, bool], None] | None = None,
     ) -> None:
-        """``refused`` hears of each attempt that a server turned away or broke off, and how long it is to wait."""
+        """``refused`` hears of each attempt that failed: how long all are to wait, whether the server is overloaded."""
         self._refused = refused
         self._retry_policy = retry_policy
         self._stop = stop
@@ -120,7 +125,7 @@ class Retrier:
             asked = error.retry_after
             pause = self._put_off(error)
             if self._refused is not None:
-                self._refused(pause)
+                self._refused(pause, error.overloaded)
             if attempt.num < self._retry_policy.attempts:
                 wait = asked if asked is not None else attempt.next_wait
                 self._emit(Retrying("download", key, error.message, attempt.num, wait))

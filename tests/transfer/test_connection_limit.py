@@ -38,6 +38,24 @@ def test_where_each_connection_is_throttled_the_cap_is_reached(most: int) -> Non
     assert max(used) == most
 
 
+@pytest.mark.parametrize("bears", [3, 20, 64])
+def test_a_number_that_was_named_goes_down_to_what_a_server_bears(bears: int) -> None:
+    now = [0.0]
+    limit = ConnectionLimit(64, Stop())
+    tuner = ConnectionTuner(limit, 64, clock=lambda: now[0])
+    used = []
+    for step in range(1, 60 * 5):
+        now[0] += 0.2
+        if limit.limit > bears:
+            tuner.refused()
+        tuner.refused(overloaded=False)
+        tuner.look(int(1e6 * step))
+        used.append(limit.limit)
+    assert used[-1] <= bears
+    assert used[-1] > bears / 2
+    assert max(used) <= 64
+
+
 def test_where_the_server_is_the_limit_few_are_enough() -> None:
     used = _settle(lambda number: 12e6 * min(number, 4) / 4, 64)
     assert sorted(used)[len(used) // 2] == 4
