@@ -95,8 +95,8 @@ def label_reports(
         SomeFailedError: worker processes died.
     """
     from cxrprep.labels.label_sources import source_folder
-    from cxrprep.labels.nlp.aggregate import policy_named
     from cxrprep.labels.nlp.label_collection import label_collection
+    from cxrprep.labels.nlp.policies import policy_named
 
     plugin = _plugin(labeler, labeler_options or {}, folder, Path(out))
     if plugin is not None and evidence:

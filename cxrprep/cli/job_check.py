@@ -86,7 +86,7 @@ def check_names(settings: Settings, file: Path) -> None:
 
 def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
     """Names in a job that nothing has, and parts that do not go together. ``whole``: it is to be run as it is."""
-    from cxrprep.labels.nlp.aggregate import policy_named
+    from cxrprep.labels.nlp.policies import policy_named
 
     job = settings.job
     if job.dataset:

@@ -181,7 +181,8 @@ class LabelSettings:
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
     policy: str = _set(
-        "default", "how reports are read: default, chexpert-labeler, chexpert-annotators, presence, strict or derived"
+        "default",
+        "how reports are read: default, chexpert-labeler, chexpert-annotators, open-i, presence, strict or derived",
     )
     sections: str = _set(
         "", "sections of reports to label, the preferred first: impression,findings or findings+impression,report"

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.labels.labelers.contract import LabelerOptions, Labels, ReportLabeler, digest_of
-from cxrprep.labels.nlp.aggregate import policy_named
 from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.policies import policy_named, policy_sources
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
 from cxrprep.labels.nlp.sentences import split_sentences
@@ -32,7 +32,7 @@ class RulesThenModel:
     def __init__(self, options: LabelerOptions, model: ReportLabeler) -> None:
         """Over a ``model`` that is made ready. Raises ``ConfigError`` for a wrong vocabulary."""
         policy = policy_named(options.policy)
-        rules = build_rules(options.sources or shipped_sources(), policy.hedges)
+        rules = build_rules([*(options.sources or shipped_sources()), *policy_sources(policy)], policy.hedges)
         self._rules, self._model = Labeler(rules, policy), model
         self.name = "both" if model.name == "openai" else f"both-{model.name}"
         self.version = model.version

@@ -20,8 +20,8 @@ from cxrprep.errors import StorageError
 from cxrprep.labels.labelers.answer_cache import AnswerCache, sha256_of
 from cxrprep.labels.labelers.registry import labeler_named
 from cxrprep.labels.nlp import output_tables
-from cxrprep.labels.nlp.aggregate import Sections, section_order
 from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.policies import Sections, policy_sources, section_order
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
-    from cxrprep.labels.nlp.aggregate import MentionPolicy
+    from cxrprep.labels.nlp.policies import MentionPolicy
     from cxrprep.labels.nlp.readers import Collection, Report
 
 BATCH: Final = output_tables.GROUP
@@ -124,7 +124,7 @@ def _by_size(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, 
 
 @functools.lru_cache(maxsize=2)
 def _labeler(sources: tuple[tuple[str, str], ...], policy: MentionPolicy) -> Labeler:
-    return Labeler(build_rules(sources, policy.hedges), policy)
+    return Labeler(build_rules([*sources, *policy_sources(policy)], policy.hedges), policy)
 
 
 @functools.lru_cache(maxsize=2)

@@ -20,7 +20,6 @@ from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ig
 from cxrprep.executors import Engine, Lost
 from cxrprep.labels.label_sources import OURS
 from cxrprep.labels.nlp import output_tables
-from cxrprep.labels.nlp.aggregate import MentionPolicy
 from cxrprep.labels.nlp.batches import (
     Joined,
     LabelingRun,
@@ -32,6 +31,7 @@ from cxrprep.labels.nlp.batches import (
     shard_folder,
 )
 from cxrprep.labels.nlp.custom_rules import read_vocabulary
+from cxrprep.labels.nlp.policies import MentionPolicy, policy_sources
 from cxrprep.labels.nlp.readers import Collection, open_collection
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
@@ -158,7 +158,7 @@ def label_collection(
         # Workers of a cluster have another working folder.
         source, out_dir = source.resolve(), out_dir.resolve()
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
-    rules = build_rules(sources, policy.hedges)
+    rules = build_rules([*sources, *policy_sources(policy)], policy.hedges)
     collection = open_collection(source)
     made_from = {
         "rules": rules.digest,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.nlp.aggregate import MentionPolicy, policy_named
 from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.policies import MentionPolicy, policy_named, policy_sources
 from cxrprep.labels.nlp.ruleset import Rules, build_rules
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ def _labeler(rules: Path | None, written: tuple[int, int] | None, policy: Mentio
     from cxrprep.labels.nlp.custom_rules import read_vocabulary
 
     del written  # a file that was edited is another key
-    return Labeler(None if rules is None else build_rules(read_vocabulary(rules), policy.hedges), policy)
+    return Labeler(
+        None if rules is None else build_rules([*read_vocabulary(rules), *policy_sources(policy)], policy.hedges),
+        policy,
+    )
 
 
 def _written(rules: Path | None) -> tuple[int, int] | None:
@@ -44,7 +47,7 @@ def label_report(
 
     ``text`` is a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
     without headings, which is read whole. ``rules`` adds a vocabulary (a TOML file, or a rule set built from one) to
-    the shipped one. ``policy`` is a :class:`Policy` or the name of one; ``sections`` are
+    the shipped one. ``policy`` is a :class:`MentionPolicy` or the name of one; ``sections`` are
     those to read, in order of preference ("findings+impression,report"). Never raises for the text: an empty report has
     the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
     unknown policy.

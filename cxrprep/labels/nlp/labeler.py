@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrprep.labels.nlp.aggregate import Aggregator, MentionPolicy, Sections, mask_of
+from cxrprep.labels.nlp.aggregate import Aggregator, mask_of
 from cxrprep.labels.nlp.characters import plain
 from cxrprep.labels.nlp.languages import foreign
 from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
 from cxrprep.labels.nlp.phrase_matcher import WORDS
+from cxrprep.labels.nlp.policies import MentionPolicy, Sections, policy_sources, switched, switches_of
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
-from cxrprep.labels.nlp.ruleset import Rules, shipped_rules
+from cxrprep.labels.nlp.ruleset import Rules, build_rules, shipped_sources
 from cxrprep.labels.nlp.sections import Section, chosen_sections
 from cxrprep.labels.nlp.sentences import Sentence, normalised, split_sentences
 
@@ -45,7 +47,8 @@ class Labeler:
 
     def __init__(self, rules: Rules | None = None, policy: MentionPolicy | None = None) -> None:
         self.policy = policy or MentionPolicy()
-        self.rules = rules or shipped_rules(self.policy.hedges)
+        self.rules = rules or _shipped(self.policy)
+        self._switches = switches_of(self.policy)
         self._aggregator = Aggregator(self.rules, self.policy)
         self._memory: dict[str, tuple[int, tuple[Found, ...]]] = {}
 
@@ -132,6 +135,8 @@ class Labeler:
         known = self._memory.get(sentence)
         if known is None:
             found = read_sentence(sentence, self.rules)
+            if self._switches:
+                found = switched(found, words_of(sentence), self.rules.observations, self._switches)
             known = (mask_of((mention.observation, mention.status) for mention in found), found)
             if len(self._memory) >= _REMEMBERED_SENTENCES:
                 self._memory.clear()
@@ -165,6 +170,11 @@ class Labeler:
                 )
             )  # fmt: skip
         return located
+
+
+@functools.cache
+def _shipped(policy: MentionPolicy) -> Rules:
+    return build_rules([*shipped_sources(), *policy_sources(policy)], policy.hedges)
 
 
 def _moved(found: ReportLabels, places: Sequence[int], given: str) -> ReportLabels:

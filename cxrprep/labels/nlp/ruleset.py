@@ -289,9 +289,9 @@ def parse_source(name: str, text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
     _check(table, "", name)
-    for key in ("classes", "sections"):
+    for key, what in (("classes", "class"), ("sections", "section")):
         for label, members in table.get(key, {}).items():
-            _check_texts(members, f"[{key}] {label}", name)
+            _check_texts(members, f"{what} {label}", name)
     for kind in ("observation", "cue"):
         for block in table.get(kind, []):
             if not isinstance(block, dict):

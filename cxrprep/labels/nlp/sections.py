@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.labels.nlp.aggregate import Sections, section_order
+from cxrprep.labels.nlp.policies import Sections, section_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,14 +88,15 @@ def _headings(text: str, own: Titles) -> list[re.Match[str]]:
     """The titles of a text, in order."""
     with_colon, alone = _plain_heading(text.isupper(), own)
     found: list[re.Match[str]] = []
-    end, colon = 0, text.find(":")
+    end, colon, before = 0, text.find(":"), 0
     while colon >= 0:
         # A title stands right before its colon: to look for one everywhere took a third of the labeler's time.
-        heading = with_colon.search(text, max(end, colon - _LONGEST_TITLE), colon + 3)
+        heading = with_colon.search(text, max(end, before, colon - _LONGEST_TITLE), colon + 3)
         if heading is not None:
             found.append(heading)
             end = heading.end()
-        colon = text.find(":", max(end, colon + 1))
+        # No title holds a colon: each character is looked at once.
+        before, colon = colon, text.find(":", max(end, colon + 1))
     if "\n" in text or "-" in text:
         found += alone.finditer(text)
     kept: list[re.Match[str]] = []

@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.nlp.aggregate import POLICIES, Precedence, policy_named, settle
+from cxrprep.labels.nlp.aggregate import settle
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.mentions import MentionStatus
+from cxrprep.labels.nlp.policies import POLICIES, Precedence, policy_named
 
 P, N, U = MentionStatus.POSITIVE, MentionStatus.NEGATIVE, MentionStatus.UNCERTAIN
 

@@ -17,10 +17,10 @@ import pytest
 from cxrprep.errors import NothingSelectedError, SomeFailedError
 from cxrprep.events import Advanced, Event, Note, StageFinished, StageStarted
 from cxrprep.executors import Engine
-from cxrprep.labels.nlp.aggregate import policy_named
 from cxrprep.labels.nlp.label_collection import label_collection
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.output_tables import GROUP
+from cxrprep.labels.nlp.policies import policy_named
 from cxrprep.model import Shard
 from cxrprep.storage.parquet import read_footer
 from tests.labels.nlp.collections import folder, labels, member, mimic_report, mimic_zip, openi, parquet, table_csv

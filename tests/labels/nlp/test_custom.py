@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import ConfigError, UsageError
-from cxrprep.labels.nlp.aggregate import policy_named
 from cxrprep.labels.nlp.custom_rules import read_vocabulary
 from cxrprep.labels.nlp.label_collection import label_collection
 from cxrprep.labels.nlp.label_report import label_report
+from cxrprep.labels.nlp.policies import policy_named
 from tests.labels.nlp.collections import folder, labels, table_csv
 
 HERNIA = """

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import cxrprep
 from cxrprep.errors import ConfigError
 from cxrprep.labels.nlp import labeler as rooms
-from cxrprep.labels.nlp.aggregate import MentionPolicy, Sections
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.labeler import Labeler
+from cxrprep.labels.nlp.policies import MentionPolicy, Sections
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 

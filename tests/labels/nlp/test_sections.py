@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrprep.labels.nlp.aggregate import Sections
+from cxrprep.labels.nlp.policies import Sections
 from cxrprep.labels.nlp.sections import canonical_name, chosen_sections, mimic_sections, plain_sections
 
 # As the files have it: every line begins with a blank, an empty one too.
