@@ -17,6 +17,7 @@ from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes
 from cxrprep.manifest import label_statistics
+from cxrprep.manifest.source_agreement import SourceAgreement, source_agreements
 from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 STAGE: Final = "report"
 # From this share on white text has more contrast on the cell than black text; both have at least 4.5 there.
 _DARK: Final = 0.66
+# Images shown for each measure of quality.
+_WORST: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class _Page:
     label_source: str
     tables: list[tuple[str, str]]
     sheet: list[tuple[Thumbnail, dict[str, Any]]]
+    agreements: tuple[SourceAgreement, ...]
+    worst: list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]
     header: Header | None
     footer: Mapping[str, Any] = field(default_factory=dict)
 
@@ -184,7 +189,8 @@ def _page(
     labels = label_statistics.prevalence(table)
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
-    published = _published(spec, release, root, manifests)
+    stated = _label_table(manifests)
+    published = [] if stated is None else _published(spec, release, root, stated)
     return _Page(
         spec=spec,
         release=release,
@@ -214,6 +220,8 @@ def _page(
         label_source=", ".join(sources) or "none",
         tables=_tables(table),
         sheet=_sheet(table, root, labels, thumbnails),
+        agreements=() if stated is None else source_agreements(stated),
+        worst=_worst(table, root, drawn=thumbnails > 0),
         header=header,
         footer=footer,
     )
@@ -236,16 +244,28 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
     )
 
 
-def _published(spec: DatasetSpec, release: str, root: Path, manifests: Path) -> list[FactRow]:
+def _label_table(manifests: Path) -> pa.Table | None:
     import pyarrow.parquet as pq
-
-    from cxrprep.verification.published_facts import check_facts
 
     path = manifests / "labels.parquet"
     if not path.is_file():
-        return []
-    names = [n for n in pq.read_schema(path).names if n != "report_text"]
-    return [fact_row(check) for check, _ in check_facts(spec, release, root, pq.read_table(path, columns=names))]
+        return None
+    return pq.read_table(path, columns=[n for n in pq.read_schema(path).names if n != "report_text"])
+
+
+def _published(spec: DatasetSpec, release: str, root: Path, labels: pa.Table) -> list[FactRow]:
+    from cxrprep.verification.published_facts import check_facts
+
+    return [fact_row(check) for check, _ in check_facts(spec, release, root, labels)]
+
+
+def _worst(
+    table: pa.Table, root: Path, *, drawn: bool
+) -> list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]:
+    from cxrprep.html_report.thumbnails import thumbnail
+
+    ranked = label_statistics.worst(table, _WORST)
+    return [(words, [(thumbnail(root, row["path"]) if drawn else None, row) for row in rows]) for words, rows in ranked]
 
 
 def _tables(table: pa.Table) -> list[tuple[str, str]]:

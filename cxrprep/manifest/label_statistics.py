@@ -26,6 +26,15 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
+# Of converted images, the measures of quality with the words for their bad end; the first two are bad when low.
+QUALITY: Final = {
+    "contrast": "least contrast",
+    "sharpness": "least sharp",
+    "clipped_share": "most clipped by the grey scale",
+    "black_share": "most black",
+    "white_share": "most white",
+}
+_BAD_WHEN_LOW: Final = ("contrast", "sharpness")
 _AGES: Final = range(0, 100, 5)
 
 
@@ -95,7 +104,9 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         )
     try:
         file = pq.ParquetFile(path)
-        names = [n for n in file.schema_arrow.names if n in COLUMNS or n.removeprefix("label_") in OBSERVATIONS]
+        names = [
+            n for n in file.schema_arrow.names if n in (*COLUMNS, *QUALITY) or n.removeprefix("label_") in OBSERVATIONS
+        ]
         table = file.read(columns=names)
         footer = json.loads((file.schema_arrow.metadata or {}).get(b"cxrprep", b"{}"))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
@@ -104,6 +115,22 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if missing:
         raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
     return table, footer
+
+
+def worst(table: pa.Table, count: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """For each measure of quality, the ``count`` worst images, the worst first; empty for images as they were released.
+
+    Each is a dict of ``image_id``, ``path`` and the ``value`` of the measure.
+    """
+    found = []
+    for name, words in QUALITY.items():
+        if name in table.column_names and table[name].null_count < table.num_rows:
+            order = "ascending" if name in _BAD_WHEN_LOW else "descending"
+            keys = [(name, order), ("path", "ascending")]
+            stated = table.select(["image_id", "path", name]).filter(pc.is_valid(table[name]))
+            rows = stated.take(pc.select_k_unstable(stated, min(count, stated.num_rows), keys)).to_pylist()
+            found.append((words, [{**row, "value": row.pop(name)} for row in rows]))
+    return found
 
 
 def count_rows(path: Path, column: str, value: str) -> int:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cxrprep
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
@@ -24,7 +25,9 @@ from cxrprep.html_report.page import ReportResult, shade, write_report
 from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
 from cxrprep.html_report.thumbnails import sample_paths, thumbnail
 from cxrprep.manifest import label_statistics
+from cxrprep.manifest.source_agreement import source_agreements
 from tests.html_report.folder import EVIL, write_folder
+from tests.manifest.made import made
 from tests.parts import need
 
 
@@ -340,3 +343,28 @@ def test_two_folders_stand_side_by_side(root: Path, tmp_path: Path) -> None:
     text = out.read_text()
     assert 'id="beside"' in text
     assert '<td class="n">12</td>' in text
+
+
+def test_label_sources_are_compared_and_the_worst_converted_images_shown(tmp_path: Path) -> None:
+    root = made("mimic-cxr-jpg", tmp_path / "mimic")
+    cxrprep.convert(root, recipe="square-224")
+    stated = pq.read_table(root / "manifests/labels.parquet").to_pylist()
+    cells = {(row["label_source"], row["image_id"]): row for row in stated}
+    sources = {name for name, _ in cells}
+    assert len(sources) > 1
+    agreements = source_agreements(pq.read_table(root / "manifests/labels.parquet"))
+    assert {one.second for one in agreements} | {agreements[0].first} == sources
+    for one in agreements:
+        both = [image for name, image in cells if name == one.second and (one.first, image) in cells]
+        assert one.images == len(both)
+        assert one.rows
+        for name, same, _ in one.rows:
+            column = f"label_{name.lower().replace(' ', '_')}"
+            equal = sum(cells[one.first, image][column] == cells[one.second, image][column] for image in both)
+            assert same == pytest.approx(100 * equal / len(both))
+    page = cxrprep.report(root / "derived/square-224").value.path.read_text(encoding="utf-8")
+    assert f"Label agreement: {agreements[0].second} and {agreements[0].first}" in page
+    table = pq.read_table(root / "derived/square-224/manifests/images.parquet", columns=["image_id", "contrast"])
+    worst = min(table.to_pylist(), key=lambda row: row["contrast"])["image_id"]
+    assert f'alt="Radiograph {worst}, least contrast"' in page.partition("Least contrast")[2].partition("</li>")[0]
+    assert "The worst images" not in cxrprep.report(root).value.path.read_text(encoding="utf-8")
