@@ -6,7 +6,7 @@ Frozen, without I/O, standard library only. An unknown value is ``None``, never 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
@@ -244,16 +244,6 @@ class Box:
         told = {"reader": self.reader, "score": self.score}
         sides = {"label": self.label, "x": self.x, "y": self.y, "w": self.w, "h": self.h}
         return sides | {name: value for name, value in told.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where a number or a table comes from: a name, a digest, and a citation or an address."""
-
-    name: str
-    digest: Digest | None = None
-    source: str = ""
-    notes: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)

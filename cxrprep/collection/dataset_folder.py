@@ -70,11 +70,6 @@ class DatasetFolder:
         return self.form != "files"
 
     @property
-    def is_raw(self) -> bool:
-        """Whether its images are as they came, from a publisher or from a hospital."""
-        return self.kind in (FolderKind.RELEASE, FolderKind.OWN)
-
-    @property
     def image_tables(self) -> tuple[Path, ...]:
         """Its ``images.parquet``, or those of a job array's shards; empty where none was made."""
         return image_tables(self.read_from)

@@ -99,10 +99,6 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
     return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)))
 
 
-def _is_hidden(part: str) -> bool:
-    return (part.startswith(".") and part != "..") or part == "__MACOSX"
-
-
 def _is_usable(name: str, parts: list[str]) -> bool:
     """Whether a name may be a path below a folder here: an object store allows any text as a name."""
     try:
