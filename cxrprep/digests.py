@@ -71,7 +71,20 @@ def finished(algorithm: str, hasher: Hasher) -> Digest:
 
 
 def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: memoryview) -> tuple[Digest, int]:
-    """Digest and size of the file at ``path``; ``check``, called after a block, may raise. Raises ``StorageError``."""
+    """Digest and size of the file at ``path``; ``check``, called after a block, may raise. Raises ``StorageError``.
+
+    Args:
+        path: the file.
+        algorithm: md5, sha256 or crc32c.
+        check: called after each block; may raise to end the reading.
+        buffer: memory that blocks are read into, reused from file to file.
+
+    Returns:
+        digest, and size in bytes.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
     try:
         (digest,), size = _read(path, (algorithm,), buffer, lambda _: check())
     except OSError as error:

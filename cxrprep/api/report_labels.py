@@ -38,6 +38,19 @@ def label_report(
     which parts are read, in order of preference. Raises ``UsageError`` for an unknown policy, ``ConfigError`` for a
     wrong vocabulary.
 
+    Args:
+        text: one report, with or without headings.
+        rules: a TOML file with a vocabulary of your own, beside the shipped one.
+        policy: how mentions add up: the name of a policy.
+        sections: which parts are read, in order of preference; by default the policy's.
+
+    Returns:
+        the labels, their mentions and the status of the text.
+
+    Raises:
+        UsageError: an unknown policy or section.
+        ConfigError: a vocabulary that is wrong.
+
     Examples:
         >>> import cxrprep
         >>> found = cxrprep.label_report("FINDINGS: No pleural effusion. The heart is enlarged.")
@@ -237,7 +250,21 @@ class LabelledFolder:
         release: str | None = None,
         **more: Any,
     ) -> LabelledFolder:
-        """The folder ``root``; one that is no known dataset is taken as it is unless ``dataset`` says otherwise."""
+        """The folder ``root``; one that is no known dataset is taken as it is unless ``dataset`` says otherwise.
+
+        Args:
+            root: the folder.
+            state: where its record and manifests are kept, if not in it.
+            dataset: the name of the dataset, where the folder does not say it.
+            release: the release, where the folder does not say it.
+            more: the other fields, as they are.
+
+        Returns:
+            the folder, for its reports and tables.
+
+        Raises:
+            UsageError: it is converted or exported, or not what ``dataset`` and ``release`` say.
+        """
         known = None
         if root.is_dir():
             try:

@@ -74,7 +74,19 @@ def setting(
     text: str = "",
     **more: Any,
 ) -> Callable[[F], F]:
-    """A decorator: the option ``declarations`` sets ``key``; type, choices and help come from the setting."""
+    """A decorator: the option ``declarations`` sets ``key``; type, choices and help come from the setting.
+
+    Args:
+        key: the setting's name in a job file, such as ``download.source``.
+        declarations: the option's names, as click takes them.
+        section: the heading that the help lists it under.
+        metavar: the word for its value in the help.
+        text: help in place of the setting's own.
+        more: further attributes of the click option.
+
+    Returns:
+        the decorator.
+    """
     about = KEYS[key]
     kind = about.kind.partition(" ")[0]
     attributes: dict[str, Any] = {"help": text or about.help, "default": None, "metavar": metavar, **more}

@@ -90,6 +90,15 @@ class Output:
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
     ) -> None:
+        """Output in the form that the person or program wants.
+
+        Args:
+            form: human, json or quiet.
+            color: auto, always or never.
+            events: ``jsonl`` for events as lines of JSON on standard error.
+            stdout: the stream of results; by default standard output.
+            stderr: the stream of everything else; by default standard error.
+        """
         self.form = form
         self.events = events
         self.stdout = stdout or sys.stdout
@@ -195,7 +204,14 @@ class Output:
         return lines
 
     def table(self, rows: Sequence[Row], columns: Mapping[str, str], *, title: str = "", data: Any = None) -> None:
-        """Print rows below the headings of ``columns``; JSON prints ``data`` or the rows, quiet the first column."""
+        """Print rows below the headings of ``columns``; JSON prints ``data`` or the rows, quiet the first column.
+
+        Args:
+            rows: the cells of each row by column.
+            columns: heading by column, in order.
+            title: what stands above it on a terminal.
+            data: what JSON prints in place of the rows.
+        """
         if self.form == "json":
             self.document(list(rows) if data is None else data)
         elif self.form == "quiet":
@@ -241,7 +257,14 @@ class Output:
         console.print(table)
 
     def check(self, state: str, name: str, found: str, hint: str = "") -> None:
-        """One line of an examination, with its next step below it."""
+        """One line of an examination, with its next step below it.
+
+        Args:
+            state: ok, warning or problem, as a symbol.
+            name: what was examined.
+            found: how it is.
+            hint: the next step.
+        """
         import textwrap
 
         room = max(min(self.width, 120) - 6, 30)
@@ -272,7 +295,14 @@ class Output:
         self._write(f"{head}{about}{message}", self.stderr)
 
     def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
-        """Say on standard error what went wrong and what to do next; JSON gets the same as a document."""
+        """Say on standard error what went wrong and what to do next; JSON gets the same as a document.
+
+        Args:
+            message: what went wrong; addresses lose their secrets.
+            hint: the next step.
+            code: the exit code.
+            kind: the name of the error's class.
+        """
         message, hint = mask_urls(message), mask_urls(hint)
         about = {"type": kind, "message": message, "hint": hint, "exit_code": int(code)}
         if self.form == "json":

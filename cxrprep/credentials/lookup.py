@@ -106,6 +106,16 @@ class Credentials:
         prompt: Callable[[str, bool], str | None] | None = None,
         keyring: bool = True,
     ) -> None:
+        """Nothing is looked up yet.
+
+        Args:
+            environment: variables; by default the process's own.
+            home: the home folder; by default the user's.
+            files: a service's own file of credentials, by service.
+            values: secrets that are given already, by name.
+            prompt: asks a person for a value; its second argument says whether it is secret.
+            keyring: whether the system's keyring is asked.
+        """
         self._environment = ChainMap(os.environ, WITHDRAWN) if environment is None else environment
         self._home = home
         self._files = dict(files or {})
@@ -223,24 +233,24 @@ class Credentials:
         """What there is for ``service``, safe to print."""
         if service == "google":
             return self.google()
-        look = {
+        find = {
             "physionet": self.physionet,
             "kaggle": self.kaggle,
             "box": self.box,
             "huggingface": self.hugging_face,
             "chexpert": self.signed_url,
         }
-        have = look[service]()
+        have = find[service]()
         if have is None:
             return None
         return CredentialFinding(service, have.origin, have.user if isinstance(have, Login) else "")
 
     # ---- where they are looked for ----
 
-    def _once(self, name: str, look: Callable[[], Login | Token | None]) -> Login | Token | None:
+    def _once(self, name: str, find: Callable[[], Login | Token | None]) -> Login | Token | None:
         with self._guard:
             if name not in self._found:
-                self._found[name] = look()
+                self._found[name] = find()
             return self._found[name]
 
     @staticmethod

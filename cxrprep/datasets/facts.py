@@ -220,7 +220,21 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
-    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors."""
+    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors.
+
+    Args:
+        kind: the dataclass to make.
+        data: the table, as tomllib reads it.
+        where: the file, for messages.
+        text: the whole text, in which lines are found.
+        key: the entry that holds the table, for messages.
+
+    Returns:
+        the object.
+
+    Raises:
+        ConfigError: an unknown key, or a value of another type; names file, line and the nearest key.
+    """
 
     def spot(inner: str) -> str:
         # Looked up when something is wrong: a catalog has a thousand keys.

@@ -112,7 +112,7 @@ def read(text: str, where: str) -> tuple[str, bool, tuple[Step, ...], dict[str, 
     summary, exact = data.get("summary", ""), data.get("exact", True)
     for key, value, kind in (("summary", summary, str), ("exact", exact, bool)):
         if not isinstance(value, kind):
-            raise ConfigError(f"{lines(key=key)}: {key} = {value!r}", hint=f"a {_said(kind.__name__)}")
+            raise ConfigError(f"{lines(key=key)}: {key} = {value!r}", hint=f"a {_type_words(kind.__name__)}")
     _possible(steps, str(output.get("format", "png")), exact=exact, lines=lines)
     model = data.get("model", {})
     if not isinstance(model, dict):
@@ -158,7 +158,7 @@ def _checked(section: str, options: Mapping[str, Any], known: Mapping[str, str],
             raise _unknown(where, section, key, known)
         names = [name for name in known[key].split(" | ") if name != "None"]
         if not any(_is(value, name) for name in names):
-            raise ConfigError(f"{where}: {section} {key} = {value!r}", hint=f"a {_said(names[0])}")
+            raise ConfigError(f"{where}: {section} {key} = {value!r}", hint=f"a {_type_words(names[0])}")
         choices = _CHOICES.get((section, key))
         if choices is not None and value not in choices:
             suggestion = did_you_mean(str(value), map(str, choices))
@@ -175,7 +175,7 @@ def _is(value: Any, name: str) -> bool:
     return isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "bool")
 
 
-def _said(name: str) -> str:
+def _type_words(name: str) -> str:
     return {
         "int": "whole number",
         "float": "number",

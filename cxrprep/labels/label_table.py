@@ -124,7 +124,7 @@ def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tup
     place = [*header].index(_LIST)
     names = [term.name for term in NIH.terms]
 
-    def told() -> Iterator[list[Any]]:
+    def with_findings() -> Iterator[list[Any]]:
         for number, row in enumerate(rows, 2):
             found = {word.strip() for word in str(row[place] or "").split("|")} - {""}
             unknown = sorted(found - set(names))
@@ -132,7 +132,7 @@ def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tup
                 raise TableError(f"{path}, line {number}, {_LIST}: {unknown[0][:20]!r} is no finding of NIH's")
             yield [*row, *(int(name in found) if found else None for name in names)]
 
-    return [*header, *(term.column for term in NIH.terms)], told()
+    return [*header, *(term.column for term in NIH.terms)], with_findings()
 
 
 def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> None:

@@ -100,8 +100,8 @@ class PreparedManifest:
         release = str(self.made_from.get("release") or "")
         write_table(self.studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
-        told = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
-        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=told)
+        stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
+        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=stated)
         known = self.spec if self.spec.name in catalog() else None
         write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))
         write_card_beside(self.folder / IMAGES_NAME, known)
@@ -333,12 +333,12 @@ def _join(
     of_study = pc.is_null(pc.coalesce(best, own, first))
     named = pc.coalesce(own, first, chosen)
     for name in _ABOUT:
-        told = labels.column(name).combine_chunks().take(named if name == "path_raw" else base)
+        stated = labels.column(name).combine_chunks().take(named if name == "path_raw" else base)
         known = about.get(name)
         if known is not None:
-            told = told.cast(known.type)
-            told = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, told), told), known)
-        about[name] = _filled(told, found.image, image_keys, labels.column(name))
+            stated = stated.cast(known.type)
+            stated = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, stated), stated), known)
+        about[name] = _filled(stated, found.image, image_keys, labels.column(name))
     about["image_id"] = found.image
     kept = (*ORIGIN, *LABEL_COLUMNS, *(field.name for field in own_observations(labels.schema)))
     columns = {name: labels.column(name).combine_chunks().take(chosen) for name in kept}
@@ -352,17 +352,17 @@ def _join(
     }
 
 
-def _filled(told: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:
-    """``told``, and where it is null what any other row about the image says: an added table knows less."""
-    if not told.null_count or column.null_count == len(column):
-        return told
+def _filled(stated: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    """``stated``, and where it is null what any other row about the image says: an added table knows less."""
+    if not stated.null_count or column.null_count == len(column):
+        return stated
     held = column.combine_chunks()
-    others = rows_for(images.filter(pc.is_null(told)), keys, pc.is_valid(held))
+    others = rows_for(images.filter(pc.is_null(stated)), keys, pc.is_valid(held))
     if others.null_count == len(others):
-        return told
-    words = told.type.value_type if pa.types.is_dictionary(told.type) else told.type
-    filled = pc.replace_with_mask(told.cast(words), pc.is_null(told), held.take(others).cast(words))
-    return filled.dictionary_encode().cast(told.type) if pa.types.is_dictionary(told.type) else filled
+        return stated
+    words = stated.type.value_type if pa.types.is_dictionary(stated.type) else stated.type
+    filled = pc.replace_with_mask(stated.cast(words), pc.is_null(stated), held.take(others).cast(words))
+    return filled.dictionary_encode().cast(stated.type) if pa.types.is_dictionary(stated.type) else filled
 
 
 def _sources(images: pa.Table) -> tuple[tuple[str, int], ...]:

@@ -38,7 +38,17 @@ class Images(TorchDataset[dict[str, Any]]):
         texts: tuple[str, ...] = (),
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        """``rows`` has ids and paths, ``labels`` and ``mask`` a column per observation; all in one order."""
+        """``rows`` has ids and paths, ``labels`` and ``mask`` a column per observation; all in one order.
+
+        Args:
+            observations: names of the label columns, in order.
+            reader: reads pixels from files or shards.
+            rows: ids and paths, an image a row.
+            labels: a column per observation, an image a row.
+            mask: which of them count: a column per observation.
+            texts: names of the text columns that go along.
+            transform: applied to the pixels of each image.
+        """
         self.observations = observations
         self._reader = reader
         self._paths = rows.column("path").to_pylist()

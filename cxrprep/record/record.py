@@ -48,7 +48,15 @@ class Record:
     """
 
     def __init__(self, root: Path, home: Path, header: Header, table: pa.Table | None, read_to: dict[str, int]) -> None:
-        """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded."""
+        """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded.
+
+        Args:
+            root: the folder that it is about.
+            home: where it is kept.
+            header: dataset, release, mirror and selections.
+            table: an entry per file; ``None`` for none yet.
+            read_to: how far each journal is in the table, in bytes by journal.
+        """
         self.root = root
         self.home = home
         self.header = header

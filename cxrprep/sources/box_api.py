@@ -28,7 +28,14 @@ class BoxApi:
     """The folder behind a shared ``link``, for whoever holds ``token``."""
 
     def __init__(self, token: Token, link: str, endpoint: str, timeout: float) -> None:
-        """Nothing is imported or connected yet."""
+        """Nothing is imported or connected yet.
+
+        Args:
+            token: the access token.
+            link: the address of the shared folder.
+            endpoint: the address of the service.
+            timeout: seconds to wait for a response.
+        """
         self._token, self._shared = token, f"shared_link={link}"
         self._endpoint, self._timeout = endpoint, timeout
         self._lock = threading.Lock()

@@ -45,7 +45,14 @@ class HttpBody(Closing):
     def __init__(
         self, key: str, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
     ) -> None:
-        """Wrap an answer of status 200, 203 or 206 whose body was not read yet."""
+        """Wrap an answer of status 200, 203 or 206 whose body was not read yet.
+
+        Args:
+            key: the file's key, for messages.
+            answer: status and headers.
+            connection: where the body comes from.
+            release: gets the connection back after the last byte.
+        """
         self._key = key
         self._connection: HttpConnection | None = connection
         self._release = release

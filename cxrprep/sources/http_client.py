@@ -71,6 +71,14 @@ class HttpClient:
         explain: Explain | None = None,
         user_agent: str = USER_AGENT,
     ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            options: timeout, credentials, cookies and the like.
+            login: finds a host's login; by default that of the credentials.
+            explain: turns a response into the error of its service, where it knows one.
+            user_agent: the name that servers see.
+        """
         credentials = options.credentials
         if login is None:
             login = credentials.host if credentials is not None else nobody
@@ -140,6 +148,21 @@ class HttpClient:
         """Response and whole body of a page, a listing or another small document; web pages are welcome here.
 
         Raises as ``open``, and ``SourceUnreachableError`` for more than ``limit`` bytes.
+
+        Args:
+            url: the address.
+            key: what messages call it; by default the address without its query.
+            limit: the most bytes to take.
+            headers: further headers of the request.
+            private: further headers that no other host gets.
+
+        Returns:
+            response and body.
+
+        Raises:
+            SourceUnreachableError: there is no end to it at ``limit``, or no response.
+            AccessError: the login is missing or refused.
+            NotInSourceError: there is nothing at the address.
         """
         key = key or without_query(url)
         request, query = Request(), _Query(url, key, headers, private)
@@ -157,7 +180,22 @@ class HttpClient:
     def head(
         self, url: str, *, key: str = "", headers: Mapping[str, str] = _NONE, private: Mapping[str, str] = _NONE
     ) -> HttpResponse:
-        """The headers alone. Raises as ``open``."""
+        """The headers alone. Raises as ``open``.
+
+        Args:
+            url: the address.
+            key: what messages call it; by default the address without its query.
+            headers: further headers of the request.
+            private: further headers that no other host gets.
+
+        Returns:
+            the response without a body.
+
+        Raises:
+            SourceUnreachableError: there is no response.
+            AccessError: the login is missing or refused.
+            NotInSourceError: there is nothing at the address.
+        """
         key = key or without_query(url)
         response, connection = self._exchange(Request(head=True), _Query(url, key, headers, private))
         self._accept(response, connection, key)

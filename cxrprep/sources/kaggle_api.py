@@ -56,7 +56,18 @@ class KaggleApi:
         explain: Callable[[int, str], CxrprepError | None],
         pass_over: Callable[[], None],
     ) -> None:
-        """Nothing is imported or connected yet. Raises ``UsageError`` for a wrong ``CXRPREP_KAGGLE_URL``."""
+        """Nothing is imported or connected yet. Raises ``UsageError`` for a wrong ``CXRPREP_KAGGLE_URL``.
+
+        Args:
+            timeout: seconds to wait for a response.
+            user_agent: the name that the service sees.
+            credential: finds the login or token; ``None`` for none.
+            explain: the error that a status and a subject mean, where it is known.
+            pass_over: called when a session has run out and another credential is to be found.
+
+        Raises:
+            UsageError: ``CXRPREP_KAGGLE_URL`` is wrong.
+        """
         self._endpoint = endpoints.named("kaggle") or endpoints.ENDPOINTS["kaggle"]
         self._timeout, self._user_agent = timeout, user_agent or USER_AGENT
         self._credential, self._explain, self._pass_over = credential, explain, pass_over
@@ -77,7 +88,21 @@ class KaggleApi:
         return int(answer.current_version_number)
 
     def files(self, owner: str, name: str, version: int, token: str) -> FilePage:
-        """One page of the files."""
+        """One page of the files.
+
+        Args:
+            owner: owner of the dataset.
+            name: name of the dataset.
+            version: its version; 0 for the newest.
+            token: of the page, as the page before gives it; ``""`` for the first.
+
+        Returns:
+            the page, with the token of the next.
+
+        Raises:
+            AccessError: the login is missing or refused.
+            SourceUnreachableError: there is no response.
+        """
         from kagglesdk.datasets.types.dataset_api_service import ApiListDatasetFilesRequest
 
         request = ApiListDatasetFilesRequest()
@@ -100,7 +125,21 @@ class KaggleApi:
         return FilePage(found, answer.next_page_token or "")
 
     def locate(self, owner: str, name: str, version: int, key: str) -> str:
-        """The signed address of a file, of the archive of all files for ``""``. It is good for minutes or hours."""
+        """The signed address of a file, of the archive of all files for ``""``. It is good for minutes or hours.
+
+        Args:
+            owner: owner of the dataset.
+            name: name of the dataset.
+            version: its version; 0 for the newest.
+            key: the file; ``""`` for the archive of all.
+
+        Returns:
+            the signed address; a secret.
+
+        Raises:
+            AccessError: the login is missing or refused.
+            SourceUnreachableError: there is no response.
+        """
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
         request = ApiDownloadDatasetRequest()

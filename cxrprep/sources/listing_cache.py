@@ -42,6 +42,16 @@ class CachedListing:
         open_at: Callable[[int], ByteStream],
         validator: str,
     ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            name: what the file in the cache is called.
+            identity: what the bytes are of: address and validator; another one is another file.
+            start: first byte of the range.
+            end: the byte after its last.
+            open_at: opens the range's source at an offset.
+            validator: what the source must still say when it is opened.
+        """
         tag = hashlib.sha256(f"{identity}\0{start}\0{end}".encode()).hexdigest()[:20]
         self._name = name
         self._whole = _folder() / f"{name}.{tag}"

@@ -126,7 +126,18 @@ class LocalBody(Closing):
     __slots__ = ("_file", "_key", "_left", "_path", "digest", "length", "offset", "validator")
 
     def __init__(self, path: Path, key: str, offset: int, end: int | None) -> None:
-        """Raises ``NotInSourceError`` and ``AccessError``."""
+        """Raises ``NotInSourceError`` and ``AccessError``.
+
+        Args:
+            path: the file.
+            key: what messages call it.
+            offset: the first byte to read.
+            end: the byte after the last; ``None`` reads to the end.
+
+        Raises:
+            NotInSourceError: there is no such file.
+            AccessError: it may not be read.
+        """
         self._path, self._key = path, key
         try:
             self._file = path.open("rb", buffering=0)

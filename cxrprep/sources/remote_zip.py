@@ -66,6 +66,15 @@ class RemoteZip:
     def __init__(
         self, key: str, address: str, size: int, validator: str, open_range: Callable[[int, int], ByteStream]
     ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            key: what messages call the archive.
+            address: where it lies.
+            size: its bytes.
+            validator: what the server must still say of it.
+            open_range: opens the bytes from the first to before the second offset.
+        """
         self._key, self._address, self._size, self._validator = key, address, size, validator
         self._open_range = open_range
 

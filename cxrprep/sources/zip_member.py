@@ -96,7 +96,15 @@ class StoredBody(Closing):
     __slots__ = ("_raw", "digest", "length", "offset", "validator")
 
     def __init__(self, raw: Ranged, start: int, size: int, offset: int, end: int | None) -> None:
-        """``raw`` stands at ``start``, where the member's ``size`` bytes begin."""
+        """``raw`` stands at ``start``, where the member's ``size`` bytes begin.
+
+        Args:
+            raw: the bytes of the archive.
+            start: where the member's data begins in it.
+            size: bytes of the member.
+            offset: the member's first byte to read.
+            end: the byte after the last; ``None`` reads to the end.
+        """
         self._raw = raw
         raw.limit(start + (size if end is None else min(end, size)))
         if offset:
@@ -124,7 +132,16 @@ class InflatedBody(Closing):
     def __init__(
         self, raw: Ranged, key: str, *, size: int | None, packed: int, offset: int = 0, end: int | None = None
     ) -> None:
-        """``raw`` stands where the member's data begins. Raises as ``readinto``, when ``offset`` is passed over."""
+        """``raw`` stands where the member's data begins. Raises as ``readinto``, when ``offset`` is passed over.
+
+        Args:
+            raw: the bytes of the archive.
+            key: what messages call the member.
+            size: its bytes unpacked; ``None`` where the archive does not say.
+            packed: its bytes in the archive.
+            offset: the member's first byte to read; those before are unpacked and passed over.
+            end: the byte after the last; ``None`` reads to the end.
+        """
         self._raw, self._key, self._size, self._left = raw, key, size, packed
         self._decoder = zlib.decompressobj(wbits=-15)
         self._pending = b""

@@ -117,7 +117,7 @@ class ConnectionTuner:
         if not self._fell or now - self._changed_at >= _LOOK_SECONDS - _MEASURED_SECONDS:
             self._refused, self._quiet_until = True, now + pause
 
-    def look(self, moved: int) -> None:
+    def adjust(self, moved: int) -> None:
         """Judge by ``moved``, the bytes that came so far; to be called a few times a second."""
         now = self._clock()
         self._samples.append((now, moved))

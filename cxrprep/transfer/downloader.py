@@ -106,7 +106,16 @@ class Transfer:
         on_event: Sink = ignore,
         on_complete: Callable[[str, Path], bool | None] | None = None,
     ) -> None:
-        """Nothing is written yet."""
+        """Nothing is written yet.
+
+        Args:
+            record: of the folder to fill.
+            layout: says which image a path is of.
+            release: release of the dataset.
+            options: connections, rate, retries and the like.
+            on_event: gets notes and progress.
+            on_complete: called with release path and file as each is whole; a true result lets its original be dropped.
+        """
         self._record = record
         self._layout = layout
         self._release = release
@@ -258,7 +267,7 @@ class Transfer:
                 while not finished.acquire(timeout=0.2):
                     due = self._watch(idle.idle_seconds, due, source)
                     if len(work):
-                        tuner.look(idle.moved)
+                        tuner.adjust(idle.moved)
         except BaseException:
             self._stop.set()
             source.close()

@@ -82,7 +82,20 @@ class Fetcher:
         listing_origin: Origin = Origin.PUBLISHED,
         split_from: int = SPLIT_FROM,
     ) -> None:
-        """Nothing is opened yet."""
+        """Nothing is opened yet.
+
+        Args:
+            source: opens files at an offset.
+            partial_folder: where files are written before they have their name.
+            retrier: tries again.
+            rate: bytes per second of all together.
+            stop: ends everything.
+            connection_limit: connections that may be open at once.
+            idle_timer: learns when bytes arrive.
+            on_event: gets notes and progress.
+            listing_origin: whose digests the listing holds.
+            split_from: bytes from which on a file comes over several connections.
+        """
         self._source = source
         self._partial_folder = partial_folder
         self._retrier = retrier

@@ -136,6 +136,17 @@ class ByteCounter:
     def __init__(
         self, key: str, size: int | None, have: int, *, rate: Rate, stop: Stop, idle_timer: IdleTimer, on_event: Sink
     ) -> None:
+        """Nothing is counted yet.
+
+        Args:
+            key: the file's key, for events.
+            size: its bytes, where they are known.
+            have: bytes that are here already.
+            rate: waits where bytes come too fast.
+            stop: ends the item.
+            idle_timer: learns when bytes arrive.
+            on_event: gets progress.
+        """
         self._rate = rate
         self._stop = stop
         self._idle_timer = idle_timer

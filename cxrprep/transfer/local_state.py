@@ -34,6 +34,13 @@ class FolderState:
 
         ``spent`` says of a file that was dropped after its use whether that will do; ``wanted_again`` names one of
         which it will not. ``wrong`` are release paths whose bytes a check found to be wrong.
+
+        Args:
+            record: of the folder.
+            partial_folder: the files that are not whole yet.
+            same_mirror: whether the record's validators come from the mirror that is asked now.
+            spent: whether a file that was dropped after its use need not come again.
+            wrong: release paths whose bytes a check found to be wrong.
         """
         self._record = record
         self._partial_folder = partial_folder

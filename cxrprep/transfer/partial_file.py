@@ -102,7 +102,18 @@ class Partial:
     def __init__(
         self, dest: str, path: str, fresh: bool, sidecar: Sidecar | None = None, made: set[str] | None = None
     ) -> None:
-        """Open ``path``, emptied when ``fresh``; ``made`` holds folders that exist. Raises ``StorageError``."""
+        """Open ``path``, emptied when ``fresh``; ``made`` holds folders that exist. Raises ``StorageError``.
+
+        Args:
+            dest: the release path.
+            path: the file that is written.
+            fresh: whether to begin anew.
+            sidecar: what is known of the bytes that are here.
+            made: folders that exist, so that each is made once.
+
+        Raises:
+            StorageError: the file cannot be opened.
+        """
         # Paths are text here: most files have nothing that takes as long as the making of a ``Path``.
         self.dest = dest
         self.path = path

@@ -55,7 +55,17 @@ class SegmentedFetch:
         stop: Stop,
         connection_limit: ConnectionLimit,
     ) -> None:
-        """``item`` has a size."""
+        """``item`` has a size.
+
+        Args:
+            source: opens the file at an offset.
+            item: the file to fetch.
+            partial: where its bytes go.
+            byte_counter: counts them.
+            retrier: tries again, each segment for itself.
+            stop: ends everything.
+            connection_limit: connections that may be open at once; the caller holds one.
+        """
         assert item.file.size is not None
         self._source = source
         self._item = item

@@ -52,7 +52,15 @@ class Retrier:
         *,
         refused: Callable[[float, bool], None] | None = None,
     ) -> None:
-        """``refused`` hears of each attempt that failed: how long all are to wait, whether the server is overloaded."""
+        """Nothing is tried yet.
+
+        Args:
+            retry_policy: attempts and waits.
+            stop: ends a wait.
+            on_event: learns of each retry.
+            refused: called for each attempt that failed, with the seconds that all are to wait, and whether the
+                server is overloaded.
+        """
         self._refused = refused
         self._retry_policy = retry_policy
         self._stop = stop

@@ -67,6 +67,23 @@ class Worker:
 
         ``check`` is asked before anything is begun, recorded or removed; it raises ``Stopped`` where the folder is
         another run's by now.
+
+        Args:
+            plan: with selection and images, for members of archives.
+            source: where bytes come from.
+            fetcher: fetches a file.
+            record: learns what is here.
+            partial_folder: where files are written before they have their name.
+            layout: says which image a path is of.
+            stop: ends everything.
+            link: how files of a local mirror are linked.
+            keep_archives: whether archives stay once they are unpacked.
+            listing_origin: whose digests the listing holds.
+            spent: whether a file that was dropped after its use need not come again.
+            wrong: release paths whose bytes a check found to be wrong.
+            check: raises ``Stopped`` where the folder is another run's by now.
+            on_complete: called with release path and file as each is whole; a true result lets it be dropped.
+            on_event: gets notes and progress.
         """
         self._plan = plan
         self.source = source

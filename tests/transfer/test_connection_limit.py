@@ -25,7 +25,7 @@ def _settle(bears: Callable[[int], float], most: int, seconds: int = 240, refuse
         moved += 0.2 * bears(min(limit.limit, refuses_above))
         if limit.limit > refuses_above:
             tuner.refused()
-        tuner.look(int(moved))
+        tuner.adjust(int(moved))
         if step % 5 == 0:
             used.append(limit.limit)
     return used
@@ -49,7 +49,7 @@ def test_a_number_that_was_named_goes_down_to_what_a_server_bears(bears: int) ->
         if limit.limit > bears:
             tuner.refused()
         tuner.refused(overloaded=False)
-        tuner.look(int(1e6 * step))
+        tuner.adjust(int(1e6 * step))
         used.append(limit.limit)
     assert used[-1] <= bears
     assert used[-1] > bears / 2

@@ -38,7 +38,7 @@ class AnswerCache:
         self._folder = folder / f"{labeler.name}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
         self._labeler = labeler
 
-    def answers(self, texts: Sequence[str]) -> dict[str, Labels]:
+    def labels_of(self, texts: Sequence[str]) -> dict[str, Labels]:
         """The labels of texts by their SHA-256: those that are kept, and those that are asked for now, kept at once.
 
         A text to which the labeler has no answer is not in it. Raises ``StorageError`` and what the labeler raises.

@@ -202,7 +202,7 @@ def _by_plugin(
     """The labels of another labeler: of the sections that the rules would read, asked for once a text."""
     chosen = [(report, _chosen(labeler, report)) for report in reports]
     cache = AnswerCache(job.answers or job.folder, plugged)
-    answers = cache.answers([text for _, (status, text, _) in chosen if status is ReportStatus.LABELED])
+    answers = cache.labels_of([text for _, (status, text, _) in chosen if status is ReportStatus.LABELED])
     for report, (status, text, section) in chosen:
         labels = answers.get(sha256_of(text)) if status is ReportStatus.LABELED else None
         given = {name: labels.get(name) if labels else None for name in plugged.observations}

@@ -51,6 +51,20 @@ def label_report(
     those to read, in order of preference ("findings+impression,report"). Never raises for the text: an empty report has
     the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
     unknown policy.
+
+    Args:
+        text: one report, with or without headings.
+        rules: a vocabulary beside the shipped one: a TOML file, or a rule set built from one.
+        policy: how mentions add up: a policy or its name.
+        study: the study's id, for the result.
+        sections: which parts are read, in order of preference.
+
+    Returns:
+        the labels, their mentions and the status of the text.
+
+    Raises:
+        UsageError: an unknown policy or section.
+        ConfigError: a vocabulary that is wrong.
     """
     chosen = policy_named(policy, sections=sections) if isinstance(policy, str) else policy
     labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, _written(rules), chosen)

@@ -131,6 +131,19 @@ def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path, metadata: M
     """Write the parts one after another as one table, atomically; returns the number of rows.
 
     One part is in memory at a time. Raises ``StorageError``, and ``FileNotFoundError`` when a part has vanished.
+
+    Args:
+        parts: Parquet files with the rows of ``schema``, in order.
+        schema: columns of the table.
+        path: where it is written.
+        metadata: what its footer says.
+
+    Returns:
+        the number of rows.
+
+    Raises:
+        StorageError: it cannot be written.
+        FileNotFoundError: a part has vanished.
     """
     missing = next((part for part in parts if not part.exists()), None)
     if missing is not None:
@@ -142,6 +155,18 @@ def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, meta
     """Write tables in the order of their ``row`` column as one, atomically; returns the number of rows.
 
     A row group holds what ``GROUP`` reports gave, however the tables were cut. Raises ``StorageError``.
+
+    Args:
+        tables: tables of ``schema``, in the order of their ``row`` column.
+        schema: columns of the table.
+        path: where it is written.
+        metadata: what its footer says.
+
+    Returns:
+        the number of rows.
+
+    Raises:
+        StorageError: it cannot be written.
     """
     rows = 0
 

@@ -157,7 +157,17 @@ def switches_of(policy: MentionPolicy) -> tuple[Switch, ...]:
 def switched(
     found: Sequence[Found], words: Sequence[str], names: Sequence[str], switches: Sequence[Switch]
 ) -> tuple[Found, ...]:
-    """The mentions of a sentence as a policy's switches have them; the first that is about a mention decides."""
+    """The mentions of a sentence as a policy's switches have them; the first that is about a mention decides.
+
+    Args:
+        found: mentions of one sentence.
+        words: words of the sentence.
+        names: names of the observations, by their index.
+        switches: of the policy, in order.
+
+    Returns:
+        the mentions that stay, with the status that the switches give them.
+    """
     kept = []
     for mention in found:
         switch = next((each for each in switches if each.meets(mention, words, names[mention.observation])), None)

@@ -40,7 +40,18 @@ class Target:
         carded: bool = True,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Nothing is written. Raises ``UsageError`` where the export would replace what no export has written."""
+        """Nothing is written. Raises ``UsageError`` where the export would replace what no export has written.
+
+        Args:
+            out: the folder, or the file where the form is one.
+            form: the name of the form.
+            suffix: what ``out`` ends with where it names a file.
+            carded: whether a dataset card belongs to it.
+            about: what the list of files says of the export.
+
+        Raises:
+            UsageError: files that no export wrote would be replaced.
+        """
         self.out = out
         self.files: list[Path] = []
         self._is_file = suffix is not None and out.suffix == suffix
