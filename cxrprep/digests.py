@@ -152,6 +152,9 @@ def digest_files(
         files: what to read; one that cannot be read says why in its ``problem``.
         workers: threads; by default one per core.
         on_bytes: called from several threads with the number of bytes just read.
+
+    Yields:
+        The digests of some files.
     """
     stopped, own = threading.Event(), threading.local()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,29 +80,3 @@ def test_the_search_for_metaphors_sees_classes_functions_and_parameters(tmp_path
     path = tmp_path / "desk.py"
     path.write_text("class MainCrew:\n    def ask(self, kept_list): ...\n", encoding="utf-8")
     assert [name for name in names_in(path) if words_of(name) & METAPHORS] == ["desk", "MainCrew", "kept_list"]
-
-
-def public_functions(body: Sequence[ast.stmt]) -> Iterator[ast.FunctionDef]:
-    for node in body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from public_functions(node.body)
-        elif isinstance(node, ast.FunctionDef) and (node.name == "__init__" or not node.name.startswith("_")):
-            yield node
-
-
-def test_functions_of_more_than_three_parameters_explain_each() -> None:
-    missing = []
-    for path in PACKAGE.rglob("*.py"):
-        for function in public_functions(ast.parse(path.read_text(encoding="utf-8")).body):
-            args = function.args
-            names = [each.arg for each in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
-            names = [name for name in names if name not in {"self", "cls"}]
-            section = (ast.get_docstring(function) or "").partition("Args:")[2]
-            # A command's docstring is its help, and each option has a text of its own.
-            if len(names) > 3 and function.name != "command":
-                missing += [
-                    f"{path.relative_to(PACKAGE)}: {function.name}({name})"
-                    for name in names
-                    if not re.search(rf"^ +\*{{0,2}}{name}\b.*:", section, re.MULTILINE)
-                ]
-    assert missing == []

@@ -96,6 +96,9 @@ def label_reports(
             ``cxrprep``.
         on_event: receives progress and notes.
 
+    Returns:
+        Counts by status and label, and where the table is.
+
     Raises:
         UsageError: an option is wrong, or text would go to another machine unasked.
         ConfigError: the vocabulary is wrong.
@@ -202,6 +205,9 @@ def import_labels(
         key: the id column, where it is not found; without one rows are numbered.
         folder: the folder whose ``labels.parquet`` and manifest take the label source in.
         on_event: receives notes.
+
+    Returns:
+        Counts of the rows that were taken, and where they are.
 
     Raises:
         TableError: the table cannot be read, or a cell is no label.
@@ -345,6 +351,9 @@ def compare_labels(
         key: the id column, where it is not found.
         root: the folder whose label sources may be named.
         state: where its manifests lie, beside a ``root`` that is read-only.
+
+    Returns:
+        Counts, precision, recall, F1 and kappa by observation, and their means.
 
     Raises:
         TableError: a table cannot be read or has a key twice.

@@ -112,6 +112,9 @@ class HttpClient:
             headers: sent wherever redirects lead.
             private: headers for the endpoint of ``url`` alone.
 
+        Returns:
+            The stream, which is to be closed.
+
         Raises:
             AccessError: 401, 403, a page in place of data.
             NotInSourceError: 404 or 410.

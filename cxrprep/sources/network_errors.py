@@ -72,6 +72,9 @@ def from_libcurl(
         connect_status: the proxy's answer to CONNECT, 0 for none.
         address: the IP address that was spoken to, ``""`` when none was reached.
         seconds: the time-out, for the message.
+
+    Returns:
+        The error, not raised.
     """
     if connect_status == 407 or (code == 7 and connect_status == 401):
         return AccessError(

@@ -368,6 +368,9 @@ def unpack(
         on_file: is told each release path that was written or found.
         on_event: is told which files of somebody else's were replaced.
 
+    Returns:
+        What was written and what was there.
+
     Raises:
         ArchiveError: for damage, links and bombs.
         IntegrityError: where a file behind a link out of the folder has other bytes.

@@ -51,6 +51,9 @@ def import_table(source: Path, out_dir: Path, *, name: str | None = None, key: s
         name: the label source; by default the file's own name.
         key: the id column, where it is not found; rows are numbered without one.
 
+    Returns:
+        What was taken, counted.
+
     Raises:
         TableError: the table cannot be read, or a cell is no label.
         UsageError: the name cannot name a label source, or there is no column ``key``.

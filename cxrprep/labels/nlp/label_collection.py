@@ -140,6 +140,9 @@ def label_collection(
         plugin: another labeler than the rules.
         on_event: receives progress and notes.
 
+    Returns:
+        Counts by status and label.
+
     Raises:
         UsageError: ``source`` is no collection, or the labeler's options do not suffice.
         ConfigError: the vocabulary is wrong.

@@ -67,6 +67,9 @@ class Labeler:
             mimic: tells that the text is a MIMIC-CXR file; ``None`` looks.
             evidence: also find where each mention stands.
             sections: those that are read, where not those of the policy.
+
+        Returns:
+            Labels, status, and the mentions behind them.
         """
         if not text.strip():
             return self._without_labels(ReportStatus.EMPTY)

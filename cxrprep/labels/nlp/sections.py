@@ -267,6 +267,9 @@ def chosen_sections(
         study: a MIMIC-CXR study ("s50414267"): for some the authors name the part by hand.
         mimic: tells that the text is a MIMIC-CXR file; ``None`` looks.
         own: further titles, with the section that each stands for.
+
+    Returns:
+        The sections with their places in the text.
     """
     order = section_order(sections)
     if not order:
