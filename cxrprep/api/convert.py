@@ -399,11 +399,13 @@ class _Run:
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
-                value = self._written(totals, earlier, Path(folder), Path(below), shards)
-                self._write_card(Path(folder, value.manifest.name), out)
-                made = {path.name for path in Path(folder).iterdir()}
-                for name in sorted(made):
-                    out.write_with(f"{below}/{name}", functools.partial(shutil.copyfile, Path(folder, name)))
+                here = Path(folder, "manifests")
+                here.mkdir()
+                value = self._written(totals, earlier, here, Path(below), shards)
+                self._write_card(here / value.manifest.name, out)
+                for path in sorted(here.iterdir()):
+                    out.write_with(f"{below}/{path.name}", functools.partial(shutil.copyfile, path))
+                self._describe_store(here, out)
                 if value.failures is None:
                     out.remove(f"{below}/failures.parquet")
         rows = [
@@ -423,6 +425,15 @@ class _Run:
         ]
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
         return Result("convert", value, code, rows=tuple(rows))
+
+    def _describe_store(self, manifests: Path, out: ImageStore) -> None:
+        """The Croissant of images in a store, which is as that of a folder."""
+        from cxrprep.manifest.converted import describe_folder
+        from cxrprep.manifest.croissant import CROISSANT_NAME
+
+        described = describe_folder(manifests) if self.form == "files" and self.shard is None else None
+        if described is not None:
+            out.write(CROISSANT_NAME, described.read_bytes())
 
     def _write_card(self, manifest: Path, out: ImageStore) -> None:
         """A card beside the images, by which ``load_dataset`` finds splits and types. One that is not ours stays."""

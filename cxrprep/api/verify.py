@@ -174,7 +174,7 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         images=images,
         originals=None if original is None else original.table().select(["path", "digest"]),
         tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
-        own=frozenset({EXPORT_LIST, "README.md"} - set(files["path"].to_pylist())),
+        own=frozenset({EXPORT_LIST, "README.md", "croissant.json"} - set(files["path"].to_pylist())),
         again=_made_again(folder),
         commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
         are_originals=folder.kind is FolderKind.OWN,

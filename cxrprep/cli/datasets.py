@@ -102,6 +102,8 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
         by_access.setdefault(mirror.access, []).append(f"{mirror.name} ({mirror.release}{default})")
     for access, names in by_access.items():
         lines.append(_prose(out, f"from {', '.join(names)}: {_ACCESS.get(access, access)}"))
+    if not spec.mirror:
+        lines.append(_prose(out, f"from a folder of yours (--source DIR): how to get it, {spec.homepage}"))
     lines.append(_prose(out, f"licence: {_licence(spec)}"))
     return "\n".join(lines)
 

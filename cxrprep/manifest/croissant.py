@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
 
 CROISSANT_NAME: Final = "croissant.json"
+DESCRIBES_MANIFEST: Final = b"the manifest's images"
+"""What stands in each description that is written here."""
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
     "@vocab": "https://schema.org/",

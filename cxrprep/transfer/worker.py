@@ -102,6 +102,9 @@ class Worker:
         self._on_complete = on_complete
         self._emit = on_event
         self._filter = SelectionFilter(plan.selection, plan.images)
+        # What the mirror delivers by itself is left out of archives: two threads would write one file.
+        by_itself = (item.dest for item in plan if not item.archive and item.action is not Action.IMPOSSIBLE)
+        self._by_itself = frozenset(by_itself) if any(item.archive for item in plan) else frozenset()
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
         # Files of which nobody states a digest, and the connection that each came over.
@@ -272,7 +275,7 @@ class Worker:
             record=self._record,
             partial_folder=self._partial_folder,
             place=lambda name: self._layout.place(name, release=self._plan.release),
-            wanted=lambda dest: self._filter.wants(dest, self._layout.parse(dest)),
+            wanted=lambda dest: dest not in self._by_itself and self._filter.wants(dest, self._layout.parse(dest)),
             origin=recorded.origin,
             spent=self._spent,
             wrong=self._wrong,
