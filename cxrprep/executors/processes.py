@@ -12,10 +12,12 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import types
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import context
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -30,6 +32,7 @@ R = TypeVar("R")
 
 # Seconds that a run which ends too early waits for what its workers are at.
 GRACE: Final = 5.0
+_BEGIN_SECONDS: Final = 5.0
 # Batches under way, a worker: enough that none waits for this process.
 _AHEAD: Final = 2
 # Pools that broke one after another without a result: then no item is to blame.
@@ -61,12 +64,48 @@ class _Worker(context.SpawnProcess):
         main, own = sys.modules["__main__"], multiprocessing.current_process()
         daemon = own._config.pop("daemon", None)  # type: ignore[attr-defined]  # noqa: SLF001  # the way of loky and joblib
         sys.modules["__main__"] = types.ModuleType("__main__")
+        reader, self._begun = multiprocessing.Pipe(duplex=False)
         try:
             super().start()
+            _forget_begun(0.0)
+            with _starting_lock:
+                _starting.append(reader)
         finally:
+            # The child has its own end; a child that died shows as the end of the pipe.
+            self._begun.close()
             sys.modules["__main__"] = main
             if daemon is not None:
                 own._config["daemon"] = daemon  # type: ignore[attr-defined]  # noqa: SLF001  # as it was
+
+    def run(self) -> None:
+        """Say that the process has read what it is to do, and do it."""
+        self._begun.close()
+        super().run()
+
+
+# Of each process that was started, what tells that it has begun.
+_starting: list[Any] = []
+_starting_lock: Final = threading.Lock()
+
+
+def _await_beginnings() -> None:
+    """Wait until processes that were just started have read what they are to do.
+
+    One that finds the pool gone by then prints a traceback on the screen of somebody who pressed Ctrl-C.
+    """
+    until = time.monotonic() + _BEGIN_SECONDS
+    while _starting and time.monotonic() < until:
+        _forget_begun(0.05)
+    _forget_begun(0.0)
+
+
+def _forget_begun(seconds: float) -> None:
+    """Let go of the pipes of processes that have begun, or died; wait ``seconds`` at most for one."""
+    with _starting_lock:
+        begun: list[Any] = wait(_starting, seconds)
+        for reader in begun:
+            _starting.remove(reader)
+            reader.close()
 
 
 class _Spawn(context.SpawnContext):
@@ -154,6 +193,7 @@ class WorkerPool:
             if pool is None or broken not in (None, pool):
                 return
             self._pool = None
+        _await_beginnings()
         pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
