@@ -181,7 +181,7 @@ def _check_strips(tags: dict[int, tuple[int, ...]], data: bytes) -> None:
 
 
 def _tiff(data: bytes, page: int, notes: list[str]) -> NDArray[Any]:
-    page = page if _has_pages(data) else 1
+    page = page if page > 1 and _has_pages(data) else 1
     tags = _tiff_tags(data, page)
     turned = tags.get(_ORIENTATION, (1,))[0]
     if turned != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,3 +119,13 @@ def test_real_nih_images_are_what_pillow_reads() -> None:
         assert np.array_equal(picture.pixels, theirs)
         assert picture.pixels.shape == (1024, 1024)
     assert "L" in modes
+
+
+def test_a_damaged_directory_of_a_second_page_does_not_hide_the_first() -> None:
+    first, second = (np.full((20, 30), value, np.uint8) for value in (40, 90))
+    data = imagecodecs.tiff_encode(np.stack([first, second]), photometric="minisblack")
+    place = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[place : place + 2], "little")
+    link = place + 2 + 12 * count
+    beyond = data[:link] + (len(data) + 1000).to_bytes(4, "little") + data[link + 4 :]
+    assert np.array_equal(decode(beyond, "x.tif").pixels, first)
