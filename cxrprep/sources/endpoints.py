@@ -8,6 +8,7 @@ portal's URL is whole.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -48,5 +49,11 @@ def named(service: str) -> str | None:
 
 
 def is_here(host: str) -> bool:
-    """Whether ``host`` is this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether ``host`` is this machine: ``localhost``, 127.0.0.0/8 or ::1, by its spelling alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        # Whatever a name resolves to now, it may resolve to something else when it is used.
+        return False

@@ -28,6 +28,22 @@ _LONGEST_WAIT: Final = 3600.0
 _LIMITED: Final = re.compile(rb"[rR]ateLimitExceeded|RATE_LIMIT_EXCEEDED|SlowDown|RequestLimitExceeded")
 
 
+def seconds_to_wait(text: str) -> float | None:
+    """Seconds that Retry-After asks for: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3)."""
+    text = text.strip()
+    if not text:
+        return None
+    if text.isdecimal():
+        return min(float(text), _LONGEST_WAIT)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # asctime's form names no zone, and means Greenwich all the same.
+        when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+
+
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """Status and headers of an answer; header names are in lower case, repeated ones joined by commas.
@@ -44,19 +60,8 @@ class HttpResponse:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to wait: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3)."""
-        text = self.headers.get("retry-after", "").strip()
-        if not text:
-            return None
-        if text.isdecimal():
-            return min(float(text), _LONGEST_WAIT)
-        try:
-            date = email.utils.parsedate_to_datetime(text)
-            # asctime's form names no zone, and means Greenwich all the same.
-            when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
-        except (ValueError, OverflowError):
-            return None
-        return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+        """Seconds that the server asks to wait."""
+        return seconds_to_wait(self.headers.get("retry-after", ""))
 
     @property
     def content_range(self) -> tuple[int | None, int | None]:

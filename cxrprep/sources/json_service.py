@@ -6,11 +6,12 @@ another host than the one that was named.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.sources.endpoints import is_here
+from cxrprep.sources.http_response import seconds_to_wait
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import split_url
 
@@ -21,20 +22,13 @@ if TYPE_CHECKING:
 
     from cxrprep.credentials.secret import Secret
 
-_OVERLOADED: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 _LONGEST_WAIT: Final = 300.0
+_OVERLOADED: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
 def is_loopback(url: str) -> bool:
     """Whether ``url`` names this machine: ``localhost``, 127.0.0.0/8 or ::1. Raises ``UsageError`` for no address."""
-    host = split_url(url)[0].host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        # Whatever a name resolves to now, it may resolve to something else when the text is sent.
-        return False
+    return is_here(split_url(url)[0].host)
 
 
 class JsonService:
@@ -115,12 +109,9 @@ class JsonService:
             error = SourceUnreachableError(
                 f"{self.host} is overloaded or broken ({status})", hint="run it again: what was answered is kept"
             )
-            error.retry_after = _wait(answer.headers.get("Retry-After", ""))
+            asked = seconds_to_wait(answer.headers.get("Retry-After", ""))
+            error.retry_after = None if asked is None else min(asked, _LONGEST_WAIT)
             raise error
         raise NotInSourceError(
             f"{self.host} refuses the request ({status})", hint="look at the address, and at the name of the model"
         )
-
-
-def _wait(value: str) -> float | None:
-    return min(float(value), _LONGEST_WAIT) if value.isdecimal() else None
