@@ -428,10 +428,9 @@ class _Run:
 
     def _describe_store(self, manifests: Path, out: ImageStore) -> None:
         """The Croissant of images in a store, which is as that of a folder."""
-        from cxrprep.manifest.converted import describe_folder
-        from cxrprep.manifest.croissant import CROISSANT_NAME
+        from cxrprep.manifest.croissant import CROISSANT_NAME, describe_images
 
-        described = describe_folder(manifests) if self.form == "files" and self.shard is None else None
+        described = describe_images(manifests) if self.form == "files" and self.shard is None else None
         if described is not None:
             out.write(CROISSANT_NAME, described.read_bytes())
 

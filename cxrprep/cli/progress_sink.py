@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.cli.output import Output
 
 
-class Progress:
+class Progress(abc.ABC):
     """A sink that is open for the time of a command."""
 
     def __init__(self, out: Output) -> None:
@@ -27,12 +28,12 @@ class Progress:
         """The sink itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: B027  # most sinks hold nothing open
         """Nothing is open."""
 
+    @abc.abstractmethod
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        raise NotImplementedError
 
 
 class Stages(Progress):
@@ -76,25 +77,26 @@ class Stages(Progress):
             self._tally = tally
             self._begin(event, tally)
 
+    @abc.abstractmethod
     def _begin(self, event: StageStarted, tally: StageProgress) -> None:
         """A new stage: say or draw its first line."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _finish(self, event: StageFinished) -> None:
         """The stage is over: say what it came to, and forget its tally."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _leave(self) -> None:
         """The command is over, in peace or by an error."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _note(self, event: Note) -> None:
-        raise NotImplementedError
+        """Say a remark."""
 
+    @abc.abstractmethod
     def _problem(self, event: Event) -> None:
         """Say a failure, an attempt or a stall."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _counted(self, event: Event, tally: StageProgress) -> None:
         """The tally has taken the event."""
-        raise NotImplementedError

@@ -120,19 +120,24 @@ def load_recipe(name: str, *, frame: int | None = None) -> Recipe:
 
     Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a file that is wrong.
     """
+    text, where, stem = _recipe_text(name)
+    return dataclasses.replace(parse_recipe(text, where, stem), frame=frame)
+
+
+def _recipe_text(name: str) -> tuple[str, str, str]:
+    """The TOML of a recipe, where it stands for errors, and what it is called."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         try:
-            text = path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8"), str(path), path.stem
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}: the recipe cannot be read: {error}", hint="check the path") from error
-        return dataclasses.replace(parse_recipe(text, str(path), path.stem), frame=frame)
     known = named_recipes()
     if name not in known:
         suggestion = did_you_mean(name, known)
         raise UsageError(f"unknown recipe {name!r}", hint=f"{suggestion}recipes: {', '.join(known)}; or a .toml file")
-    text = (importlib.resources.files("cxrprep.images") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    return dataclasses.replace(parse_recipe(text, f"{name}.toml", name), frame=frame)
+    file = importlib.resources.files("cxrprep.images") / "recipes" / f"{name}.toml"
+    return file.read_text(encoding="utf-8"), f"{name}.toml", name
 
 
 def parse_recipe(text: str, where: str, name: str) -> Recipe:

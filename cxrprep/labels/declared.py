@@ -17,7 +17,7 @@ from cxrprep.datasets.declaration import AboutImage, Declaration, LabelRule, Rep
 from cxrprep.errors import ConfigError, TableError, UsageError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
-from cxrprep.labels.declared_tables import TABLE, TableRead, tables_here
+from cxrprep.labels.declared_tables import TABLE, TableRead, count_rows, tables_here
 from cxrprep.labels.declared_values import column_of, has_columns, value_of
 from cxrprep.schemas import CATEGORY, REPORT_TEXT
 
@@ -117,14 +117,7 @@ def _add_links(
             facts = _about(declared, rule, table, "link")
             facts["image_id"] = value_of(table.cells, rule.image, "[[link]] image", table.path)
             known = facts["image_id"].isin(images.index)
-            label_rows.use_file(
-                table.path,
-                table.digest,
-                "images",
-                rows=len(facts),
-                used=int(known.sum()),
-                are_about_images_that_no_table_lists=int((~known).sum()),
-            )
+            count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
             for column in facts.columns:
                 if not facts[column].isna().all():
@@ -192,14 +185,7 @@ def _add_splits(
             words = value_of(table.cells, value, "[[splits]] split", table.path)
             known = listed.isin(images.index)
             images.loc[listed[known], "split"] = words[known].to_numpy()
-            label_rows.use_file(
-                table.path,
-                table.digest,
-                "split",
-                rows=len(listed),
-                used=int(known.sum()),
-                name_images_that_no_other_table_lists=int((~known).sum()),
-            )
+            count_rows(label_rows, table, "split", known, "name_images_that_no_other_table_lists")
 
 
 # ---- labels ----
@@ -275,15 +261,7 @@ def _label_block(
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
     known = ids.isin(images.index)
-    label_rows.use_file(
-        table.path,
-        table.digest,
-        "labels",
-        rows=len(ids),
-        used=int(known.sum()),
-        source=rule.source,
-        are_about_images_that_no_table_lists=int((~known).sum()),
-    )
+    count_rows(label_rows, table, "labels", known, "are_about_images_that_no_table_lists", source=rule.source)
     frame, ids = frame[known], ids[known]
     readers = value_of(frame, rule.reader, f"{place} reader", table.path) if rule.reader else None
     return _Labels(declared, rule, frame, ids, readers, table.path)
@@ -463,14 +441,7 @@ def _add_reports(
         words = _report_texts(rule, table)
         stated = known & words.notna()
         texts |= dict(zip(ids[stated], words[stated], strict=True))
-        label_rows.use_file(
-            table.path,
-            table.digest,
-            "reports",
-            rows=len(ids),
-            used=int(known.sum()),
-            are_of_studies_without_an_image=int((~known).sum()),
-        )
+        count_rows(label_rows, table, "reports", known, "are_of_studies_without_an_image")
     by_image = any(rule.image for rule, _ in found)
     for index, block in enumerate(label_rows.blocks):
         keys = block.column("image_id" if by_image else "study_id").to_pylist()

@@ -50,6 +50,24 @@ class TableRead:
     digest: Digest
 
 
+def count_rows(
+    label_rows: LabelRows, table: TableRead, role: str, used: pd.Series, apart: str, *, source: str = ""
+) -> None:
+    """Remember what became of a table's rows.
+
+    Args:
+        label_rows: Where that is kept.
+        table: The table.
+        role: What the dataset takes it for.
+        used: Whether each row was used.
+        apart: Why the others were not, with ``_`` for spaces.
+        source: The label source that its rows are of.
+    """
+    count = int(used.sum())
+    reasons = {apart: len(used) - count}
+    label_rows.use_file(table.path, table.digest, role, rows=len(used), used=count, source=source, **reasons)
+
+
 def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) -> dict[str, TableRead]:
     """The declared tables that are in a folder, read. Raises ``TableError`` for one that is not of its form."""
     found: dict[str, TableRead] = {}

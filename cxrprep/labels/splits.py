@@ -7,7 +7,6 @@ depends on nothing but the seed and the patient's id: it stays when patients are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +21,7 @@ from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import column_of, published_name, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
     from cxrprep.events import Sink
@@ -147,14 +146,11 @@ class SplitRule:
         # Only rounding of the sum leads here; the last split that may hold anyone takes the patient.
         return next(n for n, f in reversed(list(zip(_NAMES, self.fractions, strict=False))) if f > 0)
 
-    def assign(
-        self, patients: Iterable[str], positive: frozenset[str] | Mapping[str, frozenset[str]] = frozenset()
-    ) -> dict[str, Split]:
-        """Each patient's split; ``positive`` are the patients that have the observations of ``stratify``, by name."""
+    def assign(self, patients: Iterable[str], observed: Mapping[str, frozenset[str]]) -> dict[str, Split]:
+        """Each patient's split; ``observed`` are the patients that have the observations of ``stratify``, by name."""
         everyone = sorted(set(patients))
         if self.stratify is None:
             return {patient: self.place(patient) for patient in everyone}
-        observed = positive if isinstance(positive, Mapping) else {self.stratify[0]: positive}
         if len(self.stratify) > 1 or self.stratify == (ALL,):
             parts = stratified(self._ordered(everyone), observed, self.fractions)
             return {patient: _NAMES[part] for patient, part in parts.items()}

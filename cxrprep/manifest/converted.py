@@ -17,13 +17,13 @@ from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
-from cxrprep.manifest.croissant import CROISSANT_NAME, DESCRIBES_MANIFEST, write_croissant
+from cxrprep.manifest.croissant import describe_images, write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -210,22 +210,8 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
     write_croissant(folder, spec, release, tables)
     if studies is not None and images.num_rows and (folder.parent / images.column("path")[0].as_py()).is_file():
-        describe_folder(folder)
+        describe_images(folder)
     write_card_beside(folder / IMAGES_NAME, spec)
-
-
-def describe_folder(folder: Path) -> Path | None:
-    """Write the ``croissant.json`` of converted images above the manifests in ``folder``; one that is not ours stays.
-
-    Raises ``StorageError``.
-    """
-    above = folder.parent / CROISSANT_NAME
-    if above.is_file() and DESCRIBES_MANIFEST not in above.read_bytes():
-        return None
-    made_from = read_footer(folder / IMAGES_NAME)
-    spec = catalog().get(str(made_from.get("dataset") or ""))
-    tables = tuple(name for name in (IMAGES_NAME, STUDIES_NAME) if (folder / name).is_file())
-    return write_croissant(folder, spec, str(made_from.get("release") or ""), tables, with_images=True)
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
 
 CROISSANT_NAME: Final = "croissant.json"
-DESCRIBES_MANIFEST: Final = b"the manifest's images"
-"""What stands in each description that is written here."""
+# Stands in each description that is written here.
+_OURS: Final = b"the manifest's images"
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -190,9 +190,7 @@ def _image_files(table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return files, record
 
 
-def write_croissant(
-    folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...], *, with_images: bool = False
-) -> Path:
+def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
     """Write ``croissant.json`` (Croissant 1.1, RAI 1.0) beside the Parquet files; no row is copied into it.
 
     Args:
@@ -200,7 +198,6 @@ def write_croissant(
         spec: The dataset; ``None`` for images without a catalog entry.
         release: Its release.
         tables: Names of the Parquet files, the images first.
-        with_images: Describe the image files too, from the folder above, where they lie: readers look nowhere else.
 
     Returns:
         The file.
@@ -209,7 +206,6 @@ def write_croissant(
         StorageError: The disk refuses.
     """
     files, records = [], []
-    home = f"{folder.name}/" if with_images else ""
     for name in tables:
         schema = pq.read_schema(folder / name)
         record_set = name.removesuffix(".parquet")
@@ -219,7 +215,7 @@ def write_croissant(
                 "@id": name,
                 "name": name,
                 "description": f"the manifest's {record_set}",
-                "contentUrl": f"{home}{name}",
+                "contentUrl": name,
                 "encodingFormat": "application/x-parquet",
                 "sha256": digest_of(folder / name).value,
             }
@@ -256,11 +252,30 @@ def write_croissant(
         about["identifier"] = f"cxrprep-set/1:{footer[SET_DIGEST]}"
     about |= _responsible_use(footer)
     records.append(_splits(folder / tables[0]))
-    if with_images:
-        images, contents = _image_files(folder / tables[0])
-        files.append(images)
-        records.append(contents)
-    text = json.dumps({**about, "distribution": files, "recordSet": records}, indent=2, ensure_ascii=False) + "\n"
-    path = (folder.parent if with_images else folder) / CROISSANT_NAME
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+    path = folder / CROISSANT_NAME
+    _write(path, {**about, "distribution": files, "recordSet": records})
     return path
+
+
+def describe_images(folder: Path) -> Path | None:
+    """Describe converted images too, above the manifests in ``folder``: readers look for files nowhere else.
+
+    It is what ``write_croissant`` wrote of the manifests, with the image files. One that is not ours stays, and gives
+    ``None``. Raises ``StorageError``.
+    """
+    path = folder.parent / CROISSANT_NAME
+    if path.is_file() and _OURS not in path.read_bytes():
+        return None
+    described = json.loads((folder / CROISSANT_NAME).read_text(encoding="utf-8"))
+    tables = described["distribution"]
+    images, contents = _image_files(folder / tables[0]["contentUrl"])
+    described["distribution"] = [{**each, "contentUrl": f"{folder.name}/{each['contentUrl']}"} for each in tables]
+    described["distribution"].append(images)
+    described["recordSet"].append(contents)
+    _write(path, described)
+    return path
+
+
+def _write(path: Path, described: dict[str, Any]) -> None:
+    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

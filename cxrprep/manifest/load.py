@@ -18,7 +18,7 @@ from cxrprep.labels.policy import KEEP, with_parents
 from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
 from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.manifest.label_join import relabel, stated_sources
-from cxrprep.manifest.report_texts import find_pairs, sections_of, with_texts
+from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer
@@ -165,6 +165,10 @@ class Dataset:
         table = self.to_arrow().select([f"label_{stem}" for stem in self.observations])
         return table.rename_columns([published_name(stem) for stem in self.observations])
 
+    def report_sections(self) -> pa.Table:
+        """The sections in ``texts`` under their names, null where a report has none; no column unless asked for."""
+        return self.stated.select([f"{PREFIX}{name}" for name in self.texts]).rename_columns(list(self.texts))
+
     def mask(self) -> pa.Table:
         """1 where a loss should count a label, 0 where it is null or an ignored -1; columns as in ``labels()``."""
         # From no columns, and not anew: a table of no observation has as many rows as any other.
@@ -194,7 +198,7 @@ class Dataset:
             rows=self.stated,
             labels=self.labels(),
             mask=self.mask(),
-            texts=self.texts,
+            texts=self.report_sections(),
             transform=transform,
         )
 

@@ -260,7 +260,7 @@ def _text(sections: Mapping[str, str]) -> dict[str, str]:
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
     columns = dataset.stated.select(["dataset", "image_id", "study_id", "split", "boxes"])
     labels = dataset.labels()
-    texts = dataset.stated.select([f"text_{name}" for name in dataset.texts]).rename_columns(list(dataset.texts))
+    texts = dataset.report_sections()
     for start in range(0, len(dataset), 8192):
         about = columns.slice(start, 8192).to_pylist()
         rows_of_text = texts.slice(start, 8192).to_pylist() if dataset.texts else [None] * len(about)

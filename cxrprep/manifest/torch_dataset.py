@@ -35,7 +35,7 @@ class Images(TorchDataset[dict[str, Any]]):
         rows: pa.Table,
         labels: pa.Table,
         mask: pa.Table,
-        texts: tuple[str, ...] = (),
+        texts: pa.Table,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         """``rows`` has ids and paths, ``labels`` and ``mask`` a column per observation; all in one order.
@@ -46,7 +46,7 @@ class Images(TorchDataset[dict[str, Any]]):
             rows: ids and paths, an image a row.
             labels: a column per observation, an image a row.
             mask: which of them count: a column per observation.
-            texts: names of the text columns that go along.
+            texts: the sections of reports that go along, a column each.
             transform: applied to the pixels of each image.
         """
         self.observations = observations
@@ -56,7 +56,7 @@ class Images(TorchDataset[dict[str, Any]]):
         self._mask = _matrix(mask)
         self._ids = rows.column("image_id").to_pylist()
         self._patients = rows.column("patient_id").to_pylist()
-        self._texts = {name: rows.column(f"text_{name}").fill_null("") for name in texts}
+        self._texts = {name: texts.column(name).fill_null("") for name in texts.column_names}
         self._transform = transform
 
     def __len__(self) -> int:

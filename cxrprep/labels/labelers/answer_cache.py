@@ -37,6 +37,9 @@ class AnswerCache:
         about = "\0".join((labeler.name, labeler.version, labeler.digest, *labeler.observations))
         self._folder = folder / f"{labeler.name}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
         self._labeler = labeler
+        self._known: dict[str, Labels] = {}
+        # How much of each file was read: another process may add to it.
+        self._read: dict[Path, int] = {}
 
     def labels_of(self, texts: Sequence[str]) -> dict[str, Labels]:
         """The labels of texts by their SHA-256: those that are kept, and those that are asked for now, kept at once.
@@ -44,7 +47,8 @@ class AnswerCache:
         A text to which the labeler has no answer is not in it. Raises ``StorageError`` and what the labeler raises.
         """
         wanted = {sha256_of(text): text for text in texts}
-        found = {key: labels for key, labels in self._read_cache().items() if key in wanted}
+        known = self._read_cache()
+        found = {key: known[key] for key in wanted if key in known}
         missing = [(key, text) for key, text in wanted.items() if key not in found]
         for begin in range(0, len(missing), self._labeler.at_once):
             held = missing[begin : begin + self._labeler.at_once]
@@ -55,14 +59,17 @@ class AnswerCache:
         return found
 
     def _read_cache(self) -> dict[str, Labels]:
-        found: dict[str, Labels] = {}
         try:
             for path in sorted(self._folder.glob("*.jsonl")):
-                for line in path.read_text("utf-8").splitlines():
-                    found |= self._answer(line)
+                with path.open("rb") as file:
+                    file.seek(self._read.get(path, 0))
+                    whole = file.read().rpartition(b"\n")[0]
+                self._read[path] = self._read.get(path, 0) + len(whole) + bool(whole)
+                for line in whole.decode("utf-8", "replace").splitlines():
+                    self._known |= self._answer(line)
         except OSError as error:
             raise storage_error(self._folder, "read", error) from error
-        return found
+        return self._known
 
     def _answer(self, line: str) -> dict[str, Labels]:
         """What a line says: nothing where a kill has cut it, or its observations are not those of the labeler."""

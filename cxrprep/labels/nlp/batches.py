@@ -132,6 +132,11 @@ def _plugged(name: str, options: LabelerOptions) -> ReportLabeler:
     return labeler_named(name, options)
 
 
+@functools.lru_cache(maxsize=2)
+def _answer_cache(folder: Path, name: str, options: LabelerOptions) -> AnswerCache:
+    return AnswerCache(folder, _plugged(name, options))
+
+
 def label_batches(tasks: Sequence[LabelingTask]) -> list[Summary]:
     """What ``engine.run`` calls, here or in a worker. Raises ``StorageError`` and what reading may raise."""
     return [label_batch(task) for task in tasks]
@@ -201,7 +206,8 @@ def _by_plugin(
 ) -> Iterator[tuple[Report, ReportLabels]]:
     """The labels of another labeler: of the sections that the rules would read, asked for once a text."""
     chosen = [(report, _chosen(labeler, report)) for report in reports]
-    cache = AnswerCache(job.answers or job.folder, plugged)
+    assert job.options is not None
+    cache = _answer_cache(job.answers or job.folder, job.labeler, job.options)
     answers = cache.labels_of([text for _, (status, text, _) in chosen if status is ReportStatus.LABELED])
     for report, (status, text, section) in chosen:
         labels = answers.get(sha256_of(text)) if status is ReportStatus.LABELED else None

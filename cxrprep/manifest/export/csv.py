@@ -82,8 +82,9 @@ def export(
         StorageError: The disk refuses.
     """
     table = plain(dataset.to_arrow().select([*_ABOUT, *(["fold"] if dataset.folds else [])]))
+    sections = dataset.report_sections()
     for name in dataset.texts:
-        table = table.append_column(name, dataset.stated.column(f"text_{name}"))
+        table = table.append_column(name, sections.column(name))
     labels, mask = dataset.labels(), dataset.mask()
     for stem in dataset.observations:
         name = published_name(stem)

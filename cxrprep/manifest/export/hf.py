@@ -41,8 +41,9 @@ def _table(part: Dataset) -> pa.Table:
     mask = part.mask()
     for stem in part.observations:
         table = table.append_column(f"mask_{stem}", mask.column(published_name(stem)))
+    sections = part.report_sections()
     for name in part.texts:
-        table = table.append_column(name, part.stated.column(f"text_{name}"))
+        table = table.append_column(name, sections.column(name))
     return table
 
 

@@ -39,9 +39,9 @@ _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "
 def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
     about = dataset.stated.select(list(_ABOUT)).to_pylist()
-    for name in dataset.texts:
-        texts = dataset.stated.column(f"text_{name}").to_pylist()
-        about = [{**row, name: text or ""} for row, text in zip(about, texts, strict=True)]
+    if dataset.texts:
+        sections = dataset.report_sections().to_pylist()
+        about = [row | {n: text or "" for n, text in said.items()} for row, said in zip(about, sections, strict=True)]
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
     for path, row, label, mask in zip(dataset.stated.column("path").to_pylist(), about, labels, masks, strict=True):
         numbers = {name: 0 if value is None else value for name, value in label.items()}
