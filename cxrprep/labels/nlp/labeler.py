@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from cxrprep.labels.nlp.aggregate import Aggregator, mask_of
 from cxrprep.labels.nlp.characters import plain
 from cxrprep.labels.nlp.languages import foreign
-from cxrprep.labels.nlp.negation import is_word, read_sentence, words_of
+from cxrprep.labels.nlp.negation import read_sentence
 from cxrprep.labels.nlp.phrase_matcher import WORDS
 from cxrprep.labels.nlp.policies import MentionPolicy, Sections, policy_sources, switched, switches_of
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import Rules, build_rules, shipped_sources
 from cxrprep.labels.nlp.sections import Section, chosen_sections
 from cxrprep.labels.nlp.sentences import Sentence, normalised, split_sentences
+from cxrprep.labels.nlp.tokens import is_word, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -85,6 +85,8 @@ class Cue(enum.IntFlag):
     PERSISTS = enum.auto()
     REMARK_AFTER = enum.auto()
     BOTH = enum.auto()
+    CHANGE = enum.auto()
+    UNFINISHED = enum.auto()
 
 
 class Hedge(enum.StrEnum):

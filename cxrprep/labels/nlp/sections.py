@@ -33,6 +33,15 @@ _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADD
 _END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
 
 
+# A first line under a title of any name that asks for something: "WHY: dyspnea, evaluate for edema".
+_ASKS = re.compile(
+    r"\s{0,200}(?!(?i:[^:\n]*\b(?:lungs?|chest|heart|pleura|pleural|bones?|mediastinum|airways?|ribs|lines|tubes|"
+    r"devices|findings|impression|report|conclusion|opinion|comments?|summary)\b))([A-Za-z][A-Za-z /()?-]{1,38}):"
+    r"(?=[^\n]{0,200}?(?:\?|(?i:\b(?:query|evaluate|eval|assess|rule out|r/o|exclude|look(?:ing)? for)\b)))"
+    r"[^\n]*\n\s*\S"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A named part of a report; ``start`` and ``end`` are character places in it."""
@@ -179,6 +188,9 @@ def _titled(text: str, own: Titles) -> list[tuple[int, Section]]:
     if ":" not in text and "\n" not in text:
         return []
     headings = _headings(text, own)
+    asked = _ASKS.match(text)
+    if asked is not None and not (headings and headings[0].start(headings[0].lastindex or 0) <= asked.start(1)):
+        headings.insert(0, asked)
     if not headings:
         return []
     begins = [heading.start(heading.lastindex or 0) for heading in headings]
@@ -186,7 +198,8 @@ def _titled(text: str, own: Titles) -> list[tuple[int, Section]]:
     for heading, begin, end in zip(headings, begins, [*begins[1:], len(text)], strict=True):
         title = heading[heading.lastindex or 0]
         name = dict(own).get(title.lower()) or _name_of_title(title.lower())
-        found.append((begin, Section(name, heading.end(), max(heading.end(), end))))
+        start = text.index(":", begin) + 1 if heading is asked else heading.end()
+        found.append((begin, Section(name, start, max(start, end))))
     return found
 
 

@@ -67,13 +67,20 @@ _REFERRING = (
     "ct ",
     "both",
     "only ",
+    "however",
+    "in ",
+    "actually",
+    "but ",
+    "though",
+    "indeed",
 )
 _REFERS = re.compile(
-    r"(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|proves|"
-    r"turned|represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
+    r"(?:(?:however|in fact|in reality|in retrospect|actually|indeed|but|though)(?: ,|,)? )?"
+    r"(?:(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|"
+    r"proves|turned|represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
     r"|there (?:is|are|was|were) (?:now |also |still )?(?:a |another )?(?:[a-z]+ )?(?:one|ones|some)\b"
     r"|(?:a|an|the|another) (?:[a-z]+ ){0,2}ones?\b"
-    r"|(?:the |a )?(?:[a-z]+ )?(?:ct|views?|film|radiograph|study) (?:shows?|showed|confirms?) (?:none|nothing)\b"
+    r"|(?:the |a )?(?:[a-z]+ )?(?:ct|views?|film|radiograph|study) (?:shows?|showed|confirms?) (?:none|nothing)\b)"
 )
 _LONGEST_REFERENCE = 200
 _STOP = re.compile(r"[.!]")
