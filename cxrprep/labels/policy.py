@@ -134,14 +134,12 @@ class Policy:
         """``table`` with its ``label_*`` columns changed accordingly; nothing else is touched."""
         if self.derive:
             table = derive(table)
+        knows = self._knowledge(table)
         own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
         for stem in (*OBSERVATIONS, *own):
-            name = f"label_{stem}"
-            index = table.schema.get_field_index(name)
+            index = table.schema.get_field_index(f"label_{stem}")
             if index >= 0:
-                uncertain, blank = self.of(stem)
-                values = _changed(table.column(index), uncertain, blank, known=self._known(table, stem))
-                table = table.set_column(index, table.schema.field(index), values)
+                table = table.set_column(index, table.schema.field(index), self._changed(table, stem, knows))
         return table
 
     def mask(self, table: pa.Table, stem: str) -> pa.ChunkedArray:
@@ -149,12 +147,30 @@ class Policy:
 
         ``table`` is as it was before ``apply``.
         """
-        uncertain, blank = self.of(stem)
         source = derive(table) if self.derive else table
-        values = _changed(source.column(f"label_{stem}"), uncertain, blank, known=self._known(source, stem))
-        return pc.is_valid(values).cast(pa.int8())
+        return pc.is_valid(self._changed(source, stem, self._knowledge(source))).cast(pa.int8())
 
-    def _known(self, table: pa.Table, stem: str) -> Any:
+    def _knowledge(self, table: pa.Table) -> Mapping[str, frozenset[str]]:
+        """What each label source of ``table`` knows; it is looked up once, and only where a blank becomes a zero."""
+        filled = Blank.ZEROS in (self.blank, *(blank for _, _, blank in self.per))
+        return {**knowledge_of(table), **dict(self.knows)} if filled and "label_source" in table.column_names else {}
+
+    def _changed(self, table: pa.Table, stem: str, knows: Mapping[str, frozenset[str]]) -> pa.ChunkedArray:
+        values = table.column(f"label_{stem}")
+        uncertain, blank = self.of(stem)
+        was_blank = pc.is_null(values)
+        if uncertain is not Uncertain.KEEP:
+            instead = {Uncertain.ONES: pa.scalar(1, pa.int8()), Uncertain.ZEROS: pa.scalar(0, pa.int8())}.get(
+                uncertain, pa.scalar(None, pa.int8())
+            )
+            values = pc.if_else(pc.fill_null(pc.equal(values, -1), fill_value=False), instead, values)
+        if blank is Blank.ZEROS:
+            filled = pc.and_(was_blank, self._known(table, stem, knows))
+            values = pc.if_else(filled, pa.scalar(0, pa.int8()), values)
+        return values
+
+    @staticmethod
+    def _known(table: pa.Table, stem: str, knows: Mapping[str, frozenset[str]]) -> Any:
         """Where the label source has a word for the observation at all: there a blank means "not mentioned".
 
         A row without a label source has no labels, and what a source does not know stays null.
@@ -162,8 +178,7 @@ class Policy:
         if "label_source" not in table.column_names:
             column = table.column(f"label_{stem}")
             return pa.scalar(column.null_count < len(column))
-        stated = {**knowledge_of(table), **dict(self.knows)}
-        knowing = [name for name, stems in stated.items() if stem in stems]
+        knowing = [name for name, stems in knows.items() if stem in stems]
         return pc.is_in(table.column("label_source").cast(pa.string()), value_set=pa.array(knowing, pa.string()))
 
 
@@ -178,19 +193,6 @@ def _word(kind: type[Any], word: str) -> Any:
         raise UsageError(
             f"unknown policy {word!r} for {kind.__name__.lower()} labels", hint=f"known: {known}"
         ) from error
-
-
-def _changed(values: pa.ChunkedArray, uncertain: Uncertain, blank: Blank, *, known: Any) -> pa.ChunkedArray:
-    null = pa.scalar(None, pa.int8())
-    was_blank = pc.is_null(values)
-    if uncertain is not Uncertain.KEEP:
-        instead = {Uncertain.ONES: pa.scalar(1, pa.int8()), Uncertain.ZEROS: pa.scalar(0, pa.int8())}.get(
-            uncertain, null
-        )
-        values = pc.if_else(pc.fill_null(pc.equal(values, -1), fill_value=False), instead, values)
-    if blank is Blank.ZEROS:
-        values = pc.if_else(pc.and_(was_blank, known), pa.scalar(0, pa.int8()), values)
-    return values
 
 
 def derive(table: pa.Table) -> pa.Table:
