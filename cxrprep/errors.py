@@ -119,6 +119,14 @@ class TableError(IntegrityError):
     """Raise when a label table cannot be read as what it claims to be; name file, line and column."""
 
 
+class UnreadableTableError(TableError, OSError):
+    """Raise when a table of our own is damaged; whoever goes on without one catches it as what a disk says."""
+
+    def __format__(self, _: str) -> str:
+        """The reason alone: a message that quotes it has named the table."""
+        return self.message.partition(" cannot be read: ")[2] or self.message
+
+
 class ArchiveError(IntegrityError):
     """Raise when an archive is damaged, a bomb, or has a member that would leave the root."""
 

@@ -12,7 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, read_export, stated_tables
-from cxrprep.errors import UsageError
+from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.record import Record
 from cxrprep.record.requested import asked
@@ -153,8 +153,12 @@ def _engine() -> Engine:
 def _made(folder: DatasetFolder) -> MadeFolder:
     """A folder that cxrprep made, as its own tables describe it."""
     original = _original(folder)
-    images = image_rows(folder.image_tables) if folder.image_tables else None
-    files = folder.files()
+    try:
+        images = image_rows(folder.image_tables) if folder.image_tables else None
+        files = folder.files()
+    except TableError as error:
+        # Without it nothing says which files there should be.
+        raise TableError(error.message, hint=f"make it again: {_made_again(folder)}") from error
     if folder.kind is FolderKind.OWN:
         images = _listed(folder) if images is None else images
         files = files_of_images(images)

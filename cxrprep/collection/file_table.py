@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.collection.lineage import FolderKind, Lineage, ShardFile
 from cxrprep.errors import TableError
+from cxrprep.storage.parquet import read_rows, read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def _of_shards(shards: Iterable[ShardFile]) -> pa.Table:
 
 def _of_images(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path, columns=["path", "bytes", "digest"])
+        table = read_rows(path, columns=["path", "bytes", "digest"])
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
     state = pa.array(["here"] * table.num_rows, pa.string())
@@ -71,8 +71,8 @@ def image_rows(tables: Sequence[Path]) -> pa.Table:
 
 def _rows_of(path: Path) -> pa.Table:
     try:
-        names = set(pq.read_schema(path).names)
-        table = pq.read_table(path, columns=[name for name in _ROW if name in names])
+        names = set(read_schema(path).names)
+        table = read_rows(path, columns=[name for name in _ROW if name in names])
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
     for name in _ROW:

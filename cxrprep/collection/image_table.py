@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import UsageError
-from cxrprep.storage.parquet import write_table
+from cxrprep.storage.parquet import read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -97,7 +96,7 @@ def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
 def read_known(path: Path) -> pa.Table | None:
     """The table that is there; ``None`` where there is none, or one that no reader opens and that knows nothing."""
     try:
-        return pq.read_table(path, use_threads=False).combine_chunks() if path.is_file() else None
+        return read_rows(path, use_threads=False).combine_chunks() if path.is_file() else None
     except (OSError, pa.ArrowInvalid):
         return None
 

@@ -147,7 +147,19 @@ def read_lineage(manifests: Path) -> Lineage | None:
         if found is not None:
             first = first or (found if found.form else _with_form(found, path))
             shards |= {shard.name: shard for shard in found.shards}
+    if first is None and (manifests / IMAGES_NAME).is_file():
+        # A damaged image table is one of converted images still, as the studies beside it say.
+        return _damaged(manifests)
     return None if first is None else dataclasses.replace(first, shards=tuple(shards.values()))
+
+
+def _damaged(manifests: Path) -> Lineage | None:
+    """The lineage where the image table cannot be read, by the footer of the studies; ``None`` where it can be."""
+    from cxrprep.storage.parquet import footer_of
+
+    path = manifests / IMAGES_NAME
+    found = None if footer_of(path) else Lineage.of_footer(footer_of(manifests / "studies.parquet"))
+    return found and dataclasses.replace(found, form=found.form or "files")
 
 
 def _with_form(lineage: Lineage, path: Path) -> Lineage:

@@ -19,6 +19,7 @@ from cxrprep.humanize import format_bytes
 from cxrprep.manifest import label_statistics
 from cxrprep.manifest.source_agreement import SourceAgreement, source_agreements
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import read_rows, read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,12 +246,11 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
 
 
 def _label_table(manifests: Path) -> pa.Table | None:
-    import pyarrow.parquet as pq
 
     path = manifests / "labels.parquet"
     if not path.is_file():
         return None
-    return pq.read_table(path, columns=[n for n in pq.read_schema(path).names if n != "report_text"])
+    return read_rows(path, columns=[n for n in read_schema(path).names if n != "report_text"])
 
 
 def _published(spec: DatasetSpec, release: str, root: Path, labels: pa.Table) -> list[FactRow]:

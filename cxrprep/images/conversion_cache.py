@@ -27,6 +27,7 @@ from cxrprep.model import Digest
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
+from cxrprep.storage.parquet import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -291,7 +292,7 @@ def _stated_digests(out: ImageStore) -> pa.Table:
     if not isinstance(out, LocalStore):
         return _NO_DIGESTS
     try:
-        return pq.read_table(Path(out.address) / "manifests" / "images.parquet", columns=["path", "digest"])
+        return read_rows(Path(out.address) / "manifests" / "images.parquet", columns=["path", "digest"])
     except (OSError, pa.ArrowException):
         return _NO_DIGESTS
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_table import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.model import Digest
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
     footer = read_footer(path)
     added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
     try:
-        table = pq.read_table(path, use_threads=False)
+        table = read_rows(path, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     source = table.column("label_source").cast(pa.string())
@@ -216,7 +215,7 @@ def _read(
 ) -> tuple[pa.Table, TableUse, int]:
     """The rows of ``labels.parquet`` of one source, its table's use, and how many studies had several rows."""
     try:
-        table = pq.read_table(source.path, use_threads=False)
+        table = read_rows(source.path, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{source.path} cannot be read: {error}", hint="label or import it again") from error
     known = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]

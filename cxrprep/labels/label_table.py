@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
@@ -213,10 +214,9 @@ def _full_rows(path: Path, rows: Any, width: int) -> Iterator[list[str]]:
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = read_rows(path)
         # Text that is no UTF-8 shows only now.
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:

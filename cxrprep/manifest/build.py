@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.collection.image_table import check_images, losses, read_known, refuse_loss, write_image_table
 from cxrprep.datasets.catalog import catalog
@@ -33,7 +32,7 @@ from cxrprep.manifest.label_join import (
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
-from cxrprep.storage.parquet import footer_of, read_footer, write_table
+from cxrprep.storage.parquet import footer_of, read_footer, read_rows, read_schema, write_table
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -299,7 +298,7 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         return None, {}
     made_from = read_footer(path)
     try:
-        table = pq.read_table(path, columns=_read_columns(pq.read_schema(path)), use_threads=False).combine_chunks()
+        table = read_rows(path, columns=_read_columns(read_schema(path)), use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
     pa.default_memory_pool().release_unused()

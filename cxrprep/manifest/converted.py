@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.collection.image_table import write_image_table
 from cxrprep.datasets.catalog import catalog
@@ -22,8 +21,8 @@ from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, write_table
+from cxrprep.storage.table_checksums import note_checksum, replace_listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +47,10 @@ def carry_labels(source: Path, target: Path) -> None:
         body = source.read_bytes()
     except OSError as error:
         raise storage_error(source, "read", error) from error
-    if not target.is_file() or target.read_bytes() != body:
-        replace_file(target, lambda part: part.write_bytes(body))
+    if target.is_file() and target.read_bytes() == body:
+        note_checksum(target)
+    else:
+        replace_listed(target, lambda part: part.write_bytes(body))
 
 
 def read_labels_beside(manifests: Path) -> pa.Table | None:
@@ -58,7 +59,7 @@ def read_labels_beside(manifests: Path) -> pa.Table | None:
     if not path.is_file():
         return None
     try:
-        return pq.read_table(path, use_threads=False).combine_chunks()
+        return read_rows(path, use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
 
@@ -150,7 +151,7 @@ def rebuild_converted(
             hint="choose where the originals are, and convert again with --to",
         )
     try:
-        images = pa.concat_tables([pq.read_table(table) for table in folder.image_tables]).unify_dictionaries()
+        images = pa.concat_tables([read_rows(table) for table in folder.image_tables]).unify_dictionaries()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
     images = _that_are_here(folder, images, on_event).combine_chunks()

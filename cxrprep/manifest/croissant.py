@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.labels.csv_table import digest_of
-from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import SET_DIGEST, read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
+from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +120,7 @@ _SPLIT_KINDS: Final = {
 
 def _splits(table: Path) -> dict[str, Any]:
     """The splits of the images, as records of their own; ``split`` names one of them."""
-    column = pq.read_table(table, columns=["split"]).column("split").cast(pa.string())
+    column = read_rows(table, columns=["split"]).column("split").cast(pa.string())
     names = sorted(name for name in pc.unique(column).to_pylist() if name is not None)
     fields = {"name": "name of the split", "kind": "what it is for"}
     return {
@@ -158,7 +157,7 @@ def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
 
 def _image_files(table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The image files as a set, and a record of each: its path, which the manifest has too, and its content."""
-    paths = pc.unique(pq.read_table(table, columns=["path"]).column("path")).to_pylist()
+    paths = pc.unique(read_rows(table, columns=["path"]).column("path")).to_pylist()
     suffixes = sorted({path.rpartition(".")[2] for path in paths})
     files = {
         "@type": "cr:FileSet",
@@ -207,7 +206,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
     """
     files, records = [], []
     for name in tables:
-        schema = pq.read_schema(folder / name)
+        schema = read_schema(folder / name)
         record_set = name.removesuffix(".parquet")
         files.append(
             {
@@ -253,7 +252,7 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
     about |= _responsible_use(footer)
     records.append(_splits(folder / tables[0]))
     path = folder / CROISSANT_NAME
-    _write(path, {**about, "distribution": files, "recordSet": records})
+    _write(path, {**about, "distribution": files, "recordSet": records}, folder)
     return path
 
 
@@ -272,10 +271,10 @@ def describe_images(folder: Path) -> Path | None:
     described["distribution"] = [{**each, "contentUrl": f"{folder.name}/{each['contentUrl']}"} for each in tables]
     described["distribution"].append(images)
     described["recordSet"].append(contents)
-    _write(path, described)
+    _write(path, described, folder)
     return path
 
 
-def _write(path: Path, described: dict[str, Any]) -> None:
+def _write(path: Path, described: dict[str, Any], manifests: Path) -> None:
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+    replace_listed(path, lambda part: part.write_text(text, encoding="utf-8"), manifests)

@@ -22,7 +22,7 @@ from cxrprep.manifest.hugging_face_card import (
 )
 from cxrprep.manifest.label_statistics import SplitNumbers, numbers
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import SET_DIGEST, read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
     """
     tables = [path.with_name(f"{name}.parquet") for name in _TABLES]
     configs = [
-        Config([(EVERY_SPLIT, table.name)], pq.read_schema(table), table.stem) for table in tables if table.is_file()
+        Config([(EVERY_SPLIT, table.name)], read_schema(table), table.stem) for table in tables if table.is_file()
     ]
     dataset = _counted(path)
     text = write_card(dataset, spec, front=front_matter(configs, spec), digest=_stated_digest(dataset))
@@ -148,14 +148,14 @@ def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -
     spec = catalog().get(dataset.name)
     digest = _stated_digest(dataset)
     if form == "files":
-        config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], pq.read_schema(path))
+        config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], read_schema(path))
         return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS), digest=digest) + _FILES
     row = row_schema(stated)
     if form == "webdataset":
         features = webdataset_features(suffix, plain_schema(row))
     else:
         features = pa.schema([("image", IMAGE), *row])
-    shards = _shards(pq.read_table(path, columns=["path", "split"]), known=spec is not None)
+    shards = _shards(read_rows(path, columns=["path", "split"]), known=spec is not None)
     return write_card(dataset, spec, front=front_matter([Config(shards, features)], spec, tasks=TASKS), digest=digest)
 
 

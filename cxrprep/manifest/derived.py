@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
@@ -30,7 +29,7 @@ from cxrprep.schemas import (
     own_observations,
     with_boxes,
 )
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,7 +175,7 @@ def build_derived_manifest(
     without = rows
     if base is not None:
         origin = {**_of_base(read_footer(base)), **origin}
-        table = pq.read_table(base).combine_chunks()
+        table = read_rows(base).combine_chunks()
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)

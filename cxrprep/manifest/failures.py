@@ -76,5 +76,5 @@ def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> P
     if not len(failures):
         path.unlink(missing_ok=True)
         return None
-    write_table(failures.table(), path, name="failures", made_from={})
+    write_table(failures.table(), path, name="failures", made_from={}, listed=False)
     return path

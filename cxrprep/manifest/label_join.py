@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.columns import count_true, positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_sources import OURS
 from cxrprep.schemas import LABELS, own_observations
+from cxrprep.storage.parquet import read_rows, read_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def check_sources(folder: Path, text: str) -> None:
     path = folder / LABELS_NAME
     if path.is_file():
         try:
-            labels = pq.read_table(path, columns=["label_source"])
+            labels = read_rows(path, columns=["label_source"])
         except (OSError, pa.ArrowInvalid) as error:
             raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
         _check(labels, stated_sources(text), path)
@@ -133,8 +133,8 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
     if path is None:
         raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
     try:
-        own = [field.name for field in own_observations(pq.read_schema(path))]
-        labels = pq.read_table(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
+        own = [field.name for field in own_observations(read_schema(path))]
+        labels = read_rows(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     return relabel_from(images, labels, sources, path)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
             f"there is no manifest {path}", hint="run: cxrprep extract-labels ROOT, or cxrprep manifest ROOT"
         )
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         names = [
             n for n in file.schema_arrow.names if n in (*COLUMNS, *QUALITY) or n.removeprefix("label_") in OBSERVATIONS
         ]
@@ -136,7 +137,7 @@ def worst(table: pa.Table, count: int) -> list[tuple[str, list[dict[str, Any]]]]
 def count_rows(path: Path, column: str, value: str) -> int:
     """How many rows of a Parquet file have ``value`` in ``column``; 0 for a file that cannot be read."""
     try:
-        found = pq.read_table(path, columns=[column]).column(column).cast(pa.string())
+        found = read_rows(path, columns=[column]).column(column).cast(pa.string())
     except (OSError, KeyError, pa.ArrowInvalid):
         return 0
     return int(pc.sum(pc.equal(found, value)).as_py() or 0)

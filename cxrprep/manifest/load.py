@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
@@ -21,7 +20,7 @@ from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.storage.paths import local_path
 from cxrprep.vocabulary import observations_of, published_name
 
@@ -280,7 +279,7 @@ def load(
         raise UsageError(f"{root} has no manifest ({path})", hint="make it: cxrprep manifest ROOT")
     made_from = read_footer(path)
     try:
-        table = pq.read_table(path)
+        table = read_rows(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="make it again: cxrprep manifest ROOT") from error
     applied = made_from.get("policy")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
 from cxrprep.errors import NothingSelectedError, UsageError
@@ -21,7 +20,7 @@ from cxrprep.manifest.label_join import default_sources, relabel_from, stated_so
 from cxrprep.manifest.previous import HEADERS_NAME
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, null_columns
-from cxrprep.storage.parquet import footer_of, write_table
+from cxrprep.storage.parquet import footer_of, read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -170,7 +169,7 @@ def _first_read(own: pa.Table, digest: pa.ChunkedArray, before: Path, on_event: 
     if not before.is_file():
         return now
     try:
-        known = pq.read_table(before, columns=["path", "bytes", "digest"])
+        known = read_rows(before, columns=["path", "bytes", "digest"])
     except (OSError, pa.ArrowException):
         return now
     place = pc.index_in(own.column("path").combine_chunks(), value_set=known.column("path").combine_chunks())

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.labels.nlp.sections import is_cut_by_hand, is_mimic_report, mimic_sections, plain_sections
 from cxrprep.schemas import CATEGORY, describe
-from cxrprep.storage.parquet import SET_DIGEST, read_footer
+from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -215,9 +215,9 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _studies(path: Path) -> dict[str, list[dict[str, Any]]]:
-    names = [name for name in _MANIFEST if name in pq.read_schema(path).names]
+    names = [name for name in _MANIFEST if name in read_schema(path).names]
     found: dict[str, list[dict[str, Any]]] = {}
-    for batch in pq.ParquetFile(path).iter_batches(columns=names):
+    for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(columns=names):
         for row in batch.to_pylist():
             found.setdefault(row["study_id"], []).append(row)
     for rows in found.values():

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from cxrprep.errors import CxrprepError
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.schemas import DERIVED, HEADERS, derived_schema, null_columns
+from cxrprep.storage.parquet import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,9 +52,7 @@ class PreviousImages:
         """The rows whose source the manifest ``base`` names, and all others."""
         if base is None:
             return self.rows.slice(0, 0), self.rows
-        named = pc.is_in(
-            self.rows.column("source_path"), value_set=pq.read_table(base, columns=["path"]).column("path")
-        )
+        named = pc.is_in(self.rows.column("source_path"), value_set=read_rows(base, columns=["path"]).column("path"))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
 
 
@@ -78,7 +77,9 @@ def read_previous(
         read: tuple[list[pa.Table], list[tuple[str, str, str]]] = ([], [])
         try:
             with open_file(name) as held:
-                for table, rest in _groups(pq.ParquetFile(held), fingerprint, tried, made):
+                for table, rest in _groups(
+                    pq.ParquetFile(held, page_checksum_verification=True), fingerprint, tried, made
+                ):
                     read[0].extend(table)
                     read[1].extend(rest)
         except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
@@ -118,7 +119,7 @@ def _groups(
 def _headers(open_file: Callable[[str], BinaryIO], rows: pa.Table) -> pa.Table:
     try:
         with open_file(HEADERS_NAME) as held:
-            table = pq.read_table(held)
+            table = pq.read_table(held, page_checksum_verification=True)
         wanted = pc.is_in(table.column("source_path"), value_set=rows.column("source_path"))
         return as_schema(HEADERS, table.filter(wanted))
     except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
@@ -148,7 +149,7 @@ def one_table(tables: Iterable[pa.Table]) -> pa.Table:
 def stated_outputs(out: Path) -> dict[str, tuple[int, str]]:
     """Bytes and digest of each converted image below ``out``, by its manifest; empty where there is none."""
     try:
-        rows = pq.read_table(out / "manifests" / IMAGES_NAME, columns=["path", "bytes", "digest"])
+        rows = read_rows(out / "manifests" / IMAGES_NAME, columns=["path", "bytes", "digest"])
     except (OSError, pa.ArrowException):
         return {}
     stated = zip(rows["bytes"].to_pylist(), rows["digest"].to_pylist(), strict=True)

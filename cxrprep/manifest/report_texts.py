@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, did_you_mean
 from cxrprep.events import Note
 from cxrprep.manifest.pairs import PAIRS_NAME, SECTIONS
+from cxrprep.storage.parquet import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +69,7 @@ def with_texts(images: pa.Table, path: Path, sections: Sequence[str], *, paired:
         UsageError: It is no table of pairs.
     """
     try:
-        pairs = pq.read_table(path, columns=["dataset", "study_id", *sections])
+        pairs = read_rows(path, columns=["dataset", "study_id", *sections])
     except pa.ArrowInvalid as error:
         raise UsageError(f"{path} is no table of pairs", hint="make one: cxrprep pairs ROOT") from error
     except OSError as error:

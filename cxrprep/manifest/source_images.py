@@ -14,7 +14,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.model import Box, Digest, ImageId, View
 from cxrprep.selection.table_filters import matching
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ class SourceImage:
 def source_images(images: Path) -> Iterator[SourceImage]:
     """The rows of ``images.parquet``, in its order. Raises ``TableError`` when it cannot be read."""
     try:
-        file = pq.ParquetFile(images)
+        file = pq.ParquetFile(images, page_checksum_verification=True)
         for batch in file.iter_batches(batch_size=8192, columns=_COLUMNS):
             for row in batch.to_pylist():
                 yield _source(row)
@@ -63,7 +63,7 @@ def images_by_split(images: Path) -> Iterator[SourceImage]:
     Raises ``TableError`` when it cannot be read.
     """
     try:
-        table = pq.read_table(images)
+        table = read_rows(images)
         known = known_observations(table, read_footer(images))
         kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
         table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
@@ -85,7 +85,7 @@ def ids_of(images: Path, selection: Selection, dataset: str) -> frozenset[str]:
     Raises ``TableError`` when the table cannot be read or does not say it, ``UsageError`` for words that name nothing.
     """
     try:
-        table = pq.read_table(images)
+        table = read_rows(images)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(images, error) from error
     found = table.filter(pc.fill_null(matching(table, selection, dataset=dataset), fill_value=False))

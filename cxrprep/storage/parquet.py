@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import TableError
+from cxrprep.errors import TableError, UnreadableTableError
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -27,16 +29,22 @@ SET_DIGEST: Final = "set_digest"
 
 
 _ROWS: Final = 1 << 17
+_LINE_END: Final = "\n"
 
 
-def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None) -> None:
+def write_table(
+    table: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any] | None = None, listed: bool = True
+) -> None:
     """Write a table as Parquet, atomically: the final name is either complete or what it was before.
+
+    Each page carries a checksum, and the list beside the manifests one of the file.
 
     Args:
         table: Its rows.
         path: The file.
         name: The schema's name, for the footer.
         made_from: Its provenance: JSON values without times, so that the same input gives the same bytes.
+        listed: Whether its checksum is noted; not of a table of the last run, that carries times.
 
     Raises:
         StorageError: The disk refuses; it names the path.
@@ -53,8 +61,51 @@ def write_table(table: pa.Table, path: Path, *, name: str, made_from: Mapping[st
         if not field.name.startswith((RAW_PREFIX, "path_raw")) and field.type != pa.int8()
     ]
     # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer.
-    options = {"use_dictionary": few, "write_statistics": ranged, "compression": "snappy"}
-    replace_file(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **options))
+    options = {
+        "use_dictionary": few, "write_statistics": ranged, "compression": "snappy", "write_page_checksum": True,
+    }  # fmt: skip
+    replace = replace_listed if listed else replace_file
+    replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **options))
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: bool = True) -> pa.Table:
+    """The rows of a table, each page held to its checksum.
+
+    Args:
+        path: The table.
+        columns: Those that are wanted; all by default.
+        use_threads: Whether columns are read side by side.
+
+    Returns:
+        The table.
+
+    Raises:
+        OSError: It is not there, or may not be read.
+        UnreadableTableError: It is no Parquet file, or a page is not what was written.
+    """
+    chosen = None if columns is None else list(columns)
+    with _readable(path):
+        return pq.read_table(path, columns=chosen, use_threads=use_threads, page_checksum_verification=True)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a table, with its footer. Raises ``OSError``, ``UnreadableTableError``."""
+    with _readable(path):
+        return pq.read_schema(path)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        # A table without a column that was asked for is another table, and not a damaged one.
+        if (isinstance(error, OSError) and error.errno is not None) or "No match for FieldRef" in str(error):
+            raise
+        hint = "make it again; cxrprep verify names the command"
+        raise UnreadableTableError(
+            f"{path} cannot be read: {str(error).strip().partition(_LINE_END)[0]}", hint=hint
+        ) from error
 
 
 def read_footer(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_images
 from cxrprep.verification.merge_join import absent, by_path, merge_join
+from cxrprep.verification.own_tables import altered_tables, not_noted
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import leftover, scan
 
@@ -144,6 +145,7 @@ def verify_made(
         if options.quick:
             not_checked.append("the tables beside the images: run without --quick")
         else:
+            not_checked += not_noted(folder.root, folder.home)
             for finding in (*_tables(folder), *_originals(folder, not_checked)):
                 out.finding(finding)
         counts = _images(
@@ -291,6 +293,9 @@ def _tables(folder: MadeFolder) -> Iterator[Finding]:
         if found != stated:
             detail = "its bytes are not those that were written down"
             yield make_finding(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
+    for finding in altered_tables(folder.root, folder.home, folder.again):
+        if finding.path.removeprefix("manifests/") not in folder.tables:
+            yield finding
 
 
 def _originals(folder: MadeFolder, not_checked: list[str]) -> Iterator[Finding]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.model import Digest
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def outdated_below(home: Path, record: pa.Table) -> Iterator[Finding]:
     originals = record.select(["path", "digest"])
     for table in sorted((home / "derived").glob("*/manifests/images.parquet")):
         try:
-            images = pq.read_table(table, columns=["path", "source_path", "source_digest"])
+            images = read_rows(table, columns=["path", "source_path", "source_digest"])
             recipe = str(read_footer(table).get("recipe") or "")
         except (OSError, pa.ArrowException, TableError):
             # The folder's own check says what is wrong with it.

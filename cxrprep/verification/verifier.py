@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection import folder_words
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import ImageCheck
@@ -24,6 +25,7 @@ from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, merge_join
+from cxrprep.verification.own_tables import altered_tables, not_noted
 from cxrprep.verification.published_checksums import (
     altered_sum_files,
     is_table,
@@ -416,7 +418,10 @@ class _Run:
             return
         record = self.record.table()
         wrong = {finding.path for finding in self.damaged}
+        again = shlex.join(["cxrprep", "extract-labels", *folder_words(self.root, self.record.home)])
+        self.not_checked += not_noted(self.root, self.record.home)
         for finding in (
+            *altered_tables(self.root, self.record.home, again),
             *outdated_tables(self.root, self.record.home, wrong),
             *outdated_below(self.record.home, record),
         ):

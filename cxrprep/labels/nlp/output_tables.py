@@ -12,7 +12,8 @@ from cxrprep._version import __version__
 from cxrprep.errors import TableError, storage_error
 from cxrprep.schemas import CATEGORY, describe
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, read_footer
+from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, read_footer, read_rows
+from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ def count_labels(path: Path, observations: Iterable[str]) -> dict[str, dict[str,
     """How often each observation is positive, negative, uncertain and null in a label table."""
     counts: dict[str, dict[str, int]] = {}
     for name in observations:
-        column = pq.read_table(path, columns=[column_of(name)]).column(0)
+        column = read_rows(path, [column_of(name)]).column(0)
         found = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
         counts[name] = {word: found.get(value, 0) for word, value in _WORDS.items()}
     return counts
@@ -173,13 +174,17 @@ def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, meta
     def write(part: Path) -> None:
         nonlocal rows
         with pq.ParquetWriter(
-            part, schema.with_metadata(dict(metadata)), compression="zstd", compression_level=1
+            part,
+            schema.with_metadata(dict(metadata)),
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
         ) as writer:
             for group in _groups(tables):
                 writer.write_table(_fresh(group, schema).replace_schema_metadata(dict(metadata)))
                 rows += group.num_rows
 
-    replace_file(path, write)
+    replace_listed(path, write)
     return rows
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note
@@ -23,6 +22,7 @@ from cxrprep.manifest.export.csv import csv_of
 from cxrprep.manifest.export.run import ExportResult
 from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
+from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import CHEXPERT, NIH
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa
         )
         return _rows_of_manifest(dataset.stated)
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = read_rows(path).combine_chunks()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     keys = _key(table, table.column("image_id"))

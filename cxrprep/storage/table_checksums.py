@@ -1,0 +1,115 @@
+"""Checksums of a folder's own tables: a list beside them, ``manifests/SHA256SUMS``, that ``sha256sum -c`` reads too.
+
+A flipped bit in a table of labels looks like any other label: only a checksum from when it was written tells them
+apart. A table and its line cannot be put in place in one step, so that the list names the new checksum beside the old
+one before the table is replaced, and alone afterwards: whenever the program is killed, one that it
+names holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.errors import storage_error
+from cxrprep.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LIST_NAME: Final = "SHA256SUMS"
+_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
+_MANIFESTS: Final = "manifests"
+
+
+def replace_listed(path: Path, write: Callable[[Path], object], folder: Path | None = None) -> None:
+    """Let ``write`` fill ``path`` as ``replace_file`` does, and note its checksum in the list of ``folder``.
+
+    ``folder`` is by default the one of ``path`` where that is one of manifests; elsewhere no list is kept. Raises
+    ``StorageError``.
+    """
+    home = folder or _list_folder(path)
+    if home is None:
+        replace_file(path, write)
+        return
+    digest = ""
+
+    def write_and_note(part: Path) -> None:
+        nonlocal digest
+        write(part)
+        digest = _sha256(part)
+        _note(home, _name(path, home), digest, beside=True)
+
+    replace_file(path, write_and_note)
+    _note(home, _name(path, home), digest)
+
+
+def note_checksum(path: Path) -> None:
+    """Note the checksum of a table that stays as it is. Raises ``StorageError``."""
+    if (home := _list_folder(path)) is not None:
+        try:
+            digest = _sha256(path)
+        except OSError as error:
+            raise storage_error(path, "read", error) from error
+        _note(home, _name(path, home), digest)
+
+
+def listed_checksums(folder: Path) -> dict[str, list[str]]:
+    """The SHA-256 that a file may have, by its name relative to ``folder``; a line that cannot be read says nothing."""
+    try:
+        text = (folder / LIST_NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if match := _LINE.fullmatch(line):
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def _list_folder(path: Path) -> Path | None:
+    """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array."""
+    return path.parent if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name) else None
+
+
+def _name(path: Path, home: Path) -> str:
+    return path.name if path.parent == home else f"../{path.name}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note(folder: Path, name: str, digest: str, *, beside: bool = False) -> None:
+    """State ``digest`` for ``name``: alone, or ``beside`` what is stated already. Lines of files that went go too."""
+    with _one_at_a_time(folder):
+        before = listed_checksums(folder)
+        known = before.get(name, []) if beside else []
+        after = {one: held for one, held in before.items() if one == name or (folder / one).is_file()}
+        after[name] = [*(one for one in known if one != digest), digest]
+        if after != before:
+            text = "".join(f"{one}  {file}\n" for file in sorted(after) for one in after[file])
+            replace_file(folder / LIST_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep other writers of the list out; where the file system knows no locks, they are as rare as the writes are."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,98 @@
+"""Check of the tables below ``manifests`` against the checksums that were noted when they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.collection import folder_words
+from cxrprep.errors import storage_error
+from cxrprep.storage.table_checksums import LIST_NAME, listed_checksums
+from cxrprep.verification.finding import Finding, Kind, make_finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Tables of the last run carry times, and prove nothing.
+_OF_RUNS: Final = frozenset({"verify.parquet", "failures.parquet"})
+
+# The commands that make tables which the usual one does not make.
+_MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplicates"}
+# What nothing else in the folder holds: labels of reports, and of other labelers.
+_OF_REPORTS: Final = frozenset({"report_labels.parquet", "mentions.parquet"})
+
+
+def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
+    """Tables whose bytes are not those that were written, in the manifests of the folder and of its ``home``.
+
+    Args:
+        root: The folder.
+        home: Where its record and manifests are.
+        again: The command that makes its images, labels and studies again.
+
+    Yields:
+        A finding for each.
+
+    Raises:
+        StorageError: A table cannot be read.
+    """
+    words = shlex.join(folder_words(root, home))
+    for folder in manifests_of(root, home):
+        for name, stated in sorted(listed_checksums(folder).items()):
+            found = _sha256(folder / name)
+            if found and found not in stated:
+                yield make_finding(
+                    Kind.ALTERED,
+                    _shown(folder, name, root),
+                    "its bytes are not those that were written",
+                    expected=f"sha256:{stated[-1]}",
+                    found=f"sha256:{found}",
+                    hint=_hint(name, words, again),
+                )
+
+
+def manifests_of(root: Path, home: Path) -> list[Path]:
+    """The folders of tables: of the whole, and of the parts of a job array that were not joined."""
+    wholes = [place / "manifests" for place in dict.fromkeys((home, root))]
+    return [folder for whole in wholes for folder in (whole, *sorted(whole.glob("shards/*-of-*")))]
+
+
+def _sha256(path: Path) -> str:
+    """Of the file; nothing where it is gone."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise storage_error(path, "read", error) from error
+
+
+def _hint(name: str, words: str, again: str) -> str:
+    if name in _OF_REPORTS:
+        return f"restore it from a copy, or label the reports again: cxrprep extract-labels {words} --reports PATH"
+    return f"make it again: {f'cxrprep {_MADE_BY[name]} {words}' if name in _MADE_BY else again}"
+
+
+def unlisted_tables(manifests: Path) -> list[str]:
+    """The names of tables of which no checksum was noted."""
+    listed = listed_checksums(manifests)
+    here = (path.name for path in sorted(manifests.glob("*.parquet")))
+    return [name for name in here if name not in listed and name not in _OF_RUNS and not name.startswith("verify.")]
+
+
+def not_noted(root: Path, home: Path) -> list[str]:
+    """What a report says of tables without a checksum: a sentence a folder."""
+    found = [(folder, unlisted_tables(folder)) for folder in manifests_of(root, home)]
+    return [
+        f"the bytes of {', '.join(names)}: {folder / LIST_NAME} does not name them" for folder, names in found if names
+    ]
+
+
+def _shown(folder: Path, name: str, root: Path) -> str:
+    """The path of a table as findings name it: relative to the folder where it lies there."""
+    path = Path(os.path.normpath(folder / name))
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
