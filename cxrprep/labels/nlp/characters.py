@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 # What is more than one character for one, or one for several: all else keeps its place in sentences.normalised.
 _ODD: Final = re.compile(
-    r"\r|<\s*/?\s*[A-Za-z][^<>]{0,200}>|&(?:[A-Za-z]{2,8}|#\d{1,6}|#[xX][0-9A-Fa-f]{1,5});|[^\x00-\x7f]"
+    r"\r|<\s*/?\s*[A-Za-z][^<>]{0,200}>|&lt;\s*/?\s*[A-Za-z][^<>&]{0,200}&gt;|&(?:[A-Za-z]{2,8}|#\d{1,6}|#[xX][0-9A-Fa-f]{1,5});|[^\x00-\x7f]"
 )
-_BREAKS: Final = re.compile(r"(?i)<\s*/?\s*(?:br|p|div|li|ul|ol|tr|td|h\d|table|section)\b")
+_BREAKS: Final = re.compile(r"(?i)(?:<|&lt;)\s*/?\s*(?:br|p|div|li|ul|ol|tr|td|h\d|table|section)\b")
 _LINE_ENDS: Final = frozenset("\u2028\u2029\u0085\x0b\x0c")
 # Soft hyphen, zero-width characters, byte order mark, word joiner, variation selectors.
 _NOTHING: Final = frozenset("\u00ad\u200c\u200d\ufeff\u2060\ufe0e\ufe0f")
@@ -54,7 +54,7 @@ def _instead(text: str, begin: int, end: int) -> str:
     odd = text[begin:end]
     if odd == "\r":
         return "" if text[end : end + 1] == "\n" else "\n"
-    if odd.startswith("<"):
+    if odd.startswith(("<", "&lt;")) and odd != "&lt;":
         return "\n" if _BREAKS.match(odd) else " "
     if odd.startswith("&"):
         return "".join(_character(char, text, begin, end) for char in html.unescape(odd))

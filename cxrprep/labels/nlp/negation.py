@@ -65,7 +65,7 @@ _SAME: Final = frozenset(
      "has", "have", "still", "now", "side", "other", "upper", "lower", "base", "apex", "apical", "basal", "component",
      "small", "tiny", "residual", "latter", "former", "and", "largely", "essentially", "otherwise")
 )  # fmt: skip
-_CONTRASTS: Final = frozenset(("but", "while", "whereas", "though", "although", "however", "and", "yet"))
+_CONTRASTS: Final = frozenset(("but", "while", "whereas", "though", "although", "however", "and", "yet", "where"))
 _DEVICES: Final = OBSERVATIONS.index("Support Devices")
 _ENDS: Final = frozenset(("tip", "tips", "course", "sideport", "termination"))
 _FAULTS: Final = frozenset(
@@ -76,11 +76,15 @@ _FAULTS: Final = frozenset(
 # First words of what a cue right before them speaks of.
 _SAID_OF: Final = frozenset(
     ("there", "due", "secondary", "related", "attributed", "consistent", "compatible", "representing", "reflecting",
-     "indicating", "suggesting", "suggestive")
+     "indicating", "suggesting", "suggestive", "that")
 )  # fmt: skip
 _RELATIVES: Final = frozenset(("which", "that"))
 _STATEMENTS: Final = frozenset(("that", "if", "whether"))
 _EXCEPTIONS: Final = frozenset(("except", "other", "apart", "aside", "save", "bar", "besides", "beyond"))
+# What was so on another day takes nothing back.
+_BEFORE: Final = frozenset(
+    ("yesterday", "previously", "before", "earlier", "previous", "prior", "last", "initially", "formerly", "once")
+)
 _DETERMINERS: Final = frozenset(("a", "an", "the"))
 _INSIDE: Final = frozenset(("of", "in", "within", "to"))
 _PRONOUNS: Final = frozenset(("this", "it", "these", "they", "that", "both", "there"))
@@ -141,7 +145,9 @@ def _taken_back(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
             if begin < 0:
                 continue
             if later.cue & (PERSISTS | STABLE):
-                if _SAME.issuperset(words[begin : later.first]):
+                if _SAME.issuperset(words[begin : later.first]) and _BEFORE.isdisjoint(
+                    words[later.last : later.last + 4]
+                ):
                     item.decide(MentionStatus.POSITIVE, Rule.NAMED, later)
                     item.by = None
                 break
@@ -166,9 +172,12 @@ def _unfinished(items: Sequence[PhraseMatch]) -> None:
 def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
     """Let negations and uncertainties reach over what follows them."""
     governor: PhraseMatch | None = None
-    reached = False
+    reached = again = False
     for index, item in enumerate(items):
         cue = item.cue
+        if item.structure and reached and index and items[index - 1].mentions and not items[index - 1].cue:
+            # "No effusion heart enlarged": a statement of its own.
+            governor = None
         if governor is not None and (item.mentions or cue & ABNORMAL):
             # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
             if not _of_a_fault(item, words, governor.last):
@@ -179,12 +188,19 @@ def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
                 # "It is possible that there is", "unlikely due to": the statement is the one that is doubted.
                 continue
             governor, reached = (item if cue & FORWARD else None), False
+        elif cue & BACKWARD and not cue & FORWARD and _is_a_title(items, index):
+            # "Not excluded: small pneumothorax".
+            governor, reached = item, False
         elif cue & FORWARD and _speaks_ahead(items, index, governor, words):
+            again = words[item.first] == "no" and governor is not None and reached and words[governor.first] == "no"
             governor, reached = item, False
         elif cue & WITH:
             # "Possible nodule with effusion", but: "nodule, possibly with effusion".
             if governor is not None and governor.last != item.first:
                 governor = None
+        elif cue & COMMA and again and reached and _ends_alone(items, index):
+            # "No fracture, no effusion, cardiomegaly": what has no "no" is there.
+            governor = None
         elif cue & COLON and reached:
             # "No effusion: left consolidation is present."
             governor = None
@@ -195,6 +211,19 @@ def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
             and not _goes_on(items, index, governor, words)
         ):
             governor = None
+
+
+def _is_a_title(items: Sequence[PhraseMatch], index: int) -> bool:
+    """Whether a cue that looks back has nothing before it and a colon behind."""
+    following = items[index + 1] if index + 1 < len(items) else None
+    colon = following is not None and following.first == items[index].last and bool(following.cue & COLON)
+    return colon and not any(item.mentions for item in items[max(0, index - 5) : index])
+
+
+def _ends_alone(items: Sequence[PhraseMatch], index: int) -> bool:
+    """Whether one finding and nothing else follows the comma at ``index``."""
+    rest = items[index + 1 : index + 4]
+    return sum(bool(item.mentions) for item in rest) == 1 and not any(item.cue & (SEPARATOR | FORWARD) for item in rest)
 
 
 def _speaks_ahead(items: Sequence[PhraseMatch], index: int, governor: PhraseMatch | None, words: Sequence[str]) -> bool:
@@ -216,11 +245,11 @@ def _speaks_ahead(items: Sequence[PhraseMatch], index: int, governor: PhraseMatc
 
 
 def _decide_forward(item: PhraseMatch, governor: PhraseMatch) -> None:
-    if governor.cue & REMARK:
+    if governor.cue & (REMARK | REMARK_AFTER):
         item.drop()
-    elif governor.cue & DOUBT:
+    elif governor.cue & (DOUBT | DOUBT_AFTER):
         item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
-    elif governor.cue & NEGATION:
+    elif governor.cue & (NEGATION | NEGATION_AFTER):
         item.decide(MentionStatus.NEGATIVE, Rule.NEGATED, governor)
     else:
         item.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN, governor)

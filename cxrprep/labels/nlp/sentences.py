@@ -31,6 +31,7 @@ _END = re.compile(
     r"|[.](?=[a-z]{2})"
     r"|(?<![\w.])\d{1,2}[.)](?=\s*[a-z])"
     r"|\((?:[a-h]|i{1,3}|iv|v)\)(?=\s)"
+    r"|(?<![\w(])[a-h]\)(?=\s)"
     r"|\n[ \t]*\n"
     r"|\v"
 )
@@ -38,7 +39,10 @@ _END = re.compile(
 _LIST_LINE = re.compile(r"(?m)^(?=.{1,40}$)(.*[^\s,;:])[ \t]*(\n)(?=[ \t]{0,40}(?:[A-Z]|[-*\u2022][ \t]*[A-Za-z]))")
 # A colon of dots: "Pleural effusion .. no". A contraction keeps its length: "is nt", "ca nt"; see negation.words_of.
 _LEADERS = re.compile(r"\.{2,}(?=\s*(?:no|none|nil|absent|negative|present|yes)\b)")
+# A tab between cells: "No effusion\tRib fracture".
+_CELL = re.compile(r"(?<=[a-z])\t(?=[A-Z])")
 _CONTRACTION = re.compile(r"n't\b")
+_SHORT_VERB = re.compile(r"\b(there|it|that|this|here|he|she|they|we|i|you|one)'(s|ve|re|ll)\b")
 _ANSWER = re.compile(
     r"\s*(?:no|none|nil|absent|negative|yes|present|no evidence|not (?:seen|present|identified|visible)"
     r"|there (?:is|are)(?: not| none)?"
@@ -55,7 +59,6 @@ _RUNS_ON = re.compile(
 _REFERRING = (
     "this",
     "it ",
-    "it'",
     "these",
     "they",
     "that",
@@ -76,7 +79,7 @@ _REFERRING = (
 )
 _REFERS = re.compile(
     r"(?:(?:however|in fact|in reality|in retrospect|actually|indeed|but|though)(?: ,|,)? )?"
-    r"(?:(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|are|was|were|has|have|proved|"
+    r"(?:(?:on [a-z ]{3,40}?,? )?(?:this|it|these|they|that|both)(?: [a-z]+)?? (?:is|s|are|re|was|were|has|have|proved|"
     r"proves|turned|represents?|reflects?|did|does)\b(?! (?:a |an |the )?(?:possible|may))"
     r"|there (?:is|are|was|were) (?:now |also |still )?(?:a |another )?(?:[a-z]+ )?(?:one|ones|some)\b"
     r"|(?:a|an|the|another) (?:[a-z]+ ){0,2}ones?\b"
@@ -104,11 +107,18 @@ def normalised(text: str) -> str:
     """
     if not text.isascii():
         text = _NON_ASCII.sub(_replacement, text)
+    if "\t" in text:
+        text = _CELL.sub(";", text)
     lowered = _CONTROL.sub(" ", text.lower())
     if "n't" in lowered:
         lowered = _CONTRACTION.sub(" nt", lowered)
+    if "'" in lowered:
+        lowered = _SHORT_VERB.sub(r"\1 \2", lowered)
     if ".." in lowered:
         lowered = _LEADERS.sub(lambda found: ":" + " " * (len(found[0]) - 1), lowered)
+    if "/ no" in lowered:
+        # "No effusion / no consolidation / nodule".
+        lowered = lowered.replace(" / ", " ; ")
     if " -" in lowered:
         lowered = _DASH.sub(lambda found: ";" * len(found[0]), lowered)
     return lowered.replace("-", " ").replace("_", " ")

@@ -10,6 +10,8 @@ from cxrprep.labels.nlp.phrase_matcher import WORDS
 _SHORT_ASIDE: Final = 5
 # The halves of a contraction: "is nt", "ca nt", "wo nt".
 _SPOKEN: Final = {"nt": "not", "ca": "can", "wo": "will"}
+_VERBS: Final = {"s": "is", "ve": "have", "re": "are", "ll": "will"}
+_SUBJECTS: Final = frozenset(("there", "it", "that", "this", "here", "he", "she", "they", "we", "i", "you", "one"))
 # First words of a remark in brackets that says something of its own: "no pneumothorax (small effusion)".
 _ASSERTS: Final = frozenset(
     ("small", "moderate", "large", "mild", "tiny", "trace", "minimal", "new", "left", "right", "bilateral", "there")
@@ -19,7 +21,13 @@ _ASSERTS: Final = frozenset(
 def words_of(sentence: str) -> list[str]:
     """Words of a sentence in normal form, without the placeholders of de-identification."""
     words = [word for word in WORDS.findall(sentence) if is_word(word)]
-    return [_SPOKEN.get(word, word) for word in words] if " nt" in sentence else words
+    if " nt" in sentence:
+        words = [_SPOKEN.get(word, word) for word in words]
+    for place in range(1, len(words)) if " s " in sentence or " ve " in sentence or " re " in sentence else ():
+        # "There's", "we've", "they're".
+        if words[place - 1] in _SUBJECTS:
+            words[place] = _VERBS.get(words[place], words[place])
+    return words
 
 
 def is_word(word: str) -> bool:
