@@ -106,7 +106,7 @@ def test_kill_9_and_the_same_command_again_end_in_the_same_bytes(tmp_path: Path,
         ok(*at(calm, convert))
         wanted = tree(calm)
 
-        for wait in (0.3, 0.6, 0.8, 1.0, 1.3):
+        for wait in (0.4, 0.8, 1.2):
             root = tmp_path / f"killed-{wait}"
             if verb == "convert":
                 shutil.copytree(calm, root)
@@ -118,7 +118,8 @@ def test_kill_9_and_the_same_command_again_end_in_the_same_bytes(tmp_path: Path,
             time.sleep(wait)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            for step in (download, ("extract-labels", "ROOT"), convert):
+            again = (download, ("extract-labels", "ROOT"), convert) if verb == "download" else (convert,)
+            for step in again:
                 ok(*at(root, step))
             assert tree(root) == wanted, f"after a kill at {wait} s"
 
