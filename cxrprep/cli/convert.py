@@ -56,22 +56,15 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
-    from cxrprep.api import phi
-    from cxrprep.api import preview as sheets
-    from cxrprep.cli.arguments import engine_of, limits_of, preview_arguments, source_arguments
-
-    out = invocation.out
     with invocation.events() as sink:
         if check_phi:
-            looking = _with_addresses(invocation, {**source_arguments(invocation), "limits": limits_of(invocation)})
-            found = phi.check_phi(**looking, engine=engine_of(invocation), on_event=sink)
-            return out.result(f"Tags of {invocation.root} that look like an identity", found, command="convert")
-        if preview:
-            looking = _with_addresses(invocation, preview_arguments(invocation))
-            sheet = sheets.preview(**looking, count=preview, on_event=sink)
-            return out.result(f"Preview of {invocation.job.convert.recipe}", sheet, command="convert")
-        result = perform(invocation, sink)
-    return out.result(f"Converted {invocation.root}", result, command="convert")
+            headline, result = f"Tags of {invocation.root} that look like an identity", perform_phi(invocation, sink)
+        elif preview:
+            headline = f"Preview of {invocation.job.convert.recipe}"
+            result = perform_preview(invocation, sink, count=preview)
+        else:
+            headline, result = f"Converted {invocation.root}", perform(invocation, sink)
+    return invocation.out.result(headline, result, command="convert")
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
@@ -80,6 +73,24 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     from cxrprep.cli.arguments import convert_arguments
 
     return convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
+
+
+def perform_phi(invocation: Invocation, sink: Sink) -> Any:
+    """Looks for tags with an identity; nothing is converted."""
+    from cxrprep.api.phi import check_phi
+    from cxrprep.cli.arguments import engine_of, limits_of, source_arguments
+
+    looking = _with_addresses(invocation, {**source_arguments(invocation), "limits": limits_of(invocation)})
+    return check_phi(**looking, engine=engine_of(invocation), on_event=sink)
+
+
+def perform_preview(invocation: Invocation, sink: Sink, count: int = 0) -> Any:
+    """Writes a contact sheet of ``count`` images, by default as many as the job says."""
+    from cxrprep.api.preview import preview
+    from cxrprep.cli.arguments import preview_arguments
+
+    looking = _with_addresses(invocation, preview_arguments(invocation))
+    return preview(**looking, count=count or invocation.job.convert.preview, on_event=sink)
 
 
 def _with_addresses(invocation: Invocation, arguments: dict[str, Any]) -> dict[str, Any]:

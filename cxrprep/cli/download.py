@@ -43,12 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="keep the plan in a file; fetch nothing"
 )
-@click.option(
-    "--from-plan",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="do what a saved plan says, here or on another host",
-)
+@setting("download.from_plan", "--from-plan", metavar="FILE")
 @options.shard
 @setting("download.link", "--link")
 @setting("download.keep_archives", "--keep-archives")
@@ -56,24 +51,24 @@ if TYPE_CHECKING:
 @setting("download.discard_raw", "--discard-raw")
 @options.selection
 @options.network
-def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_plan: Path | None) -> int:
+def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> int:
     """Fetch DATASET, or the part of it that is selected, into ROOT (./DATASET when it is not named).
 
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
-    saved: Path | Plan | None = from_plan
-    if from_plan is not None and "root" not in invocation.flags:
+    saved: Path | Plan | None = _plan_file(invocation)
+    if isinstance(saved, Path) and "root" not in invocation.flags:
         from cxrprep.planning import load_plan
 
-        saved = load_plan(from_plan)
+        saved = load_plan(saved)
         named = invocation.flags.get("dataset")
         if named is not None and not is_dataset(named[0]):
             # The plan knows its dataset: the one word is the folder.
             invocation.flags["root"] = named
             named = None
         invocation.flags["dataset"] = named or (saved.dataset, "--from-plan")
-    if not invocation.job.dataset and from_plan is None:
+    if not invocation.job.dataset and saved is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     with invocation.events() as sink:
         if saved is not None:
@@ -96,11 +91,18 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None, from_
 
 
 def perform(invocation: Invocation, sink: Sink, planned: Any = None) -> Any:
-    """The verb itself, with the settings of this call."""
+    """The verb itself, with the settings of this call and the plan that they name."""
     from cxrprep.api.download import download
     from cxrprep.cli.arguments import download_arguments
 
+    saved = _plan_file(invocation)
+    if planned is None and saved is not None:
+        planned = read_plan(invocation, saved, sink)
     return download(**download_arguments(invocation), plan=planned and planned.value, on_event=sink)
+
+
+def _plan_file(invocation: Invocation) -> Path | None:
+    return invocation.path(invocation.job.download.from_plan)
 
 
 def plan(invocation: Invocation, sink: Sink) -> Any:

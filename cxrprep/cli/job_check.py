@@ -23,6 +23,8 @@ _NEEDS: Final = {
     "extract-labels": ("download",),
     "convert": ("download", "extract-labels"),
     "manifest": ("download",),
+    "check-phi": ("download",),
+    "preview": ("download",),
     "report": ("download", "extract-labels", "manifest"),
     "export": ("download", "extract-labels", "convert", "manifest"),
 }

@@ -219,6 +219,8 @@ def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink]
         "extract-labels": extract_labels.perform,
         "convert": convert.perform,
         "manifest": manifest.perform,
+        "check-phi": convert.perform_phi,
+        "preview": convert.perform_preview,
         "report": report.perform,
         "export": export.perform_step,
     }

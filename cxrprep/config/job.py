@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STEPS: Final = ("download", "verify", "extract-labels", "convert", "manifest")
 # Those that a job may name beside them.
-ALL_STEPS: Final = (*STEPS, "report", "export")
+ALL_STEPS: Final = (*STEPS, "check-phi", "preview", "report", "export")
 UNCERTAIN: Final = ("keep", "ones", "zeros", "ignore")
 BLANK: Final = ("null", "zeros")
 FORMATS: Final = ("csv", "coco", "webdataset", "hf", "original")
@@ -139,6 +139,7 @@ class DownloadSettings:
     link: str = _set("copy", "how files of a local folder are copied", choices=("copy", "reflink", "hardlink"))
     then: str = _set("", "convert each image by this recipe as it arrives")
     discard_raw: bool = _set(False, "with --then: keep the converted image only")
+    from_plan: str = _set("", "do what a saved plan says, here or on another host", form="path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class LabelSettings:
     imports: tuple[str, ...] = _set(
         (), "tables of other labelers (CheXbert, NegBio, CXR-LT) to take over as label sources: NAME=FILE"
     )
-    compare: tuple[str, ...] = _set((), "two label tables, whose agreement a job says", form="path")
+    compare: tuple[str, ...] = _set((), "label tables or sources, two or more, whose agreement a job says", form="path")
     key: str = _set("", "the id column of tables to import or to compare, where it is not found")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")
@@ -227,6 +228,7 @@ class ConvertSettings:
         "files", "one file per image, or shards: tar for WebDataset, Parquet for Hugging Face's datasets", choices=TO
     )
     per_shard: int = _set(1000, "images in one shard", low=1)
+    preview: int = _set(24, "images on the contact sheet of the step preview", low=1)
     frame: int = _set(0, "of a file with several frames, convert this one, from 1", low=0)
     max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
     max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)

@@ -42,7 +42,7 @@ _FOUND_ALSO: Final = """
     dataset root release state tables steps shard
     download.connections download.limit_rate download.timeout download.user_agent download.keep_archives
     download.link download.then convert.recipe convert.to convert.per_shard convert.frame
-    report.images engine.jobs output.format output.events output.color
+    convert.preview report.images engine.jobs output.format output.events output.color
 """
 FOUND_FILE_KEYS: Final = frozenset(
     name for name in KEYS if name.partition(".")[0] in _FOUND_SECTIONS or name in _FOUND_ALSO.split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ConfigError, StorageError, UnsafePathError
+from cxrprep.errors import ConfigError, StorageError, UnsafePathError, UsageError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.storage.atomic import replace_file
@@ -57,11 +57,13 @@ def load_plan(path: Path) -> Plan:
     """The plan in ``path``, as ``save_plan`` wrote it.
 
     Raises ``ConfigError`` for a file that is no plan or of a newer format, ``UnsafePathError`` for an item that would
-    leave the root, ``StorageError`` for a file that cannot be read.
+    leave the root, ``UsageError`` for a file that is not there, ``StorageError`` for one that cannot be read.
     """
     try:
         # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
         data = parse_json(path.read_text(encoding="utf-8"), object_hook=_hook(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no plan {path}", hint="make one with --save-plan FILE") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except ValueError as error:

@@ -9,12 +9,13 @@ import types
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.cli.config import template
-from cxrprep.cli.main import run
-from cxrprep.config.job import KEYS
+from cxrprep.cli.main import COMMANDS, cli, run
+from cxrprep.config.job import ALL_STEPS, KEYS
 from cxrprep.config.settings import load_settings, parse_job
 from cxrprep.datasets.catalog import catalog
 
@@ -322,3 +323,43 @@ def test_a_plan_that_does_not_fit_fails(
     file = tmp_path / "job.toml"
     file.write_text(f'dataset = "nih-chestxray14"\nroot = "{tmp_path / "root"}"\n[download]\nsource = "{mirror}"\n')
     assert run(["run", str(file), "--dry-run"]) == 7
+
+
+def test_a_job_follows_a_saved_plan_and_looks_before_it_converts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mirror = write_mirror("nih-chestxray14", tmp_path / "mirror")
+    plan = ["--sample", "3", "--save-plan", "plan.json"]
+    assert run(["download", "nih-chestxray14", "nih", "--source", str(mirror), *plan]) == 0
+    Path("job.toml").write_text(
+        'dataset = "nih-chestxray14"\nroot = "nih"\n'
+        'steps = ["download", "extract-labels", "check-phi", "preview"]\n'
+        f'[download]\nsource = "{mirror.as_posix()}"\nfrom_plan = "plan.json"\n'
+        '[convert]\nrecipe = "square-224"\npreview = 2\n'
+    )
+    capsys.readouterr()
+    assert run(["run", "job.toml", "--json"]) == 0
+    steps = {step["step"]: step["result"] for step in json.loads(capsys.readouterr().out)["steps"]}
+    assert len(list(Path("nih/images").iterdir())) == 3
+    assert steps["check-phi"]["files"] == 3
+    assert steps["preview"]["images"] == 2
+    Path("plan.json").unlink()
+    assert run(["run", "job.toml", "--steps", "download"]) == 2
+    assert "there is no plan" in " ".join(capsys.readouterr().out.split())
+
+
+# What is asked for one run is no setting: a look beforehand, a plan to keep, the word that a table may lose rows.
+ONE_RUN = {"--config", "--dry-run", "--save-plan", "--allow-loss", "--preview", "--check-phi", "--compare", "--also"}
+
+
+def test_every_option_of_a_step_is_a_key_of_job_files() -> None:
+    known = {name for commands in COMMANDS.values() for name in commands}
+    loose = set()
+    for step in known.intersection(ALL_STEPS):
+        command = cli.get_command(click.Context(cli), step)
+        loose |= {p.opts[0] for p in command.params if isinstance(p, click.Option) and not hasattr(p, "key")}
+    assert loose == ONE_RUN
+    # In a job, three of them have another form.
+    assert {"check-phi", "preview"} == set(ALL_STEPS) - known
+    assert "labels.compare" in KEYS

@@ -43,6 +43,7 @@ REFUSED = {
     "export.text": '["findings"]',
     "export.pairs": '"pairs.parquet"',
     "export.paired": "true",
+    "download.from_plan": '"plan.json"',
     "output.log_file": '"log.txt"',
 }
 
