@@ -11,6 +11,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -157,6 +158,27 @@ class Table:
     title: str = ""
     sha256: tuple[str, ...] = ()
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def is_named(self, key: str) -> bool:
+        """Whether a file of this name is taken for the table: in any case of letters, packed or not."""
+        return any(_is_named(key.lower(), pattern.lower()) for pattern in self.patterns)
+
+
+def _is_named(key: str, pattern: str) -> bool:
+    """Whether a pattern means a key: its name, and the folder where the pattern names one."""
+    folder, _, name = key.rpartition("/")
+    inside, _, wanted = pattern.rpartition("/")
+    if inside and not fnmatchcase(f"/{folder}", f"*/{inside}"):
+        return False
+    return fnmatchcase(unpacked_name(name, wanted), wanted)
+
+
+def unpacked_name(file: str, pattern: str) -> str:
+    """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``.
+
+    Both in lower case; a pattern that has a suffix of a packed file means that file.
+    """
+    return file if pattern.endswith((".gz", ".zip")) else file.removesuffix(".gz").removesuffix(".zip")
 
 
 @dataclass(frozen=True, slots=True)

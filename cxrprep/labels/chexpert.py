@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.chexpert_demographics import read_demographics
-from cxrprep.labels.columns import coded, constant, count_true, labels, positions, sex, whole
+from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, positions, sex, whole
 from cxrprep.labels.csv_table import Form, TextTable, first_true, read_table
 from cxrprep.vocabulary import CHEXPERT
 
@@ -67,6 +67,8 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
             raw |= {name: values.take(place) for name, values in demographics.columns.items()}
         columns.pop("lateral", None)
         label_rows.use(table, "labels", used=table.rows, source=entry.label_source)
+        if entry.label_source != "radiologist" and (filled := filled_with_zeros(table, CHEXPERT.names)):
+            label_rows.note(filled, str(path), "warning")
         label_rows.add(table.rows, columns, raw, plain=("Path", "Study"))
     chexpert_plus.read(tables, label_rows)
 

@@ -32,6 +32,13 @@ def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABE
     return table.mapped(column, cells, pa.int8(), "expected 1, 0, -1 or a blank")
 
 
+def filled_with_zeros(table: TextTable, columns: Sequence[str]) -> str:
+    """What to say of a labeler's table without one blank label, as no release has it; empty where all is well."""
+    if any(table.column(name).null_count for name in columns if name in table):
+        return ""
+    return "no label is blank, and most are in the release: its blanks were filled, and cannot be told from a negative"
+
+
 def sex(table: TextTable, column: str) -> pa.Array:
     """M, F, or null where the table says Unknown or nothing."""
     return table.mapped(column, SEX_CELLS, CATEGORY, "expected M, F, Male, Female or Unknown")

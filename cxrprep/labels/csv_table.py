@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -401,13 +402,17 @@ def _line_of(content: _Content, row: int) -> int:
     return row + 2
 
 
+def _is_web_page(data: bytes) -> bool:
+    return data[: 1 << 12].lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
+
+
 def _head(content: _Content, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
     data = content.data
     again = "fetch the table again"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")
-    if data.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+    if _is_web_page(data):
         raise TableError(
             f"{path}, line 1: this is a web page, not a table", hint=f"sign in at the source, then {again}"
         )
@@ -428,6 +433,7 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
     names = [name.strip() for name in header]
     if form.header is not None:
         names = form.header(names)
+    names = _spelled_as_released(names, form)
     while len(names) > len(first) and not names[-1]:
         names.pop()  # the header ends in a comma that the rows do not have
     missing = [name for name in form.required if name not in names]
@@ -449,6 +455,17 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
                     hint=f"{meant}rename the column, or use the released table",
                 )
     return names
+
+
+def _spelled_as_released(names: list[str], form: Form) -> list[str]:
+    """The names with the release's capitals and blanks: databases write ``pleural_effusion`` and ``DICOM_ID``."""
+    plain = {_plain(name): name for name in (*form.required, *form.optional, *form.drop)}
+    spelled = [plain.get(_plain(name), name) for name in names]
+    return spelled if len(set(spelled)) == len(set(names)) else names
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
 
 
 def _extra(names: Sequence[str], form: Form) -> tuple[str, ...]:
@@ -491,15 +508,34 @@ def read_table(path: Path, form: Form) -> TextTable:
         except pa.ArrowInvalid as error:
             raise _explain(path, content, len(names), error) from error
     table = table.unify_dictionaries().combine_chunks()
+    table, trimmed = _trimmed(table, first)
     table, blank = _blanked(table)
     extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
-    notes = [*content.notes, *blank]
+    notes = [*content.notes, *trimmed, *blank]
+    stated = [name.strip() for name in header]
+    if not set(names) <= set(stated if form.header is None else form.header(stated)):
+        notes.append("its header has other capitals or blanks than the release's")
     if extra:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
     found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes))
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found)
     return found
+
+
+def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """The table without the blank behind each separator, where the first row has one there."""
+    cells = [cell for cell in first[1:] if cell]
+    if not cells or not all(cell.startswith(" ") for cell in cells):
+        return table, []
+    for place, name in enumerate(table.column_names):
+        column = table.column(name)
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        text = pc.if_else(pc.equal(text, ""), None, text)
+        table = table.set_column(
+            place, name, text.combine_chunks().dictionary_encode() if column.type == TEXT else text
+        )
+    return table, ["a blank stands behind each separator"]
 
 
 def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -567,10 +603,15 @@ def _refuse_line_breaks(table: TextTable) -> None:
 def read_names(path: Path) -> tuple[pa.Array, Digest]:
     """The lines of a list without a header (split lists), blank ones left out, and the file's digest."""
     packed, data, *_ = _read(path)
+    if _is_web_page(data):
+        raise TableError(f"{path}, line 1: this is a web page, not a list", hint="sign in at the source, then fetch it")
+    if not data.strip():
+        raise TableError(f"{path} is empty", hint="fetch the list again")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise TableError(f"{path}, line {line}: not UTF-8 text", hint=_AGAIN) from error
-    lines = pc.utf8_trim_whitespace(pa.array(text.splitlines(), pa.string()))
+    # A spreadsheet puts quotation marks around each line, or a comma behind it.
+    lines = pc.utf8_trim(pa.array(text.splitlines(), pa.string()), characters=' \t",;\x00')
     return lines.filter(pc.not_equal(lines, "")), _digest(packed)

@@ -6,7 +6,7 @@ dataset's own namespace, and as the word itself in ``labels_raw``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
@@ -18,7 +18,7 @@ from cxrprep.errors import ConfigError, TableError, UsageError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_tables import TABLE, TableRead, count_rows, tables_here
-from cxrprep.labels.declared_values import column_of, has_columns, value_of
+from cxrprep.labels.declared_values import column_of, has_columns, image_ids, value_of
 from cxrprep.schemas import CATEGORY, REPORT_TEXT
 
 if TYPE_CHECKING:
@@ -86,6 +86,12 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], label_rows: La
     if lost:
         label_rows.note(f"{lost:,} rows name no image in a known form: they are left out", "", "warning")
     images = images[images["image_id"].notna()]
+    if images.empty:
+        names = ", ".join(str(here[name].path) for name in tables_of(rule.table) if name in here)
+        raise TableError(
+            f"{names}: no row names an image as {declared.name} does",
+            hint=f"is this its table? The path of an image is {declared.paths.image}",
+        )
     # Rows about one image are put together: the first that states a thing counts.
     alone = images["image_id"].is_unique
     images = images.set_index("image_id").sort_index() if alone else images.groupby("image_id", sort=True).first()
@@ -115,7 +121,7 @@ def _add_links(
                 continue
             table = here[name]
             facts = _about(declared, rule, table, "link")
-            facts["image_id"] = value_of(table.cells, rule.image, "[[link]] image", table.path)
+            facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table.path)
             known = facts["image_id"].isin(images.index)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
@@ -129,7 +135,7 @@ def _add_links(
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
     rule = declared.image
     facts = _about(declared, rule, table, "image")
-    facts["image_id"] = value_of(table.cells, rule.id, "[image] id", table.path)
+    facts["image_id"] = image_ids(declared, table.cells, rule.id, "[image] id", table.path)
     if rule.study == "image":
         facts["study_id"] = facts["image_id"]
     return facts
@@ -178,7 +184,7 @@ def _add_splits(
             if name not in here:
                 continue
             table = here[name]
-            listed = value_of(table.cells, rule.image, "[[splits]] image", table.path)
+            listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table.path)
             value = (
                 {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
             )
@@ -201,6 +207,7 @@ class _Labels:
     ids: pd.Series
     readers: pd.Series | None
     where: Path
+    notes: list[str] = field(default_factory=list)
 
     @property
     def place(self) -> str:
@@ -229,6 +236,8 @@ class _Labels:
 def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
     """Add the rows of one label block; the images that it labels."""
     values, words = _SHAPES[block.rule.shape](block)
+    for note in block.notes:
+        writer.label_rows.note(note, str(block.where), "warning")
     kept = block.raw_cells()
     seen: set[str] = set()
     for source, of_source in _by_source(block, values):
@@ -254,7 +263,7 @@ def _label_block(
     """The rows of a table that are about images which are known; the others are counted."""
     frame = table.cells
     place = f"[[labels]] {rule.source}"
-    ids = value_of(frame, rule.image or rule.study or declared.image.id, f"{place} image", table.path)
+    ids = image_ids(declared, frame, rule.image or rule.study or declared.image.id, f"{place} image", table.path)
     if rule.study is not None:
         by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
         ids = ids.map(by_study, na_action="ignore").explode()
@@ -297,7 +306,7 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         only = rule.columns == "vocabulary"
         names = [name for name in block.frame.columns if name not in ids and name != TABLE]
         named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
-    found = {name: _label_cells(block, column) for column, name in named.items()}
+    found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
     grouped = pd.DataFrame(found).groupby(block.keys(), sort=True)
     merged = grouped.max()
     if rule.rows_per_image != "any":
@@ -308,6 +317,18 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
                 hint='correct the table, or say rows_per_image = "any" in the dataset\'s file',
             )
     return merged, None
+
+
+def _is_label(block: _Labels, column: str, name: str) -> bool:
+    """Whether a column has labels; one more column of somebody's own, such as a fold, is left out with a note."""
+    rule, known = block.rule, block.declared.vocabulary
+    if isinstance(rule.columns, dict) or known.knows(name) or "*" in rule.values:  # noqa: PD011  # as below
+        return True
+    cells = block.frame[column]
+    if cells.isna().all() or not cells.dropna().isin(list(rule.values)).all():
+        block.notes.append(f"column {column!r} is none that the dataset's file declares, and has no labels: left out")
+        return False
+    return True
 
 
 def _label_cells(block: _Labels, column: str) -> pd.Series:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
 from cxrprep.errors import TableError
-from cxrprep.labels.declared_values import column_of, value_of
+from cxrprep.labels.declared_values import column_of, image_ids, value_of
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def boxes_of(
                 continue
             table = here[name]
             frame = rows_where(table, rule.where)
-            image = value_of(frame, rule.image, "[[boxes]] image", table.path)
+            image = image_ids(declared, frame, rule.image, "[[boxes]] image", table.path)
             cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table.path)}
             whole = pd.DataFrame(cells).notna().all(axis=1) & image.isin(images.index)
             for what in ("reader", "score"):
@@ -125,7 +125,7 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
-    image = value_of(frame, rule.image, "[[masks]] image", table.path)
+    image = image_ids(declared, frame, rule.image, "[[masks]] image", table.path)
     known = image.isin(images.index)
     frame, image = frame[known], image[known]
     columns: dict[str, Any] = {

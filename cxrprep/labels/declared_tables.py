@@ -13,10 +13,11 @@ import pandas as pd
 
 from cxrprep.datasets.declaration import tables_of
 from cxrprep.errors import ConfigError, TableError
-from cxrprep.labels.csv_table import Form, digest_of, read_names, read_table
+from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_names, read_table
 from cxrprep.labels.declared_values import named_columns
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
+from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ _VALUES: Final = (
     "spacing", "follow_up", "names", "name", "reader", "score", "label", "text",
 )  # fmt: skip
 _NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
+_WINDOWS_PATH: Final = re.compile(r"\\.*\.(png|jpe?g|dcm|dicom|txt)$", re.IGNORECASE)
 _AGAIN: Final = "fetch the table again, or correct the dataset's file if it is of another form"
 
 
@@ -78,7 +80,7 @@ def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) ->
         if table.form in ("xml", "files"):
             cells, digest = _of_files(declared, table, paths, tables.bases)
         else:
-            cells, digest = _of_file(table, paths[0], label_rows)
+            cells, digest = _of_file(declared, table, paths[0], label_rows)
         if cells.empty:
             label_rows.note("no rows", str(paths[0]), "warning")
             continue
@@ -91,12 +93,14 @@ def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) ->
     return found
 
 
-def _of_file(table: DeclaredTable, path: Path, label_rows: LabelRows) -> tuple[pd.DataFrame, Digest]:
+def _of_file(
+    declared: Declaration, table: DeclaredTable, path: Path, label_rows: LabelRows
+) -> tuple[pd.DataFrame, Digest]:
     if table.form == "names":
         names, digest = read_names(path)
         return pd.DataFrame({"name": names.to_pylist()}, dtype=object), digest
     if table.form == "csv":
-        return _csv(table, path, label_rows)
+        return _csv(table, _names_of(declared, table.name), path, label_rows)
     try:
         data = _json(path)
         rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
@@ -105,14 +109,31 @@ def _of_file(table: DeclaredTable, path: Path, label_rows: LabelRows) -> tuple[p
     return pd.DataFrame(rows, dtype=object), digest_of(path)
 
 
-def _csv(table: DeclaredTable, path: Path, label_rows: LabelRows) -> tuple[pd.DataFrame, Digest]:
+def _csv(
+    table: DeclaredTable, columns: Sequence[str], path: Path, label_rows: LabelRows
+) -> tuple[pd.DataFrame, Digest]:
     def header(names: list[str]) -> list[str]:
         return [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
 
-    csv = read_table(path, Form((), header=header, open=True, multiline=True))
-    for note in csv.notes:
+    spelled = {old: new for new, old in reversed(table.rename.items())}
+    # The names that blocks ask for, as the file writes them.
+    wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
+    csv = read_table(path, Form((), optional=wanted, header=header, open=True, multiline=True))
+    csv, slashed = _with_slashes(csv)
+    for note in (*csv.notes, *slashed):
         label_rows.note(note, str(path), "warning")
     return pd.DataFrame({name: csv.text(name).to_pandas() for name in csv.names}, dtype=object), csv.digest
+
+
+def _with_slashes(csv: TextTable) -> tuple[TextTable, list[str]]:
+    """The table with ``/`` for each backslash of a path to an image: it was written on Windows."""
+    notes = []
+    for name in csv.names:
+        first = csv.column(name)[0].as_py() or ""
+        if _WINDOWS_PATH.search(first):
+            csv = csv.with_slashes(name)
+            notes.append(f"column {name!r}: backslashes are read as slashes")
+    return csv, notes
 
 
 # ---- JSON ----
@@ -253,6 +274,20 @@ def _texts(element: ET.Element, path: str) -> list[str]:
     found = element.iterfind(path.rstrip("/")) if path.rstrip("/") not in ("", ".") else [element]
     texts = (one.get(attribute) if attribute else "".join(one.itertext()) for one in found)
     return [text.strip() for text in texts if text and text.strip()]
+
+
+def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
+    """Every column that the blocks about a table may ask for, names of findings included."""
+    words = declared.vocabulary
+    blocks: tuple[Any, ...] = (*declared.labels, *declared.boxes, *declared.masks)
+    names = [*_columns_of(declared, table), *words.same, *words.under, *words.own]
+    names += VOCABULARIES[words.use].names if words.use else ()
+    for block in blocks:
+        if table in tables_of(block.table):
+            for key in ("corners", "corner_size", "centre_size", "where", "raw"):
+                value = getattr(block, key, ())
+                names += [value] if isinstance(value, str) else [*value]
+    return tuple(dict.fromkeys(names))
 
 
 def _columns_of(declared: Declaration, table: str) -> Iterator[str]:

@@ -15,11 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from cxrprep.datasets.declaration import Declaration
 
 _AGE_UNITS: Final = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
@@ -78,6 +81,35 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Ser
         if bound in value:
             series = series.mask(test(pd.to_numeric(series), value[bound]))
     return series
+
+
+def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Series:
+    """The ids of the images that rows speak of; of a path with folders the id in it, as ``[paths]`` finds it.
+
+    Args:
+        declared: The dataset.
+        frame: the rows of a table.
+        value: the declared value of the id.
+        place: the block that wants it, for errors.
+        where: the file, for errors.
+
+    Returns:
+        An id for each row.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
+    series = value_of(frame, value, place, where)
+    layout, endings = layout_of(declared), ("", *declared.images.suffixes)
+    found = {
+        cell: identity.image
+        for cell in series.dropna().unique()
+        if isinstance(cell, str)
+        and "/" in cell
+        and (identity := next(filter(None, (layout.parse(cell + end) for end in endings)), None)) is not None
+    }
+    return series.replace(found) if found else series
 
 
 def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Series:
@@ -175,7 +207,8 @@ def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Seri
         "dicom-age": _dicom_age,
         "python-list": _list_of(ast.literal_eval),
         "json-list": _list_of(json.loads),
-        "date": lambda cell: pd.to_datetime(cell, format=detail),
+        # A spreadsheet writes the number that a day is with .0 behind it.
+        "date": lambda cell: pd.to_datetime(cell.removesuffix(".0"), format=detail),
     }
     if name not in known:
         raise ConfigError(f"{place}: there is no transform {transform!r}", hint=f"known: {', '.join(known)}, all")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.datasets.facts import unpacked_name
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Note
 
@@ -78,7 +79,7 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
         inside, _, name = pattern.lower().rpartition("/")
         for folder, files in listed:
             if not inside or folder.name.lower() == inside:
-                found += [folder / file for file in files if fnmatchcase(_unpacked_name(file, name), name)]
+                found += [folder / file for file in files if fnmatchcase(unpacked_name(file.lower(), name), name)]
     return list(dict.fromkeys(found))
 
 
@@ -86,12 +87,6 @@ def _set_of(table: Table, bases: tuple[Path, ...]) -> tuple[Path, ...]:
     """Every file of a table of many files: where a pattern leads to from a folder, or from a folder in it."""
     places = (base.glob(word) for base in bases for pattern in table.patterns for word in (pattern, f"*/{pattern}"))
     return next((tuple(sorted(found)) for place in places if (found := tuple(place))), ())
-
-
-def _unpacked_name(file: str, pattern: str) -> str:
-    """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``."""
-    name = file.lower()
-    return name if pattern.endswith((".gz", ".zip")) else name.removesuffix(".gz").removesuffix(".zip")
 
 
 def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:

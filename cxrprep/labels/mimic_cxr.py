@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions, whole
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, positions, whole
 from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_table
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
@@ -38,7 +38,7 @@ _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
 
 def _radiologist_header(names: list[str]) -> list[str]:
     """The released table may say Airspace Opacity where all others say Lung Opacity."""
-    return ["Lung Opacity" if name.lower() == "airspace opacity" else name for name in names]
+    return ["Lung Opacity" if name.lower().replace("_", " ") == "airspace opacity" else name for name in names]
 
 
 _RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)
@@ -72,6 +72,8 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         rows = _Rows.of(everything, table, study_patients, whole=source != "radiologist")
         columns, raw = rows.labels(table, source)
         label_rows.use(table, "labels", used=table.rows, source=source)
+        if source != "radiologist" and (filled := filled_with_zeros(table, _NAMES)):
+            label_rows.note(filled, str(table.path), "warning")
         if rows.without_images:
             label_rows.note(
                 f"{rows.without_images:,} studies have no image in the tables here", str(table.path), "warning"
@@ -261,7 +263,8 @@ def report_paths(tables: Tables, label_rows: LabelRows) -> tuple[pa.Array, pa.Ar
     found = tables.of_role("studies")
     if not found:
         return None
-    table = trimmed_ids(read_table(found[0][1], _STUDIES))
+    table = trimmed_ids(read_table(found[0][1], _STUDIES)).with_slashes("path")
+    table = table.trimmed("path", r"^.*/(files/p\d\d/p1\d{7}/s5\d{7}\.txt)$")
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_unique("study_id")
     table.require_match("path", r"^files/p\d\d/p1\d{7}/s5\d{7}\.txt$", "expected files/p10/p10000032/s50414267.txt")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
+    from cxrprep.model import Digest
 
 _NAMES: Final = (
     "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Sex", "View Position",
@@ -35,6 +36,7 @@ _NAMES: Final = (
 # The published header has unquoted commas in two names; this is how every CSV reader sees them.
 _SIZES: Final = ("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]")
 _IMAGE: Final = r"^\d{8}_\d{3}\.png$"
+_IN_A_FOLDER: Final = r"^.*[/\\](\d{8}_\d{3}\.png)$"
 _IMAGE_FORM: Final = "expected an image name such as 00000001_000.png"
 _OLDEST: Final = 100
 _READERS: Final = {"YES": 1, "NO": 0, "HEDGE": -1, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
@@ -59,11 +61,12 @@ def _findings_header(names: list[str]) -> list[str]:
 
 
 def _boxes_header(names: list[str]) -> list[str]:
-    if len(names) > 2 and names[2].startswith("Bbox"):
-        # The bracket may be one field or four; the three empty ones behind it stand for no column.
-        rest = names[names.index("h]") + 1 :] if "h]" in names else names[3:]
-        return [*names[:2], "x", "y", "w", "h", *filter(None, rest)]
-    return names
+    place = next((n for n, name in enumerate(names) if name.startswith("Bbox")), -1)
+    if place < 0:
+        return names
+    # The bracket may be one field or four; the three empty ones behind it stand for no column.
+    rest = names[names.index("h]") + 1 :] if "h]" in names else names[place + 1 :]
+    return [*names[:place], "x", "y", "w", "h", *filter(None, rest)]
 
 
 _FINDINGS: Final = Form((*_NAMES, *_SIZES), plain=("Image Index",), header=_findings_header)
@@ -85,7 +88,7 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
             hint="download Data_Entry_2017_v2020.csv, or name its folder with --tables DIR",
         )
     path = findings[0][1]
-    table = read_table(path, _FINDINGS)
+    table = _bare_names(read_table(path, _FINDINGS))
     label_rows.release = _release(table, label_rows)
     # Put in order before there are sixty columns of it: an image's name begins with its patient.
     table = table.ordered(pc.sort_indices(table.text("Image Index")))
@@ -108,6 +111,24 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         everything = other.label_source == "google-adjudicated-all"
         found = _all_findings(where) if everything else read_table(where, _FOUR)
         _add_google(found, other.label_source, names, attributes, label_rows)
+
+
+def _bare_names(table: TextTable) -> TextTable:
+    """The table with images by their names alone: people put the folder of their copy before them."""
+    first = table.column("Image Index")[0].as_py() or ""
+    return table.trimmed("Image Index", _IN_A_FOLDER) if "/" in first or "\\" in first else table
+
+
+def _bare_list(path: Path) -> tuple[pa.Array, Digest]:
+    """The image names of a list. Raises ``TableError`` with the line of anything else."""
+    names, digest = read_names(path)
+    names = pc.replace_substring_regex(names, _IN_A_FOLDER, r"\1")
+    row = first_true(pc.invert(pc.match_substring_regex(names, _IMAGE)))
+    if row >= 0:
+        raise TableError(
+            f"{path}, line {row + 1}: {_IMAGE_FORM} ({names[row].as_py()[:80]!r})", hint="fetch the list again"
+        )
+    return names, digest
 
 
 def _origin(source: str, table: TextTable) -> dict[str, pa.Array]:
@@ -223,7 +244,7 @@ def _splits(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
         )
         return pa.nulls(len(names), CATEGORY)
     split = np.full(len(names), -1, np.int8)
-    read = [read_names(path) for _, path in lists]
+    read = [_bare_list(path) for _, path in lists]
     places = positions(pa.concat_arrays([listed for listed, _ in read]), names)
     begins = 0
     for code, ((_, path), (listed, digest)) in enumerate(zip(lists, read, strict=True)):
@@ -262,7 +283,7 @@ def _boxes(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
     found = tables.of_role("boxes")
     if not found:
         return pa.nulls(len(names), pa.list_(BOX))
-    table = read_table(found[0][1], _BOXES)
+    table = _bare_names(read_table(found[0][1], _BOXES))
     table.require_match("Image Index", _IMAGE, _IMAGE_FORM)
     known = {**{name: name for name in NIH.names if name != "No Finding"}, "Infiltrate": "Infiltration"}
     table.require("Finding Label")

@@ -133,7 +133,10 @@ class VerifyReport:
         }
         lines = [f"{statuses[status]} {what}" for status, what in words.items() if statuses[status]]
         counted = [fact for fact in self.facts if fact.status is FactStatus.PART and isinstance(fact.found, int)]
-        named = {fact.measure: fact for fact in counted if fact.measure in _TOTALS and fact.expected}
+        totals = [fact for fact in counted if fact.measure in _TOTALS and fact.expected]
+        # Of several numbers of one thing the release's own: not a stale one, and not that of a lesser table.
+        totals.sort(key=lambda fact: (not fact.note, fact.expected))
+        named = {fact.measure: fact for fact in totals}
         part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
         return [*(lines or ["none could be checked"]), *([", ".join(part)] if part else [])]
 

@@ -144,55 +144,6 @@ def test_a_column_that_is_a_misspelt_one_is_an_error_that_names_both(tmp_path):
 # ---- saved again by another program: the meaning is plain, so it is read, and said ----
 
 
-def tabs(data):
-    rows = csv.reader(io.StringIO(data.decode()))
-    out = io.StringIO()
-    csv.writer(out, delimiter="\t", lineterminator="\n").writerows(rows)
-    return out.getvalue().encode()
-
-
-def semicolons(data):
-    rows = csv.reader(io.StringIO(data.decode()))
-    out = io.StringIO()
-    csv.writer(out, delimiter=";", lineterminator="\n").writerows(rows)
-    return out.getvalue().encode()
-
-
-def nan(data):
-    """Blank cells written as pandas writes them with ``na_rep``."""
-    lines = data.decode().splitlines()
-    rows = [[cell or "nan" for cell in row] for row in csv.reader(lines[1:])]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return (lines[0] + "\n" + out.getvalue()).encode()
-
-
-RESAVED = {
-    "tabs": (tabs, "separated by tabs"),
-    "semicolons": (semicolons, "separated by semicolons"),
-    "Excel's sep=": (lambda data: b"sep=,\n" + data, "its first line names the delimiter"),
-    "Excel's sep=, CRLF": (lambda data: b"\xef\xbb\xbfsep=,\r\n" + data, "its first line names the delimiter"),
-    "nan": (nan, "is read as blank in"),
-}
-
-
-@pytest.mark.parametrize("form", RESAVED)
-@pytest.mark.parametrize(("dataset", "name"), TABLES)
-def test_a_table_that_another_program_saved_is_read_as_it_was(tmp_path, dataset, name, form):
-    edit, said = RESAVED[form]
-    if name == "BBox_List_2017.csv" and form in ("tabs", "semicolons", "nan"):
-        pytest.skip("its header has commas that no program would keep")
-    root = write(dataset, tmp_path)
-    before = read(dataset, root)
-    kept = (root / name).read_bytes()
-    change(root / name, edit)
-    notes = []
-    after = read(dataset, root, on_event=notes.append)
-    assert cells(after.table) == cells(before.table)
-    if (root / name).read_bytes() != kept and (form != "nan" or b"nan" in edit(unpacked(kept))):
-        assert [note for note in notes if said in note.message], notes
-
-
 def unpacked(data):
     return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 

@@ -225,6 +225,21 @@ def test_a_small_mimic_is_a_part_without_contradiction(tmp_path: Path) -> None:
     assert by_id["MI-02"].found == {"train": 4, "validate": 2, "test": 1}
     assert by_id["MI-04"].found is not None
     assert any("of the whole release" in sentence for sentence in report.not_checked)
+    # The release's own number, not the stale one that some pages still have.
+    (shown,) = [text for name, text in report.rows() if name == "published facts"]
+    assert "of 65,379 patients" in shown
+    assert "64,588" not in shown
+
+
+@pytest.mark.parametrize("spec", catalog().values(), ids=lambda spec: spec.name)
+def test_no_table_that_is_read_is_called_extra(spec: DatasetSpec, tmp_path: Path) -> None:
+    for table in (one for one in spec.table if one.role != "reports"):  # an archive
+        for pattern in table.patterns:
+            for end in ("", ".gz", ".zip"):
+                path = tmp_path / f"{pattern.replace('*', 'x').removesuffix('.gz')}{end}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"a,b\n1,2\n")
+    assert "extra" not in {one.kind for one in check(tmp_path, spec, spec.default_release, labels=False).findings}
 
 
 # ---- rows and images that belong together ----

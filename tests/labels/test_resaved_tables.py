@@ -1,0 +1,159 @@
+"""Tables as people have them, of every dataset: saved by another program, from another system, under another name.
+
+What is plain is read as it was, with a note where a cell was understood; what is not is refused with file and hint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cxrprep.datasets.catalog import catalog
+from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.labels.extract import read_labels
+from tests.datasets.test_catalog import NAMES, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Edit = "Callable[[list[list[str]]], bytes]"
+_NUMBER = re.compile(r"[1-9]\d{0,8}")
+_PATH = re.compile(r"[^/]\.(png|jpe?g|dcm|dicom)$")
+
+
+def saved(rows: list[list[str]], **form: object) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, **{"lineterminator": "\n", **form}).writerows(rows)  # type: ignore[arg-type]  # its options
+    return out.getvalue().encode()
+
+
+def cell_by_cell(change: Callable[[str], str]) -> Edit:
+    return lambda rows: saved([rows[0], *([change(cell) for cell in row] for row in rows[1:])])
+
+
+def column_more(rows: list[list[str]]) -> bytes:
+    return saved([[*row, "3" if number else "fold"] for number, row in enumerate(rows)])
+
+
+def index(name: str) -> Edit:
+    return lambda rows: saved([[str(number - 1) if number else name, *row] for number, row in enumerate(rows)])
+
+
+def reversed_columns(rows: list[list[str]]) -> bytes:
+    return saved([row[::-1] for row in rows])
+
+
+# The form, and what is said of it.
+FORMS: dict[str, tuple[Edit, str]] = {
+    "BOM, CRLF": (lambda rows: b"\xef\xbb\xbf" + saved(rows, lineterminator="\r\n"), ""),
+    "Excel's sep=": (lambda rows: b"sep=,\r\n" + saved(rows), "its first line names the delimiter"),
+    "semicolons": (lambda rows: saved(rows, delimiter=";"), "separated by semicolons"),
+    "tabs": (lambda rows: saved(rows, delimiter="\t"), "separated by tabs"),
+    "quoted": (lambda rows: saved(rows, quoting=csv.QUOTE_ALL), ""),
+    "NaN": (cell_by_cell(lambda cell: cell or "NaN"), ""),
+    "None": (cell_by_cell(lambda cell: cell or "None"), ""),
+    "floats": (cell_by_cell(lambda cell: f"{cell}.0" if _NUMBER.fullmatch(cell) else cell), ""),
+    "a blank behind each comma": (
+        lambda rows: saved([[row[0], *(" " + cell for cell in row[1:])] for row in rows]), "a blank stands behind",
+    ),
+    "capitals": (lambda rows: saved([[name.upper() for name in rows[0]], *rows[1:]]), ""),
+    "snake case": (
+        lambda rows: saved([[re.sub(r"[ /]", "_", name).lower() for name in rows[0]], *rows[1:]]), "",
+    ),
+    "backslashes": (cell_by_cell(lambda cell: cell.replace("/", "\\") if _PATH.search(cell) else cell), ""),
+    "a folder before paths": (cell_by_cell(lambda cell: f"/mnt/x/{cell}" if _PATH.search(cell) else cell), ""),
+    "valid": (cell_by_cell(lambda cell: {"validate": "valid"}.get(cell, cell).replace("/valid/", "/val/")), ""),
+    "a column more": (column_more, ""),
+    "an index": (index(""), ""),
+    "an index with a name": (index("Unnamed: 0"), ""),
+    "columns in another order": (reversed_columns, ""),
+    "gzip": (lambda rows: gzip.compress(saved(rows), mtime=0), ""),
+}  # fmt: skip
+# Names that a program cannot keep apart, and numbers that are ids: neither is plain.
+NOT_PLAIN = {("siim-acr-pneumothorax", "floats"), ("nih-chestxray14", "capitals"), ("nih-chestxray14", "snake case")}
+
+
+def tables(root: Path) -> list[Path]:
+    found = [path for path in sorted(root.rglob("*")) if re.search(r"\.csv(\.gz)?$", path.name)]
+    return [path for path in found if path.name != "BBox_List_2017.csv"]  # its header has commas of its own
+
+
+def read(name: str, root: Path) -> tuple[list[dict[str, object]], list[str]]:
+    said: list[str] = []
+    labels = read_labels(catalog()[name], root, on_event=lambda event: said.append(getattr(event, "message", "")))
+    other = ("table_digest", "path_raw")
+    kept = [one for one in labels.table.column_names if one not in other and not one.startswith("raw_")]
+    return labels.table.select(kept).to_pylist(), said
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def copy(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("copy") / "release"
+    generate(request.param, root)
+    return request.param, root, read(request.param, root)[0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_in_any_form_are_read_as_they_were(copy, form):
+    name, root, before = copy
+    edit, note = FORMS[form]
+    if (name, form) in NOT_PLAIN:
+        pytest.skip("the meaning is not plain")
+    kept = {path: path.read_bytes() for path in tables(root)}
+    try:
+        for path, data in kept.items():
+            packed = data.startswith(b"\x1f\x8b")
+            edited = edit(list(csv.reader(io.StringIO((gzip.decompress(data) if packed else data).decode()))))
+            path.write_bytes(gzip.compress(edited, mtime=0) if packed and form != "gzip" else edited)
+        after, said = read(name, root)
+    finally:
+        for path, data in kept.items():
+            path.write_bytes(data)
+    assert [{k: v for k, v in row.items() if not str(k).endswith("__fold")} for row in after] == before
+    assert any(note in one for one in said) or not note or not kept, said
+
+
+DAMAGED = {
+    "empty": lambda data: b"",
+    "header alone": lambda data: data.partition(b"\n")[0] + b"\n",
+    "a web page": lambda data: b"<!DOCTYPE html><html><body>sign in</body></html>",
+    "UTF-16": lambda data: data.decode().encode("utf-16"),
+    "no UTF-8": lambda data: data.replace(b"\n", b"\xe9\n", 2),
+    "another table": lambda data: b"a,b\n1,2\n",
+    "noise": lambda data: bytes(range(256)) * 4,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
+    name, root, _ = copy
+    for path in tables(root):
+        kept = path.read_bytes()
+        packed = kept.startswith(b"\x1f\x8b")
+        path.write_bytes(DAMAGED[damage](gzip.decompress(kept) if packed else kept))
+        try:
+            with pytest.raises(CxrprepError) as caught:
+                read(name, root)
+        finally:
+            path.write_bytes(kept)
+        assert caught.value.exit_code in (ExitCode.INTEGRITY, ExitCode.USAGE)
+        assert path.name in str(caught.value)
+        assert caught.value.hint
+
+
+def test_one_table_alone_is_read_or_refused_by_name(copy, tmp_path):
+    name, root, _ = copy
+    for number, path in enumerate(tables(root)):
+        alone = tmp_path / str(number) / path.relative_to(root)
+        alone.parent.mkdir(parents=True)
+        alone.write_bytes(path.read_bytes())
+        with contextlib.suppress(CxrprepError):
+            # Anything else that is raised is a fault; a table that is read has rows.
+            assert read(name, tmp_path / str(number))[0]
