@@ -235,10 +235,13 @@ def _check_target(
     named_by = "" if inputs.base is None else str(footer_of(inputs.base).get("pseudonyms") or "")
     if own_key and named_by and named_by != own_key:
         raise other_key(Path(inputs.address), named_by)
-    held = None if allow_loss or is_url(str(target)) else read_lineage(Path(target) / "manifests")
-    if held is None:
+    if allow_loss or is_url(str(target)):
         return
     elsewhere = "name another folder with --out; or, to replace them, say --allow-loss"
+    held = read_lineage(Path(target) / "manifests")
+    if held is None:
+        _never_into_others(Path(target), None if inputs.folder is None else inputs.folder.read_from, elsewhere)
+        return
     if held.form != form:
         words = {"files": "images as files"}
         there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))
@@ -251,6 +254,30 @@ def _check_target(
         )
     if held.pseudonyms and own_key and held.pseudonyms != own_key:
         raise other_key(Path(target), held.pseudonyms)
+
+
+def _never_into_others(target: Path, manifests: Path | None, elsewhere: str) -> None:
+    """Raise where the target is no folder of converted images, and has tables, a record or exports of its own.
+
+    Labels that are those in the ``manifests`` of the source were brought by a conversion that was stopped halfway.
+    """
+    from cxrprep.collection.lineage import IMAGES_NAME, read_export
+    from cxrprep.labels.extract import LABELS_NAME
+    from cxrprep.record import LOCK_NAME
+
+    images, labels = (target / "manifests" / name for name in (IMAGES_NAME, LABELS_NAME))
+    brought = manifests is not None and labels.is_file() and _same_bytes(labels, manifests / LABELS_NAME)
+    held = "tables of its own images" if images.is_file() or (labels.is_file() and not brought) else ""
+    held = held or ("the record of a download" if (target / LOCK_NAME).is_file() else "")
+    held = held or ("an export" if read_export(target) else "")
+    if held:
+        raise UsageError(f"{target} holds {held}, and no images of a conversion", hint=elsewhere)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    import filecmp
+
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import random
 import shutil
 from dataclasses import dataclass, field
@@ -18,11 +19,16 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.parquet as pq
 
 from tests.collection.commands import cxrprep
+from tests.collection.hints import commands_in, to_follow, why_not
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TABLES: Final = ("images", "studies", "labels", "headers", "report_labels")
+TABLES: Final = (
+    "images", "studies", "labels", "headers", "report_labels", "mentions", "masks", "pairs", "near_duplicates",
+)  # fmt: skip
+# A table that one verb makes anew each time is that verb's to change.
+_OWN_VERB: Final = {"pairs": "pairs", "near_duplicates": "duplicates", "mentions": "extract-labels"}
 # What a command may change when it says so.
 ASKED: Final = {
     "--label-source": "label", "--uncertain": "label", "--blank": "label", "--derive": "label",
@@ -32,7 +38,11 @@ RECIPES: Final = ("square-224", "shortest-512")
 EXPORTS: Final = ("csv", "coco", "webdataset", "hf", "original")
 _IMAGES: Final = (".png", ".jpg", ".dcm", "")
 # Of a report's labels each run has its own: only that of the same source is replaced.
-_KEYS: Final = {"labels": ("image_id", "study_id", "label_source"), "report_labels": ("study_id", "label_source")}
+_KEYS: Final = {
+    "labels": ("image_id", "study_id", "label_source"),
+    "report_labels": ("study_id", "label_source"),
+    "masks": ("image_id", "label", "reader", "label_source"),
+}
 
 
 @dataclass
@@ -76,7 +86,12 @@ class World:
         return self.rng.choice([
             (), (), ("--uncertain", "ones"), ("--blank", "zeros"), ("--derive",), ("--label-source", "nobody"),
             ("--split-by", "patient", "--fractions", "0.5,0.3,0.2"), ("--split-by", "patient", "--stratify", "Edema"),
+            ("--split-by", "patient", "--folds", "3"), ("--label-source", "theirs"), ("--label-source", "cxrprep"),
+            ("--uncertain", "ignore", "--blank", "zeros", "--derive"),
         ])  # fmt: skip
+
+    def _text(self) -> tuple[str, ...]:
+        return self.rng.choice([(), (), ("--text", "findings"), ("--text", "findings,impression", "--paired")])
 
     def command(self) -> tuple[str, ...]:
         """A command, drawn from all verbs, their options and all folders."""
@@ -90,48 +105,81 @@ class World:
         fetched, mirror = str(home / "fetched"), str(home / "mirror")
         download = ("download", self.dataset, fetched, "--source", mirror)
         number = self.rng.randint(1, 2)
+        other = str(pick([*self.folders(), *self.originals, *self.exports()]))
+        plan = str(home / "plan.json")
         verbs: list[list[tuple[str, ...]]] = [
             [
                 ("manifest", folder, *self._choices(), *state),
                 ("manifest", folder, "--dataset", pick(["chexpert", "nih-chestxray14", "mimic-cxr-jpg"])),
+                ("manifest", folder, "--tables", other),
             ],
             [
                 ("extract-labels", labelled, *self._choices(), *state),
                 ("extract-labels", labelled, "--report-text"),
                 ("extract-labels", labelled, "--tables", str(pick(self.originals))),
-                ("extract-labels", labelled, "--reports", str(home / f"reports{number}.csv")),
+                (
+                    "extract-labels",
+                    labelled,
+                    "--reports",
+                    str(home / f"reports{number}.csv"),
+                    *pick([(), ("--evidence",)]),
+                ),
                 ("extract-labels", labelled, "--import", f"theirs={home / f'theirs{number}.csv'}"),
+                ("extract-labels", labelled, "--import", f"others={home / f'theirs{number}.csv'}", *state),
                 ("extract-labels", labelled, "--label-source", pick(["theirs", "cxrprep", "nobody"])),
-                ("pairs", labelled, "--reports", str(home / "reports1.csv")),
+                ("extract-labels", labelled, "--compare", str(home / "theirs1.csv"), str(home / "theirs2.csv")),
+                ("extract-labels", labelled, "--shard", "1/2", "--reports", str(home / "reports1.csv")),
+            ],
+            [
+                ("pairs", labelled, "--reports", str(home / f"reports{number}.csv"), *state),
+                ("pairs", labelled, "--reports", str(home / "reports1.csv"), "--per", "image"),
+                ("pairs", folder, "--format", "csv", "--out", str(home / "pairs.csv")),
+                ("duplicates", folder, *state),
+                ("duplicates", folder, "--against", other, "--least", "0.5"),
             ],
             [
                 ("download", self.dataset, folder, "--source", folder),
+                ("download", self.dataset, folder, "--source", other),
                 (*download, *self._selection()),
                 (*download, "--shard", pick(["1/2", "2/2"])),
                 (*download, "--then", pick(RECIPES)),
                 (*download, "--then", "square-224", "--discard-raw"),
+                ("download", self.dataset, folder, "--source", mirror, "--then", pick(RECIPES), "--discard-raw"),
+                ("download", self.dataset, folder, "--source", folder, "--state", str(home / "adopted")),
                 (*download, "--link", "hardlink"),
+                (*download, "--save-plan", plan),
+                ("download", self.dataset, fetched, "--from-plan", plan),
+                (*download, "--dry-run"),
             ],
             [
                 (*convert, *self._selection()),
                 ("convert", folder, "--recipe", pick(RECIPES), *self._selection(), *state),
+                ("convert", folder, "--recipe", pick(RECIPES), "--out", other),
                 (*convert, "--to", pick(["webdataset", "parquet"]), "--per-shard", pick(["2", "1000"])),
                 (*convert, "--to", "webdataset", *self._selection()),
                 (*convert, "--shard", pick(["1/2", "2/2"])),
                 (*convert, "--shard", pick(["1/2", "2/2"]), "--to", "webdataset", "--per-shard", "2"),
+                (*convert, "--max-bytes", "3000"),
+                (*convert, "--frame", "1"),
+                (*convert, "--preview", "2"),
                 ("convert", folder, "--check-phi"),
             ],
             [
-                ("export", folder, "--format", pick(EXPORTS), "--out", str(home / f"export{number}")),
+                ("export", folder, "--format", pick(EXPORTS), "--out", str(home / f"export{number}"), *self._text()),
                 ("export", folder, "--format", pick(EXPORTS), *self._choices(), *self._selection()),
+                ("export", folder, "--format", pick(EXPORTS), "--out", other),
+                ("export", folder, "--format", "csv", "--out", str(home / f"export{number}/labels.csv"), *state),
+                ("export", folder, "--format", pick(EXPORTS), "--observations", "Edema,Pneumonia"),
             ],
             [
                 ("verify", folder, *pick([("--images",), ("--quick",), ("--duplicates",), ("--shard", "1/2")]), *state),
                 ("verify", folder, *state),
                 ("verify", folder, "--repair", "--source", mirror),
                 ("report", folder, *state),
-                ("digest", folder),
+                ("report", folder, "--beside", other),
+                ("digest", folder, *self._choices(), *self._text(), *state),
                 ("status", folder, *state),
+                ("status", folder, other),
             ],
         ]
         return pick(pick(verbs))
@@ -139,11 +187,18 @@ class World:
     def accident(self) -> None:
         """What people do beside the program: move a folder, lose a cache, the record or the labels, remove an image."""
         folder = self.rng.choice([*self.folders(), *self.originals])
-        what = self.rng.choice(["cache", "labels", "record", "move", "image", "shard", "copy"])
+        what = self.rng.choice(["cache", "labels", "record", "move", "image", "shard", "copy", "table", "sums", "csv"])
         if what == "cache":
             shutil.rmtree(folder / ".cxrprep", ignore_errors=True)
         elif what == "labels":
             (folder / "manifests/labels.parquet").unlink(missing_ok=True)
+        elif what == "table":
+            (folder / f"manifests/{self.rng.choice(TABLES)}.parquet").unlink(missing_ok=True)
+        elif what == "sums":
+            (folder / "manifests/SHA256SUMS").unlink(missing_ok=True)
+        elif what == "csv" and folder.name != "mirror":
+            # A published table goes; that of another folder stays.
+            self._remove(folder, (".csv", ".gz"))
         elif what == "record":
             for name in ("cxrprep.lock", "cxrprep.files.parquet"):
                 (folder / name).unlink(missing_ok=True)
@@ -174,20 +229,23 @@ class Known:
     """What is known: tables by folder and name, each row by its key; records; the bytes of images."""
 
     tables: dict[tuple[str, str], dict[str, dict[str, Any]]]
+    columns: dict[tuple[str, str], frozenset[str]]
     records: dict[str, dict[str, str]]
     images: dict[str, str]
+    exported: dict[str, str]
 
 
 def known(world: World) -> Known:
     """Every table by folder and name, its rows by key, each with the cells that are not null; records; images."""
-    tables = {}
+    tables, columns = {}, {}
     for folder in world.folders():
         for name in TABLES:
             path = folder / f"manifests/{name}.parquet"
             if path.is_file():
+                held = pq.read_table(path)
+                columns[str(folder), name] = frozenset(held.column_names)
                 tables[str(folder), name] = {
-                    str(_key(name, row)): {k: v for k, v in row.items() if v is not None}
-                    for row in pq.read_table(path).to_pylist()
+                    str(_key(name, row)): {k: v for k, v in row.items() if v is not None} for row in held.to_pylist()
                 }
     records = {}
     for path in world.home.glob("*/cxrprep.files.parquet"):
@@ -195,7 +253,8 @@ def known(world: World) -> Known:
         records[str(path.parent)] = {row["path"]: row["digest"] for row in rows}
     places = [*world.originals, *world.folders()]
     images = {str(path): _sha(path) for folder in places for path in files(folder) if path.suffix in _IMAGES}
-    return Known(tables, records, images)
+    exported = {str(path): _sha(path) for folder in world.exports() for path in files(folder) if folder.name != "raw"}
+    return Known(tables, columns, records, images, exported)
 
 
 def _sha(path: Path) -> str:
@@ -227,11 +286,18 @@ def check(world: World, before: Known, words: tuple[str, ...]) -> None:
                 "/derived/" in path
             )
             assert repaired or (made and words[0] in ("convert", "download")), (world.told, "other bytes", path)
+    for path, digest in before.exported.items():
+        assert words[0] in ("export", "convert") or now.exported.get(path) == digest, (world.told, "an export", path)
     for folder, rows in before.records.items():
         lost = set(rows) - set(now.records.get(folder, {}))
         assert not lost, (world.told, "the record lost", folder, lost)
     for (folder, name), rows in before.tables.items():
         assert (folder, name) in now.tables, (world.told, folder, name)
+        if words[0] == _OWN_VERB.get(name):
+            continue
+        gone = before.columns[folder, name] - now.columns[folder, name]
+        gone = {column for column in gone if not column.startswith(free or ("-",))}
+        assert not gone, (world.told, folder, name, "columns", gone)
         for key, cells in rows.items():
             after = now.tables[folder, name].get(key)
             if after is None:
@@ -280,17 +346,49 @@ def damage_is_found(world: World) -> None:
         assert done.returncode == 4, (world.told, "verify is content with", path, done.stdout)
 
 
+def hints_are_commands(world: World, said: str) -> list[list[str]]:
+    """The commands of a message that may be followed; each that it names is one that the command line takes."""
+    for command in commands_in(said):
+        assert not why_not(command), (world.told, "no command", command, why_not(command))
+    return to_follow(said)
+
+
+def digest_holds(world: World, words: tuple[str, ...]) -> None:
+    """What ``digest`` printed ``prove`` confirms, with the same options."""
+    told = json.loads(cxrprep(*words, "--json").stdout)
+    found = told.get("digest")
+    if isinstance(found, str):
+        done = cxrprep("prove", found, *words[1:])
+        assert done.returncode == 0, (world.told, "prove", found, done.stdout, done.stderr)
+
+
+def verify_is_remembered(world: World, words: tuple[str, ...]) -> None:
+    """``status`` does not say that a check which found faults is done."""
+    state = words[words.index("--state") :][:2] if "--state" in words else ()
+    told = json.loads(cxrprep("status", words[1], *state, "--json").stdout)
+    held = [stage["state"] for stage in told.get("stages", ()) if stage["name"] == "verify"]
+    assert "done" not in held, (world.told, "status says of verify", held)
+
+
 def play(world: World, steps: int) -> None:
     """A sequence of ``steps``; raises ``AssertionError`` that tells the commands."""
+    following: list[list[str]] = []
     for _ in range(steps):
         if world.rng.random() < 0.15:
             with contextlib.suppress(OSError):
                 world.accident()
-        words = world.command()
+        # What the program says comes next is done now and then.
+        follow = bool(following) and world.rng.random() < 0.6
+        words = tuple(world.rng.choice(following)) if follow else world.command()
         before = known(world)
         done = cxrprep(*words, "-q")
-        world.told.append(f"{' '.join(words)} -> {done.returncode}")
+        world.told.append(f"{' '.join(words)} -> {done.returncode}{' (as a hint said)' if follow else ''}")
         assert done.returncode != 1, (world.told, done.stderr)
+        following = hints_are_commands(world, done.stderr) if done.returncode else []
         check(world, before, words)
         digests_are_true(world)
+        if words[0] == "digest" and not done.returncode:
+            digest_holds(world, words)
+        if words[0] == "verify" and done.returncode == 4 and "--shard" not in words:
+            verify_is_remembered(world, words)
     damage_is_found(world)

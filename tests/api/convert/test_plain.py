@@ -20,6 +20,7 @@ from cxrprep.images.filesystem import StoredFile
 from cxrprep.images.image_folder import plain_images, stems_of
 from cxrprep.model import Selection
 from tests.api.convert import hospital
+from tests.manifest.made import made
 
 INLINE = Engine("inline")
 
@@ -181,3 +182,17 @@ def test_a_name_that_would_leave_the_folder_is_never_used(tmp_path: Path, name: 
     found = plain_images(Store())
     assert [entry.name for entry in found.images] == ["good.png"]
     assert found.unusable == (ascii(name)[1:-1],)
+
+
+@pytest.mark.parametrize("kind", ["release", "own", "export"])
+def test_images_never_go_into_a_folder_that_is_something_else(tmp_path: Path, kind: str) -> None:
+    own, target = hospital.write(tmp_path / "own"), tmp_path / "target"
+    if kind == "own":
+        cxrprep.build_manifest(hospital.write(target))
+    else:
+        release = made("nih-chestxray14", tmp_path / "nih")
+        _ = release.rename(target) if kind == "release" else cxrprep.export(release, form="csv", out=target)
+    before = {path: path.read_bytes() for path in target.rglob("*.*")}
+    with pytest.raises(UsageError, match="no images of a conversion"):
+        run(own, target)
+    assert {path: path.read_bytes() for path in target.rglob("*.*")} == before
