@@ -42,6 +42,8 @@ FORMS: Final = ("files", "webdataset", "parquet")
 PER_SHARD: Final = 1000
 _NOTES: Final = 1000
 # By this line the next run knows the card for one of its own. YAML takes it for a comment.
+# More than any description of ours has.
+_CROISSANT_BYTES: Final = 4 << 20
 _CARD_MARK: Final = b"---\n# written by cxrprep convert\n"
 _REMARKS: Final = 20
 # Images that are named for each remark; the manifest names all.
@@ -430,9 +432,9 @@ class _Run:
                 here.mkdir()
                 value = self._written(totals, earlier, here, Path(below), shards)
                 self._write_card(here / value.manifest.name, out)
+                self._describe_store(here, out)
                 for path in sorted(here.iterdir()):
                     out.write_with(f"{below}/{path.name}", functools.partial(shutil.copyfile, path))
-                self._describe_store(here, out)
                 if value.failures is None:
                     out.remove(f"{below}/failures.parquet")
         rows = [
@@ -454,9 +456,12 @@ class _Run:
         return Result("convert", value, code, rows=tuple(rows))
 
     def _describe_store(self, manifests: Path, out: ImageStore) -> None:
-        """The Croissant of images in a store, which is as that of a folder."""
+        """The Croissant of images in a store, which is as that of a folder: one that is not ours stays."""
         from cxrprep.manifest.croissant import CROISSANT_NAME, describe_images
 
+        there = out.head(CROISSANT_NAME, _CROISSANT_BYTES)
+        if there is not None:
+            manifests.with_name(CROISSANT_NAME).write_bytes(there)
         described = describe_images(manifests) if self.form == "files" and self.shard is None else None
         if described is not None:
             out.write(CROISSANT_NAME, described.read_bytes())

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.labels.csv_table import digest_of
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
-from cxrprep.storage.table_checksums import replace_listed
+from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -264,6 +264,7 @@ def describe_images(folder: Path) -> Path | None:
     """
     path = folder.parent / CROISSANT_NAME
     if path.is_file() and _OURS not in path.read_bytes():
+        forget_checksum(folder, f"../{CROISSANT_NAME}")
         return None
     described = json.loads((folder / CROISSANT_NAME).read_text(encoding="utf-8"))
     tables = described["distribution"]

@@ -58,6 +58,12 @@ def note_checksum(path: Path) -> None:
         _note(home, _name(path, home), digest)
 
 
+def forget_checksum(folder: Path, name: str) -> None:
+    """State nothing of ``name`` any more: somebody else's file has taken its place. Raises ``StorageError``."""
+    if name in listed_checksums(folder):
+        _note(folder, name, "")
+
+
 def listed_checksums(folder: Path) -> dict[str, list[str]]:
     """The SHA-256 that a file may have, by its name relative to ``folder``; a line that cannot be read says nothing."""
     try:
@@ -86,12 +92,15 @@ def _sha256(path: Path) -> str:
 
 
 def _note(folder: Path, name: str, digest: str, *, beside: bool = False) -> None:
-    """State ``digest`` for ``name``: alone, or ``beside`` what is stated already. Lines of files that went go too."""
+    """State ``digest`` for ``name``: alone, or ``beside`` what is stated already. Lines of files that went go too.
+
+    No ``digest`` states nothing.
+    """
     with _one_at_a_time(folder):
         before = listed_checksums(folder)
         known = before.get(name, []) if beside else []
         after = {one: held for one, held in before.items() if one == name or (folder / one).is_file()}
-        after[name] = [*(one for one in known if one != digest), digest]
+        after[name] = [*(one for one in known if one != digest), *filter(None, [digest])]
         if after != before:
             text = "".join(f"{one}  {file}\n" for file in sorted(after) for one in after[file])
             replace_file(folder / LIST_NAME, lambda part: part.write_text(text, encoding="utf-8"))

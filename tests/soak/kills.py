@@ -6,6 +6,7 @@ kill nothing under a final name may be broken; at the end of a chain every byte 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxrprep.storage.table_checksums import LIST_NAME, listed_checksums
 from tests.api.convert import hospital
 from tests.generators.full.mimic_cxr import Mimic
 from tests.generators.full.nih_chestxray14 import Nih
@@ -204,11 +206,21 @@ def _right_after(stage: Stage, root: Path, moments: list[str], found: Campaign) 
     story = f"{stage.name}, right after a kill at {moments[-1]}"
     found.problems += [f"{story}: half-written {line}" for line in half_written(root)]
     wanted = stage.after
+    found.problems += [f"{story}: {line}" for line in _not_listed(root)]
     for name, digest in tree(root).items():
         # The final name means whole and right; an older version may stand there until the new one takes its place.
-        final = name in wanted and not name.endswith((".part", ".tmp")) and "/." not in f"/{name}"
+        final = name in wanted and not name.endswith((".part", ".tmp", LIST_NAME)) and "/." not in f"/{name}"
         if final and digest != wanted[name] and name not in tree(stage.before):
             found.problems.append(f"{story}: {name} has its final name and other bytes")
+
+
+def _not_listed(root: Path) -> Iterator[str]:
+    """Tables that the list of their checksums calls altered: it grows with them, and holds at every moment."""
+    for listed in root.rglob(LIST_NAME):
+        for name, digests in listed_checksums(listed.parent).items():
+            path = listed.parent / name
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() not in digests:
+                yield f"{path.relative_to(root)} has another checksum than {listed.relative_to(root)} states"
 
 
 def main(kills: int, seed: int, images: int, work: Path) -> int:

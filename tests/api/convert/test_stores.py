@@ -120,6 +120,12 @@ def test_from_a_folder_to_a_store_and_again(tmp_path: Path, store: tuple[str, di
     second = cxrprep.convert(root, out=address, **arguments).value
     assert (second.converted, second.kept) == (0, 7)
     assert {e.name: e.stamp for e in place.list() if not e.name.startswith("manifests/")} == before
+    # A description that somebody else wrote stays, and no checksum of it is stated.
+    place.write("croissant.json", b'{"name": "theirs"}')
+    cxrprep.convert(root, out=address, **arguments)
+    there = fetched(address, tmp_path / "again")
+    assert (there / "croissant.json").read_bytes() == b'{"name": "theirs"}'
+    assert "../croissant.json" not in (there / "manifests/SHA256SUMS").read_text()
 
 
 @pytest.mark.slow
