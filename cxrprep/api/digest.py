@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
+from cxrprep.events import ignore
 
 if TYPE_CHECKING:
+    from cxrprep.events import Sink
     from cxrprep.manifest.set_digest import Proof, SetDigest
 
 
-def digest(root: Path | str, *, state: Path | str | None = None, **options: Any) -> Result[SetDigest]:
+def digest(
+    root: Path | str, *, state: Path | str | None = None, on_event: Sink = ignore, **options: Any
+) -> Result[SetDigest]:
     """The digest that names the training set in ROOT: 64 hexadecimal digits over what a model sees of it.
 
     Args:
         root: A folder with a manifest: a release, converted images, or shards of them.
         state: Where the manifest is when it is not below ROOT.
+        on_event: Called with progress over the images that are read.
         **options: Label source, policy, observations, split and selection, as ``cxrprep.load`` takes them.
 
     Returns:
@@ -35,7 +40,7 @@ def digest(root: Path | str, *, state: Path | str | None = None, **options: Any)
         >>> len(cxrprep.digest("nih", split="test").value.value)
         64
     """
-    found = _digest_of(Path(root), state, options)
+    found = _digest_of(Path(root), state, on_event, options)
     splits = found.head["splits"].items()
     counts = ((f"split {name or 'none'}", f"{about['images']:,} images") for name, about in splits)
     rows = (("digest", found.value), *counts)
@@ -50,6 +55,7 @@ def prove(
     proof: Path | str | None = None,
     out: Path | str | None = None,
     state: Path | str | None = None,
+    on_event: Sink = ignore,
     **options: Any,
 ) -> Result[Proof | SetDigest]:
     """Whether the training set in ROOT has this digest, or an image is in the set that has it.
@@ -61,6 +67,7 @@ def prove(
         proof: A file that such a proof was written to; it is checked without any image.
         out: Where the proof is written.
         state: Where the manifest is when it is not below ROOT.
+        on_event: As ``digest`` calls it.
         **options: As ``digest`` takes them.
 
     Returns:
@@ -83,7 +90,7 @@ def prove(
         return _checked(wanted, Path(proof))
     if root is None:
         raise UsageError("which folder?", hint="name it, or a proof of one image with --proof FILE")
-    found = _digest_of(Path(root), state, options)
+    found = _digest_of(Path(root), state, on_event, options)
     holds = found.value == wanted
     rows: list[tuple[str, Any]] = [("digest", found.value), ("expected", wanted)]
     data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds}
@@ -99,13 +106,14 @@ def prove(
     return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
 
 
-def _digest_of(root: Path, state: Path | str | None, options: dict[str, Any]) -> SetDigest:
+def _digest_of(root: Path, state: Path | str | None, on_event: Sink, options: dict[str, Any]) -> SetDigest:
     from cxrprep.api.export import load
     from cxrprep.manifest.set_digest import PIXELS_NAME, set_digest
     from cxrprep.record import CACHE_NAME
 
     home = root if state is None else Path(state)
-    return set_digest(load(root, state=state, **options), cache=home / CACHE_NAME / PIXELS_NAME)
+    dataset = load(root, state=state, on_event=on_event, **options)
+    return set_digest(dataset, cache=home / CACHE_NAME / PIXELS_NAME, on_event=on_event)
 
 
 def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.result import Result
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,8 +95,7 @@ def pairs(
     images = home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
     place = _reports_of(root, manifest, reports, tables)
-    on_event(StageStarted(STAGE, unit="reports"))
-    cut = cut_reports(_stream(place))
+    cut = cut_reports(_stream(place, on_event))
     rows = apply_filter(pair_rows(manifest, cut), chosen)
     if not rows:
         raise NothingSelectedError(f"no study is left by the filter {chosen.name}", hint=chosen.rule)
@@ -149,10 +148,19 @@ def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
     return files if files.is_dir() and next(files.rglob("s*.txt"), None) is not None else None
 
 
-def _stream(place: Path) -> Iterator[Report]:
+def _stream(place: Path, on_event: Sink) -> Iterator[Report]:
     from cxrprep.labels.nlp.readers import open_collection
 
     held: Collection = open_collection(place)
+    on_event(StageStarted(STAGE, items=None if held.names is None else len(held.names), unit="reports"))
+    progress = Throttle(STAGE, on_event)
+    for report in _reports(held):
+        yield report
+        progress.advance(items=1)
+    progress.flush()
+
+
+def _reports(held: Collection) -> Iterator[Report]:
     if held.names is None:
         yield from held.rows()
     else:

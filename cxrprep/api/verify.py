@@ -11,7 +11,7 @@ from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_fo
 from cxrprep.api.result import Result
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, read_export, stated_tables
+from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, export_journal, read_export, stated_tables
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.record import Record
@@ -178,13 +178,18 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         images=images,
         originals=None if original is None else original.table().select(["path", "digest"]),
         tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
-        own=frozenset({EXPORT_LIST, "README.md", "croissant.json"} - set(files["path"].to_pylist())),
+        own=frozenset({*_exports_own(folder.root), "README.md", "croissant.json"} - set(files["path"].to_pylist())),
         again=_made_again(folder),
         commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
         are_originals=folder.kind is FolderKind.OWN,
         belongs=_belongs(folder),
         keeps_findings=folder.kind is not FolderKind.EXPORTED or folder.home != folder.root,
     )
+
+
+def _exports_own(root: Path) -> set[str]:
+    """The list of an export's files, and the journals of exports that were interrupted."""
+    return {EXPORT_LIST, *(path.name for path in root.glob(export_journal("*")))}
 
 
 def _listed(folder: DatasetFolder) -> Any:

@@ -34,8 +34,8 @@ def command(invocation: Invocation, **texts: Any) -> int:
     from cxrprep.api.digest import digest
     from cxrprep.cli.arguments import export_arguments
 
-    with invocation.events():
-        result = digest(**export_arguments(invocation), **texts)
+    with invocation.events() as sink:
+        result = digest(**export_arguments(invocation), **texts, on_event=sink)
     if invocation.out.form == "human":
         invocation.out.text(result.value.value, None)
         return 0

@@ -47,6 +47,6 @@ def command(
     if proof is not None:
         result = prove(digest, proof=proof)
     else:
-        with invocation.events():
-            result = prove(digest, **export_arguments(invocation), **texts, image=image, out=out)
+        with invocation.events() as sink:
+            result = prove(digest, **export_arguments(invocation), **texts, image=image, out=out, on_event=sink)
     return invocation.out.result("The digest holds", result, command="prove", failed="The digest does not hold")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGES_NAME: Final = "images.parquet"
 EXPORT_LIST: Final = ".cxrprep-export.json"
+
 _SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
 
 
@@ -171,6 +172,11 @@ def _with_form(lineage: Lineage, path: Path) -> Lineage:
     first = str(batch.column(0)[0].as_py()) if batch is not None and batch.num_rows else ""
     form = next((form for form, mark in (("webdataset", ".tar/"), ("parquet", ".parquet/")) if mark in first), "files")
     return dataclasses.replace(lineage, form=form)
+
+
+def export_journal(form: str) -> str:
+    """The name of the journal of an export in this form that is not finished."""
+    return f".cxrprep-export-{form}.jsonl"
 
 
 def read_export(root: Path) -> tuple[Lineage, ...]:

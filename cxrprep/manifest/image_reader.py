@@ -64,6 +64,17 @@ class ImageReader:
         self.close()
 
 
+def file_sign(root: Path, path: str) -> str:
+    """What changes with the file that holds an image: its size, times and inode. Raises ``ImageError``."""
+    member = _MEMBER.fullmatch(path)
+    place = root / (path if member is None else member[1])
+    try:
+        stat = place.stat()
+    except OSError as error:
+        raise ImageError(f"{place} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+
+
 def is_in_shard(path: str) -> bool:
     """Whether a manifest's path names a member of a shard, and not a file."""
     return _MEMBER.fullmatch(path) is not None

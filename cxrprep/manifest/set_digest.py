@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -27,9 +28,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.errors import ImageError, NothingSelectedError, StorageError, UsageError
+from cxrprep.errors import NothingSelectedError, StorageError, UsageError
+from cxrprep.events import Advanced, StageFinished, StageStarted, ignore
 from cxrprep.images.pixel_digest import pixel_digest
-from cxrprep.manifest.image_reader import ImageReader, is_in_shard
+from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.storage.atomic import replace_file
 from cxrprep.system import available_cores
 
@@ -37,13 +39,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from cxrprep.events import Sink
     from cxrprep.manifest.load import Dataset
 
 FORMAT: Final = "cxrprep-set/1"
 PIXELS_NAME: Final = "pixel-digests.parquet"
 """The file of the cache that keeps what was read of each image."""
 _CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
+STAGE: Final = "digest"
 _BATCH: Final = 256
+# A run that is killed reads again what it read since. The file of 377,110 images is written in a second.
+_KEEP_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +173,15 @@ def digest_of_head(head: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(dict(head))).hexdigest()
 
 
-def set_digest(dataset: Dataset, *, cache: Path | None = None) -> SetDigest:
+def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = ignore) -> SetDigest:
     """The digest of the images of ``dataset`` with its labels after its policy.
 
     Args:
         dataset: The images, with the sections of reports that were asked for; their files are read, unless their size
             and times say that they are those of last time. White space in text counts as one blank.
-        cache: A Parquet file that keeps what was read of each file from one call to the next; ``None`` keeps nothing.
+        cache: A Parquet file that keeps what was read of each file from one call to the next, that of a call that was
+            killed too; ``None`` keeps nothing.
+        on_event: Called with progress over the files that are read.
 
     Returns:
         The digest, its head, and its leaves by split.
@@ -186,7 +194,7 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None) -> SetDigest:
     if not len(dataset):
         raise NothingSelectedError("there is no image", hint="loosen the selection, or build the manifest")
     by_split: dict[str, list[tuple[str, str, bytes]]] = {}
-    pixels = _pixels(dataset, cache)
+    pixels = _pixels(dataset, cache, on_event)
     for row, found in zip(_rows(dataset), pixels, strict=True):
         leaf = {
             "boxes": row["boxes"],
@@ -283,19 +291,21 @@ def spelled_boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
 # ---- pixels ----
 
 
-def _pixels(dataset: Dataset, cache: Path | None) -> list[str]:
+def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> list[str]:
     """What the pixels of each image are, in order; files that did not change are not read again."""
     paths = dataset.stated.column("path").to_pylist()
     raw = "recipe" not in dataset.made_from
     known = _read_cache(cache)
     found = _published(dataset) if raw else {}
-    signs = ["" if path in found else _sign(dataset.root, path) for path in paths]
+    signs = ["" if path in found else file_sign(dataset.root, path) for path in paths]
     missing = []
     for index, (path, sign) in enumerate(zip(paths, signs, strict=True)):
         if path not in found and known.get(path, ("", ""))[0] != sign:
             missing.append(index)
         elif path not in found:
             found[path] = known[path][1]
+    if missing:
+        on_event(StageStarted(STAGE, items=len(missing), unit="images"))
     with ThreadPoolExecutor(available_cores()) as pool:
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
         stated = {} if raw else _stated(dataset)
@@ -303,11 +313,16 @@ def _pixels(dataset: Dataset, cache: Path | None) -> list[str]:
         def read(batch: Sequence[int]) -> dict[str, str]:
             return _read_batch(dataset.root, [paths[i] for i in batch], stated, raw=raw)
 
-        work = pool.map(read, batches)
-        for batch in work:
-            found |= batch
-    if missing and cache is not None:
-        _write_cache(cache, known | {paths[i]: (signs[i], found[paths[i]]) for i in missing})
+        kept_at = time.monotonic()
+        for batch, shown in zip(batches, pool.map(read, batches), strict=True):
+            found |= shown
+            known |= {paths[i]: (signs[i], found[paths[i]]) for i in batch}
+            on_event(Advanced(STAGE, items=len(batch)))
+            if cache is not None and (batch is batches[-1] or time.monotonic() - kept_at > _KEEP_SECONDS):
+                _write_cache(cache, known)
+                kept_at = time.monotonic()
+    if missing:
+        on_event(StageFinished(STAGE, done=len(missing), kept=len(paths) - len(missing)))
     return [found[path] for path in paths]
 
 
@@ -351,16 +366,6 @@ def _shown(data: bytes, path: str, stated: tuple[str, str] | None, *, raw: bool)
     if stated is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == stated[0]:
         return stated[1]
     return pixel_digest(data, path, raw=raw)
-
-
-def _sign(root: Path, path: str) -> str:
-    """What changes with a file: its size, its times and its inode."""
-    place = root / (path.rpartition("/")[0] if is_in_shard(path) else path)
-    try:
-        stat = place.stat()
-    except OSError as error:
-        raise ImageError(f"{place} is gone", hint="cxrprep verify ROOT lists what is missing") from error
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
 
 
 def _read_cache(path: Path | None) -> dict[str, tuple[str, str]]:

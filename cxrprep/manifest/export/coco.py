@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import NothingSelectedError
-from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.events import Advanced
+from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def export(
         ensure_ascii=False,
     )
     target.write(target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    on_event(Advanced(STAGE, items=len(boxed)))
     about_it = card_of(boxed, spec, options, on_event, front=_front(target.file("annotations.json").name, spec))
     target.write(target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
     reasons = (("without boxes", left_out),) if left_out else ()

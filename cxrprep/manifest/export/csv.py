@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from cxrprep.events import Advanced
 from cxrprep.labels.policy import Uncertain
-from cxrprep.manifest.export.run import ExportResult, card_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
@@ -93,6 +94,7 @@ def export(
             table = table.append_column(f"mask {name}", mask.column(name))
     data = csv_of(table)
     target.write(target.file("images.csv"), lambda part: part.write_bytes(data))
+    on_event(Advanced(STAGE, items=len(dataset)))
     front = front_matter([Config([(EVERY_SPLIT, target.file("images.csv").name)], _features(table))], spec)
     text = card_of(dataset, spec, options, on_event, front=front) + _NOTE
     target.write(target.card, lambda part: part.write_text(text, encoding="utf-8"))

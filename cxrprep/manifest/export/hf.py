@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, card_of, made_of
 from cxrprep.manifest.export.webdataset import by_split
 from cxrprep.manifest.hugging_face_card import IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
@@ -91,7 +91,8 @@ def export(
                 end = min(start + options.per_shard, len(paths))
                 path = target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
                 rows, chosen = table.slice(start, end - start), paths[start:end]
-                target.write(path, partial(_write, table=rows, paths=chosen, reader=reader))
+                of = made_of(rows.to_pylist(), dataset.root, chosen)
+                target.write(path, partial(_write, table=rows, paths=chosen, reader=reader), of=of)
                 on_event(Advanced(STAGE, path.name, items=len(chosen)))
             files.append((shown, f"data/{shown}-*"))
     front = front_matter([Config(files, features)], spec, tasks=TASKS)

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import Note
+from cxrprep.events import Advanced, Note
 from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
-from cxrprep.manifest.export.run import ExportResult
+from cxrprep.manifest.export.run import STAGE, ExportResult
 from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.parquet import read_rows
@@ -78,6 +78,7 @@ def export(
         path = target.out / name
         packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
         target.write(path, partial(_put, data=packed))
+    on_event(Advanced(STAGE, items=len(chosen)))
     reasons = (("without a row in the release's table", unknown),) if unknown else ()
     return ExportResult("original", target.out, len(chosen), tuple(target.files), reasons)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -14,14 +16,14 @@ from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
-from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.manifest.own_manifest import DICOM_FILES
 from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.manifest.set_digest import set_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -40,6 +42,7 @@ FORMS: Final = {
 """The forms by name, each with a line about it."""
 _WITH_IMAGES: Final = ("webdataset", "hf")
 _WITHOUT_TEXT: Final = ("coco", "original")
+_CARDED: Final = FORMS.keys() - {"original"}
 _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 
@@ -134,7 +137,7 @@ def export(
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
     if dataset.texts and form in _WITHOUT_TEXT:
         raise UsageError(f"{form} has no place for report text", hint="use --format csv, hf or webdataset for it")
-    target = Target(out, form, _SUFFIXES.get(form), carded=form != "original", about=_about(dataset, chosen))
+    target = Target(out, form, _SUFFIXES.get(form), carded=form in _CARDED, about=_about(dataset, chosen))
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
@@ -147,7 +150,8 @@ def export(
         on_event(Note(STAGE, message, "info", str(out)))
     for reason, count in result.left_out:
         on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
-    on_event(StageFinished(STAGE, done=result.images))
+    if form not in _CARDED:
+        on_event(StageFinished(STAGE, done=result.images))
     return result
 
 
@@ -167,6 +171,13 @@ def _about(dataset: Dataset, options: ExportOptions) -> dict[str, Any]:
     }
 
 
+def made_of(rows: object, root: Path, paths: Iterable[str]) -> str:
+    """A digest of what a shard is made of: its rows, the files of its images by size and times, and who writes it."""
+    signs = [file_sign(root, path) for path in paths]
+    said = json.dumps([__version__, rows, signs], ensure_ascii=False, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
 def card_of(
     dataset: Dataset, spec: DatasetSpec | None, options: ExportOptions, on_event: Sink, *, front: str = ""
 ) -> str:
@@ -182,6 +193,8 @@ def card_of(
     Returns:
         The text.
     """
+    # The images are written; their digest is a stage of its own, since a release's may have to be read for it.
+    on_event(StageFinished(STAGE, done=len(dataset)))
     found: dict[str, Moments] = {}
     with ImageReader(dataset.root) as reader:
         for name in dataset.splits if options.sample else ():
@@ -189,5 +202,5 @@ def card_of(
             measured = moments(reader, paths, sample=options.sample, on_event=on_event)
             if measured is not None:
                 found[name] = measured
-    digest = set_digest(dataset, cache=options.cache).value if options.digest else ""
+    digest = set_digest(dataset, cache=options.cache, on_event=on_event).value if options.digest else ""
     return write_card(dataset, spec, moments=found, front=front, digest=digest)

@@ -2,7 +2,8 @@
 
 A list of the files, by form, lies beside them, with what they were made from and their digests: the record by which
 ``verify`` proves them. A file is listed before it is written, so a run that was killed has left nothing that the next
-one would not know; its digest is listed when all are there.
+one would not know; its digest is listed when all are there. Until then a journal beside the list says of what each
+was made, and the next run of the same keeps it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.collection.lineage import EXPORT_LIST
+from cxrprep.collection.lineage import EXPORT_LIST, export_journal
 from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json
 
@@ -61,6 +63,8 @@ class Target:
         self._listed, self._about = _read(self._home / EXPORT_LIST)
         self._said = dict(about or {})
         self._digests: dict[str, list[Any]] = {}
+        self._journal = Journal(self._home / export_journal(form))
+        self._done = {str(line.get("name")): line for line, _ in read_journal(self._journal.path)}
         self._before = frozenset(self._listed.get(self._form, ()))
         self._keeps_list = not self._is_file or self._has_nothing_else()
         if self._is_file:
@@ -78,19 +82,34 @@ class Target:
         """The place of the one file of a form: the file ``out``, or ``name`` in the folder."""
         return self.out if self._is_file else self.out / name
 
-    def write(self, path: Path, fill: Callable[[Path], object]) -> None:
-        """Put a file in place whole: ``fill`` writes it under another name. Raises ``UsageError``, ``StorageError``."""
+    def write(self, path: Path, fill: Callable[[Path], object], *, of: str = "") -> None:
+        """Put a file in place whole.
+
+        Args:
+            path: The file.
+            fill: Writes it under another name.
+            of: A digest of all that the file is made of. A file that a run which was interrupted made of the same
+                stays as it is.
+
+        Raises:
+            UsageError: No export wrote the file that is there.
+            StorageError: The disk refuses.
+        """
         name = self._name(path)
         if not self._is_file:
             self._check(path)
         self._expect(name)
+        self.files.append(path)
+        if of and self._is_done(path, name, of):
+            return
 
         def filled(part: Path) -> None:
             fill(part)
             self._digests[name] = [part.stat().st_size, file_digest(part, "sha256")]
 
         replace_file(path, filled)
-        self.files.append(path)
+        if of:
+            self._journal.append({"name": name, "of": of, "file": self._digests[name]})
 
     def finish(self) -> list[Path]:
         """Remove what earlier exports in this form wrote and this one did not; those files. The list has digests."""
@@ -111,9 +130,25 @@ class Target:
                 shared = {name: self._digests[name] for name in names if name in self._digests}
                 self._about[form]["files"] = {**self._files(form), **shared}
         self._write_list()
+        self._journal.close()
+        try:
+            self._journal.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self._journal.path, "remove", error) from error
         return stale
 
     # ---- inside ----
+
+    def _is_done(self, path: Path, name: str, of: str) -> bool:
+        """Whether a run that was interrupted made this file of the same, and it is as that run left it."""
+        line = self._done.get(name, {})
+        if line.get("of") != of or not path.is_file():
+            return False
+        held = [path.stat().st_size, file_digest(path, "sha256")]
+        if line.get("file") != held:
+            return False
+        self._digests[name] = held
+        return True
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._home).as_posix()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from cxrprep.events import Advanced
 from cxrprep.images.shard_files import plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, card_of, made_of
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.vocabulary import published_name
@@ -111,7 +111,8 @@ def export(
                 batch.append(sample)
                 if len(batch) == options.per_shard or index == last:
                     path = target.out / f"{prefix}-{name}-{shards:06d}.tar"
-                    target.write(path, partial(_write, batch=batch, reader=reader))
+                    of = made_of(batch, dataset.root, (image for image, _ in batch))
+                    target.write(path, partial(_write, batch=batch, reader=reader), of=of)
                     on_event(Advanced(STAGE, path.name, items=len(batch)))
                     shards, batch = shards + 1, []
     suffix = PurePosixPath(str(dataset.stated.column("path")[0])).suffix.lower()
