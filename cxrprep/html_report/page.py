@@ -16,8 +16,8 @@ from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes
+from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
-from cxrprep.manifest.source_agreement import SourceAgreement, source_agreements
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import read_rows, read_schema
 

@@ -1,18 +1,31 @@
-"""Two label tables side by side: agreement, Cohen's kappa, precision, recall and F1 over 1, 0, -1 and null."""
+"""Agreement of labels: equal values, Cohen's kappa, precision, recall and F1 over 1, 0, -1 and null.
+
+Of two label tables (``compare_tables``), and of the label sources of one ``labels.parquet`` (``source_agreements``).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.label_table import LabelTable, read_label_table
+from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 VALUES: Final = (1, 0, -1, None)
+# The values of the codes that ``_codes`` gives a column.
+_CODED: Final = (-1, 0, 1, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +191,11 @@ def _same(table: LabelTable, first: int, second: int) -> bool:
 
 def agreement_of(observation: str, pairs: Iterable[tuple[int | None, int | None]]) -> Agreement:
     """Agreement, kappa, F1 and confusion of pairs of labels (reference, other)."""
-    confusion: dict[tuple[int | None, int | None], int] = {(a, b): 0 for a in VALUES for b in VALUES}
-    for pair in pairs:
-        confusion[pair] += 1
+    return _agreement_of_counts(observation, Counter(pairs))
+
+
+def _agreement_of_counts(observation: str, counts: Mapping[tuple[int | None, int | None], int]) -> Agreement:
+    confusion = {(a, b): counts.get((a, b), 0) for a in VALUES for b in VALUES}
     total = sum(confusion.values())
     first = {a: sum(confusion[a, b] for b in VALUES) for a in VALUES}
     second = {b: sum(confusion[a, b] for a in VALUES) for b in VALUES}
@@ -188,3 +203,62 @@ def agreement_of(observation: str, pairs: Iterable[tuple[int | None, int | None]
     chance = sum(first[value] * second[value] for value in VALUES) / total**2 if total else 1.0
     f1 = {value: Scores.of(first[value], second[value], confusion[value, value]).f1 for value in (1, 0, -1)}
     return Agreement(observation, confusion, same, (same - chance) / (1 - chance) if chance < 1 else None, f1)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAgreement:
+    """How far the label source ``second`` agrees with ``first`` over the ``images`` that both have."""
+
+    first: str
+    second: str
+    images: int
+    observations: tuple[Agreement, ...]
+
+
+def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
+    """Every label source of a ``labels.parquet`` compared with the one of most rows; empty for a single source."""
+    source = labels["label_source"].cast(pa.string())
+    counted = sorted(pc.value_counts(source).to_pylist(), key=lambda item: (-item["counts"], item["values"]))
+    if len(counted) < 2:
+        return ()
+    # The ids are long: they are taken apart once, and the columns that nobody compares not at all.
+    columns = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in labels.column_names]
+    known = pa.table({"key": _keys(labels), **{name: labels[name] for name in columns}})
+    parts = {item["values"]: known.filter(pc.equal(source, item["values"])) for item in counted}
+    (name, first), *others = parts.items()
+    found = [_source_agreement(name, first, other, second) for other, second in others]
+    return tuple(one for one in found if one.images and one.observations)
+
+
+def _source_agreement(name: str, first: pa.Table, other: str, second: pa.Table) -> SourceAgreement:
+    index, both = _common(first["key"], second["key"])
+    columns = [c for c in first.column_names if c != "key" and all(p[c].null_count < len(p) for p in (first, second))]
+    found = [_agreement_of_columns(c, _codes(first[c])[index], _codes(second[c])[both]) for c in columns]
+    return SourceAgreement(name, other, len(index), tuple(found))
+
+
+def _common(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Which rows of ``second`` the first has too, and where it has them; most tables have all in the same order."""
+    if first.equals(second):
+        return np.arange(len(first)), np.ones(len(first), dtype=bool)
+    place = pc.index_in(second, value_set=first).to_numpy()
+    both = ~np.isnan(place)
+    return place[both].astype(np.int64), both
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    """Images by their id; rows about studies alone by the study's."""
+    images = table["image_id"]
+    return images if not images.null_count else pc.coalesce(images, table["study_id"])
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The place of each value in ``_CODED``."""
+    codes: NDArray[np.int64] = pc.fill_null(pc.add(column.cast(pa.int64()), 1), 3).to_numpy()
+    return codes
+
+
+def _agreement_of_columns(column: str, first: NDArray[np.int64], second: NDArray[np.int64]) -> Agreement:
+    counts = np.bincount(first * 4 + second, minlength=16).tolist()
+    pairs = ((a, b) for a in _CODED for b in _CODED)
+    return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(zip(pairs, counts, strict=True)))

@@ -20,7 +20,7 @@ from cxrprep.manifest.hugging_face_card import (
     split_name,
     webdataset_features,
 )
-from cxrprep.manifest.label_statistics import SplitNumbers, numbers
+from cxrprep.manifest.label_statistics import SplitCounts, split_counts
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.vocabulary import VOCABULARIES
@@ -77,7 +77,7 @@ def write_card(
         parts.append(
             f"Release {dataset.made_from.get('release', '')}, {len(dataset):,} images here. <{spec.homepage}>\n"
         )
-    splits = numbers(dataset)
+    splits = split_counts(dataset.to_arrow(), dataset.observations)
     parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
     if spec is not None and spec.vocabulary in VOCABULARIES:
         parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
@@ -168,7 +168,7 @@ def _shards(table: pa.Table, *, known: bool) -> list[tuple[str, str]]:
     return sorted(named)
 
 
-def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> str:
+def _counts(splits: tuple[SplitCounts, ...], moments: dict[str, Moments]) -> str:
     header, rule = "| split | images | studies | patients |", "|---|---|---|---|"
     if moments:
         header, rule = f"{header} mean | standard deviation |", f"{rule}---|---|"
@@ -187,7 +187,7 @@ def _counts(splits: tuple[SplitNumbers, ...], moments: dict[str, Moments]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _labels(part: SplitNumbers) -> str:
+def _labels(part: SplitCounts) -> str:
     lines = [
         f"### Labels of {part.name or 'images without a split'}\n",
         "| observation | positive (1) | negative (0) | uncertain (-1) | null | positive weight |",

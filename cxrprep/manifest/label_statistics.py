@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.manifest.load import Dataset
-
 
 COLUMNS: Final = (
     "image_id", "patient_id", "study_id", "split", "path", "bytes", "width", "height", "source_mode", "orig_width",
@@ -229,10 +227,10 @@ def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
     order = ("train", "train_val", "validate", "test")
     plain = table.select(["patient_id", "study_id"]).append_column("split", table["split"].cast(pa.string()))
     grouped = plain.group_by("split").aggregate(
-        [("study_id", "count"), ("study_id", "count_distinct"), ("patient_id", "count_distinct")]
+        [([], "count_all"), ("study_id", "count_distinct"), ("patient_id", "count_distinct")]
     )
     rows = [
-        (item["split"], item["study_id_count"], item["study_id_count_distinct"], item["patient_id_count_distinct"])
+        (item["split"], item["count_all"], item["study_id_count_distinct"], item["patient_id_count_distinct"])
         for item in grouped.to_pylist()
     ]
     return sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0] or "~"))
@@ -263,13 +261,14 @@ class SplitProfile:
 def split_profiles(table: pa.Table) -> tuple[SplitProfile, ...]:
     """A profile of each split, in the order of ``by_split``."""
     stems = [row.stem for row in prevalence(table)]
+    return tuple(_profile(part, counts, stems) for counts, part in _by_split(table))
+
+
+def _by_split(table: pa.Table) -> Iterable[tuple[tuple[str | None, int, int, int], pa.Table]]:
     names = table["split"].cast(pa.string())
-    found = []
     for counts in by_split(table):
         split = counts[0]
-        mask = pc.is_null(names) if split is None else pc.fill_null(pc.equal(names, split), fill_value=False)
-        found.append(_profile(table.filter(mask), counts, stems))
-    return tuple(found)
+        yield counts, table.filter(pc.is_null(names) if split is None else pc.equal(names, split))
 
 
 def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Sequence[str]) -> SplitProfile:
@@ -337,7 +336,7 @@ def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitNumbers:
+class SplitCounts:
     """One split; ``name`` is empty for images without one."""
 
     name: str
@@ -347,21 +346,9 @@ class SplitNumbers:
     labels: tuple[Prevalence, ...]
 
 
-def numbers(dataset: Dataset) -> tuple[SplitNumbers, ...]:
-    """Every split that has images, those without a split last; labels as the policy leaves them."""
-    table = dataset.to_arrow()
-    split = table.column("split").cast(pa.string())
-    found = []
-    for name in (*dataset.splits, ""):
-        part = table.filter(pc.equal(split, name) if name else pc.is_null(split))
-        if part.num_rows:
-            found.append(
-                SplitNumbers(
-                    name,
-                    part.num_rows,
-                    int(pc.count_distinct(part.column("study_id")).as_py()),
-                    int(pc.count_distinct(part.column("patient_id")).as_py()),
-                    tuple(prevalence(part, dataset.observations, empty=True)),
-                )
-            )
-    return tuple(found)
+def split_counts(table: pa.Table, stems: Sequence[str]) -> tuple[SplitCounts, ...]:
+    """Every split that has images, those without a split last, with each of the observations ``stems``."""
+    return tuple(
+        SplitCounts(split or "", images, studies, patients, tuple(prevalence(part, stems, empty=True)))
+        for (split, images, studies, patients), part in _by_split(table)
+    )

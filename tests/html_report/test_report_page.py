@@ -24,8 +24,8 @@ from cxrprep.events import Event, StageFinished
 from cxrprep.html_report.page import ReportResult, shade, write_report
 from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
 from cxrprep.html_report.thumbnails import sample_paths, thumbnail
+from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
-from cxrprep.manifest.source_agreement import source_agreements
 from tests.html_report.folder import EVIL, write_folder
 from tests.manifest.made import made
 from tests.parts import need
@@ -357,11 +357,11 @@ def test_label_sources_are_compared_and_the_worst_converted_images_shown(tmp_pat
     for one in agreements:
         both = [image for name, image in cells if name == one.second and (one.first, image) in cells]
         assert one.images == len(both)
-        assert one.rows
-        for name, same, _ in one.rows:
-            column = f"label_{name.lower().replace(' ', '_')}"
+        assert one.observations
+        for found in one.observations:
+            column = f"label_{found.observation.lower().replace(' ', '_')}"
             equal = sum(cells[one.first, image][column] == cells[one.second, image][column] for image in both)
-            assert same == pytest.approx(100 * equal / len(both))
+            assert found.agreement == pytest.approx(equal / len(both))
     page = cxrprep.report(root / "derived/square-224").value.path.read_text(encoding="utf-8")
     assert f"Label agreement: {agreements[0].second} and {agreements[0].first}" in page
     table = pq.read_table(root / "derived/square-224/manifests/images.parquet", columns=["image_id", "contrast"])
