@@ -37,6 +37,8 @@ _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 _OTHER_SYNTAX: Final = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
 _UNCOMPRESSED: Final = "uncompressed"
 _ITEM: Final = b"\xfe\xff\x00\xe0"
+_DELIMITER: Final = b"\xfe\xff\xdd\xe0"
+_UNDEFINED: Final = b"\xff\xff\xff\xff"
 # What a parser says may quote the value that it could not read, and that may name a patient: its words stay inside.
 _CHECK: Final = "check what the file is"
 _TRAILING_PADDING: Final = b"\xfc\xff\xfc\xff"
@@ -256,7 +258,7 @@ class _PixelData:
         self._index, self._frames, self._notes = (frame or 1) - 1, frames, notes
         self.codec = _UNCOMPRESSED
         _read_pixels(file)
-        if "PixelData" not in self.dataset:
+        if "PixelData" not in self.dataset and not self._without_end(file):
             if file.has_pixel_element:
                 raise ImageError(f"{self.name}: pixel data is cut short", hint=_AGAIN)
             raise ImageError(f"{self.name}: DICOM without pixel data", hint="it may be a report or a header only")
@@ -272,28 +274,51 @@ class _PixelData:
         """The transfer syntax in words where the registry of pydicom has it."""
         return codecs.stated_codec(self.syntax) if self.syntax.name == str(self.syntax) else str(self.syntax.name)
 
+    def _without_end(self, file: DicomFile) -> bool:
+        """Take encapsulated pixel data up to the end of the file where its end mark alone is missing."""
+        header = 8 if file.dataset.original_encoding[0] else 12
+        start = file.start + header
+        if not file.has_pixel_element or file.data[start - 4 : start] != _UNDEFINED:
+            return False
+        self.dataset.add_new("PixelData", "OB", file.data[start:])
+        self.dataset["PixelData"].is_undefined_length = True
+        self._notes.append("the pixel data has no end mark")
+        return True
+
     def frame(self) -> bytes | None:
         """The codestream of the frame; ``None`` for pixels that are not compressed.
 
         Whether there is one is seen by the bytes: some writers encapsulate under the syntax of plain words.
         """
-        from pydicom.encaps import get_frame
-
         element = self.dataset["PixelData"]
         if element.is_undefined_length or (element.value[:4] == _ITEM and codecs.stated_codec(self.syntax)):
             try:
-                stream: bytes = get_frame(element.value, self._index, number_of_frames=self._frames)
+                stream = self._stream(element.value)
             except Exception as e:  # fragments of hostile files
                 raise ImageError(
                     f"{self.name}: pixel data ({self.syntax_name}) is cut short: {_unquoted(str(e))}", hint=_AGAIN
                 ) from e
-            self.codec = codecs.codec_of(stream) or codecs.stated_codec(self.syntax) or str(self.syntax)
-            return stream
-        if codecs.stated_codec(self.syntax) and self._frames == 1:
+        elif codecs.stated_codec(self.syntax) and self._frames == 1:
             self._notes.append("the compressed pixels are not encapsulated")
-            self.codec = codecs.codec_of(element.value) or codecs.stated_codec(self.syntax)
-            return bytes(element.value)
-        return None
+            stream = bytes(element.value)
+        else:
+            return None
+        self.codec = codecs.codec_of(stream) or codecs.stated_codec(self.syntax) or str(self.syntax)
+        return stream
+
+    def _stream(self, value: bytes) -> bytes:
+        """One frame put together. The offset table is asked only where fragments do not tell which are its own."""
+        from pydicom.encaps import encapsulate, get_frame
+
+        fragments = _fragments(value)
+        if self._frames not in (1, len(fragments)):
+            stream: bytes = get_frame(value, self._index, number_of_frames=self._frames)
+            return stream
+        stream = b"".join(fragments) if self._frames == 1 else fragments[self._index]
+        if self._frames == 1:
+            # For pydicom too, which trusts the table.
+            self.dataset["PixelData"].value = encapsulate([stream])
+        return stream
 
     def array(self, *, raw: bool) -> NDArray[Any]:
         """The samples as pydicom decodes them, in this machine's byte order; ``raw`` keeps colour spaces."""
@@ -319,6 +344,27 @@ class _PixelData:
                 hint=_lacking_hint() if lacking else f"it may be damaged; {_AGAIN}",
             ) from e
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+
+
+def _fragments(value: bytes) -> list[bytes]:
+    """The fragments of encapsulated pixel data, without the offset table before them (PS3.5 A.4).
+
+    Raises ``ValueError`` where there is none, or one is not whole.
+    """
+    found, at = [], 0
+    while value[at : at + 4] == _ITEM:
+        end = at + 8 + int.from_bytes(value[at + 4 : at + 8], "little")
+        if end > len(value):
+            raise ValueError("a fragment ends behind the data")
+        found.append(value[at + 8 : end])
+        at = end
+    if value[at : at + 4] != _DELIMITER and value[at:].strip(b"\0"):
+        raise ValueError(f"no fragment begins at byte {at}")
+    fragments = found if found and codecs.codec_of(found[0]) else found[1:]
+    if not any(fragments):
+        raise ValueError("there is no fragment")
+    # An empty one holds nothing; of several frames it might stand for one.
+    return fragments
 
 
 def _lacking_hint() -> str:
@@ -379,17 +425,20 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]
 def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
     from pydicom.pixels.processing import apply_color_lut
 
-    frame = pixels.frame()
+    frame, stored = pixels.frame(), None
     _check_size(frame, pixels.name, rows, columns)
     if frame is not None:
         try:
-            codecs.check_frame(frame)
+            stored = codecs.check_colour(frame, pixels.syntax)
         except ValueError as e:
             raise ImageError(
                 f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
                 hint=f"it may be damaged; {_AGAIN}",
             ) from e
-    if _code(pixels.dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+    photometric = _code(pixels.dataset, "PhotometricInterpretation")
+    if stored is not None and photometric == "RGB":
+        colours = stored
+    elif photometric == "PALETTE COLOR":
         colours = apply_color_lut(pixels.array(raw=True), pixels.dataset)
         if colours.dtype == np.uint16 and int(colours.max()) <= 255:
             colours = colours.astype(np.uint8)

@@ -32,8 +32,6 @@ PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
 
-# What libpng needs for the pixels (PNG specification, 11.2 and tRNS).
-_PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION: Final = 0x0112  # EXIF 2.32, 4.6.4
 BEHIND: Final = "bytes follow the end of the image"
 _HINT: Final = "fetch the file again: cxrprep verify ROOT --repair"
@@ -63,13 +61,12 @@ def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     return found.width, found.height, mode if found.precision == 8 else f"{mode};{found.precision}"
 
 
-def _png_for_decoding(data: bytes, name: str, notes: list[str]) -> bytes:
-    """The chunks that make the pixels, whole and unaltered. Raises ``ImageError`` that names the chunk.
+def _whole_png(data: bytes, name: str, notes: list[str]) -> bytes:
+    """A PNG up to its end, all of whose chunks are unaltered. Raises ``ImageError`` that names the chunk.
 
-    A decoder may give a partial image for a file cut short; this walk does not. What only describes the image
-    (profiles, gamma, EXIF, text) is left out, so that the decoder has nothing to warn of on a terminal.
+    A decoder may give a partial image for a file cut short; this walk does not.
     """
-    at, kept, described, ended = 8, [data[:8]], False, False
+    at, kinds = 8, set()
     while at + 12 <= len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
         kind = data[at + 4 : at + 8]
@@ -78,21 +75,19 @@ def _png_for_decoding(data: bytes, name: str, notes: list[str]) -> bytes:
             break
         if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
             raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=_HINT)
-        if kind in _PNG_CHUNKS:
-            kept.append(data[at:end])
-        else:
-            described = True
+        kinds.add(kind)
         if kind == b"eXIf":
             note_orientation(data[at + 8 : end - 4], notes)
         at = end
         if kind == b"IEND":
-            ended = True
             break
-    if not ended:
+    if b"IEND" not in kinds:
         raise ImageError(f"{name}: PNG cut short after {len(data):,} bytes", hint=_HINT)
+    if b"IDAT" not in kinds:
+        raise ImageError(f"{name}: PNG without image data", hint=_HINT)
     if at < len(data):
         notes.append(BEHIND)
-    return b"".join(kept) if described else data[:at]
+    return data[:at]
 
 
 def note_orientation(exif: bytes, notes: list[str]) -> None:
@@ -185,10 +180,11 @@ def check_limits(width: int, height: int, name: str, limits: ImageLimits) -> Non
 
 
 def _decoded_png(data: bytes, name: str, notes: list[str]) -> NDArray[Any]:
-    decoded = cv2.imdecode(np.frombuffer(_png_for_decoding(data, name, notes), np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None:
-        raise ImageError(f"{name}: the PNG data cannot be decoded", hint=_HINT)
-    return decoded
+    decoded = codecs.decode_png(_whole_png(data, name, notes), notes)
+    # RGB comes, one_channel takes OpenCV's order.
+    return (
+        decoded if decoded.ndim == 2 or decoded.shape[2] < 3 else decoded[:, :, [2, 1, 0, *range(3, decoded.shape[2])]]
+    )
 
 
 def _decoded_jpeg(data: bytes, found: JpegFrame, factor: int, notes: list[str]) -> NDArray[Any]:
