@@ -372,9 +372,7 @@ def check_colour(frame: bytes, syntax: str) -> NDArray[Any] | None:
     if not codec and stated not in ("", RLE, DEFLATED, PLAIN):
         raise ValueError(f"it is no {stated}")
     found = jpeg_frame(frame)
-    if codec in (J2K, HTJ2K):
-        _check_tile_parts(frame)
-    elif codec in (LS, JXL):
+    if codec in (J2K, HTJ2K, LS, JXL):
         decode_codestream(frame, codec)
     elif codec and found is None:
         raise ValueError("JPEG without a frame header")
