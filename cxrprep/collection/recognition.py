@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.datasets.catalog import catalog
@@ -12,38 +12,58 @@ from cxrprep.errors import StorageError
 from cxrprep.record import CACHE_NAME
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.datasets.catalog import DatasetSpec
 
 OWN_FOLDERS: Final = ("manifests", "derived", "export", CACHE_NAME)
 """The folders that the program itself puts below a ROOT."""
 _SAMPLE: Final = 2_000
+# measured: `report` on MIMIC-CXR-JPG's 377,110 images spent a third of its time on entering all 66,000 folders.
+_FOLDERS: Final = 500
+_FEW: Final = 20
 _SURE: Final = 0.5
 # A dataset that scores less in a folder where another is sure has nothing there.
 _NOTHING: Final = 0.1
 
 
 def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
-    """Up to ``limit`` relative paths below ``root``, those near the top first; our own folders are passed over.
+    """Up to ``limit`` relative paths below ``root``; our own folders are passed over.
+
+    Folders are entered level by level in turn, the top first, so that what lies near the top is seen and a release with
+    a folder for each of 65,000 patients need not be walked to reach its first image. Where files were found, no more
+    than ``_FOLDERS`` folders are entered; where none were, all are.
 
     Raises ``StorageError`` when the folder cannot be read.
     """
     names: list[str] = []
-    queue = [root]
-    while queue and len(names) < limit:
-        folder = queue.pop(0)
-        try:
-            entries = sorted(os.scandir(folder), key=lambda e: e.name)
-        except OSError as error:
-            if folder == root:
-                raise StorageError(f"cannot read {root}: {error.strerror}", hint="check its permissions") from error
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=True):
-                if not (folder == root and entry.name in OWN_FOLDERS):
-                    queue.append(Path(entry.path))
-            elif len(names) < limit:
-                names.append(Path(entry.path).relative_to(root).as_posix())
-    return frozenset(names)
+    waiting: dict[int, deque[str]] = {0: deque([""])}
+    entered: Counter[int] = Counter()
+    while waiting and len(names) < limit and (entered.total() < _FOLDERS or len(names) < _FEW):
+        level = min(waiting, key=lambda depth: (entered[depth], depth))
+        folder = waiting[level].popleft()
+        if not waiting[level]:
+            del waiting[level]
+        entered[level] += 1
+        below = waiting.get(level + 1) or deque()
+        for name, is_folder in _entries(root, folder):
+            if not is_folder:
+                names.append(folder + name)
+            elif folder or name not in OWN_FOLDERS:
+                below.append(f"{folder}{name}/")
+        if below:
+            waiting[level + 1] = below
+    return frozenset(names[:limit])
+
+
+def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(root / folder) as found:
+            return sorted((entry.name, entry.is_dir(follow_symlinks=True)) for entry in found)
+    except OSError as error:
+        if not folder:
+            raise StorageError(f"cannot read {root}: {error.strerror}", hint="check its permissions") from error
+        return []
 
 
 def recognise(names: frozenset[str]) -> DatasetSpec | None:

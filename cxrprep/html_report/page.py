@@ -20,6 +20,7 @@ from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import read_rows, read_schema
+from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,12 +187,11 @@ def _page(
 ) -> _Page:
     import pyarrow.compute as pc
 
+    published, agreements = _of_label_table(spec, release, root, manifests)
     table, footer = label_statistics.read_images(manifests / "images.parquet")
     labels = label_statistics.prevalence(table)
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
-    stated = _label_table(manifests)
-    published = [] if stated is None else _published(spec, release, root, stated)
     return _Page(
         spec=spec,
         release=release,
@@ -221,7 +221,7 @@ def _page(
         label_source=", ".join(sources) or "none",
         tables=_tables(table),
         sheet=_sheet(table, root, labels, thumbnails),
-        agreements=() if stated is None else source_agreements(stated),
+        agreements=agreements,
         worst=_worst(table, root, drawn=thumbnails > 0),
         header=header,
         footer=footer,
@@ -245,18 +245,19 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
     )
 
 
-def _label_table(manifests: Path) -> pa.Table | None:
+@plain_memory()
+def _of_label_table(
+    spec: DatasetSpec, release: str, root: Path, manifests: Path
+) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
+    """What the page says of labels.parquet, a row for each source: it is let go before the manifest is read."""
+    from cxrprep.verification.published_facts import check_facts
 
     path = manifests / "labels.parquet"
     if not path.is_file():
-        return None
-    return read_rows(path, columns=[n for n in read_schema(path).names if n != "report_text"])
-
-
-def _published(spec: DatasetSpec, release: str, root: Path, labels: pa.Table) -> list[FactRow]:
-    from cxrprep.verification.published_facts import check_facts
-
-    return [fact_row(check) for check, _ in check_facts(spec, release, root, labels)]
+        return [], ()
+    stated = read_rows(path, columns=[name for name in read_schema(path).names if name != "report_text"])
+    agreements = source_agreements(stated)
+    return [fact_row(check) for check, _ in check_facts(spec, release, root, stated)], agreements
 
 
 def _worst(
