@@ -16,10 +16,14 @@ PROJECT = Path(__file__).parents[2]
 
 
 @contextmanager
-def cluster(workers: int) -> Iterator[str]:
-    """The address of a scheduler with ``workers`` processes of one thread each, restarted by their nannies."""
+def cluster(workers: int, *paths: Path) -> Iterator[str]:
+    """The address of a scheduler with ``workers`` processes of one thread each, restarted by their nannies.
+
+    ``paths`` are folders of further packages.
+    """
     words = [sys.executable, "-m", "tests.executors.cluster", str(workers)]
-    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join(map(str, (PROJECT, *paths)))
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=PROJECT, env=env
     ) as process:

@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_error
+from cxrprep.labels.labelers.contract import labels_as_given
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cxrprep.labels.labelers.contract import Labels, ReportLabeler
@@ -50,12 +52,13 @@ class AnswerCache:
         known = self._read_cache()
         found = {key: known[key] for key in wanted if key in known}
         missing = [(key, text) for key, text in wanted.items() if key not in found]
-        for begin in range(0, len(missing), self._labeler.at_once):
-            held = missing[begin : begin + self._labeler.at_once]
-            given = self._labeler.labels([text for _, text in held])
-            fresh = {key: dict(one) for (key, _), one in zip(held, given, strict=True) if one is not None}
-            self._keep(fresh)
-            found |= fresh
+        if missing:
+            with self._kept() as keep:
+                for place, labels in labels_as_given(self._labeler, [text for _, text in missing]):
+                    if labels is not None:
+                        key = missing[place][0]
+                        found[key] = labels
+                        keep(key, labels)
         return found
 
     def _read_cache(self) -> dict[str, Labels]:
@@ -82,18 +85,26 @@ class AnswerCache:
             return {}
         return {key: dict(zip(names, values, strict=True))}
 
-    def _keep(self, fresh: Mapping[str, Labels]) -> None:
-        if not fresh:
-            return
+    @contextmanager
+    def _kept(self) -> Iterator[Callable[[str, Labels], None]]:
+        """A function that keeps one answer, at once, in a file of this process."""
         names = self._labeler.observations
-        lines = "".join(json.dumps([key, [labels.get(name) for name in names]]) + "\n" for key, labels in fresh.items())
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Of one process: several machines may share the folder, whose locks are worth nothing.
-            with (self._folder / f"{os.getpid()}-{_RUN}.jsonl").open("a", encoding="utf-8") as file:
-                file.write(lines)
+            file = (self._folder / f"{os.getpid()}-{_RUN}.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise storage_error(self._folder, "write", error) from error
+
+        def keep(key: str, labels: Labels) -> None:
+            try:
+                file.write(json.dumps([key, [labels.get(name) for name in names]]) + "\n")
+                file.flush()
+            except OSError as error:
+                raise storage_error(self._folder, "write", error) from error
+
+        with file:
+            yield keep
 
 
 _RUN: Final = uuid.uuid4().hex[:8]

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.labels.labelers.contract import LabelerOptions, Labels, ReportLabeler, digest_of
+from cxrprep.labels.labelers.contract import LabelerOptions, Labels, ReportLabeler, digest_of, labels_as_given
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.policies import policy_named, policy_sources
 from cxrprep.labels.nlp.results import ReportStatus
@@ -14,7 +14,7 @@ from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
 from cxrprep.labels.nlp.sentences import split_sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cxrprep.labels.nlp.results import ReportLabels
 
@@ -43,17 +43,22 @@ class RulesThenModel:
 
     def labels(self, texts: Sequence[str]) -> list[Labels | None]:
         """See ``ReportLabeler``. Raises what the model raises."""
-        found = [self._rules.label_text(text) for text in texts]
-        gaps = [self._unread(text, one) for text, one in zip(texts, found, strict=True)]
-        doubts = [_open(one) for one in found]
-        asked = [place for place in range(len(texts)) if gaps[place] or doubts[place]]
-        answers = dict(zip(asked, self._model.labels([texts[place] for place in asked]), strict=True)) if asked else {}
-        return [
-            self._joined(found[place], answers[place], doubts[place], gap=gaps[place])
-            if place in answers
-            else {name: found[place].labels.get(name) for name in self.observations}
-            for place in range(len(texts))
-        ]
+        found = dict(self.as_answered(texts))
+        return [found[place] for place in range(len(texts))]
+
+    def as_answered(self, texts: Sequence[str]) -> Iterator[tuple[int, Labels | None]]:
+        """The place and the labels of each text, first of those that the rules settle. Raises what the model raises."""
+        asked: list[tuple[int, ReportLabels, set[str], bool]] = []
+        for place, text in enumerate(texts):
+            found = self._rules.label_text(text)
+            gap, doubts = self._unread(text, found), _open(found)
+            if gap or doubts:
+                asked.append((place, found, doubts, gap))
+            else:
+                yield place, {name: found.labels.get(name) for name in self.observations}
+        for number, answer in labels_as_given(self._model, [texts[place] for place, *_ in asked]):
+            place, found, doubts, gap = asked[number]
+            yield place, self._joined(found, answer, doubts, gap=gap)
 
     def _joined(self, rules: ReportLabels, model: object, doubts: set[str], *, gap: bool) -> Labels | None:
         if not isinstance(model, dict):

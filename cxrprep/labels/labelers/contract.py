@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 RULES: Final = "rules"
 """The shipped rules, which are no plug-in: they read characters in place, give mentions, and need no cache."""
@@ -54,6 +54,22 @@ class ReportLabeler(Protocol):
     def labels(self, texts: Sequence[str]) -> Sequence[Mapping[str, int | None] | None]:
         """1, 0, -1 or ``None`` by observation for each text, in their order; ``None`` for a text without an answer."""
         ...
+
+
+def labels_as_given(labeler: ReportLabeler, texts: Sequence[str]) -> Iterator[tuple[int, Labels | None]]:
+    """The place and the labels of each text, as soon as they are there; raises what the labeler raises.
+
+    A labeler that asks for one text at a time may have a method ``as_answered`` that gives them one by one, in any
+    order; of others ``at_once`` come together.
+    """
+    one_by_one = getattr(labeler, "as_answered", None)
+    if one_by_one is not None:
+        yield from one_by_one(texts)
+        return
+    for begin in range(0, len(texts), labeler.at_once):
+        held = texts[begin : begin + labeler.at_once]
+        for place, one in zip(range(begin, begin + len(held)), labeler.labels(held), strict=True):
+            yield place, None if one is None else dict(one)
 
 
 def digest_of(*parts: str) -> str:

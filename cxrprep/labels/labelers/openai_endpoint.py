@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.secret import WITHDRAWN, Secret
@@ -18,7 +19,7 @@ from cxrprep.labels.labelers.contract import LabelerOptions, Labels, digest_of
 from cxrprep.sources.json_service import JsonService, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:11434/v1"
 """Where Ollama listens."""
@@ -61,8 +62,25 @@ class OpenaiLabeler:
 
     def labels(self, texts: Sequence[str]) -> list[Labels | None]:
         """One request a text, several at once; see ``ReportLabeler``. Raises what ``JsonService.post`` raises."""
+        found = dict(self.as_answered(texts))
+        return [found[place] for place in range(len(texts))]
+
+    def as_answered(self, texts: Sequence[str]) -> Iterator[tuple[int, Labels | None]]:
+        """The place and the labels of each text as its answer comes; after a failure those that are under way."""
+        rest = enumerate(texts)
+        failure: BaseException | None = None
         with ThreadPoolExecutor(self.at_once) as pool:
-            return list(pool.map(self._labels, texts))
+            under_way = {pool.submit(self._labels, text): place for place, text in islice(rest, self.at_once)}
+            while under_way:
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    place = under_way.pop(future)
+                    failure = failure or future.exception()
+                    if future.exception() is None:
+                        yield place, future.result()
+                    if failure is None:
+                        under_way |= {pool.submit(self._labels, text): place for place, text in islice(rest, 1)}
+        if failure is not None:
+            raise failure
 
     def _labels(self, text: str) -> Labels | None:
         body = {

@@ -29,6 +29,8 @@ _MAX_REMEMBERED = 200_000
 # Letters of a word that may be misspelled: in shorter ones a slip is another word.
 _LONG = 7
 _SHORT = 5
+# No word is longer: what is would cost the square of its length.
+_LONGEST = 40
 
 T = TypeVar("T")
 
@@ -137,7 +139,7 @@ class Lexicon(Generic[T]):
 
         Of a shorter word only swapped ones: "nodlue" is a nodule, "module" is none.
         """
-        if len(word) < _SHORT or not word.isalpha():
+        if not _SHORT <= len(word) <= _LONGEST or not word.isalpha():
             return ()
         meant = next((self._misspelled[p] for p in _with_one_letter_less(word) if p in self._misspelled), None)
         if meant is not None and min(len(word), len(meant)) < _LONG and sorted(word) != sorted(meant):

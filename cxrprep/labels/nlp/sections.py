@@ -29,6 +29,8 @@ _TITLED_PERSON = re.compile(r"(?i)\b(dr|drs|mr|mrs|ms|prof)\.")
 _LONGEST_POINTER = 400
 # Characters of a title with its marks, from the end of what stands before it to its colon.
 _LONGEST_TITLE = 140
+_SHORTEST_TITLE = 2
+_MARKS = " \t>#*_:"
 _MIMIC_START = re.compile(r"\s{0,200}(?:FINAL REPORT|WET READ|FINAL ADDENDUM|ADDENDUM|PFI|EXAMINATION)\b")
 _END_OF_IMPRESSION = re.compile(r"(?i)\bend of impression\b")
 
@@ -93,14 +95,17 @@ def _plain_heading(shouted: bool, own: Titles = ()) -> tuple[re.Pattern[str], re
     )
 
 
-def _headings(text: str, own: Titles) -> list[re.Match[str]]:
+@functools.lru_cache(maxsize=1)
+def _headings(text: str, own: Titles) -> tuple[re.Match[str], ...]:
     """The titles of a text, in order."""
     with_colon, alone = _plain_heading(text.isupper(), own)
     found: list[re.Match[str]] = []
     end, colon, before = 0, text.find(":"), 0
     while colon >= 0:
         # A title stands right before its colon: to look for one everywhere took a third of the labeler's time.
-        heading = with_colon.search(text, max(end, before, colon - _LONGEST_TITLE), colon + 3)
+        begin = max(end, before, colon - _LONGEST_TITLE)
+        named = len(text[begin:colon].strip(_MARKS)) >= _SHORTEST_TITLE
+        heading = with_colon.search(text, begin, colon + 3) if named else None
         if heading is not None:
             found.append(heading)
             end = heading.end()
@@ -112,7 +117,7 @@ def _headings(text: str, own: Titles) -> list[re.Match[str]]:
     for heading in sorted(found, key=lambda one: (one.start(), -one.end())):
         if not kept or heading.start() >= kept[-1].end():
             kept.append(heading)
-    return kept
+    return tuple(kept)
 
 
 def is_mimic_report(text: str) -> bool:
@@ -187,7 +192,7 @@ def _titled(text: str, own: Titles) -> list[tuple[int, Section]]:
     """Where each title begins, and its section; empty ones too."""
     if ":" not in text and "\n" not in text:
         return []
-    headings = _headings(text, own)
+    headings = [*_headings(text, own)]
     asked = _ASKS.match(text)
     if asked is not None and not (headings and headings[0].start(headings[0].lastindex or 0) <= asked.start(1)):
         headings.insert(0, asked)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +120,32 @@ def test_what_was_answered_is_asked_for_once_whatever_ends_a_run(tmp_path: Path,
         label(root, reports, server.url)
     assert len(asked(server)) == first
     assert [row["label_edema"] for row in rows(root)] == [1, None, 1, None, None]
+
+
+def test_kill_9_costs_what_is_under_way_and_no_more(tmp_path: Path) -> None:
+    reports = folder(tmp_path / "many", {f"{n:02}.txt": f"Pulmonary edema, film {n}." for n in range(12)})
+    root, released, answered = tmp_path / "root", threading.Event(), itertools.count()
+
+    def app(request: Request) -> Reply:
+        if request.method == "POST" and next(answered) >= 5:
+            released.wait(120)
+        return model(request)
+
+    words = ("extract-labels", root, "--reports", reports, "--labeler", "llama=openai", "-j", "1")
+    with running(app) as server:
+        words = (*words, "--endpoint", f"{server.url}/v1")
+        program = [sys.executable, "-m", "cxrprep", *map(str, words)]
+        with subprocess.Popen(program, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+            while sum(len(file.read_text().splitlines()) for file in root.rglob("*.jsonl")) < 5:
+                assert process.poll() is None
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGKILL)
+        released.set()
+    with running(model) as server:
+        run(*words[:-1], f"{server.url}/v1")
+        # The endpoint's port is no part of what an answer depends on.
+        assert len(asked(server)) == 12 - 5
+    assert [row["label_edema"] for row in rows(root)] == [1] * 12
 
 
 def test_a_cut_line_of_the_answers_is_asked_for_again(server: Server, tmp_path: Path, reports: Path) -> None:
@@ -234,25 +267,6 @@ def test_shards_give_the_bytes_of_one_run(server: Server, tmp_path: Path) -> Non
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, reports: Path, words: tuple[str, ...], said: str) -> None:
     assert said in run("extract-labels", tmp_path / "root", "--reports", reports, *words, code=2)
-
-
-def test_a_package_brings_a_labeler_of_its_own(tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = (
-        "class Ours:\n"
-        "    name, version, digest, at_once, observations = 'ours', '7', 'sha256:0', 2, ('Edema', 'Own Thing')\n"
-        "    def __init__(self, options):\n        self.options = options\n"
-        "    def labels(self, texts):\n"
-        "        return [{'Edema': -1 if 'edema' in t else None, 'Own Thing': 1} for t in texts]\n"
-    )
-    points = {"ours-7.dist-info/entry_points.txt": "[cxrprep.labelers]\nours = ours_labeler:Ours\n"}
-    folder(tmp_path / "site", {"ours_labeler.py": module, "ours-7.dist-info/METADATA": "Name: ours\n", **points})
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    run("extract-labels", tmp_path / "root", "--reports", reports, "--labeler", "ours")
-    table = pq.read_table(
-        tmp_path / "root" / "manifests" / "label_sources" / "ours" / "report_labels.parquet"
-    ).to_pylist()
-    assert [row["label_edema"] for row in table] == [-1, None, -1, None]
-    assert [row["label_own_thing"] for row in table] == [1, 1, 1, None]
 
 
 def test_text_for_this_machine_goes_through_no_proxy(

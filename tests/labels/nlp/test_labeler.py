@@ -161,6 +161,11 @@ def test_time_grows_with_the_length_and_not_faster(seed: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_word_without_an_end_is_read() -> None:
+    # A misspelling is looked for by leaving out each letter: here that would be terabytes.
+    assert label_report("No effusion. " + "a" * 2_000_000).labels["Pleural Effusion"] == 0
+
+
 def test_ten_megabytes_are_one_report() -> None:
     sentence = "No effusion, possible edema or atelectasis and the heart is stable. "
     text = sentence * (10_000_000 // len(sentence))
