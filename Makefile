@@ -19,7 +19,7 @@ $(VENV)/program: pyproject.toml
 	@touch $@
 
 $(VENV)/installed: $(VENV)/program
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,s3,gcs,codecs,keyring,xlsx,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,s3,gcs,azure,codecs,keyring,xlsx,docs]'
 	@touch $@
 
 install: $(VENV)/installed  ## make the virtual environment, cxrprep and all extras in it

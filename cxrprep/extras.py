@@ -11,7 +11,7 @@ _EXTRA: Final = re.compile(r"""\bextra\s*==\s*["']([\w-]+)["']""")
 
 
 def install_command(extra: str) -> str:
-    """``pip install 's3fs>=2024.6'`` for the extra ``s3``; with pipx, the command that reaches its own environment.
+    """``pip install 's3fs>=2024.12'`` for the extra ``s3``; with pipx, the command that reaches its own environment.
 
     The packages are named, not ``cxrprep[s3]``: an installer would look that name up on an index, where nobody of this
     project has put it.

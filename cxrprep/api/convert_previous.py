@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.images.filesystem import ImageStore
     from cxrprep.manifest.previous import Names, PreviousImages
+    from cxrprep.storage.filesystem import ImageStore
 
 _BATCH: Final = 8192
 

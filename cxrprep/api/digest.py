@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import ignore
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.manifest.set_digest import Proof, SetDigest
 
 
+@takes_buckets(root="read-folder", state="read-folder")
 def digest(
     root: Path | str, *, state: Path | str | None = None, on_event: Sink = ignore, **options: Any
 ) -> Result[SetDigest]:
@@ -47,6 +49,7 @@ def digest(
     return Result("digest", found, rows=rows, data={"digest": found.value, "head": found.head})
 
 
+@takes_buckets(root="read-folder", state="read-folder", out="written", proof="read")
 def prove(
     digest: str,
     root: Path | str | None = None,

@@ -94,8 +94,9 @@ _CODECS: Final = (
 )
 _EXTRAS: Final = (
     ("distributed", "an existing Dask cluster", "dask"),
-    ("s3fs", "S3 as input and output", "s3"),
-    ("gcsfs", "Google Cloud Storage as output", "gcs"),
+    ("s3fs", "buckets as folders: s3://", "s3"),
+    ("gcsfs", "buckets as folders: gs://", "gcs"),
+    ("adlfs", "buckets as folders: az://", "azure"),
     ("keyring", "credentials in the system's keyring", "keyring"),
     ("pylibjpeg", "compressed DICOM in colour", "codecs"),
     ("openpyxl", "CheXpert's demographics, a workbook", "xlsx"),

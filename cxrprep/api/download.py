@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep._version import __version__
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_on_arrival import ArrivalConverter
 from cxrprep.api.download_plan import (
     DownloadContext,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from cxrprep.transfer.result import TransferResult
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def plan(
     dataset: str,
     root: Path | str | None = None,
@@ -101,6 +103,7 @@ def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
     return Result("plan", made, exit_code=code, rows=plan_rows(made, job), data=plan_data(made, job))
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def read_plan(
     file: Path | str | Plan,
     dataset: str = "",
@@ -156,6 +159,7 @@ def read_plan(
         return _plan_result(made, job)
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def download(
     dataset: str,
     root: Path | str | None = None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
@@ -33,6 +34,7 @@ class DuplicatesResult:
     across_collections: int
 
 
+@takes_buckets(root="written-folder", state="written-folder", against="read-folder", out="written")
 def duplicates(
     root: Path | str,
     *,

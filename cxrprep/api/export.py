@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
 from cxrprep.model import Selection
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.manifest.load import Dataset
 
 
+@takes_buckets(root="read-folder", state="read-folder", pairs="read")
 def load(
     root: Path | str,
     *,
@@ -94,6 +96,7 @@ def load(
     return dataset if split is None else dataset.split(split)
 
 
+@takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read")
 def export(
     root: Path | str,
     *,

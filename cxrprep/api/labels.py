@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cxrprep.manifest.build import ManifestResult, PreparedManifest
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def extract_labels(
     root: Path | str,
     *,
@@ -107,6 +109,7 @@ def extract_labels(
     return Result("extract-labels", found, rows=tuple(rows))
 
 
+@takes_buckets(root="written-folder", state="written-folder")
 def build_manifest(
     root: Path | str,
     *,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
@@ -39,6 +40,7 @@ class PairsResult:
     expected: dict[str, int]
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read", out="written")
 def pairs(
     root: Path | str,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.result import Result
 from cxrprep.events import Advanced, StageStarted, ignore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = 5
 
 
+@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
 def preview(
     root: Path | str,
     *,

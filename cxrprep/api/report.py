@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cxrprep.html_report.page import ReportResult
 
 
+@takes_buckets(root="written-folder", state="written-folder", out="written", beside="read-folder")
 def report(
     root: Path | str,
     *,

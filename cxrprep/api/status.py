@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
@@ -67,6 +68,7 @@ class Status:
     following: tuple[str, ...]
 
 
+@takes_buckets(root="read-folder", state="read-folder")
 def status(
     root: Path | str,
     *,

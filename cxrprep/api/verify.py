@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.api.status import again_command
@@ -36,6 +37,7 @@ def check_image(path: Path) -> ImageCheck:
     return inspect(path)
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def verify(
     root: Path | str,
     *,

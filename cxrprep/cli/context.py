@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.cli.output import Output
 from cxrprep.errors import UsageError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from cxrprep.api.buckets import BucketFolders
     from cxrprep.cli.log_file import RunLog
     from cxrprep.config.job import Job
     from cxrprep.config.settings import Settings
@@ -21,6 +23,27 @@ if TYPE_CHECKING:
     from cxrprep.credentials.secret import Secret
     from cxrprep.events import Event, Sink
     from cxrprep.model import Shard
+
+
+# Settings that may name a folder or file in a bucket, and what a command does there. --out of convert is served by
+# convert itself, image by image.
+_BUCKETS: Final = {
+    "root": "written",
+    "state": "written",
+    "tables": "read",
+    "selection.ids": "read",
+    "labels.reports": "read",
+    "labels.compare": "read",
+    "labels.vocabulary": "read",
+    "labels.mimic_iv": "read",
+    "report.out": "written",
+    "report.beside": "read",
+    "export.root": "written",
+    "export.out": "written",
+    "export.pairs": "read",
+}
+_FOLDERS: Final = frozenset({"root", "state", "tables", "report.beside", "export.root"})
+_ONLY_READ: Final = frozenset({"status", "digest", "prove"})
 
 
 class Invocation:
@@ -33,13 +56,63 @@ class Invocation:
         self.asks = False
         self.allow_loss = False
         self.takes_addresses = False
+        self.command = ""
+        self._buckets: BucketFolders | None = None
 
     @cached_property
     def settings(self) -> Settings:
         """Where every value comes from. Raises ``UsageError`` and ``ConfigError``."""
         from cxrprep.config.settings import load_settings
 
+        settings = load_settings(config=self.config, flags=self.flags)
+        if not self._with_buckets(settings):
+            return settings
         return load_settings(config=self.config, flags=self.flags)
+
+    def _with_buckets(self, settings: Settings) -> bool:
+        """Put working copies in the place of the buckets that the settings name; whether there was one."""
+        from cxrprep.storage.paths import is_served
+
+        found = False
+        for key, role in _BUCKETS.items():
+            value = settings.value(key)
+            texts = [value] if isinstance(value, str) else list(value)
+            if not any(map(is_served, texts)) or (key == "root" and self.takes_addresses):
+                continue
+            writes = role == "written" and self.command not in _ONLY_READ
+            writes = writes and not (key == "root" and settings.job.state)
+            local = [
+                str(self.bucket(text, writes=writes, folder=key in _FOLDERS)) if is_served(text) else text
+                for text in texts
+            ]
+            option = self.flags[key][1] if key in self.flags else settings.origins[key]
+            self.flags[key] = (local[0] if isinstance(value, str) else tuple(local), option)
+            found = True
+        return found
+
+    def bucket(self, address: str, *, writes: bool, folder: bool) -> Path:
+        """The working copy of a folder or file in a bucket. Raises what opening one raises."""
+        from cxrprep.api.buckets import BucketFolders
+
+        if self._buckets is None:
+            self._buckets = BucketFolders()
+        return self._buckets.local(address, writes=writes, folder=folder)
+
+    def shown(self, text: str) -> str:
+        """``text`` with addresses of buckets where it names their working copies."""
+        return text if self._buckets is None else str(self._buckets.shown(text))
+
+    def put_back(self) -> None:
+        """Put into buckets what the command changed."""
+        if self._buckets is not None:
+            self._buckets.put_back()
+
+    @contextlib.contextmanager
+    def leaving_buckets(self) -> Iterator[None]:
+        """Put back what was changed when the command ends, and let go of the buckets' locks."""
+        with contextlib.ExitStack() as stack:
+            stack.push(lambda *about: self._buckets.__exit__(*about) if self._buckets is not None else None)
+            yield
 
     @property
     def job(self) -> Job:
@@ -53,6 +126,7 @@ class Invocation:
         # A quiet job is quiet when it works, not when somebody asks about it.
         unasked = self.asks and ", line " in self.settings.origins["output.format"]
         out = Output("human" if unasked else output.format, color=output.color, events=output.events)
+        out.shown = self.shown
         for note in self.settings.notes:
             out.note(note, level="warning")
         return out
@@ -61,7 +135,9 @@ class Invocation:
     def early_out(self) -> Output:
         """The output for errors that come before the settings are known, guessed from the arguments alone."""
         events = "jsonl" if {"--events", "--events=jsonl"} & set(self.arguments) else ""
-        return Output("json" if "--json" in self.arguments else "human", events=events)
+        out = Output("json" if "--json" in self.arguments else "human", events=events)
+        out.shown = self.shown
+        return out
 
     @property
     def safe_out(self) -> Output:
@@ -94,6 +170,8 @@ class Invocation:
                     logged(event)
 
                 yield both
+                # Before the result is said: what is not in the bucket is not done.
+                self.put_back()
 
         return opened()
 
@@ -146,7 +224,7 @@ class Invocation:
 
     def _is_served(self, text: str) -> bool:
         """Whether this is an address where this command takes one."""
-        return self.takes_addresses and "://" in text and text in (self.job.root, self.job.convert.out)
+        return "://" in text and (text == self.job.convert.out or (self.takes_addresses and text == self.job.root))
 
     def credentials(self, *, asks: bool = True) -> Credentials:
         """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""

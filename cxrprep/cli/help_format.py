@@ -10,7 +10,7 @@ import click
 
 from cxrprep.cli import options
 from cxrprep.config.job import KEYS
-from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,18 @@ _LAST: Final = ("Network", "Engine", "Output")
 _WIDE: Final = 26
 
 
+# Secrets and what is of this machine: no bucket holds them.
+_HERE_ONLY: Final = frozenset({"download.cookie_file", "download.url_file", "labeler.checkpoint", "output.log_file"})
+_WRITTEN: Final = frozenset({"out", "save_plan"})
+_FOLDERS: Final = frozenset({"roots", "folder", "against"})
+
+
+def _paths(command: click.Command, ctx: click.Context) -> list[click.Parameter]:
+    """The parameters that are paths and no settings."""
+    found = command.get_params(ctx)
+    return [one for one in found if isinstance(one.type, click.Path) and not isinstance(one, options.Setting)]
+
+
 class Grouped(click.Command):
     """A command that shows its options by section; ``examples`` are commands with what they do."""
 
@@ -36,17 +48,36 @@ class Grouped(click.Command):
         """Run the command, unless a path of this machine was given as an address: nothing is begun then."""
         invocation = options.invocation_of(ctx)
         invocation.takes_addresses = self.name in _TAKE_ADDRESSES
-        for parameter in self.get_params(ctx):
-            if isinstance(parameter.type, click.Path) and not isinstance(parameter, options.Setting):
-                given = ctx.params.get(parameter.name or "")
-                name = parameter.opts[0] if isinstance(parameter, click.Option) else (parameter.name or "").upper()
-                for value in given if isinstance(given, tuple) else (given,):
-                    refuse_address("" if value is None else str(value), name)
+        invocation.command = self.name or ""
+        for parameter in _paths(self, ctx):
+            given = ctx.params.get(parameter.name or "")
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else (parameter.name or "").upper()
+            for value in given if isinstance(given, tuple) else (given,):
+                refuse_unserved("" if value is None else str(value), name)
         for key, (value, option) in invocation.flags.items():
-            served = invocation.takes_addresses and key in ("root", "convert.out")
-            if KEYS[key].form == "path" and not served:
+            if KEYS[key].form == "path" and key in _HERE_ONLY:
                 refuse_address(str(value), option)
-        return super().invoke(ctx)
+            elif KEYS[key].form == "path":
+                for text in value if isinstance(value, tuple) else (value,):
+                    refuse_unserved(str(text), option)
+        with invocation.leaving_buckets():
+            self._open_buckets(ctx, invocation)
+            return super().invoke(ctx)
+
+    def _open_buckets(self, ctx: click.Context, invocation: Invocation) -> None:
+        """Working copies in the place of addresses among the command's own paths; settings see to theirs."""
+        for parameter in _paths(self, ctx):
+            name = parameter.name or ""
+            if name not in ctx.params:
+                continue
+            given = ctx.params[name]
+
+            def local(value: Any, name: str = name) -> Any:
+                if value is None or not is_served(str(value)):
+                    return value
+                return type(value)(invocation.bucket(str(value), writes=name in _WRITTEN, folder=name in _FOLDERS))
+
+            ctx.params[name] = tuple(map(local, given)) if isinstance(given, tuple) else local(given)
 
     def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """The options with their help, by heading, in the order of ``--help``: what every command has, at the end."""

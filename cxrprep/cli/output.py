@@ -20,6 +20,8 @@ from cxrprep.errors import ExitCode
 from cxrprep.humanize import format_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cxrprep.errors import CxrprepError
 
 Row = Mapping[str, Any]
@@ -104,6 +106,8 @@ class Output:
         self.stdout = stdout or sys.stdout
         self.stderr = stderr or sys.stderr
         self.color = color
+        # Working copies of buckets are named by their addresses.
+        self.shown: Callable[[str], str] = str
 
     # ---- what streams can show ----
 
@@ -134,7 +138,7 @@ class Output:
         return click.style(text, **style) if self.colors(stream) else text
 
     def _write(self, text: str, stream: TextIO) -> None:
-        stream.write(inert(text, colors=self.colors(stream)) + "\n")
+        stream.write(inert(self.shown(text), colors=self.colors(stream)) + "\n")
         stream.flush()
 
     # ---- results ----
@@ -250,7 +254,7 @@ class Output:
             number = all(isinstance(row.get(key), int | float | None) for row in rows)
             table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
         for row in rows:
-            table.add_row(*(cell(row.get(key)) for key in columns))
+            table.add_row(*(self.shown(cell(row.get(key))) for key in columns))
         console = Console(
             file=self.stdout, no_color=not self.colors(self.stdout), highlight=False, emoji=False, markup=False
         )

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from cxrprep.executors import Lost
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.filesystem import ImageStore
     from cxrprep.images.quality import Quality
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Box, Digest
+    from cxrprep.storage.filesystem import ImageStore
 
 
 def row_sign(item: ConvertItem) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
-    from cxrprep.images.filesystem import ImageStore
+    from cxrprep.storage.filesystem import ImageStore
 
 _NAME: Final = "finished.parquet"
 _PREFIX: Final = "finished-"

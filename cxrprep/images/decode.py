@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.images.dicom import DicomFile
+    from cxrprep.storage.filesystem import SizeLimit
 
 _HEAD = 65_536
 
@@ -53,7 +54,7 @@ def decode(
     raise ImageError(f"{name} is no image that is read here", hint="check what the file is; its name may be wrong")
 
 
-def read_bytes(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+def read_bytes(path: Path, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file. Raises ``ImageError`` for one past ``limits`` or gone, ``StorageError`` when unreadable."""
     try:
         size = path.stat().st_size

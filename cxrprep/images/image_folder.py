@@ -13,7 +13,7 @@ from cxrprep.images.dicom import is_dicom
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cxrprep.images.filesystem import ImageStore, StoredFile
+    from cxrprep.storage.filesystem import ImageStore, StoredFile
 
 SUFFIXES: Final = frozenset({
     ".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".j2c", ".jxl", ".jls",

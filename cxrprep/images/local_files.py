@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cxrprep.errors import ImageError, StorageError, storage_error
 from cxrprep.images.decode import read_bytes
-from cxrprep.images.filesystem import ImageStore, StoredFile
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
+from cxrprep.storage.filesystem import ImageStore, StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from cxrprep.storage.filesystem import SizeLimit
 
 
 _LINKS: Final = 8
@@ -48,7 +50,7 @@ def open_store(where: str | Path) -> ImageStore:
     """The folder at a path or URL. Raises ``UsageError`` for a scheme that fsspec does not know."""
     if isinstance(where, str) and is_url(where):
         from cxrprep.credentials.secret import return_store_secrets
-        from cxrprep.images.object_store import ObjectStore
+        from cxrprep.storage.object_store import ObjectStore
 
         # The store's own library looks for them in the environment, and so do the workers' that are started for it.
         return_store_secrets()
@@ -58,7 +60,7 @@ def open_store(where: str | Path) -> ImageStore:
     return LocalStore(str(where).removeprefix("file://"))
 
 
-def read_source(source: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+def read_source(source: str, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:
     """The bytes of one source image, a path or a URL. Raises ``ImageError``, ``StorageError`` or the store's errors."""
     if is_url(source):
         folder, _, name = source.rpartition("/")
@@ -116,9 +118,9 @@ class LocalStore:
                     yield StoredFile(folder + entry.name, found.st_size, stamp)
             queue += reversed(below)
 
-    def read(self, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    def read(self, name: str, limits: SizeLimit | None = None) -> bytes:
         """The bytes of a file."""
-        return read_bytes(Path(self.full(name)), limits)
+        return read_bytes(Path(self.full(name)), limits or DEFAULT_LIMITS)
 
     def head(self, name: str, size: int) -> bytes | None:
         """The first bytes of a file."""

@@ -19,7 +19,7 @@ from cxrprep.images.radiograph import CoordinateMap
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.images.filesystem import ImageStore
+    from cxrprep.storage.filesystem import ImageStore
 
 _KEY: Final = b"cxrprep"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.images.filesystem import ImageStore
+    from cxrprep.storage.filesystem import ImageStore
 
     Sample = tuple[str, bytes, dict[str, Any]]
 

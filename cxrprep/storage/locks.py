@@ -37,16 +37,21 @@ def _writer() -> str:
 def writer_is_gone(name: str) -> bool:
     """Whether the writer of a journal or temporary file ran on this host and has ended; of other hosts who knows."""
     parts = name.split("-")
+    return len(parts) == 4 and parts[1] == _host() and parts[2].isdecimal() and process_is_gone(int(parts[2]))
+
+
+def process_is_gone(process: int) -> bool:
+    """Whether the process of this machine has ended."""
     # On Windows a signal of 0 is Ctrl-C, so there a journal waits until its own writer has finished.
-    if os.name != "posix" or len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
+    if os.name != "posix":
         return False
     try:
-        os.kill(int(parts[2]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    return _is_only_remembered(int(parts[2]))
+    return _is_only_remembered(process)
 
 
 def _is_only_remembered(process: int) -> bool:

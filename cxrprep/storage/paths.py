@@ -54,8 +54,30 @@ def refuse_address(text: str, what: str) -> None:
     if _ADDRESS.match(text):
         raise UsageError(
             f"{what}: {text} is an address, and has to be a path of this machine here",
-            hint="convert takes gs:// and s3:// for ROOT and --out; copy to and from a bucket with its own tool",
+            hint="s3://, gs:// and az:// serve ROOT, --out, --state and tables; name a path of this machine here",
         )
+
+
+# The addresses that a verb takes wherever it takes a folder.
+SCHEMES: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
+
+def is_served(text: str) -> bool:
+    """Whether ``text`` is the address of a folder or file in a store, also after a path object took a slash away."""
+    scheme, colon, rest = text.partition(":")
+    return bool(colon) and rest.startswith("/") and scheme in SCHEMES
+
+
+def refuse_unserved(text: str, what: str) -> None:
+    """Raise ``UsageError`` for an address that no store understands: ``what`` names the option."""
+    if not _ADDRESS.match(text) or text.startswith("file:/"):
+        return
+    if not is_served(text):
+        raise UsageError(
+            f"{what}: {text} is an address that no store understands", hint="s3://, gs://, az:// or a path"
+        )
+    if not re.match(r"[a-z0-9]+:/{1,2}[^/]", text):
+        raise UsageError(f"{what}: {text} names no bucket", hint="for example: s3://bucket/folder")
 
 
 def local_path(path: Path | str, what: str) -> Path:

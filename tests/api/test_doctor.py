@@ -212,4 +212,4 @@ def test_what_is_optional_is_no_success(tmp_path: Path, monkeypatch: pytest.Monk
     real = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "s3fs" else real(name))
     check = one(checks(tmp_path, offline=True), "extra s3")
-    assert (check.state, check.hint) == (State.OPTIONAL, "pip install 's3fs>=2024.6'")
+    assert (check.state, check.hint) == (State.OPTIONAL, "pip install 's3fs>=2024.12'")

@@ -32,6 +32,14 @@ class Azurite:
 
     address: str
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads Microsoft's own library there."""
+        key = base64.b64encode(_KEY).decode()
+        parts = {"AccountName": ACCOUNT, "AccountKey": key, "BlobEndpoint": f"{self.address}/{ACCOUNT}"}
+        text = ";".join(f"{name}={value}" for name, value in parts.items())
+        return {"AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{text};"}
+
     def put(self, container: str, blobs: dict[str, bytes]) -> None:
         """Make ``container`` with these blobs; those that exist are replaced."""
         try:

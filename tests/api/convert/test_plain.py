@@ -16,9 +16,9 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
-from cxrprep.images.filesystem import StoredFile
 from cxrprep.images.image_folder import plain_images, stems_of
 from cxrprep.model import Selection
+from cxrprep.storage.filesystem import StoredFile
 from tests.api.convert import hospital
 from tests.manifest.made import made
 

@@ -12,11 +12,12 @@ import pytest
 import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.executors import Engine
-from cxrprep.images import local_files, object_store
+from cxrprep.images import local_files
+from cxrprep.storage import object_store
 from tests.api.convert import hospital
 from tests.api.convert.commands import run, tree
 from tests.parts import need
-from tests.servers import fake_gcs
+from tests.servers import azurite, fake_gcs
 from tests.servers.processes import free_port, process
 
 INLINE = Engine("inline")
@@ -64,12 +65,23 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, st
         yield env
 
 
-@pytest.fixture(params=["gcs", "s3"])
+@pytest.fixture
+def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment of Microsoft's emulator whose container holds the folder below ``raw``."""
+    need("azure")
+    with azurite.running(tmp_path) as service:
+        service.put("bucket", {f"raw/{name}": data for name, data in sources(tmp_path).items()})
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        yield service.environment
+
+
+@pytest.fixture(params=["gcs", "s3", "az"])
 def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of a bucket, and what the environment must hold."""
     env = request.getfixturevalue(request.param)
     object_store._system.cache_clear()
-    yield ("gs://bucket" if request.param == "gcs" else "s3://bucket"), env
+    yield f"{request.param.replace('gcs', 'gs')}://bucket", env
     object_store._system.cache_clear()
 
 
@@ -151,7 +163,7 @@ def test_a_scheme_whose_package_is_missing_names_the_extra() -> None:
         "except errors.MissingExtraError as error:\n    print(error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "pip install 's3fs>=2024.6'"
+    assert done.stdout.strip() == "pip install 's3fs>=2024.12'"
 
 
 def test_an_address_of_no_kind_is_refused(tmp_path: Path) -> None:

@@ -1,17 +1,24 @@
-"""File system protocol for conversion: what local folders and object stores have in common."""
+"""File system protocol: what local folders and object stores have in common."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cxrprep.model import Digest
+
+
+class SizeLimit(Protocol):
+    """What a file may cost: ``size`` in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes beyond which a file is refused."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class ImageStore(Protocol):
         """Every file below, in no promised order. Raises ``StorageError`` or the store's errors."""
         ...
 
-    def read(self, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    def read(self, name: str, limits: SizeLimit | None = None) -> bytes:
         """The bytes of a file. Raises ``ImageError`` for one that is gone or past ``limits``."""
         ...
 

@@ -1,0 +1,181 @@
+"""Buckets for the verbs: each address of a folder or file becomes a working copy here, and is put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+
+from cxrprep.errors import CxrprepError
+from cxrprep.storage.paths import is_served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cxrprep.storage.working_copy import WorkingCopy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# As many names tell a dataset, those near the top first.
+_SAMPLE: Final = 2000
+_SLASHES: Final = re.compile(r"^([a-z0-9]+):/+")
+
+
+class BucketFolders:
+    """The working copies of one call; leaving the ``with`` puts back what the call changed."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._copies: list[WorkingCopy] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Nothing is fetched before an address is asked for."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Put back what was changed, after an error of ours too: a folder here would have kept it."""
+        with self._stack:
+            if kind is None or issubclass(kind, CxrprepError):
+                self.put_back()
+
+    def put_back(self) -> None:
+        """Put into the buckets what was changed. Raises what ``WorkingCopy.put_back`` raises."""
+        for copy in self._copies:
+            copy.put_back()
+
+    def local(self, address: str, *, writes: bool, folder: bool) -> Path:
+        """The path here of a folder or file in a store.
+
+        Args:
+            address: as it was given.
+            writes: whether the call writes there.
+            folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
+
+        Returns:
+            A path in a working copy, which is up to date.
+
+        Raises:
+            BusyError: another run works there.
+            MissingExtraError: the store's package is not installed.
+        """
+        from cxrprep.credentials.secret import return_store_secrets
+        from cxrprep.storage.working_copy import WorkingCopy
+
+        address = _SLASHES.sub(r"\1://", address).rstrip("/")
+        for copy in self._copies:
+            if not copy.file and f"{address}/".startswith(f"{copy.address}/") and copy.writes >= writes:
+                return copy.folder / address[len(copy.address) :].lstrip("/")
+        return_store_secrets()
+        file = "" if folder or not PurePosixPath(address).suffix else address.rpartition("/")[2]
+        copy = WorkingCopy(address.removesuffix(f"/{file}") if file else address, writes=writes, file=file)
+        self._copies.append(self._stack.enter_context(copy))
+        return copy.folder / file
+
+    def shown(self, value: Any) -> Any:
+        """``value`` with the addresses where texts in it name the working copies."""
+        if isinstance(value, str):
+            for copy in self._copies:
+                # Logs and caches stay here.
+                value = re.sub(
+                    rf"{re.escape(str(copy.folder))}(?!/\.cxrprep/)", copy.address.replace("\\", r"\\"), value
+                )
+            return value
+        if isinstance(value, tuple | list):
+            return type(value)(map(self.shown, value))
+        if isinstance(value, dict):
+            return {key: self.shown(item) for key, item in value.items()}
+        return value
+
+
+def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator for a verb: these parameters may be addresses of buckets.
+
+    ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` behind that it is a
+    folder whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where it holds
+    a dataset; plain images are read from the store as they are.
+    """
+
+    def decorate(verb: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(verb)
+        plain_verb: Callable[..., Any] = verb
+
+        @functools.wraps(verb)
+        def call(*positional: P.args, **named: P.kwargs) -> R:
+            values = signature.bind(*positional, **named).arguments
+            if not any(_addresses(values.get(name)) for name in roles):
+                return verb(*positional, **named)
+            with BucketFolders() as buckets:
+                for name, role in roles.items():
+                    if name in values and (
+                        role != "dataset-folder" or _is_dataset(values[name], values.get("dataset"))
+                    ):
+                        reads = role.startswith("read") or (name == "root" and values.get("state") is not None)
+                        values[name] = _localised(buckets, values[name], not reads, role.endswith("-folder"))
+                try:
+                    result: R = _described(buckets, plain_verb(**_flat(signature, values)))
+                except CxrprepError as error:
+                    error.message, error.hint = buckets.shown(error.message), buckets.shown(error.hint)
+                    error.args = (error.message,)
+                    raise
+                else:
+                    return result
+
+        return call
+
+    return decorate
+
+
+def _addresses(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_addresses, value))
+    return isinstance(value, str | Path) and is_served(str(value))
+
+
+def _is_dataset(value: Any, dataset: str | None) -> bool:
+    """Whether a bucket holds what a working copy is for: a record, manifests, or the files of a known dataset."""
+    if not _addresses(value) or dataset is not None:
+        return True
+    from cxrprep.collection.recognition import recognise
+    from cxrprep.credentials.secret import return_store_secrets
+    from cxrprep.storage.object_store import ObjectStore
+
+    return_store_secrets()
+    store = ObjectStore(_SLASHES.sub(r"\1://", str(value)).rstrip("/"))
+    if any(
+        store.version_tag(name) for name in ("cxrprep.lock", "manifests/images.parquet", "manifests/labels.parquet")
+    ):
+        return True
+    names = sorted((entry.name for entry in store.list()), key=lambda name: (name.count("/"), name))
+    return recognise(frozenset(names[:_SAMPLE])) is not None
+
+
+def _localised(buckets: BucketFolders, value: Any, writes: bool, folder: bool) -> Any:
+    if isinstance(value, list | tuple):
+        return [_localised(buckets, one, writes, folder) for one in value]
+    return buckets.local(str(value), writes=writes, folder=folder) if _addresses(value) else value
+
+
+def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name; those of ``**words`` among them."""
+    flat = dict(values)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            flat.update(flat.pop(name, {}))
+    return flat
+
+
+def _described(buckets: BucketFolders, result: Any) -> Any:
+    """A result whose rows name the addresses; its value has the paths here, which can be opened."""
+    from cxrprep.api.result import Result, plain
+
+    if not isinstance(result, Result):
+        return result
+    data = plain(result.value if result.data is None else result.data)
+    rows = tuple((label, buckets.shown(value)) for label, value in result.rows)
+    return replace(result, rows=rows, data=buckets.shown(data), notes=buckets.shown(result.notes))

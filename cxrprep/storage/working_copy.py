@@ -1,0 +1,245 @@
+"""Working copy of a folder in an object store: its files here, fetched by ETag and put back after a run.
+
+The verbs work on a folder of this machine, with its locks, atomic renames and memory maps; so a bucket gives the bytes
+that a folder gives. What changed is put back in an order that never shows a table before its images nor a record
+before its tables, and only by the run that holds the bucket's lock. What a killed run had done lies here still, and is
+put back by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import platformdirs
+
+from cxrprep.errors import IntegrityError, UsageError, storage_error
+from cxrprep.storage.bucket_lock import BucketLock
+from cxrprep.storage.object_store import ObjectStore
+from cxrprep.storage.paths import is_safe
+from cxrprep.storage.small_files import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cxrprep.storage.filesystem import StoredFile
+
+# Requests on their way at a time: each waits for the store, not for a core.
+_REQUESTS: Final = 16
+# What is of this machine alone: locks, logs, partial files, and caches that are keyed by inodes and times.
+_HERE_ONLY: Final = re.compile(
+    r"(^|/)\.cxrprep/(?!(asked|archives)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
+)
+_LAST: Final = {"cxrprep.lock": 3, "cxrprep.files.parquet": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A file as it was when here and there were last the same."""
+
+    stamp: str
+    size: int
+    changed: int
+
+    def is_file(self, path: Path) -> bool:
+        """Whether ``path`` was not touched since."""
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            return (status.st_size, status.st_mtime_ns) == (self.size, self.changed)
+        return False
+
+
+class WorkingCopy:
+    """The files of a bucket folder, in ``folder``; hold it with ``with`` while a verb works there."""
+
+    def __init__(self, address: str, *, writes: bool, file: str = "") -> None:
+        """A working copy.
+
+        Args:
+            address: of the folder in the store.
+            writes: whether the verb writes there, so that no other run may.
+            file: the one file of it that is meant, where an option names a file.
+        """
+        self.address, self.writes, self.file = address.rstrip("/"), writes, file
+        self.store = ObjectStore(self.address)
+        key = hashlib.sha256(f"{self.address}\n{file}".encode()).hexdigest()[:16]
+        self._home = Path(platformdirs.user_cache_path("cxrprep")) / "buckets" / key
+        # Named as in the bucket: some outputs are called after their folder.
+        self.folder = self._home / "files" / self.address.rpartition("/")[2]
+        self._state = self._home / "held.json"
+        self._held: dict[str, _Held] = {}
+        self._lock = BucketLock(self.store) if writes else None
+
+    def __enter__(self) -> Self:
+        """Lock the bucket folder if the verb writes, and bring the copy up to date."""
+        self.store.system()
+        self._make_home()
+        if self._lock is not None:
+            self._lock.acquire()
+        try:
+            self.fetch()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        """Let go of the lock; ``put_back`` has to have been called."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _make_home(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.folder, "make", error) from error
+
+    # ---- from the bucket ----
+
+    def fetch(self) -> None:
+        """Bring what the bucket has and the copy lacks. Raises the store's errors and ``StorageError``."""
+        self._held = self._read_state()
+        there = {entry.name: entry for entry in self._listed()}
+        missing = [entry for entry in there.values() if self._is_wanted(entry)]
+        try:
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                for name, held in pool.map(self._bring, missing):
+                    self._held[name] = held
+            for name in [name for name in self._held if name not in there]:
+                # Somebody removed it there; what was changed here since is a killed run's, and is put back.
+                if self._held.pop(name).is_file(self.folder / name):
+                    (self.folder / name).unlink(missing_ok=True)
+        finally:
+            self._write_state()
+
+    def _listed(self) -> Iterator[StoredFile]:
+        for entry in self.store.list():
+            beside = not self.file or entry.name in (self.file, "README.md")
+            if entry.name and not entry.name.endswith("/") and beside and not _HERE_ONLY.search(entry.name):
+                _refuse_outside(self.address, entry.name)
+                yield entry
+
+    def _is_wanted(self, entry: StoredFile) -> bool:
+        held = self._held.get(entry.name)
+        return held is None or held.stamp != entry.stamp or not (self.folder / entry.name).is_file()
+
+    def _bring(self, entry: StoredFile) -> tuple[str, _Held]:
+        path = self.folder / entry.name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{os.getpid():x}-{time.monotonic_ns():x}.tmp")
+            self.store.fetch(entry.name, part)
+            if part.stat().st_size != entry.size:
+                part.unlink()
+                raise IntegrityError(
+                    f"{self.store.full(entry.name)}: {entry.size:,} bytes are listed and others came",
+                    hint="somebody writes there; run it again when that is done",
+                )
+            part.replace(path)
+            return entry.name, self._as_held(entry.stamp, path)
+        except OSError as error:
+            raise storage_error(path, "write", error) from error
+
+    # ---- into the bucket ----
+
+    def put_back(self) -> int:
+        """Put what is new or changed into the bucket, remove there what was removed here; how many files that were.
+
+        Raises ``BusyError`` where another run took the lock meanwhile, the store's errors, and ``IntegrityError`` for
+        an object that is not what was sent.
+        """
+        if self._lock is None:
+            return 0
+        names = list(self._names())
+        changed = [name for name in names if name not in self._held or not self._held[name].is_file(self.folder / name)]
+        here = set(names)
+        gone = [name for name in self._held if name not in here]
+        if not changed and not gone:
+            return 0
+        try:
+            for _, some in _in_order(changed):
+                # Before each stage: a run that slept must not replace the tables of the one that came after it.
+                self._lock.check()
+                with ThreadPoolExecutor(_REQUESTS) as pool:
+                    for name, held in pool.map(self._put, some):
+                        self._held[name] = held
+            for name in gone:
+                self.store.remove(name)
+                del self._held[name]
+        finally:
+            self._write_state()
+        return len(changed) + len(gone)
+
+    def put_images(self) -> None:
+        """Put finished files of the release into the bucket while a download goes on; tables and record come last."""
+        fresh = [n for n in self._names() if _stage(n) == 0 and n not in self._held]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            for name, held in pool.map(self._put, fresh):
+                self._held[name] = held
+        self._write_state()
+
+    def _put(self, name: str) -> tuple[str, _Held]:
+        path = self.folder / name
+        # What it is now: a file that changes while it is sent is sent again by the next run.
+        held = self._as_held("", path)
+        return name, _Held(self.store.send(name, path), held.size, held.changed)
+
+    def _names(self) -> Iterator[str]:
+        root = str(self.folder)
+        for folder, _, files in os.walk(root):
+            below = os.path.relpath(folder, root)
+            for file in files:
+                name = file if below == "." else f"{below}/{file}".replace(os.sep, "/")
+                if not _HERE_ONLY.search(name):
+                    yield name
+
+    # ---- what is known ----
+
+    @staticmethod
+    def _as_held(stamp: str, path: Path) -> _Held:
+        status = path.stat()
+        return _Held(stamp, status.st_size, status.st_mtime_ns)
+
+    def _read_state(self) -> dict[str, _Held]:
+        try:
+            known = parse_json(self._state.read_bytes())
+            return {name: _Held(*values) for name, values in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _write_state(self) -> None:
+        text = json.dumps({name: [held.stamp, held.size, held.changed] for name, held in self._held.items()})
+        part = self._state.with_name(f"held.{os.getpid()}.tmp")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self._state)
+        except OSError as error:
+            raise storage_error(self._state, "write", error) from error
+
+
+def _stage(name: str) -> int:
+    """When a file is put: images and tables of the release, then manifests, then the record."""
+    return _LAST.get(name, 1 if "manifests/" in name or name.startswith(".cxrprep/") else 0)
+
+
+def _in_order(names: Iterable[str]) -> list[tuple[int, list[str]]]:
+    stages: dict[int, list[str]] = {}
+    for name in sorted(names):
+        stages.setdefault(_stage(name), []).append(name)
+    return sorted(stages.items())
+
+
+def _refuse_outside(address: str, name: str) -> None:
+    if not is_safe(name):
+        raise UsageError(f"{address}: the object {name!r} has a name that no file can have", hint="rename it there")

@@ -1,0 +1,265 @@
+"""A bucket in the place of a folder: every verb gives the bytes of the local run, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cxrprep
+from cxrprep.errors import AccessError, BusyError, CxrprepError, IntegrityError, SourceUnreachableError, UsageError
+from cxrprep.executors import Engine
+from cxrprep.storage import object_store
+from cxrprep.storage.bucket_lock import NAME as LOCK
+from cxrprep.storage.object_store import ObjectStore
+from cxrprep.storage.working_copy import WorkingCopy
+from tests.api.convert.commands import run
+from tests.generators.small import nih_chestxray14
+from tests.parts import need
+from tests.servers import azurite, fake_gcs, s3
+from tests.servers.loopback import running
+
+# What carries times, or says of this machine what it has seen.
+TIMED = ("cxrprep.lock", "cxrprep.files.parquet", "manifests/report.html")
+
+
+@pytest.fixture(scope="session")
+def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    need("s3")
+    with s3.running(tmp_path_factory.mktemp("moto")) as service:
+        yield service
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Working copies of this test alone; returns where they lie."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    object_store._system.cache_clear()
+    yield tmp_path / "cache" / "cxrprep" / "buckets"
+    object_store._system.cache_clear()
+
+
+@pytest.fixture
+def bucket(amazon: s3.S3, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a new bucket."""
+    for name, value in {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{amazon.bucket({}, public=False)}"
+
+
+def objects(address: str) -> dict[str, bytes]:
+    store = ObjectStore(address)
+    store.system().invalidate_cache()
+    return {entry.name: store.read(entry.name) for entry in store.list()}
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def untimed(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in found.items() if name not in TIMED and not name.startswith(".cxrprep/")}
+
+
+def steps(root: str | Path, out: str | Path, source: Path) -> list[Callable[[], Any]]:
+    return [
+        lambda: cxrprep.download("nih-chestxray14", root, source=str(source)),
+        lambda: cxrprep.verify(root),
+        lambda: cxrprep.extract_labels(root),
+        lambda: cxrprep.build_manifest(root),
+        *(lambda form=form: cxrprep.export(root, form=form) for form in ("csv", "hf", "webdataset", "coco")),  # type: ignore[misc]
+        lambda: cxrprep.export(root, form="csv", out=f"{out}/one.csv"),
+        lambda: cxrprep.convert(root, recipe="square-224", out=f"{out}/small", engine=Engine("inline")),
+        lambda: cxrprep.duplicates(root),
+        lambda: cxrprep.report(root),
+        lambda: cxrprep.digest(root),
+        lambda: cxrprep.status(root),
+    ]
+
+
+def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothing(bucket: str, tmp_path: Path) -> None:
+    source = tmp_path / "nih"
+    nih_chestxray14.write(source)
+    here = [step() for step in steps(tmp_path / "here", tmp_path / "out", source)]
+    there = [step() for step in steps(f"{bucket}/here", f"{bucket}/out", source)]
+    assert [int(one.exit_code) for one in there] == [int(one.exit_code) for one in here] == [0] * len(here)
+    for local, remote in zip(here, there, strict=True):
+        addressed = json.dumps(local.to_dict()).replace(str(tmp_path), bucket)
+        assert set(json.loads(addressed)) == set(remote.to_dict())
+        assert "/cache/" not in json.dumps([str(value) for _, value in remote.rows])
+    assert untimed(objects(f"{bucket}/here")) == untimed(files(tmp_path / "here"))
+    kept = {n: data for n, data in files(tmp_path / "out").items() if not n.startswith("small/.cxrprep/")}
+    assert objects(f"{bucket}/out") == kept
+    assert len(cxrprep.load(f"{bucket}/here")) == 7
+    table = cxrprep.load(f"{bucket}/out/small").to_arrow()
+    assert set(table.column("split").to_pylist()) == {"test", "train_val"}
+
+    store = ObjectStore(f"{bucket}/here")
+    before = {entry.name: entry.stamp for entry in store.list()}
+    for verb in (cxrprep.extract_labels, cxrprep.build_manifest):
+        verb(f"{bucket}/here")  # type: ignore[operator]
+    store.system().invalidate_cache()
+    assert {entry.name: entry.stamp for entry in store.list()} == before
+
+
+def test_another_machine_goes_on_where_one_was_killed(bucket: str, tmp_path: Path, at_home: Path) -> None:
+    address = f"{bucket}/nih"
+    code = (
+        "import os, signal, sys\nfrom cxrprep.storage.working_copy import WorkingCopy\n"
+        f"copy = WorkingCopy({address!r}, writes=True).__enter__()\n"
+        "(copy.folder / 'images').mkdir()\n(copy.folder / 'images' / 'a.png').write_bytes(b'first')\n"
+        "copy.put_back()\n(copy.folder / 'images' / 'b.png').write_bytes(b'second')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "AWS_REGION": "us-east-1"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert set(objects(address)) == {"images/a.png", LOCK}
+    # Here the lock's process is known to be gone; what it had done lies in the copy and is put back.
+    with WorkingCopy(address, writes=True) as copy:
+        assert copy.put_back() == 1
+    assert objects(address) == {"images/a.png": b"first", "images/b.png": b"second"}
+
+
+def test_two_runs_do_not_overwrite_each_other(bucket: str, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"{bucket}/nih"
+    store = ObjectStore(address)
+    with WorkingCopy(address, writes=True) as copy:
+        (copy.folder / "a.csv").write_bytes(b"mine")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(at_home / "other"))
+        with pytest.raises(BusyError, match="another run works there"):
+            WorkingCopy(address, writes=True).__enter__()
+        # Who slept too long finds the lock taken, and replaces nothing.
+        store.write(LOCK, json.dumps({"token": "other", "host": "elsewhere", "touched": time.time()}).encode())
+        with pytest.raises(BusyError, match="took over"):
+            copy.put_back()
+    assert set(objects(address)) == {LOCK}
+    store.write(LOCK, json.dumps({"token": "old", "host": "elsewhere", "touched": 1.0}).encode())
+    with WorkingCopy(address, writes=True) as later:
+        assert later.put_back() == 0
+
+
+def test_what_others_changed_comes_and_what_they_removed_goes(bucket: str) -> None:
+    address = f"{bucket}/nih"
+    store = ObjectStore(address)
+    for name in ("a.csv", "b.csv"):
+        store.write(name, b"old")
+    with WorkingCopy(address, writes=True) as copy:
+        assert files(copy.folder) == {"a.csv": b"old", "b.csv": b"old"}
+        (copy.folder / "b.csv").unlink()
+        assert copy.put_back() == 1
+    assert objects(address) == {"a.csv": b"old"}
+    store.write("a.csv", b"new")
+    with WorkingCopy(address, writes=False) as copy:
+        assert files(copy.folder) == {"a.csv": b"new"}
+    store.remove("a.csv")
+    store.system().invalidate_cache()
+    with WorkingCopy(address, writes=False) as copy:
+        assert files(copy.folder) == {}
+
+
+@contextmanager
+def emulator(kind: str, folder: Path) -> Iterator[dict[str, str]]:
+    """What leads a store's own library to its emulator, which has ``bucket``."""
+    need("gcsfs" if kind == "gs" else "azure")
+    if kind == "gs":
+        with fake_gcs.serving({"x/y": b"z"}, folder) as address:
+            yield {"STORAGE_EMULATOR_HOST": address}
+        return
+    with azurite.running(folder) as service:
+        service.put("bucket", {})
+        yield service.environment
+
+
+@pytest.mark.parametrize("kind", ["gs", "az"])
+def test_other_stores_do_the_same(kind: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "nih"
+    nih_chestxray14.write(source)
+    with emulator(kind, tmp_path) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        for root in (str(tmp_path / "here"), f"{kind}://bucket/here"):
+            cxrprep.download("nih-chestxray14", root, source=str(source))
+            cxrprep.extract_labels(root)
+            cxrprep.build_manifest(root)
+        assert untimed(objects(f"{kind}://bucket/here")) == untimed(files(tmp_path / "here"))
+        with WorkingCopy(f"{kind}://bucket/here", writes=True), pytest.raises(BusyError):
+            WorkingCopy(f"{kind}://bucket/here", writes=True).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"refuse": 400, "code": "ExpiredToken"}, AccessError),
+        ({"refuse": 403}, AccessError),
+        ({"refuse": 503, "code": "SlowDown"}, SourceUnreachableError),
+        ({"stored": {"nih/a.csv": {"ETag": '"00000000000000000000000000000000"'}}}, IntegrityError),
+    ],
+)
+def test_what_goes_wrong_at_the_store_has_its_exit_code(
+    change: dict[str, Any], error: type[CxrprepError], at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("s3")
+    rules = s3.Rules({"nih/a.csv": b"data"})
+    for name, value in change.items():
+        setattr(rules, name, value)
+    with running(rules) as server:
+        more = {"AWS_ENDPOINT_URL": server.url, "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**s3.NOBODY, **s3.KEYS, **more}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(error) as caught:
+            cxrprep.status("s3://bucket/nih")
+    assert s3.KEYS["AWS_SECRET_ACCESS_KEY"] not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "quatsch://x/y"),
+        ("verify", "s3:///y"),
+        ("status", "ROOT", "http://x/y"),
+        ("export", "ROOT", "--format", "csv", "--out", "ftp://x/y"),
+        ("manifest", "ROOT", "--state", "hdfs://x/y"),
+        ("extract-labels", "ROOT", "--tables", "quatsch://x/y"),
+        ("download", "nih-chestxray14", "quatsch://x/y", "--source", "SOURCE"),
+        ("pairs", "ROOT", "--out", "quatsch://x/y.csv"),
+        ("report", "ROOT", "--out", "quatsch://x/y.html"),
+        ("download", "nih-chestxray14", "ROOT", "--cookie-file", "s3://bucket/cookies.txt"),
+    ],
+)
+def test_an_address_that_no_store_understands_is_refused_before_the_first_byte(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    before = files(tmp_path)
+    code, _, said = run(*(word.replace("ROOT", str(root)).replace("SOURCE", str(root)) for word in words))
+    assert code == 2, said
+    assert files(tmp_path) == before
+
+
+def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
+    with pytest.raises(UsageError, match="no such bucket"):
+        cxrprep.verify("s3://no-such-bucket/nih")
+
+
+def test_the_command_names_addresses_and_not_working_copies(bucket: str, tmp_path: Path) -> None:
+    source = tmp_path / "nih"
+    nih_chestxray14.write(source)
+    env = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "AWS_ENDPOINT_URL", *s3.KEYS)}
+    code, value, said = run("download", "nih-chestxray14", f"{bucket}/nih", "--source", source, **env)
+    assert code == 0, said
+    assert "/cache/" not in said + json.dumps(value)
+    cxrprep.build_manifest(f"{bucket}/nih")
+    code, value, said = run("export", f"{bucket}/nih", "--format", "csv", "--out", f"{bucket}/one.csv", **env)
+    assert code == 0, said
+    assert value["out"] == f"{bucket}/one.csv"
+    assert objects(bucket)["one.csv"]
