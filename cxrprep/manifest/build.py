@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import check_images, losses, read_known, refuse_loss, write_image_table
+from cxrprep.collection.image_table import (
+    StoredTable,
+    check_images,
+    losses,
+    refuse_loss,
+    stored_table,
+    write_image_table,
+)
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
@@ -32,7 +39,7 @@ from cxrprep.manifest.label_join import (
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
-from cxrprep.storage.parquet import footer_of, read_footer, read_rows, read_schema, write_table
+from cxrprep.storage.parquet import footer_of, read_combined, read_footer, read_schema, write_table
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -174,6 +181,7 @@ def prepare_manifest(
     if wanted != usual and not label_source:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
     columns, joined = _join(found, table, wanted, usual)
+    pa.default_memory_pool().release_unused()
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
@@ -200,25 +208,28 @@ def prepare_manifest(
         images = policy.apply(images)
         origin["policy"] = policy.describe()
     studies, disagreeing = studies_of(images, table)
+    has_labels, copies, foreign = table is not None, found.second_copies, found.foreign
+    # What was joined is let go before the tables of before are held beside the new ones.
+    del table, found, columns
     if disagreeing:
         on_event(
             Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")
         )
     if not allow_loss:
-        check_tables(folder, images, studies, root, made_from=origin, has_labels=table is not None)
+        check_tables(folder, images, studies, root, made_from=origin, has_labels=has_labels)
     result = ManifestResult(
         images_path=folder / IMAGES_NAME,
         studies_path=folder / STUDIES_NAME,
         images=images.num_rows,
         studies=studies.num_rows,
         patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
-        second_copies=found.second_copies,
-        foreign=found.foreign,
+        second_copies=copies,
+        foreign=foreign,
         disagreeing_studies=disagreeing,
         sources=_sources(images),
         **joined,
     )
-    return PreparedManifest(spec, folder, images, studies, origin, result, table is not None)
+    return PreparedManifest(spec, folder, images, studies, origin, result, has_labels)
 
 
 def described_result(images: pa.Table, folder: Path) -> ManifestResult:
@@ -267,7 +278,7 @@ def check_tables(
     if before.get("label_source"):
         hint = f"its labels are of {before['label_source']}{'; ' if hint else ''}{hint}"
     check_images(path, images, root, exempt=exempt, hint=hint)
-    known = read_known(folder / STUDIES_NAME)
+    known = stored_table(folder / STUDIES_NAME)
     if known is not None and "study_id" in known.column_names:
         # What its images were is judged already: a study has as many as are here, and their labels.
         of_images = {"n_images", "n_frontal", "n_lateral", "views", *images.column_names}
@@ -275,7 +286,7 @@ def check_tables(
         refuse_loss(folder / STUDIES_NAME, list(found), hint=hint)
 
 
-def _all_missing(_: pa.Table, missing: pa.Array) -> pa.Array:
+def _all_missing(_: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
     return missing
 
 
@@ -298,7 +309,7 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         return None, {}
     made_from = read_footer(path)
     try:
-        table = read_rows(path, columns=_read_columns(read_schema(path)), use_threads=False).combine_chunks()
+        table = read_combined(path, _read_columns(read_schema(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
     pa.default_memory_pool().release_unused()

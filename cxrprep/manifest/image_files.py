@@ -20,7 +20,7 @@ from cxrprep.events import Note
 from cxrprep.labels.columns import projection_of
 from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import read_combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
 def _of_manifest(path: Path) -> pa.Table:
     """Paths, sizes and digests by an earlier manifest: a record that was lost since has told it once."""
     try:
-        return read_rows(path, columns=["path", "bytes", "digest"]).rename_columns(list(_LISTED.names))
+        return read_combined(path, ["path", "bytes", "digest"]).rename_columns(list(_LISTED.names))
     except (OSError, pa.ArrowException):
         return _LISTED.empty_table()
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cxrprep.events import Note
 from cxrprep.labels.columns import categories, positions
 from cxrprep.storage.journal import read_journal
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import read_combined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def _remembered(images: pa.Table, earlier: Path) -> pa.Table:
     if earlier.exists():
         # A manifest of another make: measuring again costs time only.
         with contextlib.suppress(OSError, KeyError, ValueError, pa.ArrowException):
-            table = read_rows(earlier, columns=table.column_names).cast(table.schema)
+            table = read_combined(earlier, table.column_names).cast(table.schema)
     place = positions(images.column("path"), table.column("path").combine_chunks())
     held = table.drop_columns(["path"]).take(place)
     same = [pc.equal(held.column(name), images.column(name)) for name in ("bytes", "digest")]
