@@ -58,12 +58,23 @@ def _names() -> dict[str, Any]:
     return tomllib.loads((resources.files("cxrprep.labels.nlp") / "data" / "sections.toml").read_text("utf-8"))
 
 
-# Words that make a title part of a sentence: "Incidental Findings: old fractures".
+# Words that make a title part of a sentence: "Incidental Findings: old fractures"; the second, a title of some kinds
+# alone: "Smoking History: ..." but "asthma, smoking Impression: ...".
 _QUALIFIERS = (
     "no", "other", "incidental", "additional", "significant", "further", "new", "key", "main", "these", "following",
-    "pertinent", "associated", "ancillary", "physical", "surgical", "social", "family", "medical", "past", "smoking",
+    "pertinent", "associated", "ancillary",
 )  # fmt: skip
-_NO_QUALIFIER = "".join(rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]}[ \t])" for word in _QUALIFIERS)
+_OF_A_PERSON = ("physical", "surgical", "social", "family", "medical", "past", "smoking")
+
+
+def _not_behind(words: Sequence[str]) -> str:
+    return "".join(rf"(?<!\b[{word[0].upper()}{word[0]}]{word[1:]}[ \t])" for word in words)
+
+
+_NO_QUALIFIER = rf"{_not_behind(_QUALIFIERS)}(?:{_not_behind(_OF_A_PERSON)}|(?!History|Exam|Findings?|Procedure))"
+# "Clinical findings" asks, and findings that follow it have a title of their own; without one, where something was
+# asked before, the first word ends what stands before: "Comparison: None. Clinical Findings: Lungs are clear."
+_CLINICAL_FINDINGS = re.compile(r"(?i)clin(?:ical)?\.? (findings?)")
 
 
 def _in_title_case(titles: str) -> str:
@@ -198,11 +209,16 @@ def _titled(text: str, own: Titles) -> list[tuple[int, Section]]:
         headings.insert(0, asked)
     if not headings:
         return []
-    begins = [heading.start(heading.lastindex or 0) for heading in headings]
+    spans = [heading.span(heading.lastindex or 0) for heading in headings]
+    names = [dict(own).get(title) or _name_of_title(title) for title in (text[a:b].lower() for a, b in spans)]
+    if "findings" not in names:
+        for index, (begin, end) in enumerate(spans):
+            split = _CLINICAL_FINDINGS.fullmatch(text, begin, end)
+            if split is not None and "indication" in names[:index]:
+                spans[index], names[index] = split.span(1), "findings"
     found = []
-    for heading, begin, end in zip(headings, begins, [*begins[1:], len(text)], strict=True):
-        title = heading[heading.lastindex or 0]
-        name = dict(own).get(title.lower()) or _name_of_title(title.lower())
+    ends = [*(begin for begin, _ in spans[1:]), len(text)]
+    for heading, (begin, _), name, end in zip(headings, spans, names, ends, strict=True):
         start = text.index(":", begin) + 1 if heading is asked else heading.end()
         found.append((begin, Section(name, start, max(start, end))))
     return found
