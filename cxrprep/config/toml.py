@@ -1,6 +1,7 @@
 """Checked TOML: the line of each key, and every unknown key, wrong type and value out of range of a file at once.
 
-tomllib keeps no positions, so they are found again in the text. Job files, recipes and datasets are checked here.
+tomllib keeps no positions, so they are found again in the text. Job files, recipes, vocabularies and datasets are
+checked here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, did_you_mean
@@ -28,8 +30,15 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (int, float),
     "bool": (bool,),
+    "table": (dict,),
 }
-_WORDS: Final = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_WORDS: Final = {
+    "str": "text in quotes", "int": "a whole number", "float": "a number", "bool": "true or false",
+    "table": "a table", "list[str]": 'a list of text, ["...", "..."]', "list[float]": "a list of numbers",
+    "list[table]": "a list of tables",
+    "tuple[str, ...]": "a list of text", "dict[str, str]": "a table of text",
+}  # fmt: skip
+_NUMBER: Final = re.compile(r"\.\d+(?=\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class MistakesError(ConfigError):
         return (type(self), (self.where, self.mistakes))
 
 
-@dataclass(slots=True)
+@dataclass
 class TomlText:
     """A TOML text: its values, the line of each dotted name, and the mistakes that were found in it.
 
@@ -71,7 +80,6 @@ class TomlText:
     where: str
     data: dict[str, Any] = field(init=False)
     mistakes: list[Mistake] = field(default_factory=list)
-    _lines: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Parse the text. Raises ``ConfigError`` with the line where it is no TOML."""
@@ -79,7 +87,11 @@ class TomlText:
             self.data = parse_toml(self.text)
         except tomllib.TOMLDecodeError as error:
             raise self._syntax_error(str(error)) from error
-        self._lines = dict(_positions(self.text))
+
+    @cached_property
+    def _lines(self) -> dict[str, int]:
+        # Found when something is wrong, or asked for: a catalog of datasets has a thousand keys.
+        return dict(_positions(self.text))
 
     def line(self, name: str) -> int:
         """The line of a dotted name, or of what holds it; 0 when the text has neither."""
@@ -96,6 +108,51 @@ class TomlText:
     def mistake(self, name: str, message: str, hint: str = "") -> None:
         """Keep a mistake at a dotted name for ``raise_mistakes``."""
         self.mistakes.append(Mistake(self.line(name), message, hint))
+
+    def unknown(self, name: str, known: Iterable[str]) -> None:
+        """Keep the mistake that the last part of a dotted name is none of ``known``."""
+        self.mistake(name, f"unknown key {_NUMBER.sub('', name)!r}", unknown_key(name.rpartition(".")[2], known))
+
+    def wrong(self, name: str, problem: str, hint: str = "") -> None:
+        """Keep the mistake of the value at a dotted name."""
+        self.mistake(name, f"{_NUMBER.sub('', name)}: {problem}", hint)
+
+    def check_table(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        kinds: Mapping[str, str],
+        *,
+        choices: Mapping[str, Iterable[Any]] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> dict[str, Any]:
+        """Keep every mistake of one table's keys and values.
+
+        Args:
+            name: The dotted name of the table; empty for the file.
+            values: The table.
+            kinds: What each key may hold, as ``type_problem`` takes it.
+            choices: What the value of a key must be one of.
+            ranges: The smallest and the largest number of a key.
+
+        Returns:
+            The values that are right.
+        """
+        right = {}
+        for key, value in values.items():
+            place = f"{name}.{key}" if name else key
+            if key not in kinds:
+                self.unknown(place, kinds)
+                continue
+            wrong = type_problem(value, kinds[key])
+            low, high = (ranges or {}).get(key, (None, None))
+            allowed = (choices or {}).get(key, ())
+            found = (wrong, "") if wrong else value_problem(value, choices=allowed, low=low, high=high)
+            if found is None:
+                right[key] = value
+            else:
+                self.wrong(place, *found)
+        return right
 
     def raise_mistakes(self) -> None:
         """Raise ``MistakesError`` when there are mistakes."""
@@ -182,22 +239,27 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 def type_problem(value: Any, kind: str) -> str:
     """Why ``value`` is not of ``kind`` (as annotations write it), or ``""``.
 
-    ``kind`` is ``str``, ``int``, ``float`` or ``bool``, ``tuple[str, ...]`` or ``dict[str, str]``, each with or without
-    ``| None``. To Python True is a number; to the writer of a file it is a mistake.
+    ``kind`` is ``str``, ``int``, ``float``, ``bool`` or ``table``, ``list[...]`` of one of them, ``tuple[str, ...]``
+    (one text will do) or ``dict[str, str]``, or several of these with ``|``. To Python True is a number; to the writer
+    of a file it is a mistake.
     """
     names = [name.strip() for name in kind.split("|")]
     if value is None and "None" in names:
         return ""
     found = [name for name in names if name != "None"]
-    if found[0].startswith("tuple"):
-        good = isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
-        return "" if good else f"expected a list of text, found {value!r}"
-    if found[0].startswith("dict"):
-        good = isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
-        return "" if good else f"expected a table of text, found {value!r}"
-    if any(isinstance(value, _KINDS[name]) and isinstance(value, bool) == (name == "bool") for name in found):
+    if any(_is(value, name) for name in found):
         return ""
-    return f"expected {_WORDS[found[0]]}, found {value!r}"
+    return f"expected {' or '.join(_WORDS[name] for name in found)}, found {value!r}"
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind.startswith("tuple"):
+        return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+    if kind.startswith("dict"):
+        return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
+    if kind.startswith("list"):
+        return isinstance(value, list) and all(_is(item, kind[5:-1]) for item in value)
+    return isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind == "bool")
 
 
 def value_problem(

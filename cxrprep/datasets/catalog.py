@@ -7,11 +7,11 @@ without it the tables are read by a module of this package.
 from __future__ import annotations
 
 import os
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.config.toml import TomlText
 from cxrprep.datasets.facts import (
     DatasetSpec,
     Fact,
@@ -25,7 +25,7 @@ from cxrprep.datasets.facts import (
     build,
 )
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.small_files import MAX_BYTES, parse_toml
+from cxrprep.storage.small_files import MAX_BYTES
 
 if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration
@@ -53,15 +53,14 @@ CATALOG_VARIABLE: Final = "CXRPREP_CATALOG"
 
 def parse_spec(text: str, where: str) -> DatasetSpec:
     """The spec that a TOML text describes; ``where`` names it in errors. Raises ``ConfigError`` with the line."""
-    try:
-        data = parse_toml(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}", hint="fix the TOML syntax there") from error
-    if "format" in data:
+    file = TomlText(text, where)
+    if "format" in file.data:
         from cxrprep.datasets.declaration import parse_declaration
 
-        return parse_declaration(data, where, text).spec()
-    return build(DatasetSpec, data, where, text)
+        return parse_declaration(file).spec()
+    spec = build(DatasetSpec, file.data, file)
+    file.raise_mistakes()
+    return spec
 
 
 def user_folder() -> Path:
@@ -134,8 +133,7 @@ def declaration_of(name: str) -> Declaration:
 def _declaration_in(path: Path) -> Declaration:
     from cxrprep.datasets.declaration import parse_declaration
 
-    text = _read(path)
-    return parse_declaration(parse_toml(text), str(path), text)
+    return parse_declaration(TomlText(_read(path), str(path)))
 
 
 def is_dataset(name: str) -> bool:

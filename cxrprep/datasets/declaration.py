@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.datasets.facts import (
     DatasetSpec,
@@ -25,8 +25,10 @@ from cxrprep.datasets.facts import (
     Table,
     build,
 )
-from cxrprep.errors import ConfigError
 from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
+
+if TYPE_CHECKING:
+    from cxrprep.config.toml import TomlText
 
 FORMAT: Final = 1
 FORMS: Final = ("csv", "names", "json", "coco", "xml", "files")
@@ -323,13 +325,16 @@ def tables_of(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def parse_declaration(data: dict[str, Any], where: str, text: str) -> Declaration:
-    """The declaration in a TOML's ``data``, checked; ``text`` gives the lines for errors. Raises ``ConfigError``."""
-    found = build(Declaration, data, where, text)
-    if found.format != FORMAT:
-        raise ConfigError(f"{where}: format {found.format} is not known", hint=f"this version reads format = {FORMAT}")
+def parse_declaration(file: TomlText) -> Declaration:
+    """The declaration that a TOML text is. Raises ``ConfigError`` with all that is wrong with it."""
+    if (version := file.data.get("format")) != FORMAT:
+        file.mistake("format", f"format {version!r} is not known", f"this version reads format = {FORMAT}")
+        file.raise_mistakes()
+    found = build(Declaration, file.data, file)
+    file.raise_mistakes()
     for problem in _problems(found):
-        raise ConfigError(f"{where}: {problem}", hint="see docs/howto/own-dataset.md")
+        file.mistake("", problem, "see docs/howto/own-dataset.md")
+    file.raise_mistakes()
     return found
 
 

@@ -1,13 +1,12 @@
 """Facts of a dataset as frozen dataclasses: releases, parts, mirrors, files, tables, published numbers, quirks.
 
-An unknown key of a dataset's TOML is an error that names file and line.
+What is wrong with a dataset's TOML is said with file and line, all of it at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
 import types
 import typing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cxrprep.errors import ConfigError
+from cxrprep.config.toml import TomlText, type_problem
 from cxrprep.model import Digest, RemoteFile
 
 if TYPE_CHECKING:
@@ -229,87 +228,62 @@ class DatasetSpec:
         return tuple(f for f in self.file if not f.releases or release in f.releases)
 
 
-def _line_of(text: str, key: str) -> int:
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*(\[+\s*)?(\w+\.)?[\"']?{re.escape(key)}[\"']?\s*(=|\])", line):
-            return number
-    return 1
-
-
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def build(kind: type[T], data: Any, where: str, text: str, key: str = "") -> T:
-    """``data`` as a ``kind``; ``where`` names the file and ``key`` the entry that holds it, for errors.
+def build(kind: type[T], data: Any, file: TomlText, name: str = "") -> T:
+    """``data`` as a ``kind``; what is wrong with it becomes mistakes of ``file``, for its ``raise_mistakes``.
 
     Args:
         kind: the dataclass to make.
         data: the table, as tomllib reads it.
-        where: the file, for messages.
-        text: the whole text, in which lines are found.
-        key: the entry that holds the table, for messages.
+        file: the text that it stands in.
+        name: the dotted name of the table.
 
     Returns:
-        the object.
-
-    Raises:
-        ConfigError: an unknown key, or a value of another type; names file, line and the nearest key.
+        the object; not one to use where there are mistakes.
     """
-
-    def spot(inner: str) -> str:
-        # Looked up when something is wrong: a catalog has a thousand keys.
-        return f"{where}, line {_line_of(text, inner)}" if inner else where
-
-    if not isinstance(data, dict):
-        raise ConfigError(f"{spot(key)}: expected a table for {kind.__name__}, found {type(data).__name__}")
     hints = _hints(typing.cast("Any", kind))
     names = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only dataclasses are passed
     values: dict[str, Any] = {}
-    for name, value in data.items():
-        if name not in names:
-            raise ConfigError(
-                f"{spot(name)}: unknown key {name!r} in {kind.__name__}",
-                hint=f"known keys: {', '.join(names)}",
-            )
-        try:
-            values[name] = _convert(hints[name], value, where, text, name)
-        except _WrongTypeError as error:
-            raise ConfigError(f"{spot(name)}: {name}: {error}") from None
+    wrong = type_problem(data, "table")
+    if wrong:
+        file.wrong(name, wrong)
+    for key, value in {} if wrong else data.items():
+        place = f"{name}.{key}" if name else key
+        if key in names:
+            values[key] = _convert(hints[key], value, file, place)
+        else:
+            file.unknown(place, names)
     missing = [
-        name
-        for name, f in names.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        key
+        for key, f in names.items()
+        if key not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
-    if missing:
-        raise ConfigError(f"{spot(key)}: {kind.__name__} lacks {', '.join(missing)}")
-    return kind(**values)
+    if missing and not wrong:
+        file.mistake(name, f"{kind.__name__} lacks {', '.join(missing)}")
+    return typing.cast("T", None) if file.mistakes else kind(**values)
 
 
-class _WrongTypeError(Exception):
-    """Raise when a value is not of the type that its key has; it becomes a ``ConfigError`` with the line."""
-
-
-def _convert(hint: Any, value: Any, where: str, text: str, key: str) -> Any:
+def _convert(hint: Any, value: Any, file: TomlText, name: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [h for h in typing.get_args(hint) if h is not type(None)]
-        return _convert(inner[0], value, where, text, key)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _WrongTypeError(f"expected a list, found {value!r}")
+        return _convert(inner[0], value, file, name)
+    if origin is tuple and isinstance(value, list):
         inner_hint = typing.get_args(hint)[0]
-        return tuple(_convert(inner_hint, v, where, text, key) for v in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _WrongTypeError(f"expected a table, found {value!r}")
+        return tuple(_convert(inner_hint, v, file, f"{name}.{number}") for number, v in enumerate(value, 1))
+    if origin is dict and isinstance(value, dict):
         inner_hint = typing.get_args(hint)[1]
-        return {str(k): _convert(inner_hint, v, where, text, key) for k, v in value.items()}
+        return {str(k): _convert(inner_hint, v, file, f"{name}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast("type[Any]", hint), value, where, text, key)
+        return build(typing.cast("type[Any]", hint), value, file, name)
     if hint is Any:
         return value
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise _WrongTypeError(f"expected {hint.__name__}, found {value!r}")
+    problem = {tuple: f"expected a list, found {value!r}", dict: f"expected a table, found {value!r}"}.get(origin)
+    problem = problem or type_problem(value, hint.__name__)
+    if problem:
+        file.wrong(name, problem)
     return value

@@ -10,14 +10,13 @@ import enum
 import functools
 import hashlib
 import operator
-import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.config.toml import TomlText, value_problem
 from cxrprep.errors import ConfigError
 from cxrprep.labels.nlp.phrase_matcher import Lexicon, expand
-from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,16 +177,16 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
     spelling: list[str] = []
     titles: dict[str, str] = {}
     tables = [(name, parse_source(name, text)) for name, text in sources]
-    for (name, table), (_, text) in zip(tables, sources, strict=True):
+    for (_, table), (_, text) in zip(tables, sources, strict=True):
         digest.update(text.encode())
         for label, members in table.get("classes", {}).items():
             classes.setdefault(label, []).extend(members)
         spelling += table.get("spelling", [])
         titles |= {" ".join(t.lower().split()): part for part, each in table.get("sections", {}).items() for t in each}
         for block in table.get("observation", []):
-            observations.setdefault(_name(block, name))
+            observations.setdefault(block["name"])
             if block.get("hidden"):
-                hidden.add(_name(block, name))
+                hidden.add(block["name"])
     names = tuple(sorted(observations, key=lambda label: label in hidden))
     lexicon: Lexicon[RuleEntry] = Lexicon(classes, spelling)
     entries: dict[tuple[str, ...], RuleEntry] = {}
@@ -196,7 +195,7 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
     cues: dict[tuple[str, ...], RuleEntry] = {}
     for name, table in tables:
         for block in table.get("observation", []):
-            _add_observation(mentions, block, names.index(_name(block, name)), name)
+            _add_observation(mentions, block, names.index(block["name"]), name)
         for block in table.get("cue", []):
             _add_cue(cues, block, cut, name)
     entries = mentions | {form: mentions[form].joined(cue) if form in mentions else cue for form, cue in cues.items()}
@@ -231,8 +230,8 @@ def _add_cue(entries: dict[tuple[str, ...], RuleEntry], block: dict[str, Any], c
         entries.pop(form, None)
     if phrases:
         # A firm hedge opens a statement of its own, and doubts nothing.
-        firm = _strength(block, name) <= _SCALE.index(cut)
-        _collect(entries, phrases, RuleEntry((), int(Cue.OPENER | Cue.FIRM if firm else _cue(block, name))), name)
+        firm = _strength(block) <= _SCALE.index(cut)
+        _collect(entries, phrases, RuleEntry((), int(Cue.OPENER | Cue.FIRM if firm else _cue(block))), name)
 
 
 def _forms_to_remove(block: dict[str, Any], known: set[tuple[str, ...]], what: str, name: str) -> list[tuple[str, ...]]:
@@ -270,76 +269,58 @@ def _without_ignored(entry: RuleEntry) -> RuleEntry:
     return RuleEntry(kept, entry.cue)
 
 
-_KEYS: dict[str, dict[str, Any]] = {
-    "": {"classes": dict, "observation": list, "cue": list, "examples": list, "spelling": list, "sections": dict},
-    "[[observation]]": {
-        "name": str,
-        "hidden": bool,
-        "examples": list,
-        "remove": list,
-        "replace": bool,
-        **dict.fromkeys(_ROLES, list),
+_TOP = {
+    "classes": "table", "observation": "list[table]", "cue": "list[table]", "examples": "list[str]",
+    "spelling": "list[str]", "sections": "table",
+}  # fmt: skip
+_BLOCKS = {
+    "observation": {
+        "name": "str", "hidden": "bool", "examples": "list[str]", "remove": "list[str]", "replace": "bool",
+        **dict.fromkeys(_ROLES, "list[str]"),
     },
-    "[[cue]]": {"kind": (str, list), "phrases": list, "strength": str, "remove": list, "replace": bool},
-}
+    "cue": {
+        "kind": "str | list[str]", "phrases": "list[str]", "strength": "str", "remove": "list[str]", "replace": "bool",
+    },
+}  # fmt: skip
+_CUES = tuple(cue.name.lower() for cue in Cue if cue.name)
 
 
 def parse_source(name: str, text: str) -> dict[str, Any]:
-    """The table that ``text`` is, with every key known and of its type. Raises ``ConfigError`` that names both."""
-    try:
-        table = parse_toml(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}", hint="correct the file there") from error
-    _check(table, "", name)
-    for key, what in (("classes", "class"), ("sections", "section")):
-        for label, members in table.get(key, {}).items():
-            _check_texts(members, f"{what} {label}", name)
-    for kind in ("observation", "cue"):
-        for block in table.get(kind, []):
-            if not isinstance(block, dict):
-                raise ConfigError(f"{name}: {kind} is no table", hint=f"begin each with a line [[{kind}]]")
-            _check(block, f"[[{kind}]]", name)
-            for key, value in block.items():
-                if isinstance(value, list):
-                    _check_texts(value, f"[[{kind}]] {key}", name)
-    for key in ("examples", "spelling"):
-        _check_texts(table.get(key, []), key, name)
-    for block in table.get("cue", []):
-        if "phrases" not in block and "remove" not in block:
-            raise ConfigError(f"{name}: a [[cue]] has no phrases", hint='add phrases = ["..."], or remove = ["..."]')
-    return table
+    """The table that ``text`` is, with every key known and of its type. Raises ``ConfigError`` with file and lines."""
+    file = TomlText(text, name)
+    table = file.check_table("", file.data, _TOP)
+    for key in ("classes", "sections"):
+        lists = table.get(key, {})
+        file.check_table(key, lists, dict.fromkeys(lists, "list[str]"))
+    for kind, keys in _BLOCKS.items():
+        for number, block in enumerate(table.get(kind, ()), 1):
+            place = f"{kind}.{number}"
+            right = file.check_table(place, block, keys, choices={"strength": _SCALE})
+            if kind == "observation" and not str(block.get("name", "")).strip():
+                file.mistake(place, "an [[observation]] has no name", 'add name = "..."')
+            if kind == "cue":
+                _check_cue(block, right, place, file)
+    file.raise_mistakes()
+    return file.data
 
 
-def _check(block: dict[str, Any], where: str, name: str) -> None:
-    known = _KEYS[where]
-    for key, value in block.items():
-        place = f"{name}: {where} {key}".replace("  ", " ")
-        if key not in known:
-            raise ConfigError(f"{place} is no known key", hint=f"known: {', '.join(known)}")
-        if not isinstance(value, known[key]):
-            raise ConfigError(f"{place} is of the wrong type", hint='lists are written as ["...", "..."]')
+def _check_cue(block: dict[str, Any], right: dict[str, Any], place: str, file: TomlText) -> None:
+    if "phrases" not in block and "remove" not in block:
+        file.mistake(place, "a [[cue]] has no phrases", 'add phrases = ["..."], or remove = ["..."]')
+    for word in _kinds(right) if "phrases" in block and ("kind" in right) == ("kind" in block) else ():
+        if problem := value_problem(word, choices=_CUES):
+            file.wrong(f"{place}.kind", *problem)
 
 
-def _check_texts(values: Any, where: str, name: str) -> None:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ConfigError(f"{name}: {where} is no list of texts", hint='write it as ["...", "..."]')
+def _kinds(block: dict[str, Any]) -> list[str]:
+    kind = block.get("kind", "")
+    return [kind] if isinstance(kind, str) else kind
 
 
-def _name(block: dict[str, Any], name: str) -> str:
-    label = block.get("name")
-    if not isinstance(label, str) or not label.strip():
-        raise ConfigError(f"{name}: an [[observation]] has no name", hint='add name = "..."')
-    return label
-
-
-def _strength(block: dict[str, Any], name: str) -> int:
-    """The place of a cue on the scale of hedges, 0 for the firmest. Raises ``ConfigError``."""
-    word = block.get("strength", Hedge.OPEN if _is_uncertain(_cue(block, name)) else None)
-    if word is None:
-        return len(_SCALE)
-    if word not in _SCALE:
-        raise ConfigError(f"{name}: {word!r} is no strength of a hedge; known: {', '.join(_SCALE)}")
-    return _SCALE.index(word)
+def _strength(block: dict[str, Any]) -> int:
+    """The place of a cue on the scale of hedges, 0 for the firmest."""
+    word = block.get("strength", Hedge.OPEN if _is_uncertain(_cue(block)) else None)
+    return len(_SCALE) if word is None else _SCALE.index(word)
 
 
 def _is_uncertain(cue: Cue) -> bool:
@@ -347,12 +328,5 @@ def _is_uncertain(cue: Cue) -> bool:
     return not cue & ~(Cue.UNCERTAINTY | Cue.UNCERTAINTY_AFTER | Cue.WEAK)
 
 
-def _cue(block: dict[str, Any], name: str) -> Cue:
-    kind = block.get("kind", "")
-    try:
-        return functools.reduce(
-            operator.or_, (Cue[each.upper()] for each in ([kind] if isinstance(kind, str) else kind))
-        )
-    except (KeyError, AttributeError, TypeError):
-        known = ", ".join(cue.name.lower() for cue in Cue if cue.name)
-        raise ConfigError(f"{name}: {kind!r} is no kind of cue; known: {known}") from None
+def _cue(block: dict[str, Any]) -> Cue:
+    return functools.reduce(operator.or_, (Cue[word.upper()] for word in _kinds(block)))
