@@ -186,6 +186,11 @@ class Selection:
         return bool(self.patients or self.studies or self.images)
 
     @property
+    def draws(self) -> bool:
+        """Whether it takes some of the images that the rest of it leaves, which needs all of them at once."""
+        return self.limit is not None or self.sample is not None
+
+    @property
     def is_everything(self) -> bool:
         """Whether it leaves nothing out."""
         return self == Selection(seed=self.seed)

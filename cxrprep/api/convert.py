@@ -20,7 +20,7 @@ from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import Selection
 from cxrprep.record import CACHE_NAME
-from cxrprep.selection.id_lists import selected
+from cxrprep.selection.options import selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,6 +14,7 @@ from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import ImageId, Selection
 from cxrprep.record import FileState
+from cxrprep.selection.filters import SelectionFilter, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -263,12 +264,8 @@ def inputs_of_manifest(
         return (row for row in there() if wants(row.path, row.image))
 
     kept: frozenset[str] | None = None
-    if selection.limit is not None or selection.sample is not None:
-        from cxrprep.planning import sample_ids
-
-        kept = sample_ids(
-            (row.image.image for row in chosen()), sample=selection.sample, limit=selection.limit, seed=selection.seed
-        )
+    if selection.draws:
+        kept = draw((row.image.image for row in chosen()), selection)
 
     def item(row: SourceImage) -> ConvertItem:
         return ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
@@ -295,8 +292,6 @@ def inputs_of_manifest(
 def _chooser(
     folder: DatasetFolder, selection: Selection, tables: Path | None, on_event: Sink
 ) -> Callable[[str, ImageId | None], bool]:
-    from cxrprep.planning import SelectionFilter
-
     answered = None
     if selection.needs_tables and folder.kind is FolderKind.CONVERTED:
         from cxrprep.manifest.source_images import ids_of
@@ -328,7 +323,6 @@ def _plain(
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.image_folder import plain_images
     from cxrprep.images.local_files import open_store
-    from cxrprep.planning import sample_ids
 
     by_table = selection.needs_tables or bool(selection.patients or selection.studies)
     if by_table and base is None:
@@ -349,9 +343,8 @@ def _plain(
         if shard is None or shard.holds(entry.name)
     ]
     wanted = [(entry, stem) for entry, stem in everything if wants(entry.name)]
-    if selection.limit is not None or selection.sample is not None:
-        names = (entry.name for entry, _ in wanted)
-        kept = sample_ids(names, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+    if selection.draws:
+        kept = draw((entry.name for entry, _ in wanted), selection)
         wanted = [(entry, stem) for entry, stem in wanted if entry.name in kept]
 
     # In shards each sample has what the manifest says of it, and every sample the same columns.
@@ -398,7 +391,6 @@ def _wants(selection: Selection, base: Path | None, stated: Mapping[str, SourceI
     """Which paths of one's own a selection wants."""
     from cxrprep.datasets.own_folder import NAME
     from cxrprep.manifest.source_images import ids_of
-    from cxrprep.selection.filters import SelectionFilter
 
     answered = ids_of(base, selection, NAME) if base is not None and selection.needs_tables else None
     choice = SelectionFilter(selection, answered)

@@ -37,7 +37,7 @@ from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
-from cxrprep.selection.id_lists import selected
+from cxrprep.selection.options import selected
 from cxrprep.sources import open_source
 
 if TYPE_CHECKING:

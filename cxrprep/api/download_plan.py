@@ -16,10 +16,10 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
 from cxrprep.model import Selection
-from cxrprep.planning import Plan, make_plan, sample_ids
+from cxrprep.planning import Plan, make_plan
 from cxrprep.planning.plan import CHANGED
 from cxrprep.record import LOCK_NAME, Record
-from cxrprep.selection.filters import plain_id
+from cxrprep.selection.filters import draw
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.storage.paths import is_archive, local_path
@@ -337,11 +337,10 @@ def planned(job: DownloadContext, transfer: Transfer, selection: Selection) -> P
     """The plan for what the mirror lists now."""
     images = _selected_by_tables(job, transfer, selection).ids if selection.needs_tables else None
     listing = listed(job, selection)
-    drawing = selection.limit is not None or selection.sample is not None
-    if drawing or selection.names_ids:
+    if selection.draws or selection.names_ids:
         listing = list(listing)
         if any(job.unpacks(file.key) for file in listing):
-            images = _of_archives(job, transfer, selection, images, drawing=drawing)
+            images = _of_archives(job, transfer, selection, images)
     made = made_of(job, transfer, listing, selection, images=images)
     return made if job.options.shard is None else made.shard(job.options.shard)
 
@@ -362,7 +361,7 @@ def again(job: DownloadContext, transfer: Transfer, saved: Plan) -> Plan:
 
 
 def _of_archives(
-    job: DownloadContext, transfer: Transfer, selection: Selection, images: frozenset[str] | None, *, drawing: bool
+    job: DownloadContext, transfer: Transfer, selection: Selection, images: frozenset[str] | None
 ) -> frozenset[str] | None:
     """The images that are wanted of archives: what is in those, only the tables can say before they are here.
 
@@ -373,25 +372,17 @@ def _of_archives(
         try:
             found = _selected_by_tables(job, transfer, selection)
         except TableError:
-            if drawing:
+            if selection.draws:
                 raise
             return None
-        _warn_unknown(job, selection, found)
+        _warn_missing(job, selection, found.unknown(selection), f"are not in the tables of {job.spec.name}")
         images = found.ids
     if not images:
         raise NothingSelectedError(
             f"the tables of {job.spec.name} know no image that the selection wants",
             hint="use fewer conditions, or check the ids",
         )
-    return sample_ids(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
-
-
-def _warn_unknown(job: DownloadContext, selection: Selection, found: SelectedImages) -> None:
-    """Say which ids the tables do not know."""
-    known = {plain_id(name) for names in (found.patients, found.studies, found.ids) for name in names}
-    asked = sorted(selection.patients | selection.studies | selection.images)
-    unknown = [name for name in asked if plain_id(name) not in known]
-    _warn_missing(job, selection, unknown, f"are not in the tables of {job.spec.name}")
+    return draw(images, selection)
 
 
 def _warn_missing(job: DownloadContext, selection: Selection, names: Sequence[str], what: str) -> None:

@@ -9,7 +9,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
 from cxrprep.model import Selection
-from cxrprep.selection.id_lists import selected
+from cxrprep.selection.options import selected
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:

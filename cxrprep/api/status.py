@@ -15,13 +15,13 @@ from cxrprep.collection import FolderKind
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.record.requested import asked
+from cxrprep.selection.options import options_of
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # More ids than this are no part of a command that a person would type.
-_FEW: Final = 5
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
 
@@ -329,29 +329,7 @@ def again_command(folder: DatasetFolder) -> str:
     header = folder.record.header
     words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
     selection = header.selections[-1] if header.selections else Selection()
-    return " ".join([shlex.join(words), *_selecting(selection)])
-
-
-def _selecting(selection: Selection) -> Iterator[str]:
-    """The options of a selection; long lists of ids stand for the file that they came from."""
-    for option, values in (
-        ("--include", selection.include),
-        ("--exclude", selection.exclude),
-        ("--split", sorted(selection.splits)),
-        ("--view", sorted(selection.views)),
-        ("--label", selection.labels),
-    ):
-        for value in values:
-            yield f"{option} {shlex.quote(str(value))}"
-    for option, ids in (("--patients", selection.patients), ("--studies", selection.studies)):
-        if ids:
-            yield f"{option} {','.join(sorted(ids)) if len(ids) <= _FEW else 'FILE'}"
-    if selection.images:
-        yield "--ids FILE"
-    if selection.limit is not None:
-        yield f"--limit {selection.limit}"
-    if selection.sample is not None:
-        yield f"--sample {selection.sample} --seed {selection.seed}"
+    return " ".join([shlex.join(words), *options_of(selection)])
 
 
 def plain_stages(value: Status) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def export_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``export``."""
-    from cxrprep.selection.id_lists import chosen
+    from cxrprep.selection.options import selection_of
 
     return {
         "root": invocation.root,
@@ -124,7 +124,7 @@ def export_arguments(invocation: Invocation) -> dict[str, Any]:
         **_policy_words(invocation),
         "split_by": _split_rule(invocation),
         "observations": ",".join(invocation.job.labels.observations) or None,
-        "selection": chosen(invocation.job.selection),
+        "selection": selection_of(invocation.job.selection),
     }
 
 
@@ -175,7 +175,7 @@ def _source(text: str) -> str | None:
 
 def download_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``plan``, ``download`` and ``read_plan``. Raises ``UsageError`` without a dataset."""
-    from cxrprep.selection.id_lists import chosen
+    from cxrprep.selection.options import selection_of
 
     job = invocation.job
     if not job.dataset:
@@ -183,7 +183,7 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
     return {
         **folder_arguments(invocation),
         "source": _source(job.download.source),
-        "selection": chosen(job.selection),
+        "selection": selection_of(job.selection),
         "tables": invocation.path(job.tables),
         "options": fetch_options(invocation),
     }
@@ -262,12 +262,12 @@ def _reports_in(root: Path) -> Path:
 
 def source_arguments(invocation: Invocation) -> dict[str, Any]:
     """For the verbs that look at the images of a folder."""
-    from cxrprep.selection.id_lists import chosen
+    from cxrprep.selection.options import selection_of
 
     return {
         **folder_arguments(invocation),
         "tables": invocation.path(invocation.job.tables),
-        "selection": chosen(invocation.job.selection),
+        "selection": selection_of(invocation.job.selection),
     }
 
 

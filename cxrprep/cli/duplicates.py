@@ -46,7 +46,7 @@ def command(invocation: Invocation, **chosen: Any) -> int:
     are listed with their splits, the most alike first; nothing is removed.
     """
     from cxrprep.api.duplicates import duplicates
-    from cxrprep.selection.id_lists import chosen as selection_of
+    from cxrprep.selection.options import selection_of
 
     with invocation.events() as sink:
         result = duplicates(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import did_you_mean
-from cxrprep.model import LabelTest, Selection, Shard, Split, View
+from cxrprep.model import LabelTest, Shard, Split, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -357,20 +357,3 @@ def _keys() -> dict[str, Key]:
 
 
 KEYS: Final[Mapping[str, Key]] = _keys()
-
-
-def selection_of(settings: SelectionSettings, images: frozenset[str] = frozenset()) -> Selection:
-    """The selection that the settings describe; id files are already read. Raises ``ValueError``."""
-    return Selection(
-        include=settings.include,
-        exclude=settings.exclude,
-        patients=frozenset(settings.patients),
-        studies=frozenset(settings.studies),
-        images=images,
-        splits=frozenset(parse_split(text) for text in settings.split),
-        views=frozenset(parse_view(text) for text in settings.view),
-        labels=tuple(parse_label(text) for text in settings.label),
-        limit=settings.limit,
-        sample=settings.sample,
-        seed=settings.seed,
-    )

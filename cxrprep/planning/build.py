@@ -9,7 +9,7 @@ from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.planning.plan import CHANGED, Action, Item, Plan
-from cxrprep.selection.filters import SelectionFilter, report_of, sample_ids
+from cxrprep.selection.filters import SelectionFilter, draw, report_of
 from cxrprep.storage.paths import is_archive, safe_path
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Sorted:
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
         self._seen.clear()
-        drawing = selection.limit is not None or selection.sample is not None
+        drawing = selection.draws
         if drawing and any(item.archive for item in self.tables) and images is None:
             raise UsageError(
                 "images inside archives cannot be counted before they are here",
@@ -236,7 +236,7 @@ class _Sorted:
             )
         if drawing and self.images:
             ids = (self._id(item).image for item in self.images)
-            drawn = sample_ids(ids, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+            drawn = draw(ids, selection)
             kept = [item for item in self.images if self._id(item).image in drawn]
             self.passed_over += len(self.images) - len(kept)
             self.images = kept

@@ -56,6 +56,11 @@ def sample_ids(
     return frozenset(images)
 
 
+def draw(images: Iterable[str], selection: Selection) -> frozenset[str]:
+    """The image ids that the ``sample`` and ``limit`` of a selection leave; all where it has neither."""
+    return sample_ids(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+
+
 def _least(names: Iterable[str], count: int, key: Callable[[str], str | bytes]) -> set[str]:
     """The ``count`` different names with the smallest keys; those that cannot be among them are soon let go."""
     kept: set[str] = set()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from cxrprep.config.job import SelectionSettings, selection_of
-from cxrprep.errors import NothingSelectedError, TableError, UsageError, did_you_mean
-from cxrprep.model import Selection
+from cxrprep.errors import NothingSelectedError, TableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
 # What a column of ids may be called: the manifest's names first, then those of the releases.
 _COLUMNS: Final = {
@@ -141,89 +137,3 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path} is no text", hint="one id a line, or a CSV with id columns") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
-
-
-# patient00001/study1, p10000032/s50414267, or the bare numbers.
-_STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
-
-
-def chosen(settings: SelectionSettings) -> Selection:
-    """The selection that the options describe, id files read. Raises ``UsageError`` that names file and line."""
-    patients, studies = _words(settings.patients, "patients"), _words(settings.studies, "studies")
-    images: frozenset[str] = frozenset()
-    if settings.ids:
-        listed = read_ids(_existing(settings.ids))
-        patients, studies = patients | listed["patients"], studies | listed["studies"]
-        images = listed["images"]
-    filled = dataclasses.replace(settings, patients=tuple(sorted(patients)), studies=tuple(sorted(studies)))
-    return selection_of(filled, images)
-
-
-_LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split", "view", "label"})
-_UNDIVIDED: Final = frozenset({"include", "exclude"})
-
-
-def selected(selection: Selection | Mapping[str, Any], words: Mapping[str, Any]) -> Selection:
-    """A selection as Python callers write it: a ``Selection``, or the command's options by their names.
-
-    Args:
-        selection: What was handed in as a whole; a mapping is taken for words.
-        words: ``split``, ``view``, ``label``, ``patients``, ``studies``, ``ids``, ``include``, ``exclude``, ``limit``,
-            ``sample`` and ``seed``, each a text (with commas for several), a number, or several texts.
-
-    Returns:
-        The selection; words are in addition to ``selection``, and win over it.
-
-    Raises:
-        UsageError: A word that is no option, or names nothing; ``TypeError`` has no next step.
-    """
-    if not isinstance(selection, Selection):
-        words = {**selection, **words}
-        selection = Selection()
-    if not words:
-        return selection
-    known = [each.name for each in dataclasses.fields(SelectionSettings)]
-    for name in words:
-        if name not in known:
-            raise UsageError(f"unknown option {name!r}", hint=f"{did_you_mean(name, known)}known: {', '.join(known)}")
-    try:
-        named = chosen(SelectionSettings(**{name: _plain_word(name, value) for name, value in words.items()}))
-    except ValueError as error:
-        raise UsageError(str(error), hint="see: cxrprep download --help") from error
-    changed = {f.name: getattr(named, f.name) for f in dataclasses.fields(Selection)}
-    usual = Selection()
-    return dataclasses.replace(selection, **{n: v for n, v in changed.items() if v != getattr(usual, n)})
-
-
-def _plain_word(name: str, value: Any) -> Any:
-    if name not in _LISTED:
-        return str(value) if name == "ids" else value
-    if isinstance(value, str):
-        return (value,) if name in _UNDIVIDED else tuple(word.strip() for word in value.split(",") if word.strip())
-    return tuple(str(word) for word in value)
-
-
-def _existing(text: str) -> Path:
-    from cxrprep.config.settings import expand
-
-    path = expand(text)
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}", hint="name a CSV, Parquet or text file of ids")
-    return path
-
-
-def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
-    if not texts:
-        return frozenset()
-
-    found: set[str] = set()
-    for text in texts:
-        path = Path(text).expanduser()
-        if path.is_file():
-            found |= read_list(path, kind)
-        elif ("/" in text and not _STUDY.fullmatch(text)) or path.suffix in (".txt", ".csv", ".parquet"):
-            # An id has no suffix, and no slash but a study's with its patient; whoever writes one means a file.
-            raise UsageError(f"there is no file {path}", hint="name ids separated by commas, or a file with one a line")
-        else:
-            found.add(text)
-    return frozenset(found)

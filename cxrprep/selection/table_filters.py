@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError, did_you_mean
 from cxrprep.model import ImageId, Projection, Selection, Split, View
-from cxrprep.selection.filters import SelectionFilter, sample_ids
+from cxrprep.selection.filters import SelectionFilter, draw, plain_id
 from cxrprep.vocabulary import column_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ class SelectedImages:
     patients: frozenset[str]
     total: int
     release: str
+
+    def unknown(self, selection: Selection) -> list[str]:
+        """The ids that ``selection`` names and the tables do not know, sorted."""
+        known = {plain_id(name) for names in (self.patients, self.studies, self.ids) for name in names}
+        asked = sorted(selection.patients | selection.studies | selection.images)
+        return [name for name in asked if plain_id(name) not in known]
 
 
 def select_images(
@@ -179,9 +185,9 @@ def wanted_rows(table: pa.Table, selection: Selection) -> Any:
         ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
         kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
         mask = pc.and_(mask, pa.array(kept, pa.bool_()))
-    if selection.limit is not None or selection.sample is not None:
+    if selection.draws:
         left = table.column("image_id").filter(mask).to_pylist()
-        drawn = sample_ids(left, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+        drawn = draw(left, selection)
         mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=pa.array(sorted(drawn), pa.string())))
     return mask
 

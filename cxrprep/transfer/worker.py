@@ -12,8 +12,9 @@ from cxrprep.digests import file_digest, read_digest
 from cxrprep.errors import ArchiveError, IntegrityError, StorageError, storage_error
 from cxrprep.events import Note, ignore
 from cxrprep.model import Digest
-from cxrprep.planning import Action, SelectionFilter
+from cxrprep.planning import Action
 from cxrprep.record import FileEntry, FileState, Origin
+from cxrprep.selection.filters import SelectionFilter
 from cxrprep.storage.archives import read_index, read_members, reading, write_index
 from cxrprep.storage.atomic import settle
 from cxrprep.storage.paths import leads_out, safe_path

@@ -17,7 +17,7 @@ from cxrprep.cli.main import cli
 from cxrprep.config.settings import load_settings
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.record import Record
-from cxrprep.selection.id_lists import chosen
+from cxrprep.selection.options import selection_of
 from tests.integration.river import phantom
 from tests.servers.faults import serving
 
@@ -130,7 +130,7 @@ def test_the_command_that_goes_on_asks_for_what_was_asked(selection: Selection, 
     assert command is not None
     command.make_context("download", words[2:], parent=click.Context(cli, obj=invocation))
     settings = load_settings(flags=invocation.flags, environment={"XDG_CONFIG_HOME": str(tmp_path)}, folder=tmp_path)
-    assert chosen(settings.job.selection) == selection
+    assert selection_of(settings.job.selection) == selection
 
 
 def test_many_ids_stand_for_the_file_that_they_came_from(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from cxrprep.config.job import (
     parse_rate,
     parse_split,
     parse_view,
-    selection_of,
 )
 from cxrprep.config.settings import Settings, expand, load_settings, parse_job, user_file
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.model import LabelTest, Selection, Split
+from cxrprep.selection.options import selection_of
 
 
 def load(tmp_path: Path, **options: Any) -> Settings:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import ConfigError, UnsafePathError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Shard, Split
-from cxrprep.planning import Action, Plan, load_plan, sample_ids
+from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.planning.plan import Item
 from cxrprep.planning.plan_file import save_plan
+from cxrprep.selection.filters import sample_ids
 
 NAMES = st.lists(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\\/:"), min_size=1,
