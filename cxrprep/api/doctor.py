@@ -407,12 +407,7 @@ def _accepted(
         credentials=credentials,
         timeout=timeout,
         billing_project=project,
-        extra={
-            **mirror.settings,
-            "agreement": mirror.agreement,
-            "access": mirror.access,
-            "costs": mirror.costs,
-        },
+        extra=mirror.source_settings(),
     )
     try:
         source = open_source(mirror.url, options)

@@ -354,7 +354,7 @@ def fetch_again(
         return dict.fromkeys(wanted, "the folder has no record of where it came from: name it with --source")
     chosen = replace(options or FetchOptions(), then="", discard_raw=False)
     place = find_mirror(folder.spec, mirror, folder.release)
-    place = replace(place, is_named=bool(source) and chosen.source_is_named)
+    place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
     job = DownloadContext(folder, place, stream, chosen, None, on_event)
     if in_place(job):

@@ -28,10 +28,9 @@ from cxrprep.transfer.downloader import Transfer, TransferOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from cxrprep.credentials.lookup import Credentials
     from cxrprep.datasets.catalog import DatasetSpec, Mirror, PublishedFile
     from cxrprep.events import Sink
-    from cxrprep.model import RemoteFile, Shard
+    from cxrprep.model import RemoteFile
     from cxrprep.selection.table_filters import SelectedImages
     from cxrprep.sources.base import Source
 
@@ -39,29 +38,16 @@ _SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOptions:
+class FetchOptions(TransferOptions):
     """How to reach the mirror, and what to do with what comes.
 
-    ``limit_rate`` is bytes a second in all; ``link`` is copy, reflink or hardlink for a folder of this machine.
     ``then`` names a recipe by which each image is converted as it arrives, below ``then_out`` (``derived/RECIPE``), and
-    ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others.
-    ``source_is_named`` is false when the source stands in a file that was found and not named: see ``MirrorChoice``.
+    ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others. ``is_named``
+    is false when the source stands in a file that was found and not named: see ``MirrorChoice``.
     """
 
-    credentials: Credentials | None = None
-    connections: int | None = None
-    limit_rate: int | None = None
-    timeout: float = 60.0
-    user_agent: str | None = None
-    cookie_file: str | None = None
-    billing_project: str | None = None
-    requester_pays: bool = False
-    keep_archives: bool = False
-    link: str = "copy"
     then: str = ""
     discard_raw: bool = False
-    shard: Shard | None = None
-    source_is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +97,14 @@ def placed(job: DownloadContext, file: RemoteFile) -> str | None:
 def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions) -> SourceOptions:
     """What a source is told: the user's choices, and what the catalog knows of the mirror."""
     mirror = place.mirror
-    extra = dict(mirror.settings) if mirror else {}
-    if mirror is not None:
-        extra |= {"agreement": mirror.agreement, "how": mirror.how, "sums": mirror.sums, "mirror": mirror.name}
-        extra |= {"access": mirror.access, "costs": mirror.costs, "ranges": str(mirror.ranges)}
-    known = tuple(replace(file.remote(), validator=file.id or None) for file in spec.files_of(place.release))
-    return SourceOptions(
-        credentials=options.credentials,
-        timeout=options.timeout,
-        user_agent=options.user_agent,
-        cookie_file=options.cookie_file,
-        billing_project=options.billing_project,
-        requester_pays=options.requester_pays,
-        connections=options.connections or (mirror.connections if mirror else None),
-        known=known if mirror else (),
+    if mirror is None:
+        return replace(options, is_named=place.is_named)
+    return replace(
+        options,
+        connections=options.connections or mirror.connections,
+        known=tuple(replace(file.remote(), validator=file.id or None) for file in spec.files_of(place.release)),
         is_named=place.is_named,
-        extra=extra,
+        extra=mirror.source_settings(),
     )
 
 
@@ -172,7 +150,7 @@ def opened(
         raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(where, record)
     place = find_mirror(spec, source or remembered or held.mirror or None, release or held.release or None)
-    place = replace(place, is_named=bool(source) and chosen.source_is_named)
+    place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
     folder = DatasetFolder(where, record.home, spec, place.release, record)
     job = DownloadContext(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
@@ -250,12 +228,8 @@ def transfer_of(
         job.folder.record,
         job.folder.layout,
         job.folder.release,
-        options=TransferOptions(
-            connections=job.options.connections,
-            rate=job.options.limit_rate,
-            keep_archives=job.options.keep_archives,
-            link=job.options.link,
-            shard=job.options.shard,
+        options=replace(
+            job.options,
             passing=passing(job),
             spent=_spent(job),
             wrong=wrong | found_wrong(job.folder.manifests, job.folder),

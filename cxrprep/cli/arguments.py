@@ -162,7 +162,7 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
         then=download.then,
         discard_raw=download.discard_raw,
         shard=invocation.shard,
-        source_is_named=not invocation.settings.was_found("download.source"),
+        is_named=not invocation.settings.was_found("download.source"),
     )
 
 

@@ -93,6 +93,11 @@ class Mirror:
     tables: str = ""
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    def source_settings(self) -> dict[str, str]:
+        """What its source is told of it."""
+        stated = {name: str(getattr(self, name)) for name in ("access", "agreement", "costs", "how", "ranges", "sums")}
+        return {**self.settings, **stated, "mirror": self.name}
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:

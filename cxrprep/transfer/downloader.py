@@ -16,7 +16,7 @@ from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stal
 from cxrprep.planning import Action
 from cxrprep.planning.plan import MOVING
 from cxrprep.record import Origin
-from cxrprep.sources.base import ReusesConnections
+from cxrprep.sources.base import ReusesConnections, SourceOptions
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import SPLIT_FROM, Fetcher
@@ -61,20 +61,19 @@ _STALL_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class TransferOptions:
-    """How a plan is applied.
+class TransferOptions(SourceOptions):
+    """How a plan is applied, beside how its source is reached.
 
-    ``connections`` overrides what the source calls polite; ``rate`` is bytes a second in all; ``link`` is copy, reflink
-    or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing`` tells
-    the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether what an
-    earlier run used up need not come again (default: never); ``wrong`` names release paths whose bytes a check found to
-    be wrong, which are fetched again; ``folder_lock=False`` leaves out the message that another run is
-    at work here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it
-    asks nobody and writes nothing, unless label tables have to come first.
+    ``connections`` overrides what the source calls polite; ``limit_rate`` is bytes a second in all; ``link`` is copy,
+    reflink or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing``
+    tells the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether
+    what an earlier run used up need not come again (default: never); ``wrong`` names release paths whose bytes a check
+    found to be wrong, which are fetched again; ``folder_lock=False`` leaves out the message that another run is at work
+    here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it asks
+    nobody and writes nothing, unless label tables have to come first.
     """
 
-    connections: int | None = None
-    rate: int | None = None
+    limit_rate: int | None = None
     keep_archives: bool = False
     link: str = "copy"
     shard: Shard | None = None
@@ -200,7 +199,7 @@ class Transfer:
         fixed = self._options.connections is not None or not source.politeness.tuned
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
         tuner = ConnectionTuner(limit, most)
-        rate, idle = Rate(self._options.rate, self._stop), IdleTimer()
+        rate, idle = Rate(self._options.limit_rate, self._stop), IdleTimer()
         retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused)
         fetcher = Fetcher(
             source,

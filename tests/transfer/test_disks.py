@@ -153,7 +153,7 @@ def test_the_rate_is_an_average_without_bursts() -> None:
 def test_a_limited_run_reads_in_small_pieces(tmp_path: Path) -> None:
     files = with_sums({image(1): noise(400_000)})
     with serving(files) as server:
-        assert download(tmp_path, server.url, options=TransferOptions(rate=2_000_000)).exit_code == 0
+        assert download(tmp_path, server.url, options=TransferOptions(limit_rate=2_000_000)).exit_code == 0
     assert tree(tmp_path) == expected(files)
 
 
