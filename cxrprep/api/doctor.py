@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.result import Result
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, did_you_mean
 from cxrprep.extras import install_command

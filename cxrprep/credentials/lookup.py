@@ -7,70 +7,32 @@ follow the order of Kaggle's own tool.
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import threading
 from collections import ChainMap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
-from cxrprep.errors import AccessError
-from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# No credential is longer; a larger file was named by mistake.
-_LIMIT: Final = 65_536
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
-# The login of a netrc entry whose password is a token.
-_BEARER: Final = "bearer"
-_NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
-_LINK: Final = re.compile(r"""https?://[^\s"'<>]+""")
-
-# service -> how a person gets access, in one sentence; shown as a hint and by `cxrprep doctor`.
-ADVICE: Final[Mapping[str, str]] = {
-    "physionet": "put your PhysioNet login into ~/.netrc (machine physionet.org login USER password PASSWORD, then "
-    "chmod 600 ~/.netrc), or set PHYSIONET_USERNAME and PHYSIONET_PASSWORD",
-    "kaggle": "create a token at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token, "
-    "or set KAGGLE_API_TOKEN",
-    "google": "run: gcloud auth application-default login (or set GOOGLE_APPLICATION_CREDENTIALS to a key file)",
-    "aws": "run: aws sso login, or aws configure (or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
-    "box": "nothing is needed for NIH's public links; for the Box API set BOX_DEVELOPER_TOKEN",
-    "huggingface": "make a token at https://huggingface.co/settings/tokens, and set HF_TOKEN, or run: hf auth login",
-    "chexpert": "sign the agreement at https://stanfordaimi.azurewebsites.net/, save the link that you get in a file, "
-    "and name it: --url-file FILE, CHEXPERT_URL_FILE=FILE, or CHEXPERT_URL=LINK",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A user name with its password, and the hosts that may see them. ``origin`` says where they were found."""
-
-    user: str
-    password: Secret
-    origin: str
-    hosts: tuple[str, ...] = ()
-
-    def permits(self, host: str) -> bool:
-        """Whether this login may be sent to ``host``: exactly the hosts it is for, in any case, no others."""
-        return host.lower().rstrip(".") in self.hosts
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A secret without a user name: an API token or a signed URL. ``origin`` says where it was found.
-
-    ``renewal`` is what the service gives a new one for, once this one has ended; ``secret`` is empty when it has.
-    """
-
-    secret: Secret
-    origin: str
-    hosts: tuple[str, ...] = ()
-    renewal: Secret | None = None
+from cxrprep.credentials.files import (
+    BEARER,
+    Login,
+    Token,
+    kaggle_json,
+    kaggle_session,
+    netrc_hosts,
+    secret_in,
+    sendable,
+    signed_url_of,
+    token_of,
+)
+from cxrprep.credentials.services import BOX_HOSTS, HUGGING_FACE_HOSTS, KAGGLE_HOSTS, PHYSIONET_HOSTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +42,6 @@ class CredentialFinding:
     service: str
     origin: str
     account: str = ""
-
-
-PHYSIONET_HOSTS: Final = ("physionet.org", "www.physionet.org")
-KAGGLE_HOSTS: Final = ("www.kaggle.com", "api.kaggle.com")
-BOX_HOSTS: Final = ("api.box.com",)
-HUGGING_FACE_HOSTS: Final = ("huggingface.co",)
 
 
 class Credentials:
@@ -184,7 +140,7 @@ class Credentials:
         """The netrc login of any other ``host``; a ``default`` entry is not used, it would go to every stranger."""
         name = host.lower()
         found = self._once(f"host {name}", lambda: self._netrc((name,), f"host {name}"))
-        return found if isinstance(found, Login) and found.user != _BEARER else None
+        return found if isinstance(found, Login) and found.user != BEARER else None
 
     def bearer(self, host: str) -> Token | None:
         """The token that web servers of ``host`` take in place of a password; ``None`` when there is none.
@@ -275,7 +231,7 @@ class Credentials:
             if user and password:
                 yield Login(user, Secret(password), "PHYSIONET_USERNAME, PHYSIONET_PASSWORD", hosts)
             if user and file:
-                yield Login(user, _read(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
+                yield Login(user, secret_in(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
             stored = self._from_keyring("physionet", user or None, hosts)
             if stored is not None:
                 yield stored
@@ -295,17 +251,17 @@ class Credentials:
         def candidates() -> Iterator[Login | Token]:
             named = self._environment.get("KAGGLE_API_TOKEN", "").strip()
             if named:
-                yield Token(_token(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
+                yield Token(token_of(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
             for path in (self._folder() / ".kaggle" / name for name in ("access_token", "access_token.txt")):
                 if path.is_file():
-                    yield Token(_read(path), str(path), KAGGLE_HOSTS)
+                    yield Token(secret_in(path), str(path), KAGGLE_HOSTS)
             user, key = self._environment.get("KAGGLE_USERNAME", ""), self._environment.get("KAGGLE_KEY", "")
             if user and key:
                 yield Login(user, Secret(key), "KAGGLE_USERNAME, KAGGLE_KEY", KAGGLE_HOSTS)
             for path in self._kaggle_files():
                 if path.is_file():
-                    yield _kaggle_json(path)
-            signed_in = _kaggle_session(self._folder() / ".kaggle" / "credentials.json")
+                    yield kaggle_json(path)
+            signed_in = kaggle_session(self._folder() / ".kaggle" / "credentials.json")
             if signed_in is not None:
                 yield signed_in
             stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
@@ -345,30 +301,30 @@ class Credentials:
             cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
             path = Path(named or (Path(home) if home else cache / "huggingface") / "token").expanduser()
             if path.is_file():
-                yield Token(_read(path), str(path), HUGGING_FACE_HOSTS)
+                yield Token(secret_in(path), str(path), HUGGING_FACE_HOSTS)
 
         found = self._usable("huggingface", candidates())
-        return _sendable(found) if isinstance(found, Token) else None
+        return sendable(found) if isinstance(found, Token) else None
 
     def _signed_url(self, service: str) -> Login | Token | None:
         def candidates() -> Iterator[Login | Token]:
             name = service.upper().replace("-", "_") + "_URL"
             if service in self._files:
-                yield _url(_read(self._files[service]), str(self._files[service]))
+                yield signed_url_of(secret_in(self._files[service]), str(self._files[service]))
             if service in self._values:
-                yield _url(self._values[service], "standard input")
+                yield signed_url_of(self._values[service], "standard input")
             if self._environment.get(name):
-                yield _url(Secret(self._environment[name]), name)
+                yield signed_url_of(Secret(self._environment[name]), name)
             file = self._environment.get(f"{name}_FILE")
             if file:
-                yield _url(_read(Path(file)), f"{name}_FILE ({file})")
+                yield signed_url_of(secret_in(Path(file)), f"{name}_FILE ({file})")
             stored = self._from_keyring(service, None, ())
             if stored is not None:
-                yield _url(stored.password, stored.origin)
+                yield signed_url_of(stored.password, stored.origin)
             if self._prompt is not None:
                 answer = self._prompt(f"Signed URL of the {service} download (it is not shown)", True)
                 if answer:
-                    yield _url(Secret(answer), "prompt")
+                    yield signed_url_of(Secret(answer), "prompt")
 
         return self._usable(service, candidates())
 
@@ -377,12 +333,12 @@ class Credentials:
         named = next((value.strip() for name, value in self._environment.items() if name.upper() == wanted), "")
         login = None if named else self._netrc((host,), f"token {host}")
         if named:
-            token = Token(_token(named), wanted, (host,))
-        elif login is not None and login.user == _BEARER:
+            token = Token(token_of(named), wanted, (host,))
+        elif login is not None and login.user == BEARER:
             token = Token(login.password, login.origin, (host,))
         else:
             return None
-        return _sendable(token)
+        return sendable(token)
 
     def _folder(self) -> Path:
         return self._home or Path.home()
@@ -393,7 +349,7 @@ class Credentials:
         path = next((p for p in paths if p.is_file()), None)
         if path is None:
             return None
-        table = _netrc_hosts(path)
+        table = netrc_hosts(path)
         for host in hosts:
             if host in table:
                 user, _, password = table[host]
@@ -425,123 +381,5 @@ def token_variable(host: str) -> str:
     return f"{TOKEN_PREFIX}{re.sub('[^A-Z0-9_]', '_', host.upper().replace('-', '__'))}"
 
 
-def _sendable(token: Token) -> Token:
-    """``token`` itself. Raises ``AccessError`` for what would end the header that it is sent in, such as a blank."""
-    if not _VISIBLE.fullmatch(token.secret.reveal()):
-        raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
-    return token
-
-
-def _token(text: str) -> Secret:
-    """The token that a variable holds, or the file that it names."""
-    path = Path(text)
-    return _read(path) if len(text) < 1024 and path.is_file() else Secret(text)
-
-
 def _afresh(home: Path | None, files: dict[str, Path], keyring: bool) -> Credentials:
     return Credentials(home=home, files=files, keyring=keyring)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or "no reason given" if isinstance(error, OSError) else "it is not text"
-
-
-def _read(path: Path) -> Secret:
-    """The secret in a file. Raises ``AccessError`` for a file that cannot be read, is empty, or is no secret."""
-    text = _text_of(path, "name the file that holds the secret")
-    if not text.strip():
-        raise AccessError(f"{path} is empty", hint="the file should hold the secret, and nothing else")
-    return Secret(text.strip())
-
-
-def _text_of(path: Path, hint: str) -> str:
-    """The text of a small file, in UTF-8 or as Windows writes it. Raises ``AccessError``.
-
-    Notepad and PowerShell begin a file with a byte order mark, and Windows PowerShell 5 writes UTF-16: a mark that was
-    taken for the first character of a secret would make a good one wrong.
-    """
-    try:
-        with path.expanduser().open("rb") as file:
-            data = file.read(_LIMIT + 1)
-        if len(data) > _LIMIT:
-            raise AccessError(f"{path} is too long for a secret", hint=hint)
-        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=hint) from None
-
-
-def _netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
-    """Host -> user, account and password of a netrc file. Raises ``AccessError``."""
-    import io
-    import netrc
-
-    text = _text_of(path, ADVICE["physionet"])
-    # ``port``, which curl and wget know, is a word that Python's parser refuses.
-    text = _NETRC_PORT.sub(r"\1", text)
-    table = netrc.netrc.__new__(netrc.netrc)
-    table.hosts, table.macros = {}, {}
-    try:
-        # The constructor opens the file by itself, and would take a byte order mark for part of the first word.
-        table._parse(str(path), io.StringIO(text), False)  # type: ignore[attr-defined]  # noqa: SLF001  # the library's
-    except netrc.NetrcParseError as error:
-        # The parser quotes the token it stumbled over, which may be the password: say only where it is.
-        raise AccessError(
-            f"{path}, line {error.lineno}: not a netrc file",
-            hint="write one line a host: machine physionet.org login USER password PASSWORD",
-        ) from None
-    return table.hosts
-
-
-def _url(secret: Secret, origin: str) -> Token:
-    """A signed URL as a token, out of what people paste. Raises ``AccessError`` for text without one.
-
-    Quotes from a shell or a mail are taken off, ``&amp;`` of a page is ``&``, lines of notes (``#``) are passed over,
-    and of a whole ``azcopy copy "LINK" FOLDER --recursive`` the link counts.
-    """
-    from urllib.parse import urlsplit
-
-    text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
-    if text.lower().startswith(("azcopy", "./azcopy", ".\\azcopy")):
-        links = _LINK.findall(text)
-        text = links[0] if len(links) == 1 else ""
-    text = text.strip("\"'<>").strip().replace("&amp;", "&")
-    try:
-        scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
-    except ValueError:
-        scheme, host = "", None
-    if scheme not in ("http", "https") or not host or any(c.isspace() for c in text):
-        raise AccessError(
-            f"{origin} does not hold a URL", hint="paste the whole link that the portal gave you, in one line"
-        )
-    return Token(Secret(text), origin, (host,))
-
-
-def _kaggle_json(path: Path) -> Login:
-    try:
-        data = parse_json(_read(path).reveal())
-        user, key = data["username"], data["key"]
-    except (ValueError, KeyError, TypeError):
-        # The parser's own message would quote the key.
-        raise AccessError(f"{path} is not a Kaggle API file", hint=ADVICE["kaggle"]) from None
-    return Login(str(user), Secret(str(key)), str(path), KAGGLE_HOSTS)
-
-
-def _kaggle_session(path: Path) -> Token | None:
-    """The session that ``kaggle auth login`` wrote: a token for 12 hours, and what renews it; ``None`` without one."""
-    import datetime as dt
-
-    if not path.is_file():
-        return None
-    try:
-        data = parse_json(_read(path).reveal())
-        token, renewal = str(data.get("access_token") or ""), str(data.get("refresh_token") or "")
-        # Empty, as Kaggle's own tool writes it, where no token was given yet.
-        end = dt.datetime.fromisoformat(data.get("access_token_expiration") or "1970-01-01")
-    except (AccessError, ValueError, AttributeError, TypeError):
-        return None
-    end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
-    if end <= dt.datetime.now(dt.UTC):
-        token = ""
-    if not token and not renewal:
-        return None
-    return Token(Secret(token), str(path), KAGGLE_HOSTS, Secret(renewal) if renewal else None)

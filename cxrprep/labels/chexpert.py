@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.chexpert_demographics import read_demographics
 from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, positions, sex, whole
-from cxrprep.labels.csv_table import Form, TextTable, first_true, read_table
+from cxrprep.labels.csv_table import Form, read_table
+from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.extras import install_command
-from cxrprep.labels.csv_table import digest_of
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.schemas import TEXT
 
 if TYPE_CHECKING:

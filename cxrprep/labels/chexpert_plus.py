@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, constant, count_true, positions
-from cxrprep.labels.csv_table import Form, digest_of, read_table
+from cxrprep.labels.csv_table import Form, read_table
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.schemas import CATEGORY, TEXT
 from cxrprep.storage.small_files import parse_json
 from cxrprep.vocabulary import CHEXPERT

@@ -13,7 +13,7 @@ from cxrprep.schemas import CATEGORY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cxrprep.labels.csv_table import TextTable
+    from cxrprep.labels.text_table import TextTable
 
 LABEL_CELLS: Final[Mapping[str, int]] = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1}
 SEX_CELLS: Final[Mapping[str, str | None]] = {

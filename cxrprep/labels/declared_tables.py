@@ -13,7 +13,8 @@ import pandas as pd
 
 from cxrprep.datasets.declaration import tables_of
 from cxrprep.errors import ConfigError, TableError
-from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_names, read_table
+from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.declared_values import named_columns
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration, DeclaredTable
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
+    from cxrprep.labels.text_table import TextTable
 
 # Every table has these beside its own columns: its name in the declaration, and its file's.
 TABLE: Final = "table"

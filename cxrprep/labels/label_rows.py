@@ -17,7 +17,7 @@ from cxrprep.schemas import BOX, LABELS, RAW_PREFIX, labels_schema, null_columns
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
-    from cxrprep.labels.csv_table import TextTable
+    from cxrprep.labels.text_table import TextTable
     from cxrprep.model import Digest
 
 # The order of rows. Reruns agree on it, and a reader of one label source skips the row groups of the others.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
-from cxrprep.labels.csv_table import digest_of
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.model import Digest
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, positions, whole
-from cxrprep.labels.csv_table import Form, TextTable, digest_of, read_table
+from cxrprep.labels.csv_table import Form, read_table
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
+    from cxrprep.labels.text_table import TextTable
 
 _NAMES: Final = CHEXPERT.names
 _LABELERS: Final = Form(("subject_id", "study_id", *_NAMES))

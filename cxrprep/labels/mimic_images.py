@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, count_true, positions, projection_of, whole
-from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
+from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 

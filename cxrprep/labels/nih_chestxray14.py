@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, coded, constant, count_true, positions, projection_of, sex, whole
-from cxrprep.labels.csv_table import Form, TextTable, first_true, read_names, read_table
+from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.schemas import BOX, CATEGORY
 from cxrprep.vocabulary import GOOGLE_FOUR, NIH
 

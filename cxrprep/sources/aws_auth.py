@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, UsageError
 from cxrprep.sources.trust import ca_bundle
 

@@ -17,7 +17,7 @@ from cxrprep.sources.retry import with_retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cxrprep.credentials.lookup import Token
+    from cxrprep.credentials.files import Token
     from cxrprep.errors import CxrprepError
 
 _PAGE: Final = 1000

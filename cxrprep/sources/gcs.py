@@ -15,7 +15,7 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors

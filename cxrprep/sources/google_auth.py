@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, SourceUnreachableError
 
 if TYPE_CHECKING:

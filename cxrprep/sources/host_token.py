@@ -11,7 +11,8 @@ from cxrprep.sources.endpoints import is_here
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.credentials.lookup import Credentials, Login
+    from cxrprep.credentials.files import Login
+    from cxrprep.credentials.lookup import Credentials
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
 

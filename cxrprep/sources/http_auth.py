@@ -19,7 +19,7 @@ from cxrprep.errors import AccessError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.credentials.lookup import Login
+    from cxrprep.credentials.files import Login
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
 

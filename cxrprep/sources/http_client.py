@@ -20,7 +20,7 @@ from cxrprep.sources.http_response import HttpResponse, expects_page, page_inste
 from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
-    from cxrprep.credentials.lookup import Login
+    from cxrprep.credentials.files import Login
     from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.urls import Endpoint
 

@@ -28,7 +28,7 @@ from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import without_query
 
 if TYPE_CHECKING:
-    from cxrprep.credentials.lookup import Login
+    from cxrprep.credentials.files import Login
     from cxrprep.sources.urls import Endpoint
 
 _SLICE_SECONDS: Final = 0.1

@@ -13,7 +13,7 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness

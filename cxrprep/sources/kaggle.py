@@ -14,8 +14,9 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials.lookup import ADVICE, Login
+from cxrprep.credentials.files import Login
 from cxrprep.credentials.secret import Secret
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness
@@ -27,7 +28,7 @@ from cxrprep.sources.retry import with_retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cxrprep.credentials.lookup import Token
+    from cxrprep.credentials.files import Token
     from cxrprep.errors import CxrprepError
     from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse

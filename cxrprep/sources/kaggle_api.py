@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cxrprep.credentials.lookup import Login, Token
+from cxrprep.credentials.files import Login, Token
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep import checksum_files
 from cxrprep._version import __version__
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
@@ -29,7 +29,7 @@ from cxrprep.sources.urls import quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cxrprep.credentials.lookup import Login
+    from cxrprep.credentials.files import Login
     from cxrprep.errors import CxrprepError
     from cxrprep.model import Digest, Selection
     from cxrprep.sources.base import ByteStream, SourceOptions

@@ -2,6 +2,10 @@
 
 A patient's images cost their own bytes and not the 162 GiB around them. The format is PKWARE's APPNOTE 6.3.10; archives
 of more than 4 GiB or 65,535 members have zip64 records (4.3.14, 4.3.15, 4.5.3).
+
+Not the standard library's ``zipfile`` over a file that reads ranges: it holds the whole directory in memory (measured:
+145 MiB for the 223,414 members of CheXpert, 4 MiB here, at the same 1.6 s), and opens a member only after reading it,
+in each worker and for each saved plan, where a member's validator says here where it lies.
 """
 
 from __future__ import annotations

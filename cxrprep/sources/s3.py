@@ -13,7 +13,7 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import (
     AccessError,
     CxrprepError,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pathspec
 
-from cxrprep.credentials.lookup import ADVICE
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.credentials.lookup import ADVICE, Credentials, Login, Token
+from cxrprep.credentials.files import Login, Token
+from cxrprep.credentials.lookup import Credentials
 from cxrprep.credentials.secret import Secret, mask_urls
+from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError
 
 MARK = "hunter2-do-not-show"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.credentials.lookup import Login
+from cxrprep.credentials.files import Login
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import ExitCode
 from cxrprep.events import Note, Retrying

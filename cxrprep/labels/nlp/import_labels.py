@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.csv_table import digest_of
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_sources import FOLDER, OURS, check_name
 from cxrprep.labels.label_table import IMAGE_KEYS, LabelTable, read_label_table
 from cxrprep.labels.nlp import output_tables

@@ -1,0 +1,172 @@
+"""Credentials in files: netrc, kaggle.json, Kaggle's session, a file with a token or a signed URL."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.credentials.secret import Secret
+from cxrprep.errors import AccessError
+from cxrprep.storage.small_files import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
+
+# No credential is longer; a larger file was named by mistake.
+_LIMIT: Final = 65_536
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+# The login of a netrc entry whose password is a token.
+BEARER: Final = "bearer"
+_NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
+_LINK: Final = re.compile(r"""https?://[^\s"'<>]+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name with its password, and the hosts that may see them. ``origin`` says where they were found."""
+
+    user: str
+    password: Secret
+    origin: str
+    hosts: tuple[str, ...] = ()
+
+    def permits(self, host: str) -> bool:
+        """Whether this login may be sent to ``host``: exactly the hosts it is for, in any case, no others."""
+        return host.lower().rstrip(".") in self.hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A secret without a user name: an API token or a signed URL. ``origin`` says where it was found.
+
+    ``renewal`` is what the service gives a new one for, once this one has ended; ``secret`` is empty when it has.
+    """
+
+    secret: Secret
+    origin: str
+    hosts: tuple[str, ...] = ()
+    renewal: Secret | None = None
+
+
+def sendable(token: Token) -> Token:
+    """``token`` itself. Raises ``AccessError`` for what would end the header that it is sent in, such as a blank."""
+    if not _VISIBLE.fullmatch(token.secret.reveal()):
+        raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
+    return token
+
+
+def token_of(text: str) -> Secret:
+    """The token that a variable holds, or the file that it names."""
+    path = Path(text)
+    return secret_in(path) if len(text) < 1024 and path.is_file() else Secret(text)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or "no reason given" if isinstance(error, OSError) else "it is not text"
+
+
+def secret_in(path: Path) -> Secret:
+    """The secret in a file. Raises ``AccessError`` for a file that cannot be read, is empty, or is no secret."""
+    text = _text_of(path, "name the file that holds the secret")
+    if not text.strip():
+        raise AccessError(f"{path} is empty", hint="the file should hold the secret, and nothing else")
+    return Secret(text.strip())
+
+
+def _text_of(path: Path, hint: str) -> str:
+    """The text of a small file, in UTF-8 or as Windows writes it. Raises ``AccessError``.
+
+    Notepad and PowerShell begin a file with a byte order mark, and Windows PowerShell 5 writes UTF-16: a mark that was
+    taken for the first character of a secret would make a good one wrong.
+    """
+    try:
+        with path.expanduser().open("rb") as file:
+            data = file.read(_LIMIT + 1)
+        if len(data) > _LIMIT:
+            raise AccessError(f"{path} is too long for a secret", hint=hint)
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=hint) from None
+
+
+def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
+    """Host -> user, account and password of a netrc file. Raises ``AccessError``."""
+    import io
+    import netrc
+
+    text = _text_of(path, ADVICE["physionet"])
+    # ``port``, which curl and wget know, is a word that Python's parser refuses.
+    text = _NETRC_PORT.sub(r"\1", text)
+    table = netrc.netrc.__new__(netrc.netrc)
+    table.hosts, table.macros = {}, {}
+    try:
+        # The constructor opens the file by itself, and would take a byte order mark for part of the first word.
+        table._parse(str(path), io.StringIO(text), False)  # type: ignore[attr-defined]  # noqa: SLF001  # the library's
+    except netrc.NetrcParseError as error:
+        # The parser quotes the token it stumbled over, which may be the password: say only where it is.
+        raise AccessError(
+            f"{path}, line {error.lineno}: not a netrc file",
+            hint="write one line a host: machine physionet.org login USER password PASSWORD",
+        ) from None
+    return table.hosts
+
+
+def signed_url_of(secret: Secret, origin: str) -> Token:
+    """A signed URL as a token, out of what people paste. Raises ``AccessError`` for text without one.
+
+    Quotes from a shell or a mail are taken off, ``&amp;`` of a page is ``&``, lines of notes (``#``) are passed over,
+    and of a whole ``azcopy copy "LINK" FOLDER --recursive`` the link counts.
+    """
+    from urllib.parse import urlsplit
+
+    text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
+    if text.lower().startswith(("azcopy", "./azcopy", ".\\azcopy")):
+        links = _LINK.findall(text)
+        text = links[0] if len(links) == 1 else ""
+    text = text.strip("\"'<>").strip().replace("&amp;", "&")
+    try:
+        scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
+    except ValueError:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host or any(c.isspace() for c in text):
+        raise AccessError(
+            f"{origin} does not hold a URL", hint="paste the whole link that the portal gave you, in one line"
+        )
+    return Token(Secret(text), origin, (host,))
+
+
+def kaggle_json(path: Path) -> Login:
+    """The login in a Kaggle API file. Raises ``AccessError`` for what is none."""
+    try:
+        data = parse_json(secret_in(path).reveal())
+        user, key = data["username"], data["key"]
+    except (ValueError, KeyError, TypeError):
+        # The parser's own message would quote the key.
+        raise AccessError(f"{path} is not a Kaggle API file", hint=ADVICE["kaggle"]) from None
+    return Login(str(user), Secret(str(key)), str(path), KAGGLE_HOSTS)
+
+
+def kaggle_session(path: Path) -> Token | None:
+    """The session that ``kaggle auth login`` wrote: a token for 12 hours, and what renews it; ``None`` without one."""
+    import datetime as dt
+
+    if not path.is_file():
+        return None
+    try:
+        data = parse_json(secret_in(path).reveal())
+        token, renewal = str(data.get("access_token") or ""), str(data.get("refresh_token") or "")
+        # Empty, as Kaggle's own tool writes it, where no token was given yet.
+        end = dt.datetime.fromisoformat(data.get("access_token_expiration") or "1970-01-01")
+    except (AccessError, ValueError, AttributeError, TypeError):
+        return None
+    end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
+    if end <= dt.datetime.now(dt.UTC):
+        token = ""
+    if not token and not renewal:
+        return None
+    return Token(Secret(token), str(path), KAGGLE_HOSTS, Secret(renewal) if renewal else None)

@@ -1,0 +1,141 @@
+"""Text of a CSV file and its records: gzip or zip by content, the delimiter, a ``sep=`` line, line numbers."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zipfile
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from zlib_ng import zlib_ng
+
+from cxrprep.errors import TableError
+from cxrprep.model import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_LIMIT: Final = 2 << 30
+AGAIN: Final = "fetch the table again, or correct that line by hand"
+_DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
+
+
+class CsvContent(NamedTuple):
+    """A table's bytes: as they lie on the disk, and as text; what stands before the header; what was understood."""
+
+    packed: bytes
+    data: bytes
+    delimiter: str = ","
+    lines_before: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def read_content(path: Path) -> CsvContent:
+    """The file's contents. Raises ``TableError`` for one that cannot be read or unpacked."""
+    try:
+        packed = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TableError(f"{path} is not there", hint="download the tables first, or name their folder") from error
+    except OSError as error:
+        raise TableError(
+            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
+        ) from error
+    notes: list[str] = []
+    data = _uncompressed(path, packed, notes)
+    if len(data) > _LIMIT:
+        raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
+    return _delimited(packed, data, notes)
+
+
+def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
+    """The bytes by what they are: browsers unpack on the way, and keep the name; Kaggle packs single files."""
+    named = path.suffix.lower()
+    if packed.startswith(b"\x1f\x8b"):
+        if named != ".gz":
+            notes.append("compressed by gzip, whatever its name says")
+        try:
+            return _unpacked(packed)
+        except (EOFError, zlib_ng.error) as error:  # type: ignore[misc]  # its stub calls the class an instance
+            raise TableError(
+                f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
+            ) from error
+    if packed.startswith(b"PK\x03\x04"):
+        return _only_member(path, packed)
+    if named == ".gz" and packed:
+        notes.append("not compressed, although its name ends in .gz")
+    return packed
+
+
+def _only_member(path: Path, packed: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            if len(members) == 1 and members[0].file_size <= _LIMIT:
+                return archive.read(members[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib_ng.error) as error:  # type: ignore[misc]  # as above
+        raise TableError(f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again") from error
+    raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")
+
+
+def _delimited(packed: bytes, data: bytes, notes: list[str]) -> CsvContent:
+    """The delimiter: what Excel's ``sep=`` line says, or else what the header has most of."""
+    bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    first = data[bom : bom + 6].lower()
+    if first.startswith(b"sep=") and first[5:6] in (b"\r", b"\n") and chr(first[4]) in _DELIMITERS:
+        notes.append("its first line names the delimiter, as Excel writes it")
+        rest = data[bom + 5 :]
+        return CsvContent(packed, rest[2:] if rest[:2] == b"\r\n" else rest[1:], chr(first[4]), 1, tuple(notes))
+    header = data[: 1 << 16].partition(b"\n")[0]
+    count = {delimiter: header.count(delimiter.encode()) for delimiter in _DELIMITERS}
+    delimiter = max(count, key=lambda one: (count[one], one == ","))
+    if delimiter != ",":
+        notes.append(f"its fields are separated by {_DELIMITERS[delimiter]}")
+    return CsvContent(packed, data, delimiter, 0, tuple(notes))
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The contents of gzip members, one after the other; no more than the limit and a byte."""
+    parts: list[bytes] = []
+    left = _LIMIT + 1
+    while data and left > 0:
+        # In one piece: a GzipFile takes a few kilobytes at a time.
+        member = zlib_ng.decompressobj(wbits=31)
+        parts.append(member.decompress(data, left))
+        left -= len(parts[-1])
+        if not member.eof and left > 0:
+            raise EOFError("it ends before its end marker")
+        # Padding with zeros is no further member.
+        data = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def digest_of(path: Path) -> Digest:
+    """The SHA-256 of a file that is not read as a table. Raises ``TableError`` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise TableError(
+            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
+        ) from error
+
+
+def records_of(content: CsvContent, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
+    """Each record of a CSV with the line it begins on, from 1; blank lines are passed over as the fast reader does."""
+    text = io.StringIO(content.data.decode("utf-8-sig", errors="replace"), newline="")
+    reader = csv.reader(text, delimiter=content.delimiter)
+    begins = 1 + content.lines_before
+    for fields in reader:
+        if fields or not skip_blank:
+            yield begins, fields
+        begins = reader.line_num + 1 + content.lines_before
+
+
+def line_of(content: CsvContent, row: int) -> int:
+    """The line in the file at which a data row (from 0) begins."""
+    for index, (line, _) in enumerate(records_of(content)):
+        if index == row + 1:
+            return line
+    return row + 2

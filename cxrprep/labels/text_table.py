@@ -1,0 +1,239 @@
+"""Table of text cells, whose errors name file, line and column: translation, uniqueness and form of its columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from cxrprep.model import Digest
+
+from cxrprep.labels.csv_text import AGAIN, line_of, read_content
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table as text. ``columns`` are dictionary-encoded but for the plain ones.
+
+    ``origin`` is each row's place in the file, where the rows stand in another order than there. ``extra`` names the
+    columns that the release does not have, ``notes`` says what was understood although the release writes otherwise.
+    """
+
+    path: Path
+    digest: Digest
+    columns: pa.Table
+    names: tuple[str, ...]
+    origin: pa.Array | None = None
+    extra: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """The number of data rows."""
+        return int(self.columns.num_rows)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the table has a column of that name."""
+        return name in self.columns.column_names
+
+    def column(self, name: str) -> pa.Array:
+        """One column as a single array."""
+        return self.columns.column(name).combine_chunks()
+
+    def text(self, name: str) -> pa.Array:
+        """One column as plain strings."""
+        return self.column(name).cast(pa.string())
+
+    def ordered(self, order: pa.Array) -> TextTable:
+        """The same rows in another order; errors still name the lines of the file."""
+        columns = self.columns.take(order).combine_chunks()
+        return replace(self, columns=columns, origin=order if self.origin is None else self.origin.take(order))
+
+    def trimmed(self, name: str, pattern: str) -> TextTable:
+        """The table with only the first group of ``pattern`` (RE2) left of each cell of a plain column.
+
+        For ids with a letter before or ``.0`` behind them. A cell that does not match stays as it is, for
+        ``require_match`` to refuse; what changed is said in ``notes``.
+        """
+        column = self.text(name)
+        cleaned = pc.replace_substring_regex(column, pattern, r"\1")
+        changed = int(pc.sum(pc.not_equal(cleaned, column)).as_py() or 0)
+        if not changed:
+            return self
+        row = first_true(pc.not_equal(cleaned, column))
+        note = f"column {name!r}: {changed:,} ids are read as {cleaned[row]} is for {column[row]}"
+        place = self.columns.column_names.index(name)
+        return replace(self, columns=self.columns.set_column(place, name, cleaned), notes=(*self.notes, note))
+
+    def with_slashes(self, name: str) -> TextTable:
+        """The table with ``/`` for each backslash in a plain column: paths that were written on Windows."""
+        place = self.columns.column_names.index(name)
+        return replace(
+            self, columns=self.columns.set_column(place, name, pc.replace_substring(self.text(name), "\\", "/"))
+        )
+
+    def _place(self, row: int) -> int:
+        return row if self.origin is None else int(self.origin[row].as_py())
+
+    def error(self, row: int, column: str, what: str, hint: str = AGAIN) -> TableError:
+        """The error for a cell: it names file, line and column, and shows the cell.
+
+        Args:
+            row: Data row, from 0.
+            column: Its name.
+            what: What is wrong.
+            hint: The next step.
+
+        Returns:
+            The error, not raised.
+        """
+        value = self.columns.column(column)[row].as_py() if column in self else None
+        shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
+        line = line_of(read_content(self.path), self._place(row))
+        return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
+
+    def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
+        """A column with each text replaced by its value in ``values``; blank stays null.
+
+        Args:
+            name: The column.
+            values: Text to value.
+            kind: The type of the result.
+            what: What was expected, for the error.
+
+        Returns:
+            As many values as the table has rows.
+
+        Raises:
+            TableError: At the first cell that ``values`` does not know.
+        """
+        return self.translated(name, values.__getitem__, kind, what)
+
+    def translated(self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str) -> pa.Array:
+        """A column with each distinct text replaced by what a function makes of it; blank stays null.
+
+        Args:
+            name: The column.
+            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
+            kind: The type of the result.
+            what: What was expected, for the error.
+
+        Returns:
+            As many values as the table has rows.
+
+        Raises:
+            TableError: At the first cell that ``value_of`` does not know.
+        """
+        column = self.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        found = []
+        for code, text in enumerate(column.dictionary.to_pylist()):
+            try:
+                found.append(value_of(text))
+            except (KeyError, ValueError) as error:
+                row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
+                if row < 0:
+                    found.append(None)  # a word of the dictionary that no row uses
+                    continue
+                raise self.error(row, name, what) from error
+        try:
+            values = pa.array(found, kind)
+        except (OverflowError, pa.ArrowInvalid):
+            code = next(code for code, value in enumerate(found) if not _fits(value, kind))
+            row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
+            raise self.error(row, name, f"{what}, and no number of this size") from None
+        return values.take(column.indices)
+
+    def lenient(
+        self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, note: Callable[[str], object]
+    ) -> pa.Array:
+        """As ``translated``, with null for what is not known.
+
+        For what a table says beside its labels: one odd cell is no reason to refuse all the others.
+
+        Args:
+            name: The column.
+            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
+            kind: The type of the result.
+            note: Gets a line about each such word.
+
+        Returns:
+            As many values as the table has rows.
+        """
+
+        def value_or_none(text: str) -> Any:
+            try:
+                return value_of(text)
+            except (KeyError, ValueError):
+                return None
+
+        values = self.translated(name, value_or_none, kind, "")
+        refused = pc.and_(pc.is_null(values), pc.is_valid(self.column(name)))
+        row = first_true(refused)
+        if row >= 0:
+            count = int(pc.sum(refused).as_py())
+            note(f"{self.error(row, name, 'not understood').message}: null in {count:,} rows, raw text kept")
+        return values
+
+    def require(self, name: str) -> None:
+        """Raise ``TableError`` at the first blank cell of a column that must not have one."""
+        column = self.column(name)
+        if column.null_count:
+            row = first_true(pc.is_null(column))
+            raise self.error(row, name, "this cell must not be blank")
+
+    def require_match(self, name: str, pattern: str, what: str, hint: str = AGAIN) -> None:
+        """Refuse a column with a cell of another form; blank is of another form.
+
+        Args:
+            name: The column.
+            pattern: A regular expression (RE2).
+            what: What was expected, for the error.
+            hint: The next step.
+
+        Raises:
+            TableError: At the first cell that ``pattern`` does not match.
+        """
+        self.require(name)
+        matches = pc.match_substring_regex(self.text(name), pattern)
+        row = first_true(pc.invert(matches))
+        if row >= 0:
+            raise self.error(row, name, what, hint)
+
+    def require_unique(self, name: str) -> None:
+        """Raise ``TableError`` when a key stands in two rows; the message names both lines."""
+        column = self.text(name)
+        if pc.count_distinct(column).as_py() == len(column):
+            return
+        seen: dict[str, int] = {}
+        data = read_content(self.path)
+        for row, key in enumerate(column.to_pylist()):
+            if key in seen:
+                raise TableError(
+                    f"{self.path}, line {line_of(data, self._place(row))}, column {name!r}: {key!r} stands in line "
+                    f"{line_of(data, self._place(seen[key]))} already",
+                    hint="a key must be unique: remove one of the rows, or fetch the table again",
+                )
+            seen[key] = row
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, kind)
+    except (OverflowError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def first_true(mask: Any) -> int:
+    """The first row where ``mask`` is true, or -1."""
+    return int(pc.index(mask, pa.scalar(True)).as_py())
