@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 # One archive is unpacked while the next one comes; more would only need more disk.
 _ARCHIVES_AT_ONCE: Final = 2
 _BUFFER: Final = 1 << 18
-# How often threads hand the interpreter on; Python's own is 5 ms. measured: 600 -> 770 files/s of 90 KB on `download`
-# with 16 connections from this machine (`near` of benchmarks/connections.py, server and client on two busy cores, 4
-# alternating runs); where the network is waited for it makes no difference.
+# How often threads hand the interpreter on; Python's own is 5 ms. measured: 580 -> 750 files/s of 90 KB on `download`
+# with 16 connections from this machine (`near` of benchmarks/connections.py, server and client on two busy cores,
+# medians of 4 alternating runs); where the network is waited for it makes no difference.
 _SWITCH_SECONDS: Final = 0.0005
 # So many refusals in a row, with no success between them, mean all of them.
 _REFUSALS: Final = 5
