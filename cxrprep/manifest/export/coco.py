@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -15,15 +16,11 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import NothingSelectedError
 from cxrprep.events import Advanced
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import ExportOptions
-    from cxrprep.manifest.export.target import Target
-    from cxrprep.manifest.load import Dataset
 
 _TEXT, _NUMBER = pa.string(), pa.int64()
 _LISTS: Final = {
@@ -60,27 +57,13 @@ def _front(name: str, spec: DatasetSpec | None) -> str:
     )
 
 
-def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-) -> ExportResult:
+def export(task: ExportTask) -> ExportResult:
     """Write ``annotations.json`` and ``README.md``; images without boxes are left out and counted.
 
-    Args:
-        dataset: The images, the policy applied.
-        spec: The dataset's entry; ``None`` without one.
-        target: Where it goes.
-        options: See ``ExportOptions``.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The files.
-
-    Raises:
-        NothingSelectedError: No image has a box.
-        StorageError: The disk refuses.
+    Raises ``NothingSelectedError``: no image has a box; ``StorageError``: the disk refuses.
     """
-    boxed = dataset.filter(pc.is_valid(dataset.stated.column("boxes")))
-    left_out = len(dataset) - len(boxed)
+    boxed = task.dataset.filter(pc.is_valid(task.dataset.stated.column("boxes")))
+    left_out = len(task.dataset) - len(boxed)
     if not len(boxed):
         raise NothingSelectedError(
             "none of these images has a box", hint="of the three collections NIH ChestX-ray14 has boxes, on test images"
@@ -88,7 +71,7 @@ def export(
     columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
     rows = boxed.stated.select(columns).to_pylist()
     # One list for all splits and subsets of a dataset, or a detector would be scored on other classes than it learned.
-    names = dataset.box_categories
+    names = task.dataset.box_categories
     number = {name: index for index, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -108,8 +91,11 @@ def export(
                     "iscrowd": 0,
                 }
             )
-    info: dict[str, Any] = {"description": spec.title if spec else "", "version": dataset.made_from.get("release", "")}
-    licences = [{"id": 1, "name": spec.licence.name, "url": spec.licence.url}] if spec else []
+    info: dict[str, Any] = {
+        "description": task.spec.title if task.spec else "",
+        "version": task.dataset.made_from.get("release", ""),
+    }
+    licences = [{"id": 1, "name": task.spec.licence.name, "url": task.spec.licence.url}] if task.spec else []
     text = json.dumps(
         {
             "info": info,
@@ -120,9 +106,9 @@ def export(
         },
         ensure_ascii=False,
     )
-    target.write(target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
-    on_event(Advanced(STAGE, items=len(boxed)))
-    about_it = card_of(boxed, spec, options, on_event, front=_front(target.file("annotations.json").name, spec))
-    target.write(target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
+    task.target.write(task.target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    task.on_event(Advanced(STAGE, items=len(boxed)))
+    about_it = card_of(replace(task, dataset=boxed), front=_front(task.target.file("annotations.json").name, task.spec))
+    task.target.write(task.target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
     reasons = (("without boxes", left_out),) if left_out else ()
-    return ExportResult("coco", target.out, len(boxed), tuple(target.files), reasons)
+    return ExportResult("coco", task.target.out, len(boxed), tuple(task.target.files), reasons)

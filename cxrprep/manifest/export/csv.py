@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from cxrprep.events import Advanced
 from cxrprep.labels.policy import Uncertain
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
-
-if TYPE_CHECKING:
-    from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import ExportOptions
-    from cxrprep.manifest.export.target import Target
-    from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
 
@@ -64,38 +57,25 @@ def _features(table: pa.Table) -> pa.Schema:
     return pa.schema([(f.name, pa.float32() if numbers(f.type) else f.type) for f in table.schema])
 
 
-def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-) -> ExportResult:
+def export(task: ExportTask) -> ExportResult:
     """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label.
 
-    Args:
-        dataset: The images, the policy applied.
-        spec: The dataset's entry; ``None`` without one.
-        target: Where it goes.
-        options: See ``ExportOptions``.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The files.
-
-    Raises:
-        StorageError: The disk refuses.
+    Raises ``StorageError``: the disk refuses.
     """
-    table = plain(dataset.to_arrow().select([*_ABOUT, *(["fold"] if dataset.folds else [])]))
-    sections = dataset.report_sections()
-    for name in dataset.texts:
+    table = plain(task.dataset.to_arrow().select([*_ABOUT, *(["fold"] if task.dataset.folds else [])]))
+    sections = task.dataset.report_sections()
+    for name in task.dataset.texts:
         table = table.append_column(name, sections.column(name))
-    labels, mask = dataset.labels(), dataset.mask()
-    for stem in dataset.observations:
+    labels, mask = task.dataset.labels(), task.dataset.mask()
+    for stem in task.dataset.observations:
         name = published_name(stem)
         table = table.append_column(name, labels.column(name))
-        if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
+        if task.dataset.policy.of(stem)[0] is Uncertain.IGNORE:
             table = table.append_column(f"mask {name}", mask.column(name))
     data = csv_of(table)
-    target.write(target.file("images.csv"), lambda part: part.write_bytes(data))
-    on_event(Advanced(STAGE, items=len(dataset)))
-    front = front_matter([Config([(EVERY_SPLIT, target.file("images.csv").name)], _features(table))], spec)
-    text = card_of(dataset, spec, options, on_event, front=front) + _NOTE
-    target.write(target.card, lambda part: part.write_text(text, encoding="utf-8"))
-    return ExportResult("csv", target.out, len(dataset), tuple(target.files))
+    task.target.write(task.target.file("images.csv"), lambda part: part.write_bytes(data))
+    task.on_event(Advanced(STAGE, items=len(task.dataset)))
+    front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], _features(table))], task.spec)
+    text = card_of(task, front=front) + _NOTE
+    task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
+    return ExportResult("csv", task.target.out, len(task.dataset), tuple(task.target.files))

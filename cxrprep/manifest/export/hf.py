@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of, made_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
 from cxrprep.manifest.export.webdataset import by_split
 from cxrprep.manifest.hugging_face_card import IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
@@ -21,10 +21,6 @@ from cxrprep.vocabulary import published_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import ExportOptions
-    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = (
@@ -60,42 +56,30 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
 
-def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-) -> ExportResult:
+def export(task: ExportTask) -> ExportResult:
     """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits.
 
-    Args:
-        dataset: The images, the policy applied.
-        spec: The dataset's entry; ``None`` without one.
-        target: Where it goes.
-        options: See ``ExportOptions``.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The files.
-
-    Raises:
-        ImageError: An image is gone.
-        StorageError: The disk refuses.
+    Raises ``ImageError``: an image is gone; ``StorageError``: the disk refuses.
     """
     files: list[tuple[str, str]] = []
-    features = pa.schema([("image", IMAGE), *_table(dataset.filter(pa.nulls(len(dataset), pa.bool_()))).schema])
-    with ImageReader(dataset.root) as reader:
-        for name, part in by_split(dataset):
+    features = pa.schema(
+        [("image", IMAGE), *_table(task.dataset.filter(pa.nulls(len(task.dataset), pa.bool_()))).schema]
+    )
+    with ImageReader(task.dataset.root) as reader:
+        for name, part in by_split(task.dataset):
             table, paths = _table(part), part.stated.column("path").to_pylist()
-            shards = -(-len(paths) // options.per_shard)
+            shards = -(-len(paths) // task.options.per_shard)
             shown = split_name(name)
             for shard in range(shards):
-                start = shard * options.per_shard
-                end = min(start + options.per_shard, len(paths))
-                path = target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
+                start = shard * task.options.per_shard
+                end = min(start + task.options.per_shard, len(paths))
+                path = task.target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
                 rows, chosen = table.slice(start, end - start), paths[start:end]
-                of = made_of(rows.to_pylist(), dataset.root, chosen)
-                target.write(path, partial(_write, table=rows, paths=chosen, reader=reader), of=of)
-                on_event(Advanced(STAGE, path.name, items=len(chosen)))
+                of = made_of(rows.to_pylist(), task.dataset.root, chosen)
+                task.target.write(path, partial(_write, table=rows, paths=chosen, reader=reader), of=of)
+                task.on_event(Advanced(STAGE, path.name, items=len(chosen)))
             files.append((shown, f"data/{shown}-*"))
-    front = front_matter([Config(files, features)], spec, tasks=TASKS)
-    text = card_of(dataset, spec, options, on_event, front=front)
-    target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return ExportResult("hf", target.out, len(dataset), tuple(target.files))
+    front = front_matter([Config(files, features)], task.spec, tasks=TASKS)
+    text = card_of(task, front=front)
+    task.target.write(task.target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return ExportResult("hf", task.target.out, len(task.dataset), tuple(task.target.files))

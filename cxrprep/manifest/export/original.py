@@ -19,7 +19,7 @@ from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
-from cxrprep.manifest.export.run import STAGE, ExportResult
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask
 from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.parquet import read_rows
@@ -28,10 +28,8 @@ from cxrprep.vocabulary import CHEXPERT, NIH
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import ExportOptions
-    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _NIH: Final = (
@@ -46,41 +44,27 @@ _MIMIC_META: Final = (
 _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "test.csv"}
 
 
-def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-) -> ExportResult:
+def export(task: ExportTask) -> ExportResult:
     """Write the tables of the release for these images.
 
-    Args:
-        dataset: The images, the policy applied.
-        spec: The dataset's entry; ``None`` without one.
-        target: Where it goes.
-        options: See ``ExportOptions``.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The files.
-
-    Raises:
-        UsageError: A folder that is no known dataset.
-        TableError: The source's cells are not there.
-        StorageError: The disk refuses.
+    Raises ``UsageError``: a folder that is no known dataset; ``TableError``: the source's cells are not there;
+    ``StorageError``: the disk refuses.
     """
     writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
-    if spec is None or spec.name not in writers:
+    if task.spec is None or task.spec.name not in writers:
         raise UsageError("these images are of no release", hint="use --format csv")
-    rows = _source_rows(dataset, options, on_event)
+    rows = _source_rows(task.dataset, task.options, task.on_event)
     # A labeler may have left out a study of MIMIC-CXR, whose images the release's other tables list.
-    known = pc.is_valid(rows.column("study_id" if spec.name.startswith("mimic") else "table_name"))
-    unknown = len(dataset) - int(pc.sum(known).as_py() or 0)
-    chosen = dataset.filter(known)
-    for name, data in writers[spec.name](chosen, rows.filter(known)):
-        path = target.out / name
+    known = pc.is_valid(rows.column("study_id" if task.spec.name.startswith("mimic") else "table_name"))
+    unknown = len(task.dataset) - int(pc.sum(known).as_py() or 0)
+    chosen = task.dataset.filter(known)
+    for name, data in writers[task.spec.name](chosen, rows.filter(known)):
+        path = task.target.out / name
         packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
-        target.write(path, partial(_put, data=packed))
-    on_event(Advanced(STAGE, items=len(chosen)))
+        task.target.write(path, partial(_put, data=packed))
+    task.on_event(Advanced(STAGE, items=len(chosen)))
     reasons = (("without a row in the release's table", unknown),) if unknown else ()
-    return ExportResult("original", target.out, len(chosen), tuple(target.files), reasons)
+    return ExportResult("original", task.target.out, len(chosen), tuple(task.target.files), reasons)
 
 
 def _put(path: Path, data: bytes) -> None:

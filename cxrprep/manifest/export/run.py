@@ -73,24 +73,22 @@ class ExportResult:
     left_out: tuple[tuple[str, int], ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class ExportTask:
+    """One export: the images with the policy applied, the dataset's entry (``None`` without one), where it goes."""
+
+    dataset: Dataset
+    spec: DatasetSpec | None
+    target: Target
+    options: ExportOptions
+    on_event: Sink
+
+
 class Exporter(Protocol):
     """What a form's module offers."""
 
-    def export(
-        self, dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-    ) -> ExportResult:
-        """Write the images in this form.
-
-        Args:
-            dataset: The images, the policy applied.
-            spec: The dataset's entry; ``None`` without one.
-            target: Where it goes.
-            options: See ``ExportOptions``.
-            on_event: Called with progress and remarks.
-
-        Returns:
-            What was written.
-        """
+    def export(self, task: ExportTask) -> ExportResult:
+        """Write the images in this form."""
         ...
 
 
@@ -141,7 +139,7 @@ def export(
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
     module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
-    result = module.export(dataset, spec, target, chosen, on_event)
+    result = module.export(ExportTask(dataset, spec, target, chosen, on_event))
     if dataset.texts:
         name_agreement(dataset.name, result.out, STAGE, on_event)
     stale = target.finish()
@@ -178,29 +176,19 @@ def made_of(rows: object, root: Path, paths: Iterable[str]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def card_of(
-    dataset: Dataset, spec: DatasetSpec | None, options: ExportOptions, on_event: Sink, *, front: str = ""
-) -> str:
-    """The card of an export, with mean and standard deviation by split unless ``options`` ask for none.
+def card_of(task: ExportTask, *, front: str = "") -> str:
+    """The card of an export, with mean and standard deviation by split unless its options ask for none.
 
-    Args:
-        dataset: The images.
-        spec: The dataset's entry; ``None`` without one.
-        options: See ``ExportOptions``.
-        on_event: Called with remarks.
-        front: YAML for its head.
-
-    Returns:
-        The text.
+    ``front`` is YAML for its head.
     """
-    # The images are written; their digest is a stage of its own, since a release's may have to be read for it.
-    on_event(StageFinished(STAGE, done=len(dataset)))
     found: dict[str, Moments] = {}
-    with ImageReader(dataset.root) as reader:
-        for name in dataset.splits if options.sample else ():
-            paths = dataset.split(name).stated.column("path").to_pylist()
-            measured = moments(reader, paths, sample=options.sample, on_event=on_event)
+    with ImageReader(task.dataset.root) as reader:
+        for name in task.dataset.splits if task.options.sample else ():
+            paths = task.dataset.split(name).stated.column("path").to_pylist()
+            measured = moments(reader, paths, sample=task.options.sample, on_event=task.on_event)
             if measured is not None:
                 found[name] = measured
-    digest = set_digest(dataset, cache=options.cache, on_event=on_event).value if options.digest else ""
-    return write_card(dataset, spec, moments=found, front=front, digest=digest)
+    digest = (
+        set_digest(task.dataset, cache=task.options.cache, on_event=task.on_event).value if task.options.digest else ""
+    )
+    return write_card(task.dataset, task.spec, moments=found, front=front, digest=digest)

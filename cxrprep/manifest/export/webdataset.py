@@ -18,7 +18,7 @@ import pyarrow as pa
 from cxrprep.events import Advanced
 from cxrprep.images.shard_files import plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, card_of, made_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.vocabulary import published_name
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import ExportOptions
-    from cxrprep.manifest.export.target import Target
     from cxrprep.manifest.load import Dataset
 
 _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "boxes")
@@ -80,43 +76,29 @@ def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageRea
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
-def export(
-    dataset: Dataset, spec: DatasetSpec | None, target: Target, options: ExportOptions, on_event: Sink
-) -> ExportResult:
+def export(task: ExportTask) -> ExportResult:
     """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types.
 
-    Args:
-        dataset: The images, the policy applied.
-        spec: The dataset's entry; ``None`` without one.
-        target: Where it goes.
-        options: See ``ExportOptions``.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The files.
-
-    Raises:
-        ImageError: An image is gone.
-        StorageError: The disk refuses.
+    Raises ``ImageError``: an image is gone; ``StorageError``: the disk refuses.
     """
-    prefix = dataset.name or "images"
+    prefix = task.dataset.name or "images"
     files: list[tuple[str, str]] = []
-    with ImageReader(dataset.root) as reader:
-        for name, part in by_split(dataset):
+    with ImageReader(task.dataset.root) as reader:
+        for name, part in by_split(task.dataset):
             files.append((split_name(name), f"{prefix}-{name}-*.tar"))
             batch: list[tuple[str, dict[str, Any]]] = []
             shards = 0
             last = len(part) - 1
             for index, sample in enumerate(samples(part)):
                 batch.append(sample)
-                if len(batch) == options.per_shard or index == last:
-                    path = target.out / f"{prefix}-{name}-{shards:06d}.tar"
-                    of = made_of(batch, dataset.root, (image for image, _ in batch))
-                    target.write(path, partial(_write, batch=batch, reader=reader), of=of)
-                    on_event(Advanced(STAGE, path.name, items=len(batch)))
+                if len(batch) == task.options.per_shard or index == last:
+                    path = task.target.out / f"{prefix}-{name}-{shards:06d}.tar"
+                    of = made_of(batch, task.dataset.root, (image for image, _ in batch))
+                    task.target.write(path, partial(_write, batch=batch, reader=reader), of=of)
+                    task.on_event(Advanced(STAGE, path.name, items=len(batch)))
                     shards, batch = shards + 1, []
-    suffix = PurePosixPath(str(dataset.stated.column("path")[0])).suffix.lower()
-    config = Config(files, webdataset_features(suffix, _features(dataset)))
-    text = card_of(dataset, spec, options, on_event, front=front_matter([config], spec, tasks=TASKS))
-    target.write(target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return ExportResult("webdataset", target.out, len(dataset), tuple(target.files))
+    suffix = PurePosixPath(str(task.dataset.stated.column("path")[0])).suffix.lower()
+    config = Config(files, webdataset_features(suffix, _features(task.dataset)))
+    text = card_of(task, front=front_matter([config], task.spec, tasks=TASKS))
+    task.target.write(task.target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return ExportResult("webdataset", task.target.out, len(task.dataset), tuple(task.target.files))
