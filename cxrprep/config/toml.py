@@ -33,7 +33,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "table": (dict,),
 }
 _WORDS: Final = {
-    "str": "text in quotes", "int": "a whole number", "float": "a number", "bool": "true or false",
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
     "table": "a table", "list[str]": 'a list of text, ["...", "..."]', "list[float]": "a list of numbers",
     "list[table]": "a list of tables",
     "tuple[str, ...]": "a list of text", "dict[str, str]": "a table of text",

@@ -104,7 +104,7 @@ def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
         contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / "m").iterdir())})
     assert contents[0] == contents[1]
     drawn = {"masks.parquet"} if spec.module == "declared" and declaration_of(spec.name).masks else set()
-    made = {"labels.parquet", "images.parquet", "studies.parquet", "croissant.json", "README.md"}
+    made = {"labels.parquet", "images.parquet", "studies.parquet", "croissant.json", "README.md", "SHA256SUMS"}
     assert set(contents[0]) == made | drawn
 
 
