@@ -62,7 +62,7 @@ def preview(
         NothingSelectedError: Nothing is left.
         StorageError: The disk refuses.
     """
-    from cxrprep.api.convert import target_of
+    from cxrprep.api.convert_target import target_of
     from cxrprep.html_report.preview import write_preview
     from cxrprep.html_report.thumbnails import sample_paths
     from cxrprep.images.local_files import is_url

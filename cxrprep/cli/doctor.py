@@ -37,7 +37,8 @@ def command(invocation: Invocation, offline: bool) -> int:
     login or agreement, 6 network, 7 disk, 2 a missing decoder. ROOT is where the data shall go (here, when it is not
     named). Logins are used, and never printed.
     """
-    from cxrprep.api.doctor import Examination, State, examine
+    from cxrprep.api.doctor import Examination, examine
+    from cxrprep.api.doctor_check import State
     from cxrprep.config.job import SelectionSettings
 
     out, job = invocation.out, invocation.job

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.secret import Secret
+from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
 from cxrprep.errors import AccessError
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
 
 # No credential is longer; a larger file was named by mistake.
 _LIMIT: Final = 65_536

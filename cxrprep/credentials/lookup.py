@@ -15,11 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
 from cxrprep.credentials.files import (
     BEARER,
     Login,
@@ -32,7 +27,11 @@ from cxrprep.credentials.files import (
     signed_url_of,
     token_of,
 )
+from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
 from cxrprep.credentials.services import BOX_HOSTS, HUGGING_FACE_HOSTS, KAGGLE_HOSTS, PHYSIONET_HOSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)

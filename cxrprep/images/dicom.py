@@ -21,6 +21,7 @@ import numpy as np
 from cxrprep.errors import ImageError
 from cxrprep.extras import install_command
 from cxrprep.images import codecs
+from cxrprep.images.dicom_grayscale import aspect, code, grayscale_rules, spacing
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, one_channel, radiograph_of
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-from cxrprep.images.dicom_grayscale import aspect, code, grayscale_rules, spacing
 
 _NATIVE: Final = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12}
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"

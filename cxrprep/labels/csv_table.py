@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
+from cxrprep.labels.csv_text import AGAIN, CsvContent, read_content, records_of
+from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-from cxrprep.labels.csv_text import AGAIN, CsvContent, read_content, records_of
-from cxrprep.labels.text_table import TextTable, first_true
 
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 4 << 20

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
+from cxrprep.labels.csv_text import AGAIN, line_of, read_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cxrprep.model import Digest
-
-from cxrprep.labels.csv_text import AGAIN, line_of, read_content
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import stamina
 
-from cxrprep.api.doctor import Check, Examination, State, examine
+from cxrprep.api.doctor import Examination, examine
+from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.sources.endpoints import ENDPOINTS, variable
@@ -125,7 +126,7 @@ def test_a_service_whose_host_is_silent_is_not_asked_again(tmp_path: Path, monke
     monkeypatch.setattr("cxrprep.sources.open_source", refuse)
     for name in OWN:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("cxrprep.api.doctor._head", lambda *_: "no answer: timed out")
+    monkeypatch.setattr("cxrprep.api.doctor_access._head", lambda *_: "no answer: timed out")
     hosts = {"https://www.kaggle.com/": "Kaggle", "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert"}
     hosts["https://huggingface.co/"] = "CheXpert"
     found = checks(tmp_path, {"CHEXPERT_URL": "https://h.example/c?sig=1"}, hosts=hosts, dataset="chexpert")
@@ -199,7 +200,7 @@ def test_only_hosts_that_the_dataset_needs_are_asked(tmp_path: Path, monkeypatch
     for name in OWN:
         monkeypatch.delenv(name)
     asked: list[str] = []
-    monkeypatch.setattr("cxrprep.api.doctor._head", lambda url, _: asked.append(url) or "no answer: timed out")
+    monkeypatch.setattr("cxrprep.api.doctor_access._head", lambda url, _: asked.append(url) or "no answer: timed out")
     found = checks(tmp_path, dataset="mimic-cxr-jpg", hosts=None, timeout=1)
     assert {url.split("/")[2] for url in asked} == {"physionet.org", "storage.googleapis.com"}
     # Nothing answers: the login is what a person must act on first.

@@ -1,0 +1,153 @@
+"""Checks of access: logins that are there, mirrors that answer and accept them, a scheduler."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.api.doctor_check import Check, State
+from cxrprep.credentials.services import ADVICE
+from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.sources.base import AccessState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cxrprep.credentials.lookup import Credentials
+    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+
+
+_SKEW: Final = 300.0
+
+
+def netrc_checks() -> Iterator[Check]:
+    """Whether others can read the netrc."""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
+        yield Check("access", str(path), State.WARNING, "others can read it", f"chmod 600 {path}")
+
+
+def login_check(credentials: Credentials, service: str) -> Check:
+    """Whether a login of a service is there, and whose."""
+    try:
+        found = credentials.found(service)
+    except CxrprepError as error:
+        return Check("access", f"login {service}", State.PROBLEM, error.message, error.hint)
+    if found is None:
+        return Check("access", f"login {service}", State.WARNING, "none", ADVICE[service])
+    who = f"{found.account}, from {found.origin}" if found.account else f"from {found.origin}"
+    return Check("access", f"login {service}", State.OK, who)
+
+
+def mirror_check(
+    place: tuple[DatasetSpec, Mirror], credentials: Credentials, project: str | None, timeout: float
+) -> Check | None:
+    """How far access goes at one mirror.
+
+    Args:
+        place: The dataset, and the mirror of it.
+        credentials: Where logins are looked up.
+        project: The Google Cloud project that pays.
+        timeout: Seconds to wait for an answer.
+
+    Returns:
+        What was found; ``None`` where a login is missing, which was said before.
+    """
+    from cxrprep.sources import open_source
+    from cxrprep.sources.base import SourceOptions
+
+    spec, mirror = place
+    name = f"{spec.name} from {mirror.name}"
+    options = SourceOptions(
+        credentials=credentials,
+        timeout=timeout,
+        billing_project=project,
+        extra=mirror.source_settings(),
+    )
+    try:
+        source = open_source(mirror.url, options)
+        try:
+            access = source.access()
+        finally:
+            source.close()
+    except CxrprepError as error:
+        group = "network" if error.exit_code is ExitCode.UNREACHABLE else "access"
+        return Check(group, name, State.WARNING, error.message, error.hint)
+    if access.state is AccessState.MISSING:
+        return None
+    good = access.state in (AccessState.GRANTED, AccessState.OPEN)
+    state = State.OK if good else State.WARNING if access.state is AccessState.UNKNOWN else State.PROBLEM
+    who = f" as {access.account}" if access.account else ""
+    costs = f"; {access.costs}" if access.costs else ""
+    return Check("access", name, state, f"{access.state}{who}{costs}", "" if good else access.advice or mirror.how)
+
+
+def network_checks(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
+    """Which hosts answer, and whether the clock here agrees with theirs."""
+    skews = []
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        for (url, what), answer in zip(hosts.items(), pool.map(lambda u: _head(u, timeout), hosts), strict=True):
+            host = url.split("/")[2]
+            if isinstance(answer, str):
+                hint = f"needed for {what}; behind a proxy set HTTPS_PROXY, and ask whether {host} is allowed"
+                yield Check("network", host, State.WARNING, answer, hint)
+                continue
+            seconds, skew = answer
+            yield Check("network", host, State.OK, f"answers in {seconds * 1000:.0f} ms ({what})")
+            if skew is not None:
+                skews.append(skew)
+    if skews:
+        skew = sorted(skews)[len(skews) // 2]
+        bad = abs(skew) > _SKEW
+        hint = "set the clock (NTP): signed links and TLS certificates depend on it" if bad else ""
+        found = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if bad else "right"
+        yield Check("machine", "clock", State.PROBLEM if bad else State.OK, found, hint)
+
+
+def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
+    """Seconds until the server answered and how far our clock is ahead of its; or why it did not answer."""
+    import email.utils
+    import urllib.error
+    import urllib.request
+
+    begun = time.monotonic()
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the addresses are constants of this module
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310  # likewise
+            date = answer.headers.get("Date")
+    except urllib.error.HTTPError as error:
+        # Any status is an answer: reach is all that is asked here.
+        with error:
+            date = error.headers.get("Date")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return f"no answer: {getattr(reason, 'strerror', None) or reason}"
+    seconds = time.monotonic() - begun
+    try:
+        there = email.utils.parsedate_to_datetime(date).timestamp() if date else None
+    except ValueError:
+        there = None
+    return seconds, None if there is None else time.time() - there
+
+
+def scheduler_check(address: str, timeout: float) -> Check:
+    """Whether a Dask scheduler answers."""
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        return Check("engine", address, State.PROBLEM, "not an address", "write it as tcp://host:8786")
+    try:
+        socket.create_connection((host, port), timeout=timeout).close()
+    except OSError as error:
+        found = f"no answer: {error.strerror or error}"
+        return Check("engine", address, State.PROBLEM, found, "start the scheduler, or name another: --scheduler")
+    return Check("engine", address, State.OK, "answers")
