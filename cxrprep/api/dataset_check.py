@@ -1,21 +1,38 @@
-"""Check of a dataset's file: what is wrong in it, and what it makes of a folder's tables."""
+"""Check of a dataset's file: what is wrong in it, what it makes of a folder, and whether it keeps the contract.
+
+The contract is what every dataset must hold, built in or of one's own: paths lead to ids and back, the folder is
+recognised, no row of a table is lost unsaid, every word becomes a label, and the same tables give the same rows.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
-from cxrprep.datasets.catalog import find_dataset
-from cxrprep.errors import UsageError
+from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
+from cxrprep.datasets.catalog import declaration_of, find_dataset
+from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
+    from cxrprep.labels.extract import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One thing that every dataset must hold: what it is, whether it holds, and what does not."""
+
+    what: str
+    holds: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +40,8 @@ class DatasetCheck:
     """What a dataset's file says, and what its tables gave.
 
     ``images_here`` image files were found in the folder, ``images_listed`` are in its tables, ``images_matched`` are
-    both. ``sources`` are label sources with their rows, ``observations`` the columns that have a label.
+    both. ``sources`` are label sources with their rows, ``observations`` the columns that have a label; ``contract``
+    says what every dataset must hold, where that was asked for.
     """
 
     dataset: str
@@ -35,19 +53,36 @@ class DatasetCheck:
     patients: int | None = None
     sources: tuple[tuple[str, int], ...] = ()
     observations: tuple[str, ...] = ()
+    contract: tuple[Clause, ...] = ()
 
 
-def check_dataset(file: Path, root: Path | None = None, *, on_event: Sink = ignore) -> Result[DatasetCheck]:
-    """What ``file`` describes; with ``root``, what it makes of that folder.
+def check_dataset(
+    file: Path, root: Path | None = None, *, contract: bool = False, on_event: Sink = ignore
+) -> Result[DatasetCheck]:
+    """What a dataset's file describes, and what it makes of a folder.
 
-    Raises ``ConfigError`` with the line of a mistake, ``TableError`` with file, line and column where a table is not
-    what the file says, ``UsageError`` for a folder that is not there.
+    Args:
+        file: The file, or the name of a dataset of the catalog.
+        root: A folder with its tables and images.
+        contract: Check also what every dataset must hold; exit 4 where something does not.
+        on_event: Called with remarks.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigError: The file has a mistake, named with its line.
+        TableError: A table is not what the file says, named with file, line and column.
+        UsageError: A folder that is not there.
     """
     for place, what in ((file, "FILE"), (root, "ROOT")):
         refuse_address(str(place or ""), what)
     spec = find_dataset(str(file))
+    layout = spec.layout()
     found = DatasetCheck(spec.name, file, len(spec.table))
     if root is None:
+        if contract:
+            raise UsageError("a contract is checked on a folder", hint=f"cxrprep datasets check {file} ROOT --contract")
         return _result(found)
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset")
@@ -55,13 +90,7 @@ def check_dataset(file: Path, root: Path | None = None, *, on_event: Sink = igno
 
     labels = read_labels(spec, root, on_event=on_event)
     counted = count_labels(spec.name, labels, root)
-    layout = spec.layout()
-    here = {
-        identity.image
-        for folder, _, names in os.walk(root)
-        for name in names
-        if (identity := layout.parse(f"{folder[len(str(root)) :]}/{name}".replace(os.sep, "/").lstrip("/"))) is not None
-    }
+    here = {key: identity.image for key in _keys(root) if (identity := layout.parse(key)) is not None}
     listed = set(labels.table.column("image_id").drop_null().to_pylist())
     columns = [name for name in labels.table.column_names if name.startswith("label_") and name != "label_source"]
     return _result(
@@ -71,12 +100,74 @@ def check_dataset(file: Path, root: Path | None = None, *, on_event: Sink = igno
             len(spec.table),
             images_here=len(here),
             images_listed=len(listed),
-            images_matched=len(here & listed),
+            images_matched=len(listed.intersection(here.values())),
             patients=counted.patients,
             sources=tuple((source.label_source, source.rows) for source in counted.sources),
             observations=tuple(c for c in columns if labels.table.column(c).null_count < labels.table.num_rows),
+            contract=tuple(_clauses(spec, root, labels, here)) if contract else (),
         )
     )
+
+
+def _keys(root: Path) -> Iterator[str]:
+    for folder, inner, names in os.walk(root):
+        if folder == str(root):
+            inner[:] = [name for name in inner if name not in OWN_FOLDERS]
+        yield from (os.path.relpath(f"{folder}/{name}", root).replace(os.sep, "/") for name in names)
+
+
+# ---- the contract ----
+
+
+def _clauses(spec: DatasetSpec, root: Path, labels: Labels, here: dict[str, str]) -> Iterator[Clause]:
+    from cxrprep.labels.extract import read_labels
+
+    layout = spec.layout()
+    ids = list(here.values())
+    twice = next((one for one in ids if ids.count(one) > 1), "") if len(set(ids)) < len(ids) else ""
+    yield _clause("each image of the folder has an id of its own", not twice, f"two files are {twice}")
+    moved = next((key for key in here if layout.place(key, release=labels.release) != key), "")
+    yield _clause("a path leads to its image and back", not moved, f"{moved} has another place")
+    other = recognise(sample_names(root))
+    known = other is None or other.name == spec.name or other.name in spec.aliases
+    yield _clause("the folder is recognised as no other dataset", known, f"it looks like {other and other.name}")
+    table = labels.table
+    listed = set(table.column("image_id").drop_null().to_pylist())
+    apart = len(listed.difference(ids))
+    some = bool(listed.intersection(ids))
+    yield _clause("the tables speak of images that are here", some, f"none of {apart:,} images in the tables is")
+    lost = [use.name for use in labels.tables if use.rows != use.used + sum(count for _, count in use.apart)]
+    yield _clause("every row of a table is used, or said not to be", not lost, ", ".join(lost))
+    again = read_labels(spec, root).table
+    yield _clause("the same tables give the same rows", again.equals(table), "a second reading differs")
+    if spec.module == "declared":
+        yield _every_word(spec, table)
+        yield _views_declared(spec, table)
+
+
+def _clause(what: str, holds: bool, detail: str) -> Clause:
+    return Clause(what, holds, "" if holds else detail)
+
+
+def _every_word(spec: DatasetSpec, table: Any) -> Clause:
+    """Whether every word that an image has is a label of it."""
+    rules = declaration_of(spec.name).vocabulary
+    words = {word for cell in table.column("labels_raw").to_pylist() for word in cell or ()}
+    passed = {"", *rules.not_observations}
+    columns = {
+        word: f"label_{shared[0]}" if (shared := rules.shared(word)) else rules.column(word)
+        for word in words
+        if word not in passed
+    }
+    lost = [word for word, column in columns.items() if column not in table.column_names]
+    return _clause("every finding is kept", not lost, f"{', '.join(lost[:5])} has no column")
+
+
+def _views_declared(spec: DatasetSpec, table: Any) -> Clause:
+    known = declaration_of(spec.name).views
+    words = set(table.column("view_raw").to_pylist()) - {None}
+    strange = sorted(words.difference(known))
+    return _clause("every word of a view is in [views]", not strange, f"not there: {', '.join(strange[:8])}")
 
 
 def _result(found: DatasetCheck) -> Result[DatasetCheck]:
@@ -89,4 +180,10 @@ def _result(found: DatasetCheck) -> Result[DatasetCheck]:
             **{f"labels {source}": f"{rows:,} rows" for source, rows in found.sources},
             "observations": ", ".join(name.removeprefix("label_") for name in found.observations) or "none",
         }
-    return Result("datasets", found, rows=tuple(summary.items()))
+    kept = [clause for clause in found.contract if clause.holds]
+    rows = list(summary.items())
+    if found.contract:
+        rows.append(("contract", f"{len(kept)} of {len(found.contract)} hold"))
+        rows += [("", f"not so: {one.what}: {one.detail}") for one in found.contract if not one.holds]
+    code = ExitCode.DONE if len(kept) == len(found.contract) else ExitCode.INTEGRITY
+    return Result("datasets", found, exit_code=code, rows=tuple(rows))

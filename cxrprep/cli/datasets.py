@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
     from cxrprep.cli.output import Output
     from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Event
+    from cxrprep.events import Event, Sink
 
 _ACCESS = {
     "open": "open to all",
@@ -32,25 +32,49 @@ _ACCESS = {
         ("cxrprep datasets", "all of them"),
         ("cxrprep datasets show mimic-cxr", "one, with each place and how to get access to it"),
         ("cxrprep datasets show chexpert --bibtex", "the citation"),
-        ("cxrprep datasets check ward.toml /data/ward", "a dataset's file of your own, run against a folder"),
+        ("cxrprep datasets new ward.toml /data/ward", "a file for a dataset of your own, drafted from its tables"),
+        ("cxrprep datasets check ward.toml /data/ward --contract", "such a file, run against its folder"),
     ),
 )
-@click.argument("what", required=False, metavar="[show|check]", shell_complete=options.complete_show)
+@click.argument("what", required=False, metavar="[show|new|check]", shell_complete=options.complete_show)
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
 @click.argument("folder", required=False, metavar="[ROOT]", type=click.Path(path_type=Path))
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
-def command(invocation: Invocation, what: str | None, name: str | None, folder: Path | None, bibtex: bool) -> None:
+@click.option("--contract", is_flag=True, help="check: whether all that every dataset must hold holds of ROOT")
+@click.option("--title", default="", metavar="TEXT", help="new: what people call the dataset")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="ROLE=NAME",
+    help="new: the column of image, patient, study, view, sex, age or split; an empty NAME for none",
+)
+@click.option("--force", is_flag=True, help="new: write over a file that is there")
+def command(
+    invocation: Invocation,
+    what: str | None,
+    name: str | None,
+    folder: Path | None,
+    *,
+    bibtex: bool,
+    contract: bool,
+    title: str,
+    columns: tuple[str, ...],
+    force: bool,
+) -> int | None:
     """The datasets: size, images, where they live, access, licence and citation.
 
-    `check FILE` says what is wrong in a dataset's file of your own; with ROOT it reads that folder's tables by it.
+    `new FILE ROOT` drafts a file for a dataset of your own from ROOT's tables and names; at a terminal it asks. `check
+    FILE` says what is wrong in such a file; with ROOT it reads that folder's tables by it.
     """
     from cxrprep.datasets.catalog import catalog, find_dataset
     from cxrprep.errors import UsageError
 
     out = invocation.out
     if what == "check":
-        _check(invocation, name, folder)
-        return
+        return _check(invocation, name, folder, contract=contract)
+    if what == "new":
+        return _new(invocation, name, folder, title=title, columns=columns, force=force)
     if what not in (None, "show"):
         # `cxrprep datasets nih` can only mean one thing.
         name = name or what
@@ -63,28 +87,61 @@ def command(invocation: Invocation, what: str | None, name: str | None, folder: 
             pages = "\n\n".join(_brief(invocation, spec) for spec in catalog().values())
             out.text(pages, [_facts(spec) for spec in catalog().values()])
             out.note("\nHow to get access to each place, and the citation: cxrprep datasets show NAME")
-        return
+        return None
     spec = find_dataset(name)
     if bibtex:
         out.text(spec.bibtex.strip(), {"name": spec.name, "bibtex": spec.bibtex.strip()})
-        return
+        return None
     out.text(_page(invocation, spec), _facts(spec))
+    return None
 
 
-def _check(invocation: Invocation, file: str | None, folder: Path | None) -> None:
+def _check(invocation: Invocation, file: str | None, folder: Path | None, *, contract: bool) -> int:
     from cxrprep.api.dataset_check import check_dataset
     from cxrprep.errors import UsageError
-    from cxrprep.events import Note
 
     if file is None:
         raise UsageError("which file?", hint="cxrprep datasets check FILE.toml [ROOT]")
+    result = check_dataset(Path(file), folder, contract=contract, on_event=_notes_to(invocation))
+    return invocation.out.result(f"Checked {file}", result, command="datasets")
+
+
+def _new(
+    invocation: Invocation, file: str | None, folder: Path | None, *, title: str, columns: tuple[str, ...], force: bool
+) -> int:
+    from cxrprep.api.dataset_draft import draft_dataset
+    from cxrprep.errors import UsageError
+
+    if file is None or folder is None:
+        raise UsageError("which file, and from which folder?", hint="cxrprep datasets new FILE.toml ROOT")
+    wrong = [word for word in columns if "=" not in word]
+    if wrong:
+        raise UsageError(f"--column {wrong[0]} names no column", hint="write it as --column patient=PatientID")
+
+    def ask(question: str, guess: str) -> str:
+        answer: str = click.prompt(question, default=guess, err=True)
+        return answer
+
+    result = draft_dataset(
+        Path(file),
+        folder,
+        title=title,
+        columns={role.strip(): name.strip() for role, _, name in (word.partition("=") for word in columns)},
+        force=force,
+        ask=ask if invocation.has_person else None,
+        on_event=_notes_to(invocation),
+    )
+    return invocation.out.result(f"Drafted {file}", result, command="datasets")
+
+
+def _notes_to(invocation: Invocation) -> Sink:
+    from cxrprep.events import Note
 
     def report_event(event: Event) -> None:
         if isinstance(event, Note):
             invocation.out.note(event.message)
 
-    result = check_dataset(Path(file), folder, on_event=report_event)
-    invocation.out.result(f"Checked {file}", result, command="datasets")
+    return report_event
 
 
 def _brief(invocation: Invocation, spec: DatasetSpec) -> str:

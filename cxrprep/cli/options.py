@@ -373,7 +373,34 @@ engine = several(
     setting("shard", "--shard", section="Engine", metavar="I/N"),
 )
 
+
+def _add_catalog(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    """Put the folders before those of the environment, where worker processes find them, too."""
+    del parameter
+    if value and not ctx.resilient_parsing:
+        import os
+
+        from cxrprep.datasets.catalog import CATALOG_VARIABLE, forget
+
+        missing = [folder for folder in value if not Path(folder).expanduser().is_dir()]
+        if missing:
+            raise UsageError(f"--catalog {missing[0]} is not a folder", hint="name a folder of datasets' TOML files")
+        named = [str(Path(folder).expanduser().resolve()) for folder in value]
+        before = os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep)
+        os.environ[CATALOG_VARIABLE] = os.pathsep.join(dict.fromkeys([*named, *filter(None, before)]))
+        forget()
+
+
 output = several(
+    click.option(
+        "--catalog",
+        multiple=True,
+        metavar="DIR",
+        is_eager=True,
+        expose_value=False,
+        callback=_add_catalog,
+        help="a folder of datasets' TOML files, beside those that are known",
+    ),
     setting(
         "output.format",
         "--json",

@@ -43,6 +43,7 @@ __all__ = [
     "catalog",
     "declaration_of",
     "find_dataset",
+    "is_built_in",
     "is_dataset",
     "parse_spec",
 ]
@@ -124,9 +125,20 @@ def catalog() -> dict[str, DatasetSpec]:
     return {name: _spec_in(path) for name, path in _files().items()}
 
 
+def forget() -> None:
+    """Read the files anew at the next question: further folders were named."""
+    for known in (_files, catalog):
+        known.cache_clear()
+
+
 def declaration_of(name: str) -> Declaration:
     """How the tables of a dataset are described, for one whose file describes them. Raises ``UsageError``."""
     return _declaration_in(_named.get(name) or _files()[find_dataset(name).name])
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a dataset's file is one of this package, and not one that somebody wrote or found."""
+    return name not in _named and f"{name.replace('-', '_')}.toml" in _built_in()
 
 
 @cache

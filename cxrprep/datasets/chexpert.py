@@ -108,7 +108,10 @@ class CheXpertLayout:
         images = sum(1 for name in names if _find_image(name) or _ARCHIVE.search(name))
         if images and bare & (_FOLDER_TABLES | set(_TOP_TABLES)):
             return 1.0
-        if bare & {"train_chexbert.csv", "train_visualchexbert.csv"} or {"train.csv", "valid.csv"} <= bare:
+        # Many a collection has a train.csv and a valid.csv; pictures under other names are not CheXpert's.
+        others = not images and any(name.endswith((".jpg", ".jpeg", ".png", ".dcm")) for name in bare)
+        common = {"train.csv", "valid.csv"} <= bare and not others
+        if common or bare & {"train_chexbert.csv", "train_visualchexbert.csv"}:
             return 0.9
         if any(_BATCH.search(name) for name in names):
             return 0.9

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from cxrprep.datasets.declaration import MANY_FILES
+from cxrprep.datasets.patterns import compiled
 from cxrprep.model import ImageId
 
 if TYPE_CHECKING:
+    import re
+
     from cxrprep.datasets.declaration import Declaration
 
 
@@ -26,16 +28,22 @@ class DeclaredLayout:
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path; a patient that the path does not name is the image itself."""
-        found = self.pattern.search(key)
+        found = self._found(key)
         if found is None:
             return None
         groups = found.groupdict()
         image = groups["id"]
         return ImageId(patient=groups.get("patient") or image, study=groups.get("study") or image, image=image)
 
+    def _found(self, key: str) -> re.Match[str] | None:
+        # RE2 wants UTF-8, and a name on a disk may be none.
+        return self.pattern.search(
+            key if key.isascii() else key.encode(errors="surrogateescape").decode(errors="replace")
+        )
+
     def shows_image(self, key: str) -> bool:
         """Whether the key is an image's."""
-        return self.pattern.search(key) is not None
+        return self._found(key) is not None
 
     def key(self, image: ImageId, *, release: str) -> str:
         """The release path by the template; without one, the image's id."""
@@ -46,7 +54,7 @@ class DeclaredLayout:
     def place(self, key: str, *, release: str) -> str | None:
         """An image's path by the template, or from where the pattern begins; a declared table's as it is."""
         del release
-        found = self.pattern.search(key)
+        found = self._found(key)
         if found is not None:
             if self.template:
                 return self.template.format_map({name: text or "" for name, text in found.groupdict().items()})
@@ -72,7 +80,9 @@ class DeclaredLayout:
 
 
 def layout_of(declaration: Declaration) -> DeclaredLayout:
-    """The layout that a declaration states."""
+    """The layout that a declaration states. Raises ``ConfigError`` for a pattern that RE2 does not know."""
+    from cxrprep.datasets.catalog import is_built_in
+
     patterns = tuple(
         spelled
         for table in declaration.table
@@ -81,7 +91,8 @@ def layout_of(declaration: Declaration) -> DeclaredLayout:
         for spelled in (pattern.lower(), pattern.lower().rsplit("/", 1)[-1].removesuffix(".gz"))
     )
     sets = tuple(p.lower() for table in declaration.table if table.form in MANY_FILES for p in table.patterns)
-    return DeclaredLayout(re.compile(declaration.paths.image, re.ASCII), declaration.paths.place, patterns, sets)
+    pattern = compiled(declaration.paths.image, built_in=is_built_in(declaration.name))
+    return DeclaredLayout(pattern, declaration.paths.place, patterns, sets)
 
 
 def layout(name: str, release: str) -> DeclaredLayout:

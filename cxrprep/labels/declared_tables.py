@@ -11,7 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 
+from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declaration import tables_of
+from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, read_names, read_table
 from cxrprep.labels.csv_text import digest_of
@@ -219,7 +221,7 @@ def _of_files(
     whole = hashlib.sha256()
     rows: list[dict[str, Any]] = []
     wanted = tuple(_columns_of(declared, table.name)) if table.form == "xml" else ()
-    groups = re.compile(table.groups) if table.groups else None
+    groups = compiled(table.groups, built_in=is_built_in(declared.name)) if table.groups else None
     for path in paths:
         row: dict[str, Any] = {"name": path.name, "path": _inside(path, bases)}
         # Of pictures the name is what counts: their bytes are verified as images are.

@@ -1,0 +1,43 @@
+"""Regular expressions of datasets' files: those of other people's files run on RE2, which no pattern can hang.
+
+The standard library's engine tries again at every turn: ``(a+)+$`` on a long name takes years. The built-in files are
+ours and use it all the same, since it is ten times faster: a path takes 3 microseconds against 40 (measured with
+google-re2 1.1.20251105), and a release has 377,110.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from cxrprep.errors import ConfigError
+
+
+@cache
+def compiled(pattern: str, *, built_in: bool = False) -> re.Pattern[str]:
+    """The pattern, ready to search with. Raises ``ConfigError`` for one that RE2 does not know.
+
+    Args:
+        pattern: The regular expression; names of groups as ``(?P<name>...)``.
+        built_in: It stands in a file of this package.
+
+    Returns:
+        A pattern of the standard library, or RE2's, which is used in the same way.
+
+    Raises:
+        ConfigError: It is none, or it looks back or around, which RE2 does not.
+    """
+    if built_in:
+        return re.compile(pattern, re.ASCII)
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        found: re.Pattern[str] = re2.compile(pattern, options)
+    except re2.error as error:
+        raise ConfigError(
+            f"the pattern {pattern!r} is no regular expression of RE2: {error}",
+            hint="RE2 knows no look-around and no references back; see https://github.com/google/re2/wiki/Syntax",
+        ) from error
+    return found

@@ -1,0 +1,176 @@
+"""A dataset's file that is drafted from a folder: it passes its check there, and says what the folder's tables say."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cxrprep.api.dataset_check import check_dataset
+from cxrprep.api.dataset_draft import draft_dataset
+from cxrprep.datasets.catalog import catalog, find_dataset
+from cxrprep.errors import ConfigError, ExitCode, UsageError
+from cxrprep.labels.extract import read_labels
+from tests.datasets.test_catalog import generate
+from tests.datasets.test_declaration import cxrprep, ward
+from tests.generators.small import pictures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def drafted(tmp_path: Path, root: Path, **more: object):
+    """The rows that the draft of a folder makes of it, by image; the contract holds."""
+    file = tmp_path / "drafted.toml"
+    draft_dataset(file, root, **more)
+    checked = check_dataset(file, root, contract=True)
+    assert [clause for clause in checked.value.contract if not clause.holds] == []
+    return {row["image_id"]: row for row in read_labels(find_dataset(str(file)), root).table.to_pylist()}
+
+
+def test_a_table_and_a_list(tmp_path):
+    rows = drafted(tmp_path, ward(tmp_path / "ward"), title="Ward 7")
+    assert len(rows) == 12
+    first = rows["w0_0"]
+    assert (first["projection"], first["sex"], first["split"]) == ("lateral", "F", "test")
+    assert (first["label_drafted__effusion"], first["label_drafted__scoliosis"]) == (1, 0)
+    assert 'title = "Ward 7"' in (tmp_path / "drafted.toml").read_text()
+
+
+def folder(root: Path, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        pictures.png(root / name, number, width=32, height=32)
+    return root
+
+
+def test_folders_alone_say_split_and_class(tmp_path):
+    words = [(split, word) for split in ("train", "val") for word in ("NORMAL", "PNEUMONIA")]
+    names = [f"set/{split}/{word}/{split}{word}{n}.png" for split, word in words for n in range(2)]
+    rows = drafted(tmp_path, folder(tmp_path / "data", names))
+    assert rows["valPNEUMONIA1"]["split"] == "validate"
+    assert rows["valPNEUMONIA1"]["label_pneumonia"] == 1
+    assert rows["trainNORMAL0"]["label_pneumonia"] == 0
+
+
+def test_two_tables_of_one_form_are_splits_and_columns_are_findings(tmp_path):
+    root = folder(tmp_path / "data", [f"images/{n}.png" for n in range(4)])
+    header = "Image,PatientID,Age,View,Pleural Effusion,Rib lesion,x,y,width,height\n"
+    (root / "train.csv").write_text(header + "images/0.png,p1,058Y,PA,1,0,,,,\nimages/1.png,p1,058Y,AP,-1,,1,2,3,4\n")
+    (root / "valid.csv").write_text(header + "images/2.png,p2,012M,PA,0,1,,,,\nimages/3.png,p3,,PA,1,0,,,,\n")
+    rows = drafted(tmp_path, root)
+    assert [rows[n]["label_pleural_effusion"] for n in "0123"] == [1, -1, 0, 1]
+    assert [rows[n]["label_drafted__rib_lesion"] for n in "0123"] == [0, None, 1, 0]
+    assert [rows[n]["split"] for n in "0123"] == ["train", "train", "validate", "validate"]
+    assert [rows[n]["patient_id"] for n in "0123"] == ["p1", "p1", "p2", "p3"]
+    assert [rows[n]["age_years"] for n in "0123"] == [58, 58, 1, None]
+    assert rows["1"]["boxes"][0]["w"] == 3
+
+
+def test_coco_and_images_of_one_name_in_two_folders(tmp_path):
+    root = folder(tmp_path / "data", ["a/1.png", "b/1.png", "b/2.png"])
+    (root / "boxes.json").write_text(json.dumps({
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(["a/1.png", "b/1.png", "b/2.png"])],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]},
+                        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [5, 6, 7, 8]}],
+        "categories": [{"id": 1, "name": "Nodule"}],
+    }))  # fmt: skip
+    rows = drafted(tmp_path, root)
+    assert rows["b/2"]["boxes"][0]["x"] == 5
+    assert rows["b/1"]["boxes"] is None
+    assert rows["a/1"]["label_drafted__nodule"] == 1
+
+
+def test_labels_of_studies_are_those_of_their_images(tmp_path):
+    root = folder(tmp_path / "data", ["files/1.png", "files/2.png"])
+    (root / "images.csv").write_text("dicom,subject_id,study_id\n1,7,70\n2,7,70\n")
+    (root / "labels.csv").write_text("subject_id,study_id,Edema\n7,70,1\n")
+    rows = drafted(tmp_path, root)
+    assert [rows[n]["label_edema"] for n in "12"] == [1, 1]
+    assert rows["1"]["study_id"] == "70"
+
+
+@pytest.mark.parametrize("name", sorted(catalog()))
+def test_a_draft_of_any_datasets_folder_is_a_file_that_reads_it(tmp_path, name):
+    root = tmp_path / "data"
+    generate(name, root)
+    done = draft_dataset(tmp_path / "drafted.toml", root)
+    assert done.exit_code is ExitCode.DONE
+    assert done.value.images_matched
+
+
+def test_what_a_person_says_goes_before_the_guess(tmp_path):
+    root = ward(tmp_path / "ward")
+    asked = []
+    draft_dataset(tmp_path / "a.toml", root, ask=lambda question, guess: asked.append(question) or guess)
+    assert asked[0] == "Title of the dataset"
+    assert "Column of the patient, blank for none" in asked
+    draft_dataset(tmp_path / "b.toml", root, columns={"view": "", "patient": "sex"})
+    text = (tmp_path / "b.toml").read_text()
+    assert "[views]" not in text
+    assert 'patient = "sex"' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("new", "x.toml", "{root}", "--column", "patient=none"), "no table of .* has a column 'none'"),
+        (("new", "x.toml", "{root}", "--column", "weight=sex"), "a column cannot say 'weight'"),
+        (("new", "x.toml", "{root}", "--column", "patient"), "--column patient names no column"),
+        (("new", "x.txt", "{root}"), "does not end in .toml"),
+        (("new", "{root}/there.toml", "{root}"), "is there already"),
+        (("new", "x.toml", "{root}/nowhere"), "is not a folder"),
+        (("new", "x.toml"), "which file, and from which folder"),
+        (("check", "{root}/there.toml", "--contract"), "a contract is checked on a folder"),
+    ],
+)
+def test_what_cannot_be_drafted_is_said(tmp_path, monkeypatch, capsys, words, message):
+    from cxrprep.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    root = ward(tmp_path / "ward", images=2)
+    draft_dataset(root / "there.toml", root)
+    assert run(["datasets", *(word.format(root=root) for word in words)]) == 2
+    found = capsys.readouterr().err
+    assert re.search(message, " ".join(found.split()))
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no images"):
+        draft_dataset(tmp_path / "a.toml", tmp_path)
+
+
+@pytest.mark.slow
+def test_every_verb_works_on_a_draft_in_a_folder_of_datasets(tmp_path):
+    root, folder_of_files = ward(tmp_path / "ward"), tmp_path / "mine"
+    done = cxrprep("datasets", "new", folder_of_files / "ours.toml", root, catalog=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        ("extract-labels", root),
+        ("verify", root),
+        ("convert", root, "--recipe", "square-224"),
+        ("report", root),
+        ("export", root, "--format", "csv", "--out", tmp_path / "csv"),
+    ):
+        done = cxrprep(*words, "--catalog", folder_of_files, catalog=tmp_path / "none")
+        assert done.returncode == 0, (words, done.stderr)
+    assert "ours" in cxrprep("datasets", "-q", "--catalog", folder_of_files, catalog=tmp_path / "none").stdout.split()
+    assert cxrprep("datasets", "--catalog", tmp_path / "none", catalog=tmp_path).returncode == 2
+
+
+def test_a_pattern_that_would_take_years_takes_no_time(tmp_path):
+    file = tmp_path / "ours.toml"
+    draft_dataset(file, ward(tmp_path / "ward", images=2))
+    lines = file.read_text().splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("image = '"))
+    lines[place] = "image = '^(?P<id>(a+)+)\\.png$'"
+    file.write_text("\n".join(lines))
+    begun = time.monotonic()
+    assert find_dataset(str(file)).layout().parse("a" * 5_000 + "!") is None
+    assert time.monotonic() - begun < 60  # of the other engine's centuries
+    again = tmp_path / "again.toml"
+    again.write_text(file.read_text().replace("(a+)+", "(?=a)a+"))
+    with pytest.raises(ConfigError, match="no regular expression of RE2"):
+        check_dataset(again)
