@@ -259,6 +259,14 @@ def _name_tables(tables: Sequence[_Table]) -> None:
         taken.add(table.name)
 
 
+def _joined(tables: Sequence[_Table]) -> _Table:
+    """Tables of one form as one."""
+    first, *others = tables
+    columns = {name: [*cells, *chain.from_iterable(one.columns[name] for one in others)]
+               for name, cells in first.columns.items()}  # fmt: skip
+    return _Table(first.key, first.form, columns, first.image, first.matched, first.name)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -352,7 +360,7 @@ class _Writer:
 
     def _of_tables(self, tables: list[_Table], more: list[_Table]) -> None:
         """The images as tables list them, with all that their columns say."""
-        main = tables[0]
+        main = _joined(tables)
         self.used += tables
         taken = [main.image]
         values: dict[str, Any] = {"id": self._id(main)}
@@ -406,7 +414,7 @@ class _Writer:
 
     def _labels(self, tables: list[_Table], taken: Sequence[str] = (), *, study: str = "") -> None:
         """The labels of a table: a column a finding, a list in a cell, or one word."""
-        main = tables[0]
+        main = _joined(tables)
         marks = [
             name
             for name in main.columns
@@ -439,7 +447,7 @@ class _Writer:
             self._block("labels", **common, shape="rows", name=column, absent=0, **more)
 
     def _boxes(self, tables: list[_Table]) -> None:
-        main = tables[0]
+        main = _joined(tables)
         plain = {_plain(column): column for column in main.columns}
         label = main.first(_FINDINGS, [main.image])
         for key, forms in (("corners", _CORNERS), ("corner_size", _CORNER_SIZES)):
@@ -453,7 +461,7 @@ class _Writer:
                 return
 
     def _reports(self, tables: list[_Table], taken: Sequence[str]) -> None:
-        main = tables[0]
+        main = _joined(tables)
         columns = [name for name in main.columns if _plain(name) in _REPORTS and _is_text(main, name)]
         columns = [name for name in columns if name not in taken]
         if len(columns) == 1:

@@ -85,8 +85,9 @@ def extract_labels(
     on_event(StageStarted("extract-labels", unit="rows"))
     # The tables decide between two versions in one folder, unless the caller does.
     read = read_labels(
-        folder.spec, folder.root, release=release, tables=asked.tables, options=asked.options, on_event=on_event
-    )
+        folder.spec, folder.root, release=release, tables=asked.tables, options=asked.options, known=path,
+        on_event=on_event,
+    )  # fmt: skip
     labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
     check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
     choices = Choices.of_last(folder.manifests).with_given(label_source, policy, split_by)

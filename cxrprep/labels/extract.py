@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,11 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import Loss, read_known, refuse_loss
+from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
+from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, TableUse, in_order
-from cxrprep.labels.label_sources import release_labels, with_added_sources
+from cxrprep.labels.label_sources import ADDED_ROLES, release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS, own_observations
 from cxrprep.storage.parquet import footer_of, write_table
@@ -25,11 +32,11 @@ from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
-    from cxrprep.events import Sink
+    from cxrprep.events import Event, Sink
+    from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
 MASKS_NAME: Final = "masks.parquet"
@@ -91,6 +98,12 @@ class Labels:
     added: tuple[str, ...] = ()
     masks: pa.Table | None = None
     """Regions that the release draws, ``None`` where it draws none."""
+    inputs: str = ""
+    """The digest of all that the labels were made from; empty where it is not known before reading."""
+    notes: tuple[tuple[str, str, str], ...] = ()
+    """What was said while the tables were read: message, file, level."""
+    unchanged: bool = False
+    """Whether they are those of the table that is there, which was made from the same."""
 
 
 def read_labels(
@@ -100,6 +113,7 @@ def read_labels(
     release: str | None = None,
     tables: Path | None = None,
     options: LabelOptions | None = None,
+    known: Path | None = None,
     on_event: Sink = ignore,
 ) -> Labels:
     """Everything that the label tables say, without writing anything.
@@ -110,6 +124,7 @@ def read_labels(
         release: Which tables count; ``None`` takes the newest that are there.
         tables: A folder with tables that go over those in ``root``.
         options: What is read beside the labels.
+        known: A ``labels.parquet``, which is read instead of the tables where it was made from the same.
         on_event: Called with remarks.
 
     Returns:
@@ -120,7 +135,18 @@ def read_labels(
         TableError: A table that is not what it should be, with file, line and column.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
-    label_rows = LabelRows(spec.name, found.release, release is not None, on_event, options or LabelOptions())
+    options = options or LabelOptions()
+    inputs = _digest_of_inputs(spec, found, options, stated=release is not None)
+    if known is not None and (same := _read_again(known, inputs, on_event)) is not None:
+        return same
+    said: list[tuple[str, str, str]] = []
+
+    def keep_note(event: Event) -> None:
+        if isinstance(event, Note):
+            said.append(_without_folder(event))
+        on_event(event)
+
+    label_rows = LabelRows(spec.name, found.release, release is not None, keep_note, options)
     try:
         reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
     except ModuleNotFoundError as error:
@@ -135,7 +161,63 @@ def read_labels(
             hint="add a label table of the release, or name its folder with --tables DIR",
         )
     masks = in_order(pa.concat_tables(label_rows.masks), MASK_ORDER) if label_rows.masks else None
-    return Labels(label_rows.release, label_rows.table(), tuple(label_rows.uses), masks=masks)
+    return Labels(
+        label_rows.release, label_rows.table(), tuple(label_rows.uses), masks=masks, inputs=inputs, notes=tuple(said)
+    )
+
+
+def _without_folder(note: Note) -> tuple[str, str, str]:
+    """A note as the footer keeps it: files by their names, so that a copied folder has the same bytes."""
+    name = note.subject.replace("\\", "/").rsplit("/", 1)[-1]
+    return note.message.replace(note.subject, name) if name else note.message, name, note.level
+
+
+def _digest_of_inputs(spec: DatasetSpec, found: Tables, options: LabelOptions, *, stated: bool) -> str:
+    """The digest of the tables that are here, the options, the dataset's file and the code that reads them.
+
+    Empty for tables of many files, whose contents are known only when they are read.
+    """
+    if found.sets:
+        return ""
+    named = [(table.name, path) for table, path in found.files]
+    named += [("patients", options.patients)] if options.patients is not None else []
+    told = [spec.name, found.release, stated, *((name, path.name, str(digest_of(path))) for name, path in named)]
+    told += [(key, bool(value)) for key, value in sorted(dataclasses.asdict(options).items())]
+    whole = hashlib.sha256(json.dumps([*told, repr(spec)]).encode())
+    if spec.module == "declared":
+        whole.update(repr(declaration_of(spec.name)).encode())
+    whole.update(_code())
+    return whole.hexdigest()
+
+
+@cache
+def _code() -> bytes:
+    """The digest of the modules that make labels of tables: another version may read them otherwise."""
+    here = Path(__file__).parent
+    whole = hashlib.sha256()
+    for path in (*sorted(here.glob("*.py")), here.parent / "schemas.py", here.parent / "vocabulary.py"):
+        whole.update(path.read_bytes() if path.is_file() else path.name.encode())
+    return whole.digest()
+
+
+def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
+    """The labels of a table that was made from the same inputs, with what was said then; ``None`` where there is none.
+
+    MIMIC-CXR-JPG's four tables take five times as long to read as the table that was made of them.
+    """
+    footer = footer_of(known)
+    if not inputs or footer.get("inputs") != inputs:
+        return None
+    if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
+        return None
+    try:
+        table, release, uses = release_labels(known)
+    except TableError:
+        return None
+    notes = tuple((str(message), str(name), str(level)) for message, name, level in footer.get("notes", ()))
+    for message, name, level in notes:
+        on_event(Note(STAGE, message, level, name))
+    return Labels(release, table, tuple(uses), inputs=inputs, notes=notes, unchanged=True)
 
 
 def extract_labels(
@@ -170,7 +252,7 @@ def extract_labels(
     on_event(StageStarted(STAGE, unit="rows"))
     path = (out or root / "manifests") / LABELS_NAME
     with plain_memory():
-        labels = read_labels(spec, root, release=release, tables=tables, options=options, on_event=on_event)
+        labels = read_labels(spec, root, release=release, tables=tables, options=options, known=path, on_event=on_event)
         labels = with_added(spec.name, spec.layout(labels.release), labels, path, on_event=on_event)
         return write_labels(spec.name, labels, path, on_event=on_event)
 
@@ -197,7 +279,12 @@ def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, 
     for note in notes:
         on_event(Note(STAGE, note, "warning", str(path)))
     added = tuple(name for name in table.schema.names if name not in labels.table.schema.names)
-    return replace(labels, table=table, tables=(*labels.tables, *uses), added=added)
+    unchanged = labels.unchanged and not uses and not _has_added(path)
+    return replace(labels, table=table, tables=(*labels.tables, *uses), added=added, unchanged=unchanged)
+
+
+def _has_added(path: Path) -> bool:
+    return any(use.get("role") in ADDED_ROLES for use in footer_of(path).get("tables", []))
 
 
 def write_labels(
@@ -226,10 +313,17 @@ def write_labels(
         UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
     """
+    if labels.unchanged and (asked is None or footer_of(path).get("options", {}) == asked.get("options", {})):
+        result = count_labels(dataset, labels, path)
+        on_event(StageFinished(STAGE, done=result.rows))
+        return result
     check_labels(dataset, labels, path, allow_loss=allow_loss)
     told = footer_of(path) if asked is None else asked
     made_from = {**provenance(dataset, labels), **({"added_columns": list(labels.added)} if labels.added else {})}
     made_from |= {"options": told["options"]} if told.get("options") else {}
+    made_from |= {"inputs": labels.inputs} if labels.inputs else {}
+    made_from |= {"notes": labels.notes} if labels.notes else {}
+    made_from |= {"masks": labels.masks.num_rows} if labels.masks is not None else {}
     # Neither waits for the other: with a second core the counts cost nothing.
     with ThreadPoolExecutor(max_workers=1) as pool:
         counted = pool.submit(count_labels, dataset, labels, path)
@@ -253,6 +347,8 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     Raises:
         UsageError: Names what would go, and the words that ask for it.
     """
+    if labels.unchanged:
+        return
     drawn = None if allow_loss or labels.masks is None else read_known(path.with_name(MASKS_NAME))
     if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
         refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
@@ -345,6 +441,7 @@ def described_table(use: TableUse) -> dict[str, Any]:
         "used": use.used,
         "label_source": use.label_source or None,
         **({"labeler": dict(use.labeler)} if use.labeler else {}),
+        **({"apart": dict(use.apart)} if use.apart else {}),
     }
 
 

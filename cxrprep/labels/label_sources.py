@@ -157,7 +157,7 @@ def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
     uses = [
         TableUse(
             use["name"], "", use["role"], Digest.parse(use["digest"]), use["rows"], use["used"],
-            use.get("label_source") or "",
+            use.get("label_source") or "", tuple(dict(use.get("apart") or {}).items()),
         )
         for use in footer.get("tables", []) if use.get("role") not in ADDED_ROLES
     ]  # fmt: skip

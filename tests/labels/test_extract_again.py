@@ -1,0 +1,128 @@
+"""extract-labels a second time: what was made from the same is not made again, and anything else is."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+import cxrprep
+from cxrprep.datasets.catalog import find_dataset
+from cxrprep.labels import mimic_cxr
+from cxrprep.labels.extract import extract_labels
+from cxrprep.labels.label_rows import LabelOptions
+from tests.generators.small import chexpert, declared, mimic_cxr_jpg
+
+MIMIC = find_dataset("mimic-cxr-jpg")
+CHEXPERT = "mimic-cxr-2.0.0-chexpert.csv.gz"
+
+
+@pytest.fixture
+def root(tmp_path):
+    mimic_cxr_jpg.write(tmp_path, images=False)
+    return tmp_path
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often the release's tables are read."""
+    counted = []
+    own = mimic_cxr.read
+    monkeypatch.setattr(mimic_cxr, "read", lambda *given: counted.append(1) or own(*given))
+    return counted
+
+
+def both(root, **more):
+    """The counts and notes of a run."""
+    notes = []
+    result = extract_labels(MIMIC, root, on_event=notes.append, **more)
+    return result, [(note.message, note.level) for note in notes if hasattr(note, "level")]
+
+
+def test_the_second_run_reads_no_table_and_says_the_same(root, reads):
+    split = root / "mimic-cxr-2.0.0-split.csv.gz"
+    lines = gzip.decompress(split.read_bytes()).splitlines(keepends=True)
+    split.write_bytes(gzip.compress(b"".join(lines[:-2]), mtime=0))
+    first, said = both(root)
+    before = (root / "manifests" / "labels.parquet").read_bytes()
+    second, again = both(root)
+    assert len(reads) == 1
+    assert [note for note, level in said if level == "warning"]
+    assert [(m.replace(str(root) + "/", ""), level) for m, level in said] == again
+    assert (first.rows, first.splits, first.sources) == (second.rows, second.splits, second.sources)
+    assert [(use.name, use.rows, use.used, use.apart) for use in first.tables] == [
+        (use.name, use.rows, use.used, use.apart) for use in second.tables
+    ]
+    assert (root / "manifests" / "labels.parquet").read_bytes() == before
+
+
+def changed_table(root):
+    path = root / CHEXPERT
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",1.0", b",0.0", 1), mtime=0))
+    return {}
+
+
+def another_table(root):
+    (root / "cxr-provider-list.csv.gz").write_bytes(gzip.compress(b"study_id,ordering_provider_id\n50414267,P1\n"))
+    return {}
+
+
+def damaged_result(root):
+    path = root / "manifests" / "labels.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    return {}
+
+
+CHANGES = {
+    "a cell": changed_table,
+    "one table more": another_table,
+    "an option": lambda root: {"options": LabelOptions(strict_source=True)},
+    "the release is stated": lambda root: {"release": "2.1.0"},
+    "the table that was made is gone": lambda root: (root / "manifests" / "labels.parquet").unlink() or {},
+    "the table that was made is damaged": damaged_result,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_tables_are_read_again(root, reads, change):
+    extract_labels(MIMIC, root)
+    more = CHANGES[change](root)
+    found = extract_labels(MIMIC, root, **more)
+    assert len(reads) == 2
+    fresh = extract_labels(MIMIC, root, out=root / "elsewhere", **more)
+    assert (found.rows, found.sources) == (fresh.rows, fresh.sources)
+
+
+def test_a_changed_description_of_the_tables_is_another_input(tmp_path):
+    from tests.datasets.test_declaration import declaration, ward
+
+    data = ward(tmp_path / "data")
+    first = tmp_path / "ward.toml"
+    first.write_text(declaration().replace("absent = 0", "# nothing"))
+    extract_labels(find_dataset(str(first)), data)
+    second = tmp_path / "ward2.toml"
+    second.write_text(declaration())
+    labels = extract_labels(find_dataset(str(second)), data)
+    assert {count.negative > 0 for source in labels.sources for count in source.labels} == {True}
+
+
+def test_masks_that_are_gone_come_back(tmp_path):
+    declared.write(tmp_path, "siim-acr-pneumothorax")
+    spec = find_dataset("siim-acr-pneumothorax")
+    extract_labels(spec, tmp_path)
+    masks = tmp_path / "manifests" / "masks.parquet"
+    before = masks.read_bytes()
+    masks.unlink()
+    extract_labels(spec, tmp_path)
+    assert masks.read_bytes() == before
+
+
+def test_the_verb_leaves_everything_as_it_was(tmp_path):
+    chexpert.write(tmp_path)
+    first = cxrprep.extract_labels(tmp_path)
+    kept = {path: path.read_bytes() for path in (tmp_path / "manifests").iterdir()}
+    second = cxrprep.extract_labels(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "manifests").iterdir()} == kept
+    assert first.to_dict() | {"tables": 0} == second.to_dict() | {"tables": 0}
