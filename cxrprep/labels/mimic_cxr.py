@@ -19,6 +19,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, positions, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
+from cxrprep.labels.mimic_annotations import ROLE, read_annotations
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
@@ -83,6 +84,8 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         context.add(rows, columns, raw, label_rows)
     if not read_tables and images.rows:
         context.add(everything, {}, {}, label_rows)
+    if images.rows and tables.of_role(ROLE):
+        read_annotations(tables, images, context.about(everything), label_rows)
     if not label_rows.blocks:
         raise TableError(
             "no table here lists images or labels of MIMIC-CXR",
@@ -192,7 +195,7 @@ class _Context:
     def add(self, rows: _Rows, columns: dict[str, Any], raw: dict[str, pa.Array], label_rows: LabelRows) -> None:
         """Add a block of these rows with their labels."""
         if self.made is None or self.made[0] is not rows:
-            self.made = (rows, self._about(rows))
+            self.made = (rows, self.about(rows))
         cells = {name: rows.of_images(values) for name, values in rows.images.raw.items()}
         label_rows.add(len(rows), {**self.made[1], **columns}, {**cells, **raw})
         if self.texts is not None:
@@ -200,7 +203,8 @@ class _Context:
             column = pa.DictionaryArray.from_arrays(positions(rows.study, study), text)
             label_rows.blocks[-1] = label_rows.blocks[-1].append_column("report_text", column)
 
-    def _about(self, rows: _Rows) -> dict[str, Any]:
+    def about(self, rows: _Rows) -> dict[str, Any]:
+        """What is known of the rows beside their labels."""
         about = {name: rows.of_images(values) for name, values in rows.images.columns.items()}
         about |= {"image_id": rows.of_images(rows.images.image), "study_id": rows.study, "patient_id": rows.patient}
         for study, columns in self.by_study:

@@ -221,3 +221,33 @@ def test_images_that_one_table_lacks_are_kept_and_counted(tmp_path):
     found = rows(JPG, tmp_path, on_event=notes.append)
     assert (found[IDS[6], "negbio"]["split"], found[IDS[6], "negbio"]["view"]) == ("test", None)
     assert any("1 images stand here and not in" in note.message for note in notes)
+
+
+def annotated(root):
+    """A MIMIC-CXR-JPG with CXR-LT's table and MS-CXR's beside its own."""
+    mimic_cxr_jpg.write(root, images=False)
+    one, two = IDS[:2]
+    lines = ["dicom_id,subject_id,study_id,split,Edema,Tortuous Aorta", f"{one},1,s2,train,1,0", f"{two},1,s2,test,0,1"]
+    folder = root / "cxr-lt-2024"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    rows = ["category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id,split"]
+    rows += [f"Edema,interstitial edema,files/x.jpg,{n},2,3,4,9,9,{two},val" for n in (1, 5)]
+    rows += ["Edema,of another release,files/x.jpg,1,2,3,4,9,9,00000000-00000000-00000000-00000000-00000000,val"]
+    (root / "MS_CXR_Local_Alignment_v1.1.0.csv").write_text("\n".join(rows) + "\n")
+    return one, two
+
+
+def test_findings_of_the_long_tail_and_boxes_of_phrases_are_label_sources(tmp_path):
+    one, two = annotated(tmp_path)
+    labels = read_labels(JPG, tmp_path)
+    rows = {(row["label_source"], row["image_id"]): row for row in labels.table.to_pylist()}
+    tail = rows["cxr-lt", two]
+    assert (tail["label_edema"], tail["label_cxr_lt__tortuous_aorta"], rows["cxr-lt", one]["label_edema"]) == (0, 1, 1)
+    # The split is MIMIC's own: CXR-LT's parts mix it.
+    assert tail["split"] == rows["chexpert-labeler", two]["split"]
+    drawn = rows["ms-cxr", two]
+    assert [box["x"] for box in drawn["boxes"]] == [1, 5]
+    assert (drawn["label_edema"], drawn["labels_raw"]) == (1, ["Edema"])
+    apart = {use.label_source: use.apart for use in labels.tables}
+    assert apart["ms-cxr"] == (("name images that no table lists", 1),)

@@ -1,0 +1,131 @@
+"""Reads what others labelled and drew on MIMIC-CXR's images: CXR-LT's long-tailed findings, and MS-CXR's boxes.
+
+Both name images by their ``dicom_id``. A finding without a shared name has a column of its own, so that none is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.datasets.declaration import slug
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions
+from cxrprep.labels.csv_table import Form, read_table
+from cxrprep.schemas import BOX
+from cxrprep.vocabulary import CHEXPERT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cxrprep.labels.label_rows import LabelRows
+    from cxrprep.labels.locate_tables import Tables
+    from cxrprep.labels.mimic_images import ImageListing
+    from cxrprep.labels.text_table import TextTable
+
+ROLE: Final = "annotations"
+_NAMESPACE: Final = "cxr_lt"
+_IMAGE: Final = r"^(?:.*/)?([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:\.\w+)?$"
+_NO_FINDINGS: Final = frozenset({
+    "dicom_id", "subject_id", "study_id", "path", "fpath", "split", "ViewPosition", "ViewCodeSequence_CodeMeaning",
+    "PerformedProcedureStepDescription", "rows", "columns",
+})  # fmt: skip
+_SIDES: Final = ("x", "y", "w", "h")
+_BOXES: Final = Form(("dicom_id", "category_name", *_SIDES), plain=("dicom_id",), open=True, multiline=True)
+
+
+def read_annotations(tables: Tables, images: ImageListing, about: dict[str, Any], label_rows: LabelRows) -> None:
+    """Add a row for each image that these tables speak of.
+
+    Args:
+        tables: What is here.
+        images: The images of the release, by their ids.
+        about: Columns of ``labels.parquet`` that are known of each image.
+        label_rows: Gets the rows.
+
+    Raises:
+        TableError: A cell is no label, no number or no image.
+    """
+    for entry, path in tables.of_role(ROLE):
+        if entry.label_source == "ms-cxr":
+            _add_boxes(read_table(path, _BOXES), entry.label_source, images, about, label_rows)
+        else:
+            form = Form((), optional=("dicom_id", "path"), plain=("dicom_id", "path", "fpath"), open=True)
+            _add_findings(read_table(path, form), entry.label_source, images, about, label_rows)
+
+
+def _rows_of(table: TextTable, source: str, images: ImageListing, label_rows: LabelRows) -> pa.Array:
+    """The row of each of the table's images among the release's; null where it has none."""
+    column = "dicom_id" if "dicom_id" in table else "path"
+    table = table.trimmed(column, _IMAGE)
+    place = positions(table.text(column), images.image)
+    lost = place.null_count
+    label_rows.use(table, ROLE, used=table.rows - lost, source=source, name_images_that_no_table_lists=lost)
+    return place
+
+
+def _add_findings(
+    table: TextTable, source: str, images: ImageListing, about: dict[str, Any], label_rows: LabelRows
+) -> None:
+    place = _rows_of(table, source, images, label_rows)
+    kept = pc.is_valid(place)
+    columns = _about(table, source, about, place.filter(kept))
+    own: dict[str, tuple[pa.Array, str]] = {}
+    for name in table.names:
+        if name in _NO_FINDINGS:
+            continue
+        cells = labels(table, name, LABEL_CELLS).filter(kept)
+        term = CHEXPERT.term(name)
+        if term is not None:
+            columns[term.column] = cells
+        else:
+            own[f"label_{_NAMESPACE}__{slug(name)}"] = (cells, f"{name}, as CXR-LT words it")
+    raw = {name: table.column(name).filter(kept) for name in table.names if name not in _NO_FINDINGS}
+    label_rows.add(count_true(kept), columns, raw, own=own)
+
+
+def _add_boxes(
+    table: TextTable, source: str, images: ImageListing, about: dict[str, Any], label_rows: LabelRows
+) -> None:
+    """A row per image: its findings are 1, and its boxes in pixels of the released image."""
+    place = _rows_of(table, source, images, label_rows)
+    rows = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+    at = place.drop_null().to_numpy()
+    order = np.lexsort((rows, at))
+    sides = [table.translated(name, float, pa.float32(), "expected a number of pixels") for name in _SIDES]
+    names = table.text("category_name")
+    taken = pa.array(rows[order])
+    boxes = pa.StructArray.from_arrays([values.take(taken) for values in (names, *sides)], fields=list(BOX))
+    found, counts = np.unique(at[order], return_counts=True)
+    offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
+    columns = _about(table, source, about, pa.array(found))
+    columns["boxes"] = pa.ListArray.from_arrays(offsets, boxes)
+    said = [set(one) for one in _grouped(names.take(taken).to_pylist(), counts.tolist())]
+    own: dict[str, tuple[pa.Array, str]] = {}
+    for name in sorted(set().union(*said)):
+        cells = pa.array([1 if name in one else None for one in said], pa.int8())
+        term = CHEXPERT.term(name)
+        if term is not None:
+            columns[term.column] = cells
+        else:
+            own[f"label_ms_cxr__{slug(name)}"] = (cells, f"{name}, as MS-CXR words it")
+    columns["labels_raw"] = pa.array([sorted(one) for one in said], pa.list_(pa.string()))
+    label_rows.add(len(found), columns, {}, own=own)
+
+
+def _about(table: TextTable, source: str, about: dict[str, Any], rows: pa.Array) -> dict[str, Any]:
+    columns = {name: values.take(rows) for name, values in about.items()}
+    return columns | {
+        "label_source": constant(source, len(rows)),
+        "table_name": constant(table.path.name, len(rows)),
+        "table_digest": constant(str(table.digest), len(rows)),
+    }
+
+
+def _grouped(words: list[str], counts: list[int]) -> Iterable[list[str]]:
+    begins = 0
+    for count in counts:
+        yield words[begins : begins + count]
+        begins += count
