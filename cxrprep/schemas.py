@@ -212,6 +212,11 @@ DERIVED_FIELDS: Final = (
         "clipped_share", pa.float32(), "share of the source's pixels that the VOI rule took to an end of the range"
     ),
     describe("sharpness", pa.float32(), "mean absolute Laplacian in the middle of the result, in levels of 256"),
+    describe("inverted_score", pa.float32(), "how likely the source is a negative, 0 to 1; null: not asked (--scores)"),
+    describe("turned_score", pa.float32(), "how likely the source is turned, 0 to 1"),
+    describe("turned_degrees", pa.int32(), "by how much clockwise, if it is: 90, 180 or 270"),
+    describe("mirrored_score", pa.float32(), "how likely it is mirrored: to sort by and for whole batches, no verdict"),
+    describe("structure", pa.float32(), "share of the source's pixels that show anything; little: blank"),
 )
 
 

@@ -1,12 +1,13 @@
 """Make the weights by which turned, mirrored and inverted radiographs are found, from upright ones.
 
 usage: python tools/train_orientation.py FOLDER [--hold-out SHARE] [--seed N] [--out FILE]
+       python tools/train_orientation.py FOLDER --test
 
 FOLDER holds upright, positive chest radiographs as PNG. Each is augmented eight times (turned by up to 5 degrees,
 scaled by 0.92 to 1.1, shifted by 5 %, gamma exp(+-0.4)) and shown in all 16 ways; a multinomial logistic regression
 is fitted by full-batch Adam. With ``--hold-out`` that share of the images is left out, and what the model makes of
-them is printed: recall of inverted and turned images, false alarms on the originals. Same images, same seed, same
-weights.
+them is printed: recall of inverted and turned images, false alarms on the originals. ``--test`` prints the same for
+the weights that are there, on a collection that they were not made of. Same images, same seed, same weights.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def report(images: list[Any], weights: Any, bias: Any) -> None:
     turned = 1 - held[:, :, :, 0].sum(axis=(2, 3))
     is_inverted = np.asarray([way[0] for way in CLASSES], bool)
     is_turned = np.asarray([way[1] != 0 for way in CLASSES], bool)
-    print(f"{len(images)} images left out, 16 ways each")
+    print(f"{len(images)} images that the weights were not made of, 16 ways each")
     for name, score, truth in (("inverted", inverted, is_inverted), ("turned", turned, is_turned)):
         recall, alarms = (score[:, truth] > 0.5).mean(), (score[:, :1] > 0.5).mean()
         print(f"{name}: recall {recall:.2%}, false alarms on the originals {alarms:.2%}")
@@ -109,11 +110,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--hold-out", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test", action="store_true")
     parser.add_argument("--out", type=Path, default=PROJECT / "cxrprep" / "images" / "orientation.npz")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    read = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(options.folder.rglob("*.png")))
+    kinds = (".png", ".jpg", ".jpeg") if options.test else (".png",)
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in kinds)
+    read = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths)
     images = [cv2.resize(grey, (WORKING, WORKING), interpolation=cv2.INTER_AREA) for grey in read if grey is not None]
+    if options.test:
+        with np.load(options.out) as held:
+            report(images, held["weights"].astype(np.float32), held["bias"].astype(np.float32))
+        return
     left = int(len(images) * options.hold_out)
     x, y = samples(images[left:], rng)
     weights, bias = fitted(x, y)

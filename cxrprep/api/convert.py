@@ -99,6 +99,8 @@ def convert(
     shard: Shard | None = None,
     engine: Engine | None = None,
     frame: int | None = None,
+    scores: bool = False,
+    fix: Sequence[str] = (),
     limits: ImageLimits | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
@@ -123,6 +125,8 @@ def convert(
         shard: The part of a job array.
         engine: Where the work runs; by default processes on all cores.
         frame: Of a file with several frames, the one that is taken, from 1; without it such a file is refused.
+        scores: Ask the pixels of each image whether it is inverted, turned, mirrored or blank: columns of the manifest.
+        fix: ``inverted`` makes negatives positive; it asks for the scores, and the row says it.
         limits: Pixels, bytes and seconds beyond which an image is refused.
         allow_loss: Let the manifest know less than the one that is there.
         on_event: Called with progress and remarks.
@@ -146,7 +150,7 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    chosen, wanted = load_recipe(recipe, frame=frame), selected(selection, words)
+    chosen, wanted = load_recipe(recipe, frame=frame, fix=fix), selected(selection, words)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=wanted,
         # A job array divides shards where there are any, else images.
@@ -156,7 +160,7 @@ def convert(
     target = target_of(inputs, chosen, out, to)
     check_target(target, inputs, chosen, to, whole=wanted.is_everything and shard is None, allow_loss=allow_loss)
     home = None if state is None else Path(state)
-    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss)
+    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss, scores)
     return run.perform(engine, limits)
 
 
@@ -199,6 +203,7 @@ class _Run:
     home: Path | None
     on_event: Sink
     allow_loss: bool = False
+    scores: bool = False
 
     def perform(self, engine: Engine | None, limits: ImageLimits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
@@ -218,6 +223,7 @@ class _Run:
         totals.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
+            "scores": self.scores,
             "total": inputs.total, "on_event": self.on_event,
         }  # fmt: skip
         names: list[str] = []
@@ -524,7 +530,7 @@ class _ConversionTotals:
                 spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
                 boxes=outcome.boxes,
                 about=outcome.about,
-                measures=_measures(outcome),
+                measures={"pixels": outcome.pixels or None, **outcome.measures()},
             )
         )
 
@@ -532,23 +538,6 @@ class _ConversionTotals:
 def _examples(value: ConvertResult) -> str:
     """The first image with remarks, and where all of them stand."""
     return f"the column notes of {value.manifest.name}; the first: {value.noted[0][1][0]}"
-
-
-def _measures(outcome: Converted) -> dict[str, Any]:
-    """The columns of the manifest that tell how an image came out."""
-    found: dict[str, Any] = {"pixels": outcome.pixels or None, "voi": outcome.voi, "codec": outcome.codec or None}
-    found["notes"] = list(outcome.notes)
-    quality = outcome.quality
-    if quality is not None:
-        found |= {
-            "grey_levels": quality.levels,
-            "contrast": quality.contrast,
-            "black_share": quality.black,
-            "white_share": quality.white,
-            "clipped_share": quality.clipped,
-            "sharpness": quality.sharpness,
-        }
-    return found
 
 
 def _pseudonyms_of(folder: DatasetFolder) -> str:

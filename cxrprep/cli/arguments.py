@@ -298,6 +298,8 @@ def convert_arguments(invocation: Invocation) -> dict[str, Any]:
         **preview_arguments(invocation),
         "to": convert.to,
         "per_shard": convert.per_shard,
+        "scores": convert.scores,
+        "fix": tuple(convert.fix.replace(",", " ").split()),
         "allow_loss": invocation.allow_loss,
         "engine": engine_of(invocation),
     }

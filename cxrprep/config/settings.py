@@ -41,7 +41,7 @@ _FOUND_SECTIONS: Final = ("selection", "labels", "split", "verify")
 _FOUND_ALSO: Final = """
     dataset root release state tables steps shard
     download.connections download.limit_rate download.timeout download.user_agent download.keep_archives
-    download.link download.then convert.recipe convert.to convert.per_shard convert.frame
+    download.link download.then convert.recipe convert.to convert.per_shard convert.frame convert.scores
     convert.preview report.images engine.jobs output.format output.events output.color
 """
 FOUND_FILE_KEYS: Final = frozenset(

@@ -27,11 +27,17 @@ def row_sign(item: ConvertItem) -> str:
     """What changes when a sample would say something else of the same image."""
     boxes = None if item.boxes is None else [box.as_dict() for box in item.boxes]
     # The number is that of the form in which a shard says it.
-    text = json.dumps([2, item.row and dict(item.row), boxes], sort_keys=True, default=str)
+    text = json.dumps([3, item.row and dict(item.row), boxes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 STAGE: Final = "convert"
+# column of the manifest -> field of Quality
+_MEASURES: Final = {
+    "grey_levels": "levels", "contrast": "contrast", "black_share": "black", "white_share": "white",
+    "clipped_share": "clipped", "sharpness": "sharpness", "inverted_score": "inverted", "turned_score": "turned",
+    "turned_degrees": "turn", "mirrored_score": "mirrored", "structure": "structure",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +107,19 @@ class Converted:
     kind: str = ""
     hint: str = ""
 
+    def measures(self) -> dict[str, Any]:
+        """How the image came out, in the words of the manifest's columns."""
+        found: dict[str, Any] = {"voi": self.voi, "codec": self.codec or None, "notes": list(self.notes)}
+        return found | {column: getattr(self.quality, name, None) for column, name in _MEASURES.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionTask:
     """What is done with each image: small to pickle, made once a run.
 
     With ``pseudonyms`` the headers are read too, and DICOM objects that are no images are left out without complaint.
-    With ``durable`` the disk has each output before its outcome is told.
+    With ``durable`` the disk has each output before its outcome is told. With ``scores`` each image's orientation and
+    polarity are asked of its pixels; a recipe that mends them asks too.
     """
 
     recipe: Recipe
@@ -116,6 +128,11 @@ class ConversionTask:
     limits: ImageLimits = DEFAULT_LIMITS
     pseudonyms: Pseudonyms | None = None
     durable: bool = False
+    scores: bool = False
+
+    def is_measured(self, quality: Quality | None) -> bool:
+        """Whether an output with these measures has all that is asked."""
+        return not self.scores or (quality is not None and quality.has_scores)
 
     @property
     def suffix(self) -> str:

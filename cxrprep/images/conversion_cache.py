@@ -184,6 +184,8 @@ class ConversionCache:
         wanted = (path or item.output(task.suffix), task.fingerprint, str(digest), sign_of(task, item))
         if (row["path"], row["fingerprint"], row["source_digest"], row["sign"]) != wanted:
             return item
+        if not task.is_measured(Quality.parse(row["quality"])):
+            return item
         found = self._stamp(task.out, wanted[0]) if path is None else stamp_now
         # A row of an earlier version does not know what the output shows: that is asked of the file.
         if row["out_stamp"] and found == row["out_stamp"] and row["pixels"]:

@@ -17,6 +17,7 @@ from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
 from cxrprep.images.local_files import open_store, read_source, version_tag_of
+from cxrprep.images.orientation import fixed, orientation_of
 from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
@@ -49,6 +50,7 @@ def convert(
     limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
+    scores: bool = False,
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> None:
@@ -66,6 +68,7 @@ def convert(
         limits: Pixels, bytes and seconds beyond which an image is refused.
         finished: What earlier runs wrote down; it is believed while neither source nor output has changed.
         pseudonyms: The key by which ids of an own folder are replaced.
+        scores: Ask the pixels of each image for its orientation and polarity.
         total: How many items there are, for progress.
         on_event: Called with progress and remarks.
 
@@ -73,7 +76,7 @@ def convert(
         StorageError: The disk refuses outputs, since every further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
-    task = ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
+    task = ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
 
     progress = Progress(on_event)
 
@@ -177,6 +180,8 @@ def make(
             header = dicom.open_dicom(data, item.source, task.limits) if dicom.is_named(data, item.source) else None
             about = header_facts(header.dataset, task.pseudonyms) if header is not None else {}
         held = finished_one(digest)
+        if held is not None and not task.is_measured(held[0].quality):
+            held = None
         shown = None if held is None else _shown(held[2], item.output(task.suffix))
         if held is not None and shown is not None:
             mark, size, encoded = held
@@ -190,9 +195,12 @@ def make(
             data, item.source, task.limits, reduce=task.recipe.reduction, header=header, frame=task.recipe.frame
         )
         picture.spaced(item.spacing_mm)
+        looks = orientation_of(picture) if task.scores or task.recipe.fix else None
         made = task.recipe(picture)
+        looked = () if looks is None else fixed(made, looks, task.recipe.fix)
         quality = measure(made)
-        made.notes.extend(doubts(quality))
+        made.notes.extend((*doubts(quality), *looked))
+        quality = quality if looks is None else quality.with_scores(dataclasses.asdict(looks))
         mark = OutputMetadata(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
             made.spacing_mm, tuple(made.notes), picture.codec, quality,

@@ -19,6 +19,8 @@ import numpy as np
 from cxrprep.images.transforms import shown_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from cxrprep.images.radiograph import Radiograph
@@ -31,7 +33,7 @@ CLASSES: Final = tuple((inverted, turn, mirror) for inverted in (0, 1) for turn 
 # Share of pixels that show any structure: 1,787 radiographs had 0.41 and more, 60 blanks, gradients and collimators
 # 0.26 and less.
 _STRUCTURE: Final = 0.33
-_ALARM: Final = 0.5
+ALARM: Final = 0.5
 # Pixels a side from which 64 x 64 are averaged: more tells nothing, and costs more than the decoder.
 _ENOUGH: Final = 512
 _WEIGHTS: Final = "orientation.npz"
@@ -56,9 +58,9 @@ class Orientation:
         if self.structure < _STRUCTURE:
             return ("blank? hardly any structure",)
         found = []
-        if self.inverted > _ALARM:
+        if self.inverted > ALARM:
             found.append("inverted? bones look dark")
-        if self.turned > _ALARM:
+        if self.turned > ALARM:
             found.append(f"turned by {self.turn} degrees?")
         return tuple(found)
 
@@ -67,6 +69,24 @@ def orientation_of(picture: Radiograph) -> Orientation:
     """The scores of an image as it was decoded: shown as DICOM says, from some of its rows and columns."""
     shown = shown_sample(picture, _ENOUGH)
     return scores(cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+
+
+def fixed(made: Radiograph, found: Orientation, fix: Collection[str]) -> tuple[str, ...]:
+    """Mend a finished result as ``fix`` asks, and say what was done and what a person should look at.
+
+    An inverted one becomes its negative, padding aside.
+    """
+    doubts = found.doubts()
+    if "inverted" not in fix or not any(doubt.startswith("inverted") for doubt in doubts):
+        return doubts
+    x0, y0, x1, y1 = (round(side) for side in made.frame.visible)
+    pixels = made.pixels.copy()
+    pixels[y0:y1, x0:x1] = ((1 << made.bits) - 1) - pixels[y0:y1, x0:x1]
+    made.pixels = pixels
+    return (
+        *(doubt for doubt in doubts if not doubt.startswith("inverted")),
+        "inverted, and made its negative as asked",
+    )
 
 
 def scores(small: NDArray[Any]) -> Orientation:

@@ -5,14 +5,14 @@ They say what a person should look at before a model is trained, and change no p
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cxrprep.images.radiograph import Pixels, Radiograph
 
@@ -36,6 +36,8 @@ _CLIP_SIDE: Final = 128
 # that mimic-cxr-jpg takes for 7.8 million.
 _COUNTED: Final = 1_000_000
 _LEVELS: Final = 256
+_MEASURES: Final = 6
+_SCORES: Final = ("inverted", "turned", "turn", "mirrored", "structure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Quality:
     ``black`` and ``white`` the shares of pixels at its ends. ``clipped`` is the share of the source's pixels that the
     grey scale took to an end of the range; ``None`` where no grey scale was applied. ``sharpness`` is the mean absolute
     Laplacian in the middle, in levels of 256; it depends on the size of the result.
+
+    The others are scores of the source, where they were asked for: see ``cxrprep.images.orientation``.
     """
 
     levels: int
@@ -54,20 +58,37 @@ class Quality:
     white: float
     clipped: float | None
     sharpness: float
+    inverted: float | None = None
+    turned: float | None = None
+    turn: int | None = None
+    mirrored: float | None = None
+    structure: float | None = None
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether orientation and polarity were asked for."""
+        return self.structure is not None
+
+    def with_scores(self, scores: Mapping[str, Any]) -> Quality:
+        """The same, with the scores of the source: the fields of ``Orientation``."""
+        return replace(self, **scores)
 
     def dump(self) -> list[float | None]:
-        """The measures in the order of the fields."""
-        return list(astuple(self))
+        """The measures in the order of the fields; scores only where there are some."""
+        values = list(astuple(self))
+        return values if self.has_scores else values[:_MEASURES]
 
     @classmethod
     def parse(cls, values: Sequence[Any] | None) -> Quality | None:
         """What ``dump`` gave; ``None`` for outputs of versions that did not measure."""
-        if not values or len(values) != 6:
+        if not values or len(values) not in (_MEASURES, _MEASURES + len(_SCORES)):
             return None
-        levels, contrast, black, white, clipped, sharpness = values
-        if None in (levels, contrast, black, white, sharpness):
+        levels, contrast, black, white, clipped, sharpness, *scores = values
+        if None in (levels, contrast, black, white, sharpness, *scores):
             return None
-        return cls(int(levels), float(contrast), float(black), float(white), clipped, float(sharpness))
+        found = cls(int(levels), float(contrast), float(black), float(white), clipped, float(sharpness))
+        named = dict(zip(_SCORES, scores, strict=False))
+        return replace(found, **{**named, "turn": int(named["turn"])}) if named else found
 
 
 def measure(made: Radiograph) -> Quality:

@@ -17,12 +17,14 @@ from cxrprep.images.resample import reduction
 from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Spacing, SquarePixels, Step, Voi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cxrprep.images.radiograph import Radiograph
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1
+# What ``--fix`` mends. A turned image is named alone: its boxes would have to turn with it.
+FIXES: Final = ("inverted",)
 _SQUARE: Final = 0.01
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "jxl": ".jxl"}
 
@@ -45,7 +47,8 @@ class Recipe:
     """What happens to every image. ``exact`` is false for variants that trade a stated error for speed.
 
     ``model`` is what a model does with the image afterwards, for its loader: mean, std, crop, and where that is said.
-    ``frame`` (from 1) is taken of files with several, which are refused without it.
+    ``frame`` (from 1) is taken of files with several, which are refused without it. ``fix`` names what is mended where
+    the pixels show it (``FIXES``); nothing is, unless somebody asked.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Recipe:
     exact: bool = True
     model: Mapping[str, Any] = field(default_factory=dict)
     frame: int | None = None
+    fix: tuple[str, ...] = ()
 
     def __call__(self, picture: Radiograph) -> Radiograph:
         """The picture after all steps."""
@@ -84,6 +88,7 @@ class Recipe:
             "steps": [{"do": _NAMES[type(step)], **_options(step)} for step in self.steps],
             "output": dataclasses.asdict(self.output),
             **({"frame": self.frame} if self.frame is not None else {}),
+            **({"fix": list(self.fix)} if self.fix else {}),
         }
 
     def fingerprint(self) -> str:
@@ -115,13 +120,17 @@ def named_recipes() -> tuple[str, ...]:
     return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
 
 
-def load_recipe(name: str, *, frame: int | None = None) -> Recipe:
+def load_recipe(name: str, *, frame: int | None = None, fix: Iterable[str] = ()) -> Recipe:
     """The recipe called ``name``, or the one in the TOML file at that path; of files with several frames, ``frame``.
 
-    Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a file that is wrong.
+    ``fix`` are of ``FIXES``. Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a
+    file that is wrong.
     """
+    wanted = tuple(sorted(set(fix)))
+    if unknown := [word for word in wanted if word not in FIXES]:
+        raise UsageError(f"{unknown[0]!r} is nothing that can be fixed", hint=f"known: {', '.join(FIXES)}")
     text, where, stem = _recipe_text(name)
-    return dataclasses.replace(parse_recipe(text, where, stem), frame=frame)
+    return dataclasses.replace(parse_recipe(text, where, stem), frame=frame, fix=wanted)
 
 
 def _recipe_text(name: str) -> tuple[str, str, str]:

@@ -44,7 +44,11 @@ _LABEL_KEYS: Final = frozenset({"label_source"})
 _MADE: Final = {
     "width": pa.int32(), "height": pa.int32(), "spacing_x_mm": pa.float32(), "spacing_y_mm": pa.float32(),
     "boxes": _BOXES, "source_path": pa.string(), "source_digest": pa.string(), "recipe": pa.string(),
-    "recipe_fingerprint": pa.string(),
+    "recipe_fingerprint": pa.string(), "voi": pa.string(), "codec": pa.string(), "notes": pa.list_(pa.string()),
+    "grey_levels": pa.int32(), "contrast": pa.float32(), "black_share": pa.float32(), "white_share": pa.float32(),
+    "clipped_share": pa.float32(), "sharpness": pa.float32(), "inverted_score": pa.float32(),
+    "turned_score": pa.float32(), "turned_degrees": pa.int32(), "mirrored_score": pa.float32(),
+    "structure": pa.float32(),
 }  # fmt: skip
 
 
@@ -76,7 +80,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> Any:
-    if name == "boxes":
+    if name in ("boxes", "notes"):
         return []
     return -1 if (name in _MADE and _MADE[name] != pa.string()) or name in _KINDS else ""
 

@@ -143,6 +143,7 @@ def convert_to_shards(
     limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
     pseudonyms: Pseudonyms | None = None,
+    scores: bool = False,
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> dict[str, ShardFile]:
@@ -158,6 +159,7 @@ def convert_to_shards(
         limits: Pixels, bytes and seconds beyond which an image is refused.
         finished: What earlier runs wrote down.
         pseudonyms: The key by which ids of an own folder are replaced.
+        scores: Ask the pixels of each image for its orientation and polarity.
         total: How many items there are, for progress.
         on_event: Called with progress and remarks.
 
@@ -171,7 +173,7 @@ def convert_to_shards(
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
-    task = conversion.ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms)
+    task = conversion.ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
     where = engine or Engine()
     progress = converting.Progress(on_event)
     written: dict[str, ShardFile] = {}
@@ -327,4 +329,5 @@ def _row(outcome: Converted, task: ConversionTask) -> dict[str, Any]:
         "source_digest": outcome.source_digest,
         "recipe": task.recipe.name,
         "recipe_fingerprint": task.fingerprint,
+        **outcome.measures(),
     }

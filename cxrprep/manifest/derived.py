@@ -283,7 +283,7 @@ def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
 # What the conversion measured of each image.
 MEASURED: Final = (
     "pixels", "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share",
-    "sharpness",
+    "sharpness", "inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure",
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ REFUSED = {
     "labeler.checkpoint": '"chexbert.pth"',
     "labeler.allow_remote_text": "true",
     "convert.out": '"elsewhere"',
+    "convert.fix": '"inverted"',
     "convert.max_bytes": "100000000000",
     "convert.max_pixels": "100000000000",
     "convert.max_seconds": "0",
