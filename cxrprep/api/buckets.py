@@ -49,13 +49,14 @@ class BucketFolders:
         for copy in self._copies:
             copy.put_back()
 
-    def local(self, address: str, *, writes: bool, folder: bool) -> Path:
+    def local(self, address: str, *, writes: bool, folder: bool, streams: bool = False) -> Path:
         """The path here of a folder or file in a store.
 
         Args:
             address: as it was given.
             writes: whether the call writes there.
             folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
+            streams: put whole new files there while the call goes on, as downloads do.
 
         Returns:
             A path in a working copy, which is up to date.
@@ -73,7 +74,9 @@ class BucketFolders:
                 return copy.folder / address[len(copy.address) :].lstrip("/")
         return_store_secrets()
         file = "" if folder or not PurePosixPath(address).suffix else address.rpartition("/")[2]
-        copy = WorkingCopy(address.removesuffix(f"/{file}") if file else address, writes=writes, file=file)
+        copy = WorkingCopy(
+            address.removesuffix(f"/{file}") if file else address, writes=writes, file=file, streams=streams
+        )
         self._copies.append(self._stack.enter_context(copy))
         return copy.folder / file
 
@@ -116,7 +119,10 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         role != "dataset-folder" or _is_dataset(values[name], values.get("dataset"))
                     ):
                         reads = role.startswith("read") or (name == "root" and values.get("state") is not None)
-                        values[name] = _localised(buckets, values[name], not reads, role.endswith("-folder"))
+                        # Several machines convert parts of one bucket: what is made goes elsewhere, so none of them
+                        # holds it.
+                        reads = reads or (role == "dataset-folder" and values.get("out") is not None)
+                        values[name] = _localised(buckets, values[name], not reads, role)
                 try:
                     result: R = _described(buckets, plain_verb(**_flat(signature, values)))
                 except CxrprepError as error:
@@ -155,10 +161,13 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     return recognise(frozenset(names[:_SAMPLE])) is not None
 
 
-def _localised(buckets: BucketFolders, value: Any, writes: bool, folder: bool) -> Any:
+def _localised(buckets: BucketFolders, value: Any, writes: bool, role: str) -> Any:
     if isinstance(value, list | tuple):
-        return [_localised(buckets, one, writes, folder) for one in value]
-    return buckets.local(str(value), writes=writes, folder=folder) if _addresses(value) else value
+        return [_localised(buckets, one, writes, role) for one in value]
+    if not _addresses(value):
+        return value
+    folder, streams = role.endswith("-folder"), role.startswith("downloaded")
+    return buckets.local(str(value), writes=writes, folder=folder, streams=streams)
 
 
 def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:

@@ -7,16 +7,16 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
-from cxrprep.api.convert_target import check_target, target_of
+from cxrprep.api.convert_target import bring_manifests, check_target, target_of
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
-from cxrprep.errors import ExitCode, StorageError, UsageError
+from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import Selection
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cxrprep.collection import ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.images.conversion import Converted
+    from cxrprep.images.conversion import Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.radiograph import ImageLimits
@@ -157,11 +157,27 @@ def convert(
         shard=shard if to == "files" else None,
         rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
     )  # fmt: skip
+    if engine is not None and engine.name == "dask":
+        inputs = _from_store(inputs)
     target = target_of(inputs, chosen, out, to)
     check_target(target, inputs, chosen, to, whole=wanted.is_everything and shard is None, allow_loss=allow_loss)
     home = None if state is None else Path(state)
     run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss, scores)
     return run.perform(engine, limits)
+
+
+def _from_store(inputs: Inputs) -> Inputs:
+    """The same images, read from their bucket where they are a working copy: machines of a cluster do not see that."""
+    from cxrprep.storage.working_copy import address_of
+
+    if address_of(inputs.address) is None:
+        return inputs
+
+    def items() -> Iterator[ConvertItem]:
+        for item in inputs.items():
+            yield replace(item, source=address_of(item.source) or item.source)
+
+    return replace(inputs, items=items)
 
 
 def convert_recorded(
@@ -188,6 +204,12 @@ def convert_recorded(
     inputs = inputs_with_dropped(folder, recipe, out, shard=shard, on_event=on_event)
     run = _Run(inputs, recipe, out, "files", PER_SHARD, shard, None, on_event)
     return run.perform(Engine(), None)
+
+
+def _write_changed(out: ImageStore, name: str, data: bytes) -> None:
+    """Write a small file unless it is there as it is: others see by its ETag that nothing happened."""
+    if out.head(name, len(data) + 1) != data:
+        out.write(name, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +314,16 @@ class _Run:
 
     def _check_cluster(self, engine: Engine | None, out: ImageStore) -> None:
         from cxrprep.images.local_files import is_url
+        from cxrprep.storage.working_copy import address_of
 
         if engine is None or engine.name != "dask":
             return
         if not is_url(out.address):
             _make_folder(Path(out.address))
-        engine.needs([str(Path(path).resolve()) for path in (self.inputs.address, out.address) if not is_url(path)])
+        places = [path for path in (self.inputs.address, out.address) if not is_url(path)]
+        if address_of(self.inputs.address) is not None:
+            places.remove(self.inputs.address)
+        engine.needs([str(Path(path).resolve()) for path in places])
 
     def _cache(self, address: str) -> Path:
         """Where it is written down what is finished: beside the record of a dataset, so that OUT can be handed on."""
@@ -339,8 +365,14 @@ class _Run:
 
             with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
                 here = Path(folder, "manifests")
-                here.mkdir()
-                value = self._written(totals, earlier, here, Path(below), shards)
+                # What is there is what the new tables are held against, as in a folder.
+                bring_manifests(out, below, here)
+                try:
+                    value = self._written(totals, earlier, here, Path(below), shards)
+                except CxrprepError as error:
+                    error.message = error.message.replace(str(here), out.full(below))
+                    error.hint = error.hint.replace(str(here), out.full(below))
+                    raise
                 self._write_card(here / value.manifest.name, out)
                 self._describe_store(here, out)
                 for path in sorted(here.iterdir()):
@@ -374,7 +406,7 @@ class _Run:
             manifests.with_name(CROISSANT_NAME).write_bytes(there)
         described = describe_images(manifests) if self.form == "files" and self.shard is None else None
         if described is not None:
-            out.write(CROISSANT_NAME, described.read_bytes())
+            _write_changed(out, CROISSANT_NAME, described.read_bytes())
 
     def _write_card(self, manifest: Path, out: ImageStore) -> None:
         """A card beside the images, by which ``load_dataset`` finds splits and types. One that is not ours stays."""
@@ -390,7 +422,7 @@ class _Run:
             return
         stated = [] if self.form == "files" else stated_columns(list(itertools.islice(self.inputs.items(), 1)))
         text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
-        out.write(CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
+        _write_changed(out, CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
     def _lineage(self, shards: tuple[ShardFile, ...]) -> Lineage:
         """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
@@ -431,7 +463,7 @@ class _Run:
             earlier=earlier,
             lineage=self._lineage(shards),
             labels_in=None if self.inputs.folder is None else self.inputs.folder.read_from,
-            root=None if is_url(str(self.target)) else Path(self.target),
+            root=folder if is_url(str(self.target)) else Path(self.target),
             whole=self.shard is None,
             allow_loss=self.allow_loss,
             on_event=self.on_event,

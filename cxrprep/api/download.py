@@ -159,7 +159,7 @@ def read_plan(
         return _plan_result(made, job)
 
 
-@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="downloaded-folder", state="written-folder", tables="read-folder")
 def download(
     dataset: str,
     root: Path | str | None = None,

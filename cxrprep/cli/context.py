@@ -82,7 +82,9 @@ class Invocation:
             writes = role == "written" and self.command not in _ONLY_READ
             writes = writes and not (key == "root" and settings.job.state)
             local = [
-                str(self.bucket(text, writes=writes, folder=key in _FOLDERS)) if is_served(text) else text
+                str(self.bucket(text, writes=writes, folder=key in _FOLDERS, streams=key == "root"))
+                if is_served(text)
+                else text
                 for text in texts
             ]
             option = self.flags[key][1] if key in self.flags else settings.origins[key]
@@ -90,13 +92,24 @@ class Invocation:
             found = True
         return found
 
-    def bucket(self, address: str, *, writes: bool, folder: bool) -> Path:
-        """The working copy of a folder or file in a bucket. Raises what opening one raises."""
+    def bucket(self, address: str, *, writes: bool, folder: bool, streams: bool = False) -> Path:
+        """The working copy of a folder or file in a bucket. Raises what opening one raises.
+
+        Args:
+            address: as it was written.
+            writes: whether the command writes there.
+            folder: whether it is a folder whatever its name is.
+            streams: whether a download may put files there while it goes on.
+
+        Returns:
+            The path here.
+        """
         from cxrprep.api.buckets import BucketFolders
 
         if self._buckets is None:
             self._buckets = BucketFolders()
-        return self._buckets.local(address, writes=writes, folder=folder)
+        streams = streams and self.command in ("download", "run")
+        return self._buckets.local(address, writes=writes, folder=folder, streams=streams)
 
     def shown(self, text: str) -> str:
         """``text`` with addresses of buckets where it names their working copies."""
@@ -210,9 +223,9 @@ class Invocation:
     @property
     def shard(self) -> Shard | None:
         """The part of ``--shard``."""
-        from cxrprep.model import Shard
+        from cxrprep.config.job_array import parse_shard
 
-        return Shard.parse(self.job.shard) if self.job.shard else None
+        return parse_shard(self.job.shard) if self.job.shard else None
 
     def path(self, text: str) -> Path | None:
         """A path option, ``None`` when it is not given."""

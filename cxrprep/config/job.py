@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.config.job_array import parse_shard
 from cxrprep.errors import did_you_mean
-from cxrprep.model import LabelTest, Shard, Split, View
+from cxrprep.model import LabelTest, Split, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ FORMS: Final[Mapping[str, Callable[[str], object]]] = {
     "label": parse_label,
     "view": parse_view,
     "split": parse_split,
-    "shard": Shard.parse,
+    "shard": parse_shard,
 }
 
 
@@ -301,7 +302,7 @@ class Job:
         "", "folder with the label tables that are not in ROOT (MIMIC-CXR's come with MIMIC-CXR-JPG)", form="path"
     )
     steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=ALL_STEPS)
-    shard: str = _set("", "work on part I of N, such as 3/16; counts from 1", form="shard")
+    shard: str = _set("", "work on part I of N, such as 3/16; counts from 1; auto/16 in a job array", form="shard")
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)

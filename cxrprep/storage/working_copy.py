@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import platformdirs
 
-from cxrprep.errors import IntegrityError, UsageError, storage_error
+from cxrprep.errors import CxrprepError, IntegrityError, StorageError, UsageError, storage_error
 from cxrprep.storage.bucket_lock import BucketLock
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.paths import is_safe
@@ -38,6 +40,10 @@ _REQUESTS: Final = 16
 _HERE_ONLY: Final = re.compile(
     r"(^|/)\.cxrprep/(?!(asked|archives)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
 )
+# Seconds between two looks for what a download has finished.
+PUT_SECONDS = 10.0
+# What other verbs put beside a release.
+_OURS: Final = frozenset({"derived", "export"})
 _LAST: Final = {"cxrprep.lock": 3, "cxrprep.files.parquet": 2}
 
 
@@ -60,23 +66,27 @@ class _Held:
 class WorkingCopy:
     """The files of a bucket folder, in ``folder``; hold it with ``with`` while a verb works there."""
 
-    def __init__(self, address: str, *, writes: bool, file: str = "") -> None:
+    def __init__(self, address: str, *, writes: bool, file: str = "", streams: bool = False) -> None:
         """A working copy.
 
         Args:
             address: of the folder in the store.
             writes: whether the verb writes there, so that no other run may.
             file: the one file of it that is meant, where an option names a file.
+            streams: put whole new files of the release there while the verb goes on, as downloads do.
         """
         self.address, self.writes, self.file = address.rstrip("/"), writes, file
         self.store = ObjectStore(self.address)
         key = hashlib.sha256(f"{self.address}\n{file}".encode()).hexdigest()[:16]
-        self._home = Path(platformdirs.user_cache_path("cxrprep")) / "buckets" / key
+        self._home = _copies() / key
         # Named as in the bucket: some outputs are called after their folder.
         self.folder = self._home / "files" / self.address.rpartition("/")[2]
         self._state = self._home / "held.json"
         self._held: dict[str, _Held] = {}
         self._lock = BucketLock(self.store) if writes else None
+        self._streams = streams and writes
+        self._ended = threading.Event()
+        self._streamer: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Lock the bucket folder if the verb writes, and bring the copy up to date."""
@@ -89,19 +99,35 @@ class WorkingCopy:
         except BaseException:
             self._release()
             raise
+        if self._streams:
+            self._streamer = threading.Thread(target=self._stream, daemon=True)
+            self._streamer.start()
         return self
 
     def __exit__(self, *about: object) -> None:
         """Let go of the lock; ``put_back`` has to have been called."""
         self._release()
 
+    def _stream(self) -> None:
+        while not self._ended.wait(PUT_SECONDS):
+            # What cannot be put now is put at the end, and said there.
+            with contextlib.suppress(CxrprepError):
+                self.put_images()
+
+    def _stop_streaming(self) -> None:
+        self._ended.set()
+        if self._streamer is not None:
+            self._streamer.join()
+
     def _release(self) -> None:
+        self._stop_streaming()
         if self._lock is not None:
             self._lock.release()
 
     def _make_home(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            (self._home / "address").write_text(self.address, encoding="utf-8")
         except OSError as error:
             raise storage_error(self.folder, "make", error) from error
 
@@ -112,6 +138,7 @@ class WorkingCopy:
         self._held = self._read_state()
         there = {entry.name: entry for entry in self._listed()}
         missing = [entry for entry in there.values() if self._is_wanted(entry)]
+        self._require_room(sum(entry.size for entry in missing))
         try:
             with ThreadPoolExecutor(_REQUESTS) as pool:
                 for name, held in pool.map(self._bring, missing):
@@ -122,6 +149,15 @@ class WorkingCopy:
                     (self.folder / name).unlink(missing_ok=True)
         finally:
             self._write_state()
+
+    def _require_room(self, size: int) -> None:
+        """Raise ``StorageError`` before the first byte where the disk cannot hold what would come."""
+        free = shutil.disk_usage(self._home).free
+        if size > free:
+            raise StorageError(
+                f"the working copy of {self.address} needs {size:,} bytes more, and {self._home} has {free:,} left",
+                hint="point XDG_CACHE_HOME at a larger disk, or name a folder of the bucket that holds less",
+            )
 
     def _listed(self) -> Iterator[StoredFile]:
         for entry in self.store.list():
@@ -138,7 +174,8 @@ class WorkingCopy:
         path = self.folder / entry.name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{os.getpid():x}-{time.monotonic_ns():x}.tmp")
+            # Not beside it: what a kill leaves would look like a file of the folder.
+            part = self._home / f"{os.getpid():x}-{threading.get_ident():x}-{time.monotonic_ns():x}.tmp"
             self.store.fetch(entry.name, part)
             if part.stat().st_size != entry.size:
                 part.unlink()
@@ -159,8 +196,15 @@ class WorkingCopy:
         Raises ``BusyError`` where another run took the lock meanwhile, the store's errors, and ``IntegrityError`` for
         an object that is not what was sent.
         """
+        self._stop_streaming()
         if self._lock is None:
             return 0
+        if not self._state.is_file() or not self.folder.is_dir():
+            # Somebody emptied the cache: to remove the same in the bucket would be the loss of it.
+            raise StorageError(
+                f"{self.folder}, the working copy of {self.address}, was removed while it was in use",
+                hint="nothing was changed in the bucket; run it again",
+            )
         names = list(self._names())
         changed = [name for name in names if name not in self._held or not self._held[name].is_file(self.folder / name)]
         here = set(names)
@@ -182,12 +226,17 @@ class WorkingCopy:
         return len(changed) + len(gone)
 
     def put_images(self) -> None:
-        """Put finished files of the release into the bucket while a download goes on; tables and record come last."""
-        fresh = [n for n in self._names() if _stage(n) == 0 and n not in self._held]
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            for name, held in pool.map(self._put, fresh):
-                self._held[name] = held
-        self._write_state()
+        """Put whole files of the release into the bucket while a download goes on; tables and record come last."""
+        if self._lock is None:
+            return
+        fresh = [n for n in self._names() if _stage(n) == 0 and n.split("/")[0] not in _OURS and n not in self._held]
+        self._lock.check()
+        try:
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                for name, held in pool.map(self._put, fresh):
+                    self._held[name] = held
+        finally:
+            self._write_state()
 
     def _put(self, name: str) -> tuple[str, _Held]:
         path = self.folder / name
@@ -226,6 +275,24 @@ class WorkingCopy:
             part.replace(self._state)
         except OSError as error:
             raise storage_error(self._state, "write", error) from error
+
+
+def _copies() -> Path:
+    return Path(platformdirs.user_cache_path("cxrprep")) / "buckets"
+
+
+def address_of(path: str) -> str | None:
+    """The address of what a path in a working copy is a copy of; ``None`` for any other path."""
+    base = f"{_copies()}{os.sep}"
+    if not path.startswith(base):
+        return None
+    key, _, below = path[len(base) :].replace(os.sep, "/").partition("/files/")
+    with contextlib.suppress(OSError):
+        address = (_copies() / key / "address").read_text(encoding="utf-8")
+        # The first part is the folder itself, named as in the bucket.
+        inside = below.partition("/")[2]
+        return f"{address}/{inside}" if inside else address
+    return None
 
 
 def _stage(name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,22 @@ from typing import Any
 import pytest
 
 import cxrprep
-from cxrprep.errors import AccessError, BusyError, CxrprepError, IntegrityError, SourceUnreachableError, UsageError
+from cxrprep.errors import (
+    AccessError,
+    BusyError,
+    CxrprepError,
+    IntegrityError,
+    SourceUnreachableError,
+    StorageError,
+    UsageError,
+)
 from cxrprep.executors import Engine
-from cxrprep.storage import object_store
+from cxrprep.storage import object_store, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
 from tests.api.convert.commands import run
+from tests.executors.cluster import cluster
 from tests.generators.small import nih_chestxray14
 from tests.parts import need
 from tests.servers import azurite, fake_gcs, s3
@@ -111,6 +121,43 @@ def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothi
     assert {entry.name: entry.stamp for entry in store.list()} == before
 
 
+@pytest.mark.slow
+def test_a_cluster_reads_a_known_dataset_from_its_bucket(bucket: str, tmp_path: Path) -> None:
+    need("dask")
+    nih_chestxray14.write(tmp_path / "nih")
+    cxrprep.extract_labels(tmp_path / "nih")
+    system = ObjectStore(bucket).system()
+    for name, data in files(tmp_path / "nih").items():
+        system.pipe_file(f"{bucket}/nih/{name}", data)
+    cxrprep.convert(tmp_path / "nih", recipe="square-224", out=tmp_path / "small", engine=Engine("inline"))
+    with cluster(1) as scheduler:
+        engine = Engine("dask", scheduler=scheduler)
+        cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=f"{bucket}/small", engine=engine)
+    for place in (f"{bucket}/nih", f"{bucket}/nih/images", bucket, f"{bucket}/nih".replace("s3:", "s3a:")):
+        with pytest.raises(UsageError, match="holds the originals"):
+            cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=place, engine=Engine("inline"))
+    assert objects(f"{bucket}/small") == {
+        name: data for name, data in files(tmp_path / "small").items() if not name.startswith(".cxrprep/")
+    }
+
+
+def test_outputs_in_a_bucket_are_held_against_those_that_are_there(bucket: str, tmp_path: Path) -> None:
+    root, out = tmp_path / "nih", f"{bucket}/small"
+    nih_chestxray14.write(root)
+    cxrprep.extract_labels(root)
+    cxrprep.convert(root, recipe="square-224", out=out, engine=Engine("inline"))
+    before = objects(out)
+    with pytest.raises(UsageError, match="holds images of another recipe"):
+        cxrprep.convert(root, recipe="square-320", out=out, engine=Engine("inline"))
+    shutil.rmtree(root / "manifests")
+    for table in [path for path in root.iterdir() if path.is_file()]:
+        table.unlink()
+    with pytest.raises(UsageError, match="would lose") as caught:
+        cxrprep.convert(root, recipe="square-224", out=out, dataset="nih-chestxray14", engine=Engine("inline"))
+    assert caught.value.message.startswith(out)
+    assert objects(out) == before
+
+
 def test_another_machine_goes_on_where_one_was_killed(bucket: str, tmp_path: Path, at_home: Path) -> None:
     address = f"{bucket}/nih"
     code = (
@@ -127,6 +174,43 @@ def test_another_machine_goes_on_where_one_was_killed(bucket: str, tmp_path: Pat
     with WorkingCopy(address, writes=True) as copy:
         assert copy.put_back() == 1
     assert objects(address) == {"images/a.png": b"first", "images/b.png": b"second"}
+
+
+def test_a_download_puts_whole_files_there_while_it_goes_on(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"{bucket}/nih"
+    monkeypatch.setattr(working_copy, "PUT_SECONDS", 0.05)
+    with WorkingCopy(address, writes=True, streams=True) as copy:
+        (copy.folder / "images").mkdir()
+        (copy.folder / "images" / "b.png.part").write_bytes(b"half")
+        (copy.folder / "cxrprep.lock").write_bytes(b"record")
+        (copy.folder / "images" / "a.png").write_bytes(b"whole")
+        deadline = time.monotonic() + 60
+        while "images/a.png" not in objects(address) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert set(objects(address)) == {"images/a.png", LOCK}
+        assert copy.put_back() == 1
+    assert objects(address) == {"images/a.png": b"whole", "cxrprep.lock": b"record"}
+
+
+def test_a_cache_that_was_emptied_meanwhile_empties_no_bucket(bucket: str, at_home: Path) -> None:
+    address = f"{bucket}/nih"
+    ObjectStore(address).write("a.csv", b"data")
+    with WorkingCopy(address, writes=True) as copy:
+        shutil.rmtree(at_home)
+        with pytest.raises(StorageError, match="was removed while it was in use"):
+            copy.put_back()
+    assert objects(address) == {"a.csv": b"data"}
+
+
+def test_a_disk_that_cannot_hold_the_copy_is_said_before_the_first_byte(
+    bucket: str, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ObjectStore(f"{bucket}/nih").write("a.csv", b"12345")
+    usage = type("Usage", (), {"free": 4})
+    monkeypatch.setattr(working_copy.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageError, match="needs 5 bytes more"):
+        cxrprep.status(f"{bucket}/nih")
+    assert not list(at_home.rglob("a.csv"))
 
 
 def test_two_runs_do_not_overwrite_each_other(bucket: str, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
