@@ -12,6 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
+@plain_memory()
 def extract_labels(
     root: Path | str,
     *,

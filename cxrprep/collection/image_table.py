@@ -122,14 +122,6 @@ def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
         raise UsageError(f"{path} would lose {shown}; it is left as it is", hint=ways)
 
 
-def read_known(path: Path) -> pa.Table | None:
-    """The table that is there; ``None`` where there is none, or one that no reader opens and that knows nothing."""
-    try:
-        return read_rows(path, use_threads=False).combine_chunks() if path.is_file() else None
-    except (OSError, pa.ArrowInvalid):
-        return None
-
-
 def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
     """Raise where a new image table would know less than the one that is there.
 

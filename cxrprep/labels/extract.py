@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import Loss, read_known, refuse_loss
+from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
@@ -31,7 +32,7 @@ from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
@@ -349,43 +350,45 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     """
     if labels.unchanged:
         return
-    drawn = None if allow_loss or labels.masks is None else read_known(path.with_name(MASKS_NAME))
+    drawn = None if allow_loss or labels.masks is None else stored_table(path.with_name(MASKS_NAME))
     if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
         refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
-    before = None if allow_loss else read_known(path)
+    before = None if allow_loss else stored_table(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
-    now = dict(_known_of_sources(labels.table))
+    now = _known_of_sources(labels.table)
     # Rows that nobody had labelled may be labelled now: then they are of some source.
-    now[None] = _known(labels.table)
+    now[None] = dict(sum((Counter(known) for known in now.values()), Counter()))
     found = [
         Loss(f"{what} of {name or 'no label source'}", count - now.get(name, {}).get(what, 0))
-        for name, known in _known_of_sources(before)
+        for name, known in _known_of_sources(before).items()
         for what, count in known.items()
         if count > now.get(name, {}).get(what, 0)
     ]
     refuse_loss(path, found, hint=_BACK)
 
 
-def _known_of_sources(table: pa.Table) -> Iterator[tuple[str | None, dict[str, int]]]:
-    """How much each label source knows: its rows, cells of labels, boxes, splits and texts."""
+def _known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[str, int]]:
+    """How much each label source knows: its rows, cells of labels, boxes, splits and texts.
+
+    Column by column: one of a table on disk is read at a time.
+    """
     source = table.column("label_source").combine_chunks().cast(pa.string())
-    for name in pc.unique(source).to_pylist():
-        yield name, _known(table.filter(pc.is_null(source) if name is None else pc.equal(source, name)))
-
-
-def _known(rows: pa.Table) -> dict[str, int]:
-    """How many rows, cells of labels, boxes, splits and texts there are."""
-    labels = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in rows.column_names]
-    labels += [field.name for field in own_observations(rows.schema)]
-    about = [name for name in ("split", "view", "sex", "age_years", "report_text") if name in rows.column_names]
-    known = {"rows": rows.num_rows, "labels": sum(_cells(rows, label) for label in labels)}
-    known["boxes"] = int(pc.sum(pc.list_value_length(rows.column("boxes"))).as_py() or 0)
-    return known | {f"cells of {column}": _cells(rows, column) for column in about}
-
-
-def _cells(table: pa.Table, name: str) -> int:
-    return int(table.num_rows - table.column(name).null_count)
+    names = pc.unique(source).to_pylist()
+    rows = {name: pc.is_null(source) if name is None else pc.equal(source, name) for name in names}
+    rows = {name: pc.fill_null(of, fill_value=False) for name, of in rows.items()}
+    known = {name: {"rows": count_true(of), "labels": 0, "boxes": 0} for name, of in rows.items()}
+    labels = [f"label_{stem}" for stem in OBSERVATIONS] + [field.name for field in own_observations(table.schema)]
+    for column in (*labels, "split", "view", "sex", "age_years", "report_text"):
+        if column in table.column_names:
+            valid = pc.is_valid(table.column(column)).combine_chunks()
+            for name, of in rows.items():
+                what = "labels" if column in labels else f"cells of {column}"
+                known[name][what] = known[name].get(what, 0) + count_true(pc.and_(of, valid))
+    lengths = pc.fill_null(pc.list_value_length(table.column("boxes")), 0).combine_chunks()
+    for name, of in rows.items():
+        known[name]["boxes"] = int(pc.sum(lengths.filter(of)).as_py() or 0)
+    return known
 
 
 def refresh_labels(

@@ -148,8 +148,7 @@ def export(
         on_event(Note(STAGE, message, "info", str(out)))
     for reason, count in result.left_out:
         on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
-    if form not in _CARDED:
-        on_event(StageFinished(STAGE, done=result.images))
+    on_event(StageFinished(STAGE, done=result.images))
     return result
 
 
