@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 IMAGE_KEYS: Final = ("dicom_id", "image_id", "image index", "path", "filename", "fpath", "path_to_image")
@@ -34,12 +35,16 @@ _KEYS: Final = (
 # Columns of our own tables that look like an observation and are none.
 _NO_OBSERVATIONS: Final = frozenset(("label_source", "labels_raw"))
 _LIST: Final = "Finding Labels"
+_JSON_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.gz)?$")
 _REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
 _CELLS: Final[Mapping[str, int | None]] = {
     "": None, "_": None,
     "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
-    "positive": 1, "negative": 0, "uncertain": -1,
+    "positive": 1, "negative": 0, "uncertain": -1, "not mentioned": None,
 }  # fmt: skip
+# What CheXbert's program writes: the number of the class, and a text in each row.
+_CHEXBERT_TEXT: Final = "report impression"
+_CHEXBERT_CLASSES: Final[Mapping[str, str]] = {"0": "", "1": "1", "2": "0", "3": "-1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class LabelTable:
 
 
 def read_label_table(path: Path, *, key: str | None = None, source: str | None = None) -> LabelTable:
-    """The labels in ``path``: our Parquet, or a CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio, MIMIC or NIH.
+    """The labels of ``path``: Parquet, JSON lines, CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio and others.
 
     Columns are known by their names in any order and spelling ("Airspace Opacity", ``label_pleural_effusion``); NIH's
     "Finding Labels" is a list of what is there, so that what it does not name is 0.
@@ -76,7 +81,8 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
         TableError: the table cannot be read, or a cell is no label.
         UsageError: there is no such column or label source, or the table has several and none is named.
     """
-    header, rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    header, rows = _reader(path)(path)
+    rows = _of_chexbert(header, rows)
     rows = _of_source(path, header, rows, source)
     if _LIST in header:
         header, rows = _listed(path, header, rows)
@@ -98,6 +104,29 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
         {name: tuple(values) for name, values in keys.items()},
         {name: tuple(values) for name, values in columns.items()},
         {name: tuple(values) for name, values in extra.items() if any(value is not None for value in values)},
+    )
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[list[Any]]]]:
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _parquet
+    return _json_lines if _JSON_LINES.search(path.name.lower()) else _csv
+
+
+def _of_chexbert(header: Sequence[str], rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """The rows with labels for the numbers of CheXbert's classes: 0 blank, 1 positive, 2 negative, 3 uncertain.
+
+    Other copies of its program write labels; those leave blank what is not mentioned, and numbers never do.
+    """
+    places = [place for place, name in enumerate(header) if name in CHEXPERT.names]
+    if not places or _CHEXBERT_TEXT not in [name.strip().lower() for name in header]:
+        return rows
+    held = [*rows]
+    if not held or not all(str(row[place]).strip() in _CHEXBERT_CLASSES for row in held for place in places):
+        return iter(held)
+    return (
+        [_CHEXBERT_CLASSES[str(cell).strip()] if place in places else cell for place, cell in enumerate(row)]
+        for row in held
     )
 
 
@@ -189,13 +218,37 @@ def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
         ) from None
 
 
-def _csv(path: Path) -> tuple[list[str], Iterator[list[str]]]:
-    csv.field_size_limit(128 << 20)
+def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig", errors="replace")
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig", errors="replace")
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise TableError(f"{path} cannot be read: {error}") from error
+
+
+def _json_lines(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
+    """An object a line; what one leaves out is not mentioned, and labels may stand in an object of their own."""
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise TableError(f"{path}, line {number}: no JSON object") from None
+        nested = [row.pop(name) for name in [*row] if isinstance(row[name], dict)]
+        for labels in nested:
+            row |= labels
+        found.append(row)
+    header = [*dict.fromkeys(name for row in found for name in row)]
+    if not header:
+        raise TableError(f"{path} is empty")
+    return header, ([row.get(name) for name in header] for row in found)
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[list[str]]]:
+    csv.field_size_limit(128 << 20)
+    text = _text(path)
     rows = csv.reader(io.StringIO(text.replace("\0", " "), newline=""))
     header = next(rows, None)
     if not header:

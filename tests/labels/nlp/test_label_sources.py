@@ -146,3 +146,28 @@ def test_a_file_alone_is_imported_under_its_own_name(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"study_id,Edema\n50000000,1.0\n"))
     run("extract-labels", folder(tmp_path / "any", {"notes.md": "x"}), "--import", path)
     assert [source.name for source in added_sources(tmp_path / "any" / "manifests")] == ["negbio"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        # The numbers of CheXbert's classes, as its program writes them, and the labels that other copies of it write.
+        ("a.csv", 'Report Impression,Edema,Pneumothorax,Fracture,No Finding\n"x",1,2,3,0\n"y",0,0,0,1\n'),
+        ("b.csv", 'Report Impression,Edema,Pneumothorax,Fracture,No Finding\n"x",1,0,-1,\n"y",,,,1\n'),
+        # JSON lines of a language model: what an object leaves out is not mentioned.
+        ("c.jsonl", '{"id": "x", "Edema": 1, "Pneumothorax": 0, "Fracture": -1}\n{"id": "y", "No Finding": 1}\n'),
+        (
+            "d.jsonl",
+            (
+                '{"id": "x", "labels": {"Edema": "positive", "Pneumothorax": "negative", "Fracture": "uncertain"}}\n'
+                '{"id": "y", "labels": {"No Finding": "positive", "Edema": "not mentioned"}}\n'
+            ),
+        ),
+    ],
+)
+def test_labels_of_other_programs_mean_the_same_in_each_form(tmp_path: Path, name: str, text: str) -> None:
+    folder(tmp_path, {name: text})
+    run("extract-labels", tmp_path / "root", "--import", f"other={tmp_path / name}")
+    found = rows(tmp_path / "root" / "manifests" / "label_sources" / "other.parquet")
+    columns = [f"label_{each}" for each in ("edema", "pneumothorax", "fracture", "no_finding")]
+    assert [[row[each] for each in columns] for row in found] == [[1, 0, -1, None], [None, None, None, 1]]
