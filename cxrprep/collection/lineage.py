@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 IMAGES_NAME: Final = "images.parquet"
 EXPORT_LIST: Final = ".cxrprep-export.json"
-
+# No table has room for the size of a larger file.
+_TOO_LARGE: Final = 1 << 63
 _SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
 
 
@@ -90,7 +91,7 @@ class Lineage:
         if not footer.get("recipe"):
             return None
         shards = footer.get("shards")
-        rows = shards if isinstance(shards, list) else []
+        rows = [row for row in shards if isinstance(row, list) and len(row) == 3] if isinstance(shards, list) else []
         return cls(
             kind=FolderKind.CONVERTED,
             # Earlier versions did not say the form; the paths of the table do (``form_of``).
@@ -101,7 +102,7 @@ class Lineage:
             fingerprint=str(footer.get("fingerprint") or ""),
             parent=_object(footer.get("parent")),
             pseudonyms=str(footer.get("pseudonyms") or ""),
-            shards=tuple(ShardFile(str(name), int(size), str(digest)) for name, size, digest in rows),
+            shards=tuple(ShardFile(str(name), size, str(digest)) for name, size, digest in rows if _is_size(size)),
             tables={name: str(digest) for name, digest in _object(footer.get("tables_beside")).items()},
             choices=_object(footer.get("choices")),
         )
@@ -191,9 +192,15 @@ def read_export(root: Path) -> tuple[Lineage, ...]:
     )
 
 
+def _is_size(value: Any) -> bool:
+    """Whether a value that somebody else may have written is the size of a file."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE
+
+
 def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
     files = _object(about.get("files"))
     known = {name: value for name, value in files.items() if isinstance(value, list) and len(value) == 2}
+    known = {name: value for name, value in known.items() if _is_size(value[0]) and isinstance(value[1], str)}
     listed = names if isinstance(names, list) else []
     return Lineage(
         kind=FolderKind.EXPORTED,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NAME: Final = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _DOTTED: Final = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
 _TABLE: Final = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
+_SHOWN: Final = 200
 _ASSIGNMENT: Final = re.compile(rf"\s*({_DOTTED})\s*=")
 _PART: Final = re.compile(_NAME)
 _YAML: Final = re.compile(r"\s*[\w-]+\s*:(?:\s|$)")
@@ -163,7 +164,8 @@ class TomlText:
         found = re.search(r"\(at line (\d+), column \d+\)", reason)
         lines = self.text.splitlines()
         number = int(found[1]) if found else max(1, len(lines))
-        line = lines[number - 1] if number <= len(lines) else ""
+        # A line of 200 kB took six minutes, most of them to be shown.
+        line = lines[number - 1][:_SHOWN] if number <= len(lines) else ""
         reason = re.sub(r"\s*\(at .*\)$", "", reason)
         return ConfigError(f"{_place(self.where, number)}: {reason}", hint=_syntax_hint(reason, line))
 
