@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
+from cxrprep.sources.http_response import seconds_to_wait
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ class BoxApi:
         if status == 404:
             return NotInSourceError("the shared folder does not exist on Box (404)", hint="check the address")
         failed = SourceUnreachableError(f"the Box API answered {status}", hint="run again later")
-        after = str(headers.get("Retry-After") or headers.get("retry-after") or "")
-        failed.retry_after = float(after) if after.isdecimal() else None
+        failed.retry_after = seconds_to_wait(str(headers.get("Retry-After") or headers.get("retry-after") or ""))
         return failed
 
     def _connected(self) -> Any:

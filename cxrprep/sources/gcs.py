@@ -22,6 +22,7 @@ from cxrprep.sources import sdk_errors
 from cxrprep.sources.base import Access, AccessState, Politeness
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_response import seconds_to_wait
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
@@ -224,9 +225,8 @@ class GcsSource:
         if failed is not None:
             return failed
         headers = getattr(error.response, "headers", None) or {}
-        after = str(headers.get("Retry-After", ""))
         unreachable = SourceUnreachableError(f"gs://{self._bucket} answered {status}", hint="run again later")
-        unreachable.retry_after = float(after) if after.isdecimal() else None
+        unreachable.retry_after = seconds_to_wait(str(headers.get("Retry-After", "")))
         return unreachable
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:

@@ -115,19 +115,26 @@ class GzipBody(Closing):
 
     Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
     has no validator: nothing is ever continued on it. ``decoded`` when libcurl has undone the coding already. ``gzip``
-    reads several members (RFC 1952, 2.2), which pigz and bgzip write.
+    reads several members (RFC 1952, 2.2), which pigz and bgzip write. ``packed_size`` counts the bytes on the way: what
+    S3 lists as the size of an object that was stored so.
     """
 
-    __slots__ = ("_body", "_plain", "came_over", "digest", "length", "offset", "validator")
+    __slots__ = ("_body", "_plain", "_raw", "came_over", "digest", "length", "offset", "validator")
 
     def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
-        self._body = body
-        self._plain = body if decoded else gzip.GzipFile(fileobj=io.BufferedReader(_Raw(body), _PIECE))
+        self._body, self._raw = body, _Raw(body)
+        self._plain = body if decoded else gzip.GzipFile(fileobj=io.BufferedReader(self._raw, _PIECE))
         self.came_over = body.came_over
         self.offset = 0
         self.length: int | None = None
         self.validator: str | None = None
         self.digest: Digest | None = None
+
+    @property
+    def packed_size(self) -> int:
+        """Bytes of the body as it was sent: those stated, else those that have come."""
+        stated = self._body.answer.content_length
+        return self._raw.count if stated is None else stated
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with decoded bytes; 0 at the end. Raises as ``HttpBody`` does, and for a damaged stream."""
@@ -148,12 +155,15 @@ class _Raw(io.RawIOBase):
 
     def __init__(self, body: HttpBody) -> None:
         self._body = body
+        self.count = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object) -> int:
-        return self._body.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
+        count = self._body.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
+        self.count += count
+        return count
 
 
 class EmptyBody(Closing):

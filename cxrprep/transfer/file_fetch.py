@@ -228,9 +228,11 @@ class Fetcher:
                     way.came_over = getattr(stream, "came_over", None)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                self._copy(
-                    stream, partial, way, item.file.size, byte_counter=byte_counter, buffer=buffer, arrived=arrived
-                )
+                size = item.file.size if getattr(stream, "packed_size", None) is None else None
+                self._copy(stream, partial, way, size, byte_counter=byte_counter, buffer=buffer, arrived=arrived)
+                if size is None and item.file.size == getattr(stream, "packed_size", None):
+                    # S3 lists the size of an object as it is stored, compressed: all of that came.
+                    item.file = dataclasses.replace(item.file, size=None)
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.errors import AccessError, IntegrityError, NotInSourceError, UsageError
+from cxrprep.errors import AccessError, IntegrityError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Source, SourceOptions
@@ -156,6 +156,16 @@ def test_a_token_that_has_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert "60 minutes" in caught.value.hint
             assert "an-old-token" not in f"{caught.value!r} {caught.value.hint}"
         assert source.access().state is AccessState.REJECTED
+        source.close()
+
+
+def test_a_wait_until_a_date_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with box.serving(FILES, LINKS) as service:
+        source = source_of(service, tmp_path, monkeypatch, catalog=False, BOX_DEVELOPER_TOKEN=box.TOKEN)
+        service.refuse, service.retry_after = 503, "Thu, 01 Jan 1970 00:00:00 GMT"
+        with pytest.raises(SourceUnreachableError) as caught:
+            [*source.list()]
+        assert caught.value.retry_after == 0.0
         source.close()
 
 

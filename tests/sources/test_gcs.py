@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.errors import AccessError, ExitCode, NotInSourceError, UsageError
+from cxrprep.errors import AccessError, ExitCode, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Source, SourceOptions
@@ -266,6 +266,16 @@ def test_a_bucket_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monkey
         source.close()
     with pytest.raises(UsageError, match="names no bucket"):
         open_source("gs://", SourceOptions())
+
+
+def test_a_wait_until_a_date_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with google.serving(FILES) as bucket:
+        source = source_of(bucket, tmp_path, monkeypatch)
+        bucket.refuse, bucket.retry_after = 503, "Thu, 01 Jan 1970 00:00:00 GMT"
+        with pytest.raises(SourceUnreachableError) as caught:
+            [*source.list()]
+        assert caught.value.retry_after == 0.0
+        source.close()
 
 
 def test_a_key_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import subprocess
@@ -20,10 +21,12 @@ from cxrprep.sources import open_source
 from cxrprep.sources.aws_auth import AwsAccess
 from cxrprep.sources.base import AccessState, Source, SourceOptions
 from cxrprep.sources.urls import behind
+from cxrprep.transfer.downloader import TransferOptions
 from tests.generators.small import nih_chestxray14
 from tests.servers.loopback import Reply, Request, Server, running
 from tests.servers.s3 import KEYS, NOBODY, S3, Rules
 from tests.sources.contract import content, credentials, shows
+from tests.transfer.runs import QUICK, download, tree
 
 FILES = {f"png/{n:08d}_000.png": bytes([n]) * 900 for n in range(1, 8)} | {"other.txt": b"other"}
 ODD = ("a b.png", "a+b.png", "100%.png", "q?x=1&y.png", "#1.png", "é.png", "a'b\"c.png", "control\x01.png", ".hidden")
@@ -212,6 +215,24 @@ def test_a_digest_is_that_of_the_whole_file_or_none(tmp_path: Path, rules: Rules
             assert stream.digest == (Digest.parse(digest) if digest else None), headers
         with source.open(RemoteFile("x.png"), 1) as part:
             assert part.digest is None or part.digest.algorithm == "md5", "with a range it may be that of the part"
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize("split_from", [1 << 30, 1_000])
+def test_an_object_that_is_stored_compressed_is_whole_and_stays(tmp_path: Path, rules: Rules, split_from: int) -> None:
+    # The listing states the size of what is stored, and the ETag is of that too.
+    name, other = "images/00000001_000.png", "images/00000002_000.png"
+    plain, packed = DATA * 4_000, gzip.compress(DATA * 2_000) + gzip.compress(DATA * 2_000)
+    rules.files = {name: packed, other: DATA}
+    rules.stored = {name: {"Content-Encoding": "gzip"}}
+    options = TransferOptions(retry_policy=QUICK, split_from=split_from)
+    result = download(tmp_path, "s3://bucket", options=options)
+    assert (result.done, result.failed) == (2, 0)
+    assert tree(tmp_path) == {name: plain, other: DATA}
+    assert download(tmp_path, "s3://bucket", options=options).done == 0, "what is here is not fetched again"
+    rules.files[name] = gzip.compress(b"replaced")
+    assert download(tmp_path, "s3://bucket", options=options).done == 1
+    assert tree(tmp_path)[name] == b"replaced"
 
 
 @pytest.mark.usefixtures("somebody")
