@@ -215,10 +215,14 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
         table, release, uses = release_labels(known)
     except TableError:
         return None
-    notes = tuple((str(message), str(name), str(level)) for message, name, level in footer.get("notes", ()))
+    notes = _notes_of(footer)
     for message, name, level in notes:
         on_event(Note(STAGE, message, level, name))
     return Labels(release, table, tuple(uses), inputs=inputs, notes=notes, unchanged=True)
+
+
+def _notes_of(footer: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((str(message), str(name), str(level)) for message, name, level in footer.get("notes", ()))
 
 
 def extract_labels(
@@ -319,12 +323,17 @@ def write_labels(
         on_event(StageFinished(STAGE, done=result.rows))
         return result
     check_labels(dataset, labels, path, allow_loss=allow_loss)
-    told = footer_of(path) if asked is None else asked
+    before = footer_of(path)
+    told = before if asked is None else asked
     made_from = {**provenance(dataset, labels), **({"added_columns": list(labels.added)} if labels.added else {})}
     made_from |= {"options": told["options"]} if told.get("options") else {}
     made_from |= {"inputs": labels.inputs} if labels.inputs else {}
     made_from |= {"notes": labels.notes} if labels.notes else {}
-    made_from |= {"masks": labels.masks.num_rows} if labels.masks is not None else {}
+    if labels.masks is not None:
+        made_from["masks"] = labels.masks.num_rows
+    elif before.get("masks") and before.get("inputs") == labels.inputs:
+        # They lie there, of the same tables.
+        made_from["masks"] = before["masks"]
     # Neither waits for the other: with a second core the counts cost nothing.
     with ThreadPoolExecutor(max_workers=1) as pool:
         counted = pool.submit(count_labels, dataset, labels, path)
@@ -415,7 +424,8 @@ def refresh_labels(
     labels = Labels(release, LABELS.empty_table(), ())
     if path.is_file():
         table, release, uses = release_labels(path)
-        labels = Labels(release, table, tuple(uses))
+        footer = footer_of(path)
+        labels = Labels(release, table, tuple(uses), inputs=footer.get("inputs", ""), notes=_notes_of(footer))
     elif read is not None:
         try:
             labels = read()
