@@ -46,7 +46,10 @@ def plain_memory() -> Iterator[None]:
 
     pyarrow's own memory asks for huge pages, which cost more than they bring to tables that are joined once (on a
     machine whose memory is in pieces the kernel spends as long on finding them as the tables take), and keeps what was
-    freed, as the C library does with the blocks of columns once it has seen one: a third of the peak of a join.
+    freed, as the C library does with the blocks of columns once it has seen one.
+
+    measured: 960 to 990 -> 800 to 870 MB at the peak of `extract-labels` on MIMIC-CXR-JPG's 377,110 images, and
+    770 to 800 -> 720 to 790 MB of `manifest`.
     """
     import pyarrow as pa
 

@@ -173,15 +173,11 @@ def prepare_manifest(
     chosen_release = made_from.get("release") or release or spec.default_release
     path = folder / IMAGES_NAME
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, earlier=path, on_event=on_event)
-    # measured, with the other one and plain_memory: 630 to 700 -> 540 MB at the peak of `extract-labels` and `manifest`
-    # on MIMIC-CXR-JPG's 377,110 images; on `verify` and the other tables it changed nothing.
-    pa.default_memory_pool().release_unused()
     usual = stated_sources(spec.default_label_source)
     wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
     columns, joined = _join(found, table, wanted, usual)
-    pa.default_memory_pool().release_unused()
     columns["dataset"] = constant(spec.name, found.rows)
     columns["release"] = constant(chosen_release, found.rows)
     columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
@@ -312,7 +308,6 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         table = read_combined(path, _read_columns(read_schema(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
-    pa.default_memory_pool().release_unused()
     return table, made_from
 
 
