@@ -27,7 +27,9 @@ from cxrprep.images.orientation import CLASSES, FEATURES, SIDE, features  # noqa
 
 AUGMENTED = 8
 STEPS = 250
-DECAY = 3e-2
+# 0.003 of five tried: on 902 images of four collections that the weights were not made of, 5 false alarms for turned
+# images (15 with 0.03) at 99.96 % recall.
+DECAY = 3e-3
 WORKING = 160
 
 
