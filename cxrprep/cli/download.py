@@ -57,17 +57,20 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> in
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
-    saved: Path | Plan | None = _plan_file(invocation)
-    if isinstance(saved, Path) and "root" not in invocation.flags:
+    saved: Path | Plan | None = None
+    # Asked of the option itself: the settings are made of what it says of dataset and root.
+    option, _ = invocation.flags.get("download.from_plan", ("", ""))
+    if option and "root" not in invocation.flags:
         from cxrprep.planning import load_plan
 
-        saved = load_plan(saved)
+        saved = load_plan(Path(option).expanduser())
         named = invocation.flags.get("dataset")
         if named is not None and not is_dataset(named[0]):
             # The plan knows its dataset: the one word is the folder.
             invocation.flags["root"] = named
             named = None
         invocation.flags["dataset"] = named or (saved.dataset, "--from-plan")
+    saved = saved or _plan_file(invocation)
     if not invocation.job.dataset and saved is None:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     with invocation.events() as sink:

@@ -156,11 +156,10 @@ def read_lineage(manifests: Path) -> Lineage | None:
 
 
 def _damaged(manifests: Path) -> Lineage | None:
-    """The lineage where the image table cannot be read, by the footer of the studies; ``None`` where it can be."""
+    """The lineage by the footer of the studies, which is written with that of the images; ``None`` without one."""
     from cxrprep.storage.parquet import footer_of
 
-    path = manifests / IMAGES_NAME
-    found = None if footer_of(path) else Lineage.of_footer(footer_of(manifests / "studies.parquet"))
+    found = Lineage.of_footer(footer_of(manifests / "studies.parquet"))
     return found and dataclasses.replace(found, form=found.form or "files")
 
 

@@ -134,7 +134,7 @@ def test_what_cannot_be_compared_is_refused_and_a_damaged_image_is_left_out(fold
     with pytest.raises(UsageError, match="no correlation"):
         cxrprep.duplicates(folder, least=0.1)
     with pytest.raises(UsageError):
-        cxrprep.duplicates(folder, out="s3://bucket/pairs.parquet")
+        cxrprep.duplicates(folder, out="ftp://bucket/pairs.parquet")
     with pytest.raises(NothingSelectedError):
         cxrprep.duplicates(folder, limit=1)
     root = tmp_path / "own"

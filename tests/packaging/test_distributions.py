@@ -94,7 +94,7 @@ def test_the_metadata_says_what_pyproject_says(checked: Path) -> None:
     assert "# cxrprep" in metadata.get_payload()
 
 
-EXTRAS = ("dask", "s3", "gcs", "codecs", "keyring", "xlsx")
+EXTRAS = ("dask", "s3", "gcs", "azure", "codecs", "keyring", "xlsx")
 
 
 def lower_bounds() -> dict[str, str]:
