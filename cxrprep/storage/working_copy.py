@@ -126,6 +126,8 @@ class WorkingCopy:
 
     def _make_home(self) -> None:
         try:
+            # Images and reports of patients: nobody else on this machine has a need of them.
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             (self._home / "address").write_text(self.address, encoding="utf-8")
         except OSError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -196,6 +197,8 @@ def test_a_cache_that_was_emptied_meanwhile_empties_no_bucket(bucket: str, at_ho
     address = f"{bucket}/nih"
     ObjectStore(address).write("a.csv", b"data")
     with WorkingCopy(address, writes=True) as copy:
+        # What is in a bucket may be patients' images, and a cache is in nobody's mind.
+        assert [stat.S_IMODE(path.stat().st_mode) for path in at_home.iterdir()] == [0o700]
         shutil.rmtree(at_home)
         with pytest.raises(StorageError, match="was removed while it was in use"):
             copy.put_back()
