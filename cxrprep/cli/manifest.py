@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
+from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 @options.split("--seed", "--split-seed")
 def command(invocation: Invocation) -> int:
     """Build the manifest of ROOT again, with other labels or another split; the other commands keep it up to date."""
+    if "tables" in invocation.flags:
+        # It would have no effect, and somebody who names a folder expects one.
+        raise UsageError(
+            "manifest joins the tables that were read before, and reads none",
+            hint=f"cxrprep extract-labels {invocation.where} --tables DIR",
+        )
     with invocation.events() as sink:
         result = perform(invocation, sink)
     following = (f"cxrprep report {invocation.where}",)

@@ -77,6 +77,14 @@ def test_nih_gets_a_validation_part_and_its_test_images_stay(tmp_path):
     assert footer["split"]["within"] == "train_val"
 
 
+def test_tables_that_a_manifest_would_not_read_are_refused_with_the_command_that_does(cx):
+    done = cxrprep("manifest", cx, "--tables", cx)
+    assert done.returncode == 2
+    words = done.stderr.partition("cxrprep ")[2].replace("DIR", str(cx)).split()
+    assert words[0] == "extract-labels"
+    assert cxrprep(*words, "-q").returncode == 0
+
+
 def test_nothing_selected_is_exit_code_8(cx, tmp_path):
     done = cxrprep("export", cx, "--format", "coco", "--out", tmp_path)
     assert done.returncode == 8
