@@ -536,7 +536,7 @@ def test_forms_share_a_folder(cx, tmp_path):
     }
 
 
-@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("moment", [0, 3, 6])
 def test_an_export_that_was_killed_is_done_again(cx, tmp_path, monkeypatch, moment):
     from cxrprep.manifest.export import target
 

@@ -62,7 +62,14 @@ def contents(folder):
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("folders", "case"),
+    [
+        *(("files", case) for case in CASES),
+        *(("webdataset", case) for case in CASES if CASES[case][1]["form"] != "csv"),
+    ],
+    indirect=["folders"],
+)
 def test_an_export(folders, tmp_path, case):
     name, options = CASES[case]
     out, fresh = tmp_path / "out", tmp_path / "fresh"

@@ -55,11 +55,10 @@ def test_a_segfault_in_a_decoder_costs_one_image(tmp_path: Path, to: str, jobs: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("to", "jobs"), [("files", 2), ("webdataset", 1)])
-def test_a_decoder_without_end_costs_one_image(tmp_path: Path, to: str, jobs: int) -> None:
+def test_a_decoder_without_end_costs_one_image(tmp_path: Path) -> None:
     root = folder(tmp_path / "in")
     (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"TREADMILL"))
-    words = ("--recipe", "square-224", "--to", to, "--per-shard", 40, "--jobs", jobs, "--max-seconds", 10)
+    words = ("--recipe", "square-224", "--jobs", 2, "--max-seconds", 10)
     row = the_one_that_failed(root, words, tmp_path / "out")
     assert "no end of the work on it after 10 s" in row["message"]
     assert "--max-seconds" in row["hint"]
