@@ -110,26 +110,29 @@ def label_reports(
         AccessError: the labeler's server refuses the key.
         SomeFailedError: worker processes died.
     """
-    from cxrprep.labels.label_sources import source_folder
+    from cxrprep.labels.label_sources import REPORTS_NAME, put_back_if_refused, source_folder
     from cxrprep.labels.nlp.label_collection import label_collection
+    from cxrprep.labels.nlp.output_tables import MENTIONS_NAME
     from cxrprep.labels.nlp.policies import policy_named
 
     plugin = _plugin(labeler, labeler_options or {}, folder, Path(out))
     if plugin is not None and evidence:
         raise UsageError("--evidence is of the rules: another labeler names no words", hint="leave one of them out")
-    outcome = label_collection(
-        Path(source),
-        Path(out) if plugin is None else source_folder(Path(out), plugin.label_source),
-        plugin=plugin,
-        engine=engine or Engine(),
-        shard=shard,
-        vocabulary=None if vocabulary is None else Path(vocabulary),
-        policy=policy_named(policy, sections=sections),
-        evidence=evidence,
-        on_event=on_event,
-    )
-    whole = outcome.joined is None or outcome.joined.labels is not None
-    added = folder.add_sources(on_event) if folder is not None and whole else ()
+    place = Path(out) if plugin is None else source_folder(Path(out), plugin.label_source)
+    with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet"):
+        outcome = label_collection(
+            Path(source),
+            place,
+            plugin=plugin,
+            engine=engine or Engine(),
+            shard=shard,
+            vocabulary=None if vocabulary is None else Path(vocabulary),
+            policy=policy_named(policy, sections=sections),
+            evidence=evidence,
+            on_event=on_event,
+        )
+        whole = outcome.joined is None or outcome.joined.labels is not None
+        added = folder.add_sources(on_event) if folder is not None and whole else ()
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
@@ -214,12 +217,14 @@ def import_labels(
         UsageError: the name is taken by the release or names nothing, or there is no column ``key``.
         StorageError: the disk refuses.
     """
+    from cxrprep.labels.label_sources import FOLDER, put_back_if_refused
     from cxrprep.labels.nlp.import_labels import import_table, name_of
 
     if folder is not None:
         folder.check_free(name or name_of(Path(source)))
-    made = import_table(Path(source), Path(out), name=name, key=key)
-    added = folder.add_sources(on_event) if folder is not None else ()
+    with put_back_if_refused(Path(out) / FOLDER / f"{name or name_of(Path(source))}.parquet"):
+        made = import_table(Path(source), Path(out), name=name, key=key)
+        added = folder.add_sources(on_event) if folder is not None else ()
     rows = [
         ("label source", made.name),
         ("rows", made.rows),
@@ -235,7 +240,8 @@ def import_labels(
 class LabelledFolder:
     """A folder whose ``labels.parquet`` takes in what is labelled or imported: a known dataset, or any other.
 
-    ``manifest`` holds the choices for the manifest, as ``Choices.with_given`` takes them.
+    ``manifest`` holds the choices for the manifest, as ``Choices.with_given`` takes them. ``allow_loss`` lets the
+    tables know less than they do.
     """
 
     root: Path
@@ -245,6 +251,7 @@ class LabelledFolder:
     tables: Path | None = None
     options: LabelOptions | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    allow_loss: bool = False
 
     @classmethod
     def at(
@@ -317,12 +324,13 @@ class LabelledFolder:
             read=None if known is None else lambda: read_labels(
                 known.spec, self.root, release=self.release, tables=self.tables, options=self.options
             ),
+            allow_loss=self.allow_loss,
             on_event=on_event,
         )  # fmt: skip
         rows = [("label sources", ", ".join(source.label_source for source in made.sources)), ("in", str(made.path))]
         if known is not None:
             choices = Choices.of_last(known.manifests).with_given(**{**_NONE_CHOSEN, **self.manifest})
-            shown = rebuild_manifest(known, choices=choices, on_event=on_event)
+            shown = rebuild_manifest(known, choices=choices, allow_loss=self.allow_loss, on_event=on_event)
             rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
         return rows
 

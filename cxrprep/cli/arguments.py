@@ -249,7 +249,6 @@ def labelled_folder(invocation: Invocation) -> LabelledFolder:
     from cxrprep.api.report_labels import LabelledFolder
 
     given = label_arguments(invocation)
-    given.pop("allow_loss")
     chosen = {name: given.pop(name) for name in ("label_source", "policy", "split_by")}
     return LabelledFolder.at(**given, manifest=chosen)
 

@@ -7,7 +7,10 @@ so that policies, manifests, exports and comparisons see label sources and nothi
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +23,7 @@ from cxrprep.labels.label_rows import TableUse
 from cxrprep.model import Digest
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns
 from cxrprep.storage.parquet import read_footer, read_rows
+from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -50,6 +54,30 @@ class AddedSource:
     path: Path
     role: str
     labeler: tuple[tuple[str, str], ...]
+
+
+@contextlib.contextmanager
+def put_back_if_refused(*tables: Path) -> Iterator[None]:
+    """Leave tables of added label sources as they were where the labels that they would give are refused.
+
+    The refusal is a ``UsageError``. A table that was not there is removed again.
+    """
+    copies = {table: table.with_name(f".{table.name}.before") for table in tables if table.is_file()}
+    for table, copy in copies.items():
+        shutil.copyfile(table, copy)
+    try:
+        yield
+    except UsageError:
+        for table in tables:
+            if table in copies:
+                replace_listed(table, functools.partial(shutil.copyfile, copies[table]))
+            else:
+                table.unlink(missing_ok=True)
+                forget_checksum(table.parent, table.name)
+        raise
+    finally:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
 
 
 def check_name(name: str) -> str:

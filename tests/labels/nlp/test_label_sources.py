@@ -171,3 +171,27 @@ def test_labels_of_other_programs_mean_the_same_in_each_form(tmp_path: Path, nam
     found = rows(tmp_path / "root" / "manifests" / "label_sources" / "other.parquet")
     columns = [f"label_{each}" for each in ("edema", "pneumothorax", "fracture", "no_finding")]
     assert [[row[each] for each in columns] for row in found] == [[1, 0, -1, None], [None, None, None, 1]]
+
+
+def test_labels_that_are_refused_leave_their_table_and_the_words_of_the_hint_take_them(
+    mimic: Path, tmp_path: Path
+) -> None:
+    studies = [str(study) for study in mimic_cxr_jpg.SUBJECTS]
+    full = table_csv(tmp_path / "full.csv", ("study_id", "Edema"), [(study, "1") for study in studies])
+    part = table_csv(tmp_path / "part.csv", ("study_id", "Edema"), [(study, "1") for study in studies[:1]])
+    run("extract-labels", mimic, "--reports")
+    run("extract-labels", mimic, "--import", f"theirs={full}")
+    manifests = mimic / "manifests"
+    before = {path: path.read_bytes() for path in manifests.rglob("*.parquet")}
+    empty = table_csv(tmp_path / "none.csv", ("study_id", "report"), [(studies[0], "IMPRESSION: As above.")])
+    for asked in (("--import", f"theirs={part}"), ("--reports", empty)):
+        said = " ".join(run("extract-labels", mimic, *asked, code=2).split())
+        assert "--allow-loss" in said
+        assert {path: path.read_bytes() for path in manifests.rglob("*.parquet")} == before
+        assert not list(manifests.rglob("*.before"))
+        run("extract-labels", mimic)
+        assert {path: path.read_bytes() for path in manifests.rglob("*.parquet")} == before
+    run("extract-labels", mimic, "--import", f"theirs={part}", "--allow-loss")
+    assert len(by_source(mimic)["theirs"]) == 1
+    run("extract-labels", mimic, "--reports", empty, "--allow-loss")
+    assert len(by_source(mimic)["cxrprep"]) == 1
