@@ -7,7 +7,7 @@ from collections import Counter, deque
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.datasets.catalog import catalog
+from cxrprep.datasets.catalog import catalog, is_built_in
 from cxrprep.errors import StorageError
 from cxrprep.record import CACHE_NAME
 
@@ -67,17 +67,35 @@ def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
 
 
 def recognise(names: frozenset[str]) -> DatasetSpec | None:
-    """The dataset that relative paths look like; ``None`` when they look like none."""
-    scores = {name: spec.layout().recognise(names) for name, spec in catalog().items()}
+    """The dataset that relative paths look like; ``None`` when they look like none.
+
+    Of two that share images, as CheXlocalize has CheXpert's, it is the one whose own tables are here.
+    """
+    known = catalog()
+    scores = {name: spec.layout().recognise(names) for name, spec in known.items()}
     best = max(scores, key=lambda name: scores[name], default="")
-    return catalog()[best] if best and scores[best] >= _SURE else None
+    if not best or scores[best] < _SURE:
+        return None
+    others = [known[name] for name, score in scores.items() if score >= _SURE and name != best]
+    return next((other for other in others if _has_tables_of(other, known[best], names)), known[best])
 
 
 def contradicts(spec: DatasetSpec, names: frozenset[str]) -> DatasetSpec | None:
-    """The dataset that a folder surely is, where nothing in it looks like ``spec``; ``None`` where it may be that."""
-    if spec.layout().recognise(names) >= _NOTHING:
-        return None
-    return recognise(names)
+    """The dataset that a folder surely is, where nothing in it is of ``spec`` alone; ``None`` where it may be that."""
+    found = recognise(names)
+    if found is None or spec.layout().recognise(names) < _NOTHING:
+        return found
+    # A file of somebody's own may name as few of the tables as it needs.
+    return found if is_built_in(spec.name) and _has_tables_of(found, spec, names) else None
+
+
+def _has_tables_of(found: DatasetSpec, other: DatasetSpec, names: frozenset[str]) -> bool:
+    """Whether tables are here that only ``found`` has, and none that only ``other`` has."""
+    mine, theirs = (
+        {name for name in names for table in spec.table if any(fnmatch(f"/{name}", f"*/{p}") for p in table.patterns)}
+        for spec in (found, other)
+    )
+    return bool(mine - theirs) and not theirs - mine
 
 
 def release_here(spec: DatasetSpec, names: frozenset[str]) -> str:

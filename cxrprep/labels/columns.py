@@ -75,6 +75,13 @@ def positions(keys: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArra
     return pc.index_in(keys, value_set=among)
 
 
+def first_of_each(columns: Mapping[str, Any]) -> pa.Array:
+    """Whether a row is the first to say what it says: a table that was joined, or put together twice, repeats rows."""
+    rows = pa.table({**columns, "row": pa.array(range(len(next(iter(columns.values())))))})
+    first = rows.group_by([*columns]).aggregate([("row", "min")]).column("row_min")
+    return pc.is_in(rows.column("row"), value_set=first).combine_chunks()
+
+
 def count_true(mask: Any) -> int:
     """How many elements are true; null is not."""
     return int(pc.sum(mask).as_py() or 0)

@@ -63,13 +63,17 @@ def boxes_of(
             if "score" in cells:
                 score = pd.to_numeric(cells["score"], errors="coerce")
                 cells["score"] = score.astype(object).where(score.notna(), None)
+            drawn = int(whole.sum())
+            whole &= ~pd.DataFrame({"image": image, **cells}).duplicated()
+            used = int(whole.sum())
             label_rows.use_file(
                 table.path,
                 table.digest,
                 "boxes",
                 rows=len(table.cells),
-                used=int(whole.sum()),
-                draw_no_box=len(table.cells) - int(whole.sum()),
+                used=used,
+                draw_no_box=len(table.cells) - drawn,
+                repeat_another_box=drawn - used,
             )
             rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
             for key, *values in rows:

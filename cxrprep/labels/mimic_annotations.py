@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.declaration import slug
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, labels, positions
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, first_of_each, labels, positions
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.schemas import BOX
 from cxrprep.vocabulary import CHEXPERT
@@ -91,11 +91,13 @@ def _add_boxes(
 ) -> None:
     """A row per image: its findings are 1, and its boxes in pixels of the released image."""
     place = _rows_of(table, source, images, label_rows)
-    rows = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
-    at = place.drop_null().to_numpy()
-    order = np.lexsort((rows, at))
     sides = [table.translated(name, float, pa.float32(), "expected a number of pixels") for name in _SIDES]
     names = table.text("category_name")
+    # A box of two phrases has a row for each.
+    first = first_of_each({"place": place, "name": names, **dict(zip(_SIDES, sides, strict=True))})
+    rows = np.flatnonzero(pc.and_(place.is_valid(), first).to_numpy(zero_copy_only=False))
+    at = place.to_numpy(zero_copy_only=False)[rows].astype(np.int64)
+    order = np.lexsort((rows, at))
     taken = pa.array(rows[order])
     boxes = pa.StructArray.from_arrays([values.take(taken) for values in (names, *sides)], fields=list(BOX))
     found, counts = np.unique(at[order], return_counts=True)

@@ -16,7 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import categories, coded, constant, count_true, positions, projection_of, sex, whole
+from cxrprep.labels.columns import (
+    categories,
+    coded,
+    constant,
+    count_true,
+    first_of_each,
+    positions,
+    projection_of,
+    sex,
+    whole,
+)
 from cxrprep.labels.csv_table import Form, read_names, read_table
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.schemas import BOX, CATEGORY
@@ -294,7 +304,9 @@ def _boxes(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
         table.require(name)
         numbers.append(table.translated(name, _finite, pa.float32(), "expected a number of pixels"))
     place = positions(table.text("Image Index"), names)
-    kept = pc.is_valid(place)
+    known = pc.is_valid(place)
+    kept = pc.and_(known, first_of_each({"place": place, "word": word, **dict(zip("xywh", numbers, strict=True))}))
+    repeated = count_true(known) - count_true(kept)
     order = pc.sort_indices(pa.table({"place": place.filter(kept), "row": pa.array(range(count_true(kept)))}),
                             sort_keys=[("place", "ascending"), ("row", "ascending")])  # fmt: skip
     rectangles = pa.StructArray.from_arrays([word, *numbers], fields=list(BOX)).filter(kept).take(order)
@@ -305,7 +317,8 @@ def _boxes(tables: Tables, names: pa.Array, label_rows: LabelRows) -> pa.Array:
     offsets = pa.array(
         np.append(np.cumsum(counts) - counts, total).astype(np.int32), mask=np.append(counts == 0, False)
     )
-    label_rows.use(table, "boxes", used=total, are_on_images_that_the_findings_table_lacks=table.rows - total)
+    label_rows.use(table, "boxes", used=total, repeat_another_box=repeated,
+                   are_on_images_that_the_findings_table_lacks=place.null_count)  # fmt: skip
     return pa.ListArray.from_arrays(offsets, rectangles)
 
 

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.api.folder import find_mirror
+from cxrprep.collection import open_folder
+from cxrprep.collection.recognition import recognise
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
@@ -59,12 +61,21 @@ def test_tables_have_a_place_of_their_own(dataset):
 def test_the_folder_is_recognised_as_this_dataset_and_no_other(dataset):
     spec, root, _ = dataset
     names = frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    scores = {name: other.layout().recognise(names) for name, other in catalog().items()}
-    # CheXlocalize holds a part of CheXpert's own images, and is taken for that until somebody says otherwise.
-    expected = {"chexlocalize": "chexpert"}.get(spec.name, spec.name)
-    assert max(scores, key=lambda name: scores[name]) == expected
-    assert scores[spec.name] >= 0.9
+    assert recognise(names) is spec
+    assert spec.layout().recognise(names) >= 0.9
     assert spec.layout().recognise(frozenset({"notes.txt", "photo.png"})) < 0.5
+
+
+# Two projects of one collection: each reads the other's images and tables.
+COMPANIONS = {"mimic-cxr", "mimic-cxr-jpg"}
+
+
+def test_a_folder_of_another_dataset_is_refused_by_name(dataset):
+    spec, root, _ = dataset
+    for other in set(NAMES) - {spec.name}:
+        if {spec.name, other} != COMPANIONS:
+            with pytest.raises(UsageError, match=f"looks like {spec.name}, and nothing in it like {other}"):
+                open_folder(root, dataset=other)
 
 
 def test_tables_and_files_become_the_manifest(dataset, tmp_path):

@@ -145,13 +145,17 @@ corner_size = ["box_x", "box_y", "box_w", "box_h"]
 def test_coco_gives_labels_and_boxes_and_images_without_any(tmp_path):
     data = {
         "images": [{"id": 1, "file_name": "a1.png"}, {"id": 2, "file_name": "a2.png"}],
-        "annotations": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3.5, 4], "score": 0.5}],
+        # The same box a second time is that box.
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3.5, 4], "score": 0.5}] * 2,
         "categories": [{"id": 7, "name": "Effusion"}],
     }
-    table = read(tmp_path, COCO, {"t.json": data}).table
+    labels = read(tmp_path, COCO, {"t.json": data})
+    table = labels.table
     assert table.column("label_pleural_effusion").to_pylist() == [1, 0]
     box = {"label": "Effusion", "x": 1.0, "y": 2.0, "w": 3.5, "h": 4.0, "reader": None, "score": 0.5}
     assert table.column("boxes").to_pylist() == [[box], None]
+    (use,) = (use for use in labels.tables if use.role == "boxes")
+    assert (use.rows, use.used, dict(use.apart)) == (3, 1, {"draw no box": 1, "repeat another box": 1})
 
 
 @pytest.mark.parametrize("data", [[], {"images": [{}]}, {"images": [], "annotations": [{"image_id": 9}]}])

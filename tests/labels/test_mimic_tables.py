@@ -231,8 +231,11 @@ def annotated(root):
     folder = root / "cxr-lt-2024"
     folder.mkdir()
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    for part, image in (("development", one), ("test", two)):
+        text = f"dicom_id,fpath,Edema,Normal\n{image},files/x.jpg,1,0\n"
+        (folder / f"{part}_labeled_task2.csv").write_text(text)
     rows = ["category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id,split"]
-    rows += [f"Edema,interstitial edema,files/x.jpg,{n},2,3,4,9,9,{two},val" for n in (1, 5)]
+    rows += [f"Edema,interstitial edema,files/x.jpg,{n},2,3,4,9,9,{two},val" for n in (1, 5, 1)]
     rows += ["Edema,of another release,files/x.jpg,1,2,3,4,9,9,00000000-00000000-00000000-00000000-00000000,val"]
     (root / "MS_CXR_Local_Alignment_v1.1.0.csv").write_text("\n".join(rows) + "\n")
     return one, two
@@ -246,6 +249,7 @@ def test_findings_of_the_long_tail_and_boxes_of_phrases_are_label_sources(tmp_pa
     assert (tail["label_edema"], tail["label_cxr_lt__tortuous_aorta"], rows["cxr-lt", one]["label_edema"]) == (0, 1, 1)
     # The split is MIMIC's own: CXR-LT's parts mix it.
     assert tail["split"] == rows["chexpert-labeler", two]["split"]
+    assert rows["cxr-lt-task2", one]["label_cxr_lt__normal"] == rows["cxr-lt-task2", two]["label_cxr_lt__normal"] == 0
     drawn = rows["ms-cxr", two]
     assert [box["x"] for box in drawn["boxes"]] == [1, 5]
     assert (drawn["label_edema"], drawn["labels_raw"]) == (1, ["Edema"])

@@ -153,13 +153,17 @@ def test_names_in_lists_and_boxes_that_the_table_lacks_are_counted(tmp_path):
     nih.write(tmp_path, images=False)
     with (tmp_path / "test_list.txt").open("a") as file:
         file.write("\n00099999_000.png")
+    lines = (tmp_path / "BBox_List_2017.csv").read_text().splitlines(keepends=True)
     with (tmp_path / "BBox_List_2017.csv").open("a") as file:
-        file.write("00099999_000.png,Mass,1,2,3,4\n")
+        file.write("00099999_000.png,Mass,1,2,3,4\n" + lines[1])
     result = extract_labels(SPEC, tmp_path)
     apart = {use.name: use.apart for use in result.tables if use.apart}
     reason = "name images that the findings table lacks"
     assert apart["test_list.txt"] == ((reason, 1),)
-    assert apart["BBox_List_2017.csv"][0][1] == 1
+    assert dict(apart["BBox_List_2017.csv"]) == {
+        "repeat another box": 1,
+        "are on images that the findings table lacks": 1,
+    }
     assert result.boxes == 3
 
 
