@@ -94,7 +94,10 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.LEAKAGE: (Level.ERROR, f"a model would be tested on what it was trained on; {_TABLES}"),
     Kind.DUPLICATE_ROWS: (Level.ERROR, _TABLES),
     Kind.DUPLICATE_PIXELS: (Level.WARNING, "keep one of them, or keep them in the same split"),
-    Kind.IMAGE_WITHOUT_ROW: (Level.WARNING, "no table of the release names it; it gets no labels"),
+    Kind.IMAGE_WITHOUT_ROW: (
+        Level.WARNING,
+        "no labels; fetch the release's tables again: DOWNLOAD; if it is none of its images, move it out of the folder",
+    ),
     Kind.ROW_WITHOUT_IMAGE: (Level.INFO, "a part of the release is normal; --complete demands all of it"),
 }
 

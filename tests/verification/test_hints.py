@@ -13,14 +13,15 @@ import pytest
 from cxrprep.verification.finding import Kind
 from tests.collection.commands import cxrprep
 from tests.collection.worlds import in_this_process
-from tests.generators.small import nih_chestxray14
+from tests.generators.small import mimic_cxr, nih_chestxray14
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 IMAGE, OTHER = "images/00000001_000.png", "images/00000002_000.png"
-TABLE, TEST_LIST, TRAIN_LIST = "Data_Entry_2017_v2020.csv", "test_list.txt", "train_val_list.txt"
+TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
+TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
 
 NO_CASE = {
     Kind.UPSTREAM_MISMATCH: "known files of two mirrors; docs/howto/troubleshooting.md has the command",
@@ -32,10 +33,7 @@ NO_CASE = {
     Kind.DOUBTFUL: "a person looks at it",
     Kind.DUPLICATE_PIXELS: "a person decides which one stays",
     Kind.ROW_WITHOUT_IMAGE: "nothing to do: a part is normal",
-    Kind.IMAGE_WITHOUT_ROW: "nothing to do: it gets no labels",
-    Kind.DUPLICATE_ROWS: "the hint of an unreadable table",
-    Kind.FACT: "the hint of an unreadable table; totals of the whole release are judged",
-    Kind.NO_PIXELS: "the hint of an undecodable image",
+    Kind.DUPLICATE_ROWS: "each reader refuses a second row first: it has the hint of an unreadable table",
     Kind.OUTDATED: "tests/verification/test_made_folders.py",
 }
 
@@ -44,8 +42,16 @@ NO_CASE = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hints")
     nih_chestxray14.write(folder / "mirror")
-    ok("download", "nih-chestxray14", folder / "root", "--source", folder / "mirror")
+    mimic_cxr.write(folder / "dicom-mirror")
+    for name in ("root", "dicom"):
+        fetch(folder, name)
     return folder
+
+
+def fetch(home: Path, name: str = "root") -> None:
+    shutil.rmtree(home / name, ignore_errors=True)
+    dataset, mirror = {"root": ("nih-chestxray14", "mirror"), "dicom": ("mimic-cxr", "dicom-mirror")}[name]
+    ok("download", dataset, home / name, "--source", home / mirror)
 
 
 def ok(*words: object) -> str:
@@ -75,8 +81,7 @@ def as_it_came(path: Path, change: Callable[[Path], object]) -> Callable[[Path],
     def damage(home: Path) -> None:
         good = (home / "mirror" / path).read_bytes()
         change(home / "mirror" / path)
-        shutil.rmtree(home / "root")
-        ok("download", "nih-chestxray14", home / "root", "--source", home / "mirror")
+        fetch(home)
         (home / "mirror" / path).write_bytes(good)
 
     return damage
@@ -94,8 +99,7 @@ def leak(home: Path) -> None:
     moved = next(name for name in names if sum(other[:8] == name[:8] for other in names) > 1)
     lists[0].write_text(good[0].replace(f"{moved}\n", ""))
     lists[1].write_text(f"{moved}\n{good[1]}")
-    shutil.rmtree(home / "root")
-    ok("download", "nih-chestxray14", home / "root", "--source", home / "mirror")
+    fetch(home)
     for path, text in zip(lists, good, strict=True):
         path.write_text(text)
 
@@ -110,6 +114,28 @@ def blank(path: Path) -> None:
     import numpy as np
 
     cv2.imwrite(str(path), np.zeros((1024, 1024), np.uint8))
+
+
+def edit(old: str, new: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(path.read_text().replace(old, new))
+
+
+def twice(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+
+
+def no_pixels(home: Path) -> None:
+    """An image of the mirror is a DICOM file that holds a header alone, until it is mended."""
+    import pydicom
+
+    path = min((home / "dicom-mirror").rglob("*.dcm"))
+    good = path.read_bytes()
+    header = pydicom.dcmread(path)
+    del header.PixelData
+    header.save_as(path)
+    fetch(home, "dicom")
+    path.write_bytes(good)
 
 
 CASES: dict[Kind, Callable[[Path], object]] = {
@@ -127,6 +153,9 @@ CASES: dict[Kind, Callable[[Path], object]] = {
     Kind.CONSTANT: as_it_came(IMAGE, blank),
     Kind.TABLE: as_it_came(TABLE, lambda path: path.write_text(path.read_text().replace("Finding", "Fnding"))),
     Kind.LEAKAGE: leak,
+    Kind.FACT: as_it_came(BOXES, edit("512.0,500.0", "999.0,500.0")),
+    Kind.IMAGE_WITHOUT_ROW: as_it_came(TABLE, edit(f"\n{IMAGE[7:]},", f"\n{IMAGE[7:-5]}7.png,")),
+    Kind.NO_PIXELS: no_pixels,
 }
 
 
@@ -139,21 +168,22 @@ def verified(root: Path) -> dict[str, Any]:
 def ways(hint: str) -> list[str]:
     """The commands of a hint, each of which is to mend what it was for; ``remove`` where that is all."""
     found = [text.strip() for text in re.findall(r"(?<=: )cxrprep [^;]+", hint)]
-    return found or ["remove" if re.search("removed|move it out", hint) else hint]
+    return found + (["remove"] if re.search("removed|move it out", hint) else [hint][len(found) :])
 
 
-@pytest.mark.parametrize("kind", list(CASES))
-def test_a_hint_mends_what_it_is_for(made: Path, tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize(("kind", "damage"), [*CASES.items(), (Kind.TABLE, as_it_came(TABLE, twice))])
+def test_a_hint_mends_what_it_is_for(made: Path, tmp_path: Path, kind: Kind, damage: Callable[[Path], object]) -> None:
     home = tmp_path / "home"
+    root = home / ("dicom" if kind is Kind.NO_PIXELS else "root")
 
     def damaged() -> dict[str, Any]:
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(made, home)
         # The record names the mirror where it lay when the folder was made.
-        lock = home / "root/cxrprep.lock"
-        lock.write_text(lock.read_text().replace(str(made), str(home)))
-        CASES[kind](home)
-        report = verified(home / "root")
+        for lock in home.glob("*/cxrprep.lock"):
+            lock.write_text(lock.read_text().replace(str(made), str(home)))
+        damage(home)
+        report = verified(root)
         assert kind in {one["finding"] for one in report["findings"]}, report
         return report
 
@@ -162,10 +192,10 @@ def test_a_hint_mends_what_it_is_for(made: Path, tmp_path: Path, kind: Kind) -> 
         if number:
             damaged()
         if command == "remove":
-            (home / "root" / one["path"]).unlink()
+            (root / one["path"]).unlink()
         else:
             ok(*shlex.split(command)[1:])
-        left = [found for found in verified(home / "root")["findings"] if found["finding"] == kind]
+        left = [found for found in verified(root)["findings"] if found["finding"] == kind]
         assert not left, (command, left)
 
 
