@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
+from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import Selection
 from cxrprep.selection.options import selected
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cxrprep.events import Sink
     from cxrprep.labels.splits import SplitRule
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @takes_buckets(root="read-folder", state="read-folder", pairs="read")
 def load(
-    root: Path | str,
+    root: Path | str | Dataset | Sequence[Path | str | Dataset],
     *,
     state: Path | str | None = None,
     label_source: str | None = None,
@@ -44,7 +45,8 @@ def load(
     """The images of ROOT, or of ``derived/RECIPE`` below one, with ``to_pandas``, ``to_arrow``, ``torch`` and ``hf``.
 
     Args:
-        root: A folder with a manifest.
+        root: A folder with a manifest; or several, as one data set: a finding that one does not have is null in its
+            rows. What was loaded already, with options of its own, may stand among them.
         state: Where the manifest is when it is not below ROOT.
         label_source: Take the labels of another source of ``labels.parquet``.
         uncertain: ``keep``, ``ones``, ``zeros`` or ``ignore``.
@@ -67,7 +69,7 @@ def load(
         The data set; its files are read when they are asked for.
 
     Raises:
-        UsageError: A folder without a manifest, or a word that names nothing.
+        UsageError: A folder without a manifest, a word that names nothing, or an image that is in two of the folders.
         TableError: A damaged manifest.
 
     Examples:
@@ -78,21 +80,38 @@ def load(
         >>> frame = dataset.to_pandas()
     """
     from cxrprep.labels.policy import Policy
+    from cxrprep.manifest.combined import combined, without_draw
+    from cxrprep.manifest.load import Dataset
     from cxrprep.manifest.load import load as open_manifest
 
-    dataset = open_manifest(
-        root,
-        manifests=None if state is None else Path(state) / "manifests",
-        label_source=label_source,
-        policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
-        split=split_by,
-        selection=selected(selection, words),
-        observations=observations,
-        text=text,
-        pairs=None if pairs is None else Path(pairs),
-        paired=paired,
-        on_event=on_event,
-    )
+    wanted = selected(selection, words)
+    several = not isinstance(root, (Path, str, Dataset))
+    if several and (state is not None or pairs is not None):
+        raise UsageError(
+            "state and pairs are of one folder", hint="load each folder with its own, and then all: load([one, other])"
+        )
+    roots = root if not isinstance(root, (Path, str, Dataset)) else (root,)
+    parts = [
+        one
+        if isinstance(one, Dataset)
+        else open_manifest(
+            one,
+            manifests=None if state is None else Path(state) / "manifests",
+            label_source=label_source,
+            policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
+            split=split_by,
+            selection=without_draw(wanted) if several else wanted,
+            observations=None if several else observations,
+            text=text,
+            pairs=None if pairs is None else Path(pairs),
+            paired=paired,
+            on_event=on_event,
+        )
+        for one in roots
+    ]
+    if not parts:
+        raise UsageError("load of no folder", hint="name a folder with a manifest, or several")
+    dataset = combined(parts, selection=wanted, observations=observations) if several else parts[0]
     return dataset if split is None else dataset.split(split)
 
 

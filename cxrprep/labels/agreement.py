@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.label_table import LabelTable, read_label_table
+from cxrprep.schemas import own_observations
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
         return ()
     # The ids are long: they are taken apart once, and the columns that nobody compares not at all.
     columns = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in labels.column_names]
+    columns += [field.name for field in own_observations(labels.schema)]
     known = pa.table({"key": _keys(labels), **{name: labels[name] for name in columns}})
     parts = {item["values"]: known.filter(pc.equal(source, item["values"])) for item in counted}
     (name, first), *others = parts.items()

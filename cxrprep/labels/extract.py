@@ -482,7 +482,8 @@ def _distinct(table: pa.Table, *names: str) -> int:
 
 def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
     counts = []
-    for stem in OBSERVATIONS:
+    own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+    for stem in (*OBSERVATIONS, *own):
         column = table.column(f"label_{stem}")
         if column.null_count == len(column):
             continue

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -34,6 +35,8 @@ QUALITY: Final = {
     "white_share": "most white",
 }
 _BAD_WHEN_LOW: Final = ("contrast", "sharpness")
+# More do not fit on a page, and PadChest has two hundred.
+_TOGETHER: Final = 30
 _AGES: Final = range(0, 100, 5)
 
 
@@ -103,9 +106,8 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         )
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        names = [
-            n for n in file.schema_arrow.names if n in (*COLUMNS, *QUALITY) or n.removeprefix("label_") in OBSERVATIONS
-        ]
+        findings = _findings(file.schema_arrow)
+        names = [n for n in file.schema_arrow.names if n in (*COLUMNS, *QUALITY) or n in findings]
         table = file.read(columns=names)
         footer = json.loads((file.schema_arrow.metadata or {}).get(b"cxrprep", b"{}"))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
@@ -161,10 +163,15 @@ def value_counts(table: pa.Table, name: str) -> list[tuple[str | None, int]]:
     return sorted(found, key=lambda pair: (-pair[1], pair[0] or ""))
 
 
-def prevalence(table: pa.Table, stems: Iterable[str] = OBSERVATIONS, *, empty: bool = False) -> list[Prevalence]:
+def _findings(schema: pa.Schema) -> list[str]:
+    """The columns that may have labels: of the shared observations, then the dataset's own."""
+    return [f"label_{stem}" for stem in OBSERVATIONS] + [field.name for field in own_observations(schema)]
+
+
+def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
     """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
     found = []
-    for stem in stems:
+    for stem in [name.removeprefix("label_") for name in _findings(table.schema)] if stems is None else stems:
         column = table[f"label_{stem}"] if f"label_{stem}" in table.column_names else None
         if column is None or (column.null_count == len(column) and not empty):
             continue
@@ -185,10 +192,12 @@ def prevalence(table: pa.Table, stems: Iterable[str] = OBSERVATIONS, *, empty: b
 
 
 def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
-    """How often two observations are positive on the same image."""
+    """How often two observations are positive on the same image; of many the most frequent ones."""
     import numpy as np
 
-    chosen = [row for row in rows if row.positive and row.stem != "no_finding"]
+    there = [row for row in rows if row.positive and row.stem != "no_finding"]
+    most = sorted(there, key=lambda row: -row.positive)[:_TOGETHER]
+    chosen = [row for row in there if row in most]
     columns = [pc.fill_null(pc.equal(table[f"label_{row.stem}"], 1), fill_value=False).to_numpy() for row in chosen]
     if not columns:
         return Together((), ())

@@ -16,7 +16,7 @@ import pytest
 
 from cxrprep.datasets.catalog import find_dataset, parse_spec
 from cxrprep.errors import ConfigError, TableError
-from cxrprep.labels.extract import read_labels
+from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.manifest.load import load
 
 PROJECT = Path(__file__).parents[2]
@@ -220,6 +220,9 @@ def test_every_verb_works_on_it(file, tmp_path):
         assert done.returncode == 0, (words, done.stderr)
     images = pq.read_table(root / "manifests" / "images.parquet")
     assert images.column("label_ward7__scoliosis").to_pylist()[:4] == [0, 1, None, 1]
+    assert "ward7__scoliosis" in (root / "manifests" / "report.html").read_text()
+    (source,) = extract_labels(find_dataset(str(file)), root).sources
+    assert [row.positive for row in source.labels if row.observation == "ward7__scoliosis"] == [6]
     assert "12 in the tables, 12 files here" in " ".join(done.stdout.split())
 
 
