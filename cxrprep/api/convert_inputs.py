@@ -355,7 +355,9 @@ def _plain(
     def items(pairs: list[tuple[StoredFile, str]]) -> Iterator[ConvertItem]:
         for entry, stem in pairs:
             row = _row(stated, entry) if by_split else None
-            yield ConvertItem(place.full(entry.name), entry.name, entry.digest, stem=stem, stamp=entry.stamp, row=row)
+            # A checksum of 32 bits finds damage, and is no name of a content.
+            digest = entry.digest if entry.digest is not None and entry.digest.algorithm == "md5" else None
+            yield ConvertItem(place.full(entry.name), entry.name, digest, stem=stem, stamp=entry.stamp, row=row)
 
     others = None if selection.is_everything else functools.partial(items, everything)
     return Inputs(

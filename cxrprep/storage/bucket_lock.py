@@ -23,6 +23,10 @@ _TOUCH_SECONDS: Final = 30.0
 _STALE_SECONDS: Final = 600.0
 
 
+# The tokens of the locks that this process holds: one that it could not remove, as a login had expired, is nobody's.
+_held: Final[set[str]] = set()
+
+
 class BucketLock:
     """The lock of one bucket folder."""
 
@@ -43,6 +47,7 @@ class BucketLock:
             self._store.remove(NAME)
             if not self._store.create(NAME, self._body()):
                 raise BusyError(f"{self._store.address}: another run has just begun there", hint="wait for it to end")
+        _held.add(self._token)
         self._toucher = threading.Thread(target=self._touch, daemon=True)
         self._toucher.start()
 
@@ -61,6 +66,7 @@ class BucketLock:
             return
         self._ended.set()
         self._toucher.join()
+        _held.discard(self._token)
         with contextlib.suppress(CxrprepError):
             self.check()
             self._store.remove(NAME)
@@ -88,5 +94,6 @@ def _is_stale(holder: dict[str, object]) -> bool:
     touched, process = holder.get("touched"), holder.get("process")
     if not isinstance(touched, float) or time.time() - touched > _STALE_SECONDS:
         return True
-    same_host = holder.get("host") == socket.gethostname()
-    return same_host and isinstance(process, int) and process_is_gone(process)
+    if holder.get("host") != socket.gethostname() or not isinstance(process, int):
+        return False
+    return holder.get("token") not in _held if process == os.getpid() else process_is_gone(process)

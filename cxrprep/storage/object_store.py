@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
-import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from cxrprep.errors import (
     AccessError,
@@ -22,14 +20,22 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.extras import install_command
-from cxrprep.model import Digest
+from cxrprep.storage import object_checksums
 from cxrprep.storage.filesystem import StoredFile
+from cxrprep.storage.object_checksums import PART_BYTES
+from cxrprep.storage.object_listing import objects_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.storage.filesystem import SizeLimit
 
+T = TypeVar("T")
+
+# Times that an object is fetched or sent before one that does not arrive whole is an error.
+_TRIES: Final = 3
+# S3 takes 10,000 parts of an object.
+_MOST_PARTS: Final = 10_000
 # scheme -> the extra that installs its fsspec package
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SIGN_IN: Final = {
@@ -90,6 +96,10 @@ def _storage_errors(address: str) -> Iterator[None]:
         raise SourceUnreachableError(f"{address}: {text}", hint="run it again; what is done is kept") from error
 
 
+class ObjectGoneError(ImageError):
+    """Raise for an object that a listing names and that is not there; do not raise where nobody listed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
     """A prefix of an object store."""
@@ -105,18 +115,10 @@ class ObjectStore:
         return f"{self.address}/{name}"
 
     def list(self) -> Iterator[StoredFile]:
-        """Every object below the prefix."""
-        system = self.system()
-        with _storage_errors(self.address):
-            inside = system._strip_protocol(self.address)  # noqa: SLF001  # fsspec's own way from URL to path
-            try:
-                found = system.find(self.address, detail=True)
-            except FileNotFoundError:
-                return
-        for path, about in found.items():
-            yield StoredFile(
-                path[len(inside) :].lstrip("/"), int(about.get("size") or 0), _stamp(about), _stated(about)
-            )
+        """Every object below the prefix, while the store is still telling them."""
+        with _storage_errors(self.address), contextlib.suppress(FileNotFoundError):
+            for name, about in objects_below(self.system(), self.address):
+                yield _stored(name, about)
 
     def read(self, name: str, limits: SizeLimit | None = None) -> bytes:
         """The object, whole: one request."""
@@ -141,11 +143,11 @@ class ObjectStore:
                 return None
 
     def version_tag(self, name: str) -> str | None:
-        """Size and ETag or generation."""
+        """Size and ETag or generation, as they are now."""
         url = self.full(name)
         with _storage_errors(url):
             try:
-                return _stamp(self.system().info(url))
+                return _stamp(self._about(url))
             except FileNotFoundError:
                 return None
 
@@ -173,30 +175,58 @@ class ObjectStore:
             system.invalidate_cache()
             return _stamp(system.info(url))
 
-    def fetch(self, name: str, path: Path) -> None:
-        """The object as a file at ``path``, whole and as the store states it. Raises ``IntegrityError`` otherwise."""
-        url = self.full(name)
-        system = self.system()
-        with _storage_errors(url):
+    def fetch(self, entry: StoredFile, path: Path) -> None:
+        """A listed object as a file at ``path``, whole and as the store states it.
+
+        Raises ``ObjectGoneError`` where it is no longer there, and ``IntegrityError`` for other bytes.
+        """
+        url = self.full(entry.name)
+        stated = [entry]
+
+        def get() -> None:
             try:
-                system.get_file(url, str(path))
-                self._check(name, path, system.info(url))
+                self.system().get_file(url, str(path))
+                # A listing may be behind what was written since: the second time the object itself is asked.
+                self._check(path, stated.pop() if stated else _stored(entry.name, self._about(url)))
             except FileNotFoundError as error:
-                raise ImageError(f"{url} is gone", hint="run it again") from error
+                raise ObjectGoneError(f"{url} is gone", hint="run it again") from error
+
+        with _storage_errors(url):
+            _until_whole(get)
 
     def send(self, name: str, path: Path) -> str:
         """Put the file at ``path`` there, in parts where it is large; its stamp.
 
-        Raises ``IntegrityError`` where the store then has another size or checksum than the file.
+        Raises ``IntegrityError`` where the store then has another size or checksum than the file: the object is
+        removed again, so that nobody takes it for the file.
         """
         url = self.full(name)
         system = self.system()
+
+        def put() -> str:
+            system.put_file(str(path), url, **self._in_parts(path))
+            there = _stored(name, self._about(url))
+            self._check(path, there, ours=True)
+            return there.stamp
+
         with _storage_errors(url):
-            system.put_file(str(path), url)
-            system.invalidate_cache()
-            about = system.info(url)
-            self._check(name, path, about)
-            return _stamp(about)
+            try:
+                return _until_whole(put)
+            except IntegrityError:
+                self.remove(name)
+                raise
+
+    def _about(self, url: str) -> dict[str, Any]:
+        """What the store says of an object now, and not what a listing said of it."""
+        system = self.system()
+        system.invalidate_cache()
+        about: dict[str, Any] = system.info(url)
+        return about
+
+    def _in_parts(self, path: Path) -> dict[str, int]:
+        """The size of parts, where the store's library lets us choose it: their ETag can then be computed."""
+        chosen = hasattr(self.system(), "call_s3") and path.stat().st_size < _MOST_PARTS * PART_BYTES
+        return {"chunksize": PART_BYTES} if chosen else {}
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small object if there is none; whether there was none."""
@@ -220,26 +250,40 @@ class ObjectStore:
                 system.invalidate_cache()
         return True
 
-    def _check(self, name: str, path: Path, about: dict[str, Any]) -> None:
-        """Compare a file with what the store states of the object: size, and MD5 where there is one of the whole."""
+    def _check(self, path: Path, there: StoredFile, *, ours: bool = False) -> None:
+        """Compare a file with what the store states of the object; ``ours``: we sent it just now."""
         size = path.stat().st_size
-        stated = _stated(about) or _etag_md5(about)
-        wrong = f"{size:,} bytes here, {about.get('size')} there" if about.get("size") != size else ""
-        if not wrong and stated is not None and _md5(path) != stated.value and not self._is_keyed(name):
-            wrong = f"its MD5 is not the one that the store states, {stated.value}"
+        wrong = f"{size:,} bytes here, {there.size:,} there" if there.size != size else self._differs(path, there, ours)
         if wrong:
-            raise IntegrityError(f"{self.full(name)}: {wrong}", hint="run it again; what is right is kept")
+            raise IntegrityError(f"{self.full(there.name)}: {wrong}", hint="run it again; what is right is kept")
 
-    def _is_keyed(self, name: str) -> bool:
-        """Whether an object of S3 is encrypted with a key of its own: its ETag then is no MD5."""
-        system = self.system()
-        if not hasattr(system, "call_s3"):
-            return False
-        bucket, key, _ = system.split_path(self.full(name))
-        about = system.call_s3("head_object", Bucket=bucket, Key=key)
-        return about.get("ServerSideEncryption") in ("aws:kms", "aws:kms:dsse") or bool(
-            about.get("SSECustomerAlgorithm")
-        )
+    def _differs(self, path: Path, there: StoredFile, ours: bool) -> str:
+        """Why the bytes at ``path`` are not the object's; ``""`` where they are, and where nothing tells."""
+        tag = there.stamp.partition("-")[2] if self._is_s3 else ""
+        digest = there.digest or object_checksums.etag_md5(tag)
+        if digest is None and not tag:
+            return ""
+        agrees = digest is not None and object_checksums.agrees(path, digest)
+        if agrees or (digest is None and object_checksums.agrees_in_parts(path, tag)):
+            return ""
+        head = self._head(there.name) if self._is_s3 else {}
+        keyed = object_checksums.is_keyed(head)
+        digest = object_checksums.whole(head) or (None if keyed else digest)
+        if digest is not None:
+            right = object_checksums.agrees(path, digest)
+            return "" if right else f"its {digest.algorithm} is not the one that the store states, {digest}"
+        of_ours = ours and self._in_parts(path) and not keyed and object_checksums.is_of_parts(tag)
+        return "its parts are not those that were sent" if of_ours else ""
+
+    @property
+    def _is_s3(self) -> bool:
+        return hasattr(self.system(), "call_s3")
+
+    def _head(self, name: str) -> dict[str, Any]:
+        """What S3 says of an object who asks for its checksums: how it is encrypted, and what it holds of the whole."""
+        bucket, key, _ = self.system().split_path(self.full(name))
+        head: dict[str, Any] = self.system().call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        return head
 
     def open(self, name: str) -> BinaryIO:
         """The object, read in blocks as they are asked for."""
@@ -258,31 +302,18 @@ class ObjectStore:
             self.system().rm_file(url)
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+def _until_whole(move: Callable[[], T]) -> T:
+    """What ``move`` gives; bytes that got lost on their way are sent for again before anybody is told."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(IntegrityError):
+            return move()
+    return move()
 
 
-def _etag_md5(about: dict[str, Any]) -> Digest | None:
-    """The ETag of S3 where it has the form of an MD5; one of parts has a dash in it."""
-    tag = str(about.get("ETag") or "").strip('"')
-    return Digest("md5", tag) if re.fullmatch(r"[0-9a-f]{32}", tag) else None
+def _stored(name: str, about: Mapping[str, Any]) -> StoredFile:
+    return StoredFile(name, int(about.get("size") or 0), _stamp(about), object_checksums.stated(about))
 
 
-def _stamp(about: dict[str, Any]) -> str:
+def _stamp(about: Mapping[str, Any]) -> str:
     sign = about.get("ETag") or about.get("etag") or about.get("generation") or about.get("mtime") or ""
     return f"{about.get('size')}-{str(sign).strip(chr(34))}"
-
-
-def _stated(about: dict[str, Any]) -> Digest | None:
-    """The MD5 that Google and Azure state of an object; an ETag of S3 is one only sometimes, so it is none here."""
-    settings = about.get("content_settings")
-    if settings is not None and settings.get("content_md5"):
-        return Digest("md5", bytes(settings["content_md5"]).hex())
-    text = about.get("md5Hash")
-    if not isinstance(text, str):
-        return None
-    try:
-        return Digest("md5", base64.b64decode(text).hex())
-    except ValueError:
-        return None

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import platformdirs
 
-from cxrprep.errors import CxrprepError, IntegrityError, StorageError, UsageError, storage_error
+from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
 from cxrprep.storage.bucket_lock import BucketLock
-from cxrprep.storage.object_store import ObjectStore
+from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json
 
@@ -143,9 +143,12 @@ class WorkingCopy:
         self._require_room(sum(entry.size for entry in missing))
         try:
             with ThreadPoolExecutor(_REQUESTS) as pool:
-                for name, held in pool.map(self._bring, missing):
-                    self._held[name] = held
-            for name in [name for name in self._held if name not in there]:
+                self._held |= dict(filter(None, pool.map(self._bring, missing)))
+                unlisted = [name for name in self._held if name not in there]
+                # A listing may be behind what was written last; a question after the object itself is not.
+                tags = list(pool.map(self.store.version_tag, unlisted))
+            gone = [name for name, tag in zip(unlisted, tags, strict=True) if tag is None]
+            for name in gone:
                 # Somebody removed it there; what was changed here since is a killed run's, and is put back.
                 if self._held.pop(name).is_file(self.folder / name):
                     (self.folder / name).unlink(missing_ok=True)
@@ -172,23 +175,23 @@ class WorkingCopy:
         held = self._held.get(entry.name)
         return held is None or held.stamp != entry.stamp or not (self.folder / entry.name).is_file()
 
-    def _bring(self, entry: StoredFile) -> tuple[str, _Held]:
+    def _bring(self, entry: StoredFile) -> tuple[str, _Held] | None:
+        """Fetch a file; ``None`` for one that a late listing names and that is gone."""
         path = self.folder / entry.name
+        # Not beside it: what a kill leaves would look like a file of the folder.
+        part = self._home / f"{os.getpid():x}-{threading.get_ident():x}-{time.monotonic_ns():x}.tmp"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not beside it: what a kill leaves would look like a file of the folder.
-            part = self._home / f"{os.getpid():x}-{threading.get_ident():x}-{time.monotonic_ns():x}.tmp"
-            self.store.fetch(entry.name, part)
-            if part.stat().st_size != entry.size:
-                part.unlink()
-                raise IntegrityError(
-                    f"{self.store.full(entry.name)}: {entry.size:,} bytes are listed and others came",
-                    hint="somebody writes there; run it again when that is done",
-                )
+            self.store.fetch(entry, part)
             part.replace(path)
             return entry.name, self._as_held(entry.stamp, path)
+        except ObjectGoneError:
+            return None
         except OSError as error:
             raise storage_error(path, "write", error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     # ---- into the bucket ----
 

@@ -1,0 +1,104 @@
+"""Checksums that object stores state of an object, and whether a file here agrees with them.
+
+Google states MD5 and CRC32C (of a composite object CRC32C alone), Azure an MD5 of what came in one piece. The ETag of
+S3 is the MD5 of an object written in one part and not encrypted with a key of its own; of one written in parts it is
+the MD5 of the parts' MD5s, which can be computed where their size can be told. Beside it S3 may hold a checksum of the
+whole (x-amz-checksum-*), which it tells who asks for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.digests import file_digest
+from cxrprep.model import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+MIB: Final = 1 << 20
+# Size of the parts in which files go up; a file of less than two of them goes up whole.
+PART_BYTES: Final = 16 * MIB
+# What others write with: aws-cli and boto3, Hadoop and s3fs, rclone, s3cmd, MinIO, AWS' transfer manager and consoles.
+_PARTS: Final = tuple(size * MIB for size in (16, 8, 50, 5, 15, 64, 10, 17, 32, 100, 128, 512))
+_OF_PARTS: Final = re.compile(r"([0-9a-f]{32})-(\d+)")
+_WHOLE: Final = {
+    "sha256": "ChecksumSHA256",
+    "sha1": "ChecksumSHA1",
+    "crc32c": "ChecksumCRC32C",
+    "crc32": "ChecksumCRC32",
+}
+
+
+def stated_md5(about: Mapping[str, Any]) -> Digest | None:
+    """The MD5 that Google or Azure states of the whole object in its listing; ``None`` without one."""
+    settings = about.get("content_settings")
+    if settings is not None and settings.get("content_md5"):
+        return Digest("md5", bytes(settings["content_md5"]).hex())
+    return _decoded("md5", about.get("md5Hash"))
+
+
+def stated(about: Mapping[str, Any]) -> Digest | None:
+    """The MD5, or else the CRC32C, that Google or Azure states of the whole object; ``None`` without either."""
+    return stated_md5(about) or _decoded("crc32c", about.get("crc32c"))
+
+
+def etag_md5(tag: str) -> Digest | None:
+    """The ETag of S3 where it has the form of an MD5: it is one unless the object has a key of its own."""
+    return Digest("md5", tag) if re.fullmatch(r"[0-9a-f]{32}", tag) else None
+
+
+def whole(head: Mapping[str, Any]) -> Digest | None:
+    """The checksum of the whole object that S3 tells with ``ChecksumMode``; that of parts has a dash in it."""
+    if head.get("ChecksumType") == "COMPOSITE":
+        return None
+    found = (_decoded(algorithm, head.get(name)) for algorithm, name in _WHOLE.items())
+    return next((digest for digest in found if digest is not None), None)
+
+
+def is_keyed(head: Mapping[str, Any]) -> bool:
+    """Whether an object of S3 is encrypted with a key of its own: its ETag then says nothing of its bytes."""
+    return head.get("ServerSideEncryption") in ("aws:kms", "aws:kms:dsse") or bool(head.get("SSECustomerAlgorithm"))
+
+
+def agrees_in_parts(path: Path, tag: str) -> bool:
+    """Whether a usual size of parts gives the file at ``path`` this ETag of parts; if none does, they had another."""
+    match = _OF_PARTS.fullmatch(tag)
+    if match is None:
+        return False
+    size, count = path.stat().st_size, int(match[2])
+    fitting = [part for part in _PARTS if max(1, -(-size // part)) == count]
+    return any(_etag(path, part) == match[0] for part in fitting)
+
+
+def is_of_parts(tag: str) -> bool:
+    """Whether an ETag is one of parts."""
+    return _OF_PARTS.fullmatch(tag) is not None
+
+
+def agrees(path: Path, digest: Digest) -> bool:
+    """Whether the file at ``path`` has this digest."""
+    return file_digest(path, digest.algorithm) == str(digest)
+
+
+def _etag(path: Path, part: int) -> str:
+    sums = [hashlib.md5(data, usedforsecurity=False).digest() for data in _blocks(path, part)]
+    return f"{hashlib.md5(b''.join(sums), usedforsecurity=False).hexdigest()}-{len(sums)}"
+
+
+def _blocks(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(size):
+            yield data
+
+
+def _decoded(algorithm: str, text: object) -> Digest | None:
+    if isinstance(text, str):
+        with contextlib.suppress(ValueError):
+            return Digest(algorithm, base64.b64decode(text).hex())
+    return None

@@ -1,0 +1,337 @@
+"""What goes wrong at object stores: storms, late listings, damage on the way, tokens that expire, other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cxrprep.errors import AccessError, CxrprepError, IntegrityError
+from cxrprep.storage import object_checksums, object_store
+from cxrprep.storage.bucket_lock import NAME as LOCK
+from cxrprep.storage.object_store import ObjectStore
+from cxrprep.storage.working_copy import WorkingCopy
+from tests.parts import need
+from tests.servers import azurite, fake_gcs, google, s3, store_faults
+from tests.servers.loopback import Reply, Request, as_json, running
+from tests.servers.store_faults import Answer, Asked, Faults, error
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    need("s3")
+    with s3.running(tmp_path_factory.mktemp("moto")) as service:
+        yield service
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    object_store._system.cache_clear()
+    yield tmp_path
+    object_store._system.cache_clear()
+
+
+@pytest.fixture
+def faulty(amazon: s3.S3, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faults]]:
+    """The address of a folder in a new bucket, and what goes wrong on the way there."""
+    faults = Faults()
+    with store_faults.before(amazon.url, faults) as url:
+        env = {"AWS_ENDPOINT_URL": url, "AWS_MAX_ATTEMPTS": "4", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**s3.NOBODY, **s3.KEYS, **env}.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{amazon.bucket({}, public=False)}/nih", faults
+
+
+def objects(address: str) -> dict[str, bytes]:
+    store = ObjectStore(address)
+    store.system().invalidate_cache()
+    return {entry.name: store.read(entry.name) for entry in store.list() if entry.name != LOCK}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def is_upload(asked: Asked, name: str = "") -> bool:
+    return asked.method == "PUT" and asked.name.endswith(name) and not asked.name.endswith(LOCK)
+
+
+FILES = {"images/a.png": b"a" * 300, "images/b.png": b"b" * 200, "manifests/images.parquet": b"table"}
+
+
+def test_a_storm_of_refusals_is_waited_out(faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    words = ((503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"))
+    faults.before = lambda asked: error(*words[asked.number // 4 % 3]) if asked.number % 4 == 0 else None
+    with WorkingCopy(address, writes=True) as copy:
+        write(copy.folder, FILES)
+        assert copy.put_back() == 3
+    assert objects(address) == FILES
+
+
+def test_a_token_that_expires_midway_loses_nothing(faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    expired = {"now": False}
+
+    def before(asked: Asked) -> Answer | None:
+        expired["now"] |= is_upload(asked, "images.parquet")
+        return error(400, "ExpiredToken") if expired["now"] else None
+
+    faults.before = before
+    with WorkingCopy(address, writes=True) as copy:
+        write(copy.folder, FILES)
+        with pytest.raises(AccessError, match=r"s3://.*refuses") as caught:
+            copy.put_back()
+    assert "docs/howto/s3.md" in caught.value.hint
+    faults.before = lambda _: None
+    assert objects(address) == {name: FILES[name] for name in FILES if name.startswith("images/")}
+    with WorkingCopy(address, writes=True) as copy:
+        assert copy.put_back() == 1
+    assert objects(address) == FILES
+
+
+def test_a_listing_that_is_late_makes_nobody_forget_a_file(faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    with WorkingCopy(address, writes=True) as copy:
+        write(copy.folder, FILES)
+        copy.put_back()
+
+    def forget(asked: Asked, answer: Answer) -> None:
+        if asked.method == "GET" and "list-type" in asked.query:
+            answer.body = store_faults.without(answer.body, "nih/images/a.png")
+
+    faults.after = forget
+    for _ in range(2):
+        with WorkingCopy(address, writes=True) as copy:
+            assert (copy.folder / "images/a.png").read_bytes() == FILES["images/a.png"]
+            assert copy.put_back() == 0
+    faults.after = lambda _asked, _answer: None
+    ObjectStore(address).remove("images/a.png")
+    with WorkingCopy(address, writes=True) as copy:
+        assert not (copy.folder / "images/a.png").exists()
+
+
+def test_a_listing_that_still_names_what_is_gone_is_no_error(faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    faults.after = lambda asked, answer: None
+    store = ObjectStore(address)
+    store.write("images/a.png", b"a")
+    store.write("images/b.png", b"b")
+    listed: list[bytes] = []
+
+    def stale(asked: Asked, answer: Answer) -> None:
+        if asked.method == "GET" and "list-type" in asked.query:
+            listed.append(answer.body)
+            answer.body = listed[0]
+
+    faults.after = stale
+    with WorkingCopy(address, writes=False) as copy:
+        pass
+    store.remove("images/a.png")
+    (copy.folder / "images/a.png").unlink()
+    with WorkingCopy(address, writes=False) as copy:
+        assert [path.name for path in (copy.folder / "images").iterdir()] == ["b.png"]
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_object_that_arrives_damaged_is_sent_again_or_taken_away(times: int, faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    damaged = []
+
+    def damage(asked: Asked) -> None:
+        if is_upload(asked, "a.png") and len(damaged) < times:
+            damaged.append(asked)
+            # Amazon itself would refuse it: what it is told of the checksum goes too.
+            asked.headers = {n: v for n, v in asked.headers.items() if not re.match("(?i)content-md5|x-amz-.*check", n)}
+            asked.body = asked.body.replace(b"a", b"x", 1)
+
+    faults.before = damage  # type: ignore[assignment]
+    with WorkingCopy(address, writes=True) as copy:
+        write(copy.folder, FILES)
+        if times == 1:
+            copy.put_back()
+        else:
+            with pytest.raises(IntegrityError, match="nih/images/a"):
+                copy.put_back()
+            # The table is not shown before its images, and nobody takes the damaged one for right.
+            assert set(objects(address)) <= {"images/b.png"}
+    faults.before = lambda _: None
+    with WorkingCopy(address, writes=True) as copy:
+        copy.put_back()
+    assert objects(address) == FILES
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_object_that_comes_damaged_is_fetched_again_or_refused(times: int, faulty: tuple[str, Faults]) -> None:
+    address, faults = faulty
+    ObjectStore(address).write("images/a.png", b"a" * 300)
+    spoilt = []
+
+    def damage(asked: Asked, answer: Answer) -> None:
+        if asked.method == "GET" and asked.name.endswith("a.png") and len(spoilt) < times:
+            spoilt.append(asked)
+            answer.headers = {n: v for n, v in answer.headers.items() if "checksum" not in n.lower()}
+            answer.body = answer.body.replace(b"a", b"x", 1)
+
+    faults.after = damage
+    copy = WorkingCopy(address, writes=False)
+    if times == 1:
+        with copy:
+            assert (copy.folder / "images/a.png").read_bytes() == b"a" * 300
+    else:
+        with pytest.raises(IntegrityError, match="not the one that the store states"):
+            copy.__enter__()
+        assert not [path for path in copy._home.rglob("*") if path.suffix in (".png", ".tmp") and path.is_file()]
+
+
+def test_a_part_that_is_lost_is_no_object(faulty: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
+    address, faults = faulty
+    monkeypatch.setattr(object_store, "PART_BYTES", 5 * MIB)
+    data = os.urandom(11 * MIB)
+    lost = {"part": b"<Part>(?:(?!</Part>).)*<PartNumber>2</PartNumber>.*?</Part>", "times": 99}
+
+    def lose(asked: Asked) -> None:
+        if asked.method == "POST" and "uploadId" in asked.query and lost["times"]:
+            lost["times"] -= 1  # type: ignore[operator]
+            asked.body = re.sub(lost["part"], b"", asked.body, flags=re.DOTALL)  # type: ignore[arg-type]
+
+    faults.before = lose  # type: ignore[assignment]
+    with WorkingCopy(address, writes=True) as copy:
+        write(copy.folder, {"images/a.tar": data})
+        with pytest.raises(CxrprepError):
+            copy.put_back()
+    assert objects(address) == {}
+    lost["times"] = 0
+    with WorkingCopy(address, writes=True) as copy:
+        assert copy.put_back() == 1
+    store = ObjectStore(address)
+    assert store.version_tag("images/a.tar") == f"{len(data)}-{_etag(data, 5 * MIB)}"
+    # Bytes that are others under such an ETag are told too, where they came from us.
+    changed = copy.folder / "images/a.tar"
+    (there,) = store.list()
+    store._check(changed, there, ours=True)
+    changed.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(IntegrityError, match="parts"):
+        store._check(changed, there, ours=True)
+
+
+def _etag(data: bytes, part: int) -> str:
+    sums = [hashlib.md5(data[at : at + part]).digest() for at in range(0, len(data), part)]
+    return f"{hashlib.md5(b''.join(sums)).hexdigest()}-{len(sums)}"
+
+
+@pytest.mark.parametrize(("part", "known"), [(5 * MIB, True), (8 * MIB, True), (6 * MIB, False)])
+def test_the_etag_of_parts_is_computed_where_their_size_is_a_usual_one(part: int, known: bool, tmp_path: Path) -> None:
+    data = os.urandom(2 * part + 1)
+    (tmp_path / "a").write_bytes(data)
+    assert object_checksums.agrees_in_parts(tmp_path / "a", _etag(data, part)) is known
+    assert not object_checksums.agrees_in_parts(tmp_path / "a", "0123456789abcdef0123456789abcdef-3")
+
+
+def test_a_checksum_of_the_whole_that_the_store_holds_counts(
+    faulty: tuple[str, Faults], amazon: s3.S3, tmp_path: Path
+) -> None:
+    address, faults = faulty
+    bucket = address.split("/")[2]
+    # Encrypted with a key of its own: its ETag is no MD5.
+    words = {"ChecksumAlgorithm": "SHA256", "ServerSideEncryption": "aws:kms"}
+    amazon.client().put_object(Bucket=bucket, Key="nih/a.csv", Body=b"data", **words)
+
+    def keyed(asked: Asked, answer: Answer) -> None:
+        answer.body = re.sub(rb"[0-9a-f]{32}", b"0123456789abcdef0123456789abcdef", answer.body)
+
+    faults.after = keyed
+    store = ObjectStore(address)
+    (entry,) = store.list()
+    store.fetch(entry, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"data"
+    faults.after = lambda asked, answer: (keyed(asked, answer), _spoil(asked, answer))[0]
+    with pytest.raises(IntegrityError, match="sha256"):
+        store.fetch(entry, tmp_path / "a")
+
+
+def _spoil(asked: Asked, answer: Answer) -> None:
+    if asked.method == "GET" and asked.name.endswith("a.csv"):
+        answer.headers = {n: v for n, v in answer.headers.items() if "checksum" not in n.lower()}
+        answer.body = b"dbta"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_store_that_sends_us_elsewhere_tells_nobody_our_login(
+    scheme: str, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need({"s3": "s3", "gs": "gcsfs", "az": "azure"}[scheme])
+    with running(lambda _: Reply(200, b"{}")) as other:
+
+        def away(request: Request) -> Reply:
+            if request.path == "/token":
+                return as_json({"access_token": "secret", "expires_in": 3600, "token_type": "Bearer"})
+            return Reply(307, b"", {"Location": f"{other.url}{request.path}"})
+
+        with running(away) as store:
+            key = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
+            account = f"AccountName=lab;AccountKey={key};BlobEndpoint={store.url}/lab;"
+            token = google.key_file(at_home, f"{store.url}/token")
+            env = {
+                "s3": {**s3.NOBODY, **s3.KEYS, "AWS_ENDPOINT_URL": store.url, "AWS_MAX_ATTEMPTS": "1"},
+                "gs": {"STORAGE_EMULATOR_HOST": store.url, "GOOGLE_APPLICATION_CREDENTIALS": str(token)},
+                "az": {"AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{account}"},
+            }[scheme]
+            for name, value in {**env, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+                monkeypatch.setenv(name, value)
+            # Whether it goes there without a login is each library's own business.
+            with contextlib.suppress(CxrprepError):
+                WorkingCopy(f"{scheme}://bucket/nih", writes=False).__enter__()
+            assert [request for request in store.seen if "authorization" in request.headers]
+    assert not [request for request in other.seen if "authorization" in request.headers]
+
+
+@contextlib.contextmanager
+def emulated(kind: str, folder: Path, faults: Faults) -> Iterator[dict[str, str]]:
+    """What leads a store's own library to its emulator, which has ``bucket``, by way of ``faults``."""
+    need("gcsfs" if kind == "gs" else "azure")
+    if kind == "gs":
+        with fake_gcs.serving({"x/y": b"z"}, folder) as address, store_faults.before(address, faults) as url:
+            yield {"STORAGE_EMULATOR_HOST": url}
+        return
+    with azurite.running(folder) as service, store_faults.before(service.address, faults) as url:
+        service.put("bucket", {})
+        yield {name: value.replace(service.address, url) for name, value in service.environment.items()}
+
+
+@pytest.mark.parametrize("kind", ["gs", "az"])
+def test_other_stores_are_waited_for_and_held_to_their_checksums(
+    kind: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, address = Faults(), f"{kind}://bucket/nih"
+    files = {"images/a.png": b"a" * 300, "manifests/images.parquet": b"table"}
+    with emulated(kind, tmp_path, faults) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        if kind == "gs":
+            # Azure's own library waits 15 seconds before it asks again.
+            faults.before = lambda asked: error(503, "ServerBusy") if asked.number % 8 == 2 else None
+        with WorkingCopy(address, writes=True) as copy:
+            write(copy.folder, files)
+            assert copy.put_back() == 2
+        assert objects(address) == files
+
+        def spoil(asked: Asked, answer: Answer) -> None:
+            if asked.method == "GET" and "a.png" in asked.name and answer.body.startswith(b"a"):
+                answer.headers = {n: v for n, v in answer.headers.items() if "md5" not in n.lower()}
+                answer.body = b"x" + answer.body[1:]
+
+        faults.before, faults.after = lambda _: None, spoil
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+        with pytest.raises(IntegrityError, match="not the one that the store states"):
+            WorkingCopy(address, writes=False).__enter__()
