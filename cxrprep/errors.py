@@ -148,6 +148,13 @@ class AccessError(CxrprepError):
     exit_code = ExitCode.ACCESS
 
 
+class WayRefusedError(AccessError):
+    """Raise when what lies before a service refuses: its certificate is not trusted, a proxy wants a login.
+
+    Do not raise for what the service itself says of a login: this says nothing about that.
+    """
+
+
 class SourceUnreachableError(CxrprepError):
     """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404.
 

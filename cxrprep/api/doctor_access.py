@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,13 +34,21 @@ def netrc_checks() -> Iterator[Check]:
 def login_check(credentials: Credentials, service: str) -> Check:
     """Whether a login of a service is there, and whose."""
     try:
-        found = credentials.found(service)
+        found = credentials.found(service, *_hosts_of(service))
     except CxrprepError as error:
         return Check("access", f"login {service}", State.PROBLEM, error.message, error.hint)
     if found is None:
         return Check("access", f"login {service}", State.WARNING, "none", ADVICE[service])
     who = f"{found.account}, from {found.origin}" if found.account else f"from {found.origin}"
     return Check("access", f"login {service}", State.OK, who)
+
+
+def _hosts_of(service: str) -> tuple[str, ...]:
+    """The host that the environment names in place of the service's own: it is the one that gets the login."""
+    from cxrprep.sources import endpoints
+
+    host = urllib.parse.urlsplit((service in endpoints.ENDPOINTS and endpoints.named(service)) or "").hostname
+    return (host,) if host else ()
 
 
 def mirror_check(

@@ -184,12 +184,12 @@ class Credentials:
                 if found is not None:
                     self._refused.add((service, self._identity(found)))
 
-    def found(self, service: str) -> CredentialFinding | None:
-        """What there is for ``service``, safe to print."""
+    def found(self, service: str, *hosts: str) -> CredentialFinding | None:
+        """What there is for ``service``, safe to print; ``hosts`` as in ``physionet``."""
         if service == "google":
             return self.google()
         find = {
-            "physionet": self.physionet,
+            "physionet": lambda: self.physionet(*hosts),
             "kaggle": self.kaggle,
             "box": self.box,
             "huggingface": self.hugging_face,

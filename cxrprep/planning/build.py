@@ -201,7 +201,8 @@ class _Sorted:
         image = self._layout.parse(file.key) if shown and self._filter.by_image else None
         if not self._filter.wants(dest, image):
             self.passed_over += 1
-            self._unwanted_images += shown
+            # What the globs leave out nobody misses.
+            self._unwanted_images += shown and self._filter.wants_path(dest)
             return
         item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
         self._seen[dest] = item
@@ -240,7 +241,7 @@ class _Sorted:
             kept = [item for item in self.images if self._id(item).image in drawn]
             self.passed_over += len(self.images) - len(kept)
             self.images = kept
-        self._settle_reports(drawing=drawing)
+        self._settle_reports(drawing=drawing, named=bool(selection.include))
 
     def _id(self, item: Item) -> ImageId:
         # Read again when it is asked for: kept for every image, ids would take as much room as the plan.
@@ -248,8 +249,13 @@ class _Sorted:
         assert image is not None
         return image
 
-    def _settle_reports(self, *, drawing: bool) -> None:
+    def _settle_reports(self, *, drawing: bool, named: bool) -> None:
         by_image = self._filter.by_image or drawing
+        if by_image and self._reports and not named:
+            # The reports of all patients in one archive, where those of the chosen ones come as files of their own.
+            some = [item for item in self.tables if item.archive or not is_archive(item.dest)]
+            self.passed_over += len(self.tables) - len(some)
+            self.tables = some
         ids = map(self._id, self.images if by_image and self._reports else ())
         studies = {(image.patient, image.study) for image in ids}
         for item, patient, study in self._reports:

@@ -10,12 +10,15 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from cxrprep.errors import WayRefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
     from cxrprep.credentials.lookup import Credentials
+    from cxrprep.errors import AccessError
     from cxrprep.model import Digest, RemoteFile, Selection
 
 
@@ -42,6 +45,13 @@ class Access:
     account: str = ""
     advice: str = ""
     costs: str = ""
+
+
+def access_refused(error: AccessError, state: AccessState, account: str = "") -> Access:
+    """What a service's refusal says of access. Raises ``error`` where it is not the service that refused."""
+    if isinstance(error, WayRefusedError):
+        raise error
+    return Access(state, account, error.hint)
 
 
 @runtime_checkable
@@ -148,7 +158,7 @@ class Source(Protocol):
     def access(self) -> Access:
         """What the service says of the user's access, asked as cheaply as possible.
 
-        Raises nothing but ``SourceUnreachableError``.
+        Raises nothing but ``SourceUnreachableError``, and ``WayRefusedError`` for what lies before the service.
         """
         ...
 

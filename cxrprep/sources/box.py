@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.box_api import BoxApi
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
@@ -177,11 +177,11 @@ class BoxSource:
             try:
                 return Access(AccessState.GRANTED, with_retries(self._api.account))
             except AccessError as error:
-                return Access(AccessState.REJECTED, advice=error.hint)
+                return access_refused(error, AccessState.REJECTED)
         try:
             with_retries(lambda: self._client.read(f"{self._app}/v/{self._vanity}", key=self._link))
         except AccessError as error:
-            return Access(AccessState.REJECTED, advice=error.hint)
+            return access_refused(error, AccessState.REJECTED)
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, advice=f"{self._link} does not exist; check the address")
         return Access(AccessState.OPEN)

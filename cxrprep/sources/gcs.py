@@ -12,6 +12,7 @@ import posixpath
 import re
 import threading
 import urllib.parse
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.http_response import seconds_to_wait
@@ -116,7 +117,8 @@ class GcsSource:
             return Access(state, account, error.hint, self._costs)
         except AccessError as error:
             state = AccessState.MISSING if self._access.is_anonymous else AccessState.REJECTED
-            return Access(state, account, f"{error.message}: {error.hint}", self._costs)
+            refused = access_refused(error, state, account)
+            return replace(refused, advice=f"{error.message}: {error.hint}", costs=self._costs)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, account, error.message, self._costs)
         state = AccessState.OPEN if self._access.is_anonymous else AccessState.GRANTED

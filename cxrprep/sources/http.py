@@ -19,7 +19,7 @@ from cxrprep.errors import (
     SourceUnreachableError,
 )
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.index_pages import read_page
@@ -120,7 +120,7 @@ class HttpSource:
             self._client.head(address, private=self._token.headers())
         except AccessError as error:
             missing = "401" in error.message and "rejects" not in error.message
-            return Access(AccessState.MISSING if missing else AccessState.REJECTED, advice=error.hint)
+            return access_refused(error, AccessState.MISSING if missing else AccessState.REJECTED)
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, advice=f"{self.address} does not exist; check the address")
         return Access(AccessState.OPEN)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.endpoints import ENDPOINTS, named
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
@@ -92,7 +92,7 @@ class HuggingFaceSource:
         except _GatedError as error:
             return Access(AccessState.MISSING if token is None else AccessState.UNSIGNED, advice=error.hint)
         except AccessError as error:
-            return Access(AccessState.MISSING if token is None else AccessState.REJECTED, advice=error.hint)
+            return access_refused(error, AccessState.MISSING if token is None else AccessState.REJECTED)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, advice=error.message)
         return Access(AccessState.OPEN if token is None else AccessState.GRANTED)

@@ -19,7 +19,7 @@ from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
@@ -140,7 +140,7 @@ class KaggleSource:
             with_retries(lambda: self._api.version(self._owner, self._slug))
         except AccessError as error:
             state = AccessState.MISSING if self._credential() is None else AccessState.REJECTED
-            return Access(state, account, error.hint)
+            return access_refused(error, state, account)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, account, error.message)
         return Access(AccessState.GRANTED if self._credential() is not None else AccessState.OPEN, account)

@@ -6,7 +6,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
+from cxrprep.errors import CxrprepError, SourceUnreachableError, UsageError, WayRefusedError
 
 if TYPE_CHECKING:
     from cxrprep.sources.proxies import Proxy
@@ -31,9 +31,9 @@ class NotConnectedError(SourceUnreachableError):
     """Raise when no connection came about. Do not raise when one was made and broke."""
 
 
-def not_trusted(where: str, reason: str) -> AccessError:
+def not_trusted(where: str, reason: str) -> WayRefusedError:
     """The error for a certificate that no trusted authority has signed."""
-    return AccessError(
+    return WayRefusedError(
         f"the certificate of {where} is not trusted: {reason}",
         hint="behind a proxy that inspects traffic, set SSL_CERT_FILE (or REQUESTS_CA_BUNDLE) to its certificate",
     )
@@ -77,7 +77,7 @@ def from_libcurl(
         The error, not raised.
     """
     if connect_status == 407 or (code == 7 and connect_status == 401):
-        return AccessError(
+        return WayRefusedError(
             f"the proxy {proxy.shown if proxy else ''} wants a login (407)",
             hint="write it into HTTPS_PROXY and HTTP_PROXY: http://USER:PASSWORD@HOST:PORT",
         )

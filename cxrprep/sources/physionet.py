@@ -20,7 +20,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.listing_cache import CachedListing, lines
 from cxrprep.sources.retry import with_retries
@@ -97,9 +97,9 @@ class PhysioNetSource:
         """For patients, studies and images by id: their files from ``cxr-record-list`` and its sibling, and the tables.
 
         For the projects that have those lists (MIMIC-CXR), a quarter of ``SHA256SUMS.txt``. Digests are stated when
-        that one is on disk already. Everything else is listed as ``list`` does.
+        that one is on disk already. Everything else is listed as ``list`` does, and so is what globs may name.
         """
-        if selection.patients or selection.studies or selection.images:
+        if selection.names_ids and not selection.include:
             try:
                 paths = self._paths_of(selection)
             except NotInSourceError:
@@ -147,7 +147,7 @@ class PhysioNetSource:
             return Access(AccessState.UNSIGNED, account, error.hint)
         except AccessError as error:
             missing = login is None and not self._options.cookie_file
-            return Access(AccessState.MISSING if missing else AccessState.REJECTED, account, error.hint)
+            return access_refused(error, AccessState.MISSING if missing else AccessState.REJECTED, account)
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, account, f"{self._page} does not exist; check project and version")
         return Access(AccessState.GRANTED, account)

@@ -23,7 +23,7 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.sources.aws_auth import AwsAccess
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, read_pages
@@ -108,7 +108,8 @@ class S3Source:
         except AccessError as error:
             nobody_asked = not isinstance(error, _RefusedError) or self._access.is_anonymous
             state = AccessState.MISSING if nobody_asked else AccessState.REJECTED
-            return Access(state, advice=f"{error.message}: {error.hint}", costs=costs)
+            refused = access_refused(error, state)
+            return dataclasses.replace(refused, advice=f"{error.message}: {error.hint}", costs=costs)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, advice=error.message, costs=costs)
         return Access(AccessState.OPEN if self._access.is_anonymous else AccessState.GRANTED, costs=costs)

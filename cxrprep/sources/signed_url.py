@@ -17,7 +17,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
-from cxrprep.sources.base import Access, AccessState, Politeness
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 from cxrprep.sources.retry import with_retries
@@ -103,7 +103,7 @@ class SignedUrlSource:
             expired = self._share is not None and self._share.expires is not None and _now() >= self._share.expires
             return Access(AccessState.EXPIRED if expired else AccessState.REJECTED, advice=error.hint)
         except AccessError as error:
-            return Access(AccessState.MISSING, advice=error.hint)
+            return access_refused(error, AccessState.MISSING)
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, advice=error.message)
         if share.expires is None:

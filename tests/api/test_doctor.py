@@ -17,7 +17,7 @@ from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.sources.endpoints import ENDPOINTS, variable
-from tests.servers import physionet
+from tests.servers import loopback, physionet
 from tests.servers.faults import serving
 
 OWN = tuple(variable(service) for service in ENDPOINTS)
@@ -108,6 +108,37 @@ def test_a_login_is_tried_and_the_agreement_too(case: str, tmp_path: Path, monke
         assert check.hint
         assert Examination((check,)).exit_code == ExitCode.ACCESS
     assert password not in repr(found)
+
+
+def test_a_login_of_the_host_that_is_asked_in_place_of_physionet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine cache.example.test login reader password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("CXRPREP_PHYSIONET_URL", "https://cache.example.test")
+    found = checks(tmp_path, {"NETRC": str(netrc)}, dataset="mimic-cxr-jpg", offline=True)
+    assert one(found, "login physionet").found.startswith("reader, from ")
+
+
+def test_a_login_that_is_missing_is_a_problem_of_the_dataset(tmp_path: Path) -> None:
+    found = checks(tmp_path, dataset="mimic-cxr-jpg", offline=True)
+    assert one(found, "login physionet").state is State.PROBLEM
+    assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
+
+
+def test_a_certificate_says_nothing_of_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with loopback.running(lambda _: loopback.Reply(200), loopback.certificate(tmp_path)) as server:
+        for name in OWN:
+            monkeypatch.setenv(name, server.url)
+        login = {"PHYSIONET_USERNAME": physionet.USER, "PHYSIONET_PASSWORD": "b", "KAGGLE_API_TOKEN": "KGAT_123"}
+        for dataset in ("mimic-cxr-jpg", "nih-chestxray14", "chexpert"):
+            asked = [check for check in checks(tmp_path, login, dataset=dataset, timeout=5) if "from" in check.name]
+            refused = [check for check in asked if "rejected" in check.found or "not trusted" in check.found]
+            assert refused
+            assert all("is not trusted" in check.found and check.hint for check in refused)
 
 
 def test_reach_and_clock_are_measured_at_the_servers(tmp_path: Path) -> None:

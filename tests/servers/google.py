@@ -34,6 +34,8 @@ class Bucket:
     login: bool = False
     linked: bool = True
     billable: bool = True
+    anonymous: int = 401
+    """What a request without a login is answered where somebody has to pay."""
     page_size: int = 1000
     encoded: frozenset[str] = frozenset()
     refuse: int | None = None
@@ -73,7 +75,7 @@ class Bucket:
             if "userProject" not in request.query:
                 return self._error(400, "Bucket is a requester pays bucket but no user project provided.")
             if not who:
-                return self._error(401, "Anonymous caller does not have serviceusage.services.use access.")
+                return self._error(self.anonymous, "Anonymous caller does not have serviceusage.services.use access.")
             if not self.billable:
                 return self._error(403, f"{ACCOUNT} does not have serviceusage.services.use access to the project.")
         if self.login and not who:

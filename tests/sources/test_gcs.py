@@ -186,6 +186,14 @@ def test_nobody_cannot_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         source.close()
 
 
+def test_without_a_login_no_project_is_billed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with google.serving(FILES, requester_pays=True, billable=False, anonymous=403) as bucket:
+        source = source_of(bucket, tmp_path, monkeypatch, project="theirs", extra=PAYER)
+        with pytest.raises(AccessError, match="a request without a login may not bill the project theirs"):
+            [*source.list()]
+        source.close()
+
+
 def test_a_project_that_the_account_may_not_bill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key_text: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import socket
 import threading
 import time
 import zlib
@@ -12,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pycurl
 import pytest
 
 from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
 from cxrprep.sources import http_connection
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_connection import HttpConnection
 from cxrprep.sources.http_response import HttpResponse
 from tests.servers import loopback, raw_http
 from tests.servers.raw_http import answer
@@ -55,13 +58,15 @@ def with_netrc(tmp_path: Path, text: str) -> HttpClient:
     "sent",
     [
         b"HTTP/1.0 200 OK\nServer: old-cgi\n\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 27\n\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
         b"HTTP/1.1 200\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 203 Changed\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(BODY),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\nContent-Length: 3\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
     ],
-    ids=["bare LF", "no reason", "203", "interim", "trailers", "identity"],
+    ids=["bare LF", "bare LF, length", "bare LF, chunks", "no reason", "203", "interim", "trailers", "identity"],
 )
 def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
     def app(connection: raw_http.Connection, *_: object) -> bool:
@@ -427,9 +432,6 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(
 
 
 def test_a_socks_proxy_is_spoken_to_as_one(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
-    import socket
-    import threading
-
     listener = socket.create_server(("127.0.0.1", 0))
     heard: list[bytes] = []
 
@@ -460,6 +462,52 @@ def test_a_name_that_is_not_ascii_is_asked_for_as_dns_writes_it(
     with raw_http.serving(lambda c, m, p, headers: c.send(answer(headers["host"].encode()))) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         assert content(client.open("http://bücher.example.test/x")) == b"xn--bcher-kva.example.test"
+
+
+def test_an_address_that_is_silent_costs_no_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose connections nobody takes up, as IPv6 is in many networks: the other one is tried meanwhile."""
+    with raw_http.serving(lambda c, *_: c.send(answer(DATA))) as server:
+        try:
+            silent = socket.create_server(("::1", server.port), family=socket.AF_INET6, backlog=0)
+        except OSError as error:
+            pytest.skip(f"no IPv6 here: {error}")
+        set_up = HttpConnection._set_up
+
+        def named(connection: HttpConnection) -> None:
+            set_up(connection)
+            connection._curl.setopt(pycurl.RESOLVE, [f"both.test:{server.port}:[::1],127.0.0.1"])
+
+        monkeypatch.setattr(HttpConnection, "_set_up", named)
+        # Once its queue is full, what else knocks there hears nothing.
+        waiting = [socket.socket(socket.AF_INET6) for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("::1", server.port))
+        with silent, closing(HttpClient(SourceOptions(timeout=20))) as client:
+            began = time.monotonic()
+            for _ in range(3):
+                assert content(client.open(f"http://both.test:{server.port}/x.png")) == DATA
+            assert time.monotonic() - began < http_connection._CONNECT_SECONDS
+        for one in waiting:
+            one.close()
+
+
+@pytest.mark.parametrize("host", ["[::1%25lo]", "[::1%lo]"])
+def test_an_address_may_name_its_interface(client: HttpClient, host: str) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(4096)
+            peer.sendall(answer(DATA))
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener:
+        assert content(client.open(f"http://{host}:{listener.getsockname()[1]}/x.png")) == DATA
 
 
 def test_no_network_is_said_soon_with_what_was_tried(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:

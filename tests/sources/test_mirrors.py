@@ -382,11 +382,14 @@ def test_a_patient_of_mimic_cxr_costs_no_list_of_checksums(
         fine(command("download", "mimic-cxr", root, "--patients", "p10000764"))
         assert site.server is not None
         paths = [request.path for request in site.server.seen if request.method == "GET"]
-    images = [name for name in tree(root) if name.endswith(".dcm")]
-    assert images
-    assert all("/p10000764/" in name for name in images)
-    assert not any(path.endswith("SHA256SUMS.txt") for path in paths)
-    assert not any(path.endswith("/") for path in paths)
+        images = [name for name in tree(root) if name.endswith(".dcm")]
+        assert images
+        assert all("/p10000764/" in name for name in images)
+        # Everybody's reports in one archive, beside this one's as files: it comes when it is named.
+        assert not any(path.endswith((".zip", "SHA256SUMS.txt", "/")) for path in paths)
+        assert any(name.endswith(".txt") for name in tree(root))
+        fine(command("download", "mimic-cxr", root, "--patients", "p10000764", "--include", "*.zip"))
+    assert "mimic-cxr-reports.zip" in tree(root)
 
 
 def test_an_agreement_that_is_not_signed_is_exit_5(

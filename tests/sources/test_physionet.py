@@ -119,6 +119,18 @@ def test_a_browsers_session_is_enough(tmp_path: Path, monkeypatch: pytest.Monkey
 # ---- refusals ----
 
 
+def test_a_password_that_was_changed_meanwhile_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with physionet.serving({PROJECT: RELEASE}) as site, closing(source_of(site, tmp_path, monkeypatch)) as source:
+        file, other = images(source)[:2]
+        assert content(source.open(file)) == RELEASE[file.key]
+        site.password = "another"
+        site.expire()
+        for _ in range(3):
+            with pytest.raises(AccessError, match="rejects the login found in") as caught:
+                source.open(other)
+            assert "check user name and password there" in caught.value.hint
+
+
 def test_a_wrong_password_and_an_unsigned_agreement_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
