@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from cxrprep.api.export import export, load
     from cxrprep.api.labels import build_manifest, extract_labels
     from cxrprep.api.pairs import pairs
+    from cxrprep.api.phi import check_phi
+    from cxrprep.api.preview import preview
     from cxrprep.api.report import report
-    from cxrprep.api.report_labels import label_report
+    from cxrprep.api.report_labels import compare_labels, import_labels, label_report, label_reports
     from cxrprep.api.status import status
     from cxrprep.api.verify import verify
     from cxrprep.cli.run import run
@@ -32,6 +34,8 @@ __all__ = [
     "Selection",
     "__version__",
     "build_manifest",
+    "check_phi",
+    "compare_labels",
     "convert",
     "digest",
     "doctor",
@@ -39,10 +43,13 @@ __all__ = [
     "duplicates",
     "export",
     "extract_labels",
+    "import_labels",
     "label_report",
+    "label_reports",
     "load",
     "pairs",
     "plan",
+    "preview",
     "prove",
     "report",
     "run",
@@ -53,6 +60,8 @@ __all__ = [
 _MODULES: Final = {
     "Selection": "cxrprep.model",
     "build_manifest": "cxrprep.api.labels",
+    "check_phi": "cxrprep.api.phi",
+    "compare_labels": "cxrprep.api.report_labels",
     "convert": "cxrprep.api.convert",
     "digest": "cxrprep.api.digest",
     "doctor": "cxrprep.api.doctor",
@@ -60,10 +69,13 @@ _MODULES: Final = {
     "duplicates": "cxrprep.api.duplicates",
     "export": "cxrprep.api.export",
     "extract_labels": "cxrprep.api.labels",
+    "import_labels": "cxrprep.api.report_labels",
     "label_report": "cxrprep.api.report_labels",
+    "label_reports": "cxrprep.api.report_labels",
     "load": "cxrprep.api.export",
     "pairs": "cxrprep.api.pairs",
     "plan": "cxrprep.api.download",
+    "preview": "cxrprep.api.preview",
     "prove": "cxrprep.api.digest",
     "report": "cxrprep.api.report",
     "run": "cxrprep.cli.run",
@@ -86,13 +98,20 @@ def __getattr__(name: str) -> object:
 _WATCHED: Final = frozenset(
     {
         "build_manifest",
+        "check_phi",
         "convert",
+        "digest",
         "download",
         "duplicates",
         "export",
         "extract_labels",
+        "import_labels",
+        "label_reports",
         "pairs",
         "plan",
+        "preview",
+        "prove",
+        "report",
         "run",
         "verify",
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
 from cxrprep.api.convert_target import bring_manifests, check_target, target_of
+from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError
@@ -21,7 +22,6 @@ from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import Selection
 from cxrprep.record import CACHE_NAME
-from cxrprep.selection.options import selected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,11 +96,11 @@ def convert(
     state: Path | str | None = None,
     tables: Path | str | None = None,
     selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
-    shard: Shard | None = None,
-    engine: Engine | None = None,
+    shard: Shard | str | None = None,
+    engine: Engine | str | None = None,
     frame: int | None = None,
     scores: bool = False,
-    fix: Sequence[str] = (),
+    fix: Sequence[str] | str = (),
     limits: ImageLimits | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
@@ -130,7 +130,8 @@ def convert(
         limits: Pixels, bytes and seconds beyond which an image is refused.
         allow_loss: Let the manifest know less than the one that is there.
         on_event: Called with progress and remarks.
-        **words: Select as the command's options do: ``split="train"``, ``view="frontal"``, ``limit=100``.
+        **words: Select and work as the command's options do: ``split="train"``, ``limit=100``, ``jobs=4``,
+            ``max_seconds=30``.
 
     Returns:
         Counts, and where images and manifest are. An image that fails is a row of ``failures.parquet`` and exit code 3.
@@ -150,7 +151,11 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    chosen, wanted = load_recipe(recipe, frame=frame, fix=fix), selected(selection, words)
+    keywords = Keywords(words)
+    wanted, shard = keywords.selection(selection), shard_of(shard)
+    engine, limits = keywords.engine(engine), keywords.limits(limits)
+    keywords.finish()
+    chosen = load_recipe(recipe, frame=frame, fix=[fix] if isinstance(fix, str) else fix)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=wanted,
         # A job array divides shards where there are any, else images.

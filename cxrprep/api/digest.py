@@ -27,7 +27,8 @@ def digest(
         root: A folder with a manifest: a release, converted images, or shards of them.
         state: Where the manifest is when it is not below ROOT.
         on_event: Called with progress over the images that are read.
-        **options: Label source, policy, observations, split and selection, as ``cxrprep.load`` takes them.
+        **options: Dataset, label source, policy, observations, text, split and selection, as ``cxrprep.load`` takes
+            them.
 
     Returns:
         The digest with its head, which names vocabulary, policy, and size and root of each split.

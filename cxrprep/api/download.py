@@ -28,6 +28,7 @@ from cxrprep.api.download_plan import (
 )
 from cxrprep.api.download_summary import STAGE, fits, note_foreign, plan_data, plan_rows, result_data, result_rows
 from cxrprep.api.folder import DatasetFolder, find_mirror
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import find_dataset
@@ -37,7 +38,6 @@ from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
-from cxrprep.selection.options import selected
 from cxrprep.sources import open_source
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def plan(
         state: The folder of the record, beside a ROOT that is read-only.
         options: How the mirror is reached, and what is done with what comes.
         on_event: Called with progress and remarks.
-        **words: Select as the command's options do: ``split="test"``, ``view="frontal"``, ``limit=100``.
+        **words: Select and fetch as the command's options do: ``split="test"``, ``limit=100``, ``connections=4``.
 
     Returns:
         The plan. The exit code is 7 when the disk lacks the room.
@@ -92,10 +92,21 @@ def plan(
         >>> len(planned.images)
         1
     """
+    wanted, options = _with_words(selection, options, words)
     with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
         with transfer_of(job, planning=True) as transfer:
-            made = planned(job, transfer, selected(selection, words))
+            made = planned(job, transfer, wanted)
         return _plan_result(made, job)
+
+
+def _with_words(
+    selection: Selection | Mapping[str, Any], options: FetchOptions | None, words: Mapping[str, Any]
+) -> tuple[Selection, FetchOptions | None]:
+    keywords = Keywords(words)
+    wanted = keywords.selection(selection)
+    options = keywords.fetching(options, "keep_archives", "link", "then", "discard_raw", "shard")
+    keywords.finish()
+    return wanted, options
 
 
 def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
@@ -117,7 +128,7 @@ def read_plan(
     options: FetchOptions | None = None,
     on_event: Sink = ignore,
 ) -> Result[Plan]:
-    """The plan that ``plan.save`` wrote, perhaps on another host, with actions for what is here now.
+    """The plan that ``planning.save_plan`` wrote, perhaps on another host, with actions for what is here now.
 
     Args:
         file: The plan's file, or a plan that was read already.
@@ -170,7 +181,7 @@ def download(
     tables: Path | str | None = None,
     state: Path | str | None = None,
     options: FetchOptions | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Path | str | None = None,
     on_event: Sink = ignore,
     **words: Any,
 ) -> Result[TransferResult]:
@@ -187,9 +198,10 @@ def download(
         tables: A folder with the label tables, for a selection by split, view or label.
         state: The folder of the record, beside a ROOT that is read-only.
         options: How the mirror is reached, and what is done with what comes.
-        plan: A saved plan that is applied, in the place of a selection.
+        plan: A saved plan, or its file, that is applied in the place of a selection.
         on_event: Called with progress and remarks, from several threads.
-        **words: Select as the command's options do: ``split="test"``, ``patients=[...]``, ``limit=100``.
+        **words: Select and fetch as the command's options do: ``split="test"``, ``patients=[...]``, ``limit=100``,
+            ``then="square-224"``, ``discard_raw=True``, ``shard="3/16"``, ``limit_rate="20M"``.
 
     Returns:
         Counts by outcome. Single files that fail are in it; the exit code says what to do.
@@ -209,7 +221,9 @@ def download(
         ('DONE', 0)
         >>> part = cxrprep.download("nih-chestxray14", "nih-test", source="mirror", split="test")
     """
-    wanted = selected(selection, words)
+    wanted, options = _with_words(selection, options, words)
+    if isinstance(plan, str | Path):
+        plan = load_plan(Path(plan))
     remembered = plan.mirror if plan is not None else ""
     if plan is not None:
         release = release or plan.release

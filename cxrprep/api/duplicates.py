@@ -41,6 +41,7 @@ def duplicates(
     against: Iterable[Path | str] = (),
     out: Path | str | None = None,
     least: float | None = None,
+    dataset: str | None = None,
     state: Path | str | None = None,
     on_event: Sink = ignore,
     **words: Any,
@@ -56,6 +57,7 @@ def duplicates(
         out: The table of pairs; by default ``manifests/near_duplicates.parquet`` below ROOT.
         least: The least correlation of a pair, from 0.3 to 1; by default 0.3. Pairs of 0.65 and more show the same
             exposure; below, the same patient.
+        dataset: What ROOT has to hold, where somebody wants to be sure.
         state: Where ROOT's manifest is when it is not below it.
         on_event: Called with progress and remarks.
         **words: Select images of every folder as the command's options do (``view="frontal"``, ``limit=100``).
@@ -85,7 +87,7 @@ def duplicates(
     if out is not None:
         local_path(out, "--out")
         target = Path(out)
-    held = [load(root, state=state, **words), *(load(other, **words) for other in against)]
+    held = [load(root, dataset=dataset, state=state, **words), *(load(other, **words) for other in against)]
     found = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
     write_table(found, target, name="near_duplicates", made_from={"folders": folders})

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import Selection
-from cxrprep.selection.options import selected
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def load(
     root: Path | str | Dataset | Sequence[Path | str | Dataset],
     *,
+    dataset: str | None = None,
     state: Path | str | None = None,
     label_source: str | None = None,
     uncertain: str = "keep",
@@ -33,8 +34,8 @@ def load(
     derive: bool = False,
     per: Mapping[str, Mapping[str, str] | str] | None = None,
     observations: str | Iterable[str] | None = None,
-    split: str | None = None,
-    split_by: SplitRule | None = None,
+    split: str | Iterable[str] | None = None,
+    split_by: SplitRule | str | None = None,
     text: str | Iterable[str] = (),
     pairs: Path | str | None = None,
     paired: bool = False,
@@ -47,6 +48,7 @@ def load(
     Args:
         root: A folder with a manifest; or several, as one data set: a finding that one does not have is null in its
             rows. What was loaded already, with options of its own, may stand among them.
+        dataset: What it has to hold, where somebody wants to be sure.
         state: Where the manifest is when it is not below ROOT.
         label_source: Take the labels of another source of ``labels.parquet``.
         uncertain: ``keep``, ``ones``, ``zeros`` or ``ignore``.
@@ -54,8 +56,9 @@ def load(
         derive: Fill parents from children.
         per: The same for single observations: ``{"Edema": "ones"}``.
         observations: A preset's name (``chexpert-competition``) or a list of names.
-        split: Take one split.
-        split_by: Divide the patients anew, or into folds.
+        split: Take one split, or several.
+        split_by: Divide the patients anew, or into folds: a ``SplitRule``, or ``"patient"`` beside the keywords
+            ``fractions``, ``split_seed``, ``split_within``, ``stratify`` and ``folds``.
         text: Sections of the reports that go along (``findings,impression``). Report text is under the agreement of
             its release.
         pairs: The table that holds them; by default the one that ``cxrprep.pairs`` wrote for this folder, or for the
@@ -63,7 +66,7 @@ def load(
         paired: Only images whose report has one of these sections.
         selection: Leave images out.
         on_event: Called with remarks.
-        **words: Select as the command's options do (``view="frontal"``, ``limit=100``).
+        **words: Select and divide as the command's options do (``view="frontal"``, ``limit=100``, ``folds=5``).
 
     Returns:
         The data set; its files are read when they are asked for.
@@ -79,12 +82,15 @@ def load(
         (1, ('test',))
         >>> frame = dataset.to_pandas()
     """
+    from cxrprep.collection.dataset_folder import check_dataset
     from cxrprep.labels.policy import Policy
     from cxrprep.manifest.combined import combined, without_draw
     from cxrprep.manifest.load import Dataset
     from cxrprep.manifest.load import load as open_manifest
 
-    wanted = selected(selection, words)
+    keywords = Keywords(words)
+    wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
+    keywords.finish()
     several = not isinstance(root, (Path, str, Dataset))
     if several and (state is not None or pairs is not None):
         raise UsageError(
@@ -99,7 +105,7 @@ def load(
             manifests=None if state is None else Path(state) / "manifests",
             label_source=label_source,
             policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
-            split=split_by,
+            split=rule,
             selection=without_draw(wanted) if several else wanted,
             observations=None if several else observations,
             text=text,
@@ -111,16 +117,21 @@ def load(
     ]
     if not parts:
         raise UsageError("load of no folder", hint="name a folder with a manifest, or several")
-    dataset = combined(parts, selection=wanted, observations=observations) if several else parts[0]
-    return dataset if split is None else dataset.split(split)
+    for part in parts:
+        check_dataset(part.root, dataset, part.name)
+    held = combined(parts, selection=wanted, observations=observations) if several else parts[0]
+    if split is None:
+        return held
+    return held.split(*(split.split(",") if isinstance(split, str) else split))
 
 
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read")
 def export(
     root: Path | str,
     *,
-    form: str,
+    form: str = "",
     out: Path | str | None = None,
+    dataset: str | None = None,
     state: Path | str | None = None,
     label_source: str | None = None,
     uncertain: str = "keep",
@@ -128,7 +139,7 @@ def export(
     derive: bool = False,
     per: Mapping[str, Mapping[str, str] | str] | None = None,
     observations: str | Iterable[str] | None = None,
-    split_by: SplitRule | None = None,
+    split_by: SplitRule | str | None = None,
     text: str | Iterable[str] = (),
     pairs: Path | str | None = None,
     paired: bool = False,
@@ -140,8 +151,9 @@ def export(
 
     Args:
         root: A folder with a manifest.
-        form: ``csv``, ``coco``, ``webdataset``, ``hf`` or ``original``.
+        form: ``csv``, ``coco``, ``webdataset``, ``hf`` or ``original``; ``format``, as the command has it, is the same.
         out: A folder, by default ``ROOT/export/FORM``; csv and coco also take a file.
+        dataset: As in ``load``.
         state: Where the manifest is when it is not below ROOT.
         label_source: As in ``load``.
         uncertain: As in ``load``.
@@ -172,6 +184,10 @@ def export(
         >>> exported.images, exported.out.as_posix()
         (5, 'nih/export/csv')
     """
+    keywords = Keywords(words)
+    form = form or str(keywords.take("format").get("format", ""))
+    wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
+    keywords.finish()
     if out is not None:
         local_path(out, "--out")
     from cxrprep.collection.lineage import IMAGES_NAME
@@ -181,8 +197,9 @@ def export(
     from cxrprep.manifest.set_digest import PIXELS_NAME
     from cxrprep.record import CACHE_NAME
 
-    dataset = load(
+    held = load(
         root,
+        dataset=dataset,
         state=state,
         label_source=label_source,
         uncertain=uncertain,
@@ -190,18 +207,18 @@ def export(
         derive=derive,
         per=per,
         observations=observations,
-        split_by=split_by,
+        split_by=rule,
         text=text,
         pairs=pairs,
         paired=paired,
-        selection=selected(selection, words),
+        selection=wanted,
         on_event=on_event,
     )
     home = Path(root) if state is None else Path(state)
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
     options = ExportOptions(cache=home / CACHE_NAME / PIXELS_NAME, parent={"images": file_digest(images, "sha256")})
-    made = write(dataset, form, target, options=options, on_event=on_event)
+    made = write(held, form, target, options=options, on_event=on_event)
     rows = [
         ("form", form),
         ("images", made.images),

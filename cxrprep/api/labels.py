@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, open_folder
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.errors import TableError, UsageError
@@ -35,9 +36,10 @@ def extract_labels(
     options: LabelOptions | None = None,
     label_source: str | None = None,
     policy: Policy | None = None,
-    split_by: SplitRule | None = None,
+    split_by: SplitRule | str | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[LabelsResult]:
     """The release's label tables as ``manifests/labels.parquet``; the manifest is built anew where images are here.
 
@@ -55,6 +57,8 @@ def extract_labels(
         split_by: How the patients are divided in the manifest.
         allow_loss: The tables may know less than those that they replace.
         on_event: Told what was found.
+        **words: What ``options``, ``policy`` and ``split_by`` hold, as the command's options: ``report_text=True``,
+            ``uncertain="ones"``, ``split_by="patient"`` with ``fractions="0.8,0.1,0.1"`` and ``seed=7``.
 
     Returns:
         Counts of rows, cells and sources.
@@ -73,6 +77,8 @@ def extract_labels(
     from cxrprep.labels.extract import LABELS_NAME, check_labels, read_labels, with_added, write_labels
     from cxrprep.labels.last_options import last_options
 
+    keywords = Keywords(words)
+    options, (policy, rule) = keywords.label_options(options), _for_manifest(keywords, policy, split_by)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     ways = {
         FolderKind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; "
@@ -92,7 +98,7 @@ def extract_labels(
     )  # fmt: skip
     labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
     check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
-    choices = Choices.of_last(folder.manifests).with_given(label_source, policy, split_by)
+    choices = Choices.of_last(folder.manifests).with_given(label_source, policy, rule)
     prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
     options_given = asked.described(folder.root)
     found = write_labels(folder.spec.name, labels, path, asked=options_given, allow_loss=allow_loss, on_event=on_event)
@@ -121,9 +127,10 @@ def build_manifest(
     state: Path | str | None = None,
     label_source: str | None = None,
     policy: Policy | None = None,
-    split_by: SplitRule | None = None,
+    split_by: SplitRule | str | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[ManifestResult]:
     """Build ``manifests/images.parquet`` and ``studies.parquet`` again, of the labels and the files that are here.
 
@@ -139,6 +146,7 @@ def build_manifest(
         split_by: How the patients are divided.
         allow_loss: Let the tables know less than those that are there.
         on_event: Called with progress and remarks.
+        **words: What ``policy`` and ``split_by`` hold, as the command's options: ``uncertain="ones"``, ``folds=5``.
 
     Returns:
         Counts of what was written.
@@ -155,6 +163,7 @@ def build_manifest(
         >>> made.images, made.patients
         (5, 4)
     """
+    policy, rule = _for_manifest(Keywords(words), policy, split_by)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
     folder.require(
         "manifest",
@@ -163,7 +172,7 @@ def build_manifest(
         FolderKind.CONVERTED,
         instead="it is made again from the manifest of the folder that was exported: cxrprep export ORIGINAL",
     )
-    choices = Choices().with_given(label_source, policy, split_by)
+    choices = Choices().with_given(label_source, policy, rule)
     if folder.kind is FolderKind.CONVERTED:
         return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
     if folder.kind is FolderKind.OWN:
@@ -182,6 +191,15 @@ def build_manifest(
         ("written", str(made.images_path)),
     ]
     return Result("manifest", made, rows=tuple(rows))
+
+
+def _for_manifest(
+    keywords: Keywords, policy: Policy | None, split_by: SplitRule | str | None
+) -> tuple[Policy | None, SplitRule | None]:
+    """Policy and split that a caller's keywords say; no other keyword is left."""
+    chosen = keywords.policy(policy), keywords.split_rule(split_by, "split_seed", "seed")
+    keywords.finish()
+    return chosen
 
 
 def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink) -> Result[ManifestResult]:
@@ -303,6 +321,7 @@ def rebuild_manifest(
         to: Where it goes; by default into the folder's manifests.
         allow_loss: Let the tables know less than those that are there.
         on_event: Called with progress and remarks.
+        **words: What ``policy`` and ``split_by`` hold, as the command's options: ``uncertain="ones"``, ``folds=5``.
 
     Returns:
         Counts of what was written.

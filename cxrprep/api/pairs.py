@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
@@ -48,11 +49,13 @@ def pairs(
     filter: str = "all",  # noqa: A002  # the option's name
     per: str = "study",
     text: str = "as-is",
-    form: str = "parquet",
+    form: str = "",
     out: Path | str | None = None,
+    dataset: str | None = None,
     state: Path | str | None = None,
     tables: Path | str | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[PairsResult]:
     """Write the image-report pairs of ROOT. Report text is under the release's agreement: it goes where you ask for it.
 
@@ -63,11 +66,13 @@ def pairs(
             both-views-both-sections, findings-2w or openi-r2gen.
         per: ``study`` or ``image``: what a row is about.
         text: The form of the sections: as-is, one-blank, r2gen-mimic, r2gen-iu or mgca.
-        form: parquet, csv, or json (R2Gen's ``annotation.json``: id, report, image_path, split).
+        form: parquet (the default), csv, or json (R2Gen's ``annotation.json``: id, report, image_path, split).
         out: The file; by default ``manifests/pairs.parquet`` (or .csv, .json) below ROOT.
+        dataset: What ROOT has to hold, where somebody wants to be sure.
         state: Where the manifests are when they are not below ROOT.
         tables: A folder that holds the reports when ROOT does not.
         on_event: Called with progress and remarks.
+        **words: ``format``, as the command calls ``form``.
 
     Returns:
         What was written, with the counts that the filter gives, beside those that were published of the whole release.
@@ -83,11 +88,16 @@ def pairs(
         >>> written.path.as_posix()
         'mimic/manifests/pairs.parquet'
     """
+    from cxrprep.collection.dataset_folder import check_dataset
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
     from cxrprep.manifest.report_texts import name_agreement
+    from cxrprep.storage.parquet import read_footer
 
     chosen, spelled = find_filter(filter), find_form(text)
+    keywords = Keywords(words)
+    form = form or str(keywords.take("format").get("format", FORMATS[0]))
+    keywords.finish()
     if form not in FORMATS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMATS)}")
     if per not in ("study", "image"):
@@ -97,18 +107,22 @@ def pairs(
     images = home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
     place = _reports_of(root, manifest, reports, tables)
+    if manifest is not None:
+        check_dataset(root, dataset, str(read_footer(manifest).get("dataset") or ""))
     cut = cut_reports(_stream(place, on_event))
-    rows = apply_filter(pair_rows(manifest, cut), chosen)
+    paired = pair_rows(manifest, cut)
+    check_dataset(root, dataset, str(paired[0]["dataset"] or "") if paired else "")
+    rows = apply_filter(paired, chosen)
     if not rows:
         raise NothingSelectedError(f"no study is left by the filter {chosen.name}", hint=chosen.rule)
     counts = counts_of(rows, chosen)
     origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
     target = _target(root, home, manifest, out, form)
     written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
-    dataset = str(rows[0]["dataset"] or "")
-    expected = dict(chosen.expected) if dataset.startswith(chosen.dataset.removesuffix("-jpg")) else {}
+    held = str(rows[0]["dataset"] or "")
+    expected = dict(chosen.expected) if held.startswith(chosen.dataset.removesuffix("-jpg")) else {}
     _compare(chosen, counts, expected, on_event)
-    name_agreement(dataset, target, STAGE, on_event)
+    name_agreement(held, target, STAGE, on_event)
     on_event(StageFinished(STAGE, done=len(cut)))
     value = PairsResult(target, chosen.name, written, len(rows), counts, expected)
     shown = tuple((f"split {name or 'none'}", f"{count:,} {_unit(chosen, count)}") for name, count in counts.items())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.convert_inputs import open_inputs
+from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.preview import _EXAMPLES
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode
@@ -16,7 +17,7 @@ from cxrprep.executors import Engine, Lost
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.events import Sink
@@ -80,11 +81,12 @@ def check_phi(
     release: str | None = None,
     state: Path | str | None = None,
     tables: Path | str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
-    shard: Shard | None = None,
-    engine: Engine | None = None,
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
+    shard: Shard | str | None = None,
+    engine: Engine | str | None = None,
     limits: ImageLimits | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[PhiResult]:
     """The tags of ROOT's images that look like an identity, with the files that hold them; values are masked.
 
@@ -101,6 +103,7 @@ def check_phi(
         engine: Where the work runs; by default processes on all cores.
         limits: How many bytes a file may inflate to, and for how long a worker may be at one.
         on_event: Called with progress and remarks.
+        **words: Select and work as the command's options do: ``limit=100``, ``jobs=4``, ``max_seconds=30``.
 
     Returns:
         Tags with counts and files. Exit code 3 means that some headers could not be read.
@@ -108,9 +111,19 @@ def check_phi(
     Raises:
         UsageError: A selection needs tables where there are none, or the folder is none.
         NothingSelectedError: Nothing is left.
+
+    Examples:
+        >>> import cxrprep
+        >>> looked = cxrprep.check_phi("nih", jobs=1).value
+        >>> looked.files, looked.suspect_files
+        (5, 0)
     """
     from cxrprep.images.phi import KINDS, scan_tags
 
+    keywords = Keywords(words)
+    selection, shard = keywords.selection(selection), shard_of(shard)
+    engine, limits = keywords.engine(engine), keywords.limits(limits)
+    keywords.finish()
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
         on_event=on_event,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import open_inputs
+from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
 from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.model import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cxrprep.events import Sink
     from cxrprep.html_report.preview import PreviewResult
     from cxrprep.images.radiograph import ImageLimits
@@ -25,17 +28,18 @@ def preview(
     root: Path | str,
     *,
     recipe: str,
-    count: int,
+    count: int = 12,
     out: Path | str | None = None,
     dataset: str | None = None,
     release: str | None = None,
     state: Path | str | None = None,
     tables: Path | str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
-    shard: Shard | None = None,
+    selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
+    shard: Shard | str | None = None,
     frame: int | None = None,
     limits: ImageLimits | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[PreviewResult]:
     """Write a contact sheet: stored values, the header's intent, and the result, side by side. Nothing else is written.
 
@@ -53,6 +57,7 @@ def preview(
         frame: Of a file with several frames, the one that is taken, from 1; without it such a file is refused.
         limits: Pixels, bytes and seconds beyond which an image is refused.
         on_event: Called with remarks.
+        **words: Select as the command's options do: ``split="train"``, ``limit=100``.
 
     Returns:
         Where the sheet is, and what was seen.
@@ -61,6 +66,12 @@ def preview(
         UsageError: An unknown recipe or folder.
         NothingSelectedError: Nothing is left.
         StorageError: The disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> sheet = cxrprep.preview("nih", recipe="square-224", count=2).value
+        >>> sheet.images, sheet.path.name
+        (2, 'preview.html')
     """
     from cxrprep.api.convert_target import target_of
     from cxrprep.html_report.preview import write_preview
@@ -70,6 +81,9 @@ def preview(
     from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
 
+    keywords = Keywords(words)
+    selection, shard, limits = keywords.selection(selection), shard_of(shard), keywords.limits(limits)
+    keywords.finish()
     chosen = load_recipe(recipe, frame=frame)
     inputs = open_inputs(
         root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
 from cxrprep.storage.paths import local_path
@@ -27,6 +28,7 @@ def report(
     thumbnails: int = 24,
     beside: Path | str | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[ReportResult]:
     """One self-contained HTML page about ROOT's manifest.
 
@@ -39,6 +41,7 @@ def report(
         thumbnails: Images on the contact sheet.
         beside: Another folder, whose numbers stand next to those of ROOT.
         on_event: Progress.
+        **words: ``images``, as the command calls ``thumbnails``.
 
     Returns:
         Where the page is, and what it shows.
@@ -55,6 +58,10 @@ def report(
         (5, 'nih/manifests/report.html')
     """
     from cxrprep.html_report.page import write_report
+
+    keywords = Keywords(words)
+    thumbnails = int(keywords.take("images").get("images", thumbnails))
+    keywords.finish()
 
     folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
     made = write_report(

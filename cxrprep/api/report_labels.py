@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder
+from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.labels import Choices, rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
@@ -62,39 +64,56 @@ def label_report(
     return label(text, rules=None if rules is None else Path(rules), policy=policy, sections=sections)
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read")
 def label_reports(
-    source: Path | str,
-    out: Path | str,
+    root: Path | str,
     *,
+    reports: Path | str | None = None,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
     policy: str = "default",
     sections: str = "",
     vocabulary: Path | str | None = None,
     evidence: bool = False,
     labeler: str = "rules",
-    labeler_options: Mapping[str, Any] | None = None,
-    shard: Shard | None = None,
-    engine: Engine | None = None,
-    folder: LabelledFolder | None = None,
+    endpoint: str = "",
+    model: str = "",
+    checkpoint: Path | str | None = None,
+    allow_remote_text: bool = False,
+    shard: Shard | str | None = None,
+    engine: Engine | str | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[LabelingOutcome]:
-    """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``report_labels.parquet`` in ``out``.
+    """The labels of every report of a zip, folder, CSV, Parquet or Open-i XML, as ``manifests/report_labels.parquet``.
 
-    A report without labels has a row that says why; exit code 3 means that some could not be read.
+    They become a label source of the folder: that of the rules is ``cxrprep``. A report without labels has a row that
+    says why; exit code 3 means that some could not be read.
 
     Args:
-        source: the reports.
-        out: the manifests folder; the label sources of other labelers than the rules have a folder of their own in it.
+        root: a folder of any kind.
+        reports: the reports; by default those in ROOT.
+        dataset: the dataset, where the folder does not say it.
+        release: the release, where it is not the one that the folder shows.
+        state: where record and manifests are, beside a ROOT that is read-only.
+        tables: a folder that holds the label tables when ROOT does not.
         policy: how mentions add up.
         sections: those that are read, in order of preference.
         vocabulary: a TOML file that adds phrases, or overrules them.
         evidence: also write ``mentions.parquet``, the mentions behind the labels.
         labeler: another labeler than the rules, as ``SOURCE=LABELER`` where its label source has another name.
-        labeler_options: fields of ``LabelerOptions``.
+        endpoint: the address of the labeler's server.
+        model: the model that it runs.
+        checkpoint: the file of a model that runs here.
+        allow_remote_text: texts may go to another machine.
         shard: the part to do.
         engine: where the work runs (default: all processors here).
-        folder: the folder whose ``labels.parquet`` and manifest take the label source in; that of the rules is
-            ``cxrprep``.
+        allow_loss: the tables may know less than those that they replace.
         on_event: receives progress and notes.
+        **words: further options of the command: those of ``extract_labels``, ``jobs`` and ``scheduler``.
 
     Returns:
         Counts by status and label, and where the table is.
@@ -109,30 +128,46 @@ def label_reports(
         SourceUnreachableError: a cluster, or the labeler's server, does not answer.
         AccessError: the labeler's server refuses the key.
         SomeFailedError: worker processes died.
+
+    Examples:
+        >>> import cxrprep
+        >>> labelled = cxrprep.label_reports("mimic").value
+        >>> labelled.labels.as_posix()
+        'mimic/manifests/report_labels.parquet'
     """
     from cxrprep.labels.label_sources import REPORTS_NAME, put_back_if_refused, source_folder
     from cxrprep.labels.nlp.label_collection import label_collection
     from cxrprep.labels.nlp.output_tables import MENTIONS_NAME
     from cxrprep.labels.nlp.policies import policy_named
 
-    plugin = _plugin(labeler, labeler_options or {}, folder, Path(out))
+    keywords = Keywords(words)
+    engine = keywords.engine(engine)
+    folder = LabelledFolder.asked(
+        keywords, root, dataset=dataset, release=release, state=state, tables=tables, allow_loss=allow_loss
+    )
+    out = folder.home / "manifests"
+    options = {
+        "endpoint": endpoint, "model": model, "checkpoint": str(checkpoint or ""),
+        "allow_remote_text": allow_remote_text,
+    }  # fmt: skip
+    plugin = _plugin(labeler, options, folder)
     if plugin is not None and evidence:
         raise UsageError("--evidence is of the rules: another labeler names no words", hint="leave one of them out")
-    place = Path(out) if plugin is None else source_folder(Path(out), plugin.label_source)
+    place = out if plugin is None else source_folder(out, plugin.label_source)
     with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet"):
         outcome = label_collection(
-            Path(source),
+            _reports_in(folder.root) if reports is None else Path(reports),
             place,
             plugin=plugin,
             engine=engine or Engine(),
-            shard=shard,
+            shard=shard_of(shard),
             vocabulary=None if vocabulary is None else Path(vocabulary),
             policy=policy_named(policy, sections=sections),
             evidence=evidence,
             on_event=on_event,
         )
         whole = outcome.joined is None or outcome.joined.labels is not None
-        added = folder.add_sources(on_event) if folder is not None and whole else ()
+        added = folder.add_sources(on_event) if whole else ()
     rows = [
         ("reports", outcome.reports),
         *((status, count) for status, count in outcome.counts.items()),
@@ -146,7 +181,13 @@ def label_reports(
     return Result("extract-labels", outcome, code, rows=tuple(rows))
 
 
-def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder | None, out: Path) -> PlugIn | None:
+def _reports_in(root: Path) -> Path:
+    # MIMIC-CXR has one archive; a folder of text files is read as it is.
+    archive = root / "mimic-cxr-reports.zip"
+    return archive if archive.is_file() else root
+
+
+def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder) -> PlugIn | None:
     """The labeler ``[NAME=]LABELER``, whose labels become the label source NAME; ``None`` for the shipped rules."""
     from cxrprep.labels.label_sources import OURS, check_name
     from cxrprep.labels.labelers.contract import RULES, LabelerOptions
@@ -158,12 +199,10 @@ def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder | Non
         return None
     if labeler == RULES or name == OURS:
         raise UsageError(f"{OURS} is the label source of the rules, and of nothing else", hint="--labeler NAME=openai")
-    if folder is not None:
-        folder.check_free(check_name(name))
-    agreement = folder.known.spec.licence.agreement if folder is not None and folder.known is not None else ""
-    home = out.parent if folder is None else folder.home
+    folder.check_free(check_name(name))
+    agreement = folder.known.spec.licence.agreement if folder.known is not None else ""
     chosen = LabelerOptions(agreement=agreement, **options)
-    return PlugIn(labeler, check_name(name), chosen, home / ".cxrprep" / "labeler-answers")
+    return PlugIn(labeler, check_name(name), chosen, folder.home / ".cxrprep" / "labeler-answers")
 
 
 def _given(counts: Mapping[str, int]) -> str:
@@ -187,14 +226,20 @@ def check_labeler() -> Result[SelfTest]:
     return Result("explain", checked, ExitCode.DONE if checked.passed else ExitCode.INTEGRITY, rows=tuple(rows))
 
 
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder", source="read")
 def import_labels(
+    root: Path | str,
     source: Path | str,
-    out: Path | str,
     *,
     name: str | None = None,
     key: str | None = None,
-    folder: LabelledFolder | None = None,
+    dataset: str | None = None,
+    release: str | None = None,
+    state: Path | str | None = None,
+    tables: Path | str | None = None,
+    allow_loss: bool = False,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[Imported]:
     """Another labeler's table (chexpert-labeler, CheXbert, NegBio, CXR-LT) as a label source of a folder.
 
@@ -202,12 +247,17 @@ def import_labels(
     under their own names. Texts of reports stay behind.
 
     Args:
-        source: a CSV or Parquet table.
-        out: the manifests folder; the table goes to ``label_sources/NAME.parquet`` in it.
+        root: a folder of any kind; the table goes to ``manifests/label_sources/NAME.parquet``.
+        source: a CSV, Parquet or JSON lines table.
         name: the label source; by default the file's own name.
         key: the id column, where it is not found; without one rows are numbered.
-        folder: the folder whose ``labels.parquet`` and manifest take the label source in.
+        dataset: the dataset, where the folder does not say it.
+        release: the release, where it is not the one that the folder shows.
+        state: where record and manifests are, beside a ROOT that is read-only.
+        tables: a folder that holds the label tables when ROOT does not.
+        allow_loss: the tables may know less than those that they replace.
         on_event: receives notes.
+        **words: further options of the command, as ``extract_labels`` takes them.
 
     Returns:
         Counts of the rows that were taken, and where they are.
@@ -216,15 +266,24 @@ def import_labels(
         TableError: the table cannot be read, or a cell is no label.
         UsageError: the name is taken by the release or names nothing, or there is no column ``key``.
         StorageError: the disk refuses.
+
+    Examples:
+        >>> import cxrprep
+        >>> taken = cxrprep.import_labels("nih", "chexbert.csv", name="chexbert").value
+        >>> taken.name, taken.rows
+        ('chexbert', 1)
     """
     from cxrprep.labels.label_sources import FOLDER, put_back_if_refused
     from cxrprep.labels.nlp.import_labels import import_table, name_of
 
-    if folder is not None:
-        folder.check_free(name or name_of(Path(source)))
-    with put_back_if_refused(Path(out) / FOLDER / f"{name or name_of(Path(source))}.parquet"):
-        made = import_table(Path(source), Path(out), name=name, key=key)
-        added = folder.add_sources(on_event) if folder is not None else ()
+    folder = LabelledFolder.asked(
+        Keywords(words), root, dataset=dataset, release=release, state=state, tables=tables, allow_loss=allow_loss
+    )
+    out = folder.home / "manifests"
+    folder.check_free(name or name_of(Path(source)))
+    with put_back_if_refused(out / FOLDER / f"{name or name_of(Path(source))}.parquet"):
+        made = import_table(Path(source), out, name=name, key=key)
+        added = folder.add_sources(on_event)
     rows = [
         ("label source", made.name),
         ("rows", made.rows),
@@ -293,6 +352,44 @@ class LabelledFolder:
         # Images of one's own have no tables to stand beside.
         known = known if known is not None and known.kind is FolderKind.RELEASE else None
         return cls(root, known.home if known else state or root, known, release, **more)
+
+    @classmethod
+    def asked(
+        cls,
+        keywords: Keywords,
+        root: Path | str,
+        *,
+        state: Path | str | None,
+        tables: Path | str | None,
+        **more: Any,
+    ) -> LabelledFolder:
+        """The folder as a verb is asked for it.
+
+        Args:
+            keywords: those of ``extract_labels``; any other is refused.
+            root: the folder.
+            state: where its record and manifests are kept, if not in it.
+            tables: a folder with the label tables, if not in it.
+            more: as for ``at``.
+
+        Returns:
+            the folder.
+
+        Raises:
+            UsageError: an unknown keyword; and what ``at`` raises.
+        """
+        chosen = keywords.take("label_source")
+        options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
+        rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
+        keywords.finish()
+        return cls.at(
+            Path(root),
+            state=None if state is None else Path(state),
+            tables=None if tables is None else Path(tables),
+            options=options,
+            manifest={"label_source": None, **chosen, "policy": policy, "split_by": rule},
+            **more,
+        )
 
     @property
     def labels(self) -> Path:
@@ -366,6 +463,11 @@ def compare_labels(
     Raises:
         TableError: a table cannot be read or has a key twice.
         UsageError: nothing is common, or a name is neither a file nor a label source.
+
+    Examples:
+        >>> import cxrprep
+        >>> cxrprep.compare_labels("nih-textmined", "chexbert.csv", root="nih").value.common
+        1
     """
     from cxrprep.labels.agreement import compare_tables
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_folder
+from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
@@ -48,9 +49,10 @@ def verify(
     options: VerifyOptions | None = None,
     repair: bool = False,
     source: str | None = None,
-    engine: Engine | None = None,
+    engine: Engine | str | None = None,
     fetching: FetchOptions | None = None,
     on_event: Sink = ignore,
+    **words: Any,
 ) -> Result[VerifyReport]:
     """What is true of the folder; the report never says more than was checked.
 
@@ -66,6 +68,8 @@ def verify(
         engine: Where images are decoded; by default processes here.
         fetching: How the mirror is reached.
         on_event: Called with progress and remarks.
+        **words: The command's options: ``images=True``, ``quick=True``, ``strict=True``, ``sample=100``, ``jobs=4``,
+            and with ``repair`` those of the network.
 
     Returns:
         Findings by kind, with counts of what was proven. The exit code is 4 when something is wrong.
@@ -80,7 +84,12 @@ def verify(
         >>> cxrprep.verify("nih").value.verdict
         'all 9 files here have the bytes that they should have'
     """
-    chosen = options or VerifyOptions()
+    keywords = Keywords(words)
+    chosen = keywords.verifying(options) or VerifyOptions()
+    engine, fetching = keywords.engine(engine), keywords.fetching(fetching)
+    keywords.finish()
+    if engine is not None and chosen.jobs is None:
+        chosen = dataclasses.replace(chosen, jobs=engine.jobs)
     home = None if state is None else Path(state)
     folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None

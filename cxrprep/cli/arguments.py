@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.api.download_plan import FetchOptions
-    from cxrprep.api.report_labels import LabelledFolder
     from cxrprep.cli.context import Invocation
     from cxrprep.executors import Engine
     from cxrprep.images.radiograph import ImageLimits
@@ -81,23 +78,19 @@ def _policy(invocation: Invocation) -> Policy | None:
 
 def _split_rule(invocation: Invocation) -> SplitRule | None:
     """The split of one's own, where one was asked for."""
-    from cxrprep.labels.splits import SplitRule
+    from cxrprep.api.keywords import split_rule_of
 
     split = invocation.job.split
-    divides = bool(split.by or split.fractions)
-    if not (divides or split.folds or split.stratify or split.within):
-        return None
     seed = split.seed
     if "split.seed" not in invocation.flags and "selection.seed" in invocation.flags:
         # Beside --sample there are two seeds; whoever writes one --seed and draws no sample means the split's.
         seed = invocation.job.selection.seed if invocation.job.selection.sample is None else seed
-    return SplitRule.parse(
-        by=split.by or "patient",
-        # Folds alone leave the split as it is.
-        fractions=split.fractions or ("" if split.folds and not divides else "0.8,0.1,0.1"),
+    return split_rule_of(
+        by=split.by,
+        fractions=split.fractions,
         seed=seed,
-        within=_given(split.within),
-        stratify=_given(split.stratify),
+        within=split.within,
+        stratify=split.stratify,
         folds=split.folds,
     )
 
@@ -119,6 +112,7 @@ def export_arguments(invocation: Invocation) -> dict[str, Any]:
 
     return {
         "root": invocation.root,
+        "dataset": _given(invocation.job.dataset),
         "state": invocation.state,
         "label_source": _given(invocation.job.labels.source),
         **_policy_words(invocation),
@@ -223,40 +217,29 @@ def report_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``label_reports``; ``auto`` means the reports that lie in ROOT."""
     job = invocation.job
     named = job.labels.reports
-    source = _reports_in(invocation.root) if named == "auto" else invocation.path(named)
     return {
-        "source": source,
-        "out": (invocation.state or invocation.root) / "manifests",
+        **added_label_arguments(invocation),
+        "reports": None if named == "auto" else invocation.path(named),
         "policy": job.labels.policy,
         "sections": job.labels.sections,
         "vocabulary": invocation.path(job.labels.vocabulary),
         "evidence": job.labels.evidence,
         "labeler": job.labeler.name,
-        "labeler_options": {
-            "endpoint": job.labeler.endpoint,
-            "model": job.labeler.model,
-            "checkpoint": str(invocation.path(job.labeler.checkpoint) or ""),
-            "allow_remote_text": job.labeler.allow_remote_text,
-        },
+        "endpoint": job.labeler.endpoint,
+        "model": job.labeler.model,
+        "checkpoint": invocation.path(job.labeler.checkpoint),
+        "allow_remote_text": job.labeler.allow_remote_text,
         "shard": invocation.shard,
         "engine": engine_of(invocation),
-        "folder": labelled_folder(invocation),
     }
 
 
-def labelled_folder(invocation: Invocation) -> LabelledFolder:
-    """The folder whose ``labels.parquet`` takes in labelled reports and imported tables."""
-    from cxrprep.api.report_labels import LabelledFolder
-
+def added_label_arguments(invocation: Invocation) -> dict[str, Any]:
+    """What ``label_reports`` and ``import_labels`` take of the folder whose labels they add to."""
     given = label_arguments(invocation)
-    chosen = {name: given.pop(name) for name in ("label_source", "policy", "split_by")}
-    return LabelledFolder.at(**given, manifest=chosen)
-
-
-def _reports_in(root: Path) -> Path:
-    # MIMIC-CXR has one archive; a folder of text files is read as it is.
-    archive = root / "mimic-cxr-reports.zip"
-    return archive if archive.is_file() else root
+    # The name of the reports' policy is another thing.
+    words = _policy_words(invocation) if given.pop("policy") else {}
+    return {**given, **words}
 
 
 def source_arguments(invocation: Invocation) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def command(invocation: Invocation, **chosen: Any) -> int:
         result = duplicates(
             invocation.root,
             **chosen,
+            dataset=invocation.job.dataset or None,
             state=invocation.state,
             selection=selection_of(invocation.job.selection),
             on_event=sink,

@@ -125,13 +125,12 @@ def import_all(invocation: Invocation) -> int:
 def perform_import(invocation: Invocation, sink: Sink, words: str) -> Any:
     """The table of another labeler, ``NAME=FILE``, as a label source of ROOT."""
     from cxrprep.api.report_labels import import_labels
-    from cxrprep.cli.arguments import labelled_folder
+    from cxrprep.cli.arguments import added_label_arguments
 
-    folder = labelled_folder(invocation)
     name, file = named_file(words)
     key = invocation.job.labels.key or None
     path = invocation.path(str(file)) or file
-    return import_labels(path, folder.home / "manifests", name=name, key=key, folder=folder, on_event=sink)
+    return import_labels(**added_label_arguments(invocation), source=path, name=name, key=key, on_event=sink)
 
 
 def named_file(words: str) -> tuple[str | None, Path]:

@@ -52,6 +52,7 @@ def command(invocation: Invocation, **chosen: Any) -> int:
         result = pairs(
             invocation.root,
             **chosen,
+            dataset=invocation.job.dataset or None,
             state=invocation.state,
             tables=invocation.path(invocation.job.tables),
             on_event=sink,

@@ -141,7 +141,7 @@ def run(
     *,
     steps: Iterable[str] = (),
     root: Path | str | None = None,
-    shard: Shard | None = None,
+    shard: Shard | str | None = None,
     jobs: int | None = None,
     on_event: Sink = ignore,
 ) -> Result[JobResult]:

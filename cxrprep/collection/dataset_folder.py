@@ -177,6 +177,12 @@ def _exported(root: Path, record: Record, exports: tuple[Lineage, ...]) -> Datas
     return DatasetFolder(root, record.home, spec, first.release, record, FolderKind.EXPORTED, whole)
 
 
+def check_dataset(root: Path, dataset: str | None, recorded: str) -> None:
+    """Raise ``UsageError`` where ``dataset`` names another one than the manifest of ``root`` does."""
+    if dataset and dataset != OWN_NAME and recorded:
+        _agree(root, find_dataset(dataset), recorded, "its manifest")
+
+
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
     if named is not None and named.name != recorded:
         raise UsageError(

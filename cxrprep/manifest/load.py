@@ -112,16 +112,21 @@ class Dataset:
         there = set(pc.unique(self.stated.column("split").cast(pa.string())).to_pylist())
         return tuple(str(split) for split in (*Split,) if split in there)
 
-    def split(self, name: str) -> Dataset:
-        """The images of one split; ``valid`` is understood. Raises ``UsageError`` for a word that names none here."""
+    def split(self, *names: str) -> Dataset:
+        """The images of a split, or of several; ``valid`` is understood.
+
+        Raises ``UsageError`` for a word that names none here.
+        """
         here = f"splits here: {', '.join(self.splits) or 'none'}"
-        try:
-            wanted = str(Split.parse(name))
-        except ValueError as error:
-            raise UsageError(f"unknown split {name!r}", hint=here) from error
-        if wanted not in self.splits:
-            raise UsageError(f"no image here is in the split {wanted}", hint=here)
-        return self.filter(pc.equal(self.stated.column("split").cast(pa.string()), wanted))
+        wanted = []
+        for name in names:
+            try:
+                wanted.append(str(Split.parse(name.strip())))
+            except ValueError as error:
+                raise UsageError(f"unknown split {name!r}", hint=here) from error
+            if wanted[-1] not in self.splits:
+                raise UsageError(f"no image here is in the split {wanted[-1]}", hint=here)
+        return self.filter(pc.is_in(self.stated.column("split").cast(pa.string()), pa.array(wanted, pa.string())))
 
     @property
     def folds(self) -> int:

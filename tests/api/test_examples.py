@@ -30,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cxrprep.verify("nih")
         cxrprep.extract_labels("nih")
         cxrprep.convert("nih", recipe="square-224")
+    name = pq.read_table(folder / "nih/manifests/images.parquet", columns=["image_id"]).column(0)[0]
+    (folder / "chexbert.csv").write_text(f"image_id,Edema\n{name},1\n")
     mimic = made("mimic-cxr-jpg", folder / "mimic")
     rows = pq.read_table(mimic / "manifests/images.parquet", columns=["patient_id", "study_id"]).to_pylist()
     with zipfile.ZipFile(mimic / "mimic-cxr-reports.zip", "w") as archive:

@@ -43,17 +43,17 @@ def reports(tmp_path: Path) -> Path:
 
 
 def table(out: Path) -> Path:
-    return out / "label_sources" / "ours" / "report_labels.parquet"
+    return out / "manifests" / "label_sources" / "ours" / "report_labels.parquet"
 
 
 def labelled(reports: Path, out: Path, **more: Any) -> bytes:
-    label_reports(reports, out, labeler="ours", **more)
+    label_reports(out, reports=reports, labeler="ours", **more)
     return table(out).read_bytes() if table(out).exists() else b""
 
 
 def test_it_is_a_label_source_with_observations_of_its_own(site: Path, tmp_path: Path, reports: Path) -> None:
     run("extract-labels", tmp_path / "root", "--reports", reports, "--labeler", "ours")
-    rows = pq.read_table(table(tmp_path / "root" / "manifests")).to_pylist()
+    rows = pq.read_table(table(tmp_path / "root")).to_pylist()
     assert [row["label_edema"] for row in rows] == [None, -1] * 4 + [None]
     assert [row["label_own_thing"] for row in rows] == [1] * 9
 

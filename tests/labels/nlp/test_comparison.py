@@ -176,7 +176,7 @@ def test_another_labelers_table_becomes_ours_without_its_texts(tmp_path: Path) -
     source = table_csv(
         tmp_path / "labeled_reports.csv", CHEXPERT_LABELER, [[text, "1", *[""] * 13], ["b", *["0"] * 14]]
     )
-    made = import_labels(source, tmp_path / "out").value
+    made = import_labels(tmp_path / "out", source).value
     rows = labels(made.labels)
     assert [row["report_id"] for row in rows] == ["row-0", "row-1"]
     assert [row["label_no_finding"] for row in rows] == [1, 0]
@@ -188,7 +188,7 @@ def test_another_labelers_table_becomes_ours_without_its_texts(tmp_path: Path) -
 def test_an_import_keeps_ids_and_can_be_compared(tmp_path: Path) -> None:
     header = ("subject_id", "study_id", "Edema", "Airspace Opacity")
     source = table_csv(tmp_path / "negbio.csv", header, [("10000032", "50414267", "1.0", "-1.0")])
-    made = import_labels(source, tmp_path / "out").value
+    made = import_labels(tmp_path / "out", source).value
     (row,) = labels(made.labels)
     assert (row["report_id"], row["patient_id"], row["study_id"]) == ("50414267", "10000032", "50414267")
     assert (row["label_edema"], row["label_lung_opacity"]) == (1, -1)
