@@ -23,7 +23,15 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from cxrprep.images.orientation import CLASSES, FEATURES, SIDE, features  # noqa: E402  # the root comes first
+from cxrprep.images.orientation import (  # noqa: E402  # the root comes first
+    ALARM,
+    CLASSES,
+    FEATURES,
+    SIDE,
+    TURNED_ALARM,
+    features,
+    probabilities,
+)
 
 AUGMENTED = 8
 STEPS = 250
@@ -89,21 +97,22 @@ def fitted(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def report(images: list[Any], weights: Any, bias: Any) -> None:
-    """Print recall and false alarms at a score of 0.5."""
-    shares = []
-    for grey in images:
-        logits = np.asarray([features(small(way)) for way in ways(grey)]) @ weights + bias
-        each = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares.append((each / each.sum(axis=1, keepdims=True)).reshape(16, 2, 4, 2))
-    held = np.asarray(shares)
+    """Print recall and false alarms of the detector with these weights."""
+    held = np.asarray([[probabilities(small(way), weights, bias) for way in ways(grey)] for grey in images])
     inverted = held[:, :, 1].sum(axis=(2, 3))
     turned = 1 - held[:, :, :, 0].sum(axis=(2, 3))
     is_inverted = np.asarray([way[0] for way in CLASSES], bool)
     is_turned = np.asarray([way[1] != 0 for way in CLASSES], bool)
     print(f"{len(images)} images that the weights were not made of, 16 ways each")
-    for name, score, truth in (("inverted", inverted, is_inverted), ("turned", turned, is_turned)):
-        recall, alarms = (score[:, truth] > 0.5).mean(), (score[:, :1] > 0.5).mean()
+    for name, score, truth, alarm in (
+        ("inverted", inverted, is_inverted, ALARM),
+        ("turned", turned, is_turned, TURNED_ALARM),
+    ):
+        recall, alarms = (score[:, truth] > alarm).mean(), (score[:, :1] > alarm).mean()
         print(f"{name}: recall {recall:.2%}, false alarms on the originals {alarms:.2%}")
+    mirrored = held[:, :, :, :, 1].sum(axis=(2, 3))
+    of_mirrored, as_they_are = ((mirrored[:, way] > ALARM).mean() for way in (1, 0))
+    print(f"called mirrored: {of_mirrored:.2%} of the mirrored, {as_they_are:.2%} as they are")
 
 
 def main() -> None:

@@ -126,7 +126,8 @@ def convert(
         engine: Where the work runs; by default processes on all cores.
         frame: Of a file with several frames, the one that is taken, from 1; without it such a file is refused.
         scores: Ask the pixels of each image whether it is inverted, turned, mirrored or blank: columns of the manifest.
-        fix: ``inverted`` makes negatives positive; it asks for the scores, and the row says it.
+        fix: ``inverted`` makes negatives positive, ``rotated`` turns images back, ``mirrored`` mirrors them back, each
+            by its score; it asks for the scores, and the row says it.
         limits: Pixels, bytes and seconds beyond which an image is refused.
         allow_loss: Let the manifest know less than the one that is there.
         on_event: Called with progress and remarks.

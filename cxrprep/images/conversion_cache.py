@@ -235,7 +235,7 @@ class ConversionCache:
             "bits": outcome.bits,
             "voi": outcome.voi,
             "notes": list(outcome.notes),
-            "frame": None if frame is None else [*dataclasses.astuple(frame)[:4], *frame.visible],
+            "frame": None if frame is None else frame.numbers(),
             "spacing_mm": None if outcome.spacing_mm is None else list(outcome.spacing_mm),
             "about": conversion.spelled(outcome.about),
             "sign": sign_of(task, outcome.item),
@@ -374,8 +374,7 @@ def _left_out(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
 
 
 def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
-    a, b, c, d, *visible = row["frame"]
-    frame = CoordinateMap(a, b, c, d, (visible[0], visible[1], visible[2], visible[3]))
+    frame = CoordinateMap.of_numbers(row["frame"])
     spacing = row["spacing_mm"]
     return conversion.Converted(
         item,

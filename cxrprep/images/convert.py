@@ -17,7 +17,7 @@ from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.encode import encode
 from cxrprep.images.local_files import open_store, read_source, version_tag_of
-from cxrprep.images.orientation import fixed, orientation_of
+from cxrprep.images.orientation import fixed, orientation_of, righted
 from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
@@ -196,7 +196,7 @@ def make(
         )
         picture.spaced(item.spacing_mm)
         looks = orientation_of(picture) if task.scores or task.recipe.fix else None
-        made = task.recipe(picture)
+        made = task.recipe(picture if looks is None else righted(picture, looks, task.recipe.fix))
         looked = () if looks is None else fixed(made, looks, task.recipe.fix)
         quality = measure(made)
         made.notes.extend((*doubts(quality), *looked))

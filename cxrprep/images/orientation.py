@@ -34,6 +34,9 @@ CLASSES: Final = tuple((inverted, turn, mirror) for inverted in (0, 1) for turn 
 # 0.26 and less.
 _STRUCTURE: Final = 0.33
 ALARM: Final = 0.5
+# A score of an image is the mean of what it and its mirror image say. Of 627 radiographs of four collections that the
+# weights were not made of, 1 upright one is above 0.6 (3 above 0.5), and 99.95 % of 7,524 turned ones (100 %).
+TURNED_ALARM: Final = 0.6
 # Pixels a side from which 64 x 64 are averaged: more tells nothing, and costs more than the decoder.
 _ENOUGH: Final = 512
 _WEIGHTS: Final = "orientation.npz"
@@ -53,16 +56,25 @@ class Orientation:
     mirrored: float
     structure: float
 
-    def doubts(self) -> tuple[str, ...]:
-        """What a person should look at."""
-        if self.structure < _STRUCTURE:
-            return ("blank? hardly any structure",)
-        found = []
+    @property
+    def is_blank(self) -> bool:
+        """Whether it shows hardly anything: the other scores then mean nothing."""
+        return self.structure < _STRUCTURE
+
+    def alarms(self) -> dict[str, str]:
+        """What a person should look at: the word of each fix that would mend it, or ``blank``, with the remark."""
+        if self.is_blank:
+            return {"blank": "blank? hardly any structure"}
+        found = {}
         if self.inverted > ALARM:
-            found.append("inverted? bones look dark")
-        if self.turned > ALARM:
-            found.append(f"turned by {self.turn} degrees?")
-        return tuple(found)
+            found["inverted"] = "inverted? bones look dark"
+        if self.turned > TURNED_ALARM:
+            found["rotated"] = f"turned by {self.turn} degrees?"
+        return found
+
+    def doubts(self) -> tuple[str, ...]:
+        """What a person should look at, as remarks."""
+        return tuple(self.alarms().values())
 
 
 def orientation_of(picture: Radiograph) -> Orientation:
@@ -71,30 +83,40 @@ def orientation_of(picture: Radiograph) -> Orientation:
     return scores(cv2.resize(shown, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
 
 
+def righted(picture: Radiograph, found: Orientation, fix: Collection[str]) -> Radiograph:
+    """An image as it was decoded, turned and mirrored back as far as ``fix`` asks and its scores say; boxes follow."""
+    quarters = found.turn // 90 if "rotated" in fix and "rotated" in found.alarms() else 0
+    mirrored = _is_mirrored(found, fix)
+    return picture.righted(quarters, mirrored=mirrored) if quarters or mirrored else picture
+
+
 def fixed(made: Radiograph, found: Orientation, fix: Collection[str]) -> tuple[str, ...]:
-    """Mend a finished result as ``fix`` asks, and say what was done and what a person should look at.
+    """Mend the grey scale of a finished result as ``fix`` asks; what was done, here and by ``righted``, and doubts.
 
     An inverted one becomes its negative, padding aside.
     """
-    doubts = found.doubts()
-    if "inverted" not in fix or not any(doubt.startswith("inverted") for doubt in doubts):
-        return doubts
-    x0, y0, x1, y1 = (round(side) for side in made.frame.visible)
-    pixels = made.pixels.copy()
-    pixels[y0:y1, x0:x1] = ((1 << made.bits) - 1) - pixels[y0:y1, x0:x1]
-    made.pixels = pixels
-    return (
-        *(doubt for doubt in doubts if not doubt.startswith("inverted")),
-        "inverted, and made its negative as asked",
-    )
+    alarms = found.alarms()
+    if "inverted" in fix and "inverted" in alarms:
+        x0, y0, x1, y1 = (round(side) for side in made.frame.visible)
+        pixels = made.pixels.copy()
+        pixels[y0:y1, x0:x1] = ((1 << made.bits) - 1) - pixels[y0:y1, x0:x1]
+        made.pixels = pixels
+        alarms["inverted"] = "inverted, and made its negative as asked"
+    if "rotated" in fix and "rotated" in alarms:
+        alarms["rotated"] = f"turned by {found.turn} degrees, and turned back as asked"
+    if _is_mirrored(found, fix):
+        alarms["mirrored"] = "mirrored by its score, and mirrored back as asked: look at it"
+    return tuple(alarms.values())
+
+
+def _is_mirrored(found: Orientation, fix: Collection[str]) -> bool:
+    """Whether to mirror it: only where somebody named it, since dextrocardia and a collapsed lung look mirrored."""
+    return "mirrored" in fix and not found.is_blank and found.mirrored > ALARM
 
 
 def scores(small: NDArray[Any]) -> Orientation:
     """The scores of an image of 64 x 64 display values."""
-    weights, bias = _model()
-    logits = features(small) @ weights + bias
-    shares = np.exp(logits - logits.max())
-    shares = (shares / shares.sum()).reshape(2, 4, 2)
+    shares = probabilities(small, *_model())
     turns = shares.sum(axis=(0, 2))
     return Orientation(
         inverted=round(float(shares[1].sum()), 4),
@@ -104,6 +126,17 @@ def scores(small: NDArray[Any]) -> Orientation:
         mirrored=round(float(shares[:, :, 1].sum()), 4),
         structure=round(_structure(small), 4),
     )
+
+
+def probabilities(small: NDArray[Any], weights: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of each polarity, turn and mirroring (2 x 4 x 2) of an image of 64 x 64, by a model's weights.
+
+    The mean of what the image and its mirror image say, for which turns count the other way round.
+    """
+    logits = np.stack([features(small), features(small[:, ::-1])]) @ weights + bias
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    own, of_mirror = (shares / shares.sum(axis=1, keepdims=True)).reshape(2, 2, 4, 2)
+    return (own + of_mirror[:, [0, 3, 2, 1], ::-1]) / 2  # type: ignore[no-any-return]
 
 
 def features(small: NDArray[Any]) -> NDArray[np.float32]:

@@ -54,6 +54,9 @@ class OutputMetadata:
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["quality"] = self.quality and self.quality.dump()
         fields["frame"] = {f.name: getattr(self.frame, f.name) for f in dataclasses.fields(CoordinateMap)}
+        if self.frame.righted is None:
+            # Most are not turned: their bytes stay those of earlier versions.
+            del fields["frame"]["righted"]
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
@@ -61,6 +64,8 @@ class OutputMetadata:
         """The mark that ``dump`` wrote. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
         frame, spacing = dict(values["frame"]), values["spacing_mm"]
         frame["visible"] = tuple(float(v) for v in frame["visible"])
+        righted = frame.get("righted")
+        frame["righted"] = righted and (int(righted[0]), int(righted[1]), int(righted[2]), int(righted[3]))
         return cls(
             recipe=str(values["recipe"]),
             fingerprint=str(values["fingerprint"]),

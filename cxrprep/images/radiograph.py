@@ -11,7 +11,7 @@ import numpy as np
 from cxrprep.images.dicom_lut import GrayscaleRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +49,9 @@ class CoordinateMap:
 
     Edge coordinates: pixel ``i`` covers ``[i, i + 1)``. ``visible`` (x0, y0, x1, y1) is the part of the picture that
     shows the source; around it is padding. Enough to carry any point there and back.
+
+    ``righted`` (quarters, mirrored, width, height) says that the source, of that size, was turned counter-clockwise and
+    then mirrored before all else; ``None``: it was taken as it lies.
     """
 
     scale_x: float
@@ -56,25 +59,41 @@ class CoordinateMap:
     left: float
     top: float
     visible: tuple[float, float, float, float]
+    righted: tuple[int, int, int, int] | None = None
 
     @classmethod
     def whole(cls, width: int, height: int) -> CoordinateMap:
         """The frame of a picture that is its own source."""
         return cls(1.0, 1.0, 0.0, 0.0, (0.0, 0.0, float(width), float(height)))
 
+    def numbers(self) -> list[float]:
+        """The map as numbers, in the order of its fields."""
+        return [self.scale_x, self.scale_y, self.left, self.top, *self.visible, *(self.righted or ())]
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[float]) -> CoordinateMap:
+        """The map that ``numbers`` gave."""
+        scale_x, scale_y, left, top, x0, y0, x1, y1, *righted = numbers
+        if not righted:
+            return cls(scale_x, scale_y, left, top, (x0, y0, x1, y1))
+        quarters, mirrored, width, height = map(int, righted)
+        return cls(scale_x, scale_y, left, top, (x0, y0, x1, y1), (quarters, mirrored, width, height))
+
     def scaled(self, fx: float, fy: float) -> CoordinateMap:
         """The frame after a resize by these factors."""
         x0, y0, x1, y1 = self.visible
         return CoordinateMap(
-            self.scale_x * fx, self.scale_y * fy, self.left * fx, self.top * fy, (x0 * fx, y0 * fy, x1 * fx, y1 * fy)
-        )
+            self.scale_x * fx, self.scale_y * fy, self.left * fx, self.top * fy, (x0 * fx, y0 * fy, x1 * fx, y1 * fy),
+            self.righted,
+        )  # fmt: skip
 
     def moved(self, dx: float, dy: float) -> CoordinateMap:
         """The frame after the picture's content moved (padding on the left and the top)."""
         x0, y0, x1, y1 = self.visible
         return CoordinateMap(
-            self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
-        )
+            self.scale_x, self.scale_y, self.left + dx, self.top + dy, (x0 + dx, y0 + dy, x1 + dx, y1 + dy),
+            self.righted,
+        )  # fmt: skip
 
     def cut(self, left: int, top: int, width: int, height: int) -> CoordinateMap:
         """The map of a part of the picture.
@@ -96,7 +115,7 @@ class CoordinateMap:
         """Boxes of the source in the picture's pixels, clipped to what is visible; those cropped away are left out."""
         x0, y0, x1, y1 = self.visible
         kept = []
-        for box in boxes:
+        for box in boxes if self.righted is None else _righted(boxes, *self.righted):
             left, top = box.x * self.scale_x + self.left, box.y * self.scale_y + self.top
             width, height = box.w * self.scale_x, box.h * self.scale_y
             a, b, c, d = max(left, x0), max(top, y0), min(left + width, x1), min(top + height, y1)
@@ -104,6 +123,15 @@ class CoordinateMap:
             if width * height > 0 and part / (width * height) >= _LEFT_OF_BOX:
                 kept.append(replace(box, x=a, y=b, w=c - a, h=d - b))
         return tuple(kept)
+
+
+def _righted(boxes: Iterable[Box], quarters: int, mirrored: int, width: int, height: int) -> Iterator[Box]:
+    """Boxes of a source of that size after it was turned counter-clockwise and then, perhaps, mirrored."""
+    for box in boxes:
+        x, y, w, h, across, down = box.x, box.y, box.w, box.h, width, height
+        for _ in range(quarters):
+            x, y, w, h, across, down = y, across - x - w, h, w, down, across
+        yield replace(box, x=across - x - w if mirrored else x, y=y, w=w, h=h)
 
 
 @dataclass(slots=True)
@@ -147,6 +175,21 @@ class Radiograph:
         """Take the spacing (row, column) of the source's pixels from elsewhere, where the file states none."""
         if self.spacing_mm is None and spacing_mm is not None:
             self.spacing_mm = (spacing_mm[0] / self.frame.scale_y, spacing_mm[1] / self.frame.scale_x)
+
+    def righted(self, quarters: int, *, mirrored: bool) -> Radiograph:
+        """The picture as it came from its file, turned counter-clockwise by quarters and then mirrored."""
+        frame, spacing, aspect = self.frame, self.spacing_mm, self.stated_aspect
+        size = (round(self.width / frame.scale_x), round(self.height / frame.scale_y))
+        scales = (frame.scale_x, frame.scale_y)
+        if quarters % 2:
+            scales = (frame.scale_y, frame.scale_x)
+            spacing = None if spacing is None else (spacing[1], spacing[0])
+            aspect = None if aspect is None else 1 / aspect
+        turned = np.rot90(self.pixels, quarters)
+        pixels = np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+        visible = (0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
+        frame = CoordinateMap(*scales, 0.0, 0.0, visible, (quarters, int(mirrored), *size))
+        return replace(self, pixels=pixels, frame=frame, spacing_mm=spacing, stated_aspect=aspect)
 
     def histogram(self) -> NDArray[Any]:
         """How often each word of the file occurs, (256,) or (65536,) float32; counted once."""

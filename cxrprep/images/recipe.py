@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # Part of every fingerprint: raised when a step starts to give other pixels than before.
 GENERATION: Final = 1
-# What ``--fix`` mends. A turned image is named alone: its boxes would have to turn with it.
-FIXES: Final = ("inverted",)
+# What ``--fix`` mends, and another word for it.
+FIXES: Final = ("inverted", "mirrored", "rotated")
+_FIX_WORDS: Final = {"turned": "rotated"}
 _SQUARE: Final = 0.01
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "jxl": ".jxl"}
 
@@ -126,7 +127,7 @@ def load_recipe(name: str, *, frame: int | None = None, fix: Iterable[str] = ())
     ``fix`` are of ``FIXES``. Raises ``UsageError`` for an unknown name, with the nearest one; ``ConfigError`` for a
     file that is wrong.
     """
-    wanted = tuple(sorted(set(fix)))
+    wanted = tuple(sorted({_FIX_WORDS.get(word, word) for word in fix}))
     if unknown := [word for word in wanted if word not in FIXES]:
         raise UsageError(f"{unknown[0]!r} is nothing that can be fixed", hint=f"known: {', '.join(FIXES)}")
     text, where, stem = _recipe_text(name)

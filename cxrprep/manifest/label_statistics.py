@@ -26,15 +26,19 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
-# Of converted images, the measures of quality with the words for their bad end; the first two are bad when low.
+# Of converted images, the measures of quality and the scores of the source, with the words for their bad end.
 QUALITY: Final = {
     "contrast": "least contrast",
     "sharpness": "least sharp",
     "clipped_share": "most clipped by the grey scale",
     "black_share": "most black",
     "white_share": "most white",
+    "inverted_score": "most like a negative",
+    "turned_score": "most like a turned image",
+    "mirrored_score": "most like a mirror image",
+    "structure": "least structure",
 }
-_BAD_WHEN_LOW: Final = ("contrast", "sharpness")
+_BAD_WHEN_LOW: Final = ("contrast", "sharpness", "structure")
 # More do not fit on a page, and PadChest has two hundred.
 _TOGETHER: Final = 30
 _AGES: Final = range(0, 100, 5)

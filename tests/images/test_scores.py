@@ -12,6 +12,7 @@ import pytest
 import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.executors import Engine
+from cxrprep.images.decode import decode
 from tests.parts import shared_data
 
 SCORES = ["inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure"]
@@ -78,8 +79,64 @@ def test_a_negative_is_made_positive_only_when_asked(folder: Path, tmp_path: Pat
     assert rows["inverted"]["notes"] == ["inverted, and made its negative as asked"]
     assert rows["inverted"]["inverted_score"] > 0.5
     assert rows["turned"]["notes"] == ["turned by 180 degrees?"]
-    with pytest.raises(UsageError, match="'mirrored' is nothing that can be fixed"):
-        _convert(folder, tmp_path / "no", fix=["mirrored"])
+    with pytest.raises(UsageError, match="'flipped' is nothing that can be fixed"):
+        _convert(folder, tmp_path / "no", fix=["flipped"])
+
+
+def test_a_turned_image_is_turned_back_only_when_asked(folder: Path, tmp_path: Path) -> None:
+    _convert(folder, tmp_path / "plain")
+    right = cv2.imread(str(tmp_path / "plain" / "right.png"), -1)
+    for quarters in (1, 2, 3):
+        grey = cv2.imread(str(folder / "right.png"), -1)
+        cv2.imwrite(str(folder / "turned.png"), np.rot90(grey, quarters))
+        out = tmp_path / f"out{quarters}"
+        _convert(folder, out, fix=["turned"])
+        assert np.array_equal(cv2.imread(str(out / "turned.png"), -1), right)
+        assert np.array_equal(cv2.imread(str(out / "right.png"), -1), right)
+        rows = _rows(out)
+        assert rows["turned"]["notes"] == [f"turned by {360 - 90 * quarters} degrees, and turned back as asked"]
+        assert rows["turned"]["turned_score"] > 0.6
+        # What was turned is known to a second run, by the cache and without it.
+        assert _convert(folder, out, fix=["rotated"]).kept == 3
+        for cache in out.rglob("finished.parquet"):
+            cache.unlink()
+        assert _convert(folder, out, fix=["rotated"]).kept == 3
+        assert _rows(out) == rows
+
+
+def test_a_mirrored_image_is_mirrored_back_only_by_name(folder: Path, tmp_path: Path) -> None:
+    grey = cv2.imread(str(folder / "right.png"), -1)
+    cv2.imwrite(str(folder / "mirrored.png"), np.rot90(grey[:, ::-1]))
+    for fix, as_it_was in ((["rotated", "inverted"], False), (["rotated", "mirrored"], True)):
+        out = tmp_path / fix[1]
+        _convert(folder, out, fix=fix)
+        right, made = (cv2.imread(str(out / f"{name}.png"), -1).astype(int) for name in ("right", "mirrored"))
+        assert np.array_equal(made, right) == as_it_was
+        if not as_it_was:
+            assert np.abs(made[:, ::-1] - right).mean() < np.abs(made - right).mean() / 2
+        assert any("mirrored back" in note for note in _rows(out)["mirrored"]["notes"]) == as_it_was
+    assert _rows(out)["right"]["notes"] == []
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_boxes_and_spacing_follow_an_image_that_is_turned_back(quarters: int, mirrored: bool) -> None:
+    from cxrprep.images.radiograph import CoordinateMap
+    from cxrprep.images.recipe import load_recipe
+    from cxrprep.model import Box
+
+    pixels = np.zeros((200, 320), np.uint8)
+    pixels[40:90, 210:290] = 255
+    source = decode(cv2.imencode(".png", pixels)[1].tobytes(), "x.png")
+    source.spaced((0.5, 0.25))
+    righted = source.righted(quarters, mirrored=mirrored)
+    assert righted.spacing_mm == ((0.25, 0.5) if quarters % 2 else (0.5, 0.25))
+    made = load_recipe("square-224")(righted)
+    (box,) = made.frame.boxes([Box("x", 210, 40, 80, 50)])
+    rows, columns = (np.flatnonzero(made.pixels.max(axis=axis) > 127) for axis in (1, 0))
+    found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert np.allclose(found, (box.x, box.y, box.x + box.w, box.y + box.h), atol=1)
+    assert CoordinateMap.of_numbers(made.frame.numbers()) == made.frame
 
 
 @pytest.mark.parametrize("to", ["webdataset", "parquet"])
