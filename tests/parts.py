@@ -53,6 +53,8 @@ _MODULES: dict[str, tuple[str, str]] = {
     "duckdb": ("duckdb", "pip install duckdb"),
     "mlcroissant": ("mlcroissant", "pip install mlcroissant"),
     "webdataset": ("webdataset", "pip install webdataset"),
+    "litdata": ("litdata", "pip install litdata"),
+    "lance": ("lance", "pip install pylance"),
     "torchxrayvision": ("torchxrayvision", "pip install torchxrayvision"),
     "pycocotools": ("pycocotools", "pip install pycocotools"),
     "openpyxl": ("openpyxl", "pip install 'cxrprep[xlsx]'"),
@@ -60,7 +62,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "furo": ("furo", "pip install 'cxrprep[docs]'"),
 }
 # Parts too large for continuous integration, or too many; their tests run where a person has them.
-_OPTIONAL = frozenset({"torch", "torchxrayvision", "apache2", "lighttpd", "caddy"})
+_OPTIONAL = frozenset({"torch", "torchxrayvision", "litdata", "lance", "apache2", "lighttpd", "caddy"})
 
 
 def _absent(part: str, install: str) -> NoReturn:

@@ -55,6 +55,10 @@ class ImageReader:
         while self._shards:
             self._shards.popitem()[1].close()
 
+    def __del__(self) -> None:
+        """Let go of the shards: the data sets of loaders have no end that anybody would tell them of."""
+        self.close()
+
     def __enter__(self) -> Self:
         """The reader itself."""
         return self

@@ -21,9 +21,11 @@ PAGES = sorted(
     if "_build" not in path.parts and path.name != "architecture.md"
 )
 CONFIGS = sorted(ROOT.glob("configs/*.toml"))
-# A fence, with its indentation; a line `<!-- runs -->` before it says that the tests run it.
+# A fence, with its indentation; a line `<!-- runs -->` before it says that the tests run it, `<!-- runs with PART -->`
+# that they do where that optional package is installed.
 _FENCE = re.compile(
-    r"^(?P<mark>[ \t]*<!-- runs -->\n)?(?P<indent>[ \t]*)```(?P<kind>[\w-]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```",
+    r"^(?P<mark>[ \t]*<!-- runs(?: with (?P<part>\w+))? -->\n)?"
+    r"(?P<indent>[ \t]*)```(?P<kind>[\w-]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```",
     re.MULTILINE | re.DOTALL,
 )
 _INLINE = re.compile(r"(?<!`)`(cxrprep [^`\n]+)`(?!`)")
@@ -41,6 +43,7 @@ class Block:
     kind: str
     text: str
     runs: bool
+    part: str = ""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -52,7 +55,7 @@ def blocks(page: Path) -> Iterator[Block]:
         indent = found["indent"]
         body = "\n".join(line.removeprefix(indent) for line in found["body"].splitlines())
         line = text.count("\n", 0, found.start()) + 1
-        yield Block(page, line, found["kind"], body, runs=bool(found["mark"]))
+        yield Block(page, line, found["kind"], body, runs=bool(found["mark"]), part=found["part"] or "")
 
 
 @dataclass(frozen=True)

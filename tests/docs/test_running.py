@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.lines import PAGES, ROOT, Block, blocks
+from tests.parts import need
 
 pytestmark = pytest.mark.slow
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -87,12 +88,22 @@ def test_the_tutorial_shows_what_its_commands_print(tutorial: tuple[Path, list[D
 RUNNING = [page for page in PAGES if page != TUTORIAL and any(block.runs for block in blocks(page))]
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
-def test_what_a_page_says_that_runs_runs(page: Path, tutorial: tuple[Path, list[Done]], tmp_path: Path) -> None:
+# Pages, and those with lines for an optional package once more for each.
+CASES = [
+    (page, part) for page in RUNNING for part in sorted({"", *(block.part for block in blocks(page) if block.runs)})
+]
+
+
+@pytest.mark.parametrize(("page", "part"), CASES, ids=lambda each: getattr(each, "stem", each))
+def test_what_a_page_says_that_runs_runs(
+    page: Path, part: str, tutorial: tuple[Path, list[Done]], tmp_path: Path
+) -> None:
+    if part:
+        need(part)
     folder = tmp_path / "checkout"
     shutil.copytree(tutorial[0], folder, symlinks=True)
     for block in blocks(page):
-        if block.runs:
+        if block.runs and block.part in ("", part):
             output, code = run(block, folder)
             assert code == 0, f"{block}: exit code {code}\n{output}"
 
