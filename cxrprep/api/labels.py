@@ -11,6 +11,7 @@ from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
+from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.system import plain_memory
@@ -179,7 +180,7 @@ def build_manifest(
         return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
     made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     rows = [
-        ("dataset", f"{folder.spec.name} {folder.release}"),
+        ("dataset", dataset_words(folder.spec.name, folder.release)),
         ("images", made.images),
         ("studies", made.studies),
         ("patients", made.patients),
@@ -244,7 +245,7 @@ def _manifest_result(folder: DatasetFolder, images: Any) -> Result[ManifestResul
 
     made = described_result(images, folder.manifests)
     rows = (
-        ("dataset", f"{folder.spec.name} {folder.release}".strip()),
+        ("dataset", dataset_words(folder.spec.name, folder.release)),
         ("images", made.images),
         ("studies", made.studies),
         ("patients", made.patients),

@@ -21,7 +21,8 @@ class Result(Generic[T]):
     """The outcome of a verb.
 
     ``value`` is the typed result of the room that did the work. ``rows`` are label and value pairs for people; ``data``
-    overrides what ``to_dict`` says where the value itself is too large or not plain.
+    overrides what ``to_dict`` says where the value itself is too large or not plain. ``following`` are commands that
+    make sense next.
     """
 
     verb: str
@@ -30,6 +31,7 @@ class Result(Generic[T]):
     rows: tuple[tuple[str, Any], ...] = ()
     data: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
+    following: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line a row, as the command prints them; ``value`` and ``to_dict()`` have the rest."""

@@ -12,6 +12,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
+from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
 from cxrprep.record.requested import asked
@@ -109,7 +110,7 @@ def status(
         stages=stages,
         following=tuple(_following(folder, parts, stages) if is_release else _following_made(folder, stages)),
     )
-    rows = [("dataset", f"{value.dataset} {value.release}")]
+    rows = [("dataset", dataset_words(value.dataset, value.release))]
     if value.mirror:
         rows.append(("fetched from", value.mirror))
     return Result("status", value, rows=tuple(rows))

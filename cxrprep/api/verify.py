@@ -152,7 +152,16 @@ def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
-    return Result("verify", report, report.exit_code, rows=tuple(shown), data=report.as_dict())
+    following = _following(folder)
+    return Result("verify", report, report.exit_code, rows=tuple(shown), data=report.as_dict(), following=following)
+
+
+def _following(folder: DatasetFolder) -> tuple[str, ...]:
+    """What comes next where nothing is wrong: only a release has tables to extract labels from."""
+    verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: "report"}
+    verb = "report" if folder.image_tables else "manifest"
+    verb = verbs.get(folder.kind, "" if folder.kind is FolderKind.EXPORTED else verb)
+    return (f"cxrprep {verb} {folder.words}",) if verb else ()
 
 
 def _engine() -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -195,7 +196,7 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         out.error(_click_message(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
         return int(ExitCode.USAGE)
     if isinstance(error, CxrprepError):
-        return out.raised(error)
+        return out.raised(error, hint=_of_this_folder(invocation, error.hint))
     if isinstance(error, OSError) and error.errno in _STORAGE:
         about = f"{error.filename}: " if error.filename else ""
         hint = "free some space or make the folder writable, then run the same command again"
@@ -210,6 +211,21 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         kind=type(error).__name__,
     )
     return int(ExitCode.BUG)
+
+
+# A command of a hint whose folder is the one at hand.
+_ROOT: Final = re.compile(r"(cxrprep (?!download|datasets)[a-z-]+ )ROOT\b")
+
+
+def _of_this_folder(invocation: Invocation, hint: str) -> str:
+    """``hint`` with the folder of this run in its commands, ready to be pasted; as it is where none is known."""
+    if "settings" not in invocation.__dict__ or not _ROOT.search(hint):
+        return hint
+    try:
+        where = invocation.where
+    except CxrprepError:
+        return hint
+    return _ROOT.sub(lambda found: found[1] + where, hint)
 
 
 def _click_message(error: click.ClickException) -> str:

@@ -318,9 +318,9 @@ class Output:
         if hint:
             self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)} {hint}", self.stderr)
 
-    def raised(self, error: CxrprepError) -> int:
-        """Say what an error of ours says; its exit code."""
-        self.error(error.message, hint=error.hint, code=error.exit_code, kind=type(error).__name__)
+    def raised(self, error: CxrprepError, *, hint: str = "") -> int:
+        """Say what an error of ours says, with ``hint`` in place of its own; its exit code."""
+        self.error(error.message, hint=hint or error.hint, code=error.exit_code, kind=type(error).__name__)
         return int(error.exit_code)
 
 

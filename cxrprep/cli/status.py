@@ -71,10 +71,12 @@ def status_of(invocation: Invocation, root: Path) -> Result[Status]:
 
 def _show(invocation: Invocation, value: Status) -> None:
     from cxrprep.api.status import plain_stages
+    from cxrprep.datasets.own_folder import dataset_words
 
     out = invocation.out
     source = f", from {value.mirror}" if value.mirror else ""
-    out.text(out.styled(f"{value.root}: {value.dataset} {value.release}{source}", out.stdout, bold=True) + "\n", {})
+    what = dataset_words(value.dataset, value.release)
+    out.text(out.styled(f"{value.root}: {what}{source}", out.stdout, bold=True) + "\n", {})
     parts = [_part_row(part) for part in value.parts]
     wrong = {"missing": "Missing", "wrong": "Wrong size", "partial": "Partial", "dropped": "Dropped"}
     seen = {key: heading for key, heading in wrong.items() if any(part[key] for part in parts)}
@@ -108,6 +110,8 @@ def _part_row(part: PartStatus) -> dict[str, Any]:
 
 def _several(invocation: Invocation, roots: Sequence[Path]) -> int:
     """A line for each folder; one that cannot be opened is a line too, and its exit code counts."""
+    from cxrprep.datasets.own_folder import dataset_words
+
     rows, plain, codes = [], [], []
     for root in roots:
         try:
@@ -118,7 +122,7 @@ def _several(invocation: Invocation, roots: Sequence[Path]) -> int:
             codes.append(ExitCode(error.exit_code))
         else:
             value = result.value
-            what = f"{value.dataset} {value.release}"
+            what = dataset_words(value.dataset, value.release)
             rows.append({"root": str(root), "what": what, "size": _here(value).size_text, "state": in_a_line(value)})
             plain.append(result.to_dict())
             codes.append(ExitCode(result.exit_code))

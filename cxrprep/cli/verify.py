@@ -64,12 +64,11 @@ def command(invocation: Invocation) -> int:
     """
     with invocation.events() as sink:
         result = perform(invocation, sink)
-    following = (f"cxrprep extract-labels {invocation.where}",)
     return invocation.out.result(
         f"Verified {invocation.root}",
         result,
         command="verify",
-        following=following,
+        following=result.following,
         failed=f"Checked {invocation.root}, and it is not as it should be",
     )
 

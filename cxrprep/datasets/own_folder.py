@@ -12,6 +12,11 @@ SUFFIXES: Final = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 _NOT_OURS: Final = ("manifests/", "derived/", "export/")
 
 
+def dataset_words(name: str, release: str) -> str:
+    """A dataset and its release as people read them; of a folder that no catalog knows, whose images it holds."""
+    return "images of your own" if name == NAME else f"{name} {release}".strip()
+
+
 class OwnLayout:
     """Paths as they are; whose image one shows, only a DICOM header may tell."""
 

@@ -138,6 +138,7 @@ def write_report(
     import time
 
     begun = time.monotonic()
+    label_statistics.require_images(manifests / "images.parquet")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
     page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside)
     text = render(page)

@@ -99,15 +99,18 @@ class Leak:
     patients: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+def require_images(path: Path) -> None:
+    """Raise ``UsageError`` when there is no manifest at ``path``."""
+    if not path.is_file():
+        raise UsageError(f"there is no manifest {path}", hint="make it: cxrprep manifest ROOT")
+
+
 def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The manifest's columns that the page needs, and its footer.
 
     Raises ``UsageError`` when there is no manifest, ``TableError`` when it is damaged.
     """
-    if not path.is_file():
-        raise UsageError(
-            f"there is no manifest {path}", hint="run: cxrprep extract-labels ROOT, or cxrprep manifest ROOT"
-        )
+    require_images(path)
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         findings = _findings(file.schema_arrow)

@@ -300,7 +300,7 @@ def _tables(folder: MadeFolder) -> Iterator[Finding]:
 
 def _originals(folder: MadeFolder, not_checked: list[str]) -> Iterator[Finding]:
     """Images that were made from other bytes than their original has now, by the record of the original folder."""
-    if folder.images is None:
+    if folder.images is None or folder.are_originals:
         return
     if folder.originals is None:
         not_checked.append(

@@ -88,7 +88,7 @@ class VerifyReport:
             return f"all {self.files.here:,} files here have the bytes that they should have"
         without = self.files.here - self.files.proven
         return (
-            f"no fault found; {without:,} of {format_count(self.files.here, 'file')} have no checksum to compare with"
+            f"no fault found; {without:,} of {format_count(self.files.here, 'file')} without a checksum to compare with"
         )
 
     def rows(self) -> list[tuple[str, str]]:

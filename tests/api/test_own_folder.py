@@ -43,18 +43,34 @@ def follow(hint: str) -> None:
     ok(*shlex.split(hint[hint.index("cxrprep ") :])[1:])
 
 
+def follow_all(said: str) -> None:
+    """Run what a result names as next, word for word."""
+    found = [
+        line.partition("cxrprep ")[2] for line in said.splitlines() if line.lstrip().startswith(("→ ", "-> ", "next: "))
+    ]
+    assert found
+    for command in found:
+        ok(*shlex.split(command))
+
+
 def rows(folder: Path, table: str = "images") -> list[dict[str, Any]]:
     return pq.read_table(folder / f"manifests/{table}.parquet").to_pylist()
 
 
 def test_every_verb_works_before_and_after_it_is_converted(own: Path, tmp_path: Path) -> None:
-    ok("verify", own)
+    with in_this_process():
+        refused = cxrprep("report", own)
+    assert refused.returncode == 2
+    # Nothing was made from others here.
+    assert "originals" not in ok("verify", own)
+    follow(refused.stderr.splitlines()[-1])
     ok("manifest", own, "--split-by", "patient", "--fractions", "0.5,0.3,0.2")
     ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "out")
     ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "shards", "--to", "webdataset")
     for number, folder in enumerate((own, tmp_path / "out", tmp_path / "shards")):
-        for words in (("status",), ("verify",), ("manifest",), ("report",), ("digest",)):
-            ok(words[0], folder, *words[1:])
+        for verb in ("status", "verify", "manifest"):
+            follow_all(ok(verb, folder))
+        ok("digest", folder)
         ok("export", folder, "--format", "csv", "--out", tmp_path / f"csv{number}")
     splits = {row["path"]: row["split"] for row in rows(own)}
     assert set(splits.values()) > {None} or None not in splits.values()

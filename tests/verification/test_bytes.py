@@ -123,7 +123,7 @@ def test_without_a_record_files_are_unproven_and_never_called_right(tmp_path: Pa
     assert report.counts == {"unproven": 11}
     assert report.exit_code == 0
     assert report.files.proven == 0
-    assert "11 of 11 files have no checksum" in report.verdict
+    assert "11 of 11 files without a checksum" in report.verdict
     assert "all" not in report.verdict
     assert any("no record" in sentence for sentence in report.not_checked)
     assert check(tmp_path, strict=True).exit_code == 4
