@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import Retrying
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import attempts
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ class RetryPolicy:
     """How often a request is repeated that brings nothing, and how long is waited in between, in seconds.
 
     The default survives two minutes without a network. ``worth`` is how many bytes are something: a server that sends
-    a few and falls silent, again and again, would else be asked for days.
+    a few and falls silent, again and again, would else be asked for days. ``unreached`` is for how long a host is
+    tried to which no connection has come about yet: who works offline, or behind a proxy that nothing names, is to
+    hear it now.
     """
 
     attempts: int = 10
@@ -35,6 +38,7 @@ class RetryPolicy:
     first_wait: float = 0.5
     longest_wait: float = 30.0
     jitter: float = 1.0
+    unreached: float = 20.0
 
 
 class _Advanced(Exception):  # noqa: N818  # no failure: bytes came
@@ -67,6 +71,8 @@ class Retrier:
         self._emit = on_event
         self._guard = threading.Lock()
         self._not_before = 0.0
+        self._began = time.monotonic()
+        self._connected = False
 
     def run(self, work: Callable[[], T], progress: Callable[[], int], key: str) -> T:
         """What ``work`` returns, in the end. ``progress`` counts bytes: enough of them give a full new budget.
@@ -118,7 +124,18 @@ class Retrier:
 
     def _once(self, work: Callable[[], T]) -> T:
         self._hold()
-        return work()
+        try:
+            found = work()
+        except SourceUnreachableError as error:
+            self._connected = self._connected or not isinstance(error, NotConnectedError)
+            raise
+        self._connected = True
+        return found
+
+    def _never_connected(self, error: SourceUnreachableError) -> bool:
+        """Whether no connection came about in this run, and it was tried for long enough."""
+        patience = time.monotonic() - self._began > self._retry_policy.unreached
+        return patience and not self._connected and isinstance(error, NotConnectedError)
 
     def _again(
         self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
@@ -128,6 +145,8 @@ class Retrier:
 
         def judge(error: Exception) -> bool | float:
             if not isinstance(error, SourceUnreachableError) or error.lasting or self._stop.asked:
+                return False
+            if self._never_connected(error):
                 return False
             attempt = current[-1]
             asked = error.retry_after

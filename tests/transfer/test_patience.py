@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import ignore
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.transfer.limits import Stop
 from cxrprep.transfer.retry import Retrier, RetryPolicy
 
@@ -35,3 +38,20 @@ def test_bytes_that_are_worth_it_give_new_patience() -> None:
 def test_a_few_bytes_each_time_are_not_waited_for_without_end() -> None:
     with pytest.raises(SourceUnreachableError, match="fell silent"):
         asked(100, 100_000)
+
+
+@pytest.mark.parametrize(("connected", "attempts"), [(False, 1), (True, 3)])
+def test_a_host_that_was_never_reached_is_given_up_soon(connected: bool, attempts: int) -> None:  # noqa: FBT001
+    asked = 0
+
+    def work() -> None:
+        nonlocal asked
+        asked += 1
+        raise NotConnectedError("no connection to somewhere", hint="check the network")
+
+    retrier = Retrier(replace(PATIENCE, unreached=0.0), Stop(), ignore)
+    if connected:
+        retrier.run(lambda: None, lambda: 0, "an earlier file")
+    with pytest.raises(NotConnectedError):
+        retrier.run(work, lambda: 0, "one file")
+    assert asked == attempts
