@@ -41,7 +41,7 @@ def test_a_few_bytes_each_time_are_not_waited_for_without_end() -> None:
 
 
 @pytest.mark.parametrize(("connected", "attempts"), [(False, 1), (True, 3)])
-def test_a_host_that_was_never_reached_is_given_up_soon(connected: bool, attempts: int) -> None:  # noqa: FBT001
+def test_a_host_that_was_never_reached_is_given_up_soon(connected: bool, attempts: int) -> None:
     asked = 0
 
     def work() -> None:
