@@ -9,6 +9,7 @@ those of the files, and ``verify`` finds what was damaged.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import random
@@ -242,11 +243,7 @@ def known(world: World) -> Known:
         for name in TABLES:
             path = folder / f"manifests/{name}.parquet"
             if path.is_file():
-                held = pq.read_table(path)
-                columns[str(folder), name] = frozenset(held.column_names)
-                tables[str(folder), name] = {
-                    str(_key(name, row)): {k: v for k, v in row.items() if v is not None} for row in held.to_pylist()
-                }
+                columns[str(folder), name], tables[str(folder), name] = _table(path, name, *_version(path))
     records = {}
     for path in world.home.glob("*/cxrprep.files.parquet"):
         rows = pq.read_table(path, columns=["path", "digest"]).to_pylist()
@@ -255,6 +252,18 @@ def known(world: World) -> Known:
     images = {str(path): _sha(path) for folder in places for path in files(folder) if path.suffix in _IMAGES}
     exported = {str(path): _sha(path) for folder in world.exports() for path in files(folder) if folder.name != "raw"}
     return Known(tables, columns, records, images, exported)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=256)
+def _table(path: Path, name: str, *_version: int) -> tuple[frozenset[str], dict[str, dict[str, Any]]]:
+    held = pq.read_table(path)
+    rows = {str(_key(name, row)): {k: v for k, v in row.items() if v is not None} for row in held.to_pylist()}
+    return frozenset(held.column_names), rows
 
 
 def _sha(path: Path) -> str:

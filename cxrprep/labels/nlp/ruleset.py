@@ -153,7 +153,6 @@ _ROLES = {
 }
 
 
-@functools.cache
 def shipped_rules(cut: Hedge = Hedge.PROBABLE) -> Rules:
     """The rule set that comes with the package."""
     return build_rules(shipped_sources(), cut)
@@ -170,6 +169,12 @@ def build_rules(sources: Sequence[tuple[str, str]], cut: Hedge = Hedge.PROBABLE)
 
     Hedges as strong as ``cut``, or stronger, leave a finding positive.
     """
+    return _build(tuple(sources), cut)
+
+
+# Half a second a time: a labeling run asks for the same rules from its plan, its batches and its table of sources.
+@functools.lru_cache(maxsize=4)
+def _build(sources: tuple[tuple[str, str], ...], cut: Hedge) -> Rules:
     digest = hashlib.sha256()
     observations: dict[str, None] = dict.fromkeys(OBSERVATIONS)
     hidden: set[str] = set()
