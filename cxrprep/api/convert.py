@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import shutil
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_below, open_inputs
-from cxrprep.api.convert_target import bring_manifests, check_target, target_of
+from cxrprep.api.convert_target import bring_manifests, cache_folder, check_target, note_source, target_of
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
@@ -21,7 +20,6 @@ from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import Selection
-from cxrprep.record import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -166,8 +164,9 @@ def convert(
     if engine is not None and engine.name == "dask":
         inputs = _from_store(inputs)
     target = target_of(inputs, chosen, out, to)
-    check_target(target, inputs, chosen, to, whole=wanted.is_everything and shard is None, allow_loss=allow_loss)
     home = None if state is None else Path(state)
+    whole = wanted.is_everything and shard is None
+    check_target(target, inputs, chosen, to, whole=whole, allow_loss=allow_loss, home=home)
     run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss, scores)
     return run.perform(engine, limits)
 
@@ -245,7 +244,9 @@ class _Run:
         inputs, out = self.inputs, open_store(self.target)
         self._check_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
-        finished = ConversionCache.open(self._cache(out.address), out)
+        cache = cache_folder(inputs, self.recipe, out.address, self.home)
+        note_source(cache, inputs)
+        finished = ConversionCache.open(cache, out)
         totals = _ConversionTotals(inputs)
         totals.refuse(inputs.unusable)
         totals.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
@@ -330,21 +331,6 @@ class _Run:
         if address_of(self.inputs.address) is not None:
             places.remove(self.inputs.address)
         engine.needs([str(Path(path).resolve()) for path in places])
-
-    def _cache(self, address: str) -> Path:
-        """Where it is written down what is finished: beside the record of a dataset, so that OUT can be handed on."""
-        from cxrprep.images.local_files import is_url
-
-        where = address if is_url(address) else str(Path(address).resolve())
-        name = f"{self.recipe.name}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
-        home = self.home or (self.inputs.folder.home if self.inputs.folder is not None else None)
-        if home is not None:
-            return home / CACHE_NAME / "derived" / name
-        if not is_url(address):
-            return Path(address) / CACHE_NAME
-        import platformdirs
-
-        return Path(platformdirs.user_cache_path("cxrprep")) / "derived" / name
 
     def _remove_stale(self, out: ImageStore, names: set[str]) -> None:
         """Shards of another selection or size would be read together with the new ones."""

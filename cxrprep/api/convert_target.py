@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import CxrprepError, UsageError
+from cxrprep.humanize import format_count
+from cxrprep.record import CACHE_NAME
+from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.api.convert_inputs import Inputs
+    from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.recipe import Recipe
     from cxrprep.storage.filesystem import ImageStore
+
+_SOURCE_NAME: Final = "source"
+# Sources whose content tells one folder from another.
+_ASKED: Final = 16
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
@@ -63,8 +72,55 @@ def _never_over_sources(originals: Path, target: Path) -> None:
         raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
 
 
+def cache_folder(inputs: Inputs, recipe: Recipe, address: str, home: Path | None) -> Path:
+    """Where it is written down what is finished: beside the record of a dataset, so that OUT can be handed on.
+
+    Args:
+        inputs: The images that are converted.
+        recipe: By which they are.
+        address: Of the folder of outputs.
+        home: The folder of the record, where one was named.
+
+    Returns:
+        A folder, which need not be there yet.
+    """
+    from cxrprep.images.local_files import is_url
+
+    where = address if is_url(address) else str(Path(address).resolve())
+    name = f"{recipe.name}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+    home = home or (inputs.folder.home if inputs.folder is not None else None)
+    if home is not None:
+        return home / CACHE_NAME / "derived" / name
+    if not is_url(address):
+        return Path(address) / CACHE_NAME
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("cxrprep")) / "derived" / name
+
+
+def note_source(cache: Path, inputs: Inputs) -> None:
+    """Write down which folder was converted last, by a digest of its address: what changes in that one is made anew."""
+    if not _was_last(cache, inputs):
+        replace_file(cache / _SOURCE_NAME, lambda part: part.write_bytes(_digest_of_address(inputs)))
+
+
+def _was_last(cache: Path, inputs: Inputs) -> bool:
+    try:
+        return (cache / _SOURCE_NAME).read_bytes() == _digest_of_address(inputs)
+    except OSError:
+        return False
+
+
+def _digest_of_address(inputs: Inputs) -> bytes:
+    from cxrprep.images.local_files import is_url
+    from cxrprep.storage.working_copy import address_of
+
+    address = address_of(inputs.address) or inputs.address
+    return hashlib.sha256((address if is_url(address) else str(Path(address).resolve())).encode()).hexdigest().encode()
+
+
 def check_target(
-    target: Path | str, inputs: Inputs, recipe: Recipe, form: str, *, whole: bool, allow_loss: bool
+    target: Path | str, inputs: Inputs, recipe: Recipe, form: str, *, whole: bool, allow_loss: bool, home: Path | None
 ) -> None:
     """Raise ``UsageError`` where the target holds images of another make, whose files or rows would be replaced.
 
@@ -77,6 +133,7 @@ def check_target(
         form: ``files``, ``webdataset`` or ``parquet``.
         whole: Whether the selection leaves no image out.
         allow_loss: Whether what is there may be replaced by less.
+        home: The folder of the record, where one was named.
 
     Raises:
         UsageError: As said; another key of pseudonyms than the one that named the patients.
@@ -92,9 +149,10 @@ def check_target(
         raise other_key(Path(inputs.address), named_by)
     if allow_loss:
         return
+    same = _was_last(cache_folder(inputs, recipe, str(target), home), inputs)
     with contextlib.ExitStack() as stack:
         tables = Path(target) if not is_url(str(target)) else stack.enter_context(_tables_in_store(str(target)))
-        _check_tables(tables, target, inputs, recipe, form, whole=whole, own_key=own_key)
+        _check_tables(tables, target, inputs, recipe, form, whole=whole, own_key=own_key, same_source=same)
 
 
 @contextlib.contextmanager
@@ -125,7 +183,15 @@ def bring_manifests(out: ImageStore, below: str, folder: Path) -> None:
 
 
 def _check_tables(
-    tables: Path, target: Path | str, inputs: Inputs, recipe: Recipe, form: str, *, whole: bool, own_key: str
+    tables: Path,
+    target: Path | str,
+    inputs: Inputs,
+    recipe: Recipe,
+    form: str,
+    *,
+    whole: bool,
+    own_key: str,
+    same_source: bool,
 ) -> None:
     from cxrprep.collection.lineage import read_lineage
     from cxrprep.manifest.own_manifest import other_key
@@ -147,6 +213,68 @@ def _check_tables(
         )
     if held.pseudonyms and own_key and held.pseudonyms != own_key:
         raise other_key(Path(target), held.pseudonyms)
+    edited = held.fingerprint != recipe.fingerprint()
+    if edited or not same_source:
+        anew = edited or (whole and form != "files")
+        _never_over_other_sources(tables, target, inputs, elsewhere, anew=anew, same_source=same_source)
+
+
+def _never_over_other_sources(
+    tables: Path, target: Path | str, inputs: Inputs, elsewhere: str, *, anew: bool, same_source: bool
+) -> None:
+    """Raise where the target holds images of another folder that this run would replace or drop.
+
+    Args:
+        tables: The folder of the target's manifests, or of their copy.
+        target: What messages call it.
+        inputs: The images that are converted.
+        elsewhere: The hint.
+        anew: Whether all outputs are made anew, so that no row of another source stays.
+        same_source: Whether it was these inputs' folder that was converted last: what changed there is replaced.
+
+    Raises:
+        UsageError: Names the first such image.
+    """
+    from cxrprep.collection.lineage import IMAGES_NAME
+    from cxrprep.storage.parquet import read_rows
+
+    try:
+        rows = read_rows(tables / "manifests" / IMAGES_NAME, columns=["path", "source_path", "source_digest"])
+    except (OSError, KeyError, ValueError):
+        return
+    stated = dict(zip(rows["source_path"].to_pylist(), rows["source_digest"].to_pylist(), strict=True))
+    common = [item for item in inputs.items() if item.relative in stated]
+    if anew and len(common) < len(stated):
+        ours = {item.relative for item in common}
+        paths = zip(rows["path"].to_pylist(), rows["source_path"].to_pylist(), strict=True)
+        lost = [path for path, source in paths if source not in ours]
+        raise UsageError(
+            f"{target} holds {format_count(len(lost), 'image')} of other sources, which would be in its manifest no "
+            f"more; the first: {lost[0]}",
+            hint=elsewhere,
+        )
+    # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
+    asked = common[:: max(1, len(common) // _ASKED)]
+    if asked and not same_source and all(_differs(item, stated[item.relative]) for item in asked):
+        raise UsageError(
+            f"{target} holds images of another folder whose files have the same names, and they would be replaced; "
+            f"the first: {asked[0].relative}",
+            hint=elsewhere,
+        )
+
+
+def _differs(item: ConvertItem, stated: str | None) -> bool:
+    """Whether a source is another file than the one of the same name that was converted; unknown is no."""
+    from cxrprep.images.local_files import read_source
+    from cxrprep.images.radiograph import DEFAULT_LIMITS
+
+    found = str(item.digest or "")
+    if not found.startswith("sha256:"):
+        try:
+            found = f"sha256:{hashlib.sha256(read_source(item.source, DEFAULT_LIMITS)).hexdigest()}"
+        except CxrprepError:
+            return False
+    return bool(stated) and found != stated
 
 
 def _never_into_others(tables: Path, target: Path | str, manifests: Path | None, elsewhere: str) -> None:

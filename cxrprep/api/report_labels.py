@@ -154,7 +154,7 @@ def label_reports(
     if plugin is not None and evidence:
         raise UsageError("--evidence is of the rules: another labeler names no words", hint="leave one of them out")
     place = out if plugin is None else source_folder(out, plugin.label_source)
-    with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet"):
+    with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet", folder.labels):
         outcome = label_collection(
             _reports_in(folder.root) if reports is None else Path(reports),
             place,
@@ -281,7 +281,7 @@ def import_labels(
     )
     out = folder.home / "manifests"
     folder.check_free(name or name_of(Path(source)))
-    with put_back_if_refused(out / FOLDER / f"{name or name_of(Path(source))}.parquet"):
+    with put_back_if_refused(out / FOLDER / f"{name or name_of(Path(source))}.parquet", folder.labels):
         made = import_table(Path(source), out, name=name, key=key)
         added = folder.add_sources(on_event)
     rows = [
@@ -411,16 +411,19 @@ class LabelledFolder:
     def add_sources(self, on_event: Sink) -> list[tuple[str, str]]:
         """Bring ``labels.parquet``, and the manifest of a known dataset, up to the added label sources."""
         from cxrprep.labels.extract import read_labels, refresh_labels
+        from cxrprep.labels.last_options import last_options
 
         known = self.known
+        last = last_options(self.labels, self.root).with_given(self.options, self.tables)
         made = refresh_labels(
             known.spec.name if known else _UNLISTED,
             known.layout if known else None,
             known.release if known else _UNLISTED,
             self.labels,
             read=None if known is None else lambda: read_labels(
-                known.spec, self.root, release=self.release, tables=self.tables, options=self.options
+                known.spec, self.root, release=self.release, tables=last.tables, options=last.options
             ),
+            asked=last.described(self.root),
             allow_loss=self.allow_loss,
             on_event=on_event,
         )  # fmt: skip

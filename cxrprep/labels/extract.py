@@ -402,7 +402,7 @@ def _known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[st
 
 def refresh_labels(
     dataset: str, layout: Layout | None, release: str, path: Path, *, read: Callable[[], Labels] | None = None,
-    allow_loss: bool = False, on_event: Sink = ignore,
+    asked: Mapping[str, Any] | None = None, allow_loss: bool = False, on_event: Sink = ignore,
 ) -> LabelsResult:  # fmt: skip
     """``labels.parquet`` again after an added label source has changed, without reading the release's tables again.
 
@@ -412,6 +412,7 @@ def refresh_labels(
         release: release of the dataset, where neither ``path`` nor ``read`` says so.
         path: the ``labels.parquet``.
         read: reads the release's tables where ``path`` is not there yet.
+        asked: the options of ``read``, for the footer.
         allow_loss: the table may know less than the one that is there.
         on_event: receives notes.
 
@@ -424,6 +425,7 @@ def refresh_labels(
     """
     labels = Labels(release, LABELS.empty_table(), ())
     if path.is_file():
+        asked = None
         table, release, uses = release_labels(path)
         footer = footer_of(path)
         labels = Labels(release, table, tuple(uses), inputs=footer.get("inputs", ""), notes=_notes_of(footer))
@@ -433,7 +435,7 @@ def refresh_labels(
         except TableError as error:
             on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
     whole = with_added(dataset, layout, labels, path, on_event=on_event)
-    return write_labels(dataset, whole, path, allow_loss=allow_loss, on_event=on_event)
+    return write_labels(dataset, whole, path, asked=asked, allow_loss=allow_loss, on_event=on_event)
 
 
 def provenance(dataset: str, labels: Labels) -> dict[str, Any]:

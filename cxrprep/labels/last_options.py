@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError
 from cxrprep.labels.label_rows import LabelOptions, relative_to
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,12 +45,16 @@ class LastOptions:
 
 
 def last_options(labels: Path, root: Path) -> LastOptions:
-    """Those of the run that wrote the table ``labels``; none where there is no such table.
+    """Those of the run that wrote the table ``labels``; without it, what the studies beside it show of them.
 
     A tables folder that is not there any more is left out: what only it held would be missed, and that is refused.
     """
     if not labels.is_file():
-        return LastOptions()
+        try:
+            text = "report_text" in read_schema(labels.with_name("studies.parquet")).names
+        except OSError:
+            text = False
+        return LastOptions(LabelOptions(report_text=text or None))
     try:
         told = read_footer(labels).get(_KEY)
     except TableError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 
+import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.api.report_labels import LabelledFolder, import_labels
 from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import UsageError
 from cxrprep.labels import mimic_cxr
 from cxrprep.labels.extract import extract_labels
 from cxrprep.labels.label_rows import LabelOptions
 from tests.generators.small import chexpert, declared, mimic_cxr_jpg
+from tests.manifest.made import made
 
 MIMIC = find_dataset("mimic-cxr-jpg")
 CHEXPERT = "mimic-cxr-2.0.0-chexpert.csv.gz"
@@ -126,3 +130,35 @@ def test_the_verb_leaves_everything_as_it_was(tmp_path):
     second = cxrprep.extract_labels(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "manifests").iterdir()} == kept
     assert first.to_dict() | {"tables": 0} == second.to_dict() | {"tables": 0}
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_texts_that_were_asked_for_stay_when_the_labels_table_is_gone(tmp_path, imported):
+    root = tmp_path / "raw"
+    made("mimic-cxr", root)
+    cxrprep.extract_labels(root, options=LabelOptions(report_text=True))
+    labels, studies = root / "manifests/labels.parquet", root / "manifests/studies.parquet"
+    texts = pq.read_table(studies, columns=["report_text"])
+    labels.unlink()
+    if imported:
+        rows = [f"{study},1" for study in pq.read_table(studies, columns=["study_id"])["study_id"].to_pylist()]
+        (tmp_path / "theirs.csv").write_text("\n".join(["study_id,Edema", *rows]))
+        folder = LabelledFolder.at(root)
+        import_labels(tmp_path / "theirs.csv", root / "manifests", folder=folder)
+    for _ in range(2):
+        cxrprep.extract_labels(root)
+        assert pq.read_table(studies, columns=["report_text"]) == texts
+        assert not texts["report_text"].null_count
+
+
+def test_a_refused_import_leaves_no_labels_table_where_none_was(tmp_path):
+    root = tmp_path / "raw"
+    made("chexpert", root)
+    for path in (root / "manifests/labels.parquet", *root.glob("*.csv"), *root.glob("*/*.csv")):
+        path.unlink()
+    study = pq.read_table(root / "manifests/studies.parquet")["study_id"][0].as_py()
+    (tmp_path / "theirs.csv").write_text(f"study_id,Edema\n{study},1\n")
+    with pytest.raises(UsageError, match="would lose"):
+        import_labels(tmp_path / "theirs.csv", root / "manifests", folder=LabelledFolder.at(root))
+    assert not (root / "manifests/labels.parquet").exists()
+    assert not list((root / "manifests/label_sources").glob("*.parquet"))

@@ -1,0 +1,93 @@
+"""Outputs of one folder are not replaced by those of another: two exports of a hospital both begin with IM0001."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import cxrprep
+from cxrprep.errors import UsageError
+from cxrprep.executors import Engine
+from tests.api.convert.commands import tree
+
+
+def convert(root: Path, out: Path, **more: object) -> object:
+    return cxrprep.convert(root, **{"recipe": "square-224", "out": out, "engine": Engine("inline"), **more}).value
+
+
+def images(folder: Path, *names: str, seed: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    draws = np.random.default_rng(seed)
+    for name in names:
+        Image.fromarray(draws.integers(0, 256, (40, 40), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def sources(out: Path) -> list[str]:
+    return sorted(pq.read_table(out / "manifests/images.parquet").column("source_path").to_pylist())
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    return images(tmp_path / "first", "IM1.png", "IM2.png", "IM3.png", seed=1)
+
+
+@pytest.fixture
+def out(tmp_path: Path, first: Path) -> Path:
+    convert(first, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_another_folder_with_the_same_names_of_files_is_refused(tmp_path: Path, out: Path) -> None:
+    second = images(tmp_path / "second", "IM1.png", "IM2.png", seed=2)
+    before = tree(out)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="another folder whose files have the same names") as error:
+            convert(second, out)
+        assert "--allow-loss" in error.value.hint
+        assert tree(out) == before
+    convert(second, out, allow_loss=True)
+    assert tree(out) != before
+
+
+def test_another_folder_with_names_of_its_own_is_added(tmp_path: Path, first: Path, out: Path) -> None:
+    second = images(tmp_path / "second", "other.png", seed=2)
+    convert(second, out)
+    assert sources(out) == ["IM1.png", "IM2.png", "IM3.png", "other.png"]
+    convert(first, out)
+    assert sources(out) == ["IM1.png", "IM2.png", "IM3.png", "other.png"]
+
+
+def test_images_that_changed_where_they_were_are_made_anew(first: Path, out: Path) -> None:
+    before = tree(out)
+    images(first, "IM1.png", "IM2.png", "IM3.png", seed=3)
+    assert convert(first, out).converted == 3
+    assert tree(out) != before
+
+
+def test_a_folder_that_was_moved_is_the_same_folder(tmp_path: Path, first: Path, out: Path) -> None:
+    shutil.move(first, tmp_path / "moved")
+    images(tmp_path / "moved", "IM2.png", seed=3)
+    assert convert(tmp_path / "moved", out).failed == 0
+    assert sources(out) == ["IM1.png", "IM2.png", "IM3.png"]
+
+
+@pytest.mark.parametrize("changed", [{"frame": 1}, {"to": "webdataset"}])
+def test_a_recipe_that_makes_all_anew_drops_no_image_of_another_folder(
+    tmp_path: Path, first: Path, changed: dict[str, object]
+) -> None:
+    out, form = tmp_path / "anew", {"to": changed.get("to", "files")}
+    convert(first, out, **form)
+    second = images(tmp_path / "second", "IM1.png", "other.png", seed=1)
+    before = tree(out)
+    with pytest.raises(UsageError, match="2 images of other sources") as error:
+        convert(second, out, **changed)
+    assert "--allow-loss" in error.value.hint
+    assert tree(out) == before
+    convert(first, out, **changed)
+    assert sources(out) == ["IM1.png", "IM2.png", "IM3.png"]
