@@ -391,7 +391,8 @@ class _Run:
 
     def _describe_store(self, manifests: Path, out: ImageStore) -> None:
         """The Croissant of images in a store, which is as that of a folder: one that is not ours stays."""
-        from cxrprep.manifest.croissant import CROISSANT_NAME, describe_images
+        from cxrprep.collection.lineage import CROISSANT_NAME
+        from cxrprep.manifest.croissant import describe_images
 
         there = out.head(CROISSANT_NAME, _CROISSANT_BYTES)
         if there is not None:

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import TableError
+from cxrprep.errors import TableError, storage_error
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IMAGES_NAME: Final = "images.parquet"
 EXPORT_LIST: Final = ".cxrprep-export.json"
+CROISSANT_NAME: Final = "croissant.json"
+# Stands in each Croissant description that cxrprep writes.
+_OWN_DESCRIPTION: Final = b"the manifest's images"
 # No table has room for the size of a larger file.
 _TOO_LARGE: Final = 1 << 63
 _SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
@@ -213,3 +216,11 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
             for name in listed
         ),
     )
+
+
+def is_own_description(path: Path) -> bool:
+    """Whether a Croissant description that cxrprep wrote lies at ``path``. Raises ``StorageError``."""
+    try:
+        return path.is_file() and _OWN_DESCRIPTION in path.read_bytes()
+    except OSError as error:
+        raise storage_error(path, "read", error) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
 
-CROISSANT_NAME: Final = "croissant.json"
 # Stands in each description that is written here.
-_OURS: Final = b"the manifest's images"
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -263,7 +262,7 @@ def describe_images(folder: Path) -> Path | None:
     ``None``. Raises ``StorageError``.
     """
     path = folder.parent / CROISSANT_NAME
-    if path.is_file() and _OURS not in path.read_bytes():
+    if path.is_file() and not is_own_description(path):
         forget_checksum(folder, f"../{CROISSANT_NAME}")
         return None
     described = json.loads((folder / CROISSANT_NAME).read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection import folder_words
+from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
 from cxrprep.errors import storage_error
 from cxrprep.storage.table_checksums import LIST_NAME, listed_checksums
 from cxrprep.verification.finding import Finding, Kind, make_finding
@@ -78,9 +79,10 @@ def _hint(name: str, words: str, again: str) -> str:
 
 
 def unlisted_tables(manifests: Path) -> list[str]:
-    """The names of tables of which no checksum was noted."""
+    """The names of tables and descriptions of ours of which no checksum was noted."""
     listed = listed_checksums(manifests)
-    here = (path.name for path in sorted(manifests.glob("*.parquet")))
+    here = [path.name for path in sorted(manifests.glob("*.parquet"))]
+    here += [name for name in (CROISSANT_NAME, f"../{CROISSANT_NAME}") if is_own_description(manifests / name)]
     return [name for name in here if name not in listed and name not in _OF_RUNS and not name.startswith("verify.")]
 
 

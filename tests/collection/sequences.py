@@ -347,7 +347,8 @@ def damage_is_found(world: World) -> None:
         path = world.rng.choice(here)
         data = path.read_bytes()
         report = cxrprep("verify", folder, "--json")
-        if f'"{path.relative_to(folder).as_posix()}"' in report.stdout or path.name == "README.md":
+        unproven = path.name == "croissant.json" and "../croissant.json" in report.stdout
+        if unproven or f'"{path.relative_to(folder).as_posix()}"' in report.stdout or path.name == "README.md":
             continue  # it is named as unproven or as no part of the folder
         path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
         done = cxrprep("verify", folder, "-q")

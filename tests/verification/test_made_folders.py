@@ -122,6 +122,17 @@ def test_a_moved_folder_is_proven_as_where_it_was_made(copy: Path, tmp_path: Pat
     assert found(verified(moved)[1], "altered") == [IMAGE]
 
 
+def test_tables_and_descriptions_without_their_checksums_are_said_to_be_unproven(copy: Path) -> None:
+    derived = copy / "root/derived/square-224"
+    assert not any("SHA256SUMS" in sentence for sentence in verified(derived)[1]["not_checked"])
+    (derived / "manifests/SHA256SUMS").unlink()
+    code, report = verified(derived)
+    [sentence] = [sentence for sentence in report["not_checked"] if "SHA256SUMS" in sentence]
+    for name in (" images.parquet,", " studies.parquet,", " croissant.json,", " ../croissant.json:"):
+        assert name in sentence, report
+    assert code == 0
+
+
 def test_a_read_only_copy_is_proven_beside_a_state_folder(copy: Path, tmp_path: Path) -> None:
     root, state = copy / "root/derived/square-224", tmp_path / "state"
     before = sorted(root.rglob("*"))
