@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
-from cxrprep.api.report_labels import LabelledFolder, import_labels
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.labels import mimic_cxr
@@ -143,8 +142,7 @@ def test_texts_that_were_asked_for_stay_when_the_labels_table_is_gone(tmp_path, 
     if imported:
         rows = [f"{study},1" for study in pq.read_table(studies, columns=["study_id"])["study_id"].to_pylist()]
         (tmp_path / "theirs.csv").write_text("\n".join(["study_id,Edema", *rows]))
-        folder = LabelledFolder.at(root)
-        import_labels(tmp_path / "theirs.csv", root / "manifests", folder=folder)
+        cxrprep.import_labels(root, tmp_path / "theirs.csv")
     for _ in range(2):
         cxrprep.extract_labels(root)
         assert pq.read_table(studies, columns=["report_text"]) == texts
@@ -159,6 +157,6 @@ def test_a_refused_import_leaves_no_labels_table_where_none_was(tmp_path):
     study = pq.read_table(root / "manifests/studies.parquet")["study_id"][0].as_py()
     (tmp_path / "theirs.csv").write_text(f"study_id,Edema\n{study},1\n")
     with pytest.raises(UsageError, match="would lose"):
-        import_labels(tmp_path / "theirs.csv", root / "manifests", folder=LabelledFolder.at(root))
+        cxrprep.import_labels(root, tmp_path / "theirs.csv")
     assert not (root / "manifests/labels.parquet").exists()
     assert not list((root / "manifests/label_sources").glob("*.parquet"))
