@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.commands import in_this_process
+
 # What a user may have set and a test must not see, beside everything of our own.
 _LEAKY = (
     "AWS_ACCESS_KEY_ID",
@@ -81,3 +83,10 @@ def _no_real_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     _nobodys(monkeypatch, str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quickly() -> Iterator[None]:
+    """Whoever tests workers says how many there are."""
+    with in_this_process():
+        yield

@@ -64,9 +64,7 @@ class RunLog:
         with self._guard:
             if self._buffered:
                 self._open(self._home() or _own_folder())
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
+            self._close()
 
     def __call__(self, event: Event) -> None:
         """Write events that a person looks for afterwards; bytes that advance are not among them."""
@@ -107,6 +105,7 @@ class RunLog:
                 self._open(self._home() or _own_folder())
             else:
                 self._put(text)
+            self._close()
         return self.path
 
     def _write(self, text: str) -> None:
@@ -125,6 +124,11 @@ class RunLog:
                 self._stream.flush()
             except OSError:
                 self._give_up()
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def _home(self) -> Path | None:
         if self._file is not None:

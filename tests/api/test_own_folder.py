@@ -12,8 +12,7 @@ import pytest
 
 from cxrprep.storage.parquet import read_footer
 from tests.api.convert import hospital
-from tests.collection.commands import cxrprep
-from tests.collection.worlds import in_this_process
+from tests.commands import cxrprep, ok
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +24,6 @@ def own(tmp_path: Path) -> Path:
     for path in root.rglob("._*"):
         path.unlink()
     return root
-
-
-def ok(*words: object) -> str:
-    with in_this_process():
-        done = cxrprep(*words)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
-    return done.stdout
 
 
 def verified(root: Path, *words: object) -> tuple[int, dict[str, Any]]:
@@ -58,8 +50,7 @@ def rows(folder: Path, table: str = "images") -> list[dict[str, Any]]:
 
 
 def test_every_verb_works_before_and_after_it_is_converted(own: Path, tmp_path: Path) -> None:
-    with in_this_process():
-        refused = cxrprep("report", own)
+    refused = cxrprep("report", own)
     assert refused.returncode == 2
     # Nothing was made from others here.
     assert "originals" not in ok("verify", own)
@@ -168,8 +159,7 @@ def test_another_key_is_refused_wherever_its_fingerprint_is(
         ("convert", own, "--recipe", "square-224", "--out", tmp_path / "out"),
         ("convert", own, "--recipe", "square-224", "--out", tmp_path / "new"),
     ):
-        with in_this_process():
-            done = cxrprep(*words)
+        done = cxrprep(*words)
         assert (done.returncode, key in done.stderr) == (2, True), (words, done.stderr)
     assert rows(own) == before
     ok("verify", own)

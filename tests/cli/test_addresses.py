@@ -13,7 +13,7 @@ from cxrprep.cli import options
 from cxrprep.cli.main import cli
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
-from tests.transfer.test_download_command import cxrprep
+from tests.commands import cxrprep
 
 NOWHERE = "quatsch://lab/nih"
 
@@ -76,7 +76,7 @@ def test_every_path_of_every_verb(
         words = [*(str(tmp_path / "root") if one == "ROOT" else one for one in words), word, address]
     done = cxrprep(verb, *words)
     said = "no such configuration file" if word == "--config" else "is an address"
-    assert (done.code, said in " ".join(done.stderr.split())) == (2, True), done
+    assert (done.returncode, said in " ".join(done.stderr.split())) == (2, True), done
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name], "something was made"
     assert not (tmp_path / "root").exists()
 
@@ -90,7 +90,7 @@ def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     job = tmp_path / "job.toml"
     text = f'dataset = "nih-chestxray14"\n{root}steps = ["extract-labels", "report"]\n'
     job.write_text(text + (f"[{section}]\n{line}" if section else line))
-    assert cxrprep("run", job).code == 2
+    assert cxrprep("run", job).returncode == 2
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
 
 

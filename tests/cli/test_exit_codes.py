@@ -16,7 +16,8 @@ import pytest
 
 from cxrprep.cli.output import MEANINGS
 from cxrprep.errors import ExitCode
-from tests.integration.river import PROGRAM, cxrprep, phantom
+from tests.commands import PROGRAM, cxrprep
+from tests.integration.river import phantom
 from tests.servers.faults import serving
 
 pytestmark = pytest.mark.slow
@@ -60,14 +61,12 @@ def test_0_done_and_0_again_when_there_is_nothing_to_do(root: Path, mirror: Path
     assert said(ExitCode.DONE, "download", "nih-chestxray14", root, "--source", mirror, "--quiet") == ""
 
 
-def test_1_a_bug_names_the_file_with_the_details(root: Path, tmp_path: Path) -> None:
-    # A module that cannot be: the nearest thing to a bug that can be had without one.
-    broken = tmp_path / "broken" / "sitecustomize.py"
-    broken.parent.mkdir()
-    broken.write_text(
-        "import cxrprep.api.status as s\ndef status(**_): raise ZeroDivisionError('x')\ns.status = status\n"
-    )
-    text = said(ExitCode.BUG, "status", root, env={"PYTHONPATH": str(broken.parent), "XDG_STATE_HOME": str(tmp_path)})
+def test_1_a_bug_names_the_file_with_the_details(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError("x")
+
+    monkeypatch.setattr("cxrprep.api.status.status", broken)
+    text = said(ExitCode.BUG, "status", root, env={"XDG_STATE_HOME": str(tmp_path)})
     assert "ZeroDivisionError: x (a bug in cxrprep)" in text
     (log,) = tmp_path.rglob("*status*.log")
     assert str(log) in text

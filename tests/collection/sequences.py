@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
 
-from tests.collection.commands import cxrprep
 from tests.collection.hints import commands_in, to_follow, why_not
+from tests.commands import cxrprep
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxrprep.collection.lineage import read_export
-from tests.collection.commands import cxrprep
+from tests.commands import cxrprep
 
 if TYPE_CHECKING:
     from pathlib import Path

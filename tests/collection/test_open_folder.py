@@ -119,7 +119,7 @@ def test_a_damaged_list_of_an_export_is_no_export(tmp_path: Path) -> None:
 
 def test_status_says_done_only_of_what_is(nih: Path, tmp_path: Path) -> None:
     from cxrprep.api.status import status
-    from tests.collection.commands import cxrprep
+    from tests.commands import cxrprep
 
     root = tmp_path / "root"
     mirror = tmp_path / "mirror"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.collection.sequences import play
-from tests.collection.worlds import in_this_process, release, world
+from tests.collection.worlds import release, world
 
 NAMES = ("nih-chestxray14", "mimic-cxr-jpg")
 
@@ -25,5 +25,5 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @settings(max_examples=4)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 2**32))
 def test_nothing_is_known_less(releases: dict[str, Path], name: str, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as home, in_this_process():
+    with tempfile.TemporaryDirectory() as home:
         play(world(releases[name], Path(home), name, random.Random(seed)), 6)

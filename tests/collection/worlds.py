@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import random
 import shutil
 from typing import TYPE_CHECKING
-from unittest import mock
 
 import pyarrow.parquet as pq
 
-from cxrprep.executors import Engine
 from tests.api.convert import hospital
 from tests.collection.sequences import World
 from tests.manifest.made import made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NAMES = ("nih-chestxray14", "chexpert", "mimic-cxr", "mimic-cxr-jpg")
 _REPORTS = ("FINDINGS: The heart is enlarged.\nIMPRESSION: No pneumothorax.", "IMPRESSION: Edema.")
-
-
-@contextlib.contextmanager
-def in_this_process() -> Iterator[None]:
-    """Conversions without worker processes, and nothing waits for the disk: a sequence in a tenth of the time."""
-    run = Engine.run
-
-    def here(engine: Engine, *args: object, **options: object) -> object:
-        return run(dataclasses.replace(engine, name="inline"), *args, **options)
-
-    with mock.patch.object(Engine, "run", here), mock.patch("os.fsync"):
-        yield
 
 
 def release(name: str, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from cxrprep.errors import ConfigError
 from cxrprep.planning import load_plan
 from cxrprep.record import Record
 from cxrprep.storage.small_files import parse_json, parse_toml
-from tests.transfer.test_download_command import cxrprep
+from tests.commands import cxrprep
 
 REFUSED = {
     "engine.name": '"dask"',
@@ -87,7 +87,7 @@ def test_a_scheduler_of_a_found_file_is_not_connected_to(tmp_path: Path, monkeyp
     write(tmp_path, "engine.scheduler", '"tcp://127.0.0.1:1"')
     monkeypatch.chdir(tmp_path)
     done = cxrprep("convert", tmp_path, "--recipe", "square-224")
-    assert done.code == 2
+    assert done.returncode == 2
     assert "cxrprep.toml, line 2" in done.stderr.replace("\n", " ")
 
 
@@ -102,11 +102,11 @@ def test_toml_without_end_is_no_toml(tmp_path: Path, text: str) -> None:
         parse_toml(text)
     path = tmp_path / "job.toml"
     path.write_text(text)
-    assert cxrprep("config", "check", path).code == 2
+    assert cxrprep("config", "check", path).returncode == 2
     assert time.monotonic() - began < 20
     (tmp_path / "root").mkdir()
     (tmp_path / "root/cxrprep.lock").write_text(text)
-    assert cxrprep("status", tmp_path / "root").code == 4
+    assert cxrprep("status", tmp_path / "root").returncode == 4
 
 
 def test_json_without_end_is_no_json(tmp_path: Path) -> None:

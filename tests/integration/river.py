@@ -1,25 +1,21 @@
-"""What the end-to-end tests share: the command as a real process, and mirrors of real and phantom collections."""
+"""What the end-to-end tests share: mirrors of real and phantom collections."""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
-import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from phantom_nih import write_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROJECT = Path(__file__).parents[2]
-PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 # What carries times on purpose; everything else must be the same byte for byte on a second run.
 TIMED = (
     "cxrprep.lock",
@@ -28,38 +24,6 @@ TIMED = (
     "manifests/verify.parquet",
     "manifests/failures.parquet",
 )
-
-
-def cxrprep(
-    *words: object, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The finished command; exit code, stdout and stderr are the caller's to judge."""
-    return subprocess.run(
-        [PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        timeout=100,
-    )
-
-
-def ok(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The same, which must have ended with 0."""
-    done = cxrprep(*words, **options)
-    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def result(*words: object, **options: Any) -> dict[str, Any]:
-    """The JSON that the command prints on stdout with --json, whatever its exit code."""
-    done = cxrprep(*words, "--json", **options)
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except json.JSONDecodeError as error:
-        raise AssertionError(f"{words}\n{done.stdout}\n{done.stderr}") from error
-    return answer
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -92,17 +56,7 @@ def served(folder: Path) -> Iterator[str]:
 
 def phantom(folder: Path, *, patients: int = 8, size: int = 128) -> Path:
     """A small phantom NIH collection, as ``make demo`` writes it."""
-    subprocess.run(
-        [
-            sys.executable,
-            str(PROJECT / "tools" / "phantom_nih.py"),
-            str(folder),
-            f"--patients={patients}",
-            f"--size={size}",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    write_collection(folder, patients=patients, size=size)
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.river import PROGRAM, cxrprep, nih_mirror, ok, phantom, result, served, tree
+from tests.commands import cxrprep, ok, result, start
+from tests.integration.river import nih_mirror, phantom, served, tree
 from tests.parts import shared_data
 
 VERBS = (("verify",), ("extract-labels",), ("convert", "--recipe", "square-224"), ("manifest",))
@@ -27,11 +27,10 @@ def river(root: Path, source: str | Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["box", "kaggle"])
-def test_real_images_from_a_folder_end_in_a_manifest(tmp_path: Path, layout: str) -> None:
+def test_real_images_from_a_folder_end_in_a_manifest(tmp_path: Path) -> None:
     real = shared_data("nih-chestxray14")
-    mirror, root = nih_mirror(real, tmp_path / "mirror", layout), tmp_path / "nih"
-    river(root, mirror)
+    root = tmp_path / "nih"
+    river(root, nih_mirror(real, tmp_path / "mirror", "box"))
 
     images = pd.read_parquet(root / "manifests" / "images.parquet")
     assert len(images) == 114
@@ -52,6 +51,12 @@ def test_real_images_from_a_folder_end_in_a_manifest(tmp_path: Path, layout: str
     assert len(made) == 114
     assert made.width.eq(224).all()
     assert all((derived / path).is_file() for path in made.path)
+
+    # Another mirror's layout ends in the same files.
+    ok("download", "nih-chestxray14", tmp_path / "kaggle", "--source", nih_mirror(real, tmp_path / "other", "kaggle"))
+    there = tree(tmp_path / "kaggle")
+    assert there == {name: digest for name, digest in tree(root).items() if name in there}
+    assert {f"images/{p.name}" for p in (real / "images").iterdir()} < set(there)
 
 
 def test_the_older_table_gives_the_same_schema(tmp_path: Path) -> None:
@@ -94,34 +99,29 @@ def test_the_manifest_opens_in_duckdb(tmp_path: Path) -> None:
 def test_kill_9_and_the_same_command_again_end_in_the_same_bytes(tmp_path: Path, verb: str) -> None:
     mirror = phantom(tmp_path / "mirror", patients=10, size=512)
     with served(mirror) as address:
-        download = ("download", "nih-chestxray14", "ROOT", "--source", address)
-        convert = ("convert", "ROOT", "--recipe", "square-224")
-
-        def at(root: Path, words: tuple[str, ...]) -> list[str]:
-            return [str(root) if word == "ROOT" else word for word in words]
-
-        calm = tmp_path / "calm"
-        ok(*at(calm, download))
-        ok("extract-labels", calm)
-        ok(*at(calm, convert))
-        wanted = tree(calm)
-
-        for wait in (0.5, 1.0):
-            root = tmp_path / f"killed-{wait}"
-            if verb == "convert":
-                shutil.copytree(calm, root)
-                shutil.rmtree(root / "derived")
-            words = at(root, download if verb == "download" else convert)
-            process = subprocess.Popen(
-                [PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-            )
-            time.sleep(wait)
+        steps = [("download", "nih-chestxray14", "ROOT", "--source", address), ("extract-labels", "ROOT")]
+        steps += [("convert", "ROOT", "--recipe", "square-224", "--jobs", "1")]
+        calm, killed = tmp_path / "calm", tmp_path / "killed"
+        for words in steps:
+            ok(*at(calm, words))
+        if verb == "convert":
+            shutil.copytree(calm, killed, ignore=shutil.ignore_patterns("derived"))
+            steps = steps[2:]
+        made = {"download": "images/*.png", "convert": "derived/square-224/images/*.png"}[verb]
+        # Before the first image, and after some.
+        for count in (0, 3):
+            process = start(*at(killed, steps[0]))
+            while process.poll() is None and (not killed.is_dir() or len([*killed.glob(made)]) < count):
+                time.sleep(0.002)
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            again = (download, ("extract-labels", "ROOT"), convert) if verb == "download" else (convert,)
-            for step in again:
-                ok(*at(root, step))
-            assert tree(root) == wanted, f"after a kill at {wait} s"
+            process.communicate()
+        for words in steps:
+            ok(*at(killed, words))
+        assert tree(killed) == tree(calm)
+
+
+def at(root: Path, words: tuple[str, ...]) -> list[str]:
+    return [str(root) if word == "ROOT" else word for word in words]
 
 
 def test_an_unknown_dataset_is_named_with_the_nearest_one(tmp_path: Path) -> None:
@@ -186,5 +186,4 @@ def test_a_row_without_its_image_and_an_image_without_its_row_are_said_and_kept(
     assert images[0].stem not in manifest.index
     assert "00099999_000" in manifest.index
     assert pd.isna(manifest.loc["00099999_000", "label_cardiomegaly"])
-    report = result("verify", root)
-    assert report["exit_code"] == 4
+    assert result("verify", root, code=4)["exit_code"] == 4

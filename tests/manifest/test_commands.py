@@ -10,7 +10,7 @@ import pytest
 
 from cxrprep.errors import UsageError
 from cxrprep.manifest.load import load
-from tests.integration.river import cxrprep
+from tests.commands import cxrprep
 from tests.manifest.made import made
 
 

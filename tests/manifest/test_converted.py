@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.api.convert import hospital
-from tests.collection.commands import cxrprep
+from tests.commands import cxrprep, ok
 from tests.manifest.made import made
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ def known(root: Path) -> dict[str, int]:
     table = pq.read_table(root / "manifests/images.parquet")
     names = [*COLUMNS, *(name for name in table.column_names if name.startswith("label_"))]
     return {"rows": len(table)} | {name: len(table) - table.column(name).null_count for name in names}
-
-
-def ok(*words: object) -> None:
-    done = cxrprep(*words)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
 
 
 @pytest.fixture(params=NAMES)

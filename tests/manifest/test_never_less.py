@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.collection.commands import cxrprep
+from tests.commands import cxrprep
 from tests.manifest.made import made
 
 

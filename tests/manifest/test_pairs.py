@@ -19,7 +19,7 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.manifest.pair_filters import FILTERS, TEXT_FORMS
 from cxrprep.manifest.pairs import cut_text
-from tests.integration.river import cxrprep as command
+from tests.commands import cxrprep as command
 from tests.manifest.made import made
 from tests.parts import need, shared_data
 

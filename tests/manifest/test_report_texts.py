@@ -15,7 +15,7 @@ import pytest
 
 import cxrprep
 from cxrprep.errors import UsageError
-from tests.integration.river import cxrprep as command
+from tests.commands import cxrprep as command
 from tests.manifest.made import made
 from tests.parts import need
 

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from tests.collection.sequences import play
-from tests.collection.worlds import NAMES, in_this_process, release, world
+from tests.collection.worlds import NAMES, release, world
+from tests.commands import in_this_process
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ import pytest
 from cxrprep.errors import ArchiveError, ExitCode
 from cxrprep.record import Record
 from cxrprep.storage.archives import read_members
+from tests.commands import cxrprep
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, noise, tree
-from tests.transfer.test_download_command import cxrprep
 
 MEMBERS = {image(n): noise(3_000, n) for n in range(1, 9)}
 
@@ -130,6 +130,6 @@ def test_no_label_is_made_of_reports_in_a_damaged_archive(tmp_path: Path, how: s
     (tmp_path / "reports.tgz").write_bytes(packed)
     (tmp_path / "nih").mkdir()
     done = cxrprep("extract-labels", tmp_path / "nih", "--reports", tmp_path / "reports.tgz")
-    assert done.code == 4, done.stderr
+    assert done.returncode == 4, done.stderr
     assert "reports.tgz" in done.stderr
     assert not list((tmp_path / "nih").rglob("*.parquet"))

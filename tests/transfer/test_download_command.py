@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 
-from cxrprep.cli.main import run
 from cxrprep.record import Record
 from cxrprep.storage.locks import FolderLock, RunId
+from tests.commands import cxrprep, ok, result
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 ROWS = mimic_cxr_jpg.IMAGES
 STUDIES = {str(row[2]): f"{mimic_cxr_jpg.stem(row)}.jpg" for row in ROWS}
-
-
-class Done(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-def cxrprep(*words: object) -> Done:
-    """The command, in this process: dozens of them would otherwise mostly start Python."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run([str(word) for word in words])
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def ok(*words: object) -> None:
-    done = cxrprep(*words)
-    assert done.code == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-
-
-def result(*words: object) -> dict[str, Any]:
-    done = cxrprep(*words, "--json")
-    assert done.code == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +84,7 @@ def test_ids_that_the_mirror_does_not_have_are_said(
     tmp_path: Path, mimic: Path, words: tuple[str, ...], unmet: str
 ) -> None:
     done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, *words)
-    assert done.code == 0
+    assert done.returncode == 0
     assert unmet in done.stderr
     assert ("match no image" in done.stderr) == bool(unmet)
 
@@ -131,14 +100,14 @@ def test_images_that_the_mirror_does_not_have_are_said(tmp_path: Path, mimic: Pa
 @pytest.mark.parametrize("option", ["--patients", "--ids", "--include", "--label", "--split", "--shard", "--source"])
 def test_an_empty_word_is_not_taken_for_everything(tmp_path: Path, mimic: Path, option: str) -> None:
     done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, option, "")
-    assert done.code == 2
+    assert done.returncode == 2
     assert f"{option} is empty" in done.stderr
     assert not (tmp_path / "root").exists()
 
 
 def test_a_label_that_does_not_exist_is_said_before_anything_is_fetched(tmp_path: Path, mimic: Path) -> None:
     done = cxrprep("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic, "--label", "Edma")
-    assert done.code == 2
+    assert done.returncode == 2
     assert "did you mean Edema?" in done.stderr
     assert not list((tmp_path / "root").glob("*.csv*"))
 
@@ -150,7 +119,7 @@ def test_a_plan_knows_its_dataset(tmp_path: Path, mimic: Path) -> None:
     ok("download", "mimic-cxr-jpg", tmp_path / "three", "--from-plan", plan)
     assert images(tmp_path / "two") == images(tmp_path / "three") == wanted(4, 5)
     done = cxrprep("download", "chexpert", tmp_path / "four", "--from-plan", plan)
-    assert done.code == 2
+    assert done.returncode == 2
     assert "is a plan for mimic-cxr-jpg, not for chexpert" in done.stderr
 
 
@@ -165,11 +134,11 @@ def archived(mirror: Path, nih: Path) -> Path:
 def test_ids_that_the_tables_do_not_know_fetch_no_archive(tmp_path: Path, nih: Path) -> None:
     mirror, root = archived(tmp_path / "mirror", nih), tmp_path / "root"
     done = cxrprep("download", "nih-chestxray14", root, "--source", mirror, "--patients", "99999999")
-    assert done.code == 8
+    assert done.returncode == 8
     assert "99999999" in done.stderr
     assert not list(root.glob("images*"))
     done = cxrprep("download", "nih-chestxray14", root, "--source", mirror, "--patients", "00000002,99999999")
-    assert done.code == 0
+    assert done.returncode == 0
     assert "1 of 2 ids" in done.stderr
     assert "99999999" in done.stderr
     assert [path.name for path in (root / "images").iterdir()] == ["00000002_000.png"]
@@ -245,11 +214,11 @@ def test_a_dry_run_says_all_and_fetches_nothing(tmp_path: Path, mimic: Path) -> 
 def test_a_plan_is_made_beside_a_run_that_is_at_work(tmp_path: Path, mimic: Path) -> None:
     words = ("download", "mimic-cxr-jpg", tmp_path / "root", "--source", mimic)
     with FolderLock(tmp_path / "root" / ".cxrprep", RunId.new()):
-        assert cxrprep(*words, "--dry-run").code == 0
+        assert cxrprep(*words, "--dry-run").returncode == 0
         # Label tables have to be fetched for this one.
-        assert cxrprep(*words, "--dry-run", "--split", "test").code == 75
-        assert cxrprep(*words).code == 75
-    assert cxrprep(*words, "--dry-run", "--split", "test").code == 0
+        assert cxrprep(*words, "--dry-run", "--split", "test").returncode == 75
+        assert cxrprep(*words).returncode == 75
+    assert cxrprep(*words, "--dry-run", "--split", "test").returncode == 0
 
 
 def test_a_plan_is_kept_and_applied_elsewhere_in_shards(tmp_path: Path, mimic: Path) -> None:
@@ -274,7 +243,7 @@ def test_a_plan_of_another_dataset_is_a_usage_error(tmp_path: Path, mimic: Path)
     plan = tmp_path / "plan.json"
     ok("download", "mimic-cxr-jpg", tmp_path / "one", "--source", mimic, "--save-plan", plan)
     done = cxrprep("download", "chexpert", tmp_path / "two", "--from-plan", plan)
-    assert done.code == 2
+    assert done.returncode == 2
     assert "mimic-cxr-jpg" in done.stderr
 
 
@@ -308,7 +277,7 @@ def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih
     lab = archived(tmp_path / "my lab", nih)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in lab.iterdir()}
     done = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
-    assert done.code == 0
+    assert done.returncode == 0
     assert "images_001.tar.gz stays packed here" in done.stderr
     assert f"cxrprep download nih-chestxray14 FOLDER --source '{lab}'" in done.stderr
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
@@ -319,7 +288,7 @@ def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih
     # Where somebody unpacked them there is nothing to say.
     shutil.copytree(nih / "images", lab / "images")
     done = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
-    assert done.code == 0
+    assert done.returncode == 0
     assert "packed" not in done.stderr
 
 
@@ -327,7 +296,7 @@ def test_verify_says_how_a_copy_is_recorded_and_then_knows_what_changed(tmp_path
     lab = tmp_path / "lab"
     shutil.copytree(nih, lab)
     done = cxrprep("verify", lab)
-    assert done.code == 0
+    assert done.returncode == 0
     assert f"cxrprep download nih-chestxray14 {lab} --source {lab})" in " ".join(done.stdout.split())
     ok("download", "nih-chestxray14", lab, "--source", lab)
     table = lab / "test_list.txt"
@@ -336,12 +305,12 @@ def test_verify_says_how_a_copy_is_recorded_and_then_knows_what_changed(tmp_path
     (lab / "train_val_list.txt").write_bytes(b"another size")
     before = table.read_bytes()
     again = cxrprep("download", "nih-chestxray14", lab, "--source", lab)
-    assert again.code == 0
+    assert again.returncode == 0
     assert "not as recorded: 2 files, such as test_list.txt" in again.stderr
     assert not list((lab / ".cxrprep" / "parts").glob("*"))
     assert table.read_bytes() == before
     found = cxrprep("verify", lab)
-    assert found.code == 4
+    assert found.returncode == 4
     assert "train_val_list.txt" in found.stdout
     assert "test_list.txt: its bytes are not those that were recorded" in found.stdout
     assert "BBox_List_2017.csv" in found.stdout
@@ -413,7 +382,7 @@ def test_originals_that_were_never_fetched_are_not_dropped(tmp_path: Path, nih: 
         words[4] = nih
     for more in ((), ("--dry-run",)):
         done = cxrprep(*words, "--discard-raw", *more)
-        assert done.code == 2
+        assert done.returncode == 2
         assert "--discard-raw would delete" in done.stderr
     assert {path: data for path, data in before.items() if not path.exists() or path.read_bytes() != data} == {}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cxrprep.record import Record
+from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
 from tests.transfer.runs import tar_gz
-from tests.transfer.test_download_command import cxrprep, ok, result
 
 PNG = "images/00000001_000.png"
 SMALL = ("--then", "square-224", "--discard-raw")
@@ -68,7 +68,7 @@ def test_discard_raw_removes_nothing_that_was_there_before(tmp_path: Path, lab: 
     before = contents(tmp_path / "lab" / "images")
     for _ in range(2):
         done = cxrprep("download", "nih-chestxray14", root, *words, *SMALL)
-        assert done.code in (0, 2), done.stderr
+        assert done.returncode in (0, 2), done.stderr
         left = contents(tmp_path / "lab" / "images")
         # The one file that cxrprep itself fetched into the lab's folder may go.
         assert left == before or ("topped" in done.stderr or left.keys() | {Path(PNG).name} == before.keys())
@@ -83,7 +83,7 @@ def test_what_was_fetched_is_removed_and_what_was_copied_in_is_kept_and_said(tmp
     mine = "00000002_000.png"
     shutil.copy(nih / "images" / mine, root / "images")
     done = cxrprep(*words, *SMALL)
-    assert done.code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert [path.name for path in (root / "images").iterdir()] == [mine]
     assert f"kept, since the record does not say that cxrprep fetched it: images/{mine}" in done.stderr
     record = Record.open(root)
@@ -106,7 +106,7 @@ def test_a_file_of_another_size_behind_a_link_stays_as_it_is(tmp_path: Path, nih
     (root / "images").symlink_to(lab)
     words = ("download", "nih-chestxray14", root, "--source", nih)
     done = cxrprep(*words)
-    assert done.code == 4
+    assert done.returncode == 4
     assert f"{PNG} is not what the mirror has, and stays as it is" in done.stderr
     assert (lab / Path(PNG).name).read_bytes() == b"a lab's own file"
     # The hint: without the link the file comes, and the lab's is as it was.
@@ -124,7 +124,7 @@ def test_a_file_of_somebody_elses_that_is_replaced_is_kept_aside(tmp_path: Path,
     if again:
         ok("download", "nih-chestxray14", root, "--source", root)
     done = cxrprep("download", "nih-chestxray14", root, "--source", nih)
-    assert done.code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "the file that was here is now" in done.stderr
     (kept,) = (root / ".cxrprep/replaced" / PNG).iterdir()
     assert kept.read_bytes() == b"half"

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cxrprep.verification.finding import Kind
-from tests.collection.commands import cxrprep
-from tests.collection.worlds import in_this_process
+from tests.commands import cxrprep, ok
 from tests.generators.small import mimic_cxr, nih_chestxray14
 
 if TYPE_CHECKING:
@@ -52,13 +51,6 @@ def fetch(home: Path, name: str = "root") -> None:
     shutil.rmtree(home / name, ignore_errors=True)
     dataset, mirror = {"root": ("nih-chestxray14", "mirror"), "dicom": ("mimic-cxr", "dicom-mirror")}[name]
     ok("download", dataset, home / name, "--source", home / mirror)
-
-
-def ok(*words: object) -> str:
-    with in_this_process():
-        done = cxrprep(*words)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
-    return done.stdout
 
 
 def flip(path: Path) -> None:
@@ -160,9 +152,7 @@ CASES: dict[Kind, Callable[[Path], object]] = {
 
 
 def verified(root: Path) -> dict[str, Any]:
-    with in_this_process():
-        done = cxrprep("verify", root, "--images", "--json")
-    return json.loads(done.stdout)
+    return json.loads(cxrprep("verify", root, "--images", "--json").stdout)
 
 
 def ways(hint: str) -> list[str]:

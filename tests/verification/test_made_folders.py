@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.commands import cxrprep, ok
 from tests.generators.small import nih_chestxray14
-from tests.transfer.test_download_command import cxrprep, ok
 
 IMAGE = "images/00000001_000.png"
 
@@ -41,7 +41,7 @@ def copy(tmp_path: Path, made: Path) -> Path:
 
 def verified(root: Path, *words: object) -> tuple[int, dict[str, Any]]:
     done = cxrprep("verify", root, *words, "--json")
-    return done.code, json.loads(done.stdout) if done.stdout.strip() else {"stderr": done.stderr}
+    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {"stderr": done.stderr}
 
 
 def found(report: dict[str, Any], kind: str) -> list[str]:
@@ -282,7 +282,7 @@ def test_the_shards_of_a_job_array_are_proven_before_and_after_they_are_joined(c
 @pytest.mark.parametrize("words", [("--repair",), ("--complete",)])
 def test_options_for_releases_are_refused_with_the_command_that_can(copy: Path, words: tuple[str, ...]) -> None:
     done = cxrprep("verify", copy / "root/derived/square-224", *words)
-    assert done.code == 2
+    assert done.returncode == 2
     assert f"cxrprep convert {copy / 'root'} --recipe square-224" in done.stderr.replace("\n", " ")
 
 

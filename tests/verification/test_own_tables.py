@@ -15,26 +15,24 @@ from cxrprep.errors import StorageError
 from cxrprep.storage import table_checksums
 from cxrprep.storage.parquet import read_rows, write_table
 from cxrprep.storage.table_checksums import listed_checksums
-from tests.collection.commands import cxrprep
-from tests.collection.worlds import in_this_process, release
+from tests.collection.worlds import release
+from tests.commands import cxrprep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 KINDS = {"release": "raw", "converted": "raw/derived/square-224", "own": "own"}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = release("mimic-cxr-jpg", tmp_path_factory.mktemp("world"))
-    with in_this_process():
-        for words in (
-            ("extract-labels", home / "raw"), ("convert", home / "raw", "--recipe", "square-224"),
-            ("duplicates", home / "raw"),
-        ):  # fmt: skip
-            assert cxrprep(*words, "-q").returncode == 0
-        yield home
+    for words in (
+        ("extract-labels", home / "raw"), ("convert", home / "raw", "--recipe", "square-224"),
+        ("duplicates", home / "raw"),
+    ):  # fmt: skip
+        assert cxrprep(*words, "-q").returncode == 0
+    return home
 
 
 def turn_over(path: Path, place: float = 0.5) -> bytes:

@@ -1,38 +1,26 @@
-"""The command as a real process, and what it leaves on disk."""
+"""The command and its JSON, and what it leaves on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).parents[2]
-PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
-
-
-def start(*words: object, **env: str) -> subprocess.Popen[str]:
-    """The command in a process group of its own; a ``PYTHONPATH`` goes before the one that is set."""
-    if "PYTHONPATH" in env and "PYTHONPATH" in os.environ:
-        env["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
-    return subprocess.Popen(
-        [PROGRAM, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **env},
-        start_new_session=True,
-    )
+from tests.commands import cxrprep, start
 
 
 def run(*words: object, **env: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, the JSON result (empty when there is none), and what was said on standard error."""
-    process = start(*words, "--json", **env)
-    out, err = process.communicate(timeout=110)
-    return process.returncode, json.loads(out) if out.strip() else {}, err
+    """Exit code, the JSON result (empty when there is none), and what was said on standard error.
+
+    In this process; where variables are given, which a worker reads as it starts, in one of its own.
+    """
+    if env:
+        process = start(*words, "--json", **env)
+        out, err = process.communicate(timeout=110)
+        return process.returncode, json.loads(out) if out.strip() else {}, err
+    done = cxrprep(*words, "--json")
+    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
 
 
 def tree(root: Path) -> dict[str, str]:

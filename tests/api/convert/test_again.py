@@ -21,7 +21,8 @@ from cxrprep.executors import Engine
 from cxrprep.model import Selection, Shard
 from cxrprep.storage.atomic import temporary_for
 from tests.api.convert import hospital
-from tests.api.convert.commands import PROGRAM, run, start, times, tree
+from tests.api.convert.commands import run, times, tree
+from tests.commands import PROGRAM, start
 from tests.generators.small import nih_chestxray14
 
 INLINE = Engine("inline")

@@ -13,8 +13,9 @@ import pytest
 
 from cxrprep.storage.journal import journal_name
 from tests.api.convert import hospital
-from tests.api.convert.commands import run, start, tree
+from tests.api.convert.commands import run, tree
 from tests.api.convert.test_crash import POISON
+from tests.commands import start
 from tests.generators.small import nih_chestxray14
 
 

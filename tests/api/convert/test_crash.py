@@ -14,7 +14,8 @@ import pytest
 import cxrprep
 from cxrprep.executors import Engine
 from tests.api.convert import hospital
-from tests.api.convert.commands import run, start, tree
+from tests.api.convert.commands import run, tree
+from tests.commands import start
 from tests.executors.cluster import cluster
 from tests.parts import need
 

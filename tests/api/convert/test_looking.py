@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -18,7 +17,8 @@ from cxrprep.api.preview import preview
 from cxrprep.executors import Engine
 from cxrprep.images.phi import mask
 from tests.api.convert import hospital
-from tests.api.convert.commands import PROGRAM, run
+from tests.api.convert.commands import run
+from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
 from tests.parts import need
 
@@ -158,8 +158,8 @@ def test_what_is_printed_of_many_files_fits_a_screen_and_json_has_it_all(tmp_pat
     (tmp_path / "in").mkdir()
     for number in range(60):
         (tmp_path / f"in/i{number:04d}.dcm").write_bytes(held.getvalue())
-    words = [PROGRAM, "convert", str(tmp_path / "in"), "--check-phi", "--jobs", "1"]
-    said = subprocess.run(words, capture_output=True, check=True, text=True, env={**os.environ, "COLUMNS": "80"}).stdout
+    words = ("convert", tmp_path / "in", "--check-phi")
+    said = ok(*words, env={"COLUMNS": "80"})
     assert len(said.splitlines()) < 40
     # A path is never folded.
     assert max(len(line) for line in said.splitlines()[1:]) <= 80
@@ -167,7 +167,7 @@ def test_what_is_printed_of_many_files_fits_a_screen_and_json_has_it_all(tmp_pat
     assert "SIEMENS MED: 40 tags in 60 files" in said
     assert "xxxxxxxxxxx: 40 tags in 60 files" in said
     assert "PatientName (0010,0010) in 60 files: xxxxxxx^xxxxxxxxx" in " ".join(said.split())
-    found = json.loads(subprocess.run([*words, "--json"], capture_output=True, check=True, text=True).stdout)
+    found = result(*words)
     assert sum(tag["kind"] == "private" for tag in found["tags"]) == 80
     assert {"kind": "private", "why": "private tags, which may hold anything", "creator": "SIEMENS MED", "tags": 40,
             "files": 60} in found["groups"]  # fmt: skip
@@ -178,10 +178,9 @@ def test_what_is_printed_of_many_files_fits_a_screen_and_json_has_it_all(tmp_pat
 def test_no_value_is_printed_in_any_form(tmp_path: Path) -> None:
     root = hospital.write(tmp_path / "in")
     for form in ([], ["--json"], ["--quiet"]):
-        words = [PROGRAM, "convert", str(root), "--check-phi", *form]
-        process = subprocess.run(words, capture_output=True, check=True, timeout=100)
-        said = process.stdout + process.stderr
-        assert not [secret for secret in hospital.SECRETS if secret in said]
+        done = cxrprep("convert", root, "--check-phi", *form)
+        assert done.returncode == 0
+        assert not [secret for secret in hospital.SECRETS if secret.decode() in done.stdout + done.stderr]
     assert not (root / "manifests").exists()
 
 

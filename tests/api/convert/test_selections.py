@@ -17,7 +17,8 @@ from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
 from cxrprep.model import Selection, Shard
 from tests.api.convert import hospital
-from tests.api.convert.commands import run, start, times, tree
+from tests.api.convert.commands import run, times, tree
+from tests.commands import start
 from tests.generators.small import nih_chestxray14
 
 INLINE = Engine("inline")

@@ -10,7 +10,7 @@ import pytest
 
 from cxrprep.api.report_labels import check_labeler
 from cxrprep.labels.nlp import custom_rules
-from tests.integration.river import PROGRAM, cxrprep
+from tests.commands import PROGRAM, cxrprep
 from tests.labels.nlp.collections import folder, labels, mimic_report, mimic_zip, table_csv
 
 REPORT = "INDICATION: Pneumonia? IMPRESSION: Small effusion. No edema. Stable heart size."
