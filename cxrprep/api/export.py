@@ -217,7 +217,8 @@ def export(
     home = Path(root) if state is None else Path(state)
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
-    options = ExportOptions(cache=home / CACHE_NAME / PIXELS_NAME, parent={"images": file_digest(images, "sha256")})
+    parent = {"images": file_digest(images, "sha256")}
+    options = ExportOptions(cache=home / CACHE_NAME / PIXELS_NAME, parent=parent, manifest=images)
     made = write(held, form, target, options=options, on_event=on_event)
     rows = [
         ("form", form),

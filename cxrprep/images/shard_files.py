@@ -39,7 +39,7 @@ _FEATURES: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}
 _BOXES: Final = pa.list_(
     pa.struct([("label", pa.string()), *((side, pa.float32()) for side in ("x", "y", "w", "h"))])
 )  # fmt: skip
-_KINDS: Final = {"age_years": pa.float32()}
+_KINDS: Final = {"age_years": pa.float32(), "fold": pa.int8()}
 _LABEL_KEYS: Final = frozenset({"label_source"})
 _MADE: Final = {
     "width": pa.int32(), "height": pa.int32(), "spacing_x_mm": pa.float32(), "spacing_y_mm": pa.float32(),

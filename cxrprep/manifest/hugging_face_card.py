@@ -25,6 +25,8 @@ EVERY_SPLIT: Final = "all_splits"
 """What a file is called that holds the rows of all splits: to call it train would mix test images in."""
 IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct by which the package stores an image."""
+FILE: Final = pa.struct([pa.field("bytes", pa.large_binary()), pa.field("path", pa.string())])
+"""The same of a file that it cannot open as an image."""
 
 
 TASKS: Final = ("image-classification",)

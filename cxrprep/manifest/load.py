@@ -133,6 +133,13 @@ class Dataset:
         """How many folds the patients are divided into, by the rule in the manifest or in ``split_by``; 0: none."""
         return int((self.made_from.get("split") or {}).get("folds", 0))
 
+    @property
+    def split_columns(self) -> tuple[str, ...]:
+        """What a split of one's own says beside ``split``: the release's, and the fold where there are folds."""
+        rule = self.made_from.get("split") or {}
+        asked = (("release_split", bool(rule.get("fractions"))), ("fold", self.folds > 0))
+        return tuple(name for name, wanted in asked if wanted and name in self.stated.column_names)
+
     def fold(self, number: int) -> tuple[Dataset, Dataset]:
         """The images of the other folds, to train on, and those of this one (from 0). Images in no fold are in neither.
 

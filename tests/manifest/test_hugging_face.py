@@ -16,6 +16,7 @@ from cxrprep.executors import Engine
 from tests.api.convert import hospital
 from tests.generators.small import chexpert
 from tests.manifest.made import made, remade
+from tests.manifest.test_subsets import described, mixed
 from tests.parts import need
 
 DATASETS = ("chexpert", "mimic-cxr-jpg", "nih-chestxray14")
@@ -174,19 +175,24 @@ def test_lists_of_a_coco_file(tmp_path):
         assert [row["id"] for row in rows] == [row["id"] for row in held[name]]
 
 
-def test_types_are_those_of_the_whole_in_every_part(root, tmp_path):
-    seen = set()
-    for split in {row["split"] for row in images(root)}:
-        for form in ("hf", "webdataset"):
-            out = tmp_path / f"{form}-{split}"
-            cxrprep.load(root)
-            from cxrprep.model import Selection
-
-            wanted = frozenset(row["image_id"] for row in images(root) if row["split"] == split)
-            cxrprep.export(root, form=form, out=out, selection=Selection(images=wanted))
-            found = opened(out, tmp_path)
-            seen |= {(form, str(part.features)) for part in found.values()}
-    assert len(seen) == 2
+@pytest.mark.parametrize("kind", ["mixed", "dicom"])
+def test_images_of_several_formats_and_those_that_the_package_cannot_open(kind, tmp_path):
+    root = mixed(tmp_path / "own") if kind == "mixed" else described(tmp_path / "vindr", "vindr-cxr")
+    bytes_of = {row["image_id"]: (root / row["path"]).read_bytes() for row in images(root)}
+    for form, streaming in (("hf", False), ("hf", True), ("webdataset", False), ("webdataset", True)):
+        cxrprep.export(root, form=form, out=tmp_path / form)
+        seen = {}
+        for part in opened(tmp_path / form, tmp_path / f"{form}-cache", streaming=streaming).values():
+            for row in part:
+                about = row if form == "hf" else row["json"]
+                image = row["image"] if form == "hf" else row["jpg" if kind == "mixed" else "dcm"]
+                seen[about["image_id"]] = image
+        assert seen.keys() == bytes_of.keys()
+        for name, image in seen.items():
+            if kind == "mixed":
+                assert image.tobytes() == Image.open(io.BytesIO(bytes_of[name])).tobytes()
+            else:
+                assert (image["bytes"] if form == "hf" else image) == bytes_of[name]
 
 
 def test_a_folder_of_one_s_own_has_one_split(tmp_path):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import random
 import shutil
 import tarfile
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
 from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.images.decode import measure
 from cxrprep.manifest.build import build_manifest
 from cxrprep.model import Selection
-from tests.generators.small import chexpert
+from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade
 
 DATASETS = ("chexpert", "mimic-cxr-jpg", "nih-chestxray14")
@@ -69,26 +74,96 @@ def test_csv_columns_and_their_order(root, tmp_path):
     assert len([name for name in headers.pop()[9:] if not name.startswith("mask ")]) == {"chexpert": 14}.get(known, 15)
 
 
-def test_parquet_types_and_the_label_vector(root, tmp_path):
-    schemas = set()
-    for number, selection in enumerate(subsets(root)):
-        made_ = cxrprep.export(root, form="hf", out=tmp_path / f"{number}", selection=selection).value
-        schemas |= {str(pq.read_schema(path)) for path in made_.files if path.suffix == ".parquet"}
-    assert len(schemas) == 1
+def mixed(root):
+    """Images of one's own in three formats, with another labeler's table."""
+    rows = ["image_id,Edema,Mass"]
+    for number in range(7):
+        path = root / f"i{number}{('.png', '.jpg', '.jpeg')[number % 3]}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(cv2.imencode(path.suffix, np.full((40, 50), number, np.uint8))[1].tobytes())
+        rows.append(f"{path.name},{number % 2},{-1 if number == 3 else ''}")
+    (root / "theirs.csv").write_text("\n".join(rows) + "\n")
+    cxrprep.import_labels(root, root / "theirs.csv", name="theirs")
+    cxrprep.build_manifest(root, label_source="theirs")
+    return root
 
 
-def test_members_of_a_sample(root, tmp_path):
-    shapes = set()
-    for number, selection in enumerate(subsets(root)):
-        made_ = cxrprep.export(root, form="webdataset", out=tmp_path / f"{number}", selection=selection).value
-        for path in made_.files:
-            if path.suffix == ".tar":
-                with tarfile.open(path) as archive:
-                    for member in archive:
-                        if member.name.endswith(".json"):
-                            about = json.load(archive.extractfile(member))
-                            shapes.add((tuple(about), tuple(about["labels"]), tuple(about["mask"])))
-    assert len(shapes) == 1
+def described(root, name):
+    """A collection that is described by one file; this one's images are ``.dcm`` and ``.dicom``, with boxes."""
+    declared.write(root, name, images=6)
+    cxrprep.extract_labels(root, dataset=name)
+    cxrprep.build_manifest(root, dataset=name)
+    return root
+
+
+@pytest.fixture(scope="module", params=[*DATASETS, "vindr-cxr", "own"])
+def any_root(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any") / "root"
+    if request.param in DATASETS:
+        return made(request.param, folder)
+    return mixed(folder) if request.param == "own" else described(folder, request.param)
+
+
+def shapes(out):
+    """What an export says of itself, piece by piece: columns, categories, members, types, split names."""
+    head = (out / "README.md").read_text().split("---\n")[1] if (out / "README.md").exists() else ""
+    yield from (line for line in head.splitlines() if "path:" not in line and "- split:" not in line)
+    for path in sorted(out.rglob("*")):
+        if path.name == "annotations.json":
+            yield json.dumps(json.loads(path.read_text())["categories"])
+        elif path.suffix in (".csv", ".gz"):
+            data = path.read_bytes()
+            yield path.name + str((gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()[0])
+        elif path.suffix == ".parquet":
+            yield str(pq.read_schema(path))
+        elif path.suffix == ".tar":
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    yield member.name.partition(".")[2]
+                    if member.name.endswith(".json"):
+                        about = json.load(archive.extractfile(member))
+                        yield json.dumps([list(value) for value in (about, about["labels"], about["mask"])])
+
+
+def drawn(rng, root):
+    """Options of an export, and a part of its images."""
+    rows, known = images(root), list(cxrprep.load(root).observations)
+    options = {"uncertain": rng.choice(["keep", "ones", "ignore"]), "derive": rng.random() < 0.3}
+    if rng.random() < 0.4:
+        options |= {"split_by": "patient", "folds": rng.choice([0, 3])}
+    if rng.random() < 0.4:
+        options["observations"] = rng.sample(known, rng.randint(1, len(known)))
+    row = rng.choice(rows)
+    part = rng.choice(
+        [
+            {"selection": Selection(images=frozenset({row["image_id"]}))},
+            {"split": row["split"]} if row["split"] else {"limit": 1},
+            {"view": row["projection"] or "frontal"} if row["projection"] else {"limit": 2},
+            {"label": f"{rng.choice(known)}={rng.choice(['1', '0', 'null'])}"},
+            {"sample": rng.randint(1, 3), "seed": rng.randint(0, 9)},
+            {"include": f"*{row['path'][-8:]}"},
+        ]
+    )
+    return options, part
+
+
+@pytest.mark.parametrize("form", ["csv", "coco", "hf", "webdataset", "original"])
+def test_a_random_part_has_the_shape_of_the_whole(any_root, form, tmp_path, request):
+    rng = random.Random(f"7 {request.node.name}")
+    for number in range(2):
+        options, part = drawn(rng, any_root)
+        try:
+            cxrprep.export(any_root, form=form, out=tmp_path / f"{number}-whole", **options)
+            cxrprep.export(any_root, form=form, out=tmp_path / f"{number}-part", **options, **part)
+        except (NothingSelectedError, UsageError):
+            # No such image, no box, or a form that is the three collections' own.
+            continue
+        whole, found = (set(shapes(tmp_path / f"{number}-{word}")) for word in ("whole", "part"))
+        # The original form has a file for each split.
+        assert found == whole or (form == "original" and found < whole), (options, part)
+        loaded, less = cxrprep.load(any_root, **options), cxrprep.load(any_root, **options, **part)
+        assert loaded.to_arrow().schema == less.to_arrow().schema
+        assert loaded.observations == less.observations
 
 
 def test_category_and_image_ids_of_every_boxed_image(nih, tmp_path):
@@ -243,3 +318,22 @@ def test_remaking_keeps_what_is_exported(tmp_path):
     remade("chexpert", root)
     cxrprep.export(root, form="csv", out=tmp_path / "b")
     assert (tmp_path / "a" / "images.csv").read_bytes() == (tmp_path / "b" / "images.csv").read_bytes()
+
+
+def test_the_split_of_the_release_and_the_fold_go_along(nih, tmp_path):
+    released = {row["image_id"]: row["release_split"] for row in images(nih)}
+    for form in ("csv", "hf", "webdataset"):
+        made_ = cxrprep.export(nih, form=form, out=tmp_path / form, split_by="patient", folds=2).value
+        rows = []
+        for path in made_.files:
+            if path.suffix == ".csv":
+                rows += rows_of(path)
+            elif path.suffix == ".parquet":
+                rows += pq.read_table(path).to_pylist()
+            elif path.suffix == ".tar":
+                with tarfile.open(path) as archive:
+                    rows += [json.load(archive.extractfile(m)) for m in archive if m.name.endswith(".json")]
+        assert {row["image_id"]: row["release_split"] for row in rows} == released
+        # A test split is in no fold.
+        assert all((row["fold"] in (None, "", -1)) == (row["split"] == "test") for row in rows)
+        assert {row["split"] for row in rows} > {"train"}

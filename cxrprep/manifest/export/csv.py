@@ -62,7 +62,7 @@ def export(task: ExportTask) -> ExportResult:
 
     Raises ``StorageError``: the disk refuses.
     """
-    table = plain(task.dataset.to_arrow().select([*_ABOUT, *(["fold"] if task.dataset.folds else [])]))
+    table = plain(task.dataset.to_arrow().select([*_ABOUT, *task.dataset.split_columns]))
     sections = task.dataset.report_sections()
     for name in task.dataset.texts:
         table = table.append_column(name, sections.column(name))

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
-from cxrprep.manifest.export.webdataset import by_split
-from cxrprep.manifest.hugging_face_card import IMAGE, TASKS, Config, front_matter, split_name
+from cxrprep.manifest.export.webdataset import PICTURES, by_split, member_suffix
+from cxrprep.manifest.hugging_face_card import FILE, IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.vocabulary import published_name
 
@@ -33,7 +33,8 @@ _GROUP: Final = 100
 
 def _table(part: Dataset) -> pa.Table:
     """Labels under their unified names and masks beside them, without the images."""
-    table = plain(part.to_arrow().select([*_ABOUT, *(f"label_{stem}" for stem in part.observations)]))
+    labels = (f"label_{stem}" for stem in part.observations)
+    table = plain(part.to_arrow().select([*_ABOUT, *part.split_columns, *labels]))
     mask = part.mask()
     for stem in part.observations:
         table = table.append_column(f"mask_{stem}", mask.column(published_name(stem)))
@@ -43,15 +44,14 @@ def _table(part: Dataset) -> pa.Table:
     return table
 
 
-def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageReader) -> None:
-    schema = pa.schema([pa.field("image", IMAGE), *table.schema], metadata={b"huggingface": _FEATURES})
+def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageReader, kind: pa.DataType) -> None:
+    about = {b"huggingface": _FEATURES} if kind == IMAGE else None
+    schema = pa.schema([pa.field("image", kind), *table.schema], metadata=about)
     # Image files are compressed already: groups are small, so that a reader holds few of them.
     with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, len(paths), _GROUP):
             chosen = paths[start : start + _GROUP]
-            images = pa.array(
-                [{"bytes": reader.read(path), "path": PurePosixPath(path).name} for path in chosen], IMAGE
-            )
+            images = pa.array([{"bytes": reader.read(path), "path": PurePosixPath(path).name} for path in chosen], kind)
             rows = table.slice(start, len(chosen)).combine_chunks()
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
@@ -62,8 +62,10 @@ def export(task: ExportTask) -> ExportResult:
     Raises ``ImageError``: an image is gone; ``StorageError``: the disk refuses.
     """
     files: list[tuple[str, str]] = []
+    # DICOM files are no images to the package: their bytes come as they are.
+    kind = IMAGE if member_suffix(task) in PICTURES else FILE
     features = pa.schema(
-        [("image", IMAGE), *_table(task.dataset.filter(pa.nulls(len(task.dataset), pa.bool_()))).schema]
+        [("image", kind), *_table(task.dataset.filter(pa.nulls(len(task.dataset), pa.bool_()))).schema]
     )
     with ImageReader(task.dataset.root) as reader:
         for name, part in by_split(task.dataset):
@@ -76,7 +78,7 @@ def export(task: ExportTask) -> ExportResult:
                 path = task.target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
                 rows, chosen = table.slice(start, end - start), paths[start:end]
                 of = made_of(rows.to_pylist(), task.dataset.root, chosen)
-                task.target.write(path, partial(_write, table=rows, paths=chosen, reader=reader), of=of)
+                task.target.write(path, partial(_write, table=rows, paths=chosen, reader=reader, kind=kind), of=of)
                 task.on_event(Advanced(STAGE, path.name, items=len(chosen)))
             files.append((shown, f"data/{shown}-*"))
     front = front_matter([Config(files, features)], task.spec, tasks=TASKS)

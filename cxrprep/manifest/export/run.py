@@ -51,7 +51,8 @@ class ExportOptions:
     """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
     standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is the file that
     keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
-    ``parent`` are digests of what is exported.
+    ``parent`` are digests of what is exported, and ``manifest`` is the table of all its images: what is to be the same
+    for every part of them is asked of it.
     """  # noqa: D205  # the summary needs both lines
 
     per_shard: int = 1000
@@ -60,6 +61,7 @@ class ExportOptions:
     digest: bool = True
     cache: Path | None = None
     parent: Mapping[str, str] = field(default_factory=dict)
+    manifest: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

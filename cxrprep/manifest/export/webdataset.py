@@ -10,10 +10,10 @@ import io
 import json
 import tarfile
 from functools import partial
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrprep.events import Advanced
 from cxrprep.images.shard_files import plain_row, plain_schema
@@ -21,6 +21,7 @@ from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "
 
 def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
-    about = dataset.stated.select(list(_ABOUT)).to_pylist()
+    about = plain(dataset.stated.select([*_ABOUT, *dataset.split_columns])).to_pylist()
     if dataset.texts:
         sections = dataset.report_sections().to_pylist()
         about = [row | {n: text or "" for n, text in said.items()} for row, said in zip(about, sections, strict=True)]
@@ -46,7 +47,7 @@ def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _features(dataset: Dataset) -> pa.Schema:
     """The types of a sample's JSON object."""
-    about = plain_schema(plain(dataset.stated.select(list(_ABOUT)).slice(0, 0)).schema)
+    about = plain_schema(plain(dataset.stated.select([*_ABOUT, *dataset.split_columns]).slice(0, 0)).schema)
     names = [published_name(stem) for stem in dataset.observations]
     numbers = pa.struct([(name, pa.int8()) for name in names])
     texts = [(name, pa.large_string()) for name in dataset.texts]
@@ -55,8 +56,6 @@ def _features(dataset: Dataset) -> pa.Schema:
 
 def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
     """The splits with their images; those without a split are called ``unsplit``."""
-    import pyarrow.compute as pc
-
     parts = [(name, dataset.split(name)) for name in dataset.splits]
     rest = dataset.filter(pc.is_null(dataset.stated.column("split")))
     return [*parts, *([("unsplit", rest)] if len(rest) else [])]
@@ -68,11 +67,32 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
-def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageReader) -> None:
+def member_suffix(task: ExportTask) -> str:
+    """How image members end: readers take it for the name of a column, which has to be one for all samples.
+
+    Of several formats, here or among the images that were left out, it is ``.jpg`` where readers go by the bytes
+    anyway, and else ``.bin``.
+    """
+    whole = task.options.manifest
+    paths = (task.dataset.stated if whole is None else read_rows(whole, columns=["path"])).column("path")
+    endings = pc.struct_field(pc.extract_regex(paths, r"(?P<s>\.[^./]*)$"), "s")
+    found = {(ending or ".dcm").lower() for ending in pc.unique(endings).to_pylist()}
+    if len(found) == 1:
+        return found.pop()
+    if found <= _DICOM:
+        return ".dcm"
+    return ".jpg" if found <= PICTURES else ".bin"
+
+
+_DICOM: Final = frozenset({".dcm", ".dicom"})
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+
+
+def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageReader, suffix: str) -> None:
     with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path, row in batch:
             key = str(row["image_id"]).replace("/", "__").replace(".", "_")
-            _add(archive, f"{key}{PurePosixPath(path).suffix.lower()}", reader.read(path))
+            _add(archive, f"{key}{suffix}", reader.read(path))
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
@@ -83,6 +103,7 @@ def export(task: ExportTask) -> ExportResult:
     """
     prefix = task.dataset.name or "images"
     files: list[tuple[str, str]] = []
+    suffix = member_suffix(task)
     with ImageReader(task.dataset.root) as reader:
         for name, part in by_split(task.dataset):
             files.append((split_name(name), f"{prefix}-{name}-*.tar"))
@@ -93,11 +114,10 @@ def export(task: ExportTask) -> ExportResult:
                 batch.append(sample)
                 if len(batch) == task.options.per_shard or index == last:
                     path = task.target.out / f"{prefix}-{name}-{shards:06d}.tar"
-                    of = made_of(batch, task.dataset.root, (image for image, _ in batch))
-                    task.target.write(path, partial(_write, batch=batch, reader=reader), of=of)
+                    of = made_of([suffix, batch], task.dataset.root, (image for image, _ in batch))
+                    task.target.write(path, partial(_write, batch=batch, reader=reader, suffix=suffix), of=of)
                     task.on_event(Advanced(STAGE, path.name, items=len(batch)))
                     shards, batch = shards + 1, []
-    suffix = PurePosixPath(str(task.dataset.stated.column("path")[0])).suffix.lower()
     config = Config(files, webdataset_features(suffix, _features(task.dataset)))
     text = card_of(task, front=front_matter([config], task.spec, tasks=TASKS))
     task.target.write(task.target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
