@@ -15,6 +15,7 @@ from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, manifests_be
 from cxrprep.api.convert_target import bring_manifests, cache_folder, check_target, note_source, target_of
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
@@ -82,6 +83,7 @@ class ConvertResult:
 
 
 @takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
+@notes_progress("convert")
 def convert(
     root: Path | str,
     *,

@@ -201,6 +201,9 @@ def _check_tables(
     if held is None:
         _never_into_others(tables, target, None if inputs.folder is None else inputs.folder.read_from, elsewhere)
         return
+    if held.dataset and held.dataset != inputs.name:
+        # A folder has one dataset: its ids, its labels and the splits of its shards would be those of the last run.
+        raise UsageError(f"{target} holds images of {held.dataset}, not of {inputs.name}", hint=elsewhere)
     if held.form != form:
         words = {"files": "images as files"}
         there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))

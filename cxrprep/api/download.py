@@ -31,6 +31,7 @@ from cxrprep.api.folder import DatasetFolder, find_mirror
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, ignore
@@ -171,6 +172,7 @@ def read_plan(
 
 
 @takes_buckets(root="downloaded-folder", state="written-folder", tables="read-folder")
+@notes_progress("download")
 def download(
     dataset: str,
     root: Path | str | None = None,

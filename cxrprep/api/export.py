@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import Selection
@@ -126,6 +127,7 @@ def load(
 
 
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read")
+@notes_progress("export")
 def export(
     root: Path | str,
     *,

@@ -10,6 +10,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import TableError, UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 @plain_memory()
+@notes_progress("extract-labels")
 def extract_labels(
     root: Path | str,
     *,
@@ -120,6 +122,7 @@ def extract_labels(
 
 
 @takes_buckets(root="written-folder", state="written-folder")
+@notes_progress("manifest")
 def build_manifest(
     root: Path | str,
     *,

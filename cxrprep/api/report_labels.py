@@ -12,6 +12,7 @@ from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.labels import Choices, rebuild_manifest
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
@@ -65,6 +66,7 @@ def label_report(
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read")
+@notes_progress("extract-labels")
 def label_reports(
     root: Path | str,
     *,
@@ -227,6 +229,7 @@ def check_labeler() -> Result[SelfTest]:
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", source="read")
+@notes_progress("extract-labels")
 def import_labels(
     root: Path | str,
     source: Path | str,

@@ -15,12 +15,13 @@ from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import Selection
+from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import options_of
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # More ids than this are no part of a command that a person would type.
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
@@ -47,12 +48,21 @@ class PartStatus:
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """One stage: whether it was done for what is here now, and how many items failed in its last run."""
+    """One stage: whether it was done for what is here now, and how many items failed in its last run.
+
+    ``state`` is ``done`` only where nothing is left to do. Of a run that goes on (``running``), was stopped
+    (``interrupted``) or ended with an error (``failed``, with its exit code), ``done`` of ``total`` items had come to
+    their end; ``total`` is ``None`` while it is being counted.
+    """
 
     name: str
     state: str
     detail: str
     failed: int = 0
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,7 @@ def status(
     parts = _parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
     stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
+    stages = tuple(_with_runs(stages, [*unfinished_runs(folder.record.cache)]))
     value = Status(
         dataset=folder.spec.name,
         release=folder.release,
@@ -262,8 +273,43 @@ def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
         yield StageStatus("verify", word, f"last findings of {_when(path)}")
 
 
+def _with_runs(stages: Sequence[StageStatus], runs: Sequence[RunState]) -> Iterator[StageStatus]:
+    """The stages, with what the runs of each say that go on, were killed or failed."""
+    by_stage: dict[str, list[RunState]] = {}
+    for run in runs:
+        for named in run.stages:
+            by_stage.setdefault(named, []).append(run)
+    for stage in stages:
+        found = by_stage.pop(stage.name, [])
+        if stage.name == "convert" and any(name.startswith("convert ") for name in by_stage):
+            # "not done", where a first conversion is on its way.
+            continue
+        yield _as_run(stage, found) if found else stage
+    for name, found in by_stage.items():
+        yield _as_run(StageStatus(name, "not done", ""), found)
+
+
+def _as_run(stage: StageStatus, runs: Sequence[RunState]) -> StageStatus:
+    """A stage as its runs stand, those of a job array together: one that goes on counts before one that ended."""
+    state = next(word for word in ("running", "failed", "interrupted") if any(run.state == word for run in runs))
+    alike = [run for run in runs if run.state == state]
+    last = max(alike, key=lambda run: run.moment)
+    done, known = sum(run.done for run in alike), [run.total for run in alike if run.total is not None]
+    total = sum(known) if len(known) == len(alike) else None
+    words = [last.message] if last.message else []
+    if last.unit:
+        percent = f" ({done * 100 // total} %)" if total else ""
+        words.append(f"{done:,}{f' of {total:,}' if total is not None else ''} {last.unit}{percent}")
+    words += [stage.detail] if stage.detail and stage.state != "done" else []
+    return dataclasses.replace(
+        stage, state=state, detail=", ".join(words), done=done, total=total, unit=last.unit, exit_code=last.exit_code
+    )
+
+
 def _following_made(folder: DatasetFolder, stages: tuple[StageStatus, ...]) -> Iterator[str]:
     states = {stage.name: stage.state for stage in stages}
+    if "running" in states.values():
+        return
     if folder.kind is FolderKind.OWN and states["manifest"] != "done":
         yield f"cxrprep manifest {folder.words}"
     if states["verify"] != "done":
@@ -306,10 +352,13 @@ def _rows(path: Path) -> int:
 
 
 def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
+    if any(stage.state == "running" for stage in stages):
+        # It is waited for.
+        return
     where = shlex.join(folder_words(folder.root, folder.home))
     by_name = {stage.name: stage for stage in stages}
-    if by_name["download"].state == "incomplete":
-        again = any(stage.missing or stage.partial for stage in parts)
+    if by_name["download"].state in ("incomplete", "failed", "interrupted"):
+        again = by_name["download"].state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
         yield again_command(folder) if again else f"cxrprep verify {where} --repair"
     if by_name["verify"].state != "done":
         yield f"cxrprep verify {where}"

@@ -11,6 +11,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, export_journal, read_export, stated_tables
@@ -39,6 +40,7 @@ def check_image(path: Path) -> ImageCheck:
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
+@notes_progress("verify")
 def verify(
     root: Path | str,
     *,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.cli.output import Output
-    from cxrprep.cli.progress_stats import StageProgress
+    from cxrprep.progress_stats import StageProgress
 
 _EVERY_SECONDS: Final = 30.0
 _EVERY_FRACTION: Final = 0.05

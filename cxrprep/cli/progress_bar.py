@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
     from cxrprep.cli.output import Output
-    from cxrprep.cli.progress_stats import StageProgress
+    from cxrprep.progress_stats import StageProgress
 
 # Files with a line of their own.
 _SHOWN: Final = 6

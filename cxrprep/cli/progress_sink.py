@@ -7,9 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from cxrprep.cli.progress_stats import StageProgress
 from cxrprep.cli.progress_text import closing
 from cxrprep.events import Event, Note, StageFinished, StageStarted
+from cxrprep.progress_stats import StageProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from cxrprep.events import Retrying, StageFinished, StageStarted, Stalled
 from cxrprep.humanize import format_bytes, format_count, format_number, format_rate, format_seconds, singular
 
 if TYPE_CHECKING:
-    from cxrprep.cli.progress_stats import Active, StageProgress
+    from cxrprep.progress_stats import Active, StageProgress
 
 
 def summary(event: StageFinished, tally: StageProgress | None = None) -> str:

@@ -13,6 +13,7 @@ import pytest
 from cxrprep.storage.parquet import read_footer
 from tests.api.convert import hospital
 from tests.commands import cxrprep, ok
+from tests.generators.small import nih_chestxray14
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,19 @@ def follow_all(said: str) -> None:
 
 def rows(folder: Path, table: str = "images") -> list[dict[str, Any]]:
     return pq.read_table(folder / f"manifests/{table}.parquet").to_pylist()
+
+
+def test_no_images_of_another_dataset_come_into_a_converted_folder(own: Path, tmp_path: Path) -> None:
+    raw, files, shards = tmp_path / "raw", tmp_path / "files", tmp_path / "shards"
+    nih_chestxray14.write(raw)
+    to_shards = ("--to", "webdataset")
+    ok("convert", raw, "--recipe", "square-224", "--out", files)
+    ok("convert", raw, "--recipe", "square-224", "--out", shards, *to_shards)
+    for out, form in ((files, ()), (shards, to_shards)):
+        before = rows(out)
+        done = cxrprep("convert", own, "--recipe", "square-224", "--out", out, *form)
+        assert (done.returncode, "holds images of nih-chestxray14" in done.stderr) == (2, True)
+        assert rows(out) == before
 
 
 def test_every_verb_works_before_and_after_it_is_converted(own: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from rich.console import Console
 from cxrprep.cli.output import Output
 from cxrprep.cli.progress import PlainLines
 from cxrprep.cli.progress_bar import Live
-from cxrprep.cli.progress_stats import StageProgress
 from cxrprep.events import (
     Advanced,
     Event,
@@ -24,6 +23,7 @@ from cxrprep.events import (
     StageStarted,
     Stalled,
 )
+from cxrprep.progress_stats import StageProgress
 
 
 class Clock:

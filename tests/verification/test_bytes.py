@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.cli.progress_stats import StageProgress
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
 from cxrprep.model import Digest, Shard
+from cxrprep.progress_stats import StageProgress
 from cxrprep.record import FileEntry, FileState, Origin, Record
 from cxrprep.verification import findings_table
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums

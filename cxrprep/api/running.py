@@ -1,0 +1,58 @@
+"""Verbs that tell, while they run and when they fail, how far they are: for ``status`` and for whoever watches."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from cxrprep.events import ignore
+from cxrprep.record import CACHE_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator for a verb with ``on_event``: its run is noted beside the record for as long as it is not done."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*positional: P.args, **named: P.kwargs) -> R:
+            from cxrprep.record.last_run import LastRun
+
+            bound = signature.bind(*positional, **named)
+            given = bound.arguments
+            words = given | given.get("words", {})
+            with LastRun(_caches(verb, words), verb, _stages(verb, words), str(words.get("shard") or "")) as run:
+                given["on_event"] = run.counting(given.get("on_event", ignore))
+                return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def _caches(verb: str, given: Mapping[str, Any]) -> list[Path]:
+    """Of the folder, and of that which is made from it."""
+    places = [str(given.get("state") or given.get("root") or given.get("dataset"))]
+    if verb == "convert":
+        recipe = Path(str(given["recipe"])).stem
+        places.append(str(given.get("out") or Path(places[0], "derived", recipe)))
+    return [Path(place) / CACHE_NAME for place in places if "://" not in place]
+
+
+def _stages(verb: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What ``status`` calls it."""
+    if verb == "convert":
+        return (f"convert {Path(str(given['recipe'])).stem}",)
+    if verb == "export":
+        return (f"export {given['form']}",)
+    then = given.get("then") or getattr(given.get("options"), "then", None)
+    return (verb, f"convert {Path(str(then)).stem}") if then else (verb,)
