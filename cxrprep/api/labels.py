@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, open_folder
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.build import ManifestResult, PreparedManifest
+
+# Of a digest: enough to compare by eye, and a line of 80 columns holds it; the footer has all of it.
+_SHOWN: Final = len("sha256:") + 16
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
@@ -101,10 +104,11 @@ def extract_labels(
     )  # fmt: skip
     labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
     check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
+    on_event(StageFinished("extract-labels", done=labels.table.num_rows))
     choices = Choices.of_last(folder.manifests).with_given(label_source, policy, rule)
     prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
     options_given = asked.described(folder.root)
-    found = write_labels(folder.spec.name, labels, path, asked=options_given, allow_loss=allow_loss, on_event=on_event)
+    found = write_labels(folder.spec.name, labels, path, asked=options_given, allow_loss=allow_loss)
     prepared.write(on_event)
     apart = sum(count for use in found.tables for _, count in use.apart)
     rows = [
@@ -115,7 +119,10 @@ def extract_labels(
         *((f"split {name or 'not stated'}", count) for name, count in found.splits),
         *((("boxes", f"{found.boxes:,} on {found.boxed_images:,} images"),) if found.boxes else ()),
         *((("rows set apart", apart),) if apart else ()),
-        *((f"table {use.name}", f"{use.used:,} of {use.rows:,} rows, {use.digest}") for use in found.tables),
+        *(
+            (f"table {use.name}", f"{use.used:,} of {use.rows:,} rows, {str(use.digest)[:_SHOWN]}")
+            for use in found.tables
+        ),
         ("written", str(found.path)),
     ]
     return Result("extract-labels", found, rows=tuple(rows))

@@ -217,7 +217,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail, refused)
-    elif not _has_images(folder):
+    elif asked(folder.record.cache) is None and not _has_images(folder):
+        # It was interrupted between the tables and the plan; who asked for tables alone has them.
         yield StageStatus("download", "incomplete", f"{here:,} files, and no image", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")

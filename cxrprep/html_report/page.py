@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib.resources
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
@@ -20,6 +22,7 @@ from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import read_rows, read_schema
+from cxrprep.storage.value_codes import value_codes, with_codes
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -161,6 +164,7 @@ def render(page: _Page) -> str:
     environment.filters["outcome"] = outcome
     environment.filters["outcome_of_one"] = outcome_of_one
     environment.filters["one_digit"] = lambda value: "" if value is None else f"{value:,.1f}"
+    environment.filters["words"] = _words
     environment.filters["bytes"] = format_bytes
     environment.globals["shade"] = shade
     source = (importlib.resources.files("cxrprep.html_report") / "page.html.j2").read_text(encoding="utf-8")
@@ -190,7 +194,7 @@ def _page(
 
     published, agreements = _of_label_table(spec, release, root, manifests)
     table, footer = label_statistics.read_images(manifests / "images.parquet")
-    labels = label_statistics.prevalence(table)
+    labels = _prevalence(table)
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
     return _Page(
@@ -229,10 +233,19 @@ def _page(
     )
 
 
+def _words(name: str) -> str:
+    """An observation's published name for readers: NIH writes ``Pleural_Thickening``."""
+    return name.replace("_", " ")
+
+
+def _prevalence(table: pa.Table) -> list[label_statistics.Prevalence]:
+    return [replace(row, name=_words(row.name)) for row in label_statistics.prevalence(table)]
+
+
 def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifests: Path) -> Beside:
     other, _ = label_statistics.read_images(manifests / "images.parquet")
     here = {row.name: row for row in labels}
-    there = {row.name: row for row in label_statistics.prevalence(other)}
+    there = {row.name: row for row in _prevalence(other)}
     totals = [("images", table.num_rows, other.num_rows)]
     totals += [
         (what, label_statistics.distinct(table, column), label_statistics.distinct(other, column))
@@ -251,12 +264,13 @@ def _of_label_table(
     spec: DatasetSpec, release: str, root: Path, manifests: Path
 ) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
     """What the page says of labels.parquet, a row for each source: it is let go before the manifest is read."""
-    from cxrprep.verification.published_facts import check_facts
+    from cxrprep.verification.measures import IDS
+    from cxrprep.verification.published_facts import check_facts, fact_columns
 
     path = manifests / "labels.parquet"
     if not path.is_file():
         return [], ()
-    stated = read_rows(path, columns=[name for name in read_schema(path).names if name != "report_text"])
+    stated = with_codes(read_rows(path, columns=fact_columns(spec, release, read_schema(path).names)), IDS)
     agreements = source_agreements(stated)
     return [fact_row(check) for check, _ in check_facts(spec, release, root, stated)], agreements
 
@@ -271,10 +285,10 @@ def _worst(
 
 
 def _tables(table: pa.Table) -> list[tuple[str, str]]:
-    pairs = table.select(["table_name", "table_digest"])
-    grouped = pairs.group_by(["table_name", "table_digest"]).aggregate([]).to_pylist()
-    named = [(item["table_name"], item["table_digest"] or "") for item in grouped if item["table_name"]]
-    return sorted(named)
+    names, digests = value_codes(table["table_name"]), value_codes(table["table_digest"])
+    words, sums = names.values.to_pylist(), [*(digest or "" for digest in digests.values.to_pylist()), ""]
+    pairs = np.argwhere(names.beside(digests)[:-1]).tolist()
+    return sorted({(words[name], sums[digest]) for name, digest in pairs if words[name]})
 
 
 def _charts(
@@ -318,11 +332,10 @@ def _charts(
 def _sheet(
     table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], count: int
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
-    from cxrprep.html_report.thumbnails import sample_paths, thumbnail
+    from cxrprep.html_report.thumbnails import sample_rows, thumbnail
 
-    paths = table["path"].to_pylist()
     names = {f"label_{row.stem}": row.name for row in labels}
-    drawn = sample_paths(paths, count)
+    drawn = sample_rows(table["path"], count)
     if not drawn:
         return []
     chosen = table.take(drawn).select(["path", "image_id", "view", "split", *names]).to_pylist()

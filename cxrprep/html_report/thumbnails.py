@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import heapq
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import cv2
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images.decode import decode, read_bytes
@@ -33,13 +33,18 @@ class Thumbnail:
     problem: str = ""
 
 
-def sample_paths(paths: Sequence[str], count: int) -> list[int]:
-    """Positions of up to ``count`` paths, drawn by a hash of the path: the same folder shows the same images."""
-    # measured: 0.3 s for 377,110 paths, where a SHA-256 of each and a full sort took 2.2 s.
-    first = heapq.nsmallest(
-        count, range(len(paths)), key=lambda index: (zlib.crc32(paths[index].encode()), paths[index])
-    )
-    return sorted(first, key=lambda index: paths[index])
+def sample_rows(paths: pa.ChunkedArray | Sequence[str], count: int) -> list[int]:
+    """Positions of up to ``count`` paths, evenly spread over their order: the same folder shows the same images."""
+    if not isinstance(paths, pa.ChunkedArray):
+        paths = pa.chunked_array([pa.array(paths, pa.string())])
+    order = pc.sort_indices(paths) if not _sorted(paths) else None
+    drawn = [index * len(paths) // count for index in range(count)] if count < len(paths) else range(len(paths))
+    return [place if order is None else order[place].as_py() for place in drawn]
+
+
+def _sorted(paths: pa.ChunkedArray) -> bool:
+    # A manifest is: to sort it again would take as long as all the rest of the page.
+    return len(paths) < 2 or bool(pc.all(pc.less_equal(paths[:-1], paths[1:])).as_py())
 
 
 def thumbnail(root: Path, path: str) -> Thumbnail:

@@ -49,6 +49,14 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 }
 
 
+_OF_ONE: Final[Mapping[str, str]] = {
+    "holds": "holds",
+    "contradicted": "does not hold",
+    "explained": "differs for a known reason",
+    "not checked": "was not checked, as its table is not here",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """A text of numbers; ``summary`` stands for it where it is long."""
@@ -86,9 +94,10 @@ def outcome_of_one(status: str) -> str:
     return {"n of N": "a part is here", "explained": "differs for a known reason"}.get(status, status)
 
 
-def outcome(status: str) -> str:
-    """How facts of one status came out, with the verb of the plural."""
-    return _OUTCOMES.get(status, status)
+def outcome(status: str, count: int) -> str:
+    """How ``count`` facts of one status came out: ``4 hold``, ``1 was not checked, ...``."""
+    words = _OUTCOMES.get(status, status)
+    return f"{count:,} {_OF_ONE.get(status, words) if count == 1 else words}"
 
 
 def fact_row(check: FactCheck) -> FactRow:

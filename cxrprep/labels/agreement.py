@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.label_table import LabelTable, read_label_table
 from cxrprep.schemas import own_observations
+from cxrprep.storage.value_codes import value_codes
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 VALUES: Final = (1, 0, -1, None)
 # The values of the codes that ``_codes`` gives a column.
 _CODED: Final = (-1, 0, 1, None)
+_BLANK: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,49 +220,51 @@ class SourceAgreement:
 
 def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
     """Every label source of a ``labels.parquet`` compared with the one of most rows; empty for a single source."""
-    source = labels["label_source"].cast(pa.string())
-    counted = sorted(pc.value_counts(source).to_pylist(), key=lambda item: (-item["counts"], item["values"]))
-    if len(counted) < 2:
+    sources, keys = value_codes(labels["label_source"]), value_codes(_keys(labels)).at
+    names, counts = sources.values.to_pylist(), sources.counts().tolist()
+    ranked = sorted((at for at in range(len(names)) if counts[at]), key=lambda at: (-counts[at], names[at]))
+    if len(ranked) < 2:
         return ()
-    # The ids are long: they are taken apart once, and the columns that nobody compares not at all.
     columns = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in labels.column_names]
     columns += [field.name for field in own_observations(labels.schema)]
-    known = pa.table({"key": _keys(labels), **{name: labels[name] for name in columns}})
-    parts = {item["values"]: known.filter(pc.equal(source, item["values"])) for item in counted}
-    (name, first), *others = parts.items()
-    found = [_source_agreement(name, first, other, second) for other, second in others]
+    coded = {name: _codes(labels[name]) for name in columns if labels[name].null_count < len(labels)}
+    rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
+    found = []
+    for at in ranked[1:]:
+        first, second = _same_images(keys, rows[ranked[0]], rows[at])
+        known = [c for c, codes in coded.items() if all((codes[rows[one]] != _BLANK).any() for one in (ranked[0], at))]
+        agreements = tuple(_agreement_of_columns(c, coded[c][first], coded[c][second]) for c in known)
+        found.append(SourceAgreement(names[ranked[0]], names[at], len(first), agreements))
     return tuple(one for one in found if one.images and one.observations)
 
 
-def _source_agreement(name: str, first: pa.Table, other: str, second: pa.Table) -> SourceAgreement:
-    index, both = _common(first["key"], second["key"])
-    columns = [c for c in first.column_names if c != "key" and all(p[c].null_count < len(p) for p in (first, second))]
-    found = [_agreement_of_columns(c, _codes(first[c])[index], _codes(second[c])[both]) for c in columns]
-    return SourceAgreement(name, other, len(index), tuple(found))
-
-
-def _common(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Which rows of ``second`` the first has too, and where it has them; most tables have all in the same order."""
-    if first.equals(second):
-        return np.arange(len(first)), np.ones(len(first), dtype=bool)
-    place = pc.index_in(second, value_set=first).to_numpy()
-    both = ~np.isnan(place)
-    return place[both].astype(np.int64), both
+def _same_images(
+    keys: NDArray[np.int32], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of ``first`` and of ``second`` that are of one image, pair by pair, in the order of ``second``."""
+    place = np.full(keys.max(initial=-1) + 2, -1)
+    # Of several rows of an image the first one counts, so they are written from behind; no key is the last place.
+    place[keys[first[::-1]]] = first[::-1]
+    place[-1] = -1
+    at = place[keys[second]]
+    return at[at >= 0], second[at >= 0]
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:
     """Images by their id; rows about studies alone by the study's."""
     images = table["image_id"]
-    return images if not images.null_count else pc.coalesce(images, table["study_id"])
+    if not images.null_count:
+        return images
+    return pc.coalesce(images.cast(pa.string()), table["study_id"].cast(pa.string()))
 
 
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int8]:
     """The place of each value in ``_CODED``."""
-    codes: NDArray[np.int64] = pc.fill_null(pc.add(column.cast(pa.int64()), 1), 3).to_numpy()
+    codes: NDArray[np.int8] = pc.fill_null(column, 2).to_numpy() + np.int8(1)
     return codes
 
 
-def _agreement_of_columns(column: str, first: NDArray[np.int64], second: NDArray[np.int64]) -> Agreement:
+def _agreement_of_columns(column: str, first: NDArray[np.int8], second: NDArray[np.int8]) -> Agreement:
     counts = np.bincount(first * 4 + second, minlength=16).tolist()
     pairs = ((a, b) for a in _CODED for b in _CODED)
     return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(zip(pairs, counts, strict=True)))

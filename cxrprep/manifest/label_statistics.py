@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from cxrprep.errors import TableError, UsageError
 from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.value_codes import value_codes, with_codes
+from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -122,7 +125,7 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
-    return table, footer
+    return with_codes(table, ("patient_id", "study_id")), footer
 
 
 def worst(table: pa.Table, count: int) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -160,14 +163,12 @@ def row_count(path: Path) -> int:
 
 def distinct(table: pa.Table, name: str) -> int:
     """How many different values a column has; null is none."""
-    return int(pc.count_distinct(table[name], mode="only_valid").as_py())
+    return value_codes(table[name]).distinct()
 
 
 def value_counts(table: pa.Table, name: str) -> list[tuple[str | None, int]]:
     """The values of a column with how often each occurs, the most frequent first, null among them."""
-    column = table[name].cast(pa.string())
-    found = [(item["values"], item["counts"]) for item in pc.value_counts(column).to_pylist()]
-    return sorted(found, key=lambda pair: (-pair[1], pair[0] or ""))
+    return sorted(count_values(table[name]).items(), key=lambda pair: (-pair[1], pair[0] or ""))
 
 
 def _findings(schema: pa.Schema) -> list[str]:
@@ -178,21 +179,24 @@ def _findings(schema: pa.Schema) -> list[str]:
 def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
     """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
     found = []
+    patients = value_codes(table["patient_id"])
     for stem in [name.removeprefix("label_") for name in _findings(table.schema)] if stems is None else stems:
         column = table[f"label_{stem}"] if f"label_{stem}" in table.column_names else None
         if column is None or (column.null_count == len(column) and not empty):
             continue
-        counts = {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
-        patients = table["patient_id"].filter(pc.fill_null(pc.equal(column, 1), fill_value=False))
+        # -1, 0, 1 and none as 0 to 3.
+        coded = pc.add(pc.fill_null(column, 2), pa.scalar(1, pa.int8())).to_numpy()
+        counts = np.bincount(coded, minlength=4).tolist()
+        with_it = np.unique(patients.at[coded == 2])
         found.append(
             Prevalence(
                 stem,
                 published_name(stem),
-                positive=counts.get(1, 0),
-                negative=counts.get(0, 0),
-                uncertain=counts.get(-1, 0),
-                blank=counts.get(None, 0),
-                patients=int(pc.count_distinct(patients).as_py()),
+                positive=counts[2],
+                negative=counts[1],
+                uncertain=counts[0],
+                blank=counts[3],
+                patients=int(np.count_nonzero(with_it >= 0)),
             )
         )
     return found
@@ -200,8 +204,6 @@ def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bo
 
 def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
     """How often two observations are positive on the same image; of many the most frequent ones."""
-    import numpy as np
-
     there = [row for row in rows if row.positive and row.stem != "no_finding"]
     most = sorted(there, key=lambda row: -row.positive)[:_TOGETHER]
     chosen = [row for row in there if row in most]
@@ -215,40 +217,42 @@ def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
 
 def ages(table: pa.Table) -> list[tuple[str, dict[str, int]]]:
     """Images by age in classes of five years and by sex (``F``, ``M``, ``unknown``); the last class is 95 and over."""
-    known = table.filter(pc.is_valid(table["age_years"])).select(["age_years", "sex"])
+    known = table.select(["age_years", "sex"]).filter(pc.is_valid(table["age_years"]))
     bins: list[tuple[str, dict[str, int]]] = [(f"{low}", {"F": 0, "M": 0, "unknown": 0}) for low in _AGES]
-    classes = pc.cast(pc.floor(pc.divide(known["age_years"], 5.0)), pa.int32())
-    grouped = pa.table({"bin": classes, "sex": known["sex"].cast(pa.string())}).group_by(["bin", "sex"])
-    for item in grouped.aggregate([([], "count_all")]).to_pylist():
-        place = min(max(item["bin"], 0), len(bins) - 1)
-        sex = item["sex"] if item["sex"] in ("F", "M") else "unknown"
-        bins[place][1][sex] += item["count_all"]
+    places = np.clip(np.floor(known["age_years"].to_numpy() / 5.0).astype(int), 0, len(bins) - 1)
+    sexes = value_codes(known["sex"])
+    for index, word in enumerate([*sexes.values.to_pylist(), None]):
+        sex = word if word in ("F", "M") else "unknown"
+        # -1 is the last of these words.
+        these = places[sexes.at == (index if index < len(sexes.values) else -1)]
+        for place, count in enumerate(np.bincount(these, minlength=len(bins)).tolist()):
+            bins[place][1][sex] += count
     last = max((index for index, (_, sexes) in enumerate(bins) if any(sexes.values())), default=-1)
     return bins[: last + 1]
 
 
 def leak(table: pa.Table, limit: int = 10) -> Leak:
     """Patients in more than one split: what makes a test result too good."""
-    known = table.filter(pc.is_valid(table["split"])).select(["patient_id", "split"])
-    pairs = pa.table({"patient": known["patient_id"], "split": known["split"].cast(pa.string())})
-    unique = pairs.group_by(["patient", "split"]).aggregate([])
-    counts = unique.group_by("patient").aggregate([("split", "count"), ("split", "list")])
-    leaking = counts.filter(pc.greater(counts["split_count"], 1)).sort_by("patient")
-    first = leaking.slice(0, limit).to_pylist()
-    return Leak(leaking.num_rows, tuple((item["patient"], tuple(sorted(item["split_list"]))) for item in first))
+    splits, patients = value_codes(table["split"]), value_codes(table["patient_id"])
+    seen, names = splits.beside(patients)[:-1, :-1], splits.values.to_pylist()
+    leaking = np.flatnonzero(seen.sum(axis=0) > 1)
+    found = {patients.values[index].as_py(): seen[:, index] for index in leaking.tolist()}
+    first = [
+        (patient, tuple(sorted(names[split] for split in np.flatnonzero(found[patient]))))
+        for patient in sorted(found)[:limit]
+    ]
+    return Leak(len(found), tuple(first))
 
 
 def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
     """Split, images, studies and patients, in the order train, train_val, validate, test, then null."""
     order = ("train", "train_val", "validate", "test")
-    plain = table.select(["patient_id", "study_id"]).append_column("split", table["split"].cast(pa.string()))
-    grouped = plain.group_by("split").aggregate(
-        [([], "count_all"), ("study_id", "count_distinct"), ("patient_id", "count_distinct")]
+    splits = value_codes(table["split"])
+    studies, patients = (
+        splits.beside(value_codes(table[name]))[:, :-1].sum(axis=1).tolist() for name in ("study_id", "patient_id")
     )
-    rows = [
-        (item["split"], item["count_all"], item["study_id_count_distinct"], item["patient_id_count_distinct"])
-        for item in grouped.to_pylist()
-    ]
+    named = [*splits.values.to_pylist(), None]
+    rows = [row for row in zip(named, splits.counts().tolist(), studies, patients, strict=True) if row[1]]
     return sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0] or "~"))
 
 
@@ -282,14 +286,16 @@ def split_profiles(table: pa.Table) -> tuple[SplitProfile, ...]:
 
 def _by_split(table: pa.Table) -> Iterable[tuple[tuple[str | None, int, int, int], pa.Table]]:
     names = table["split"].cast(pa.string())
+    # Ids of images are as many letters as all the rest.
+    table = table.drop([name for name in ("image_id", "path", "digest", "table_digest") if name in table.column_names])
     for counts in by_split(table):
         split = counts[0]
-        yield counts, table.filter(pc.is_null(names) if split is None else pc.equal(names, split))
+        yield counts, table.filter(pc.is_null(names) if split is None else pc.equal(names, split)).combine_chunks()
 
 
 def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Sequence[str]) -> SplitProfile:
     split, images, studies, patients = counts
-    per_patient = pc.value_counts(part["patient_id"].drop_null()).field("counts")
+    per_patient = value_codes(part["patient_id"]).counts()[:-1]
     ages_known = part["age_years"].drop_null()
     unlabelled = pa.array([True] * len(part))
     for stem in stems:
@@ -303,7 +309,7 @@ def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Se
         studies=studies,
         patients=patients,
         images_per_patient=len(part) / patients if patients else None,
-        most_images=pc.max(per_patient).as_py() or 0,
+        most_images=int(per_patient.max(initial=0)),
         studies_per_patient=studies / patients if patients and studies else None,
         labels=tuple(prevalence(part, stems, empty=True)),
         sexes=dict(value_counts(part, "sex")),
@@ -325,12 +331,19 @@ def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tupl
     Returns:
         Sizes and counts.
     """
-    known = table.select([width, height]).filter(pc.is_valid(table[width]))
-    grouped = known.group_by([width, height]).aggregate([([], "count_all")]).to_pylist()
-    ranked = sorted(grouped, key=lambda item: (-item["count_all"], item[width], item[height]))
-    found = [(f"{item[width]:,} x {item[height]:,}", item["count_all"]) for item in ranked[:limit]]
-    rest = sum(item["count_all"] for item in ranked[limit:])
+    known = table.select([width, height]).filter(pc.and_(pc.is_valid(table[width]), pc.is_valid(table[height])))
+    sides_of = np.stack([known[name].to_numpy().astype(np.int64) for name in (width, height)])
+    # Both sides as one number: they fit, and counting pairs of columns takes ten times as long.
+    both, counts = np.unique((sides_of[0] << 32) | sides_of[1], return_counts=True)
+    ranked = sorted(zip(counts.tolist(), (both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True), key=_rank)
+    found = [(f"{wide:,} x {high:,}", count) for count, wide, high in ranked[:limit]]
+    rest = sum(count for count, _, _ in ranked[limit:])
     return [*found, (f"{len(ranked) - limit:,} other sizes", rest)] if rest else found
+
+
+def _rank(size: tuple[int, int, int]) -> tuple[int, int, int]:
+    count, width, height = size
+    return -count, width, height
 
 
 def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
@@ -344,10 +357,7 @@ def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
     step = max(-(-(high - low + 1) // 20), 1)
     step = -(-step // 50) * 50 if step > 10 else step
     start = low // step * step
-    places = pc.divide(pc.subtract(column, start), step).to_pylist()
-    counts = [0] * (max(places) + 1)
-    for place in places:
-        counts[place] += 1
+    counts = np.bincount((column.to_numpy() - start) // step).tolist()
     return [(f"{start + index * step:,}", count) for index, count in enumerate(counts)]
 
 

@@ -83,9 +83,15 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: 
         OSError: It is not there, or may not be read.
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
-    chosen = None if columns is None else list(columns)
-    with _readable(path):
-        return pq.read_table(path, columns=chosen, use_threads=use_threads, page_checksum_verification=True)
+    # Not pq.read_table: it loads pyarrow.dataset and with it pandas, and takes a folder named split=test for a column.
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if columns is None:
+            return file.read(use_threads=use_threads)
+        there = set(file.schema_arrow.names)
+        for name in columns:
+            if name not in there:
+                raise pa.ArrowInvalid(f"No match for FieldRef.Name({name}) in {', '.join(file.schema_arrow.names)}")
+        return file.read(list(columns), use_threads=use_threads).select(list(columns))
 
 
 def read_combined(path: Path, columns: Sequence[str]) -> pa.Table:

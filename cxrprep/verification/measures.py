@@ -35,13 +35,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.storage.value_codes import value_codes, value_counts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.storage.value_codes import ValueCodes
 
 BLANK: Final = "blank"
+IDS: Final = ("image_id", "patient_id", "study_id")
+# The columns that measures read, beside those of labels and the release's own.
+USED: Final = (
+    *IDS, "split", "view_raw", "label_source", "table_name", "sex", "age_years", "age_flag", "labels_raw", "boxes",
+    "path_raw", "report_path",
+)  # fmt: skip
 Counted = int | float | dict[str, Any]
 _RAW: Final = "raw_"
 _VALUES: Final[Mapping[str, int]] = {"1": 0, "1.0": 0, "0": 1, "0.0": 1, "-1": 2, "-1.0": 2, BLANK: 3}
@@ -60,10 +69,11 @@ class Subject:
     root: Path
     observations: tuple[str, ...] = ()
     _first: dict[tuple[str, ...], pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _codes: dict[str, ValueCodes] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, rows: pa.Table) -> Subject:
         """The same with other rows."""
-        return replace(self, rows=rows, _first={})
+        return replace(self, rows=rows, _first={}, _codes={})
 
     def counting(self, value: Any) -> Subject:
         """The same, for the observations that a published number names."""
@@ -74,15 +84,19 @@ class Subject:
         column = self.rows[name].combine_chunks()
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
+    def codes(self, name: str) -> ValueCodes:
+        """A column as numbers."""
+        if name not in self._codes:
+            self._codes[name] = value_codes(self.rows[name])
+        return self._codes[name]
+
     def once_each(self, key: str, *names: str) -> Subject:
         """The first row of each distinct value of ``key``, with these columns; rows without a value are left out."""
         wanted = (key, *(name for name in names if name != key and name in self.rows.column_names))
         if wanted not in self._first:
-            keys = self.column(key)
-            numbered = pa.table({"key": keys, "row": pa.array(np.arange(len(keys)))}).filter(pc.is_valid(keys))
-            rows = numbered.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
+            rows, chosen = self.codes(key).first_rows(), self.rows.select(wanted)
             # A copy of these columns only: all of them are some hundred megabytes.
-            self._first[wanted] = self.rows.select(wanted).take(rows)
+            self._first[wanted] = chosen if len(rows) == len(chosen) else chosen.take(pa.array(rows))
         return self.of(self._first[wanted])
 
 
@@ -99,21 +113,22 @@ def measure(name: str, subject: Subject) -> Counted | None:
     return known(subject, argument)
 
 
-def _distinct(column: pa.Array) -> int:
-    return int(pc.count_distinct(column, mode="only_valid").as_py())
-
-
 def _histogram(column: pa.Array) -> dict[str, Any]:
-    counted = pc.value_counts(pc.fill_null(column.cast(pa.string()), BLANK)).to_pylist()
-    return {one["values"]: one["counts"] for one in counted}
+    counted: dict[str, Any] = {}
+    for value, count in value_counts(
+        column if pa.types.is_dictionary(column.type) else column.cast(pa.string())
+    ).items():
+        name = BLANK if value is None else str(value)
+        counted[name] = counted.get(name, 0) + count
+    return counted
 
 
 def _of_ids(key: str) -> Callable[[Subject, str], Counted | None]:
-    return lambda subject, _: _distinct(subject.column(key))
+    return lambda subject, _: subject.codes(key).distinct()
 
 
 def _of_images(key: str) -> Callable[[Subject, str], Counted | None]:
-    return lambda subject, value: _one(_histogram(subject.once_each("image_id", key).column(key)), value)
+    return lambda subject, value: _one(_histogram(subject.once_each("image_id", key).rows[key]), value)
 
 
 def _one(counted: dict[str, Any], value: str) -> Counted:
@@ -126,18 +141,17 @@ def _rows(subject: Subject, _: str) -> Counted | None:
 
 def _reports(subject: Subject, _: str) -> Counted | None:
     # The images' project has no list of reports: that it names none says nothing.
-    paths = subject.column("report_path")
-    return None if paths.null_count == len(paths) else _distinct(paths)
+    return subject.codes("report_path").distinct() or None
 
 
 def _splits(subject: Subject, what: str) -> Counted | None:
     key = {"images": "image_id", "patients": "patient_id", "studies": "study_id"}[what]
-    split = subject.column("split")
-    if split.null_count == len(split):
+    splits = subject.codes("split")
+    if not splits.distinct():
         return None
-    pairs = pa.table({"split": split, "key": subject.column(key)})
-    counted = pairs.group_by("split").aggregate([("key", "count_distinct")]).to_pylist()
-    return {one["split"] or BLANK: one["key_count_distinct"] for one in counted}
+    counted = splits.beside(subject.codes(key))[:, :-1].sum(axis=1).tolist()
+    named = zip([*splits.values.to_pylist(), BLANK], splits.counts().tolist(), counted, strict=True)
+    return {name: number for name, rows, number in named if rows}
 
 
 def shared_patients(rows: pa.Table) -> list[tuple[str, list[str]]]:
@@ -150,12 +164,13 @@ def shared_patients(rows: pa.Table) -> list[tuple[str, list[str]]]:
 
 
 def _shared_patients(subject: Subject, _: str) -> Counted | None:
-    split = subject.column("split")
-    return None if split.null_count == len(split) else len(shared_patients(subject.rows))
+    splits = subject.codes("split")
+    seen = splits.beside(subject.codes("patient_id"))[:-1, :-1]
+    return int((seen.sum(axis=0) > 1).sum()) if splits.distinct() else None
 
 
 def _raw(subject: Subject, name: str) -> Counted | None:
-    return _histogram(subject.column(_RAW + name)) if _RAW + name in subject.rows.column_names else None
+    return _histogram(subject.rows[_RAW + name]) if _RAW + name in subject.rows.column_names else None
 
 
 def _words(subject: Subject) -> pa.Array:
@@ -178,7 +193,7 @@ def _label(subject: Subject, _: str) -> Counted | None:
     for name in subject.observations:
         if _RAW + name in subject.rows.column_names:
             values = [0, 0, 0, 0]
-            for value, count in _histogram(subject.column(_RAW + name)).items():
+            for value, count in _histogram(subject.rows[_RAW + name]).items():
                 if value in _VALUES:
                     values[_VALUES[value]] += count
             counted[name] = values
@@ -288,7 +303,12 @@ def _lines(subject: Subject, name: str) -> Counted | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        return sum(1 for _ in file)
+        pieces = iter(lambda: file.read(1 << 20), b"")
+        count, last = 0, b"\n"
+        for piece in pieces:
+            count, last = count + piece.count(b"\n"), piece[-1:]
+    # The last line may have no end.
+    return count + (last != b"\n")
 
 
 _MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {

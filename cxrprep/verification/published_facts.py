@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.storage.value_codes import with_codes
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
-from cxrprep.verification.measures import BLANK, Subject, measure
+from cxrprep.verification.measures import BLANK, IDS, USED, Subject, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec, Fact
@@ -84,16 +85,27 @@ def check_facts(
     """
     facts = [fact for fact in spec.fact if fact.release in ("", release)]
     done: dict[str, tuple[FactCheck, tuple[Finding, ...]]] = {}
+    labels = with_codes(labels, IDS)
     # Table by table: the rows of each are a copy, and one of them at a time is enough.
     for table in dict.fromkeys(fact.table for fact in facts):
         rows = _rows_of(labels, table)
-        subject, held = Subject(rows, spec, release, root), _files_here(rows)
+        subject = Subject(rows, spec, release, root)
+        held = _files_here(subject)
         for fact in facts:
             if fact.table == table:
                 whole = complete or held >= _PART * _expected_rows(spec, release, fact)
                 done[fact.id] = _check(fact, subject.counting(fact.value), whole=whole)
         del rows, subject
     return [done[fact.id] for fact in facts]
+
+
+def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[str]:
+    """Those columns of a ``labels.parquet`` that ``check_facts`` reads; most of the release's own are in no fact."""
+    facts = [fact for fact in spec.fact if fact.release in ("", release)]
+    stated = {fact.measure.partition("@")[0].partition(".")[2] for fact in facts}
+    stated.update(key for fact in facts if isinstance(fact.value, dict) for key in fact.value)
+    raw = {f"raw_{name}" for name in stated}
+    return [name for name in names if name in USED or name in raw or name.startswith("label_")]
 
 
 def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
@@ -105,10 +117,9 @@ def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
     return labels.filter(pc.is_in(names.cast(pa.string()), value_set=pa.array(wanted, pa.string())))
 
 
-def _files_here(rows: pa.Table) -> int:
+def _files_here(rows: Subject) -> int:
     """How many images the rows are about, or studies where they name no images."""
-    images = int(pc.count_distinct(rows["image_id"], mode="only_valid").as_py())
-    return images or int(rows.num_rows)
+    return rows.codes("image_id").distinct() or int(rows.rows.num_rows)
 
 
 def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:

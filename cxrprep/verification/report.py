@@ -124,7 +124,7 @@ class VerifyReport:
         return shown
 
     def _facts(self) -> list[str]:
-        """How many hold, and the totals of which a part is here, as n of N."""
+        """How many hold, and the totals of which a part is here."""
         statuses = Counter(fact.status for fact in self.facts)
         words = {
             FactStatus.HOLDS: "hold",
@@ -138,7 +138,7 @@ class VerifyReport:
         totals.sort(key=lambda fact: (not fact.note, fact.expected))
         named = {fact.measure: fact for fact in totals}
         part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
-        return [*(lines or ["none could be checked"]), *([", ".join(part)] if part else [])]
+        return [*(lines or ["none could be checked"]), *([f"here are {', '.join(part)}"] if part else [])]
 
     def _gravest_first(self) -> list[tuple[Kind, int]]:
         order = list(Level)

@@ -44,6 +44,16 @@ def of(root: Path) -> tuple[Status, dict[str, str]]:
     return value, {stage.name: stage.state for stage in value.stages}
 
 
+def test_who_asked_for_tables_alone_has_them(mirror: Path, tmp_path: Path) -> None:
+    wanted = Selection(include=("*.csv",))
+    cxrprep.download("nih-chestxray14", tmp_path / "nih", source=str(mirror), selection=wanted)
+    value, stages = of(tmp_path / "nih")
+    assert stages["download"] == "done"
+    assert value.following[0] == f"cxrprep verify {tmp_path / 'nih'}"
+    shutil.rmtree(tmp_path / "nih/.cxrprep/asked")
+    assert of(tmp_path / "nih")[1]["download"] == "incomplete"
+
+
 def test_a_download_is_done_and_labels_come_next(root: Path) -> None:
     value, stages = of(root)
     assert stages["download"] == "done"

@@ -23,7 +23,7 @@ from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
 from cxrprep.html_report.page import ReportResult, shade, write_report
 from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
-from cxrprep.html_report.thumbnails import sample_paths, thumbnail
+from cxrprep.html_report.thumbnails import sample_rows, thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
 from tests.html_report.folder import EVIL, write_folder
@@ -165,12 +165,16 @@ def test_a_broken_and_a_missing_image_are_said_on_the_sheet(root: Path) -> None:
 
 
 def test_the_sheet_shows_the_same_images_whatever_their_order() -> None:
+    def drawn(paths: list[str]) -> list[int]:
+        return sample_rows(paths, 7)
+
     paths = [f"images/{n}.png" for n in range(100)]
-    chosen = {paths[index] for index in sample_paths(paths, 7)}
+    chosen = [paths[row] for row in drawn(paths)]
     backwards = paths[::-1]
-    assert {backwards[index] for index in sample_paths(backwards, 7)} == chosen
-    assert len(chosen) == 7
-    assert len(sample_paths(paths[:3], 7)) == 3
+    assert [backwards[row] for row in drawn(backwards)] == chosen
+    assert len(set(chosen)) == 7
+    assert drawn(paths[:3]) == [0, 1, 2]
+    assert drawn([]) == []
 
 
 def test_charts_escape_names_and_keep_their_proportions() -> None:
@@ -289,7 +293,8 @@ def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
     assert counted("splits.images") == "images of each split"
     assert counted("finding@train_val") == "images by finding, train and val"
     assert counted("raw.AP/PA") == "column AP/PA"
-    assert outcome("n of N") == "cannot be judged, as a part of the release is here"
+    assert outcome("n of N", 2) == "2 cannot be judged, as a part of the release is here"
+    assert outcome("not checked", 1) == "1 was not checked, as its table is not here"
     expected = dict.fromkeys("abcdefghijklmno", 10)
     part = fact_row(FactCheck("NI-1", "finding", expected, {"a": 1}, FactStatus.PART, "the paper"))
     assert part.found.text.startswith("a: 1; b: 0;")
