@@ -45,7 +45,7 @@ def main() -> None:
     mirror, root = folder / "mirror", folder / "nih"
     begun = time.monotonic()
     count = write_collection(mirror)
-    print(f"Generated a phantom collection of {count} images in the layout of NIH ChestX-ray14: {mirror}")
+    print(f"Generated {count} phantom images in the layout of NIH ChestX-ray14: {mirror}")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(mirror)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}/"
@@ -61,9 +61,9 @@ def main() -> None:
     derived = root / "derived" / "square-224"
     found = (
         (f"{root}/images/", "the images, as released"),
-        (f"{root}/manifests/images.parquet", "one row per image: ids, view, split, labels, boxes, digest"),
+        (f"{root}/manifests/images.parquet", "one row per image: ids, split, labels, ..."),
         (f"{root}/manifests/studies.parquet", "one row per study"),
-        (f"{derived}/", "224 x 224 images, with manifests/images.parquet of their own"),
+        (f"{derived}/", "224 x 224 images, with their own manifest"),
     )
     width = max(len(place) for place, _ in found)
     places = "\n".join(f"  {place:{width}}  {what}" for place, what in found)
@@ -74,10 +74,11 @@ Done in {time.monotonic() - begun:.0f} s. What is where:
 
 Open them:
 
-  pandas     pd.read_parquet("{derived}/manifests/images.parquet")
+  pandas     pd.read_parquet("{root}/manifests/images.parquet")
   DuckDB     select split, count(*), sum(label_cardiomegaly)
              from '{root}/manifests/images.parquet' group by split
-  datasets   load_dataset("parquet", data_files="{derived}/manifests/images.parquet")
+  datasets   load_dataset("parquet",
+                          data_files="{root}/manifests/images.parquet")
   Python     import cxrprep; cxrprep.load("{root}").to_pandas()
 """)
 

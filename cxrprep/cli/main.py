@@ -75,6 +75,10 @@ class _Stopped(BaseException):
         self.terminated = terminated
 
 
+class _ReaderGone(BaseException):
+    """Nobody reads the output any more."""
+
+
 class Lazy(click.Group):
     """A group that knows its commands from the table alone and imports one when it is called."""
 
@@ -110,6 +114,9 @@ class Lazy(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             raise _Stopped(terminated=isinstance(stop, _Terminated)) from None
+        except BrokenPipeError:
+            # click would end with 1 here.
+            raise _ReaderGone from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, by headings, in columns that line up over all of them."""
@@ -174,7 +181,7 @@ def _report(invocation: Invocation, error: BaseException) -> int:
 
 def _report_error(invocation: Invocation, error: BaseException) -> int:
     out = invocation.safe_out
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | _ReaderGone):
         # `cxrprep datasets | head -1` has what it wanted.
         _forget_streams()
         return int(ExitCode.DONE)

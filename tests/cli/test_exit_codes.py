@@ -199,3 +199,15 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0
     assert done.stderr == ""
+    # One that is gone before the first line.
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = subprocess.run(
+        ["bash", "-c", f"exec {PROGRAM} datasets"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        env=dict(os.environ),
+    )
+    os.close(writer)
+    assert (gone.returncode, gone.stderr) == (0, b"")
