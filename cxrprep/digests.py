@@ -6,7 +6,6 @@ import hashlib
 import threading
 import zlib
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cxrprep.errors import storage_error
@@ -169,6 +168,9 @@ def digest_files(
         return [_digests_of(root, file, own.buffer, count_bytes) for file in batch]
 
     count = workers or available_cores()
+    # It brings logging with it, and most commands digest no folder.
+    from concurrent.futures import ThreadPoolExecutor
+
     waiting: deque[Future[list[FileDigests]]] = deque()
     with ThreadPoolExecutor(count, "digest") as pool:
         try:

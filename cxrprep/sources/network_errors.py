@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError, SourceUnreachableError, UsageError, WayRefusedError
@@ -103,6 +102,8 @@ def from_libcurl(
 
 def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> CxrprepError:
     """The same for the exception of another client, as the services' own use it."""
+    import ssl
+
     where = endpoint.authority
     if isinstance(error, CxrprepError):
         return error

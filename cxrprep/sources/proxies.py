@@ -7,15 +7,18 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import sys
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cxrprep.sources.urls import Endpoint
 
 # Where nothing is said, requests and wget take the port of the scheme; libcurl takes 1080 for all.
@@ -40,8 +43,7 @@ def proxy_for(endpoint: Endpoint) -> Proxy | None:
 
     Raises ``UsageError`` for a variable whose value is no address; the message holds nothing of the value.
     """
-    known = urllib.request.getproxies()
-    return _proxy(endpoint, tuple(sorted(known.items())))
+    return _proxy(endpoint, tuple(sorted(_known().items())))
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,9 +56,19 @@ def _proxy(endpoint: Endpoint, known: tuple[tuple[str, str], ...]) -> Proxy | No
     return _parsed(proxies[kind], _VARIABLES[kind])
 
 
+def _known() -> Mapping[str, str]:
+    """What the environment says, and on macOS and Windows the system."""
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return {}
+    # With HTTP, mail and TLS that it brings, a tenth of what a download loads.
+    import urllib.request
+
+    return urllib.request.getproxies()
+
+
 def no_proxy() -> str:
     """The hosts that are reached directly, in the one spelling that libcurl and requests both understand."""
-    return _no_proxy(urllib.request.getproxies().get("no", ""))
+    return _no_proxy(_known().get("no", ""))
 
 
 def _no_proxy(text: str) -> str:
@@ -70,6 +82,8 @@ def _bypassed(endpoint: Endpoint, text: str) -> bool:
 
     if not text:
         # The system's own exceptions (macOS, Windows).
+        import urllib.request
+
         return bool(urllib.request.proxy_bypass(endpoint.host))
     return bool(requests.utils.should_bypass_proxies(f"{endpoint.scheme}://{endpoint.authority}", _no_proxy(text)))
 

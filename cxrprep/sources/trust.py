@@ -13,7 +13,6 @@ import functools
 import hashlib
 import os
 import re
-import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -71,6 +70,8 @@ def _named_files(variable: str, value: str) -> Iterator[Path]:
 
 
 def _default_files() -> Iterator[Path]:
+    import ssl
+
     import certifi
 
     system = ssl.get_default_verify_paths().cafile
@@ -83,6 +84,8 @@ def _default_files() -> Iterator[Path]:
 
 
 def _windows_store() -> Path:
+    import ssl
+
     ders = ssl.create_default_context().get_ca_certs(binary_form=True)
     return _saved_bundle("".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode("ascii"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-import urllib.request
 from typing import Final, NamedTuple
 
 from cxrprep.errors import UsageError

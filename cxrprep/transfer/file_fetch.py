@@ -228,9 +228,10 @@ class Fetcher:
                     way.came_over = getattr(stream, "came_over", None)
                 if stream.offset == 0:
                     self._follow(item, stream)
-                size = item.file.size if getattr(stream, "packed_size", None) is None else None
+                packed = getattr(stream, "packed_size", None) is not None
+                size = None if packed else item.file.size
                 self._copy(stream, partial, way, size, byte_counter=byte_counter, buffer=buffer, arrived=arrived)
-                if size is None and item.file.size == getattr(stream, "packed_size", None):
+                if packed and item.file.size == stream.packed_size:  # type: ignore[attr-defined]  # seen above
                     # S3 lists the size of an object as it is stored, compressed: all of that came.
                     item.file = dataclasses.replace(item.file, size=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_without_a_name_the_system_and_certifi_are_trusted(
     store = tmp_path / "store.crt"
     store.write_bytes(certificate.read_bytes())
     monkeypatch.setattr(trust, "_SYSTEM_FILES", (str(store),))
-    monkeypatch.setattr(trust.ssl, "get_default_verify_paths", lambda: _NoPaths)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: _NoPaths)
     bundle = Path(trust.ca_bundle()).read_bytes()
     assert len(trust._CERTIFICATE.findall(bundle)) > 50
     with loopback.running(lambda _: loopback.Reply(200, b"trusted"), certificate) as server:
