@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
@@ -194,6 +195,63 @@ class Selection:
     def is_everything(self) -> bool:
         """Whether it leaves nothing out."""
         return self == Selection(seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRef:
+    """The folder that a verb is about, and what its caller says of it before anything in it was read.
+
+    ``root`` is a path, or for convert an address. ``dataset`` and ``release`` say what it holds where it does not say
+    so itself, ``state`` is where record and manifests lie beside a ``root`` that is read-only, and ``tables`` holds the
+    label tables where ``root`` has none.
+    """
+
+    root: Path | str
+    dataset: str | None = None
+    release: str | None = None
+    state: Path | None = None
+    tables: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        root: Path | str | FolderRef,
+        *,
+        dataset: str | None = None,
+        release: str | None = None,
+        state: Path | str | None = None,
+        tables: Path | str | None = None,
+    ) -> FolderRef:
+        """The folder that the parameters of a verb describe.
+
+        Args:
+            root: the folder; or all of it in one value, of which the other parameters replace what they say.
+            dataset: the name of the dataset, where the folder does not say it.
+            release: the release, where it is not the one that the folder shows.
+            state: the folder of record and manifests, beside a ROOT that is read-only.
+            tables: a folder with the label tables, where ROOT has none.
+
+        Returns:
+            the value that travels on.
+        """
+        known = root if isinstance(root, FolderRef) else cls(root if "://" in str(root) else Path(root))
+        return cls(
+            known.root,
+            dataset or known.dataset,
+            release or known.release,
+            known.state if state is None else Path(state),
+            known.tables if tables is None else Path(tables),
+        )
+
+    @property
+    def path(self) -> Path:
+        """The folder as a path."""
+        return Path(self.root)
+
+    @property
+    def home(self) -> Path:
+        """Where its record and manifests lie."""
+        return self.state or self.path
 
 
 @dataclass(frozen=True, slots=True)

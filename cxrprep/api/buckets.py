@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from cxrprep.errors import CxrprepError
+from cxrprep.model import FolderRef
 from cxrprep.storage.paths import is_served
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(verb)
         def call(*positional: P.args, **named: P.kwargs) -> R:
             values = signature.bind(*positional, **named).arguments
+            where = values.get("root")
+            given = dict(values)
+            if isinstance(where, FolderRef):
+                values |= {"root": where.root, "dataset": where.dataset, "state": where.state, "tables": where.tables}
             if not any(_addresses(values.get(name)) for name in roles):
                 return verb(*positional, **named)
             with BucketFolders() as buckets:
@@ -123,6 +128,10 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         # holds it.
                         reads = reads or (role == "dataset-folder" and values.get("out") is not None)
                         values[name] = _localised(buckets, values[name], not reads, role)
+                if isinstance(where, FolderRef):
+                    said = {name: values.pop(name) for name in ("dataset", "state", "tables")}
+                    values["root"] = FolderRef.of(values["root"], release=where.release, **said)
+                    values |= {name: given[name] for name in said if name in given}
                 try:
                     result: R = _described(buckets, plain_verb(**_flat(signature, values)))
                 except CxrprepError as error:

@@ -20,7 +20,7 @@ from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError, UsageError
 from cxrprep.events import Note, StageFinished, ignore
 from cxrprep.humanize import format_count
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class ConvertResult:
 @takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
 @notes_progress("convert")
 def convert(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     recipe: str,
     out: Path | str | None = None,
@@ -152,13 +152,13 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    keywords = Keywords(words)
+    where, keywords = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables), Keywords(words)
     wanted, shard = keywords.selection(selection), shard_of(shard)
     engine, limits = keywords.engine(engine), keywords.limits(limits)
     keywords.finish()
     chosen = load_recipe(recipe, frame=frame, fix=[fix] if isinstance(fix, str) else fix)
     inputs = open_inputs(
-        root, dataset=dataset, release=release, state=state, tables=tables, selection=wanted,
+        where, selection=wanted,
         # A job array divides shards where there are any, else images.
         shard=shard if to == "files" else None,
         rows=to != "files", without=out, made=chosen if to == "files" else None, on_event=on_event,
@@ -166,10 +166,9 @@ def convert(
     if engine is not None and engine.name == "dask":
         inputs = _from_store(inputs)
     target = target_of(inputs, chosen, out, to)
-    home = None if state is None else Path(state)
     whole = wanted.is_everything and shard is None
-    check_target(target, inputs, chosen, to, whole=whole, allow_loss=allow_loss, home=home)
-    run = _Run(inputs, chosen, target, to, per_shard, shard, home, on_event, allow_loss, scores)
+    check_target(target, inputs, chosen, to, whole=whole, allow_loss=allow_loss, home=where.state)
+    run = _Run(inputs, chosen, target, to, per_shard, shard, where.state, on_event, allow_loss, scores)
     return run.perform(engine, limits)
 
 

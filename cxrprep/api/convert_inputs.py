@@ -12,7 +12,7 @@ from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.collection import FolderKind
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
-from cxrprep.model import ImageId, Selection
+from cxrprep.model import FolderRef, ImageId, Selection
 from cxrprep.record import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
 
@@ -60,12 +60,8 @@ class Inputs:
 
 
 def open_inputs(
-    root: Path | str,
+    where: FolderRef,
     *,
-    dataset: str | None = None,
-    release: str | None = None,
-    state: Path | str | None = None,
-    tables: Path | str | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     rows: bool = False,
@@ -78,11 +74,7 @@ def open_inputs(
     A folder that is no known dataset, and any URL, is a plain folder: every DICOM, PNG and JPEG below it.
 
     Args:
-        root: The folder, or an address.
-        dataset: The dataset's name, where the folder does not say it.
-        release: The release, where it is not the one that the folder shows.
-        state: The folder of the record and the manifests, beside a ROOT that is read-only.
-        tables: A folder with the label tables, where ROOT has none.
+        where: The folder, or an address.
         selection: Which images are wanted.
         shard: The part of a job array.
         rows: Give them split by split, each with what the manifest says of it.
@@ -101,22 +93,20 @@ def open_inputs(
     from cxrprep.images.local_files import is_url
     from cxrprep.manifest.build import IMAGES_NAME
 
-    home = None if state is None else Path(state)
     hint = "use fewer conditions in the selection, or look at what the folder holds: cxrprep status ROOT"
-    if is_url(root) and dataset is not None:
+    if is_url(where.root) and where.dataset is not None:
         raise UsageError(
-            f"{root}: the tables of a dataset are joined with files here only",
+            f"{where.root}: the tables of a dataset are joined with files here only",
             hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
         )
     folder = None
-    if not is_url(root):
-        folder = open_folder(Path(root), dataset=dataset, release=release, state=home, unknown_is_own=dataset is None)
+    if not is_url(where.root):
+        folder = open_folder(where, unknown_is_own=where.dataset is None)
     if folder is None or folder.kind in (FolderKind.OWN, FolderKind.EXPORTED):
         base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is FolderKind.OWN else None
-        found = _plain(str(root), selection, shard, without, base, rows=rows, on_event=on_event)
+        found = _plain(str(where.root), selection, shard, without, base, rows=rows, on_event=on_event)
     else:
         folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
-        place = None if tables is None else Path(tables)
         if folder.kind is FolderKind.RELEASE:
             rebuild_manifest(folder, on_event=on_event)
         if folder.kind is FolderKind.CONVERTED:
@@ -126,14 +116,14 @@ def open_inputs(
                     hint="convert the folder that they were made from; export and load read them as they are",
                 )
             base = _own_table(folder)
-            found = inputs_of_manifest(folder, base, selection, shard, tables=place, rows=rows, on_event=on_event)
+            found = inputs_of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
         elif made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)
-            found = inputs_with_dropped(folder, made, out, selection, shard, tables=place, on_event=on_event)
+            found = inputs_with_dropped(folder, made, out, selection, shard, on_event=on_event)
             hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
         else:
             found = inputs_of_manifest(
-                folder, folder.manifests / IMAGES_NAME, selection, shard, tables=place, rows=rows, on_event=on_event
+                folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event
             )
     if not found.total:
         raise NothingSelectedError(
@@ -184,7 +174,6 @@ def inputs_with_dropped(
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     *,
-    tables: Path | None = None,
     on_event: Sink = ignore,
 ) -> Inputs:
     """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made.
@@ -195,7 +184,6 @@ def inputs_with_dropped(
         out: The folder of the outputs.
         selection: Which images are wanted.
         shard: The part of a job array.
-        tables: A folder with the label tables, where the dataset's folder has none.
         on_event: Called with progress and remarks.
 
     Returns:
@@ -217,7 +205,7 @@ def inputs_with_dropped(
     def usable(path: str) -> bool:
         return (folder.root / path).exists() or (out / f"{stem_of(path)}{suffix}").exists()
 
-    return inputs_of_manifest(folder, base, selection, shard, tables=tables, usable=usable, on_event=on_event)
+    return inputs_of_manifest(folder, base, selection, shard, usable=usable, on_event=on_event)
 
 
 def inputs_of_manifest(
@@ -226,7 +214,6 @@ def inputs_of_manifest(
     selection: Selection = Selection(),  # noqa: B008  # frozen
     shard: Shard | None = None,
     *,
-    tables: Path | None = None,
     rows: bool = False,
     usable: Callable[[str], bool] | None = None,
     on_event: Sink = ignore,
@@ -238,7 +225,6 @@ def inputs_of_manifest(
         base: Its ``images.parquet``.
         selection: Which images are wanted.
         shard: The part of a job array.
-        tables: A folder with the label tables, where the dataset's folder has none.
         rows: Give each with what the manifest says of it.
         usable: Says of a path whether anything can be had of it; default: of every one.
         on_event: Called with progress and remarks.
@@ -253,7 +239,7 @@ def inputs_of_manifest(
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.manifest.source_images import count_images, images_by_split, source_images
 
-    wants = _chooser(folder, selection, tables, on_event)
+    wants = _chooser(folder, selection, on_event)
 
     def there() -> Iterator[SourceImage]:
         for row in (images_by_split if rows else source_images)(base):
@@ -289,9 +275,7 @@ def inputs_of_manifest(
     )  # fmt: skip
 
 
-def _chooser(
-    folder: DatasetFolder, selection: Selection, tables: Path | None, on_event: Sink
-) -> Callable[[str, ImageId | None], bool]:
+def _chooser(folder: DatasetFolder, selection: Selection, on_event: Sink) -> Callable[[str, ImageId | None], bool]:
     answered = None
     if selection.needs_tables and folder.kind is FolderKind.CONVERTED:
         from cxrprep.manifest.source_images import ids_of
@@ -301,7 +285,7 @@ def _chooser(
         from cxrprep.labels.extract import read_labels
         from cxrprep.selection.table_filters import select_images
 
-        labels = read_labels(folder.spec, folder.root, tables=tables, on_event=on_event)
+        labels = read_labels(folder.spec, folder.root, tables=folder.tables, on_event=on_event)
         answered = select_images(labels.table, selection, spec=folder.spec, release=labels.release).ids
     return SelectionFilter(selection, answered).wants
 

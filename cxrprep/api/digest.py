@@ -11,6 +11,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import ignore
+from cxrprep.model import FolderRef
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @takes_buckets(root="read-folder", state="read-folder")
 def digest(
-    root: Path | str, *, state: Path | str | None = None, on_event: Sink = ignore, **options: Any
+    root: Path | str | FolderRef, *, state: Path | str | None = None, on_event: Sink = ignore, **options: Any
 ) -> Result[SetDigest]:
     """The digest that names the training set in ROOT: 64 hexadecimal digits over what a model sees of it.
 
@@ -43,7 +44,7 @@ def digest(
         >>> len(cxrprep.digest("nih", split="test").value.value)
         64
     """
-    found = _digest_of(Path(root), state, on_event, options)
+    found = _digest_of(FolderRef.of(root, state=state), on_event, options)
     splits = found.head["splits"].items()
     counts = ((f"split {name or 'none'}", f"{about['images']:,} images") for name, about in splits)
     rows = (("digest", found.value), *counts)
@@ -53,7 +54,7 @@ def digest(
 @takes_buckets(root="read-folder", state="read-folder", out="written", proof="read")
 def prove(
     digest: str,
-    root: Path | str | None = None,
+    root: Path | str | FolderRef | None = None,
     *,
     image: str | None = None,
     proof: Path | str | None = None,
@@ -94,7 +95,7 @@ def prove(
         return _checked(wanted, Path(proof))
     if root is None:
         raise UsageError("which folder?", hint="name it, or a proof of one image with --proof FILE")
-    found = _digest_of(Path(root), state, on_event, options)
+    found = _digest_of(FolderRef.of(root, state=state), on_event, options)
     holds = found.value == wanted
     rows: list[tuple[str, Any]] = [("digest", found.value), ("expected", wanted)]
     data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds}
@@ -110,14 +111,13 @@ def prove(
     return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
 
 
-def _digest_of(root: Path, state: Path | str | None, on_event: Sink, options: dict[str, Any]) -> SetDigest:
+def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> SetDigest:
     from cxrprep.api.export import load
     from cxrprep.manifest.set_digest import PIXELS_NAME, set_digest
     from cxrprep.record import CACHE_NAME
 
-    home = root if state is None else Path(state)
-    dataset = load(root, state=state, on_event=on_event, **options)
-    return set_digest(dataset, cache=home / CACHE_NAME / PIXELS_NAME, on_event=on_event)
+    dataset = load(where, on_event=on_event, **options)
+    return set_digest(dataset, cache=where.home / CACHE_NAME / PIXELS_NAME, on_event=on_event)
 
 
 def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:

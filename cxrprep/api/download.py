@@ -36,7 +36,7 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, ignore
 from cxrprep.manifest import FAILURES_NAME
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def plan(
     dataset: str,
-    root: Path | str | None = None,
+    root: Path | str | FolderRef | None = None,
     *,
     source: str | None = None,
     release: str | None = None,
@@ -94,7 +94,8 @@ def plan(
         1
     """
     wanted, options = _with_words(selection, options, words)
-    with opened(dataset, root, options, on_event, source=source, release=release, state=state, tables=tables) as job:
+    where = _folder(dataset, root, release=release, state=state, tables=tables)
+    with opened(where, options, on_event, source=source) as job:
         with transfer_of(job, planning=True) as transfer:
             made = planned(job, transfer, wanted)
         return _plan_result(made, job)
@@ -110,6 +111,11 @@ def _with_words(
     return wanted, options
 
 
+def _folder(dataset: str, root: Path | str | FolderRef | None, **said: Any) -> FolderRef:
+    """The folder of a download; by default it has the name of its dataset."""
+    return FolderRef.of(find_dataset(dataset).name if root is None else root, **said, dataset=dataset)
+
+
 def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
     code = ExitCode.DONE if fits(made, job) else ExitCode.STORAGE
     return Result("plan", made, exit_code=code, rows=plan_rows(made, job), data=plan_data(made, job))
@@ -119,7 +125,7 @@ def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
 def read_plan(
     file: Path | str | Plan,
     dataset: str = "",
-    root: Path | str | None = None,
+    root: Path | str | FolderRef | None = None,
     *,
     source: str | None = None,
     release: str | None = None,
@@ -155,17 +161,8 @@ def read_plan(
     if dataset and find_dataset(dataset).name != saved.dataset:
         name = "this" if isinstance(file, Plan) else file
         raise UsageError(f"{name} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
-    with opened(
-        saved.dataset,
-        root,
-        options,
-        on_event,
-        source=source,
-        release=saved.release,
-        state=state,
-        tables=tables,
-        remembered=saved.mirror,
-    ) as job:
+    where = _folder(saved.dataset, root, release=saved.release, state=state, tables=tables)
+    with opened(where, options, on_event, source=source, remembered=saved.mirror) as job:
         with transfer_of(job, planning=True) as transfer:
             made = again(job, transfer, saved)
         return _plan_result(made, job)
@@ -175,7 +172,7 @@ def read_plan(
 @notes_progress("download")
 def download(
     dataset: str,
-    root: Path | str | None = None,
+    root: Path | str | FolderRef | None = None,
     *,
     source: str | None = None,
     release: str | None = None,
@@ -228,19 +225,11 @@ def download(
         plan = load_plan(Path(plan))
     remembered = plan.mirror if plan is not None else ""
     if plan is not None:
-        release = release or plan.release
         source = source or (plan.mirror if plan.mirror_is_named else None)
-    with opened(
-        dataset,
-        root,
-        options,
-        on_event,
-        source=source,
-        release=release,
-        state=state,
-        tables=tables,
-        remembered=remembered,
-    ) as job:
+    where = _folder(dataset, root, release=release, state=state, tables=tables)
+    if plan is not None:
+        where = replace(where, release=where.release or plan.release)
+    with opened(where, options, on_event, source=source, remembered=remembered) as job:
         arriving = ArrivalConverter(job) if job.options.then else None
         with arriving or nullcontext(), transfer_of(job, arriving) as transfer:
             made = planned(job, transfer, wanted) if plan is None else again(job, transfer, plan)
@@ -308,7 +297,8 @@ def _warn_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
 def _fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection: Selection) -> Sequence[ExitCode]:
     """The exit code of what keeps the label tables of another mirror away: the images do not wait for them."""
     first = job.options.shard is None or job.options.shard.index == 1
-    if not first or job.tables is not None or all((job.folder.root / name).exists() for name in tables_elsewhere(job)):
+    folder = job.folder
+    if not first or folder.tables is not None or all((folder.root / name).exists() for name in tables_elsewhere(job)):
         return []
     try:
         fetch_tables_elsewhere(job, transfer, selection)
@@ -372,7 +362,7 @@ def fetch_again(
     place = find_mirror(folder.spec, mirror, folder.release)
     place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(folder.spec, place, chosen))
-    job = DownloadContext(folder, place, stream, chosen, None, on_event)
+    job = DownloadContext(folder, place, stream, chosen, on_event)
     if in_place(job):
         stream.close()
         return dict.fromkeys(wanted, "the folder is the mirror itself: name another one with --source")

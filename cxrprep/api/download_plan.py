@@ -15,7 +15,7 @@ from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Note
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 from cxrprep.planning import Plan, make_plan
 from cxrprep.planning.plan import CHANGED
 from cxrprep.record import LOCK_NAME, Record
@@ -58,7 +58,6 @@ class DownloadContext:
     place: MirrorChoice
     source: Source
     options: FetchOptions
-    tables: Path | None
     on_event: Sink
 
     @property
@@ -110,28 +109,20 @@ def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions
 
 @contextmanager
 def opened(
-    dataset: str,
-    root: Path | str | None,
+    where: FolderRef,
     options: FetchOptions | None,
     on_event: Sink,
     *,
     source: str | None,
-    release: str | None,
-    state: Path | str | None,
-    tables: Path | str | None,
     remembered: str = "",
 ) -> Iterator[DownloadContext]:
     """A download whose source is open; it is closed at the end.
 
     Args:
-        dataset: A name of the catalog, or the path of a dataset's own TOML file.
-        root: The folder; by default ``./DATASET``.
+        where: The folder, with the dataset that it is for: a name of the catalog, or the path of a TOML file.
         options: How the mirror is reached, and what is done with what comes.
         on_event: Called with progress and remarks.
         source: A mirror's name, an address or a folder.
-        release: The release.
-        state: The folder of the record, beside a ROOT that is read-only.
-        tables: A folder with the label tables.
         remembered: The mirror of a saved plan, for when ``source`` is not given; then comes that of the record.
 
     Yields:
@@ -140,20 +131,20 @@ def opened(
     Raises:
         UsageError: Names mean nothing, or ``discard_raw`` would delete what was never fetched.
     """
-    spec = find_dataset(dataset)
+    spec = find_dataset(where.dataset or "")
     chosen = options or FetchOptions()
-    where = local_path(root, "ROOT") if root is not None else Path(spec.name)
-    home = None if state is None else local_path(state, "--state")
-    record = Record.open(where, home)
+    root = local_path(where.root, "ROOT")
+    home = None if where.state is None else local_path(where.state, "--state")
+    record = Record.open(root, home)
     held = record.header
     if held.dataset and held.dataset != spec.name:
-        raise UsageError(f"{where} holds {held.dataset}, not {spec.name}", hint="name another folder")
-    _never_into_outputs(where, record)
-    place = find_mirror(spec, source or remembered or held.mirror or None, release or held.release or None)
+        raise UsageError(f"{root} holds {held.dataset}, not {spec.name}", hint="name another folder")
+    _never_into_outputs(root, record)
+    place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
-    folder = DatasetFolder(where, record.home, spec, place.release, record)
-    job = DownloadContext(folder, place, stream, chosen, None if tables is None else Path(tables), on_event)
+    folder = DatasetFolder(root, record.home, spec, place.release, record, tables=where.tables)
+    job = DownloadContext(folder, place, stream, chosen, on_event)
     try:
         if chosen.discard_raw:
             _spare_what_was_here(job)
@@ -375,7 +366,7 @@ def _selected_by_tables(job: DownloadContext, transfer: Transfer, selection: Sel
     for test in selection.labels:
         # A name that means nothing is said before anything is fetched for it.
         stem_of(test.observation)
-    tables = job.tables
+    tables = job.folder.tables
     if tables is None:
         _fetch_tables(job, transfer)
     try:

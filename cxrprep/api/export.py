@@ -11,7 +11,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @takes_buckets(root="read-folder", state="read-folder", pairs="read")
 def load(
-    root: Path | str | Dataset | Sequence[Path | str | Dataset],
+    root: Path | str | FolderRef | Dataset | Sequence[Path | str | Dataset],
     *,
     dataset: str | None = None,
     state: Path | str | None = None,
@@ -92,6 +92,9 @@ def load(
     keywords = Keywords(words)
     wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
     keywords.finish()
+    if isinstance(root, FolderRef):
+        where = FolderRef.of(root, dataset=dataset, state=state)
+        dataset, state, root = where.dataset, where.state, where.path
     several = not isinstance(root, (Path, str, Dataset))
     if several and (state is not None or pairs is not None):
         raise UsageError(
@@ -129,7 +132,7 @@ def load(
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read")
 @notes_progress("export")
 def export(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     form: str = "",
     out: Path | str | None = None,
@@ -199,10 +202,9 @@ def export(
     from cxrprep.manifest.set_digest import PIXELS_NAME
     from cxrprep.record import CACHE_NAME
 
+    where = FolderRef.of(root, dataset=dataset, state=state)
     held = load(
-        root,
-        dataset=dataset,
-        state=state,
+        where,
         label_source=label_source,
         uncertain=uncertain,
         blank=blank,
@@ -216,7 +218,7 @@ def export(
         selection=wanted,
         on_event=on_event,
     )
-    home = Path(root) if state is None else Path(state)
+    home = where.home
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
     parent = {"images": file_digest(images, "sha256")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
@@ -15,9 +14,12 @@ from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.events import Sink
     from cxrprep.labels.extract import Labels, LabelsResult
     from cxrprep.labels.label_rows import LabelOptions
@@ -33,7 +35,7 @@ _SHOWN: Final = len("sha256:") + 16
 @plain_memory()
 @notes_progress("extract-labels")
 def extract_labels(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -85,7 +87,8 @@ def extract_labels(
 
     keywords = Keywords(words)
     options, (policy, rule) = keywords.label_options(options), _for_manifest(keywords, policy, split_by)
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
+    folder = open_folder(where)
     ways = {
         FolderKind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; "
         "or take labels over: --import NAME=FILE",
@@ -95,11 +98,11 @@ def extract_labels(
         "extract-labels", FolderKind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals")
     )
     path = folder.manifests / LABELS_NAME
-    asked = last_options(path, folder.root).with_given(options, _path(tables))
+    asked = last_options(path, folder.root).with_given(options, where.tables)
     on_event(StageStarted("extract-labels", unit="rows"))
     # The tables decide between two versions in one folder, unless the caller does.
     read = read_labels(
-        folder.spec, folder.root, release=release, tables=asked.tables, options=asked.options, known=path,
+        folder.spec, folder.root, release=where.release, tables=asked.tables, options=asked.options, known=path,
         on_event=on_event,
     )  # fmt: skip
     labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
@@ -131,7 +134,7 @@ def extract_labels(
 @takes_buckets(root="written-folder", state="written-folder")
 @notes_progress("manifest")
 def build_manifest(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -175,7 +178,7 @@ def build_manifest(
         (5, 4)
     """
     policy, rule = _for_manifest(Keywords(words), policy, split_by)
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=_path(state))
+    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
     folder.require(
         "manifest",
         FolderKind.RELEASE,
@@ -404,7 +407,3 @@ def prepare(
         allow_loss=allow_loss or to is not None,
         on_event=on_event,
     )
-
-
-def _path(value: Path | str | None) -> Path | None:
-    return None if value is None else Path(value)

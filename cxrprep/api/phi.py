@@ -14,7 +14,7 @@ from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode
 from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,7 +75,7 @@ class PhiResult:
 
 
 def check_phi(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -125,7 +125,8 @@ def check_phi(
     engine, limits = keywords.engine(engine), keywords.limits(limits)
     keywords.finish()
     inputs = open_inputs(
-        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
+        FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables),
+        selection=selection, shard=shard,
         on_event=on_event,
     )  # fmt: skip
     on_event(StageStarted("check-phi", items=inputs.total, unit="images"))

@@ -10,7 +10,7 @@ from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
 from cxrprep.events import Advanced, StageStarted, ignore
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ _EXAMPLES: Final = 5
 
 @takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
 def preview(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     recipe: str,
     count: int = 12,
@@ -86,7 +86,8 @@ def preview(
     keywords.finish()
     chosen = load_recipe(recipe, frame=frame)
     inputs = open_inputs(
-        root, dataset=dataset, release=release, state=state, tables=tables, selection=selection, shard=shard,
+        FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables),
+        selection=selection, shard=shard,
         without=out, on_event=on_event,
     )  # fmt: skip
     place = Path(f"preview-{chosen.name}.html")

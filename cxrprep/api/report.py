@@ -10,6 +10,7 @@ from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.events import ignore
+from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @takes_buckets(root="written-folder", state="written-folder", out="written", beside="read-folder")
 def report(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -63,7 +64,7 @@ def report(
     thumbnails = int(keywords.take("images").get("images", thumbnails))
     keywords.finish()
 
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
+    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
     made = write_report(
         folder.spec,
         folder.release,

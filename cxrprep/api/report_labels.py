@@ -17,6 +17,7 @@ from cxrprep.collection import FolderKind
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
+from cxrprep.model import FolderRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,7 +69,7 @@ def label_report(
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read")
 @notes_progress("extract-labels")
 def label_reports(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     reports: Path | str | None = None,
     dataset: str | None = None,
@@ -144,9 +145,8 @@ def label_reports(
 
     keywords = Keywords(words)
     engine = keywords.engine(engine)
-    folder = LabelledFolder.asked(
-        keywords, root, dataset=dataset, release=release, state=state, tables=tables, allow_loss=allow_loss
-    )
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
+    folder = LabelledFolder.asked(keywords, where, allow_loss=allow_loss)
     out = folder.home / "manifests"
     options = {
         "endpoint": endpoint, "model": model, "checkpoint": str(checkpoint or ""),
@@ -158,7 +158,7 @@ def label_reports(
     place = out if plugin is None else source_folder(out, plugin.label_source)
     with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet", folder.labels):
         outcome = label_collection(
-            _reports_in(folder.root) if reports is None else Path(reports),
+            _reports_in(folder.where.path) if reports is None else Path(reports),
             place,
             plugin=plugin,
             engine=engine or Engine(),
@@ -231,7 +231,7 @@ def check_labeler() -> Result[SelfTest]:
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", source="read")
 @notes_progress("extract-labels")
 def import_labels(
-    root: Path | str,
+    root: Path | str | FolderRef,
     source: Path | str,
     *,
     name: str | None = None,
@@ -279,9 +279,8 @@ def import_labels(
     from cxrprep.labels.label_sources import FOLDER, put_back_if_refused
     from cxrprep.labels.nlp.import_labels import import_table, name_of
 
-    folder = LabelledFolder.asked(
-        Keywords(words), root, dataset=dataset, release=release, state=state, tables=tables, allow_loss=allow_loss
-    )
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
+    folder = LabelledFolder.asked(Keywords(words), where, allow_loss=allow_loss)
     out = folder.home / "manifests"
     folder.check_free(name or name_of(Path(source)))
     with put_back_if_refused(out / FOLDER / f"{name or name_of(Path(source))}.parquet", folder.labels):
@@ -306,11 +305,9 @@ class LabelledFolder:
     tables know less than they do.
     """
 
-    root: Path
+    where: FolderRef
     home: Path
     known: DatasetFolder | None = None
-    release: str | None = None
-    tables: Path | None = None
     options: LabelOptions | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
     allow_loss: bool = False
@@ -318,34 +315,27 @@ class LabelledFolder:
     @classmethod
     def at(
         cls,
-        root: Path,
-        *,
-        state: Path | None = None,
-        dataset: str | None = None,
-        release: str | None = None,
+        where: FolderRef,
         **more: Any,
     ) -> LabelledFolder:
-        """The folder ``root``; one that is no known dataset is taken as it is unless ``dataset`` says otherwise.
+        """A folder; one that is no known dataset is taken as it is unless ``where`` says otherwise.
 
         Args:
-            root: the folder.
-            state: where its record and manifests are kept, if not in it.
-            dataset: the name of the dataset, where the folder does not say it.
-            release: the release, where the folder does not say it.
+            where: the folder, and what its caller says of it.
             more: the other fields, as they are.
 
         Returns:
             the folder, for its reports and tables.
 
         Raises:
-            UsageError: it is converted or exported, or not what ``dataset`` and ``release`` say.
+            UsageError: it is converted or exported, or not what ``where`` says.
         """
         known = None
-        if root.is_dir():
+        if where.path.is_dir():
             try:
-                known = open_folder(root, dataset=dataset, release=release, state=state)
+                known = open_folder(where)
             except UsageError:
-                if dataset or release:
+                if where.dataset or where.release:
                     raise
         if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
             raise UsageError(
@@ -354,25 +344,20 @@ class LabelledFolder:
             )
         # Images of one's own have no tables to stand beside.
         known = known if known is not None and known.kind is FolderKind.RELEASE else None
-        return cls(root, known.home if known else state or root, known, release, **more)
+        return cls(where, known.home if known else where.home, known, **more)
 
     @classmethod
     def asked(
         cls,
         keywords: Keywords,
-        root: Path | str,
-        *,
-        state: Path | str | None,
-        tables: Path | str | None,
+        where: FolderRef,
         **more: Any,
     ) -> LabelledFolder:
         """The folder as a verb is asked for it.
 
         Args:
             keywords: those of ``extract_labels``; any other is refused.
-            root: the folder.
-            state: where its record and manifests are kept, if not in it.
-            tables: a folder with the label tables, if not in it.
+            where: the folder, and what its caller says of it.
             more: as for ``at``.
 
         Returns:
@@ -386,9 +371,7 @@ class LabelledFolder:
         rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
         keywords.finish()
         return cls.at(
-            Path(root),
-            state=None if state is None else Path(state),
-            tables=None if tables is None else Path(tables),
+            where,
             options=options,
             manifest={"label_source": None, **chosen, "policy": policy, "split_by": rule},
             **more,
@@ -417,16 +400,16 @@ class LabelledFolder:
         from cxrprep.labels.last_options import last_options
 
         known = self.known
-        last = last_options(self.labels, self.root).with_given(self.options, self.tables)
+        last = last_options(self.labels, self.where.path).with_given(self.options, self.where.tables)
         made = refresh_labels(
             known.spec.name if known else _UNLISTED,
             known.layout if known else None,
             known.release if known else _UNLISTED,
             self.labels,
             read=None if known is None else lambda: read_labels(
-                known.spec, self.root, release=self.release, tables=last.tables, options=last.options
+                known.spec, known.root, release=self.where.release, tables=last.tables, options=last.options
             ),
-            asked=last.described(self.root),
+            asked=last.described(self.where.path),
             allow_loss=self.allow_loss,
             on_event=on_event,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.manifest import FAILURES_NAME
-from cxrprep.model import Selection
+from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import options_of
@@ -81,7 +81,7 @@ class Status:
 
 @takes_buckets(root="read-folder", state="read-folder")
 def status(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -106,7 +106,7 @@ def status(
         >>> [(stage.name, stage.state) for stage in cxrprep.status("nih").value.stages][:2]
         [('download', 'done'), ('verify', 'done')]
     """
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=None if state is None else Path(state))
+    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
     parts = _parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
     stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
@@ -17,6 +16,7 @@ from cxrprep.collection.file_table import files_of, files_of_images, image_rows,
 from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, export_journal, read_export, stated_tables
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
+from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.record.requested import asked
 from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport
@@ -25,6 +25,7 @@ from cxrprep.verification.made_folder import MadeFolder, verify_made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from cxrprep.api.download_plan import FetchOptions
     from cxrprep.events import Sink
@@ -42,7 +43,7 @@ def check_image(path: Path) -> ImageCheck:
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 @notes_progress("verify")
 def verify(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     dataset: str | None = None,
     release: str | None = None,
@@ -92,8 +93,8 @@ def verify(
     keywords.finish()
     if engine is not None and chosen.jobs is None:
         chosen = dataclasses.replace(chosen, jobs=engine.jobs)
-    home = None if state is None else Path(state)
-    folder = open_folder(Path(root), dataset=dataset, release=release, state=home)
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
+    folder = open_folder(where)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None:
         engine.needs([str(folder.root.absolute())])
@@ -119,8 +120,8 @@ def verify(
         read = read_labels(
             folder.spec,
             folder.root,
-            release=release,
-            tables=None if tables is None else Path(tables),
+            release=where.release,
+            tables=where.tables,
             on_event=on_event,
         )
         return read.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.errors import UsageError
@@ -13,21 +14,31 @@ if TYPE_CHECKING:
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
+    from cxrprep.model import FolderRef
 
 
 def _given(text: str) -> str | None:
     return text or None
 
 
-def folder_arguments(invocation: Invocation) -> dict[str, Any]:
-    """What every verb on a folder takes."""
+def folder_of(invocation: Invocation) -> FolderRef:
+    """The folder that every verb takes."""
+    from cxrprep.model import FolderRef
+
     job = invocation.job
-    return {
-        "root": invocation.root,
-        "dataset": _given(job.dataset),
-        "release": _given(job.release),
-        "state": invocation.state,
-    }
+    return FolderRef(
+        # As it was written where it is an address: as a path it would lose a slash.
+        job.root if "://" in job.root else invocation.root,
+        _given(job.dataset),
+        _given(job.release),
+        invocation.state,
+        invocation.path(job.tables),
+    )
+
+
+def _of_same_name(kind: type[Any], settings: Any) -> dict[str, Any]:
+    """The settings that the options of a verb, a dataclass, hold under the same name."""
+    return {field.name: getattr(settings, field.name) for field in fields(kind) if hasattr(settings, field.name)}
 
 
 def label_arguments(invocation: Invocation) -> dict[str, Any]:
@@ -48,8 +59,7 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
         report_text=given_flag("report_text"),
     )
     return {
-        **folder_arguments(invocation),
-        "tables": invocation.path(invocation.job.tables),
+        "root": folder_of(invocation),
         "options": options,
         "label_source": _given(labels.source),
         "policy": _policy(invocation),
@@ -98,7 +108,7 @@ def _split_rule(invocation: Invocation) -> SplitRule | None:
 def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``build_manifest``."""
     return {
-        **folder_arguments(invocation),
+        "root": folder_of(invocation),
         "label_source": _given(invocation.job.labels.source),
         "policy": _policy(invocation),
         "split_by": _split_rule(invocation),
@@ -111,9 +121,7 @@ def export_arguments(invocation: Invocation) -> dict[str, Any]:
     from cxrprep.selection.options import selection_of
 
     return {
-        "root": invocation.root,
-        "dataset": _given(invocation.job.dataset),
-        "state": invocation.state,
+        "root": folder_of(invocation),
         "label_source": _given(invocation.job.labels.source),
         **_policy_words(invocation),
         "split_by": _split_rule(invocation),
@@ -142,22 +150,16 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
             hint="name the recipe of what is kept: --then shortest-512",
         )
     cookies = invocation.path(download.cookie_file)
-    return FetchOptions(
-        credentials=invocation.credentials(),
-        connections=download.connections,
-        limit_rate=parse_rate(download.limit_rate) if download.limit_rate else None,
-        timeout=download.timeout,
-        user_agent=_given(download.user_agent),
-        cookie_file=None if cookies is None else str(cookies),
-        billing_project=_given(download.billing_project),
-        requester_pays=download.requester_pays,
-        keep_archives=download.keep_archives,
-        link=download.link,
-        then=download.then,
-        discard_raw=download.discard_raw,
-        shard=invocation.shard,
-        is_named=not invocation.settings.was_found("download.source"),
-    )
+    told: dict[str, Any] = {
+        "credentials": invocation.credentials(),
+        "limit_rate": parse_rate(download.limit_rate) if download.limit_rate else None,
+        "user_agent": _given(download.user_agent),
+        "cookie_file": None if cookies is None else str(cookies),
+        "billing_project": _given(download.billing_project),
+        "shard": invocation.shard,
+        "is_named": not invocation.settings.was_found("download.source"),
+    }
+    return FetchOptions(**_of_same_name(FetchOptions, download) | told)
 
 
 def _source(text: str) -> str | None:
@@ -175,10 +177,10 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
     if not job.dataset:
         raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     return {
-        **folder_arguments(invocation),
+        "dataset": job.dataset,
+        "root": folder_of(invocation),
         "source": _source(job.download.source),
         "selection": selection_of(job.selection),
-        "tables": invocation.path(job.tables),
         "options": fetch_options(invocation),
     }
 
@@ -190,22 +192,16 @@ def verify_arguments(invocation: Invocation) -> dict[str, Any]:
 
     job = invocation.job
     checks = job.verify
-    options = VerifyOptions(
-        quick=checks.quick,
-        complete=checks.complete,
-        strict=checks.strict,
-        accept=accepted_kinds(checks.accept),
-        images=checks.images or checks.sample is not None,
-        duplicates=checks.duplicates,
-        sample=checks.sample,
-        seed=job.selection.seed,
-        shard=invocation.shard,
-        jobs=job.engine.jobs,
-    )
+    told: dict[str, Any] = {
+        "accept": accepted_kinds(checks.accept),
+        "images": checks.images or checks.sample is not None,
+        "seed": job.selection.seed,
+        "shard": invocation.shard,
+        "jobs": job.engine.jobs,
+    }
     return {
-        **folder_arguments(invocation),
-        "tables": invocation.path(job.tables),
-        "options": options,
+        "root": folder_of(invocation),
+        "options": VerifyOptions(**_of_same_name(VerifyOptions, checks) | told),
         "repair": checks.repair,
         "source": _given(job.download.source) if checks.repair else None,
         "engine": engine_of(invocation),
@@ -247,18 +243,18 @@ def source_arguments(invocation: Invocation) -> dict[str, Any]:
     from cxrprep.selection.options import selection_of
 
     return {
-        **folder_arguments(invocation),
-        "tables": invocation.path(invocation.job.tables),
+        "root": folder_of(invocation),
         "selection": selection_of(invocation.job.selection),
     }
 
 
 def preview_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``preview``. Raises ``UsageError`` when no recipe is named."""
+    out = invocation.job.convert.out
     return {
         **source_arguments(invocation),
         "recipe": recipe_of(invocation),
-        "out": invocation.path(invocation.job.convert.out),
+        "out": out if "://" in out else invocation.path(out),
         "shard": invocation.shard,
         "frame": invocation.job.convert.frame or None,
         "limits": limits_of(invocation),

@@ -74,7 +74,7 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     from cxrprep.api.convert import convert
     from cxrprep.cli.arguments import convert_arguments
 
-    return convert(**_with_addresses(invocation, convert_arguments(invocation)), on_event=sink)
+    return convert(**convert_arguments(invocation), on_event=sink)
 
 
 def perform_phi(invocation: Invocation, sink: Sink) -> Any:
@@ -82,8 +82,8 @@ def perform_phi(invocation: Invocation, sink: Sink) -> Any:
     from cxrprep.api.phi import check_phi
     from cxrprep.cli.arguments import engine_of, limits_of, source_arguments
 
-    looking = _with_addresses(invocation, {**source_arguments(invocation), "limits": limits_of(invocation)})
-    return check_phi(**looking, engine=engine_of(invocation), on_event=sink)
+    looking = source_arguments(invocation)
+    return check_phi(**looking, limits=limits_of(invocation), engine=engine_of(invocation), on_event=sink)
 
 
 def perform_preview(invocation: Invocation, sink: Sink, count: int = 0) -> Any:
@@ -91,11 +91,4 @@ def perform_preview(invocation: Invocation, sink: Sink, count: int = 0) -> Any:
     from cxrprep.api.preview import preview
     from cxrprep.cli.arguments import preview_arguments
 
-    looking = _with_addresses(invocation, preview_arguments(invocation))
-    return preview(**looking, count=count or invocation.job.convert.preview, on_event=sink)
-
-
-def _with_addresses(invocation: Invocation, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same, with ROOT and --out as they were written where they are addresses: as paths they would lose a slash."""
-    written = {"root": invocation.job.root, "out": invocation.job.convert.out}
-    return arguments | {name: text for name, text in written.items() if name in arguments and "://" in text}
+    return preview(**preview_arguments(invocation), count=count or invocation.job.convert.preview, on_event=sink)

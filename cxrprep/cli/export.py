@@ -66,7 +66,7 @@ def perform(invocation: Invocation, sink: Sink, root: Path | None = None) -> Any
     if not about.format:
         hint = "cxrprep export --help shows every option"
         raise UsageError(f"--format is missing; one of {', '.join(FORMATS)}", hint=hint)
-    what = export_arguments(invocation) | ({"root": root, "dataset": None, "state": None} if root else {})
+    what = export_arguments(invocation) | ({"root": root} if root else {})
     texts: dict[str, Any] = {"text": about.text, "pairs": invocation.path(about.pairs), "paired": about.paired}
     return export(**what, **texts, form=about.format, out=invocation.path(about.out), on_event=sink)
 

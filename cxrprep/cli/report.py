@@ -41,11 +41,11 @@ def command(invocation: Invocation) -> int:
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep.api.report import report
-    from cxrprep.cli.arguments import folder_arguments
+    from cxrprep.cli.arguments import folder_of
 
     about = invocation.job.report
     return report(
-        **folder_arguments(invocation),
+        folder_of(invocation),
         out=invocation.path(about.out),
         thumbnails=about.images,
         beside=invocation.path(about.beside),

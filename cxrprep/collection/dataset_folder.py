@@ -12,6 +12,7 @@ from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import TableError, UsageError
+from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.storage.paths import refuse_address
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class DatasetFolder:
     """A ROOT and what it holds. ``home`` is where record, cache and manifests lie: ROOT, or the ``--state`` folder.
 
-    ``lineage`` is what a folder that was made from another says of that; ``None`` for raw images.
+    ``lineage`` is what a folder that was made from another says of that; ``None`` for raw images. ``tables`` is another
+    folder that holds its label tables.
     """
 
     root: Path
@@ -38,6 +40,7 @@ class DatasetFolder:
     record: Record
     kind: FolderKind = FolderKind.RELEASE
     lineage: Lineage | None = None
+    tables: Path | None = None
 
     @property
     def layout(self) -> Layout:
@@ -111,42 +114,35 @@ def folder_words(root: Path, home: Path) -> list[str]:
     return [str(root), *(["--state", str(home)] if home != root else [])]
 
 
-def open_folder(
-    root: Path,
-    *,
-    dataset: str | None = None,
-    release: str | None = None,
-    state: Path | None = None,
-    unknown_is_own: bool = False,
-) -> DatasetFolder:
+def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> DatasetFolder:
     """A folder of any kind: what its record says, what its tables say, what the caller says, what its files look like.
 
     Args:
-        root: The folder; it is never written to here.
-        dataset: The dataset's name, where the folder does not say it itself.
-        release: The release, where it is not the one that the record or the tables show.
-        state: The folder of the record and the manifests, beside a ``root`` that is read-only.
+        where: The folder, and what the caller says of it; it is never written to here.
         unknown_is_own: Take a folder in which no image was seen for one of one's own, for a verb that looks further.
 
     Returns:
         The folder. One that nobody recognises and that holds images is a folder of one's own.
 
     Raises:
-        UsageError: There is no such folder, it holds another dataset than ``dataset``, or nothing is in it that could
+        UsageError: There is no such folder, it holds another dataset than it is said to, or nothing is in it that could
             be opened.
     """
-    refuse_address(str(root), "ROOT")
-    if state is not None:
-        refuse_address(str(state), "--state")
+    asked = FolderRef.of(where)
+    root, dataset, release = asked.path, asked.dataset, asked.release
+    refuse_address(str(asked.root), "ROOT")
+    if asked.state is not None:
+        refuse_address(str(asked.state), "--state")
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
-    record = Record.open(root, state)
+    record = Record.open(root, asked.state)
     home = record.home
     if record.header.dataset:
         recorded = find_dataset(record.header.dataset)
         _agree(root, named, recorded.name, "its record")
-        return DatasetFolder(root, home, recorded, checked_release(recorded, release) or record.header.release, record)
+        found = checked_release(recorded, release) or record.header.release
+        return DatasetFolder(root, home, recorded, found, record, tables=asked.tables)
     lineage = read_lineage(home / "manifests") or (read_lineage(root / "manifests") if home != root else None)
     if lineage is not None:
         return _converted(root, record, lineage, named)
@@ -158,7 +154,8 @@ def open_folder(
     spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
     if spec is OWN_FOLDER:
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
-    return DatasetFolder(root, home, spec, checked_release(spec, release) or release_here(spec, names), record)
+    found = checked_release(spec, release) or release_here(spec, names)
+    return DatasetFolder(root, home, spec, found, record, tables=asked.tables)
 
 
 def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:

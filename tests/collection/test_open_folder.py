@@ -13,6 +13,7 @@ from cxrprep.api.convert import convert
 from cxrprep.api.export import export
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
+from cxrprep.model import FolderRef
 from tests.api.convert import hospital
 from tests.manifest.made import made
 
@@ -86,7 +87,7 @@ def test_an_export_is_known_by_its_list(nih: Path, tmp_path: Path) -> None:
 
 
 def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path: Path) -> None:
-    folder = open_folder(nih, state=tmp_path / "state")
+    folder = open_folder(FolderRef(nih, state=tmp_path / "state"))
     assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")
     assert folder.words.endswith(f"--state {tmp_path / 'state'}")
 
@@ -94,11 +95,11 @@ def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path
 @pytest.mark.parametrize("wrong", ["chexpert", "mimic-cxr"])
 def test_another_dataset_than_the_folder_says_is_refused(nih: Path, tmp_path: Path, wrong: str) -> None:
     with pytest.raises(UsageError, match="holds nih-chestxray14"):
-        open_folder(nih, dataset=wrong)
+        open_folder(FolderRef(nih, dataset=wrong))
     bare = tmp_path / "bare"
     shutil.copytree(nih, bare, ignore=shutil.ignore_patterns("manifests"))
     with pytest.raises(UsageError, match="looks like nih-chestxray14"):
-        open_folder(bare, dataset=wrong)
+        open_folder(FolderRef(bare, dataset=wrong))
 
 
 def test_nothing_to_open(tmp_path: Path) -> None:

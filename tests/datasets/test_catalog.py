@@ -15,6 +15,7 @@ from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
 from cxrprep.manifest.build import build_manifest
+from cxrprep.model import FolderRef
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
 from tests.generators.small import declared
 
@@ -75,7 +76,7 @@ def test_a_folder_of_another_dataset_is_refused_by_name(dataset):
     for other in set(NAMES) - {spec.name}:
         if {spec.name, other} != COMPANIONS:
             with pytest.raises(UsageError, match=f"looks like {spec.name}, and nothing in it like {other}"):
-                open_folder(root, dataset=other)
+                open_folder(FolderRef(root, dataset=other))
 
 
 def test_tables_and_files_become_the_manifest(dataset, tmp_path):
