@@ -13,6 +13,8 @@ from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
+from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.humanize import format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
@@ -52,7 +54,7 @@ class StageStatus:
 
     ``state`` is ``done`` only where nothing is left to do. Of a run that goes on (``running``), was stopped
     (``interrupted``) or ended with an error (``failed``, with its exit code), ``done`` of ``total`` items had come to
-    their end; ``total`` is ``None`` while it is being counted.
+    their end; ``total`` is ``None`` while it is being counted, and ``seconds_left`` while no rate is known.
     """
 
     name: str
@@ -62,6 +64,7 @@ class StageStatus:
     done: int | None = None
     total: int | None = None
     unit: str = ""
+    seconds_left: float | None = None
     exit_code: int | None = None
 
 
@@ -77,6 +80,24 @@ class Status:
     parts: tuple[PartStatus, ...]
     stages: tuple[StageStatus, ...]
     following: tuple[str, ...]
+
+    @property
+    def trouble(self) -> ExitCode:
+        """The exit code for monitoring: 0 where nobody needs to look.
+
+        That of a run that failed, 4 where the last verify found faults, 3 where something is incomplete or was
+        interrupted, 75 where a run goes on.
+        """
+        codes = []
+        for stage in self.stages:
+            if stage.state == "failed":
+                found = ExitCode.INTEGRITY if stage.name == "verify" else ExitCode.PARTIAL
+                codes.append(found if stage.exit_code is None else ExitCode(stage.exit_code))
+            elif stage.state in ("incomplete", "interrupted", "not finished"):
+                codes.append(ExitCode.PARTIAL)
+            elif stage.state == "running":
+                codes.append(ExitCode.BUSY)
+        return most_pressing(codes)
 
 
 @takes_buckets(root="read-folder", state="read-folder")
@@ -301,9 +322,23 @@ def _as_run(stage: StageStatus, runs: Sequence[RunState]) -> StageStatus:
     if last.unit:
         percent = f" ({done * 100 // total} %)" if total else ""
         words.append(f"{done:,}{f' of {total:,}' if total is not None else ''} {last.unit}{percent}")
+    left = None
+    if state == "running":
+        rate = sum(run.rate or 0.0 for run in alike)
+        # Those of a job array go side by side: the last one ends it.
+        left = max((run.seconds_left for run in alike if run.seconds_left is not None), default=None)
+        words += [format_rate(rate) if last.total_size else f"{rate:,.1f} {last.unit}/s"] if rate else []
+        words += [f"{format_seconds(left)} left"] if left is not None else []
     words += [stage.detail] if stage.detail and stage.state != "done" else []
     return dataclasses.replace(
-        stage, state=state, detail=", ".join(words), done=done, total=total, unit=last.unit, exit_code=last.exit_code
+        stage,
+        state=state,
+        detail=", ".join(words),
+        done=done,
+        total=total,
+        unit=last.unit,
+        seconds_left=left,
+        exit_code=last.exit_code,
     )
 
 

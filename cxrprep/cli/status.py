@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,7 @@ import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
-from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -33,30 +33,36 @@ _EVERY: Final = 5.0
         ("cxrprep status /data/nih /data/chexpert", "several folders, a line for each"),
         ("cxrprep status /data/nih --watch", "a line every five seconds: how far, how fast, how long"),
         ("cxrprep status /data/nih --json", "the same for a script"),
+        ("cxrprep status /data/nih --check --quiet", "for monitoring: nothing is said where nobody needs to look"),
     ),
 )
 @click.argument("roots", nargs=-1, type=click.Path(), metavar="[ROOT...]", shell_complete=options.complete_folder)
 @options.dataset
 @options.state
 @options.release
+@click.option("--check", is_flag=True, help="for monitoring: the exit code says whether somebody must look")
 @click.option("--watch", is_flag=True, help="go on saying how far it is, until all is here")
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=_EVERY, metavar="SECONDS", help="with --watch: the time between"
 )
-def command(invocation: Invocation, roots: tuple[str, ...], *, watch: bool, every: float) -> int:
-    """Show how ROOT stands, by part of the dataset and by stage. Reads no file, writes nothing.
+def command(invocation: Invocation, roots: tuple[str, ...], *, check: bool, watch: bool, every: float) -> int:
+    """Show how ROOT stands, by part of the dataset and by stage, and how far runs are. Writes nothing.
 
-    Several folders get a line each; the exit code is that of the worst.
+    Several folders get a line each; the exit code is that of the worst. With --check it is that of a run that failed,
+    4 where the last verify found faults, 3 where something is incomplete, 75 where a run goes on.
     """
     if len(roots) == 1:
         invocation.flags["root"] = (roots[0], "ROOT")
     if watch:
         return _watch(invocation, [Path(root) for root in roots] or [invocation.root], every)
     if len(roots) > 1:
-        return _several(invocation, [Path(root) for root in roots])
+        return _several(invocation, [Path(root) for root in roots], check=check)
     result = status_of(invocation, invocation.root)
+    if check:
+        result = replace(result, exit_code=result.value.trouble)
     if invocation.out.form != "human":
-        return invocation.out.result("", result, command="status")
+        headline = f"{invocation.root}: {in_a_line(result.value)}"
+        return invocation.out.result(headline, result, command="status")
     _show(invocation, result.value)
     return int(result.exit_code)
 
@@ -108,7 +114,7 @@ def _part_row(part: PartStatus) -> dict[str, Any]:
 # ---- several folders ----
 
 
-def _several(invocation: Invocation, roots: Sequence[Path]) -> int:
+def _several(invocation: Invocation, roots: Sequence[Path], *, check: bool) -> int:
     """A line for each folder; one that cannot be opened is a line too, and its exit code counts."""
     from cxrprep.datasets.own_folder import dataset_words
 
@@ -125,10 +131,10 @@ def _several(invocation: Invocation, roots: Sequence[Path]) -> int:
             what = dataset_words(value.dataset, value.release)
             rows.append({"root": str(root), "what": what, "size": _here(value).size_text, "state": in_a_line(value)})
             plain.append(result.to_dict())
-            codes.append(ExitCode(result.exit_code))
+            codes.append(value.trouble if check else ExitCode(result.exit_code))
     columns = {"root": "Folder", "what": "Dataset", "size": "Here", "state": "State"}
     invocation.out.table(rows, columns, data=plain)
-    return int(max(codes, default=ExitCode.DONE))
+    return int(most_pressing(codes))
 
 
 def in_a_line(value: Status) -> str:
@@ -176,10 +182,11 @@ def progress_line(before: Here | None, now: Here) -> str:
 
 
 def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
-    """A line for each folder, again and again, until nothing that was asked for is missing."""
+    """A line for each folder, again and again, until no run goes on and nothing that was asked for is missing."""
     earlier: dict[Path, list[Here]] = {}
+    ran: dict[Path, bool] = {}
     while True:
-        left = 0
+        left, codes = 0, []
         for root in roots:
             result = status_of(invocation, root)
             seen = earlier.setdefault(root, [])
@@ -188,16 +195,22 @@ def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
             del seen[:-12]
             now = seen[-1]
             partial = sum(part.partial for part in result.value.parts)
-            left += now.missing + partial
-            line = progress_line(seen[0] if len(seen) > 1 else None, now)
+            runs = [f"{s.name}: {s.detail}" for s in result.value.stages if s.state == "running"]
+            over = ran.get(root, False) and not runs
+            ran[root] = bool(runs) or over
+            # What a run that has ended did not bring, nobody brings.
+            left += 0 if over else len(runs) + now.missing + partial
+            codes.append(result.value.trouble if over else ExitCode.DONE)
+            line = "; ".join(runs) or progress_line(seen[0] if len(seen) > 1 else None, now)
             data = {
                 "root": str(root),
                 "files": now.files,
                 "bytes": now.size,
                 "missing": now.missing,
                 "partial": partial,
+                "runs": runs,
             }
             invocation.out.text(f"{root}: {line}", data)
         if not left:
-            return int(ExitCode.DONE)
+            return int(most_pressing(codes))
         time.sleep(every)

@@ -39,8 +39,9 @@ _REFUSALS: Final = frozenset({ExitCode.USAGE, ExitCode.NOTHING_SELECTED, ExitCod
 class RunState:
     """A run that is not done: ``running``, ``interrupted`` or ``failed``.
 
-    ``stages`` are what ``status`` calls its work. ``done`` of ``total`` items, and bytes where they are
-    counted; ``total`` is ``None`` while it is being counted.
+    ``stages`` are what ``status`` calls its work. ``done`` of ``total`` items, and bytes where they are counted;
+    ``total`` is ``None`` while it is being counted. ``rate`` is bytes (or items, where no bytes are counted) per s,
+    ``seconds_left`` an estimate; ``None`` while nothing is known of them.
     """
 
     stages: tuple[str, ...]
@@ -50,6 +51,8 @@ class RunState:
     unit: str = ""
     size: int = 0
     total_size: int | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
     exit_code: int | None = None
     message: str = ""
     moment: float = 0.0
@@ -132,6 +135,7 @@ class LastRun:
                 "stages": self._stages, "state": state, "exit_code": exit_code, "message": message,
                 "done": tally.finished, "total": tally.items, "unit": tally.unit,
                 "size": tally.bytes_here, "total_size": tally.size,
+                "rate": tally.rate, "seconds_left": tally.left,
                 "owner": str(self._run_id), "host": socket.gethostname(), "pid": os.getpid(),
             }  # fmt: skip
             for path in self._paths:
@@ -202,6 +206,8 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
         unit=_text(told.get("unit")),
         size=_count(told.get("size")) or 0,
         total_size=_count(told.get("total_size")),
+        rate=_number(told.get("rate")),
+        seconds_left=_number(told.get("seconds_left")),
         exit_code=_count(told.get("exit_code")),
         message=_text(told.get("message")),
         moment=moment,
@@ -210,6 +216,12 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+        return float(value)
+    return None
 
 
 def _text(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.cli.main import run
 from cxrprep.cli.status import Here, progress_line
+from cxrprep.record.last_run import LastRun
 from tests.cli.test_configs import write_mirror
 
 if TYPE_CHECKING:
@@ -60,3 +61,43 @@ def test_watching_ends_when_all_that_was_asked_for_is_here(tmp_path: Path, capsy
     total = lines[-1].split()[3]
     assert lines[-1].split()[1] == total
     assert int(lines[0].split()[1]) == int(total) - 1
+
+
+def test_a_run_says_its_rate_and_monitoring_learns_what_somebody_must_look_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
+    assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
+    check = ["status", str(here), "--check", "--quiet"]
+    assert run(check) == 0
+    assert capsys.readouterr().out == ""
+    with LastRun([here / ".cxrprep"], "verify", ["verify"]):
+        file = next((here / ".cxrprep/runs").iterdir())
+        told = {**json.loads(file.read_bytes()), "done": 34, "total": 100, "unit": "files"}
+        file.write_text(json.dumps({**told, "total_size": 10**9, "rate": 2e6, "seconds_left": 68}))
+        assert run(check) == 75
+        assert "verify: running (34 of 100 files (34 %), 2.0 MB/s, 1 min 8 s left)" in capsys.readouterr().err
+    next(here.rglob("*.png")).unlink()
+    assert run(check) == 3
+    assert run(["verify", str(here), "--quiet"]) == 4
+    assert run(check) == 4
+    assert run(["status", str(here), str(mirror), "--dataset", "nih-chestxray14", "--check"]) == 4
+    # Asked without it, it is an answer and no alarm.
+    assert run(["status", str(here)]) == 0
+
+
+def test_watching_ends_with_the_run_that_it_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
+    assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
+    next(here.rglob("*.png")).unlink()
+    capsys.readouterr()
+    codes: list[int] = []
+    watching = threading.Thread(target=lambda: codes.append(run(["status", str(here), "--watch", "--every", "0.1"])))
+    said = ""
+    with LastRun([here / ".cxrprep"], "download", ["download"]):
+        watching.start()
+        while "download: " not in said:
+            said += capsys.readouterr().out
+            time.sleep(0.05)
+    watching.join(timeout=60)
+    assert codes == [3]
