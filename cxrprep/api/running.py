@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cxrprep.events import ignore
+from cxrprep.model import FolderRef
 from cxrprep.record import CACHE_NAME
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _caches(verb: str, given: Mapping[str, Any]) -> list[Path]:
     """Of the folder, and of that which is made from it."""
-    places = [str(given.get("state") or given.get("root") or given.get("dataset"))]
+    where = given.get("root")
+    root = str(where.state or where.root) if isinstance(where, FolderRef) else where
+    places = [str(given.get("state") or root or given.get("dataset"))]
     if verb == "convert":
         recipe = Path(str(given["recipe"])).stem
         places.append(str(given.get("out") or Path(places[0], "derived", recipe)))
