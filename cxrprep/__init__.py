@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep._version import __version__
 
 if TYPE_CHECKING:
+    from cxrprep.api.compare_labels import compare_labels
     from cxrprep.api.convert import convert
     from cxrprep.api.digest import digest, prove
     from cxrprep.api.doctor import doctor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from cxrprep.api.phi import check_phi
     from cxrprep.api.preview import preview
     from cxrprep.api.report import report
-    from cxrprep.api.report_labels import compare_labels, import_labels, label_report, label_reports
+    from cxrprep.api.report_labels import import_labels, label_report, label_reports
     from cxrprep.api.status import status
     from cxrprep.api.verify import verify
     from cxrprep.cli.run import run
@@ -61,7 +62,7 @@ _MODULES: Final = {
     "Selection": "cxrprep.model",
     "build_manifest": "cxrprep.api.labels",
     "check_phi": "cxrprep.api.phi",
-    "compare_labels": "cxrprep.api.report_labels",
+    "compare_labels": "cxrprep.api.compare_labels",
     "convert": "cxrprep.api.convert",
     "digest": "cxrprep.api.digest",
     "doctor": "cxrprep.api.doctor",

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from cxrprep.api.convert import ConvertResult
-    from cxrprep.api.download_plan import DownloadContext
+    from cxrprep.api.conversion_run import ConvertResult
+    from cxrprep.api.download_context import DownloadContext
     from cxrprep.api.result import Result
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.labels.extract import Labels
+    from cxrprep.labels.label_rows import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ def check_dataset(
         return _result(found)
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset")
-    from cxrprep.labels.extract import count_labels, read_labels
+    from cxrprep.labels.extract import read_labels
+    from cxrprep.labels.label_counts import count_labels
 
     labels = read_labels(spec, root, on_event=on_event)
     counted = count_labels(spec.name, labels, root)

@@ -10,22 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cxrprep._version import __version__
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_on_arrival import ArrivalConverter
-from cxrprep.api.download_plan import (
-    DownloadContext,
-    FetchOptions,
-    again,
-    fetch_tables_elsewhere,
-    found_wrong,
-    in_place,
-    listed,
-    made_of,
-    opened,
-    placed,
-    planned,
-    source_options,
-    tables_elsewhere,
-    transfer_of,
-)
+from cxrprep.api.download_context import DownloadContext, FetchOptions, in_place, listed, opened, placed, source_options
+from cxrprep.api.download_plan import again, found_wrong, made_of, transfer_of
+from cxrprep.api.download_selection import fetch_tables_elsewhere, planned, tables_elsewhere
 from cxrprep.api.download_summary import STAGE, fits, note_foreign, plan_data, plan_rows, result_data, result_rows
 from cxrprep.api.folder import DatasetFolder, find_mirror
 from cxrprep.api.keywords import Keywords

@@ -7,7 +7,7 @@ import shutil
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.download_plan import passing
+from cxrprep.api.download_context import passing
 from cxrprep.events import Note
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
@@ -17,7 +17,7 @@ from cxrprep.transfer.measured_rate import measured_rate
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.api.download_plan import DownloadContext
+    from cxrprep.api.download_context import DownloadContext
     from cxrprep.events import Sink
     from cxrprep.planning import Plan
     from cxrprep.transfer.measured_rate import MeasuredRate

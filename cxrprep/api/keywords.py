@@ -14,7 +14,7 @@ from cxrprep.selection.options import selected
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.api.download_context import FetchOptions
     from cxrprep.executors import Engine
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.labels.label_rows import LabelOptions
@@ -102,7 +102,7 @@ class Keywords:
 
     def fetching(self, options: FetchOptions | None, *more: str) -> FetchOptions | None:
         """How a mirror is reached, and what is done with what comes (``more``)."""
-        from cxrprep.api.download_plan import FetchOptions
+        from cxrprep.api.download_context import FetchOptions
         from cxrprep.credentials.lookup import Credentials
 
         given = self.take(*_NETWORK, "url_file", *more)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.events import Sink
-    from cxrprep.labels.extract import Labels, LabelsResult
-    from cxrprep.labels.label_rows import LabelOptions
+    from cxrprep.labels.label_counts import LabelsResult
+    from cxrprep.labels.label_rows import LabelOptions, Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.build import ManifestResult, PreparedManifest

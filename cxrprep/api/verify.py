@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.api.download_context import FetchOptions
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.verification.finding import Finding

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.api.download_context import FetchOptions
     from cxrprep.cli.context import Invocation
     from cxrprep.executors import Engine
     from cxrprep.images.radiograph import ImageLimits
@@ -140,7 +140,7 @@ def engine_of(invocation: Invocation) -> Engine:
 
 def fetch_options(invocation: Invocation) -> FetchOptions:
     """How the mirror is reached, and what is done with what comes."""
-    from cxrprep.api.download_plan import FetchOptions
+    from cxrprep.api.download_context import FetchOptions
     from cxrprep.config.job import parse_rate
 
     download = invocation.job.download

@@ -143,7 +143,7 @@ def named_file(words: str) -> tuple[str | None, Path]:
 
 def perform_comparison(invocation: Invocation, tables: Sequence[Path]) -> Any:
     """How far label tables agree with the first."""
-    from cxrprep.api.report_labels import compare_labels
+    from cxrprep.api.compare_labels import compare_labels
 
     job = invocation.job
     # Two tables need no folder.
@@ -153,7 +153,7 @@ def perform_comparison(invocation: Invocation, tables: Sequence[Path]) -> Any:
 
 def show_comparison(invocation: Invocation, tables: Sequence[Path]) -> int:
     """How far label tables agree with the first: a row an observation."""
-    from cxrprep.api.report_labels import agreement_rows, confusion_rows
+    from cxrprep.api.compare_labels import agreement_rows, confusion_rows
 
     out = invocation.out
     result = perform_comparison(invocation, tables)

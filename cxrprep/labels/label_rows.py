@@ -64,6 +64,27 @@ class TableUse:
     labeler: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """All that a release's tables say, in memory: an Arrow table of the ``labels`` schema, and the tables used.
+
+    ``added`` are columns that only the sources have which were added to the folder.
+    """
+
+    release: str
+    table: pa.Table
+    tables: tuple[TableUse, ...]
+    added: tuple[str, ...] = ()
+    masks: pa.Table | None = None
+    """Regions that the release draws, ``None`` where it draws none."""
+    inputs: str = ""
+    """The digest of all that the labels were made from; empty where it is not known before reading."""
+    notes: tuple[tuple[str, str, str], ...] = ()
+    """What was said while the tables were read: message, file, level."""
+    unchanged: bool = False
+    """Whether they are those of the table that is there, which was made from the same."""
+
+
 @dataclass(slots=True)
 class LabelRows:
     """What a dataset's tables gave so far: blocks of rows, tables used, and where to send notes."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.labels.extract import Labels
+    from cxrprep.labels.label_rows import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.image_sizes import Measure

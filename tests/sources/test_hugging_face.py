@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cxrprep
-from cxrprep.api.download_plan import FetchOptions
+from cxrprep.api.download_context import FetchOptions
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError, SourceUnreachableError
 from cxrprep.model import Digest

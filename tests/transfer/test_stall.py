@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cxrprep
-from cxrprep.api.download_plan import FetchOptions
+from cxrprep.api.download_context import FetchOptions
 from cxrprep.events import Event, ItemFinished, Stalled
 from cxrprep.transfer.limits import IdleTimer
 from tests.soak import faults

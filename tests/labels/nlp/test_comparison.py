@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.api.report_labels import agreement_rows, compare_labels, confusion_rows, import_labels
+from cxrprep.api.compare_labels import agreement_rows, compare_labels, confusion_rows
+from cxrprep.api.report_labels import import_labels
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.agreement import Scores, agreement_of, compare_tables
 from cxrprep.labels.label_table import read_label_table

@@ -1,0 +1,94 @@
+"""What became of the images of a conversion: counts, failures, remarks, and the rows of its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cxrprep.api.convert_inputs import Inputs
+    from cxrprep.images.conversion import Converted
+    from cxrprep.manifest.previous import Names
+
+_NOTES: Final = 1000
+# Images that are named for each remark; the manifest names all.
+_NAMED: Final = 20
+
+
+class ConversionTotals:
+    """What became of the images, in bounded memory."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        from cxrprep.manifest.derived import DerivedRows
+        from cxrprep.manifest.failures import FailureRows
+
+        self._inputs = inputs
+        self.images = DerivedRows()
+        self.failures = FailureRows()
+        self.notes: Counter[str] = Counter()
+        self.noted: dict[str, list[str]] = {}
+        self.left_out: Counter[str] = Counter()
+        self.done = self.kept = self.size = self.earlier = 0
+        self._without: list[str] = []
+
+    def tried(self) -> Names:
+        """The sources of this run, whatever became of them."""
+        return self.images.names("source_path", self._without)
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Images that cannot even be tried."""
+        from cxrprep.manifest.failures import Failure
+
+        for name in names:
+            message = f"{name}: no output can have this name"
+            self._without.append(name)
+            self.failures.add(Failure(name, "convert", "UnsafePathError", message, "rename the file"))
+
+    def take(self, outcome: Converted) -> None:
+        """One image more."""
+        from cxrprep.manifest.failures import Failure
+
+        name = outcome.item.relative
+        if outcome.status in ("left out", "error"):
+            self._without.append(name)
+        for note in outcome.notes:
+            # Notes that quote values are as many as images.
+            remark = note if note in self.notes or len(self.notes) < _NOTES else "other remarks"
+            self.notes[remark] += 1
+            named = self.noted.setdefault(remark, [])
+            if len(named) < _NAMED:
+                named.append(name)
+        if outcome.status == "left out":
+            self.left_out[outcome.voi] += 1
+        elif outcome.status == "error":
+            image = self._inputs.image_of(name)
+            self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
+        else:
+            self.kept += outcome.status == "notneeded"
+            self.done += outcome.status == "ok"
+            self.size += outcome.size
+            self.add(outcome)
+
+    def add(self, outcome: Converted) -> None:
+        """The row of one image."""
+        from cxrprep.manifest.derived import ConvertedImage
+
+        spacing = outcome.spacing_mm
+        self.images.add(
+            ConvertedImage(
+                source_path=outcome.item.relative,
+                source_digest=outcome.source_digest,
+                path=outcome.path,
+                size=outcome.size,
+                digest=outcome.digest,
+                width=outcome.width,
+                height=outcome.height,
+                mode=outcome.mode,
+                spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
+                boxes=outcome.boxes,
+                about=outcome.about,
+                measures={"pixels": outcome.pixels or None, **outcome.measures()},
+            )
+        )

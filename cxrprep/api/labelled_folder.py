@@ -1,0 +1,152 @@
+"""Folder whose labels.parquet takes in label sources: reports that were labelled, and tables that were imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cxrprep.api.folder import open_folder
+from cxrprep.api.labels import Choices, rebuild_manifest
+from cxrprep.collection import FolderKind
+from cxrprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cxrprep.api.folder import DatasetFolder
+    from cxrprep.api.keywords import Keywords
+    from cxrprep.events import Sink
+    from cxrprep.labels.label_rows import LabelOptions
+    from cxrprep.model import FolderRef
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFolder:
+    """A folder whose ``labels.parquet`` takes in what is labelled or imported: a known dataset, or any other.
+
+    ``manifest`` holds the choices for the manifest, as ``Choices.with_given`` takes them. ``allow_loss`` lets the
+    tables know less than they do.
+    """
+
+    where: FolderRef
+    home: Path
+    known: DatasetFolder | None = None
+    options: LabelOptions | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    allow_loss: bool = False
+
+    @classmethod
+    def at(
+        cls,
+        where: FolderRef,
+        **more: Any,
+    ) -> LabelledFolder:
+        """A folder; one that is no known dataset is taken as it is unless ``where`` says otherwise.
+
+        Args:
+            where: the folder, and what its caller says of it.
+            more: the other fields, as they are.
+
+        Returns:
+            the folder, for its reports and tables.
+
+        Raises:
+            UsageError: it is converted or exported, or not what ``where`` says.
+        """
+        known = None
+        if where.path.is_dir():
+            try:
+                known = open_folder(where)
+            except UsageError:
+                if where.dataset or where.release:
+                    raise
+        if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
+            raise UsageError(
+                f"labels are not added to {known.described()}",
+                hint="add them to the folder of the originals, and convert again: what is converted already is kept",
+            )
+        # Images of one's own have no tables to stand beside.
+        known = known if known is not None and known.kind is FolderKind.RELEASE else None
+        return cls(where, known.home if known else where.home, known, **more)
+
+    @classmethod
+    def asked(
+        cls,
+        keywords: Keywords,
+        where: FolderRef,
+        **more: Any,
+    ) -> LabelledFolder:
+        """The folder as a verb is asked for it.
+
+        Args:
+            keywords: those of ``extract_labels``; any other is refused.
+            where: the folder, and what its caller says of it.
+            more: as for ``at``.
+
+        Returns:
+            the folder.
+
+        Raises:
+            UsageError: an unknown keyword; and what ``at`` raises.
+        """
+        chosen = keywords.take("label_source")
+        options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
+        rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
+        keywords.finish()
+        return cls.at(
+            where,
+            options=options,
+            manifest={"label_source": None, **chosen, "policy": policy, "split_by": rule},
+            **more,
+        )
+
+    @property
+    def labels(self) -> Path:
+        """The ``labels.parquet``."""
+        return self.home / "manifests" / "labels.parquet"
+
+    def check_free(self, name: str) -> None:
+        """Raise ``UsageError`` when the release's own tables have a label source of that name."""
+        from cxrprep.labels.label_sources import release_labels
+
+        of_catalog = {table.label_source for table in self.known.spec.table} if self.known else set()
+        if self.labels.is_file():
+            of_catalog = {use.label_source for use in release_labels(self.labels)[2]}
+        if name in of_catalog:
+            raise UsageError(
+                f"{name} is a label source of the release itself", hint=f"import it as another: --import my-{name}=FILE"
+            )
+
+    def add_sources(self, on_event: Sink) -> list[tuple[str, str]]:
+        """Bring ``labels.parquet``, and the manifest of a known dataset, up to the added label sources."""
+        from cxrprep.labels.extract import read_labels, refresh_labels
+        from cxrprep.labels.last_options import last_options
+
+        known = self.known
+        last = last_options(self.labels, self.where.path).with_given(self.options, self.where.tables)
+        made = refresh_labels(
+            known.spec.name if known else _UNLISTED,
+            known.layout if known else None,
+            known.release if known else _UNLISTED,
+            self.labels,
+            read=None if known is None else lambda: read_labels(
+                known.spec, known.root, release=self.where.release, tables=last.tables, options=last.options
+            ),
+            asked=last.described(self.where.path),
+            allow_loss=self.allow_loss,
+            on_event=on_event,
+        )  # fmt: skip
+        rows = [("label sources", ", ".join(source.label_source for source in made.sources)), ("in", str(made.path))]
+        if known is not None:
+            choices = Choices.of_last(known.manifests).with_given(**{**_NONE_CHOSEN, **self.manifest})
+            shown = rebuild_manifest(known, choices=choices, allow_loss=self.allow_loss, on_event=on_event)
+            rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
+        return rows
+
+
+# What stands as dataset and release in the labels of a folder that is no known dataset.
+_UNLISTED: Final = "unlisted"
+
+
+_NONE_CHOSEN: Final[Mapping[str, Any]] = {"label_source": None, "policy": None, "split_by": None}

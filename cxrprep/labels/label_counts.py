@@ -1,0 +1,165 @@
+"""Counts of labels: rows, images, patients, splits and cells of each label source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.labels.columns import count_true
+from cxrprep.schemas import LABELS, own_observations
+from cxrprep.vocabulary import OBSERVATIONS, published_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxrprep.labels.label_rows import Labels, TableUse
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How often one observation has each value, in rows of one label source."""
+
+    observation: str
+    positive: int
+    negative: int
+    uncertain: int
+    null: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """What one label source says: rows, distinct images, patients and studies, images per split, labels."""
+
+    label_source: str
+    rows: int
+    images: int
+    patients: int
+    studies: int
+    splits: tuple[tuple[str, int], ...]
+    labels: tuple[LabelCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsResult:
+    """What ``extract_labels`` did. ``boxes`` are on ``boxed_images`` images; ``tables`` account for every row read."""
+
+    dataset: str
+    release: str
+    path: Path
+    rows: int
+    images: int
+    patients: int
+    studies: int
+    splits: tuple[tuple[str, int], ...]
+    boxes: int
+    boxed_images: int
+    sources: tuple[SourceCounts, ...]
+    tables: tuple[TableUse, ...]
+
+
+def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
+    split = table.column("split").unify_dictionaries().combine_chunks()
+    counts = np.bincount(split.indices.fill_null(len(split.dictionary)).to_numpy(), minlength=1)
+    words = [*split.dictionary.to_pylist(), ""]
+    return tuple(sorted((words[code], int(count)) for code, count in enumerate(counts.tolist()) if count))
+
+
+def _distinct(table: pa.Table, *names: str) -> int:
+    """How many distinct values the columns have together; rows are in their order, so equal ones are neighbours."""
+    if not table.num_rows:
+        return 0
+    columns = [table.column(name).combine_chunks() for name in names]
+    changes: Any = None
+    for column in columns:
+        change = pc.not_equal(column[1:], column[:-1])
+        changes = change if changes is None else pc.or_(changes, change)
+    # A comparison with null is null: a step from or to "no image" begins nothing that is counted here.
+    found = count_true(changes) + 1
+    return found if not columns[-1].null_count else int(pc.count_distinct(columns[-1]).as_py())
+
+
+def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
+    counts = []
+    own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+    for stem in (*OBSERVATIONS, *own):
+        column = table.column(f"label_{stem}")
+        if column.null_count == len(column):
+            continue
+        # Values are -1, 0 and 1, and null is counted as 2.
+        found = np.bincount(column.combine_chunks().fill_null(2).to_numpy().view(np.uint8) + np.uint8(1), minlength=4)
+        uncertain, negative, positive, null = found[:4].tolist()
+        counts.append(LabelCount(published_name(stem), positive, negative, uncertain, null))
+    return tuple(counts)
+
+
+def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
+    """The counts of a labels table: in all, and of each label source."""
+    table = labels.table
+    parts = _by_source(table)
+    sources = tuple(_of_source(rows, name) for name, rows in parts if name is not None)
+    named = _named_images([rows for _, rows in parts])
+    first = named.filter(pc.is_valid(named.column("image_id")))
+    alone = sources[0] if len(parts) == len(sources) == 1 else None
+    boxes = table.column("boxes")
+    return LabelsResult(
+        dataset=dataset,
+        release=labels.release,
+        path=path,
+        rows=table.num_rows,
+        images=first.num_rows,
+        patients=alone.patients if alone else int(pc.count_distinct(named.column("patient_id")).as_py()),
+        studies=alone.studies if alone else int(pc.count_distinct(named.column("study_id")).as_py()),
+        splits=_splits(first),
+        boxes=int(pc.sum(pc.list_value_length(boxes)).as_py() or 0),
+        boxed_images=len(boxes) - boxes.null_count,
+        sources=sources,
+        tables=labels.tables,
+    )
+
+
+def _by_source(table: pa.Table) -> list[tuple[str | None, pa.Table]]:
+    """The rows of each label source: they stand together."""
+    source = table.column("label_source").combine_chunks()
+    codes = source.indices.fill_null(-1).to_numpy()
+    starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()] if len(codes) else []
+    ends = [*starts[1:], len(codes)]
+    return [(source[start].as_py(), table.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _named_images(parts: list[pa.Table]) -> pa.Table:
+    """Ids and split of the rows of all label sources; an image is named once, a row without image stays."""
+    named: list[pa.Table] = []
+    for part in parts:
+        rows = part.select(["patient_id", "study_id", "image_id", "split"])
+        if any(rows.drop_columns("split").equals(other.drop_columns("split")) for other in named):
+            continue
+        ids = rows.column("image_id")
+        again = pa.chunked_array([_again(ids.combine_chunks())])
+        for other in named:
+            again = pc.or_(again, pc.and_(pc.is_valid(ids), pc.is_in(ids, value_set=other.column("image_id"))))
+        named.append(rows.filter(pc.invert(again)))
+    return pa.concat_tables(named) if named else LABELS.empty_table()
+
+
+def _of_source(rows: pa.Table, name: str) -> SourceCounts:
+    return SourceCounts(
+        label_source=name,
+        rows=rows.num_rows,
+        images=_distinct(rows, "patient_id", "study_id", "image_id"),
+        patients=_distinct(rows, "patient_id"),
+        studies=_distinct(rows, "patient_id", "study_id"),
+        splits=_splits(rows),
+        labels=_label_counts(rows),
+    )
+
+
+def _again(ids: pa.Array) -> pa.Array:
+    """Which rows name the image of the row before them; rows are in their order, so equal ones are neighbours."""
+    if not len(ids):
+        return pa.array([], pa.bool_())
+    same = pc.fill_null(pc.equal(ids[1:], ids[:-1]), fill_value=False)
+    return pa.concat_arrays([pa.array([False]), same])
