@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # The reference is made from the code when the documentation is built, and read here as a reader would find it.
 # In a process of its own: click remembers the help options of commands that are asked without their program.
 subprocess.run([sys.executable, str(ROOT / "tools" / "reference.py")], check=True)
-# What tools of the writing room put beside it is theirs; the design page shows shapes of commands.
+# What was built of them is none of them; the design page shows shapes of commands.
 PAGES = sorted(
     path
     for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
