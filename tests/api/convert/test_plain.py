@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cxrprep
+from cxrprep.collection import dataset_folder
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
 from cxrprep.images.image_folder import plain_images, stems_of
 from cxrprep.model import Selection
+from cxrprep.record import Record
 from cxrprep.storage.filesystem import StoredFile
 from tests.api.convert import hospital
+from tests.generators.small import mimic_cxr
 from tests.manifest.made import made
 
 INLINE = Engine("inline")
@@ -196,3 +203,34 @@ def test_images_never_go_into_a_folder_that_is_something_else(tmp_path: Path, ki
     with pytest.raises(UsageError, match="no images of a conversion"):
         run(own, target)
     assert {path: path.read_bytes() for path in target.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("kind", ["release", "own"])
+def test_record_folder_and_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if kind == "own":
+        hospital.write(tmp_path / "in")
+    else:
+        mimic_cxr.write(tmp_path / "mirror")
+        # Its manifest has the sizes of the images, which are in the headers too: they are read when it is first built.
+        cxrprep.download("mimic-cxr", tmp_path / "in", source=str(tmp_path / "mirror"))
+    counts: Counter[str] = Counter()
+
+    def counted(of: Any, name: str, key: Callable[..., str]) -> None:
+        plain = getattr(of, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            counts[key(*args)] += 1
+            return plain(*args, **options)
+
+        monkeypatch.setattr(of, name, call)
+
+    counted(Record, "open", lambda *_: "record opened")
+    counted(dataset_folder, "sample_names", lambda *_: "folder sampled")
+    counted(pydicom, "dcmread", lambda file, *_: f"header of {hash(file.getvalue())}")
+    value = cxrprep.convert(tmp_path / "in", recipe="square-224", out=tmp_path / "out", engine=INLINE).value
+    assert value.converted > 3
+    assert counts.pop("record opened") == 1
+    # A record says what the folder holds.
+    assert counts.pop("folder sampled", 0) == (kind == "own")
+    assert len(counts) > 2
+    assert set(counts.values()) == {1}
