@@ -5,7 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+# One more than there are cores: a good part of the tests waits, for servers, limits of time and processes that end.
+WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
 
 .PHONY: help install npm demo test test-fast lint format docs bench soak fuzz reference build check-wheel test-oldest clean ci
 
