@@ -1,4 +1,4 @@
-"""netrc belongs to plain web servers: no session of a service's own client (SDK) reads it, whatever it says."""
+"""Sessions of the services' own clients (SDKs): none reads netrc, and no token follows a redirect to another host."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import stamina
 
+from cxrprep.errors import CxrprepError
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from tests.servers import box, google, kaggle
-from tests.servers.loopback import Server
+from tests.servers.loopback import Reply, Request, Server, as_json, running
 from tests.sources.contract import content, credentials
 
 FILES = {"00000001_000.png": b"bytes of an image" * 100}
@@ -81,3 +83,33 @@ def test_a_services_client_reads_no_netrc(
         said = json.dumps(sent)
         assert PASSWORD not in said
         assert base64.b64encode(f"anonymous:{PASSWORD}".encode()).decode() not in said
+
+
+@pytest.mark.parametrize("moves", ["listing", "file"])
+@pytest.mark.parametrize("service", ["kaggle-token", "box-token", "google-account"])
+def test_a_services_token_follows_no_redirect_to_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, moves: str
+) -> None:
+    with SERVICES[service]() as (url, variables, servers), running(lambda _: as_json({})) as other:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        if service == "google-account":
+            key = google.key_file(tmp_path, f"{variables['STORAGE_EMULATOR_HOST']}/token")
+            monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+            variables["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+        have = credentials(variables, tmp_path)
+        own = servers[0].app
+        with contextlib.closing(open_source(url, SourceOptions(credentials=have, timeout=5))) as source:
+            files = [] if moves == "listing" else [*source.list()]
+
+            def moved(request: Request) -> Reply:
+                there = other.url.replace("127.0.0.1", "localhost")
+                return own(request) if "token" in request.path else Reply(302, b"", {"Location": f"{there}/x"})
+
+            servers[0].app = moved
+            with contextlib.suppress(CxrprepError), stamina.set_testing(True, attempts=1):
+                _ = [content(source.open(file)) for file in files] or [*source.list()]
+        assert any("authorization" in request.headers for request in servers[0].seen)
+        assert not any("authorization" in request.headers for request in other.seen)
+        # What Kaggle is asked by POST is not asked again elsewhere.
+        assert other.seen or (service, moves) == ("kaggle-token", "listing")

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,20 +218,36 @@ def test_a_digest_is_that_of_the_whole_file_or_none(tmp_path: Path, rules: Rules
             assert part.digest is None or part.digest.algorithm == "md5", "with a range it may be that of the part"
 
 
+def _brotli(data: bytes) -> bytes:
+    """``data``, at most 65,536 bytes, as one block without compression (RFC 7932, 9.2)."""
+    return ((len(data) - 1) << 4 | 1 << 20).to_bytes(3, "little") + data + b"\x03"
+
+
+PLAIN = DATA * 4_000
+PACKED = {
+    "gzip": (PLAIN, gzip.compress(DATA * 2_000) + gzip.compress(DATA * 2_000), gzip.compress(b"replaced")),
+    "deflate": (PLAIN, zlib.compress(PLAIN), zlib.compress(b"replaced")),
+    "br": (PLAIN, _brotli(PLAIN), _brotli(b"replaced")),
+}
+
+
 @pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("split_from", [1 << 30, 1_000])
-def test_an_object_that_is_stored_compressed_is_whole_and_stays(tmp_path: Path, rules: Rules, split_from: int) -> None:
+@pytest.mark.parametrize("coding", PACKED)
+def test_an_object_that_is_stored_compressed_is_whole_and_stays(
+    tmp_path: Path, rules: Rules, split_from: int, coding: str
+) -> None:
     # The listing states the size of what is stored, and the ETag is of that too.
     name, other = "images/00000001_000.png", "images/00000002_000.png"
-    plain, packed = DATA * 4_000, gzip.compress(DATA * 2_000) + gzip.compress(DATA * 2_000)
+    plain, packed, replaced = PACKED[coding]
     rules.files = {name: packed, other: DATA}
-    rules.stored = {name: {"Content-Encoding": "gzip"}}
+    rules.stored = {name: {"Content-Encoding": coding}}
     options = TransferOptions(retry_policy=QUICK, split_from=split_from)
     result = download(tmp_path, "s3://bucket", options=options)
     assert (result.done, result.failed) == (2, 0)
     assert tree(tmp_path) == {name: plain, other: DATA}
     assert download(tmp_path, "s3://bucket", options=options).done == 0, "what is here is not fetched again"
-    rules.files[name] = gzip.compress(b"replaced")
+    rules.files[name] = replaced
     assert download(tmp_path, "s3://bucket", options=options).done == 1
     assert tree(tmp_path)[name] == b"replaced"
 
