@@ -40,6 +40,8 @@ def run(block: Block, folder: Path) -> tuple[str, int]:
         "HOME": str(home),
         "NO_COLOR": "1",
         "COLUMNS": "100",
+        # A worker fewer to start, of which no page shows anything.
+        "CXRPREP_ENGINE_JOBS": "1",
     }
     done = subprocess.run(
         [*program, block.text],

@@ -64,10 +64,10 @@ def hang_or_crash(batch: list[int]) -> list[int]:
 
 
 def long_but_in_many_steps(batch: list[int]) -> list[int]:
-    """Each item is short beside the limit of three seconds, what follows is long and belongs to none."""
+    """Each item is short beside the limit of one and a half seconds, what follows is long and belongs to none."""
     for _ in batch:
         begin_item()
-        time.sleep(0.6)
+        time.sleep(0.3)
     end_item()
-    time.sleep(4)
+    time.sleep(2)
     return batch

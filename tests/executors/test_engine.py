@@ -50,16 +50,16 @@ def test_items_over_which_a_worker_crashes_are_named_and_the_others_are_done(wor
 
 @pytest.mark.slow
 def test_items_without_end_are_named_and_the_others_are_done() -> None:
-    found = list(Engine(jobs=2).run(jobs.squares_or_hang, range(60), batch=8, seconds=3))
+    found = list(Engine(jobs=2).run(jobs.squares_or_hang, range(60), batch=8, seconds=1.5))
     lost = [outcome for outcome in found if isinstance(outcome, Lost)]
     assert sorted(outcome.item for outcome in lost) == [7, 40]
-    assert all(outcome.late and "after 3 s" in outcome.cause for outcome in lost)
+    assert all(outcome.late and "after 1.5 s" in outcome.cause for outcome in lost)
     assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
 
 
 @pytest.mark.slow
 def test_a_crash_and_an_item_without_end_are_told_apart() -> None:
-    found = list(Engine(jobs=2).run(jobs.hang_or_crash, range(12), batch=6, seconds=3))
+    found = list(Engine(jobs=2).run(jobs.hang_or_crash, range(12), batch=6, seconds=1.5))
     lost = {outcome.item: outcome.late for outcome in found if isinstance(outcome, Lost)}
     assert lost == {3: True, 5: False}
     assert sorted(n for n in found if not isinstance(n, Lost)) == [n for n in range(12) if n not in {3, 5}]
@@ -67,7 +67,7 @@ def test_a_crash_and_an_item_without_end_are_told_apart() -> None:
 
 @pytest.mark.slow
 def test_the_limit_is_for_each_item_and_for_announced_items_only() -> None:
-    assert list(Engine(jobs=1).run(jobs.long_but_in_many_steps, range(6), batch=6, seconds=3)) == [*range(6)]
+    assert list(Engine(jobs=1).run(jobs.long_but_in_many_steps, range(6), batch=6, seconds=1.5)) == [*range(6)]
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def _children() -> list[str]:
 @pytest.mark.slow
 def test_on_a_cluster_too_an_item_without_end_is_named(scheduler: str) -> None:
     engine = Engine("dask", scheduler=scheduler)
-    found = list(engine.run(jobs.squares_or_hang, range(60), batch=5, seconds=3))
+    found = list(engine.run(jobs.squares_or_hang, range(60), batch=5, seconds=1.5))
     assert sorted(outcome.item for outcome in found if isinstance(outcome, Lost)) == [7, 40]
     assert sorted(n for n in found if not isinstance(n, Lost)) == [n * n for n in range(60) if n not in {7, 40}]
 
