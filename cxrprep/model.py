@@ -6,6 +6,7 @@ Frozen, without I/O, standard library only. An unknown value is ``None``, never 
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -149,12 +150,39 @@ class LabelTest:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnTest:
+    """A condition on one column of the manifest: ``operator`` is ``=``, ``!=``, ``<``, ``<=``, ``>`` or ``>=``.
+
+    ``value`` is as it was written: a number, a word, or ``null``.
+    """
+
+    column: str
+    operator: str
+    value: str
+
+    def __str__(self) -> str:
+        """The command-line spelling, ``contrast>=0.1``."""
+        return f"{self.column}{self.operator}{self.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> ColumnTest:
+        """The condition that ``text`` states. Raises ``ValueError``."""
+        found = re.fullmatch(r"\s*(\w+)\s*(!=|<=|>=|==|=|<|>)\s*(.*?)\s*", text)
+        if found is None or not found[3]:
+            raise ValueError(
+                f"{text!r} is not a condition on a column; write COLUMN>=NUMBER, COLUMN=WORD or COLUMN=null"
+            )
+        return cls(found[1], "=" if found[2] == "==" else found[2], found[3])
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which files of a release are wanted; the default wants all. A value: it is recorded in the lock.
 
     ``include`` and ``exclude`` are gitignore-style globs on release paths. ``views`` holds view names or projections.
-    Repeated ``labels`` mean any of them. ``limit`` counts images after everything else; ``sample`` draws that many
-    images by a hash of ``seed`` and image id, so a draw does not depend on the listing's order.
+    Repeated ``labels`` mean any of them, repeated ``where`` all of them. ``limit`` counts images after everything else;
+    ``sample`` draws that many images by a hash of ``seed`` and image id, so a draw does not depend on the order of the
+    listing.
 
     Examples:
         >>> import cxrprep
@@ -175,11 +203,12 @@ class Selection:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    where: tuple[ColumnTest, ...] = ()
 
     @property
     def needs_tables(self) -> bool:
-        """Whether paths alone cannot answer it: splits, views and labels stand in the release's tables."""
-        return bool(self.splits or self.views or self.labels)
+        """Whether paths alone cannot answer it: splits, views, labels and columns stand in tables."""
+        return bool(self.splits or self.views or self.labels or self.where)
 
     @property
     def names_ids(self) -> bool:

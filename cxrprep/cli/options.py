@@ -313,6 +313,7 @@ selection = several(
     setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=complete_split),
     setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=complete_view),
     setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=complete_label),
+    setting("selection.where", "--where", section="Selection", metavar="CONDITION"),
     setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=complete_file),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job_array import parse_shard
 from cxrprep.errors import did_you_mean
-from cxrprep.model import LabelTest, Split, View
+from cxrprep.model import ColumnTest, LabelTest, Split, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,6 +84,7 @@ FORMS: Final[Mapping[str, Callable[[str], object]]] = {
     "rate": parse_rate,
     "fractions": parse_fractions,
     "label": parse_label,
+    "where": ColumnTest.parse,
     "view": parse_view,
     "split": parse_split,
     "shard": parse_shard,
@@ -114,6 +115,11 @@ class SelectionSettings:
         (),
         "an observation: NAME, or NAME=1|0|-1|null; given several times: images that match any of them",
         form="label",
+    )
+    where: tuple[str, ...] = _set(
+        (),
+        "a condition on a column of the manifest, such as contrast>=0.1; given several times: all must hold",
+        form="where",
     )
     limit: int | None = _set(None, "at most this many images, after everything else", low=1)
     sample: int | None = _set(None, "draw this many images, the same ones for the same seed", low=1)

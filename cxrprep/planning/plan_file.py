@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, StorageError, UnsafePathError, UsageError
-from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Split
+from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import safe_path
@@ -169,6 +169,7 @@ def _selection_out(selection: Selection) -> dict[str, Any]:
         **{name: sorted(getattr(selection, name)) for name in _SETS},
         "splits": sorted(str(split) for split in selection.splits),
         "labels": [str(label) for label in selection.labels],
+        **({"where": [str(test) for test in selection.where]} if selection.where else {}),
         "limit": selection.limit,
         "sample": selection.sample,
         "seed": selection.seed,
@@ -193,6 +194,7 @@ def _selection_in(data: dict[str, Any]) -> Selection:
         limit=None if limit is None else _count(limit),
         sample=None if sample is None else _count(sample),
         seed=int(data["seed"]),
+        where=tuple(ColumnTest.parse(_text(text)) for text in data.get("where", ())),
     )
 
 

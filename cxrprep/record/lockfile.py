@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, IntegrityError
-from cxrprep.model import Digest, LabelTest, Selection, Split
+from cxrprep.model import ColumnTest, Digest, LabelTest, Selection, Split
 from cxrprep.storage.small_files import parse_toml
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _selection_from_toml(data: dict[str, Any]) -> Selection:
         limit=data.get("limit"),
         sample=data.get("sample"),
         seed=data.get("seed", 0),
+        where=tuple(ColumnTest.parse(item) for item in texts("where")),
     )
 
 

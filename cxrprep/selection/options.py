@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import SelectionSettings, parse_label, parse_split, parse_view
 from cxrprep.errors import UsageError, did_you_mean
-from cxrprep.model import Selection
+from cxrprep.model import ColumnTest, Selection
 from cxrprep.selection.id_lists import read_ids, read_list
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # patient00001/study1, p10000032/s50414267, or the bare numbers.
 _STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
-_LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split", "view", "label"})
-_UNDIVIDED: Final = frozenset({"include", "exclude"})
+_LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split", "view", "label", "where"})
+_UNDIVIDED: Final = frozenset({"include", "exclude", "where"})
 # As many ids are written out; more stand for the file that they came from.
 _FEW: Final = 5
 
@@ -47,6 +47,7 @@ def selection_of(settings: SelectionSettings) -> Selection:
         limit=settings.limit,
         sample=settings.sample,
         seed=settings.seed,
+        where=tuple(ColumnTest.parse(text) for text in settings.where),
     )
 
 
@@ -55,8 +56,8 @@ def selected(selection: Selection | Mapping[str, Any], words: Mapping[str, Any])
 
     Args:
         selection: What was handed in as a whole; a mapping is taken for words.
-        words: ``split``, ``view``, ``label``, ``patients``, ``studies``, ``ids``, ``include``, ``exclude``, ``limit``,
-            ``sample`` and ``seed``, each a text (with commas for several), a number, or several texts.
+        words: ``split``, ``view``, ``label``, ``where``, ``patients``, ``studies``, ``ids``, ``include``, ``exclude``,
+            ``limit``, ``sample`` and ``seed``, each a text (with commas for several), a number, or several texts.
 
     Returns:
         The selection; words are in addition to ``selection``, and win over it.
@@ -121,6 +122,7 @@ def options_of(selection: Selection) -> Iterator[str]:
         ("--split", sorted(selection.splits)),
         ("--view", sorted(selection.views)),
         ("--label", selection.labels),
+        ("--where", selection.where),
     ):
         for value in values:
             yield f"{option} {shlex.quote(str(value))}"

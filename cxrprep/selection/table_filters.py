@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError, did_you_mean
-from cxrprep.model import ImageId, Projection, Selection, Split, View
+from cxrprep.model import ColumnTest, ImageId, Projection, Selection, Split, View
+from cxrprep.schemas import DERIVED_FIELDS
 from cxrprep.selection.filters import SelectionFilter, draw, plain_id
 from cxrprep.vocabulary import column_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cxrprep.datasets.catalog import DatasetSpec
+
+_OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
+    "=": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ def select_images(
 
 
 def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: str | None = None) -> Any:
-    """Where the splits, views and labels of a selection hold.
+    """Where the splits, views, labels and conditions on columns of a selection hold.
 
     Args:
         table: Has the columns of the manifests.
@@ -95,7 +107,7 @@ def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: st
         A Boolean for each row.
 
     Raises:
-        UsageError: A view or observation that does not exist.
+        UsageError: A view, observation or column that does not exist.
     """
     keep: Any = pc.is_valid(table.column("patient_id"))
     if selection.splits:
@@ -104,6 +116,8 @@ def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: st
         keep = pc.and_(keep, _of_views(table, selection.views))
     if selection.labels:
         keep = pc.and_(keep, _of_labels(table, selection, sources))
+    for test in selection.where:
+        keep = pc.and_(keep, _of_column(table, test, dataset))
     return keep
 
 
@@ -171,6 +185,38 @@ def _of_labels(table: pa.Table, selection: Selection, sources: str | None) -> An
         )
         found = pc.or_(found, equal)
     return found if sources is None else pc.and_(found, pc.is_in(source, value_set=pa.array(names)))
+
+
+def _of_column(table: pa.Table, test: ColumnTest, dataset: str) -> Any:
+    """Where a condition on a column holds; of a null only ``=null`` does."""
+    if test.column not in table.column_names:
+        hint = f"{did_you_mean(test.column, table.column_names)}columns: {', '.join(table.column_names)}"
+        if any(field.name == test.column for field in DERIVED_FIELDS):
+            hint = "it is measured by convert: select of the converted images"
+        raise UsageError(f"the tables of {dataset} that are here have no column {test.column!r}", hint=hint)
+    column = table.column(test.column)
+    if test.value.lower() == "null":
+        if test.operator not in {"=", "!="}:
+            raise UsageError(f"{test}: null is neither less nor more than anything", hint="write = or !=")
+        return pc.is_null(column) if test.operator == "=" else pc.is_valid(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pc.fill_null(_OPERATORS[test.operator](column, _value_of(column.type, test)), fill_value=False)
+
+
+def _value_of(kind: pa.DataType, test: ColumnTest) -> pa.Scalar:
+    """The value of a condition, as the column has its own."""
+    try:
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            # 0.1 is not 0.1 in single precision: as the column rounds it.
+            return pa.scalar(float(test.value)).cast(kind if pa.types.is_floating(kind) else pa.float64())
+        if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_temporal(kind):
+            return pa.scalar(test.value).cast(kind)
+    except (ValueError, pa.ArrowInvalid) as error:
+        raise UsageError(f"{test}: {test.value!r} is no value of {test.column}, which holds {kind}") from error
+    raise UsageError(
+        f"{test}: a condition is on a number or a word, and {test.column} holds {kind}", hint="name another column"
+    )
 
 
 def wanted_rows(table: pa.Table, selection: Selection) -> Any:

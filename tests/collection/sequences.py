@@ -80,7 +80,7 @@ class World:
     def _selection(self) -> tuple[str, ...]:
         return self.rng.choice([
             (), (), ("--limit", "2"), ("--split", "test"), ("--view", "frontal"), ("--sample", "3", "--seed", "1"),
-            ("--exclude", "*_001*"), ("--label", "Cardiomegaly"),
+            ("--exclude", "*_001*"), ("--label", "Cardiomegaly"), ("--where", "age_years>=50"),
         ])  # fmt: skip
 
     def _choices(self) -> tuple[str, ...]:

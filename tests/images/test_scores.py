@@ -65,6 +65,17 @@ def test_scores_are_columns_when_asked_and_stay(folder: Path, tmp_path: Path) ->
     assert _rows(out) == rows
 
 
+def test_images_are_left_out_by_their_measures(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _convert(folder, out, scores=True)
+    good = ["inverted_score<0.5", "turned_score<=0.6", "contrast>=0.05"]
+    assert cxrprep.load(out, where=good).to_arrow()["source_path"].to_pylist() == ["right.png"]
+    exported = cxrprep.export(out, form="csv", out=tmp_path / "csv", where="inverted_score<0.5").value
+    assert exported.images == 2
+    again = cxrprep.convert(out, recipe="square-224", out=tmp_path / "again", engine=Engine("inline"), where=good)
+    assert again.value.images == 1
+
+
 def test_a_negative_is_made_positive_only_when_asked(folder: Path, tmp_path: Path) -> None:
     plain, fixed = tmp_path / "plain", tmp_path / "fixed"
     first, second = _convert(folder, plain), _convert(folder, fixed, fix=["inverted"])

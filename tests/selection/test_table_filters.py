@@ -7,7 +7,7 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.extract import read_labels
-from cxrprep.model import LabelTest, Selection, Split
+from cxrprep.model import ColumnTest, LabelTest, Selection, Split
 from cxrprep.selection.table_filters import select_images
 from tests.generators.small import chexpert, mimic_cxr_jpg, nih_chestxray14
 
@@ -53,6 +53,45 @@ def test_several_labels_mean_any_and_null_is_a_value(cx):
     silent = chosen("chexpert", cx, labels=(LabelTest("Edema", None),), splits=frozenset({Split.TRAIN}))
     assert "patient33093/study1/view1_frontal" in silent.ids
     assert "patient00002/study2/view1_frontal" not in silent.ids
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (("age_years>=68",), lambda t: t.age_years >= 68),
+        (("age_years>=68", "sex=F"), lambda t: (t.age_years >= 68) & (t.sex == "F")),
+        (("age_years==68",), lambda t: t.age_years == 68),
+        (("sex!=F", "view = AP"), lambda t: t.sex.notna() & (t.sex != "F") & (t["view"] == "AP")),
+        (("label_edema=null",), lambda t: t.label_edema.isna()),
+        (("view!=null", "split=validate"), lambda t: t["view"].notna() & (t.split == "validate")),
+    ],
+)
+def test_conditions_on_columns_must_all_hold(cx, conditions, expected):
+    table = read_labels(find_dataset("chexpert"), cx).table.to_pandas()
+    wanted = set(table[expected(table)].image_id)
+    assert 0 < len(wanted) < table.image_id.nunique()
+    assert chosen("chexpert", cx, where=tuple(map(ColumnTest.parse, conditions))).ids == wanted
+
+
+@pytest.mark.parametrize(
+    ("condition", "message", "hint"),
+    [
+        ("age_year>3", "no column 'age_year'", "age_years"),
+        ("contrast>0.1", "no column 'contrast'", "measured by convert"),
+        ("age_years>old", "'old' is no value of age_years", ""),
+        ("age_years<null", "null is neither less nor more", "write = or !="),
+    ],
+)
+def test_a_condition_that_means_nothing_is_said(cx, condition, message, hint):
+    with pytest.raises(UsageError, match=message) as caught:
+        chosen("chexpert", cx, where=(ColumnTest.parse(condition),))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["contrast", ">3", "a b>3", "contrast>="])
+def test_what_is_no_condition_is_refused(text):
+    with pytest.raises(ValueError, match="not a condition"):
+        ColumnTest.parse(text)
 
 
 def test_views_by_name_and_by_projection(mimic):
