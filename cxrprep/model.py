@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -338,6 +338,38 @@ class Box:
         return sides | {name: value for name, value in told.items() if value is not None}
 
 
+# Images from which on the share of those that look mirrored tells something.
+_TELLING: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """How many of the ``scored`` images are above the alarms of their scores, and the share that looks mirrored.
+
+    Of collections as they are up to a quarter looks mirrored, of mirrored ones three quarters and more: the share of a
+    batch tells what a single score does not.
+    """
+
+    scored: int
+    inverted: int
+    turned: int
+    blank: int
+    mirrored_share: float
+
+    @property
+    def is_mirrored_batch(self) -> bool:
+        """Whether so many look mirrored that the whole batch may be."""
+        return self.scored >= _TELLING and self.mirrored_share > 1 / 2
+
+    def words(self) -> str:
+        """In a line."""
+        batch = ": the whole batch may be" if self.is_mirrored_batch else ""
+        return (
+            f"of {self.scored:,} images {self.inverted:,} look inverted, {self.turned:,} turned, "
+            f"{self.blank:,} blank; {self.mirrored_share:.0%} look mirrored{batch}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
     """What a decoder found in one file.
@@ -345,7 +377,9 @@ class ImageCheck:
     ``format`` is PNG, JPEG or DICOM by content, ``""`` for neither; ``mode`` the file's own pixel form (L, RGBA, I;16,
     MONOCHROME1, ...); ``bits`` per sample; ``constant`` says that all pixels have one value; ``pixels`` is a digest of
     the decoded pixels, asked for only to find duplicates. ``error`` says in one line why it could not be decoded, and
-    ``truncated`` that it ends too early. ``doubts`` say what a person should look at: inverted, turned, blank.
+    ``truncated`` that it ends too early. ``doubts`` say what a person should look at: inverted, turned, blank;
+    ``scores`` are the numbers behind them, by the names of the manifest's columns, and ``alarms`` those that say so:
+    inverted, rotated, blank, mirrored.
     """
 
     format: str = ""
@@ -359,3 +393,5 @@ class ImageCheck:
     error: str = ""
     truncated: bool = False
     doubts: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    alarms: frozenset[str] = frozenset()

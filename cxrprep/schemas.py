@@ -217,6 +217,11 @@ DERIVED_FIELDS: Final = (
     describe("turned_degrees", pa.int32(), "by how much clockwise, if it is: 90, 180 or 270"),
     describe("mirrored_score", pa.float32(), "how likely it is mirrored: to sort by and for whole batches, no verdict"),
     describe("structure", pa.float32(), "share of the source's pixels that show anything; little: blank"),
+    describe(
+        "not_frontal_score",
+        pa.float32(),
+        "how unlike a frontal chest radiograph, 0 to 1: a lateral, another part, no radiograph; to sort by",
+    ),
 )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cxrprep.images.recipe import Recipe
     from cxrprep.images.shards import ShardPlan
     from cxrprep.manifest.previous import PreviousImages
-    from cxrprep.model import Shard
+    from cxrprep.model import ScoreSummary, Shard
     from cxrprep.storage.filesystem import ImageStore
 
 # More than any description of ours has.
@@ -49,7 +49,8 @@ class ConvertResult:
     ``left_out`` counts what a plain folder holds beside images: DICOM objects by kind, files by suffix. ``form`` is
     files, webdataset or parquet. ``manifest`` lists the images below ``out``: the ``images`` of this run and
     ``earlier`` ones, that other selections made by the same recipe. ``failures`` is the table of what failed, ``None``
-    when nothing did.
+    when nothing did. ``scores`` says how many of all images are above the alarms of their scores, where they were asked
+    for now.
     """
 
     recipe: str
@@ -69,6 +70,7 @@ class ConvertResult:
     failures: Path | None
     noted: tuple[tuple[str, tuple[str, ...]], ...] = ()
     digest: str = ""
+    scores: ScoreSummary | None = None
 
 
 def _write_changed(out: ImageStore, name: str, data: bytes) -> None:
@@ -244,6 +246,7 @@ class ConversionRun:
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
             *((("all failures", str(value.failures)),) if value.failures else ()),
             *((("digest", value.digest),) if value.digest else ()),
+            *((("scores", value.scores.words()),) if value.scores else ()),
             ("written", str(value.manifest)),
         ]
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
@@ -304,7 +307,8 @@ class ConversionRun:
         from cxrprep.images.local_files import is_url
         from cxrprep.manifest.derived import build_derived_manifest
         from cxrprep.manifest.failures import write_failures
-        from cxrprep.storage.parquet import SET_DIGEST, footer_of
+        from cxrprep.manifest.label_statistics import SCORES, score_summary
+        from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
 
         _make_folder(folder)
         built = build_derived_manifest(
@@ -340,6 +344,7 @@ class ConversionRun:
             failures=None if table is None else shown / table.name,
             noted=tuple((note, tuple(totals.noted[note])) for note, _ in totals.notes.most_common(_REMARKS)),
             digest=str(footer_of(built.path).get(SET_DIGEST) or ""),
+            scores=score_summary(read_rows(built.path, columns=SCORES)) if self.scores or self.recipe.fix else None,
         )
 
 

@@ -80,6 +80,7 @@ def report(
         ("images", made.images),
         ("patients", made.patients),
         ("patients in more than one split", made.leaking_patients),
+        *((("scores", made.scores.words()),) if made.scores else ()),
         ("written", str(made.path)),
     )
     return Result("report", made, rows=rows)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.html_report.thumbnails import Thumbnail
+    from cxrprep.model import ScoreSummary
     from cxrprep.record import Header
 
 STAGE: Final = "report"
@@ -45,7 +46,11 @@ _WORST: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
-    """Where the page is, and what it counts: images, studies, patients, and patients in more than one split."""
+    """Where the page is, and what it counts: images, studies, patients, and patients in more than one split.
+
+    Of converted images ``worst`` has those that the page shows by each measure of quality and each score, as dicts of
+    ``image_id``, ``path`` and ``value``; ``scores`` says how many are above the alarms, where they were asked for.
+    """
 
     path: Path
     images: int
@@ -53,6 +58,8 @@ class ReportResult:
     patients: int
     leaking_patients: int
     size: int
+    scores: ScoreSummary | None = None
+    worst: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,8 @@ class _Page:
     sheet: list[tuple[Thumbnail, dict[str, Any]]]
     agreements: tuple[SourceAgreement, ...]
     worst: list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]
+    worst_images: Mapping[str, list[dict[str, Any]]]
+    scores: ScoreSummary | None
     header: Header | None
     footer: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,7 +157,9 @@ def write_report(
     replace_file(out, lambda part: part.write_text(text, encoding="utf-8"))
     size = len(text.encode())
     on_event(StageFinished(STAGE, done=len(page.sheet), size=0, seconds=time.monotonic() - begun))
-    return ReportResult(out, page.images, page.studies, page.patients, page.leak.count, size)
+    return ReportResult(
+        out, page.images, page.studies, page.patients, page.leak.count, size, page.scores, page.worst_images
+    )
 
 
 def render(page: _Page) -> str:
@@ -197,6 +208,7 @@ def _page(
     labels = _prevalence(table)
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
+    worst = label_statistics.worst(table, _WORST)
     return _Page(
         spec=spec,
         release=release,
@@ -227,7 +239,9 @@ def _page(
         tables=_tables(table),
         sheet=_sheet(table, root, labels, thumbnails),
         agreements=agreements,
-        worst=_worst(table, root, drawn=thumbnails > 0),
+        worst=_worst(worst, root, drawn=thumbnails > 0),
+        worst_images=worst,
+        scores=label_statistics.score_summary(table),
         header=header,
         footer=footer,
     )
@@ -276,12 +290,14 @@ def _of_label_table(
 
 
 def _worst(
-    table: pa.Table, root: Path, *, drawn: bool
+    worst: Mapping[str, list[dict[str, Any]]], root: Path, *, drawn: bool
 ) -> list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]:
     from cxrprep.html_report.thumbnails import thumbnail
 
-    ranked = label_statistics.worst(table, _WORST)
-    return [(words, [(thumbnail(root, row["path"]) if drawn else None, row) for row in rows]) for words, rows in ranked]
+    return [
+        (label_statistics.QUALITY[name], [(thumbnail(root, row["path"]) if drawn else None, row) for row in rows])
+        for name, rows in worst.items()
+    ]
 
 
 def _tables(table: pa.Table) -> list[tuple[str, str]]:

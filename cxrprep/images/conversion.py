@@ -37,6 +37,7 @@ _MEASURES: Final = {
     "grey_levels": "levels", "contrast": "contrast", "black_share": "black", "white_share": "white",
     "clipped_share": "clipped", "sharpness": "sharpness", "inverted_score": "inverted", "turned_score": "turned",
     "turned_degrees": "turn", "mirrored_score": "mirrored", "structure": "structure",
+    "not_frontal_score": "not_frontal",
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
         return ImageCheck(kind, has_pixels=not lacks, error=error.message, truncated=short)
     pixels = picture.pixels
     digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
+    looks = orientation_of(picture)
     return ImageCheck(
         format=kind,
         width=picture.width,
@@ -51,5 +52,7 @@ def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
         bits=picture.bits,
         constant=bool(pixels.min() == pixels.max()),
         pixels=f"sha256:{digest}",
-        doubts=orientation_of(picture).doubts(),
+        doubts=looks.doubts(),
+        scores=looks.columns(),
+        alarms=frozenset(looks.alarms()) | ({"mirrored"} if looks.is_mirrored else set()),
     )

@@ -37,7 +37,9 @@ _CLIP_SIDE: Final = 128
 _COUNTED: Final = 1_000_000
 _LEVELS: Final = 256
 _MEASURES: Final = 6
-_SCORES: Final = ("inverted", "turned", "turn", "mirrored", "structure")
+_SCORES: Final = ("inverted", "turned", "turn", "mirrored", "structure", "not_frontal")
+# Outputs of earlier versions lack the last.
+_LENGTHS: Final = (_MEASURES, _MEASURES + len(_SCORES) - 1, _MEASURES + len(_SCORES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,12 @@ class Quality:
     turn: int | None = None
     mirrored: float | None = None
     structure: float | None = None
+    not_frontal: float | None = None
 
     @property
     def has_scores(self) -> bool:
-        """Whether orientation and polarity were asked for."""
-        return self.structure is not None
+        """Whether the scores of the source were asked for, all of them."""
+        return self.not_frontal is not None
 
     def with_scores(self, scores: Mapping[str, Any]) -> Quality:
         """The same, with the scores of the source: the fields of ``Orientation``."""
@@ -76,12 +79,14 @@ class Quality:
     def dump(self) -> list[float | None]:
         """The measures in the order of the fields; scores only where there are some."""
         values = list(astuple(self))
-        return values if self.has_scores else values[:_MEASURES]
+        while values[-1] is None:
+            values.pop()
+        return values
 
     @classmethod
     def parse(cls, values: Sequence[Any] | None) -> Quality | None:
         """What ``dump`` gave; ``None`` for outputs of versions that did not measure."""
-        if not values or len(values) not in (_MEASURES, _MEASURES + len(_SCORES)):
+        if not values or len(values) not in _LENGTHS:
             return None
         levels, contrast, black, white, clipped, sharpness, *scores = values
         if None in (levels, contrast, black, white, sharpness, *scores):

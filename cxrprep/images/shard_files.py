@@ -48,7 +48,7 @@ _MADE: Final = {
     "grey_levels": pa.int32(), "contrast": pa.float32(), "black_share": pa.float32(), "white_share": pa.float32(),
     "clipped_share": pa.float32(), "sharpness": pa.float32(), "inverted_score": pa.float32(),
     "turned_score": pa.float32(), "turned_degrees": pa.int32(), "mirrored_score": pa.float32(),
-    "structure": pa.float32(),
+    "structure": pa.float32(), "not_frontal_score": pa.float32(),
 }  # fmt: skip
 
 

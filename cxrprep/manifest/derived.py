@@ -284,6 +284,7 @@ def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
 MEASURED: Final = (
     "pixels", "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share",
     "sharpness", "inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure",
+    "not_frontal_score",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_rows
 from cxrprep.storage.value_codes import value_codes, with_codes
@@ -40,6 +41,7 @@ QUALITY: Final = {
     "turned_score": "most like a turned image",
     "mirrored_score": "most like a mirror image",
     "structure": "least structure",
+    "not_frontal_score": "least like a frontal chest radiograph",
 }
 _BAD_WHEN_LOW: Final = ("contrast", "sharpness", "structure")
 # More do not fit on a page, and PadChest has two hundred.
@@ -108,6 +110,29 @@ def require_images(path: Path) -> None:
         raise UsageError(f"there is no manifest {path}", hint="make it: cxrprep manifest ROOT")
 
 
+SCORES: Final = ("inverted_score", "turned_score", "mirrored_score", "structure")
+
+
+def score_summary(table: pa.Table) -> ScoreSummary | None:
+    """What the scores of converted images say of all of them; ``None`` where nobody asked for scores."""
+    from cxrprep.images.orientation import ALARM, STRUCTURE, TURNED_ALARM
+
+    if not set(SCORES) <= set(table.column_names):
+        return None
+    scored = table.select(SCORES).filter(pc.is_valid(table["structure"]))
+    if not scored.num_rows:
+        return None
+    inverted, turned, mirrored, structure = (scored[name].to_numpy() for name in SCORES)
+    shows = structure >= STRUCTURE
+    return ScoreSummary(
+        scored=len(structure),
+        inverted=int((shows & (inverted > ALARM)).sum()),
+        turned=int((shows & (turned > TURNED_ALARM)).sum()),
+        blank=int((~shows).sum()),
+        mirrored_share=round(float((shows & (mirrored > ALARM)).mean()), 4),
+    )
+
+
 def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The manifest's columns that the page needs, and its footer.
 
@@ -128,19 +153,19 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return with_codes(table, ("patient_id", "study_id")), footer
 
 
-def worst(table: pa.Table, count: int) -> list[tuple[str, list[dict[str, Any]]]]:
-    """For each measure of quality, the ``count`` worst images, the worst first; empty for images as they were released.
+def worst(table: pa.Table, count: int) -> dict[str, list[dict[str, Any]]]:
+    """The ``count`` worst images by each of ``QUALITY``, the worst first; empty for images as they were released.
 
     Each is a dict of ``image_id``, ``path`` and the ``value`` of the measure.
     """
-    found = []
-    for name, words in QUALITY.items():
+    found = {}
+    for name in QUALITY:
         if name in table.column_names and table[name].null_count < table.num_rows:
             order = "ascending" if name in _BAD_WHEN_LOW else "descending"
             keys = [(name, order), ("path", "ascending")]
             stated = table.select(["image_id", "path", name]).filter(pc.is_valid(table[name]))
             rows = stated.take(pc.select_k_unstable(stated, min(count, stated.num_rows), keys)).to_pylist()
-            found.append((words, [{**row, "value": row.pop(name)} for row in rows]))
+            found[name] = [{**row, "value": row.pop(name)} for row in rows]
     return found
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError
 from cxrprep.events import Advanced, ItemFinished
-from cxrprep.model import ImageCheck
+from cxrprep.model import ImageCheck, ScoreSummary
 from cxrprep.verification.file_checks import STAGE
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 _BATCH: Final = 16
 # What converting grants an image too, if nobody says otherwise.
 _SECONDS: Final = 120.0
+_BAD_WHEN_HIGH: Final = ("inverted_score", "turned_score", "mirrored_score", "not_frontal_score")
+# Images that are named for each score.
+_WORST: Final = 12
 _FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -35,10 +40,36 @@ _FORMATS: Final[Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class ImageCounts:
-    """How many images were decoded, of how many that are here."""
+    """How many images were decoded, of how many that are here, and what the scores of their pixels say."""
 
     checked: int = 0
     here: int = 0
+    scored: int = 0
+    alarms: Counter[str] = field(default_factory=Counter)
+    _worst: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+
+    def add_scores(self, path: str, check: ImageCheck) -> None:
+        """Count what the pixels of one image say of it, and keep it while it is among the worst."""
+        self.scored += 1
+        self.alarms.update(check.alarms)
+        for name in _BAD_WHEN_HIGH:
+            held = self._worst.setdefault(name, [])
+            (heapq.heappush if len(held) < _WORST else heapq.heappushpop)(held, (check.scores[name], path))
+
+    def summary(self) -> ScoreSummary | None:
+        """How many are above the alarms; ``None`` where no image was decoded."""
+        if not self.scored:
+            return None
+        found = self.alarms
+        share = round(found["mirrored"] / self.scored, 4)
+        return ScoreSummary(self.scored, found["inverted"], found["rotated"], found["blank"], share)
+
+    def worst(self) -> dict[str, list[dict[str, Any]]]:
+        """The images with the highest scores, the highest first: path and value, by the name of the score."""
+        return {
+            name: [{"path": path, "value": value} for value, path in sorted(held, key=lambda one: (-one[0], one[1]))]
+            for name, held in self._worst.items()
+        }
 
 
 def sample(paths: Sequence[str], count: int, seed: int) -> list[str]:
@@ -80,6 +111,8 @@ class PictureCheck:
     def _settle(self, path: str, check: ImageCheck) -> Iterator[Finding]:
         self.on_event(Advanced(STAGE, items=1))
         self.counts.checked += 1
+        if check.scores:
+            self.counts.add_scores(path, check)
         if self.duplicates and check.pixels is not None:
             self.pixels.setdefault(hashlib.sha256(check.pixels.encode()).digest()[:16], []).append(path)
         finding = self._judge(path, check)
@@ -129,7 +162,8 @@ class PictureCheck:
         if check.constant:
             return make_finding(Kind.CONSTANT, path, "all pixels have one value")
         if check.doubts:
-            return make_finding(Kind.DOUBTFUL, path, "; ".join(check.doubts))
+            found = ", ".join(f"{name} {value}" for name, value in check.scores.items())
+            return make_finding(Kind.DOUBTFUL, path, "; ".join(check.doubts), found=found)
         return None
 
     def _unless_known(self, finding: Finding, quirk_kind: str) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ExitCode, most_pressing
@@ -118,6 +118,9 @@ class VerifyReport:
             shown.append(("images", f"{self.images_here:,} of {self.images_named:,} here"))
         if self.images is not None:
             shown.append(("", f"{self.images.checked:,} of {self.images.here:,} decoded"))
+            scores = self.images.summary()
+            if scores is not None:
+                shown.append(("", scores.words()))
         if self.facts:
             shown.append(("published facts", "\n".join(self._facts())))
         shown += [("not checked", sentence) for sentence in self.not_checked]
@@ -145,6 +148,14 @@ class VerifyReport:
         grave = {finding.kind: order.index(finding.level) for finding in reversed(self.findings)}
         return sorted(self.counts.items(), key=lambda item: grave[item[0]])
 
+    def _scores(self) -> dict[str, Any] | None:
+        """What the scores of the images say of all of them, and the worst by each."""
+        summary = None if self.images is None else self.images.summary()
+        if self.images is None or summary is None:
+            return None
+        facts = {**asdict(summary), "is_mirrored_batch": summary.is_mirrored_batch}
+        return {**facts, "worst": self.images.worst()}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
         files = self.files
@@ -170,6 +181,7 @@ class VerifyReport:
                 "here": self.images_here,
                 "of": self.images_named,
                 "decoded": self.images.checked if self.images else 0,
+                "scores": self._scores(),
             },
             "facts": [fact.as_dict() for fact in self.facts],
             "counts": {str(kind): count for kind, count in self.counts.items()},

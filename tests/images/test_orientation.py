@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxrprep.errors import CxrprepError
 from cxrprep.images.decode import decode
 from cxrprep.images.image_info import inspect
 from cxrprep.images.orientation import FEATURES, SIDE, features, orientation_of, scores
@@ -44,6 +45,43 @@ def test_blank_images_are_found(blank: str) -> None:
         pixels[60:340, 60:340] = 120
     made = orientation_of(decode(cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes(), "x.png"))
     assert made.doubts() == ("blank? hardly any structure",)
+
+
+def test_what_is_no_frontal_radiograph_is_far_from_all_that_are() -> None:
+    """CT, MR, ultrasound and others that come with pydicom; whichever way a radiograph lies, it is one."""
+    import pydicom.data
+
+    radiographs = [scores(np.rot90(255 - small, 1)).not_frontal for small in _smalls()[::5]]
+    others = []
+    # The files that the package holds: its own search would fetch others.
+    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm")):
+        try:
+            found = orientation_of(decode(path.read_bytes(), path.name))
+        except CxrprepError:
+            continue
+        if not found.is_blank:
+            others.append(found.not_frontal)
+    assert len(others) > 30
+    assert min(others) > 0.5 > np.quantile(radiographs, 0.95)
+
+
+def test_a_batch_of_mirror_images_is_told_by_its_share() -> None:
+    import pyarrow as pa
+
+    from cxrprep.manifest.label_statistics import score_summary
+
+    def summary(smalls: list[np.ndarray]) -> object:
+        found = [scores(np.ascontiguousarray(small)) for small in smalls]
+        return score_summary(
+            pa.table({
+                "inverted_score": [one.inverted for one in found], "turned_score": [one.turned for one in found],
+                "mirrored_score": [one.mirrored for one in found], "structure": [one.structure for one in found],
+            })
+        )  # fmt: skip
+
+    assert not summary(_smalls()).is_mirrored_batch
+    assert summary([small[:, ::-1] for small in _smalls()]).is_mirrored_batch
+    assert summary([]) is None
 
 
 def test_a_dicom_is_judged_as_it_is_shown() -> None:

@@ -15,7 +15,10 @@ from cxrprep.executors import Engine
 from cxrprep.images.decode import decode
 from tests.parts import shared_data
 
-SCORES = ["inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure"]
+SCORES = [
+    "inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure",
+    "not_frontal_score",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -44,13 +47,19 @@ def test_scores_are_columns_when_asked_and_stay(folder: Path, tmp_path: Path) ->
     assert {row[name] for row in _rows(out).values() for name in SCORES} == {None}
     plain = {path.name: path.read_bytes() for path in out.glob("*.png")}
     # Asked of images that are done: they are looked at, and show what they showed.
-    assert _convert(folder, out, scores=True).converted == 3
+    asked = _convert(folder, out, scores=True)
+    assert (asked.converted, asked.scores.inverted, asked.scores.turned) == (3, 1, 1)
     rows = _rows(out)
     assert rows["inverted"]["inverted_score"] > 0.5 > rows["right"]["inverted_score"]
     assert rows["turned"]["turned_score"] > 0.5 > rows["right"]["turned_score"]
     assert rows["turned"]["turned_degrees"] == 180
     assert rows["right"]["notes"] == []
     assert rows["inverted"]["notes"] == ["inverted? bones look dark"]
+    made = cxrprep.report(out).value
+    assert made.scores.words() == "of 3 images 1 look inverted, 1 turned, 0 blank; 0% look mirrored"
+    worst = made.worst["inverted_score"]
+    assert (worst[0]["path"], worst[0]["value"]) == ("inverted.png", pytest.approx(rows["inverted"]["inverted_score"]))
+    assert "Most like a negative" in made.path.read_text()
     for name, data in plain.items():
         assert np.array_equal(
             *(cv2.imdecode(np.frombuffer(d, np.uint8), -1) for d in (data, (out / name).read_bytes()))
@@ -63,6 +72,18 @@ def test_scores_are_columns_when_asked_and_stay(folder: Path, tmp_path: Path) ->
         cache.unlink()
     assert _convert(folder, out).kept == 3
     assert _rows(out) == rows
+
+
+def test_verify_tells_the_scores_of_what_it_decodes(folder: Path) -> None:
+    cxrprep.build_manifest(folder)
+    report = cxrprep.verify(folder, images=True, engine=Engine("inline")).value
+    found = report.as_dict()["images"]["scores"]
+    assert {name: found[name] for name in ("scored", "inverted", "turned", "blank", "is_mirrored_batch")} == {
+        "scored": 3, "inverted": 1, "turned": 1, "blank": 0, "is_mirrored_batch": False
+    }  # fmt: skip
+    assert found["worst"]["inverted_score"][0]["path"] == "inverted.png"
+    assert found["worst"]["turned_score"][0]["value"] > 0.6
+    assert any("of 3 images 1 look inverted" in text for _, text in report.rows())
 
 
 def test_images_are_left_out_by_their_measures(folder: Path, tmp_path: Path) -> None:
