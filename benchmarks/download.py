@@ -262,6 +262,7 @@ def nothing(bench: Bench, count: int, planned: int) -> list[Row]:
     return [
         Row(f"nothing to do, {count:,} files", found["ours"], "s", "floor", 0.5, 1.0, lower=True),
         Row(f"nothing to do, {count:,} files", found["ours"], "s", "wget -N", found["wget"], lower=True),
+        Row(f"a plan of {planned:,} files", cost.cpu, "CPU s", lower=True),
         Row(
             f"a plan of {planned:,} files", cost.peak, "MiB", "floor", 300.0, 1.0, lower=True, note=f"{cost.wall:.1f} s"
         ),

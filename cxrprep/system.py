@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
     for a radiograph that costs as much as all arithmetic on it. For processes that do little else; call it once.
 
     measured: 3.62 -> 3.16 s of CPU (medians of 5 alternating runs) on `convert --recipe shortest-512 --jobs 1`, 24
-    DICOM files of 2,544 x 3,056 pixels at 12 bits, start-up included.
+    DICOM files of 2,544 x 3,056 pixels at 12 bits, start-up included (benchmarks/convert.py has the images a second).
     """
     _mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
     _mallopt(_M_TRIM_THRESHOLD, _KEPT)
@@ -49,7 +49,7 @@ def plain_memory() -> Iterator[None]:
     freed, as the C library does with the blocks of columns once it has seen one.
 
     measured: 960 to 990 -> 800 to 870 MB at the peak of `extract-labels` on MIMIC-CXR-JPG's 377,110 images, and
-    770 to 800 -> 720 to 790 MB of `manifest`.
+    770 to 800 -> 720 to 790 MB of `manifest` (the rows of these names in benchmarks/scale.py).
     """
     import pyarrow as pa
 

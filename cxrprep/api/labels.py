@@ -335,7 +335,6 @@ def rebuild_manifest(
         to: Where it goes; by default into the folder's manifests.
         allow_loss: Let the tables know less than those that are there.
         on_event: Called with progress and remarks.
-        **words: What ``policy`` and ``split_by`` hold, as the command's options: ``uncertain="ones"``, ``folds=5``.
 
     Returns:
         Counts of what was written.

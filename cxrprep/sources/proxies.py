@@ -66,11 +66,6 @@ def _known() -> Mapping[str, str]:
     return urllib.request.getproxies()
 
 
-def no_proxy() -> str:
-    """The hosts that are reached directly, in the one spelling that libcurl and requests both understand."""
-    return _no_proxy(_known().get("no", ""))
-
-
 def _no_proxy(text: str) -> str:
     entries = [entry.strip() for entry in re.split(r"[,\s]+", text) if entry.strip()]
     # *.example.org and [::1] are written by many and known to neither.
