@@ -9,10 +9,11 @@ from cxrprep.config.job import FORMATS
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cxrprep.config.job import Job
     from cxrprep.config.settings import Settings
+    from cxrprep.config.toml import TomlText
 
     # A dotted name, what is wrong with it, and what to do about it.
     Problem = tuple[str, str, str]
@@ -38,26 +39,46 @@ def check_job(file: Path) -> dict[str, Any]:
     Returns ``error`` and ``hint`` (empty when nothing is wrong), ``mistakes`` (each with its line), ``warnings`` (what
     this machine lacks, and another may have) and a ``summary`` of the job.
     """
-    from cxrprep.config.settings import path_values, read_job, unset_variables
+    from cxrprep.config.settings import read_job
     from cxrprep.config.toml import MistakesError
 
     found: dict[str, Any] = {"error": "", "hint": "", "summary": "", "mistakes": [], "warnings": []}
     try:
         settings, text = read_job(file)
-        for name, message, hint in name_problems(settings, whole=file.name not in _NO_JOBS):
-            text.mistake(name, message, hint)
-        text.raise_mistakes()
+        found["warnings"] = [
+            f"{settings.origins[name]}: {message} here; `cxrprep run` needs it"
+            for name, message, _ in _variable_problems(settings)
+        ]
+        _raise_all(text, name_problems(settings, whole=file.name not in _NO_JOBS))
     except MistakesError as error:
         mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
         return {**found, "error": error.message, "hint": error.hint, "mistakes": mistakes}
     except CxrprepError as error:
         return {**found, "error": error.message, "hint": error.hint}
-    warnings = [
-        f"{settings.origins[name]}: the variable {variable} is not set here; `cxrprep run` needs it"
-        for name, value in path_values(settings)
-        for variable in unset_variables(value)
-    ]
-    return {**found, "summary": summary(settings.job), "warnings": warnings}
+    return {**found, "summary": summary(settings.job)}
+
+
+def raise_every_mistake(file: Path) -> None:
+    """Raise ``MistakesError`` with all that keeps a job file from being run, in keys, values, names and variables."""
+    from cxrprep.config.settings import read_job
+
+    settings, text = read_job(file)
+    _raise_all(text, [*name_problems(settings, whole=True), *_variable_problems(settings)])
+
+
+def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
+    for name, message, hint in problems:
+        text.mistake(name, message, hint)
+    text.raise_mistakes()
+
+
+def _variable_problems(settings: Settings) -> Iterator[Problem]:
+    """Paths with a variable that is not set: a folder with a dollar in its name is nobody's wish."""
+    from cxrprep.config.settings import path_values, unset_variables
+
+    for name, value in path_values(settings):
+        for variable in () if Path(value).exists() else unset_variables(value):
+            yield name, f"the variable {variable} is not set", f"export {variable}=..., or write the path without it"
 
 
 def check_names(settings: Settings, file: Path) -> None:
@@ -69,7 +90,7 @@ def check_names(settings: Settings, file: Path) -> None:
     from cxrprep.config.toml import Mistake, MistakesError
 
     mistakes = []
-    for name, message, hint in name_problems(settings, whole=True):
+    for name, message, hint in (*name_problems(settings, whole=True), *_variable_problems(settings)):
         origin = settings.origins.get(name, "")
         here, _, line = origin.rpartition(", line ")
         if here == str(file):

@@ -123,10 +123,16 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
     The job stops at the first step that needs a person. Items that failed alone do not stop it: the next run tries
     them again.
     """
-    from cxrprep.cli.job_check import check_names, steps_of, summary
+    from cxrprep.cli.job_check import check_names, raise_every_mistake, steps_of, summary
+    from cxrprep.config.toml import MistakesError
 
     invocation.config = file
-    job = invocation.job
+    try:
+        job = invocation.job
+    except MistakesError:
+        # Whoever corrects the file is to see the names that nothing has, too.
+        raise_every_mistake(file)
+        raise
     check_names(invocation.settings, file)
     steps = steps_of(job)
     with invocation.events() as sink:

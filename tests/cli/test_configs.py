@@ -163,9 +163,14 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path, capsys: pytest.
     said = " ".join(m["message"] + m["hint"] for m in found["mistakes"])
     for word in ("download before convert", "source", "a whole number", "square-224", "ones", "test"):
         assert word in said
+    file.write_text(f'root = "$NOSUCH_FOLDER/x"\n{file.read_text()}')
     assert run(["run", str(file)]) == 2
     err = capsys.readouterr().err
-    assert all(f"line {line}" in err for line in (4, 5, 9, 11))
+    assert all(f"line {line}" in err for line in (1, 3, 5, 6, 8, 10, 12))
+    assert "NOSUCH_FOLDER is not set" in err
+    # A check is no run: where the job runs it may be set.
+    assert run(["config", "check", str(file)]) == 2
+    assert "NOSUCH_FOLDER is not set here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["root", "state", "tables", "log_file", "url_file", "reports", "source", "out"])
