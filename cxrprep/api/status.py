@@ -145,6 +145,7 @@ def status(
     rows = [("dataset", dataset_words(value.dataset, value.release))]
     if value.mirror:
         rows.append(("fetched from", value.mirror))
+    rows += [(stage.name, ", ".join(filter(None, (stage.state, stage.detail)))) for stage in stages]
     return Result("status", value, rows=tuple(rows))
 
 

@@ -19,7 +19,7 @@ def summary(event: StageFinished, tally: StageProgress | None = None) -> str:
     seconds = event.seconds or (tally.seconds if tally else 0.0)
     words = [format_count(event.done, singular(tally.unit)) if tally else f"{format_number(event.done)} done"]
     if event.kept:
-        words.append(f"{format_number(event.kept)} kept")
+        words.append(f"{format_number(event.kept)} already done")
     if event.failed:
         words.append(f"{format_number(event.failed)} failed")
     if event.size:
