@@ -241,7 +241,7 @@ class ConvertSettings:
         False, "ask the pixels whether an image is inverted, turned, mirrored or blank: columns of scores"
     )
     fix: str = _set(
-        "", "mend what the pixels show, and note it: inverted (negatives become positives), rotated, mirrored"
+        "", "correct what the pixels show, and note it: inverted (negatives become positives), rotated, mirrored"
     )
     max_pixels: int = _set(200_000_000, "refuse an image of more pixels: it may be a decompression bomb", low=1)
     max_bytes: int = _set(1_000_000_000, "refuse a file of more bytes", low=1)
