@@ -189,8 +189,9 @@ def _specs(ctx: click.Context) -> list[DatasetSpec]:
     """The dataset that the command line names before, or all of them."""
     from cxrprep.datasets.catalog import catalog
 
-    named, _ = invocation_of(ctx).flags.get("dataset", ("", ""))
-    found = [spec for spec in catalog().values() if named in (spec.name, *spec.aliases)]
+    # Behind an option that still lacks its value, click leaves the arguments as they were typed.
+    named = {invocation_of(ctx).flags.get("dataset", ("", ""))[0], *ctx.args}
+    found = [spec for spec in catalog().values() if named & {spec.name, *spec.aliases}]
     return found or list(catalog().values())
 
 

@@ -18,6 +18,7 @@ TYPED = {
     "cxrprep dow": {"download"},
     "cxrprep download n": {"nih-chestxray14"},
     "cxrprep download nih-chestxray14 --source b": {"box"},
+    "cxrprep download nih-chestxray14 --source ": {"box", "kaggle"},
     "cxrprep download chexpert --release v": {"v1.0", "v1.0-small"},
     "cxrprep download chexpert x --view PA": {"PA", "PA_LLD", "PA_RLD"},
     "cxrprep manifest x --label-source neg": {"negbio"},
@@ -54,6 +55,8 @@ def test_bash() -> None:
         shell("bash", "--norc", "-c", "\n".join(lines)).splitlines(), TYPED.items(), strict=True
     ):
         assert wanted <= set(offered.split()), typed
+        # NIH's collection is not there.
+        assert "nih" not in typed or "physionet" not in offered.split()
 
 
 @pytest.mark.slow
