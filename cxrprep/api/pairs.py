@@ -61,7 +61,8 @@ def pairs(
 
     Args:
         root: A folder with a manifest, or Open-i's XML reports (a folder or ``NLMCXR_reports.tgz``), which name images.
-        reports: MIMIC-CXR's zip or folder of reports, CheXpert Plus's table, or Open-i's XML; by default those in ROOT.
+        reports: MIMIC-CXR's zip or folder of reports, CheXpert Plus's table, or Open-i's XML; by default those in ROOT,
+            or in the tables of a dataset whose file says where they are.
         filter: A named recipe: all, official, findings, findings-frontal-1, findings-or-impression-frontal-3w,
             both-views-both-sections, findings-2w or openi-r2gen.
         per: ``study`` or ``image``: what a row is about.
@@ -106,10 +107,9 @@ def pairs(
     home = root if state is None else Path(state)
     images = home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
-    place = _reports_of(root, manifest, reports, tables)
     if manifest is not None:
         check_dataset(root, dataset, str(read_footer(manifest).get("dataset") or ""))
-    cut = cut_reports(_stream(place, on_event))
+    cut = cut_reports(_stream(_reports_of(root, manifest, reports, tables, on_event), on_event))
     paired = pair_rows(manifest, cut)
     check_dataset(root, dataset, str(paired[0]["dataset"] or "") if paired else "")
     rows = apply_filter(paired, chosen)
@@ -138,19 +138,24 @@ def _unit(chosen: PairFilter, count: int) -> str:
 # ---- where the reports are ----
 
 
-def _reports_of(root: Path, manifest: Path | None, named: Path | str | None, tables: Path | str | None) -> Path:
+def _reports_of(
+    root: Path, manifest: Path | None, named: Path | str | None, tables: Path | str | None, on_event: Sink
+) -> Collection | Iterator[Report]:
     from cxrprep.datasets.catalog import catalog
+    from cxrprep.labels.declared_reports import has_reports, reports_in
+    from cxrprep.labels.nlp.readers import open_collection
     from cxrprep.storage.parquet import read_footer
 
-    if named is not None:
-        return Path(named)
-    if manifest is None:
-        return root
+    if named is not None or manifest is None:
+        return open_collection(root if named is None else Path(named))
     spec = catalog().get(str(read_footer(manifest).get("dataset") or ""))
-    for folder in (root, *([Path(tables)] if tables is not None else [])):
-        found = _in_folder(folder, spec)
+    folder = None if tables is None else Path(tables)
+    for place in (root, *([folder] if folder is not None else [])):
+        found = _in_folder(place, spec)
         if found is not None:
-            return found
+            return open_collection(found)
+    if spec is not None and has_reports(spec):
+        return reports_in(spec, root, tables=folder, on_event=on_event)
     raise UsageError(f"{root} holds no reports", hint="name them with --reports: a zip, a folder, a CSV, Open-i's XML")
 
 
@@ -164,11 +169,9 @@ def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
     return files if files.is_dir() and next(files.rglob("s*.txt"), None) is not None else None
 
 
-def _stream(place: Path, on_event: Sink) -> Iterator[Report]:
-    from cxrprep.labels.nlp.readers import open_collection
-
-    held: Collection = open_collection(place)
-    on_event(StageStarted(STAGE, items=None if held.names is None else len(held.names), unit="reports"))
+def _stream(held: Collection | Iterator[Report], on_event: Sink) -> Iterator[Report]:
+    names = getattr(held, "names", None)
+    on_event(StageStarted(STAGE, items=None if names is None else len(names), unit="reports"))
     progress = Throttle(STAGE, on_event)
     for report in _reports(held):
         yield report
@@ -176,8 +179,12 @@ def _stream(place: Path, on_event: Sink) -> Iterator[Report]:
     progress.flush()
 
 
-def _reports(held: Collection) -> Iterator[Report]:
-    if held.names is None:
+def _reports(held: Collection | Iterator[Report]) -> Iterator[Report]:
+    from cxrprep.labels.nlp.readers import Collection
+
+    if not isinstance(held, Collection):
+        yield from held
+    elif held.names is None:
         yield from held.rows()
     else:
         for start in range(0, len(held.names), _BATCH):

@@ -13,13 +13,14 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
-from cxrprep.datasets.declaration import AboutImage, Declaration, LabelRule, ReportRule, tables_of
-from cxrprep.errors import ConfigError, TableError, UsageError
+from cxrprep.datasets.declaration import AboutImage, Declaration, LabelRule, tables_of
+from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
+from cxrprep.labels.declared_reports import add_reports
 from cxrprep.labels.declared_tables import TABLE, TableRead, count_rows, tables_here
 from cxrprep.labels.declared_values import column_of, has_columns, image_ids, value_of
-from cxrprep.schemas import CATEGORY, REPORT_TEXT
+from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,7 +61,7 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
     if len(rest):
         writer.add(rest, {}, {}, {})
     if label_rows.options.report_text:
-        _add_reports(declared, here, images, label_rows)
+        add_reports(declared, here, images, label_rows)
 
 
 # ---- images ----
@@ -440,46 +441,3 @@ class _Writer:
         # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
         facts["boxes"] = pa.array([self.boxes.pop(image, None) for image in ids], pa.list_(box_type(self.declared)))
         self.label_rows.add(len(about), {**facts, **columns}, raw, own=own)
-
-
-# ---- reports ----
-
-
-def _add_reports(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> None:
-    """Put each study's report beside all of its rows."""
-    texts: dict[str, str] = {}
-    found = [(rule, here[name]) for rule in declared.reports for name in tables_of(rule.table) if name in here]
-    if not found:
-        raise UsageError(
-            f"report texts were asked for, and no table here has those of {declared.name}",
-            hint="name the folder of the table that has them, with --tables DIR, or do not ask for report texts",
-        )
-    for rule, table in found:
-        ids = value_of(table.cells, rule.image or rule.study, "[[reports]] study", table.path)
-        known = ids.isin(images.index if rule.image else images["study_id"])
-        words = _report_texts(rule, table)
-        stated = known & words.notna()
-        texts |= dict(zip(ids[stated], words[stated], strict=True))
-        count_rows(label_rows, table, "reports", known, "are_of_studies_without_an_image")
-    by_image = any(rule.image for rule, _ in found)
-    for index, block in enumerate(label_rows.blocks):
-        keys = block.column("image_id" if by_image else "study_id").to_pylist()
-        column = pa.array([texts.get(key) for key in keys], pa.large_string()).dictionary_encode().cast(REPORT_TEXT)
-        label_rows.blocks[index] = block.append_column("report_text", column)
-
-
-def _report_texts(rule: ReportRule, table: TableRead) -> pd.Series:
-    """The whole texts; sections are put together under their names, in the declared order."""
-    if not rule.sections:
-        return value_of(table.cells, rule.text, "[[reports]] text", table.path)
-    parts = {
-        name: value_of(table.cells, value, f"[[reports]] {name}", table.path) for name, value in rule.sections.items()
-    }
-    rows = zip(*parts.values(), strict=True)
-    texts = [
-        "\n\n".join(f"{name.upper()}: {text}" for name, text in zip(parts, row, strict=True) if isinstance(text, str))
-        for row in rows
-    ]
-    return pd.Series([text or None for text in texts], index=table.cells.index, dtype=object)

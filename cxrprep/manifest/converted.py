@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from cxrprep.collection.image_table import write_image_table
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note
-from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.extract import LABELS_NAME, MASKS_NAME
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
@@ -33,24 +34,35 @@ if TYPE_CHECKING:
 
 # What the footer says of this table alone.
 _OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices", SET_DIGEST})
-_BESIDE: Final = (LABELS_NAME, STUDIES_NAME, "headers.parquet")
+_BESIDE: Final = (LABELS_NAME, MASKS_NAME, STUDIES_NAME, "headers.parquet")
 
 
 def carry_labels(source: Path, target: Path) -> None:
-    """The labels of a folder beside what was made of it: byte for byte, so that their digest names both.
+    """The labels and masks of a folder beside what was made of it: byte for byte, so that their digest names both.
 
-    Raises ``StorageError``.
+    Args:
+        source: The folder of the manifests that they are in.
+        target: The folder of the manifests that they go to.
+
+    Raises:
+        StorageError: The disk refuses.
     """
-    if source.resolve() == target.resolve() or not source.is_file():
-        return
-    try:
-        body = source.read_bytes()
-    except OSError as error:
-        raise storage_error(source, "read", error) from error
-    if target.is_file() and target.read_bytes() == body:
-        note_checksum(target)
-    else:
-        replace_listed(target, lambda part: part.write_bytes(body))
+    for name in (LABELS_NAME, MASKS_NAME):
+        before, after = source / name, target / name
+        if before.resolve() == after.resolve() or not before.is_file():
+            continue
+        try:
+            body = before.read_bytes()
+        except OSError as error:
+            raise storage_error(before, "read", error) from error
+        if after.is_file() and after.read_bytes() == body:
+            note_checksum(after)
+        else:
+            replace_listed(after, functools.partial(_write_body, body))
+
+
+def _write_body(body: bytes, part: Path) -> None:
+    part.write_bytes(body)
 
 
 def read_labels_beside(manifests: Path) -> pa.Table | None:
@@ -172,7 +184,7 @@ def rebuild_converted(
         judged = {**made_from, **chosen}
         check_tables(target, images, studies, folder.root, made_from=judged, has_labels=known is not None)
     if target != folder.read_from:
-        carry_labels(folder.read_from / LABELS_NAME, target / LABELS_NAME)
+        carry_labels(folder.read_from, target)
     write_converted(images, studies, target, {**made_from, **({"choices": chosen} if chosen else {})})
     return images
 

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.columns import categories, constant, positions, projection_of
-from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.manifest.build import IMAGES_NAME, check_tables
 from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
 from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, as_schema, one_table
@@ -217,7 +216,7 @@ def build_derived_manifest(
     # The card reads the manifest again: two of them in memory are enough.
     del own, sources, columns
     if base is not None and whole:
-        carry_labels((labels_in or base.parent) / LABELS_NAME, out / LABELS_NAME)
+        carry_labels(labels_in or base.parent, out)
     _write(derived, origin, out, lineage, root, whole=whole, allow_loss=allow_loss, on_event=on_event)
     return DerivedResult(out / IMAGES_NAME, rows, without)
 

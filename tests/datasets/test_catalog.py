@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.api.dataset_check import check_dataset
 from cxrprep.api.folder import find_mirror
 from cxrprep.collection import open_folder
 from cxrprep.collection.recognition import recognise
@@ -105,6 +106,13 @@ def test_tables_and_files_become_the_manifest(dataset, tmp_path):
     assert labels.names[: len(LABELS)] == LABELS.names
     assert all(field.metadata and field.metadata[b"description"] for field in labels)
     assert all(field.metadata[b"description"] for field in images.schema)
+
+
+def test_it_holds_what_a_file_of_ones_own_must_hold(dataset):
+    spec, root, _ = dataset
+    found = check_dataset(Path(spec.name), root, contract=True)
+    assert len(found.value.contract) >= 6
+    assert [clause for clause in found.value.contract if not clause.holds] == []
 
 
 def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):

@@ -11,12 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
+from cxrprep.api.convert import convert
+from cxrprep.api.pairs import pairs
+from cxrprep.api.verify import verify
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.datasets.declaration import MaskRule
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.label_rows import LabelOptions
+from cxrprep.manifest.build import build_manifest
+from cxrprep.manifest.load import load
 from tests.generators.small import declared
 
 if TYPE_CHECKING:
@@ -102,6 +107,12 @@ def test_masks_are_kept_with_who_drew_them(tmp_path):
     (first, *_) = (row for row in rows if row["counts"])
     assert coco.decode({"size": [first["height"], first["width"]], "counts": first["counts"]}).sum() == 5
     assert next(row["polygons"] for row in rows if row["polygons"]) == [[1.0, 2.0, 9.0, 2.0, 9.0, 8.5]]
+    build_manifest(find_dataset("chexlocalize"), root)
+    convert(root, recipe="square-224", out=tmp_path / "small")
+    assert (tmp_path / "small" / "manifests" / "masks.parquet").read_bytes() == (
+        root / "manifests" / "masks.parquet"
+    ).read_bytes()
+    assert not verify(tmp_path / "small").exit_code
     # Fewer than before is a loss, as it is of labels.
     for name in ("val", "test"):
         (root / "CheXlocalize" / f"gt_annotations_{name}.json").write_text("{}")
@@ -208,6 +219,18 @@ def test_report_texts_that_no_table_has_are_said(tmp_path):
     with pytest.raises(UsageError, match="no table here has those of ward"):
         read(tmp_path, COCO, {"t.json": {"images": [{"id": 1, "file_name": "a1.png"}]}},
              options=LabelOptions(report_text=True))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("openi", "findings of"), ("padchest", "report "), ("shenzhen-tb", "male")]
+)
+def test_reports_in_tables_are_pairs_and_go_along_in_exports(tmp_path, name, found):
+    declared.write(tmp_path, name)
+    extract_labels(find_dataset(name), tmp_path)
+    build_manifest(find_dataset(name), tmp_path)
+    pairs(tmp_path)
+    texts = load(tmp_path, text="findings").report_sections().column("findings").to_pylist()
+    assert all(found in text for text in texts)
 
 
 def test_xml_that_is_cut_short_is_named(tmp_path):

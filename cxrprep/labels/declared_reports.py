@@ -1,0 +1,138 @@
+"""Reports of a declared dataset: as a column beside its labels, and one by one for pairs of image and text."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+
+from cxrprep.datasets.catalog import declaration_of
+from cxrprep.datasets.declaration import ReportRule, tables_of
+from cxrprep.errors import UsageError
+from cxrprep.events import ignore
+from cxrprep.labels.declared_tables import TableRead, count_rows, tables_here
+from cxrprep.labels.declared_values import image_ids, value_of
+from cxrprep.labels.label_rows import LabelOptions, LabelRows
+from cxrprep.labels.locate_tables import find_tables
+from cxrprep.labels.nlp.readers import Report
+from cxrprep.labels.nlp.sections import plain_sections
+from cxrprep.schemas import REPORT_TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from cxrprep.datasets.declaration import Declaration
+    from cxrprep.datasets.facts import DatasetSpec
+    from cxrprep.events import Sink
+
+
+def has_reports(spec: DatasetSpec) -> bool:
+    """Whether a dataset's file says where its reports are."""
+    return spec.module == "declared" and bool(declaration_of(spec.name).reports)
+
+
+def reports_in(
+    spec: DatasetSpec, root: Path, *, release: str | None = None, tables: Path | None = None, on_event: Sink = ignore
+) -> Iterator[Report]:
+    """The reports that the tables of a declared dataset have, each with its study.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        on_event: Called with remarks.
+
+    Yields:
+        A report for each row that has text.
+
+    Raises:
+        TableError: No table, or one that is not what the declaration says.
+        UsageError: No table here has reports.
+    """
+    declared = declaration_of(spec.name)
+    found = find_tables(spec, root, release, tables=tables, on_event=on_event)
+    here = tables_here(declared, found, LabelRows(spec.name, found.release, False, on_event, LabelOptions()))
+    for rule, table in _found(declared, here):
+        ids = _ids(declared, rule, table)
+        about = pd.DataFrame({"study": ids, "row": range(len(ids))})[ids.notna()]
+        parts = _sections(rule, table)
+        for study, row in zip(about["study"], about["row"], strict=True):
+            said = {name: cells.iloc[row] for name, cells in parts.items() if isinstance(cells.iloc[row], str)}
+            text = "\n".join(said.values())
+            if said:
+                digest = hashlib.sha256(text.encode()).hexdigest()
+                key = f"{table.path.name}: {study}"
+                # Without a heading all of it is what was seen.
+                if not rule.sections and plain_sections(text):
+                    yield Report(key, text, study=study, sha256=digest, mimic=False)
+                else:
+                    yield Report(key, study=study, sha256=digest, parts=said if rule.sections else {"findings": text})
+
+
+def _found(declared: Declaration, here: Mapping[str, TableRead]) -> list[tuple[ReportRule, TableRead]]:
+    found = [(rule, here[name]) for rule in declared.reports for name in tables_of(rule.table) if name in here]
+    if not found:
+        raise UsageError(
+            f"report texts were asked for, and no table here has those of {declared.name}",
+            hint="name the folder of the table that has them, with --tables DIR, or do not ask for report texts",
+        )
+    return found
+
+
+def _ids(declared: Declaration, rule: ReportRule, table: TableRead) -> pd.Series:
+    """The study of each row, or the image, which is a study of its own."""
+    if rule.image is not None:
+        return image_ids(declared, table.cells, rule.image, "[[reports]] image", table.path)
+    return value_of(table.cells, rule.study, "[[reports]] study", table.path)
+
+
+def _sections(rule: ReportRule, table: TableRead) -> dict[str, pd.Series]:
+    values = rule.sections or {"text": rule.text}
+    return {name: value_of(table.cells, value, f"[[reports]] {name}", table.path) for name, value in values.items()}
+
+
+def add_reports(
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
+) -> None:
+    """Put each study's report beside all of its rows, as a column ``report_text``.
+
+    Args:
+        declared: The dataset.
+        here: Its tables.
+        images: What is known of its images, by id.
+        label_rows: Has the rows, and gets what became of the tables'.
+
+    Raises:
+        UsageError: No table here has reports.
+    """
+    texts: dict[str, str] = {}
+    found = _found(declared, here)
+    for rule, table in found:
+        ids = _ids(declared, rule, table)
+        known = ids.isin(images.index if rule.image else images["study_id"])
+        words = _report_texts(rule, table)
+        stated = known & words.notna()
+        texts |= dict(zip(ids[stated], words[stated], strict=True))
+        count_rows(label_rows, table, "reports", known, "are_of_studies_without_an_image")
+    by_image = any(rule.image for rule, _ in found)
+    for index, block in enumerate(label_rows.blocks):
+        keys = block.column("image_id" if by_image else "study_id").to_pylist()
+        column = pa.array([texts.get(key) for key in keys], pa.large_string()).dictionary_encode().cast(REPORT_TEXT)
+        label_rows.blocks[index] = block.append_column("report_text", column)
+
+
+def _report_texts(rule: ReportRule, table: TableRead) -> pd.Series:
+    """The whole texts; sections are put together under their names, in the declared order."""
+    parts = _sections(rule, table)
+    if not rule.sections:
+        return parts["text"]
+    rows = zip(*parts.values(), strict=True)
+    texts = [
+        "\n\n".join(f"{name.upper()}: {text}" for name, text in zip(parts, row, strict=True) if isinstance(text, str))
+        for row in rows
+    ]
+    return pd.Series([text or None for text in texts], index=table.cells.index, dtype=object)
