@@ -145,6 +145,8 @@ def read_table(path: Path, form: Form) -> TextTable:
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
     plain = frozenset(form.plain)
+    # Without a quotation mark no cell has a line break, and several cores read at once.
+    multiline = form.multiline and b'"' in data
     # The digest costs a tenth of the reading: another core may have it.
     with ThreadPoolExecutor(max_workers=1) as pool:
         digest = pool.submit(_digest, packed)
@@ -152,11 +154,11 @@ def read_table(path: Path, form: Form) -> TextTable:
             table = pacsv.read_csv(
                 pa.BufferReader(_owned_by_arrow(data)),
                 read_options=pacsv.ReadOptions(
-                    block_size=len(data) + 1 if form.multiline else min(len(data) + 1, _BLOCK),
+                    block_size=len(data) + 1 if multiline else min(len(data) + 1, _BLOCK),
                     column_names=_distinct(names),
                     skip_rows=1,
                 ),
-                parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=form.multiline),
+                parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=multiline),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=read,
                     column_types={name: pa.string() if name in plain else TEXT for name in read},

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -19,12 +20,14 @@ from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_reports import add_reports
 from cxrprep.labels.declared_tables import TABLE, TableRead, count_rows, tables_here
-from cxrprep.labels.declared_values import column_of, has_columns, image_ids, value_of
+from cxrprep.labels.declared_values import by_word, column_of, has_columns, image_ids, looked_up, value_of
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
@@ -159,8 +162,8 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts = pd.DataFrame({"study_id": of("study"), "patient_id": of("patient")})
     word = of("view")
     facts["view_raw"] = word
-    facts["view"] = word.map({w: rule_.view or None for w, rule_ in declared.views.items()})
-    facts["projection"] = word.map({w: rule_.projection or None for w, rule_ in declared.views.items()})
+    facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in declared.views.items()})
+    facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in declared.views.items()})
     facts["split"] = of("split")
     facts["sex"] = of("sex")
     age = pd.to_numeric(of("age"), errors="coerce")
@@ -251,8 +254,10 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
             "table_digest": constant(str(digest), len(about)),
         }
         if words is not None:
-            cells = words.reindex(of_source.index)
-            columns["labels_raw"] = pa.array([c if isinstance(c, list) else None for c in cells], pa.list_(pa.string()))
+            codes, lists = _distinct_lists(words.reindex(of_source.index))
+            columns["labels_raw"] = pa.array([*lists, None], pa.list_(pa.string())).take(
+                pa.array(codes % (len(lists) + 1))
+            )
         raw = {str(n): pa.array(kept[n].reindex(of_source.index), pa.string(), from_pandas=True) for n in kept}
         writer.add(about, columns, own, raw)
     return seen
@@ -308,7 +313,10 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         names = [name for name in block.frame.columns if name not in ids and name != TABLE]
         named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
     found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
-    grouped = pd.DataFrame(found).groupby(block.keys(), sort=True)
+    keys = block.keys()
+    if keys.is_unique:
+        return pd.DataFrame(found).set_axis(keys.to_numpy(), axis=0).sort_index(), None
+    grouped = pd.DataFrame(found).groupby(keys, sort=True)
     merged = grouped.max()
     if rule.rows_per_image != "any":
         differs = (grouped.min() != merged).fillna(value=False).any(axis=1)
@@ -333,29 +341,53 @@ def _is_label(block: _Labels, column: str, name: str) -> bool:
 
 
 def _label_cells(block: _Labels, column: str) -> pd.Series:
-    cells = column_of(block.frame, column, block.place, block.where)
     meanings = block.rule.values  # noqa: PD011  # a field of the rule, not of a data frame
-    unknown = cells[cells.notna() & ~cells.isin(list(meanings))]
-    if len(unknown) and "*" not in meanings:
-        raise TableError(
-            f"{block.where}, row {int(str(unknown.index[0])) + 1}, column {column!r}: {unknown.iloc[0]!r} is no label",
-            hint=f"expected one of {', '.join(meanings)}, or a blank",
-        )
-    mapped = cells.map(meanings)
-    return mapped.where(mapped.notna() | cells.isna(), meanings.get("*")).astype("Int8")
+
+    def of_words(words: pd.Series) -> pd.Series:
+        unknown = words[words.notna() & ~words.isin(list(meanings))]
+        if len(unknown) and "*" not in meanings:
+            row = int(str(unknown.index.min()))
+            raise TableError(
+                f"{block.where}, row {row + 1}, column {column!r}: {unknown.loc[row]!r} is no label",
+                hint=f"expected one of {', '.join(meanings)}, or a blank",
+            )
+        other = meanings.get("*")
+        return pd.Series([meanings.get(w, other) if isinstance(w, str) else None for w in words], words.index, float)
+
+    column_of(block.frame, column, block.place, block.where)
+    return by_word(block.frame[column], of_words).astype("Int8")
 
 
 def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     names = block.of(block.rule.names, "names").set_axis(block.keys().to_numpy(), axis=0)
-    stated = names[names.notna()]
-    said = stated.explode()
-    said = said[~said.isin(["", *block.declared.vocabulary.not_observations])]
-    values = _wide(pd.DataFrame({"key": said.index, "name": said.to_numpy()}), names.index, block.rule.absent)
+    codes, lists = _distinct_lists(names)
+    passed = {"", *block.declared.vocabulary.not_observations}
+    said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
+    words = sorted({one for cell in said for one in cell})
+    place = {word: column for column, word in enumerate(words)}
+    cells = np.full((len(lists) + 1, len(words)), np.nan if block.rule.absent is None else float(block.rule.absent))
+    for row, cell in enumerate(said):
+        cells[row, [place[one] for one in cell]] = 1
     # A cell that is blank says nothing, not that nothing is there.
-    values[~values.index.isin(stated.index)] = pd.NA
-    if stated.index.is_unique:
-        return values, stated
-    return values, stated.groupby(level=0).agg(lambda cells: [one for cell in cells for one in cell])
+    cells[-1] = np.nan
+    values = pd.DataFrame(cells[codes], index=names.index, columns=words)
+    stated = names[codes >= 0]
+    if names.index.is_unique:
+        return values.sort_index().astype("Int8"), stated
+    together = stated.groupby(level=0).agg(lambda cells: [one for cell in cells for one in cell])
+    return values.groupby(level=0).max().astype("Int8"), together
+
+
+def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]]]:
+    """The lists of a column, each once, and the place of each row's among them; -1 where a row has none."""
+    lists: dict[int, list[Any]] = {}
+    places: dict[int, int] = {}
+    codes = np.full(len(cells), -1, np.int64)
+    for row, cell in enumerate(cells):
+        if isinstance(cell, list):
+            codes[row] = places.setdefault(id(cell), len(places))
+            lists[id(cell)] = cell
+    return codes, list(lists.values())
 
 
 def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
@@ -428,8 +460,8 @@ class _Writer:
         raw: dict[str, pa.Array],
     ) -> None:
         """Add the rows of the images ``about`` with these columns, the dataset's own observations, and raw cells."""
-        ids = about.index.to_list()
-        facts: dict[str, pa.Array] = {"image_id": pa.array(ids, pa.string())}
+        ids = pa.array(about.index, pa.string())
+        facts: dict[str, pa.Array] = {"image_id": ids}
         for name in ("patient_id", "study_id", "path_raw"):
             facts[name] = pa.array(about[name], pa.string(), from_pandas=True)
         for name in ("view", "projection", "view_raw", "split", "sex", "age_flag"):
@@ -439,5 +471,7 @@ class _Writer:
         for name, kind in (("orig_width", pa.int32()), ("orig_height", pa.int32()), ("follow_up", pa.int16())):
             facts[name] = pa.array(about[name].round(), pa.float64(), from_pandas=True).cast(kind)
         # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
-        facts["boxes"] = pa.array([self.boxes.pop(image, None) for image in ids], pa.list_(box_type(self.declared)))
+        kind = pa.list_(box_type(self.declared))
+        drawn = [self.boxes.pop(image, None) for image in ids.to_pylist()] if self.boxes else pa.nulls(len(ids), kind)
+        facts["boxes"] = pa.array(drawn, kind) if isinstance(drawn, list) else drawn
         self.label_rows.add(len(about), {**facts, **columns}, raw, own=own)

@@ -17,7 +17,7 @@ from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, read_names, read_table
 from cxrprep.labels.csv_text import digest_of
-from cxrprep.labels.declared_values import named_columns
+from cxrprep.labels.declared_values import categories_of, named_columns
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
 from cxrprep.vocabulary import VOCABULARIES
@@ -126,7 +126,7 @@ def _csv(
     csv, slashed = _with_slashes(csv)
     for note in (*csv.notes, *slashed):
         label_rows.note(note, str(path), "warning")
-    return pd.DataFrame({name: csv.text(name).to_pandas() for name in csv.names}, dtype=object), csv.digest
+    return pd.DataFrame({name: categories_of(csv.column(name)) for name in csv.names}), csv.digest
 
 
 def _with_slashes(csv: TextTable) -> tuple[TextTable, list[str]]:

@@ -11,6 +11,7 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.declaration import Declaration
 
+_NUMBERS: Final = ("number", "dicom-age")
 _AGE_UNITS: Final = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 
@@ -64,9 +66,65 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Ser
     """
     if isinstance(value, str):
         value = {"column": value}
-    series = _base(frame, value, place, where)
+    if "column" in value:
+        name = value["column"]
+        column_of(frame, name, place, where)
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            return by_word(frame[name], lambda words: _ruled(words, value, place, where))
+    return _ruled(_base(frame, value, place, where), value, place, where)
+
+
+def categories_of(column: pa.Array) -> pd.Categorical:
+    """A column of text as codes and words: rules are asked of each word once, and not of each row."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    words = pd.Index(encoded.dictionary.to_numpy(zero_copy_only=False), dtype=object)
+    return pd.Categorical.from_codes(encoded.indices.fill_null(-1).to_numpy(), words)
+
+
+def texts(cells: Iterable[Any], index: pd.Index) -> pd.Series:
+    """Cells as Python's own objects. pandas would make text of them that is slow to walk through."""
+    made = np.empty(len(index), object)
+    for place, cell in enumerate(cells):
+        made[place] = cell
+    return pd.Series(made, index=index, dtype=object)
+
+
+def looked_up(series: pd.Series, words: Mapping[Any, Any]) -> pd.Series:
+    """What ``words`` says of each cell; null for what it does not know."""
+    return texts(map(words.get, series), series.index)
+
+
+def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Series:
+    """What a column becomes where equal cells become equal values.
+
+    Args:
+        cells: A column; of one that has words and codes, as CSV has, each word is asked once.
+        change: Gets the words, each under the first row that has it, or all the cells.
+
+    Returns:
+        A value for each row.
+    """
+    if not isinstance(cells.dtype, pd.CategoricalDtype):
+        return change(cells)
+    codes = cells.cat.codes.to_numpy()
+    used, first = np.unique(codes, return_index=True)
+    if len(used) and used[0] < 0:
+        used, first = used[1:], first[1:]
+    made = change(pd.Series(cells.cat.categories.to_numpy()[used], index=cells.index[first], dtype=object))
+    place = np.full(len(cells.cat.categories) + 1, -1, np.int64)
+    place[used] = np.arange(len(used))
+    rows = place[codes]
+    if made.dtype.kind in "fM":
+        return pd.Series(made.array.take(rows, allow_fill=True), index=cells.index)
+    held = np.full(len(made) + 1, None, object)
+    held[:-1] = made.to_numpy(object)
+    return pd.Series(held[rows], index=cells.index, dtype=object)
+
+
+def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Path) -> pd.Series:
+    """The cells after the rules of a value."""
     if "split" in value:
-        series = series.map(lambda cell: cell.split(value["split"]), na_action="ignore")
+        series = _each(series, lambda cell: cell.split(value["split"]))
     if value.get("use", "all") != "all":
         series = _used(series, value["use"], place, where)
     if value.get("lower"):
@@ -109,7 +167,7 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
         and "/" in cell
         and (identity := next(filter(None, (layout.parse(cell + end) for end in endings)), None)) is not None
     }
-    return series.replace(found) if found else series
+    return texts((found.get(cell, cell) for cell in series), series.index) if found else series
 
 
 def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Series:
@@ -133,7 +191,7 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Ser
             f"{where}: column {name!r} is missing, which {place} names; it has {shown}",
             hint="is this the right table? Correct the dataset's file if its columns are called otherwise",
         )
-    return frame[name]
+    return by_word(frame[name], lambda words: words)
 
 
 def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: Path) -> pd.Series:
@@ -163,9 +221,13 @@ def _first(cell: Any) -> Any:
 
 def _each(series: pd.Series, change: Callable[[str], Any]) -> pd.Series:
     """``change`` for each cell, or for each name in a cell's list."""
-    return series.map(
-        lambda cell: [change(one) for one in cell] if isinstance(cell, list) else change(cell), na_action="ignore"
-    )
+    return texts((_changed(cell, change) for cell in series), series.index)
+
+
+def _changed(cell: Any, change: Callable[[str], Any]) -> Any:
+    if isinstance(cell, list):
+        return [change(one) for one in cell]
+    return change(cell) if isinstance(cell, str) else None if pd.isna(cell) else change(cell)
 
 
 def _replaced(cell: str, words: Any) -> str:
@@ -174,14 +236,17 @@ def _replaced(cell: str, words: Any) -> str:
 
 
 def _matched(series: pd.Series, pattern: str) -> pd.Series:
-    """The one group of a pattern (RE2); null where it does not match."""
-    distinct = pa.array(sorted({one for cell in series.dropna() for one in _names_in(cell)}), pa.string())
+    """The one group of a pattern (RE2), of each cell or of each name in a cell's list; null where it does not match."""
+    lists = any(isinstance(cell, list) for cell in series)
+    names = {one: None for cell in series.dropna() for one in _names_in(cell)} if lists else series.to_numpy(object)
+    distinct = pa.array(names, pa.string(), from_pandas=True)
     try:
-        found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_pylist()
+        found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, IndexError) as error:
         raise ConfigError(f"the pattern {pattern!r} is no regular expression with one group: {error}") from error
-    known = dict(zip(distinct.to_pylist(), found, strict=True))
-    return _each(series, known.__getitem__)
+    if not lists:
+        return pd.Series(found, index=series.index, dtype=object)
+    return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)
 
 
 def _named(pattern: str) -> str:
@@ -213,7 +278,7 @@ def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Seri
     if name not in known:
         raise ConfigError(f"{place}: there is no transform {transform!r}", hint=f"known: {', '.join(known)}, all")
     distinct: dict[str, Any] = {}
-    for row, cell in series.dropna().items():
+    for row, cell in series.dropna().sort_index().items():
         if cell not in distinct:
             try:
                 distinct[cell] = known[name](cell)
@@ -222,7 +287,8 @@ def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Seri
                     f"{where}, row {int(str(row)) + 1}: {place} expects {transform}, found {cell[:80]!r}",
                     hint="correct that cell, or the dataset's file",
                 ) from error
-    return series.map(distinct, na_action="ignore")
+    made = texts(map(distinct.get, series), series.index)
+    return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
 
 
 def _dicom_age(cell: str) -> float:
@@ -240,12 +306,10 @@ def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[str]]:
 
 
 def _mapped(series: pd.Series, words: Mapping[str, Any], otherwise: str, place: str, where: Path) -> pd.Series:
-    unknown = series[series.notna() & ~series.isin(list(words))]
+    unknown = series[series.notna() & ~series.isin(list(words))].sort_index()
     if len(unknown) and otherwise == "error":
         raise TableError(
-            f"{where}, row {int(str(unknown.index[0])) + 1}: {place} does not know {unknown.iloc[0]!r} "
-            f"({len(unknown):,} rows)",
+            f"{where}, row {int(str(unknown.index[0])) + 1}: {place} does not know {unknown.iloc[0]!r}",
             hint='add the word to the map, or say else = "null" in the dataset\'s file',
         )
-    mapped = series.map(words)
-    return mapped.where(mapped.notna() | series.isna(), series) if otherwise == "keep" else mapped
+    return texts((words.get(cell, cell if otherwise == "keep" else None) for cell in series), series.index)
