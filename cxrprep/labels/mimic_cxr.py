@@ -166,17 +166,19 @@ class _Rows:
 
 
 def _study_patients(images: ImageListing, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
-    """Every study with its patient, from all tables that say so; ``TableError`` where two disagree."""
-    studies, patients = [images.study], [images.patient]
+    """The studies without an image here, with their patients; ``TableError`` where two tables disagree on any study."""
+    studies, patients = [pa.array([], pa.string())], [pa.array([], pa.string())]
     for table in labelled:
         table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
-        known = images.patient.take(positions(table.text("study_id"), images.study))
+        place = positions(table.text("study_id"), images.study)
+        known = images.patient.take(place)
         wrong = pc.fill_null(pc.not_equal(known, table.text("subject_id")), fill_value=False)
         if count_true(wrong):
             row = pc.index(wrong, pa.scalar(value=True)).as_py()
             raise table.error(row, "subject_id", f"other tables say that this study is of patient {known[row]}")
-        studies.append(table.text("study_id"))
-        patients.append(table.text("subject_id"))
+        alone = pc.is_null(place)
+        studies.append(table.text("study_id").filter(alone))
+        patients.append(table.text("subject_id").filter(alone))
     whole = pa.table({"study": pa.concat_arrays(studies), "patient": pa.concat_arrays(patients)})
     one = whole.group_by("study", use_threads=False).aggregate([("patient", "min")])
     return one.column("study").combine_chunks(), one.column("patient_min").combine_chunks()
