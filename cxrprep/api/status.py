@@ -20,6 +20,7 @@ from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import options_of
+from cxrprep.storage.paths import is_folder
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
         except OSError:
             continue
         for entry in entries:
-            if entry.is_dir():
+            if is_folder(entry):
                 if prefix or entry.name not in _OWN:
                     queue.append((f"{prefix}{entry.name}/", Path(entry.path)))
             else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.datasets.catalog import catalog, is_built_in
 from cxrprep.errors import StorageError
 from cxrprep.record import CACHE_NAME
+from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +47,8 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
             del waiting[level]
         entered[level] += 1
         below = waiting.get(level + 1) or deque()
-        for name, is_folder in _entries(root, folder):
-            if not is_folder:
+        for name, leads_on in _entries(root, folder):
+            if not leads_on:
                 names.append(folder + name)
             elif folder or name not in OWN_FOLDERS:
                 below.append(f"{folder}{name}/")
@@ -59,7 +60,7 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
 def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
     try:
         with os.scandir(root / folder) as found:
-            return sorted((entry.name, entry.is_dir(follow_symlinks=True)) for entry in found)
+            return sorted((entry.name, is_folder(entry)) for entry in found)
     except OSError as error:
         if not folder:
             raise StorageError(f"cannot read {root}: {error.strerror}", hint="check its permissions") from error

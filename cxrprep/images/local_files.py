@@ -21,6 +21,7 @@ from cxrprep.images.decode import read_bytes
 from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 from cxrprep.storage.filesystem import ImageStore, StoredFile
+from cxrprep.storage.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,11 +109,11 @@ class LocalStore:
                     f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
                 ) from error
             for entry in entries:
-                if entry.is_dir():
+                if is_folder(entry):
                     deeper = links + entry.is_symlink()
                     if deeper <= _LINKS:
                         below.append((f"{folder}{entry.name}/", deeper))
-                elif entry.is_file():
+                elif is_file(entry):
                     found = entry.stat()
                     stamp = f"{found.st_size}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"
                     yield StoredFile(folder + entry.name, found.st_size, stamp)

@@ -68,6 +68,14 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
             raw |= {name: values.take(place) for name, values in demographics.columns.items()}
         columns.pop("lateral", None)
         label_rows.use(table, "labels", used=table.rows, source=entry.label_source)
+        trained = count_true(pc.equal(columns["split"].cast(pa.string()), "train"))
+        if entry.label_source == "radiologist" and trained:
+            label_rows.note(
+                f"{trained:,} rows are about train patients, whom the release's radiologists did not see: if it is a "
+                "part of train.csv, move it away, and divide patients with: cxrprep manifest ROOT --fractions F,F,F",
+                str(path),
+                "warning",
+            )
         if entry.label_source != "radiologist" and (filled := filled_with_zeros(table, CHEXPERT.names)):
             label_rows.note(filled, str(path), "warning")
         label_rows.add(table.rows, columns, raw, plain=("Path", "Study"))

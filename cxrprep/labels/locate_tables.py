@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.datasets.facts import unpacked_name
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Note
+from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
                 for entry in entries:
                     if entry.name.lower().endswith(_PICTURES):
                         continue
-                    (folders if entry.is_dir() else files).append(entry.name)
+                    (folders if is_folder(entry) else files).append(entry.name)
             yield folder, sorted(files)
             inner += [folder / name for name in sorted(folders) if not _IMAGES.match(name)]
         level = inner

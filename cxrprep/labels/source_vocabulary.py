@@ -99,6 +99,12 @@ def box_categories(dataset: str, present: Iterable[str]) -> tuple[str, ...]:
     alphabetical order. ``present`` are the names of the whole manifest.
     """
     spec = catalog().get(dataset)
+    if spec is not None and spec.module == "declared":
+        words = declaration_of(spec.name).vocabulary
+        used = VOCABULARIES[words.use].names if words.use else ()
+        told = dict.fromkeys((*words.same, *words.under, *words.own, *used))
+        names = tuple(name for name in told if name not in (words.no_finding, *words.not_observations))
+        return (*names, *sorted(set(present) - set(names)))
     vocabulary = VOCABULARIES.get(spec.vocabulary, CHEXPERT) if spec is not None else None
     names = () if vocabulary is None else tuple(t.name for t in vocabulary.terms if t.stem != "no_finding")
     return (*names, *sorted(set(present) - set(names)))

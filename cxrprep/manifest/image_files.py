@@ -21,6 +21,7 @@ from cxrprep.labels.columns import projection_of
 from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.parquet import read_combined
+from cxrprep.storage.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,10 +80,10 @@ def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if is_folder(entry):
                 if prefix or entry.name not in _OURS:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.is_file():
+            elif is_file(entry):
                 yield prefix + entry.name, entry.stat().st_size
 
 

@@ -89,3 +89,19 @@ def local_path(path: Path | str, what: str) -> Path:
 def is_archive(name: str) -> bool:
     """Whether a file of this name holds other files (``table.csv.gz`` does not)."""
     return name.lower().endswith(_ARCHIVES)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

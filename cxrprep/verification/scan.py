@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.record import CACHE_NAME, FILES_NAME, LOCK_NAME
+from cxrprep.storage.paths import is_folder
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
@@ -139,15 +140,7 @@ def _entries(folder: str, path: str, problems: list[Finding]) -> list[tuple[str,
     try:
         with os.scandir(folder) as entries:
             # What is in a folder comes after "name/", as it does when whole paths are sorted.
-            return sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+            return sorted((f"{entry.name}/" if is_folder(entry) else entry.name, entry) for entry in entries)
     except OSError as error:
         problems.append(make_finding(Kind.UNCHECKED, path or ".", f"the folder cannot be read: {error.strerror}"))
         return []
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link in a circle: its status says so once more.
-        return False

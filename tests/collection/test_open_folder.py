@@ -13,8 +13,11 @@ from cxrprep.api.convert import convert
 from cxrprep.api.export import export
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
+from cxrprep.labels.extract import extract_labels
+from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from tests.api.convert import hospital
+from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
 if TYPE_CHECKING:
@@ -142,3 +145,13 @@ def test_status_says_done_only_of_what_is(nih: Path, tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     assert cxrprep("download", "nih-chestxray14", tables, "--source", mirror, "--include", "*.csv").returncode == 0
     assert next(s for s in status(tables).value.stages if s.name == "download").state == "incomplete"
+
+
+def test_a_link_in_a_circle_hides_nothing_beside_it(tmp_path):
+    released = nih_chestxray14.write(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "images" / "loop").symlink_to("loop")
+    spec = open_folder(tmp_path).spec
+    assert spec.name == "nih-chestxray14"
+    extract_labels(spec, tmp_path)
+    assert build_manifest(spec, tmp_path).images == len(released.images)

@@ -375,3 +375,12 @@ def test_a_row_cut_short_at_the_end_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(TableError, match=r"line 9, column \d+: the line has \d+ fields where the header has 19"):
         read_labels(SPEC, tmp_path)
+
+
+def test_a_part_of_the_train_table_under_the_name_of_valid_is_said(tmp_path):
+    chexpert.write(tmp_path, images=False)
+    train, valid = (next(tmp_path.rglob(name)) for name in ("train.csv", "valid.csv"))
+    valid.write_text("".join(train.read_text().splitlines(keepends=True)[:3]))
+    notes = []
+    read_labels(SPEC, tmp_path, on_event=lambda event: notes.append(getattr(event, "message", "")))
+    assert any("2 rows are about train patients" in note for note in notes)

@@ -20,6 +20,7 @@ from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.label_rows import LabelOptions
+from cxrprep.labels.source_vocabulary import box_categories
 from cxrprep.manifest.build import build_manifest
 from cxrprep.manifest.load import load
 from tests.generators.small import declared
@@ -254,3 +255,10 @@ def test_a_second_table_tells_whose_the_images_are(tmp_path):
     patients = dict(zip(table.column("image_id").to_pylist(), table.column("patient_id").to_pylist(), strict=True))
     assert [patients[image] for image in ids] == [f"0000000{n // 2}" for n in range(len(ids))]
     assert not any("does not say whose" in note for note in notes)
+
+
+def test_categories_of_boxes_do_not_depend_on_what_is_drawn():
+    names = box_categories("vindr-cxr", ["Nodule/Mass"])
+    assert names == box_categories("vindr-cxr", ["Edema", "Clavicle fracture"])
+    assert "No finding" not in names
+    assert box_categories("vindr-cxr", ["Other"]) == (*names, "Other")
