@@ -408,7 +408,16 @@ def with_boxes(schema: pa.Schema, boxes: pa.DataType) -> pa.Schema:
 
 def own_observations(schema: pa.Schema) -> list[pa.Field]:
     """The fields of a dataset's own observations, ``label_<namespace>__<name>``, in a schema or a table's."""
-    return [field for field in schema if field.name.startswith("label_") and "__" in field.name]
+    return [field for field in schema if is_own_observation(field.name)]
+
+
+def is_own_observation(column: str) -> bool:
+    """Whether a column is one of a dataset's own observations."""
+    return column.startswith("label_") and "__" in column
+
+
+TABLES: Final = {"images": DERIVED, "labels": LABELS, "studies": STUDIES}
+"""The tables of a folder by name: every column that they may have, but for a release's own."""
 
 
 def studies_schema(*, report_text: bool = False, own: Iterable[pa.Field] = ()) -> pa.Schema:

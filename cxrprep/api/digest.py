@@ -48,7 +48,8 @@ def digest(
     splits = found.head["splits"].items()
     counts = ((f"split {name or 'none'}", f"{about['images']:,} images") for name, about in splits)
     rows = (("digest", found.value), *counts)
-    return Result("digest", found, rows=rows, data={"digest": found.value, "head": found.head})
+    data = {"digest": found.value, "head": found.head, "unread": found.unread}
+    return Result("digest", found, rows=rows, data=data)
 
 
 @takes_buckets(root="read-folder", state="read-folder", out="written", proof="read")
@@ -98,7 +99,7 @@ def prove(
     found = _digest_of(FolderRef.of(root, state=state), on_event, options)
     holds = found.value == wanted
     rows: list[tuple[str, Any]] = [("digest", found.value), ("expected", wanted)]
-    data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds}
+    data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds, "unread": found.unread}
     if image is not None and holds:
         from cxrprep.manifest.set_digest import prove as make_proof
 
@@ -142,7 +143,8 @@ def _code(holds: bool) -> ExitCode:
 
 
 def _write(path: Path, made: Proof) -> None:
-    from cxrprep.storage.atomic import replace_file
+    from cxrprep.storage.atomic import refuse_over_others, replace_file
 
+    refuse_over_others(path, lambda head: head.startswith(b"{") and b'"format"' in head, "proof", "--out")
     text = json.dumps(made.as_json(), indent=1, sort_keys=True) + "\n"
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

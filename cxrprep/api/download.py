@@ -242,7 +242,12 @@ def download(
             rows += (("converted", f"{small.value.images:,} images in {small.value.out}"),)
             data |= {"converted": small.value.images, "not_converted": small.value.failed}
             if small.value.failed:
-                rows += (("not converted", f"{small.value.failed:,}, whose originals are kept"),)
+                rows += (
+                    (
+                        "not converted",
+                        f"{small.value.failed:,}; what is here stays, what was dropped comes again",
+                    ),
+                )
         elif (job.folder.manifests / "images.parquet").exists():
             rebuild_manifest(job.folder, on_event=on_event)
         return Result(STAGE, result, code, rows=rows, data=data)

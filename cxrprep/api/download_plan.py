@@ -33,14 +33,17 @@ def _spent(job: DownloadContext) -> Callable[[str], bool]:
         return lambda path: layout.parse(path) is None
     from cxrprep.images.image_folder import stem_of
     from cxrprep.images.recipe import load_recipe
+    from cxrprep.manifest.failures import failed_paths
     from cxrprep.manifest.previous import stated_outputs
 
     recipe = load_recipe(job.options.then)
     out = job.folder.derived(recipe.name)
-    stated, wrong = stated_outputs(out), found_wrong(out / "manifests")
+    stated, wrong, failed = stated_outputs(out), found_wrong(out / "manifests"), failed_paths(out / "manifests")
 
     def is_made(path: str) -> bool:
-        """Whether the converted image is here, whole, and not one that a check found to be wrong."""
+        """Whether the converted image is here, whole, and not one that a check or the last run found to be wrong."""
+        if path in failed:
+            return False
         made = stem_of(path) + recipe.output.suffix
         try:
             size = (out / made).stat().st_size

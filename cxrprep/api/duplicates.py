@@ -79,6 +79,7 @@ def duplicates(
     from cxrprep.api.export import load
     from cxrprep.images.similarity import RELATED
     from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, near_duplicates
+    from cxrprep.storage.atomic import refuse_over_others
     from cxrprep.storage.parquet import write_table
 
     if least is not None and not RELATED <= least <= 1:
@@ -87,6 +88,7 @@ def duplicates(
     if out is not None:
         local_path(out, "--out")
         target = Path(out)
+        refuse_over_others(target, lambda head: head.startswith(b"PAR1"), "table of pairs", "--out")
     held = [load(root, dataset=dataset, state=state, **words), *(load(other, **words) for other in against)]
     found = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]

@@ -93,6 +93,7 @@ def pairs(
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
     from cxrprep.manifest.report_texts import name_agreement
+    from cxrprep.storage.atomic import refuse_over_others
     from cxrprep.storage.parquet import read_footer
 
     chosen, spelled = find_filter(filter), find_form(text)
@@ -118,6 +119,8 @@ def pairs(
     counts = counts_of(rows, chosen)
     origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
     target = _target(root, home, manifest, out, form)
+    marks = {"parquet": b"PAR1", "json": b"{", "csv": b"dataset,"}
+    refuse_over_others(target, lambda head: head.startswith(marks[form]), f"table of pairs as {form}", "--out")
     written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
     held = str(rows[0]["dataset"] or "")
     expected = dict(chosen.expected) if held.startswith(chosen.dataset.removesuffix("-jpg")) else {}

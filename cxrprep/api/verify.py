@@ -247,11 +247,22 @@ def _made_again(folder: DatasetFolder) -> str:
     if lineage.kind is FolderKind.EXPORTED:
         return _exported_again(folder.root, lineage)
     words = ["cxrprep", "convert"]
-    if _original(folder) is not None:
+    original = _original(folder)
+    if original is not None and _is_dropped(original, folder):
+        # Only another download has what it was made of.
+        place = str(folder.root.absolute().parent.parent)
+        return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
+    if original is not None:
         words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
     else:
         words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
+
+
+def _is_dropped(original: Record, folder: DatasetFolder) -> bool:
+    """Whether originals were converted as they came, and dropped."""
+    shows = folder.spec.layout(folder.release).shows_image
+    return any(state != "here" and shows(path) for path, state in original.rows(["path", "state"]))
 
 
 def _exported_again(root: Path, export: Lineage) -> str:

@@ -20,7 +20,7 @@ from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_o
 from cxrprep.humanize import format_bytes
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
-from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.parquet import read_rows, read_schema
 from cxrprep.storage.value_codes import value_codes, with_codes
 from cxrprep.system import plain_memory
@@ -151,6 +151,7 @@ def write_report(
 
     begun = time.monotonic()
     label_statistics.require_images(manifests / "images.parquet")
+    refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
     page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside)
     text = render(page)

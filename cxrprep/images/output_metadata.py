@@ -132,7 +132,7 @@ def read_output(
     if head[:4] != b"RIFF":
         # Nearly always the answer, without the rest of the file. Zeros may be ours: what a power cut leaves.
         mark = metadata_in(head)
-        if mark is None and head.strip(b"\0"):
+        if mark is None and head.strip(b"\0") and not _is_cut_before_pixels(head):
             raise _foreign(place, path)
         if mark is None or (mark.fingerprint, mark.source) != (fingerprint, source):
             return None
@@ -150,6 +150,12 @@ def _foreign(place: ImageStore, path: str) -> ImageError:
         f"{place.full(path)} is here already, and no conversion wrote it",
         hint="name another folder with --out, or move it away",
     )
+
+
+def _is_cut_before_pixels(head: bytes) -> bool:
+    """Whether a file ends in the header of a PNG or JPEG: it holds no pixel that could be anybody's."""
+    begins = PNG_MAGIC.startswith(head[: len(PNG_MAGIC)]) or head.startswith(JPEG_MAGIC)
+    return len(head) < _HEAD and begins and b"IDAT" not in head and b"\xff\xda" not in head
 
 
 def _is_whole_webp(data: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.model import Digest
@@ -60,14 +60,14 @@ class AddedSource:
 def put_back_if_refused(*tables: Path) -> Iterator[None]:
     """Leave tables of added label sources as they were where the labels that they would give are refused.
 
-    The refusal is a ``UsageError``. A table that was not there is removed again.
+    Tables that cannot be read, or that may not be written, are a refusal too. A table that was not there is removed.
     """
     copies = {table: table.with_name(f".{table.name}.before") for table in tables if table.is_file()}
     for table, copy in copies.items():
         shutil.copyfile(table, copy)
     try:
         yield
-    except UsageError:
+    except CxrprepError:
         for table in tables:
             if table in copies:
                 replace_listed(table, functools.partial(shutil.copyfile, copies[table]))

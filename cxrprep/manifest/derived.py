@@ -179,6 +179,8 @@ def build_derived_manifest(
         without = place.null_count
         schema = derived_schema(table.schema)
         told = [name for name in (*IMAGES.names, *(f.name for f in own_observations(schema))) if name not in _CHANGED]
+        # A table of an earlier version lacks what came later.
+        told = [name for name in told if name in table.column_names]
         columns = {name: table.column(name).combine_chunks().take(place) for name in told}
         del table
         if without:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.schemas import FAILURES
-from cxrprep.storage.parquet import write_table
+from cxrprep.storage.parquet import read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,3 +78,11 @@ def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> P
         return None
     write_table(failures.table(), path, name="failures", made_from={}, listed=False)
     return path
+
+
+def failed_paths(folder: Path) -> frozenset[str]:
+    """The items that ``failures.parquet`` of ``folder`` names; none where there is no table that can be read."""
+    try:
+        return frozenset(read_rows(folder / FAILURES_NAME, columns=["path"]).column("path").to_pylist())
+    except (OSError, pa.ArrowException):
+        return frozenset()

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import NothingSelectedError, StorageError, UsageError
-from cxrprep.events import Advanced, StageFinished, StageStarted, ignore
+from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.storage.atomic import replace_file
@@ -54,11 +55,16 @@ _KEEP_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SetDigest:
-    """The digest of a training set with its ``head``, and the leaves of each split in their order."""
+    """The digest of a training set with its ``head``, and the leaves of each split in their order.
+
+    ``unread`` images of a release go by the digests of its record: their files were there before the manifest was
+    written, and no check has read them since.
+    """
 
     value: str
     head: Mapping[str, Any]
     leaves: Mapping[str, Sequence[bytes]]
+    unread: int = 0
 
     def __str__(self) -> str:
         """The 64 digits."""
@@ -194,7 +200,16 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
     if not len(dataset):
         raise NothingSelectedError("there is no image", hint="loosen the selection, or build the manifest")
     by_split: dict[str, list[tuple[str, str, bytes]]] = {}
-    pixels = _pixels(dataset, cache, on_event)
+    pixels, unread = _pixels(dataset, cache, on_event)
+    if unread:
+        on_event(
+            Note(
+                STAGE,
+                f"{unread:,} of {len(dataset):,} images go by the digests of the record and were not read: "
+                f"cxrprep verify {shlex.quote(str(dataset.root))} reads them",
+                "warning",
+            )
+        )
     for row, found in zip(_rows(dataset), pixels, strict=True):
         leaf = {
             "boxes": row["boxes"],
@@ -211,7 +226,7 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
     hashes = {split: [_leaf_hash(row) for row in rows] for split, rows in leaves.items()}
     source = str(dataset.made_from.get("label_source") or "")
     head = head_of(dataset.labels().column_names, described, source, hashes)
-    return SetDigest(digest_of_head(head), head, leaves)
+    return SetDigest(digest_of_head(head), head, leaves, unread)
 
 
 def head_of(
@@ -291,12 +306,15 @@ def spelled_boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
 # ---- pixels ----
 
 
-def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> list[str]:
-    """What the pixels of each image are, in order; files that did not change are not read again."""
+def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> tuple[list[str], int]:
+    """What the pixels of each image are, in order; files that did not change are not read again.
+
+    Beside them how many were never read, and go by what the record says.
+    """
     paths = dataset.stated.column("path").to_pylist()
     raw = "recipe" not in dataset.made_from
     known = _read_cache(cache)
-    found = _published(dataset) if raw else {}
+    found, unread = _published(dataset, cache) if raw else ({}, 0)
     signs = ["" if path in found else file_sign(dataset.root, path) for path in paths]
     missing = []
     for index, (path, sign) in enumerate(zip(paths, signs, strict=True)):
@@ -323,25 +341,59 @@ def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> list[str]:
                 kept_at = time.monotonic()
     if missing:
         on_event(StageFinished(STAGE, done=len(missing), kept=len(paths) - len(missing)))
-    return [found[path] for path in paths]
+    return [found[path] for path in paths], unread
 
 
-def _published(dataset: Dataset) -> dict[str, str]:
-    """The digests of a release's own files where the manifest knows them, and the files are older than it is.
+def _published(dataset: Dataset, cache: Path | None) -> tuple[dict[str, str], int]:
+    """The digests of a release's own files: those of the last check, else those of the record; how many are the latter.
 
-    A file that was touched since is read, so that the digest is of what a model sees.
+    The record is asked of files that are older than the manifest. One that was touched since is read, so that the
+    digest is of what a model sees.
     """
-    if dataset.made_at_ns is None:
-        return {}
     rows = dataset.stated.filter(pc.starts_with(dataset.stated.column("digest"), "sha256:"))
     columns = (rows.column(name).to_pylist() for name in ("path", "bytes", "digest"))
-    found = {}
+    here: list[tuple[str, int, int, int]] = []
+    stated: dict[str, str] = {}
+    checked_at = _written_at(cache.parent / "checks.parquet") if cache is not None else 0
     for path, size, digest in zip(*columns, strict=True):
         try:
             stat = (dataset.root / path).stat()
         except OSError:
             continue
-        if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= dataset.made_at_ns:
+        if stat.st_ctime_ns <= checked_at:
+            here.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+        if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= (dataset.made_at_ns or 0):
+            stated[path] = digest
+    checked = {} if cache is None else _checked(cache.parent, sorted(here))
+    return stated | checked, len(stated.keys() - checked.keys())
+
+
+def _written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _checked(folder: Path, here: Sequence[tuple[str, int, int, int]]) -> dict[str, str]:
+    """What the last check read of files that have not changed since."""
+    from cxrprep.verification.check_cache import SCHEMA, Checks
+
+    if not here:
+        return {}
+    names = ("path", "size", "mtime_ns", "inode")
+    disk = pa.table(
+        {
+            name: pa.array(values, SCHEMA.field(name).type)
+            for name, values in zip(names, zip(*here, strict=True), strict=True)
+        }
+    )
+    known = Checks(folder).known(quick=True)(disk).to_pylist()
+    found = {}
+    for (path, *_), digests in zip(here, known, strict=True):
+        digest = next((one for one in (digests or "").split() if one.startswith("sha256:")), None)
+        if digest is not None:
             found[path] = digest
     return found
 

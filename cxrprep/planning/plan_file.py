@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import ConfigError, StorageError, UnsafePathError, UsageError
 from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
-from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.paths import safe_path
 from cxrprep.storage.small_files import parse_json
 
@@ -27,7 +27,11 @@ _SETS: Final = ("patients", "studies", "images", "views")
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write ``plan`` to ``path``: one JSON object, one line an item. Raises ``StorageError``."""
+    """Write ``plan`` to ``path``: one JSON object, one line an item.
+
+    Raises ``UsageError`` where a file is there that is no plan, ``StorageError``.
+    """
+    refuse_over_others(path, lambda head: head.startswith(b'{"format": '), "saved plan", "--save-plan")
 
     def write(part: Path) -> None:
         head = {

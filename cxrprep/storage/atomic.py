@@ -8,13 +8,14 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.locks import _writer, writer_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_HEAD: Final = 4096
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
@@ -41,6 +42,30 @@ def replace_file(path: Path, write: Callable[[Path], object], check: Callable[[]
         # Whatever stops this too is the error that is on its way already.
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def refuse_over_others(path: Path, is_ours: Callable[[bytes], bool], what: str, option: str) -> None:
+    """Raise ``UsageError`` where a file is there that is none of those which a command writes: an image, a table.
+
+    Args:
+        path: The file that is to be written.
+        is_ours: Whether a file that begins with these bytes may be replaced.
+        what: What the command writes, in words.
+        option: The option that named the file.
+
+    Raises:
+        UsageError: A file of somebody else's is there.
+        StorageError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(path, "read", error) from error
+    if head and not is_ours(head):
+        raise UsageError(f"{path} is no {what}, and stays as it is", hint=f"name another file with {option}")
 
 
 def temporary_for(path: Path) -> Path:

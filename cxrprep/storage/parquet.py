@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
 from cxrprep.errors import TableError, UnreadableTableError
-from cxrprep.schemas import RAW_PREFIX
+from cxrprep.schemas import RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json
 from cxrprep.storage.table_checksums import replace_listed
@@ -85,6 +86,8 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: 
     """
     # Not pq.read_table: it loads pyarrow.dataset and with it pandas, and takes a folder named split=test for a column.
     with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        wanted = file.schema_arrow if columns is None else [f for f in file.schema_arrow if f.name in set(columns)]
+        _check_kinds(pa.schema(wanted), path)
         if columns is None:
             return file.read(use_threads=use_threads)
         there = set(file.schema_arrow.names)
@@ -100,6 +103,7 @@ def read_combined(path: Path, columns: Sequence[str]) -> pa.Table:
     measured: 420 -> 280 MB for the process that has read the labels of 377,110 images.
     """
     with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _check_kinds(pa.schema([field for field in file.schema_arrow if field.name in columns]), path)
         found = {name: file.read([name], use_threads=False).column(name).combine_chunks() for name in columns}
         return pa.table(found, schema=pa.schema([file.schema_arrow.field(name) for name in columns]))
 
@@ -114,6 +118,41 @@ def count_rows(path: Path) -> int:
     """The number of rows of a table, by its footer. Raises ``OSError``, ``UnreadableTableError``."""
     with _readable(path):
         return int(pq.read_metadata(path).num_rows)
+
+
+def _check_kinds(schema: pa.Schema, path: Path) -> None:
+    """Raise ``UnreadableTableError`` where another program wrote a column of one of our tables with other values.
+
+    What means the same may be spelled otherwise: text by dictionary or not, numbers with other widths.
+    """
+    due = TABLES.get(path.stem)
+    if due is None:
+        return
+    for field in schema:
+        place = due.get_field_index(field.name)
+        wanted = due.field(place).type if place >= 0 else pa.int8() if is_own_observation(field.name) else field.type
+        if _kind(field.type) not in (_kind(wanted), "nothing"):
+            raise UnreadableTableError(
+                f"{path}: the column {field.name} holds {_kind(field.type)}, and not {_kind(wanted)}",
+                hint="another program wrote it; make it again; cxrprep verify names the command",
+            )
+
+
+def _kind(kind: pa.DataType) -> str:
+    """What values of a type are called."""
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    known = (
+        ("nothing", pa.types.is_null), ("numbers", pa.types.is_integer), ("numbers", pa.types.is_floating),
+        ("text", pa.types.is_string), ("text", pa.types.is_large_string), ("yes or no", pa.types.is_boolean),
+        ("times", pa.types.is_temporal),
+    )  # fmt: skip
+    for name, is_one in known:
+        if is_one(kind):
+            return name
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"lists of {_kind(kind.value_type)}"
+    return "records" if pa.types.is_struct(kind) else str(kind)
 
 
 @contextlib.contextmanager
@@ -136,12 +175,19 @@ def read_footer(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
         footer = parse_json(metadata[FOOTER_KEY])
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
-        raise TableError(
-            f"{path} is not a table that cxrprep wrote: {error}", hint="run the command that makes it again"
-        ) from error
+        why = "its footer says nothing of cxrprep" if isinstance(error, KeyError) else str(error)
+        raise TableError(f"{path} is not a table that cxrprep wrote: {why}", hint=_again(path)) from error
     if not isinstance(footer, dict):
-        raise TableError(f"{path}: its footer is not an object", hint="run the command that makes it again")
+        raise TableError(f"{path}: its footer is not an object", hint=_again(path))
     return footer
+
+
+def _again(path: Path) -> str:
+    """The command that makes a table again, where its name tells it."""
+    verb = {"images": "manifest", "studies": "manifest", "labels": "extract-labels"}.get(path.stem)
+    if verb is None or path.parent.name != "manifests":
+        return "run the command that makes it again"
+    return f"make it again: cxrprep {verb} {shlex.quote(str(path.parent.parent))}"
 
 
 def footer_of(path: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from cxrprep.transfer.partial_file import Segment
 from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cxrprep.digests import Hasher
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile
@@ -107,11 +109,25 @@ class Fetcher:
         self._listing_origin = listing_origin
         self._split_from = split_from
 
-    def fetch(self, item: Item, final: str, buffer: memoryview) -> Fetched:
+    def fetch(
+        self, item: Item, final: str, buffer: memoryview, *, note: Callable[[Fetched], None] | None = None
+    ) -> Fetched:
         """Fetch ``item`` to ``final``. Bytes with a wrong digest are kept aside, and fetched anew once.
 
-        Raises what sources raise, ``IntegrityError`` for wrong bytes, ``StorageError``, and ``Stopped``; what came so
-        far is then kept when it is worth continuing.
+        What came before an error is kept when it is worth continuing.
+
+        Args:
+            item: Of the plan.
+            final: Its place.
+            buffer: For the bytes on their way.
+            note: Told what came right before it gets its name.
+
+        Returns:
+            What came.
+
+        Raises:
+            CxrprepError: What sources raise; ``IntegrityError`` for wrong bytes; ``StorageError``.
+            Stopped: The run is to end.
         """
         moved = 0
         for last in (False, True):
@@ -130,7 +146,7 @@ class Fetcher:
                     way = self._bring(item, partial, byte_counter, buffer)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
-                    return self._publish(item, partial, way, final, moved + byte_counter.moved)
+                    return self._publish(item, partial, way, final, moved=moved + byte_counter.moved, note=note)
             except BaseException:
                 partial.leave()
                 raise
@@ -148,11 +164,16 @@ class Fetcher:
         raise AssertionError("the second round returns or raises")
 
     @staticmethod
-    def _publish(item: Item, partial: Partial, way: _Way, final: str, moved: int) -> Fetched:
+    def _publish(
+        item: Item, partial: Partial, way: _Way, final: str, *, moved: int, note: Callable[[Fetched], None] | None
+    ) -> Fetched:
         assert way.digest is not None
-        size, validator = partial.done, item.file.validator or partial.validator
+        validator = item.file.validator or partial.validator
+        got = Fetched(partial.done, way.digest, way.origin, validator, moved, way.came_over)
+        if note is not None:
+            note(got)
         partial.publish(final)
-        return Fetched(size, way.digest, way.origin, validator, moved, way.came_over)
+        return got
 
     def _bring(self, item: Item, partial: Partial, byte_counter: ByteCounter, buffer: memoryview) -> _Way:
         """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""

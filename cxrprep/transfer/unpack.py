@@ -101,11 +101,13 @@ def unpack(
         if dest not in wrong and _is_here(record, dest, member.size, archive, spent):
             done.kept += 1
         else:
-            digest, fetched = _write(path, member, partial_folder, dest, record=record, stop=stop, on_event=on_event)
-            entry = FileEntry(
-                dest, member.size, digest, proof, archive=archive, source_key=member.name, fetched=fetched
-            )
-            record.add(entry)
+
+            def entry(digest: Digest, fetched: bool, dest: str = dest, member: Member = member) -> FileEntry:
+                return FileEntry(
+                    dest, member.size, digest, proof, archive=archive, source_key=member.name, fetched=fetched
+                )
+
+            _write(path, member, partial_folder, dest, record=record, entry=entry, stop=stop, on_event=on_event)
             done.written += 1
             done.size += member.size
         on_file(dest)
@@ -128,9 +130,21 @@ def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable
 
 
 def _write(
-    path: Path, member: Member, partial_folder: PartialFolder, dest: str, *, record: Record, stop: Stop, on_event: Sink
-) -> tuple[Digest, bool]:
-    """Put a member in its place; its digest, and whether it was put there (else the same bytes were there already)."""
+    path: Path,
+    member: Member,
+    partial_folder: PartialFolder,
+    dest: str,
+    *,
+    record: Record,
+    entry: Callable[[Digest, bool], FileEntry],
+    stop: Stop,
+    on_event: Sink,
+) -> None:
+    """Put a member in its place, and record it, unless the same bytes are there already.
+
+    A new file is recorded before it has its name, so that a run that is killed in between leaves none of which nobody
+    knows who put it there.
+    """
     partial = partial_folder.open(dest)
     final = record.root / dest
     spared = None
@@ -141,16 +155,20 @@ def _write(
             if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
                 partial.discard()
                 recorded = record.get(dest)
-                return digest, recorded is not None and recorded.fetched
+                record.add(entry(digest, recorded is not None and recorded.fetched))
+                return
             spared = spare(record, partial_folder, dest)
+        else:
+            record.add(entry(digest, True))
         partial.publish(str(final))
     except BaseException:
         partial.discard()
         if spared is not None:
             spared.unlink(missing_ok=True)
         raise
+    if record.get(dest) != entry(digest, True):
+        record.add(entry(digest, True))
     _warn_replaced(dest, spared, on_event)
-    return digest, True
 
 
 def _extract(path: Path, member: Member, partial: Partial) -> Digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -144,18 +145,30 @@ class Worker:
         if recorded is not None and again:
             # The mirror states nothing of it: what was recorded once is what it must be again.
             item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=recorded.digest))
+        # Recorded before it has its name: killed in between, the next run fetches it, and does not find a file of which
+        # nobody knows who put it there. What lies there already is ours only when the new bytes have taken its place.
+        is_new = spared is None and (recorded is None or recorded.state is FileState.DISCARDED)
+        note = functools.partial(self._note, item) if is_new else None
         try:
-            got = self._taken_over(item, buffer) or self._fetcher.fetch(item, self._place(item), buffer)
+            got = self._taken_over(item, buffer, note) or self._fetcher.fetch(
+                item, self._place(item), buffer, note=note
+            )
         except BaseException:
             if spared is not None:
                 spared.unlink(missing_ok=True)
             raise
         _warn_replaced(item.dest, spared, self._emit)
         self._check()
+        if is_new:
+            return got
         if recorded is not None and again:
             got = dataclasses.replace(got, origin=recorded.origin)
         self._record.add(self._entry(item, got, fetched=True))
         return got
+
+    def _note(self, item: Item, got: Fetched) -> None:
+        self._check()
+        self._record.add(self._entry(item, got, fetched=True))
 
     def _is_as_recorded(self, item: Item, recorded: FileEntry | None) -> bool:
         """Whether what is wrong with a file is how it came, so that the mirror may have mended it since."""
@@ -175,7 +188,7 @@ class Worker:
             fetched=fetched,
         )
 
-    def _taken_over(self, item: Item, buffer: memoryview) -> Fetched | None:
+    def _taken_over(self, item: Item, buffer: memoryview, note: Callable[[Fetched], None] | None) -> Fetched | None:
         """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
         if self._link == "copy" or not isinstance(self.source, OnThisMachine):
             return None
@@ -188,6 +201,8 @@ class Worker:
                 return None
             final = self._record.root / item.dest
             final.parent.mkdir(parents=True, exist_ok=True)
+            if note is not None:
+                note(got)
             target.replace(final)
         finally:
             target.unlink(missing_ok=True)

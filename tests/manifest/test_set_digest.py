@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import random
 import shutil
 
@@ -24,6 +25,7 @@ from cxrprep.manifest.stated_digest import stated_digest
 from cxrprep.model import Selection, Shard
 from cxrprep.storage.parquet import read_footer
 from tests.commands import cxrprep as command
+from tests.commands import ok
 from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
@@ -271,6 +273,35 @@ def test_a_changed_file_of_a_raw_release_is_read(tmp_path):
     data[-20] ^= 1
     path.write_bytes(bytes(data))
     assert digest(root) != before
+
+
+def test_a_file_that_was_altered_before_the_manifest_is_said_to_be_unread_until_verify_has_read_it(tmp_path):
+    nih_chestxray14.write(tmp_path / "mirror")
+    root = tmp_path / "root"
+    ok("download", "nih-chestxray14", root, "--source", tmp_path / "mirror")
+    ok("extract-labels", root)
+    before = digest(root)
+    path = next((root / "images").glob("*.png"))
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(bytes(data))
+    ok("manifest", root)
+    told = json.loads(command("digest", root, "--json").stdout)
+    # The record is believed, and that it is is said.
+    assert (told["digest"], told["unread"]) == (before, 7)
+    assert f"7 of 7 images go by the digests of the record and were not read: cxrprep verify {root}" in (
+        command("digest", root).stderr
+    )
+    assert command("verify", root).returncode == 4
+    told = json.loads(command("digest", root, "--json").stdout)
+    assert (told["digest"] != before, told["unread"]) == (True, 0)
+    # A file that is altered after the check is read, whatever its time says.
+    times = path.stat()
+    data[-21] ^= 1
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert command("digest", root).stdout.strip() not in (before, told["digest"])
+    assert command("prove", before, root).returncode == 4
 
 
 # ---- trees and proofs ----

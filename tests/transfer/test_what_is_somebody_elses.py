@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from cxrprep.record import Record
+from cxrprep.transfer.partial_file import Partial
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
 from tests.transfer.runs import tar_gz
@@ -161,3 +164,83 @@ def test_a_member_does_not_go_over_what_the_mirror_has_by_itself(tmp_path: Path,
         ok("download", "nih-chestxray14", root, "--source", mirror)
         assert (root / table).read_bytes() == (nih / table).read_bytes()
     ok("verify", root)
+
+
+@pytest.mark.parametrize("mirror", ["files", "archives"])
+def test_what_a_killed_run_put_there_is_ours_and_is_dropped_by_the_next(
+    tmp_path: Path, nih: Path, monkeypatch: pytest.MonkeyPatch, mirror: str
+) -> None:
+    """Killed right after each file got its name: every original is dropped in the end, and none is called unknown."""
+    if mirror == "archives":
+        members = {f"images/{path.name}": path.read_bytes() for path in (nih / "images").iterdir()}
+        nih = Path(shutil.copytree(nih, tmp_path / "packed", ignore=shutil.ignore_patterns("images")))
+        (nih / "images_001.tar.gz").write_bytes(tar_gz(members))
+    root = tmp_path / "root"
+    publish, killed = Partial.publish, []
+
+    def killing(partial: Partial, final: str) -> None:
+        publish(partial, final)
+        if final.endswith(".png") and final not in killed:
+            killed.append(final)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Partial, "publish", killing)
+    for _ in range(20):
+        with contextlib.suppress(KeyboardInterrupt):
+            done = cxrprep("download", "nih-chestxray14", root, "--source", nih, *SMALL)
+            if done.returncode == 0:
+                break
+    assert killed
+    assert done.returncode == 0, done.stderr
+    assert "kept, since" not in done.stderr
+    assert not list(root.glob("images/*.png"))
+
+
+def test_a_converted_image_that_was_damaged_comes_again_though_its_original_was_dropped(
+    tmp_path: Path, nih: Path
+) -> None:
+    root = tmp_path / "root"
+    ok("download", "nih-chestxray14", root, "--source", nih, *SMALL)
+    made = root / "derived/square-224"
+    before = contents(made / "images")
+    cut, zeros, turned, *_ = sorted((made / "images").iterdir())
+    cut.write_bytes(cut.read_bytes()[:50])
+    ok("download", "nih-chestxray14", root, "--source", nih, *SMALL)
+    assert contents(made / "images") == before
+    # One of the right size is found to be none by its run, and the next brings its original again.
+    zeros.write_bytes(b"\0" * zeros.stat().st_size)
+    assert cxrprep("download", "nih-chestxray14", root, "--source", nih, *SMALL).returncode == 3
+    ok("download", "nih-chestxray14", root, "--source", nih, *SMALL)
+    assert contents(made / "images") == before
+    turned.write_bytes(turned.read_bytes()[:-30] + b"x" + turned.read_bytes()[-29:])
+    (found,) = result("verify", made, code=4)["findings"]
+    turned.unlink()
+    ok(*shlex.split(found["hint"].partition("then: cxrprep ")[2]), "--source", nih)
+    assert contents(made / "images") == before
+    assert result("verify", made)["findings"] == []
+
+
+def test_nothing_that_a_command_did_not_write_is_written_over(tmp_path: Path, nih: Path) -> None:
+    root = tmp_path / "root"
+    ok("download", "nih-chestxray14", root, "--source", nih)
+    ok("extract-labels", root)
+    reports = tmp_path / "reports.csv"
+    reports.write_text('study_id,report\n00000001_000,"FINDINGS: Clear."\n')
+    named = ("prove", ok("digest", root).strip(), root, "--image", "00000001_000")
+    for table in (root / PNG, root / "Data_Entry_2017_v2020.csv", root / "manifests/labels.parquet"):
+        kept = table.read_bytes()
+        for words in (
+            ("report", root, "--out", table),
+            ("download", "nih-chestxray14", root, "--source", nih, "--save-plan", table),
+            (*named, "--out", table),
+            ("pairs", root, "--reports", reports, "--format", "csv", "--out", table),
+        ):
+            done = cxrprep(*words)
+            assert (done.returncode, table.name in done.stderr) == (2, True), (words, done.stderr)
+            assert table.read_bytes() == kept
+    # What it wrote itself is replaced.
+    for _ in range(2):
+        ok("report", root, "--out", tmp_path / "page.html")
+        ok("download", "nih-chestxray14", root, "--source", nih, "--save-plan", tmp_path / "plan.json")
+        ok(*named, "--out", tmp_path / "proof.json")
+        ok("pairs", root, "--reports", reports, "--format", "csv", "--out", tmp_path / "pairs.csv")
