@@ -260,7 +260,7 @@ class ConversionRun:
         there = out.head(CROISSANT_NAME, _CROISSANT_BYTES)
         if there is not None:
             manifests.with_name(CROISSANT_NAME).write_bytes(there)
-        described = describe_images(manifests) if self.form == "files" and self.shard is None else None
+        described = describe_images(manifests) if self.shard is None else None
         if described is not None:
             _write_changed(out, CROISSANT_NAME, described.read_bytes())
 

@@ -19,6 +19,7 @@ from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
 from cxrprep.manifest.croissant import describe_images, write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
+from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
@@ -222,9 +223,13 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     spec = catalog().get(str(made_from.get("dataset") or ""))
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
     write_croissant(folder, spec, release, tables)
-    if studies is not None and images.num_rows and (folder.parent / images.column("path")[0].as_py()).is_file():
+    if studies is not None and images.num_rows and _is_here(folder.parent, images.column("path")[0].as_py()):
         describe_images(folder)
     write_card_beside(folder / IMAGES_NAME, spec)
+
+
+def _is_here(root: Path, path: str) -> bool:
+    return (root / path).is_file() or (is_in_shard(path) and (root / path).parent.is_file())
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
 from cxrprep.labels.csv_text import digest_of
+from cxrprep.manifest.hugging_face_card import IMAGE
+from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.manifest.load import Dataset
 
 # Stands in each description that is written here.
 _CONTEXT: Final[dict[str, Any]] = {
@@ -62,6 +65,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 
 _KINDS: Final = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "jxl": "image/jxl"}
 _IMAGES: Final = "image-files"
+_SHARDS: Final = "shards"
 
 
 def _data_type(kind: pa.DataType) -> str:
@@ -72,15 +76,17 @@ def _data_type(kind: pa.DataType) -> str:
     return "sc:DateTime" if pa.types.is_timestamp(kind) else "sc:Text"
 
 
-def _field(record_set: str, file: str, field: pa.Field) -> dict[str, Any]:
+def _field(record_set: str, place: dict[str, Any], field: pa.Field) -> dict[str, Any]:
     made: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"{record_set}/{field.name}",
         "name": field.name,
         "description": (field.metadata or {}).get(b"description", b"").decode(),
     }
-    source = {"fileObject": {"@id": file}, "extract": {"column": field.name}}
+    source = {**place, "extract": {"column": field.name}}
     kind = field.type
+    if kind == IMAGE:
+        return {**made, "dataType": "sc:ImageObject", "source": {**source, "transform": {"jsonPath": "bytes"}}}
     if pa.types.is_list(kind):
         made["repeated"] = True
         kind = kind.value_type
@@ -117,10 +123,9 @@ _SPLIT_KINDS: Final = {
 }
 
 
-def _splits(table: Path) -> dict[str, Any]:
+def _splits(column: pa.ChunkedArray) -> dict[str, Any]:
     """The splits of the images, as records of their own; ``split`` names one of them."""
-    column = read_rows(table, columns=["split"]).column("split").cast(pa.string())
-    names = sorted(name for name in pc.unique(column).to_pylist() if name is not None)
+    names = sorted(name for name in pc.unique(column.cast(pa.string())).to_pylist() if name is not None)
     fields = {"name": "name of the split", "kind": "what it is for"}
     return {
         "@type": "cr:RecordSet",
@@ -154,9 +159,34 @@ def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _image_files(table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shards(includes: list[str], columns: pa.Schema) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Shards as a set of files and, of Parquet, the records in ``columns``; tar is read by WebDataset's readers.
+
+    Members of tar files could be described too, but mlcroissant 1.1 unpacks a file by the name in its description into
+    one folder for all of a user's data sets: those of the same name would be handed over in the place of these.
+    """
+    parquet = includes[0].endswith(".parquet")
+    kind = "application/x-parquet" if parquet else "application/x-tar"
+    about = {"name": _SHARDS, "description": "the images with their labels, as shards", "encodingFormat": [kind]}
+    files = [{"@type": "cr:FileSet", "@id": _SHARDS, **about, "includes": includes}]
+    if not parquet:
+        return files, []
+    record = {
+        "@type": "cr:RecordSet",
+        "@id": "samples",
+        "name": "samples",
+        "description": "a record for each image, with its content",
+        "key": {"@id": "samples/image_id"},
+        "field": [_field("samples", {"fileSet": {"@id": _SHARDS}}, field) for field in columns],
+    }
+    return files, [record]
+
+
+def _image_files(paths: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The image files as a set, and a record of each: its path, which the manifest has too, and its content."""
-    paths = pc.unique(read_rows(table, columns=["path"]).column("path")).to_pylist()
+    if is_in_shard(paths[0]):
+        shards = sorted({re.sub(r"[^/]*(\.\w+)/[^/]*$", r"*\1", path) for path in paths})
+        return _shards(shards, pa.schema([("image_id", pa.string()), ("image", IMAGE)]))
     suffixes = sorted({path.rpartition(".")[2] for path in paths})
     files = {
         "@type": "cr:FileSet",
@@ -185,7 +215,7 @@ def _image_files(table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             for name, kind, member in fields
         ],
     }
-    return files, record
+    return [files], [record]
 
 
 def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
@@ -226,9 +256,40 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
                 "name": record_set,
                 "description": f"a record for each of the {record_set}",
                 "key": {"@id": f"{record_set}/{key}"},
-                "field": [_field(record_set, name, field) for field in schema],
+                "field": [_field(record_set, {"fileObject": {"@id": name}}, field) for field in schema],
             }
         )
+    table = folder / tables[0]
+    records.append(_splits(read_rows(table, columns=["split"]).column("split")))
+    path = folder / CROISSANT_NAME
+    about = _about(spec, release, read_footer(table))
+    _write(path, {**about, "distribution": files, "recordSet": records}, folder)
+    return path
+
+
+def describe_export(
+    dataset: Dataset, spec: DatasetSpec | None, includes: list[str], columns: pa.Schema, *, digest: str
+) -> str:
+    """The ``croissant.json`` of an export that holds the images.
+
+    Args:
+        dataset: The images, with the policy by which their labels are handed over.
+        spec: The dataset; ``None`` for images without a catalog entry.
+        includes: Globs of the shards.
+        columns: Of Parquet shards.
+        digest: Names the set.
+
+    Returns:
+        The text.
+    """
+    files, records = _shards(includes, columns)
+    footer = {**dataset.made_from, "policy": dataset.made_from.get("policy") or dataset.policy.describe()}
+    about = _about(spec, str(footer.get("release") or ""), {**footer, SET_DIGEST: digest})
+    splits = _splits(dataset.stated.column("split"))
+    return _text({**about, "distribution": files, "recordSet": [*records, splits]})
+
+
+def _about(spec: DatasetSpec | None, release: str, footer: dict[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -245,14 +306,9 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         }
         if release in spec.published:
             about["datePublished"] = spec.published[release]
-    footer = read_footer(folder / tables[0])
     if footer.get(SET_DIGEST):
         about["identifier"] = f"cxrprep-set/1:{footer[SET_DIGEST]}"
-    about |= _responsible_use(footer)
-    records.append(_splits(folder / tables[0]))
-    path = folder / CROISSANT_NAME
-    _write(path, {**about, "distribution": files, "recordSet": records}, folder)
-    return path
+    return about | _responsible_use(footer)
 
 
 def describe_images(folder: Path) -> Path | None:
@@ -267,14 +323,19 @@ def describe_images(folder: Path) -> Path | None:
         return None
     described = json.loads((folder / CROISSANT_NAME).read_text(encoding="utf-8"))
     tables = described["distribution"]
-    images, contents = _image_files(folder / tables[0]["contentUrl"])
+    column = read_rows(folder / tables[0]["contentUrl"], columns=["path"]).column("path")
+    images, contents = _image_files(pc.unique(column).to_pylist())
     described["distribution"] = [{**each, "contentUrl": f"{folder.name}/{each['contentUrl']}"} for each in tables]
-    described["distribution"].append(images)
-    described["recordSet"].append(contents)
+    described["distribution"] += images
+    described["recordSet"] += contents
     _write(path, described, folder)
     return path
 
 
 def _write(path: Path, described: dict[str, Any], manifests: Path) -> None:
-    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    text = _text(described)
     replace_listed(path, lambda part: part.write_text(text, encoding="utf-8"), manifests)
+
+
+def _text(described: dict[str, Any]) -> str:
+    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import io
 import json
 import tarfile
@@ -164,6 +166,27 @@ def test_csv_and_its_blanks(root, tmp_path, streaming):
         assert row["patient_id"] == stated["patient_id"].lstrip("0")
         assert row["image_id"] == stated["image_id"]
         assert {name: row[name] for name in labels} == labels
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_original_form_and_its_blanks(root, tmp_path, streaming):
+    made_ = cxrprep.export(root, form="original", out=tmp_path / "out").value
+    tables = {"metadata": "metadata.csv.gz", "chexpert": "chexpert.csv.gz", "split": "split.csv.gz"}
+    names = [*tables] if any(path.suffix == ".gz" for path in made_.files) else [None]
+    for name in names:
+        found = opened(tmp_path / "out", tmp_path, name=name, streaming=streaming)
+        paths = sorted(path for path in made_.files if path.name.endswith(tables.get(name, ".csv")))
+        texts = (gzip.decompress(path.read_bytes()) if name else path.read_bytes() for path in paths)
+        held = [list(csv.DictReader(text.decode().splitlines())) for text in texts]
+        assert list(map(len, held)) == [len(list(part)) for part in found.values()]
+        for rows, part in zip(held, found.values(), strict=True):
+            for row, cells_ in zip(part, rows, strict=True):
+                for column, cell in cells_.items():
+                    # Leading zeros are gone, as of every text of digits in a CSV file.
+                    value = float(cell) if cell and isinstance(row[column], float) else cell.lstrip("0")
+                    assert row[column] in (value, cell) if cell else row[column] is None
+        if not name and len(paths) > 1:
+            assert list(found) == ["train", "validation"]
 
 
 def test_lists_of_a_coco_file(tmp_path):

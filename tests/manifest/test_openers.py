@@ -197,6 +197,45 @@ def test_the_croissant_of_converted_images_hands_them_over(nih, tmp_path, caplog
     assert labels == [row["label_mass"] for row in rows.values()]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "hf", "export-webdataset"])
+def test_the_croissant_of_shards_hands_their_images_over(nih, tmp_path, caplog, form):
+    need("mlcroissant")
+    import mlcroissant as mlc
+
+    out = tmp_path / "out"
+    if form in ("parquet", "webdataset"):
+        cxrprep.convert(nih, recipe="square-224", out=out, to=form, per_shard=3, engine=Engine("inline"))
+        cxrprep.build_manifest(out)
+    else:
+        cxrprep.export(nih, form=form.removeprefix("export-"), out=out, uncertain="ignore")
+    dataset = mlc.Dataset(str(out / "croissant.json"))
+    issues = dataset.metadata.ctx.issues
+    assert (issues.errors, issues.warnings, caplog.messages) == (set(), set(), [])
+    held = json.loads((out / "croissant.json").read_text())
+    (files,) = (each for each in held["distribution"] if each["@type"] == "cr:FileSet")
+    assert {path for glob in files["includes"] for path in out.glob(glob)} == {
+        path for path in out.rglob("*") if path.suffix in (".tar", ".parquet") and path.parent.name != "manifests"
+    }
+    digest = cxrprep.digest(out if form in ("parquet", "webdataset") else nih).value.value
+    assert (held["identifier"] == f"cxrprep-set/1:{digest}") == (form in ("parquet", "webdataset"))
+    (splits,) = (each for each in held["recordSet"] if each["@id"] == "splits")
+    assert {row["splits/name"] for row in splits["data"]} == {"train_val", "test"}
+    assert f"uncertain labels: {'ignore' if form.endswith(('hf', 'export-webdataset')) else 'keep'}" in str(held)
+    rows = {row["image_id"]: row for row in expected(nih, "images").to_pylist()}
+    if "webdataset" in form:
+        return
+    records = list(dataset.records("samples"))
+    assert sorted(record["samples/image_id"].decode() for record in records) == sorted(rows)
+    for record in records:
+        assert record["samples/image"].size[0] > 10
+        if form == "hf":
+            row = rows[record["samples/image_id"].decode()]
+            assert record["samples/label_mass"] == row["label_mass"]
+            drawn = [box["samples/boxes/label"] for box in record["samples/boxes"]]
+            assert drawn == ([None] if row["boxes"] is None else [box["label"].encode() for box in row["boxes"]])
+
+
 def test_the_croissant_holds_no_rows(mimic):
     text = (mimic / "manifests" / "croissant.json").read_text(encoding="utf-8")
     row = expected(mimic, "images").to_pylist()[0]

@@ -208,7 +208,7 @@ def test_two_exports_in_one_folder_are_both_held_to_their_digests(copy: Path, tm
     for form in ("csv", "hf", "csv"):
         ok("export", copy / "root/derived/square-224", "--format", form, "--out", tmp_path / "both")
     code, report = verified(tmp_path / "both")
-    assert (code, report["files"]["here"], report["counts"]) == (0, 4, {}), report
+    assert (code, report["files"]["here"], report["counts"]) == (0, 5, {}), report
     for name in ("images.csv", EXPORTS["hf"], "README.md"):
         flip(tmp_path / "both" / name)
     code, report = verified(tmp_path / "both")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of, write_cards
 from cxrprep.manifest.export.webdataset import PICTURES, by_split, member_suffix
 from cxrprep.manifest.hugging_face_card import FILE, IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
@@ -82,6 +82,5 @@ def export(task: ExportTask) -> ExportResult:
                 task.on_event(Advanced(STAGE, path.name, items=len(chosen)))
             files.append((shown, f"data/{shown}-*"))
     front = front_matter([Config(files, features)], task.spec, tasks=TASKS)
-    text = card_of(task, front=front)
-    task.target.write(task.target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_cards(task, front, ["data/*.parquet"], features)
     return ExportResult("hf", task.target.out, len(task.dataset), tuple(task.target.files))

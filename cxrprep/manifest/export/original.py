@@ -7,6 +7,7 @@ cells alone change. Paths name the files that are here, so a converted folder wo
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,15 +20,18 @@ from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
+from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter, split_name
 from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
 from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import CHEXPERT, NIH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.load import Dataset
@@ -41,6 +45,11 @@ _MIMIC_META: Final = (
     "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
     "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning",
 )  # fmt: skip
+# What the reader of CSV files takes for numbers, whose blanks no integer of it can be.
+_NUMBERS: Final = frozenset({
+    *CHEXPERT.names, "Age", "Follow-up #", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
+    "Rows", "Columns", "StudyDate", "StudyTime",
+})  # fmt: skip
 _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "test.csv"}
 
 
@@ -58,13 +67,34 @@ def export(task: ExportTask) -> ExportResult:
     known = pc.is_valid(rows.column("study_id" if task.spec.name.startswith("mimic") else "table_name"))
     unknown = len(task.dataset) - int(pc.sum(known).as_py() or 0)
     chosen = task.dataset.filter(known)
-    for name, data in writers[task.spec.name](chosen, rows.filter(known)):
+    written = writers[task.spec.name](chosen, rows.filter(known))
+    for name, data in written:
         path = task.target.out / name
         packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
         task.target.write(path, partial(_put, data=packed))
+    if task.target.may_write(task.target.card):
+        # The tables may lie among images that have a card of their own; no pixel is read for this one.
+        options = replace(task.options, sample=0)
+        text = card_of(replace(task, dataset=chosen, options=options), front=_front(task.spec, written))
+        task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
     task.on_event(Advanced(STAGE, items=len(chosen)))
     reasons = (("without a row in the release's table", unknown),) if unknown else ()
-    return ExportResult("original", task.target.out, len(chosen), tuple(task.target.files), reasons)
+    # The card is beside the release's own files, and none of them.
+    files = tuple(path for path in task.target.files if path != task.target.card)
+    return ExportResult("original", task.target.out, len(chosen), files, reasons)
+
+
+def _front(spec: DatasetSpec, written: Sequence[tuple[str, bytes]]) -> str:
+    """The head of the card: CheXpert's tables are splits, MIMIC-CXR's differ and have a name each."""
+    headers = {name: data.split(b"\n", 1)[0].decode() for name, data in written if ".csv" in name}
+    split_of = {name: split_name(split) for split, name in _SPLIT_FILES.items()}
+    configs: dict[str, Config] = {}
+    for name, header in headers.items():
+        table = name.removesuffix(".csv.gz").rpartition("-")[2] if name.endswith(".gz") else "default"
+        columns = [(column, pa.float64() if column in _NUMBERS else pa.string()) for column in header.split(",")]
+        files = [*(configs[table].files if table in configs else ()), (split_of.get(name, EVERY_SPLIT), name)]
+        configs[table] = Config(files, pa.schema(columns), table)
+    return front_matter(list(configs.values()), spec)
 
 
 def _put(path: Path, data: bytes) -> None:

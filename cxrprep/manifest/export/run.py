@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cxrprep._version import __version__
+from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.policy import KEEP
+from cxrprep.manifest.croissant import describe_export
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader, file_sign
@@ -25,6 +27,8 @@ from cxrprep.manifest.set_digest import set_digest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    import pyarrow as pa
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
@@ -177,10 +181,10 @@ def made_of(rows: object, root: Path, paths: Iterable[str]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def card_of(task: ExportTask, *, front: str = "") -> str:
+def card_of(task: ExportTask, *, front: str = "", digest: str | None = None) -> str:
     """The card of an export, with mean and standard deviation by split unless its options ask for none.
 
-    ``front`` is YAML for its head.
+    ``front`` is YAML for its head; ``digest`` that of the set, where it is known.
     """
     found: dict[str, Moments] = {}
     with ImageReader(task.dataset.root) as reader:
@@ -189,7 +193,31 @@ def card_of(task: ExportTask, *, front: str = "") -> str:
             measured = moments(reader, paths, sample=task.options.sample, on_event=task.on_event)
             if measured is not None:
                 found[name] = measured
-    digest = (
-        set_digest(task.dataset, cache=task.options.cache, on_event=task.on_event).value if task.options.digest else ""
-    )
-    return write_card(task.dataset, task.spec, moments=found, front=front, digest=digest)
+    named = digest_of(task) if digest is None else digest
+    return write_card(task.dataset, task.spec, moments=found, front=front, digest=named)
+
+
+def digest_of(task: ExportTask) -> str:
+    """What names the set that is exported; nothing where it is not asked for."""
+    if not task.options.digest:
+        return ""
+    return set_digest(task.dataset, cache=task.options.cache, on_event=task.on_event).value
+
+
+def write_cards(task: ExportTask, front: str, globs: list[str], columns: pa.Schema) -> None:
+    """Write the card and the ``croissant.json`` of an export that holds the images.
+
+    Args:
+        task: The export.
+        front: YAML for the head of the card.
+        globs: The files of the shards.
+        columns: Of Parquet shards.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    digest = digest_of(task)
+    text = card_of(task, front=front, digest=digest)
+    described = describe_export(task.dataset, task.spec, globs, columns, digest=digest)
+    task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
+    task.target.write(task.target.out / CROISSANT_NAME, lambda part: part.write_text(described, encoding="utf-8"))

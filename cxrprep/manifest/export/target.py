@@ -78,6 +78,10 @@ class Target:
         """The place of the card: ``README.md`` in the folder, or beside the file under its name."""
         return self.out.with_name(f"{self.out.stem}.{_CARD}") if self._is_file else self.out / _CARD
 
+    def may_write(self, path: Path) -> bool:
+        """Whether nothing is at ``path``, or what an export wrote."""
+        return not path.exists() or any(self._name(path) in names for names in self._listed.values())
+
     def file(self, name: str) -> Path:
         """The place of the one file of a form: the file ``out``, or ``name`` in the folder."""
         return self.out if self._is_file else self.out / name
@@ -160,7 +164,7 @@ class Target:
         return {path.name for path in self._home.iterdir()} <= {self.out.name, self.card.name}
 
     def _check(self, path: Path) -> None:
-        if path.exists() and not any(self._name(path) in names for names in self._listed.values()):
+        if not self.may_write(path):
             raise _foreign(path)
 
     def _files(self, form: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cxrprep.events import Advanced
 from cxrprep.images.shard_files import plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of, made_of
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of, write_cards
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.storage.parquet import read_rows
@@ -119,6 +119,5 @@ def export(task: ExportTask) -> ExportResult:
                     task.on_event(Advanced(STAGE, path.name, items=len(batch)))
                     shards, batch = shards + 1, []
     config = Config(files, webdataset_features(suffix, _features(task.dataset)))
-    text = card_of(task, front=front_matter([config], task.spec, tasks=TASKS))
-    task.target.write(task.target.card, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_cards(task, front_matter([config], task.spec, tasks=TASKS), [f"{prefix}-*.tar"], config.features)
     return ExportResult("webdataset", task.target.out, len(task.dataset), tuple(task.target.files))
