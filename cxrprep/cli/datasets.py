@@ -181,6 +181,8 @@ def _prose(out: Output, text: str) -> str:
 
 
 def _facts(spec: DatasetSpec) -> dict[str, Any]:
+    from cxrprep.manifest.pair_filters import published_counts
+
     return {
         "name": spec.name,
         "title": spec.title,
@@ -190,6 +192,7 @@ def _facts(spec: DatasetSpec) -> dict[str, Any]:
         "default_release": spec.default_release,
         "counts": dict(spec.counts),
         "licence": {"name": spec.licence.name, "url": spec.licence.url, "agreement": spec.licence.agreement},
+        "pairs": published_counts(spec.name),
         "homepage": spec.homepage,
         "citation": spec.citation,
         "bibtex": spec.bibtex.strip(),
@@ -211,6 +214,8 @@ def _facts(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _page(invocation: Invocation, spec: DatasetSpec) -> str:
+    from cxrprep.manifest.pair_filters import FILTERS, published_counts
+
     out = invocation.out
 
     def heading(text: str) -> str:
@@ -240,6 +245,12 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         lines += [prose(text) for text in (mirror.how, mirror.costs, tables) if text]
         if mirror.agreement:
             lines.append(prose(f"agreement: {mirror.agreement}"))
+    published = published_counts(spec.name)
+    if published:
+        lines += ["", heading("Published pairs of images and reports (cxrprep pairs --filter NAME)")]
+    for name, by_split in published.items():
+        numbers = ", ".join(f"{split} {format_number(n)}".strip() for split, n in by_split.items())
+        lines.append(prose(f"{name}: {numbers} {FILTERS[name].unit}s".replace("studys", "studies")))
     lines += ["", heading("Licence"), prose(_licence(spec)), *([prose(spec.licence.url)] if spec.licence.url else [])]
     lines += ["", heading("Citation"), prose(spec.citation), prose(spec.homepage)]
     return "\n".join(lines)

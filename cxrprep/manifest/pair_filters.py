@@ -124,6 +124,15 @@ FILTERS: Final = {
 """The filters by name."""
 
 
+def published_counts(dataset: str) -> dict[str, dict[str, int]]:
+    """The counts by split, ``""`` for all, that filters of a dataset's whole release give by their publications."""
+    return {
+        each.name: dict(each.expected)
+        for each in FILTERS.values()
+        if each.expected and dataset.removesuffix("-jpg") == each.dataset.removesuffix("-jpg")
+    }
+
+
 def find_filter(name: str) -> PairFilter:
     """The filter of that name. Raises ``UsageError`` that suggests the nearest."""
     found = FILTERS.get(name)
