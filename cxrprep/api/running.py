@@ -56,6 +56,6 @@ def _stages(verb: str, given: Mapping[str, Any]) -> tuple[str, ...]:
     if verb == "convert":
         return (f"convert {Path(str(given['recipe'])).stem}",)
     if verb == "export":
-        return (f"export {given['form']}",)
+        return (f"export {given.get('form', '')}",)
     then = given.get("then") or getattr(given.get("options"), "then", None)
     return (verb, f"convert {Path(str(then)).stem}") if then else (verb,)

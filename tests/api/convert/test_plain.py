@@ -233,4 +233,5 @@ def test_record_folder_and_headers_are_read_once(tmp_path: Path, monkeypatch: py
     # A record says what the folder holds.
     assert counts.pop("folder sampled", 0) == (kind == "own")
     assert len(counts) > 2
-    assert set(counts.values()) == {1}
+    # Those of a release once more where its own manifest does not know the sizes of its images yet.
+    assert max(counts.values()) <= (1 if kind == "own" else 2)
