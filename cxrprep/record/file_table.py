@@ -241,6 +241,8 @@ def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             stored = file.read(use_threads=False)
         state = parse_json((stored.schema.metadata or {})[_STATE_KEY])
+        if not isinstance(state, dict):
+            raise TypeError("its metadata is no object")
         if "fetched" not in stored.column_names:
             stored = stored.append_column(wanted.field("fetched"), pa.nulls(stored.num_rows, pa.bool_()))
         table = stored.select(wanted.names)
