@@ -17,6 +17,7 @@ from cxrprep.storage.paths import is_served
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cxrprep.model import Shard
     from cxrprep.storage.working_copy import WorkingCopy
 
 P = ParamSpec("P")
@@ -50,7 +51,9 @@ class BucketFolders:
         for copy in self._copies:
             copy.put_back()
 
-    def local(self, address: str, *, writes: bool, folder: bool, streams: bool = False) -> Path:
+    def local(
+        self, address: str, *, writes: bool, folder: bool, streams: bool = False, part: Shard | None = None
+    ) -> Path:
         """The path here of a folder or file in a store.
 
         Args:
@@ -58,6 +61,7 @@ class BucketFolders:
             writes: whether the call writes there.
             folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
             streams: put whole new files there while the call goes on, as downloads do.
+            part: the part of a job array that a download is of; others may work there at the same time.
 
         Returns:
             A path in a working copy, which is up to date.
@@ -67,6 +71,7 @@ class BucketFolders:
             MissingExtraError: the store's package is not installed.
         """
         from cxrprep.credentials.secret import return_store_secrets
+        from cxrprep.record.merging import merge_records
         from cxrprep.storage.working_copy import WorkingCopy
 
         address = _SLASHES.sub(r"\1://", address).rstrip("/")
@@ -75,8 +80,14 @@ class BucketFolders:
                 return copy.folder / address[len(copy.address) :].lstrip("/")
         return_store_secrets()
         file = "" if folder or not PurePosixPath(address).suffix else address.rpartition("/")[2]
+        address = address.removesuffix(f"/{file}") if file else address
         copy = WorkingCopy(
-            address.removesuffix(f"/{file}") if file else address, writes=writes, file=file, streams=streams
+            address,
+            writes=writes,
+            file=file,
+            streams=streams,
+            part=part,
+            merge=None if part is None else functools.partial(merge_records, part=part),
         )
         self._copies.append(self._stack.enter_context(copy))
         return copy.folder / file
@@ -127,7 +138,8 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         # Several machines convert parts of one bucket: what is made goes elsewhere, so none of them
                         # holds it.
                         reads = reads or (role == "dataset-folder" and values.get("out") is not None)
-                        values[name] = _localised(buckets, values[name], not reads, role)
+                        part = getattr(values.get("options"), "shard", None)
+                        values[name] = _localised(buckets, values[name], not reads, role, part)
                 if isinstance(where, FolderRef):
                     said = {name: values.pop(name) for name in ("dataset", "state", "tables")}
                     values["root"] = FolderRef.of(values["root"], release=where.release, **said)
@@ -170,13 +182,15 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     return recognise(frozenset(names[:_SAMPLE])) is not None
 
 
-def _localised(buckets: BucketFolders, value: Any, writes: bool, role: str) -> Any:
+def _localised(buckets: BucketFolders, value: Any, writes: bool, role: str, part: Shard | None) -> Any:
     if isinstance(value, list | tuple):
-        return [_localised(buckets, one, writes, role) for one in value]
+        return [_localised(buckets, one, writes, role, part) for one in value]
     if not _addresses(value):
         return value
     folder, streams = role.endswith("-folder"), role.startswith("downloaded")
-    return buckets.local(str(value), writes=writes, folder=folder, streams=streams)
+    return buckets.local(
+        str(value), writes=writes, folder=folder, streams=streams, part=part if streams and writes else None
+    )
 
 
 def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:

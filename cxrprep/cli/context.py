@@ -82,7 +82,11 @@ class Invocation:
             writes = role == "written" and self.command not in _ONLY_READ
             writes = writes and not (key == "root" and settings.job.state)
             local = [
-                str(self.bucket(text, writes=writes, folder=key in _FOLDERS, streams=key == "root"))
+                str(
+                    self.bucket(
+                        text, writes=writes, folder=key in _FOLDERS, streams=key == "root", shard=settings.job.shard
+                    )
+                )
                 if is_served(text)
                 else text
                 for text in texts
@@ -92,7 +96,7 @@ class Invocation:
             found = True
         return found
 
-    def bucket(self, address: str, *, writes: bool, folder: bool, streams: bool = False) -> Path:
+    def bucket(self, address: str, *, writes: bool, folder: bool, streams: bool = False, shard: str = "") -> Path:
         """The working copy of a folder or file in a bucket. Raises what opening one raises.
 
         Args:
@@ -100,16 +104,19 @@ class Invocation:
             writes: whether the command writes there.
             folder: whether it is a folder whatever its name is.
             streams: whether a download may put files there while it goes on.
+            shard: the part of a job array that a download is of.
 
         Returns:
             The path here.
         """
         from cxrprep.api.buckets import BucketFolders
+        from cxrprep.config.job_array import parse_shard
 
         if self._buckets is None:
             self._buckets = BucketFolders()
         streams = streams and self.command in ("download", "run")
-        return self._buckets.local(address, writes=writes, folder=folder, streams=streams)
+        part = parse_shard(shard) if shard and streams and writes and self.command == "download" else None
+        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part)
 
     def shown(self, text: str) -> str:
         """``text`` with addresses of buckets where it names their working copies."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -16,6 +14,8 @@ from cxrprep.labels.locate_tables import STAGE
 from cxrprep.schemas import BOX, LABELS, RAW_PREFIX, labels_schema, null_columns, with_boxes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.events import Sink
     from cxrprep.labels.text_table import TextTable
     from cxrprep.model import Digest
@@ -38,11 +38,6 @@ class LabelOptions:
     demographics: bool | None = None
     patients: Path | None = None
     report_text: bool | None = None
-
-
-def relative_to(path: Path, root: Path) -> str:
-    """``path`` as seen from ``root``."""
-    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 @dataclass(frozen=True, slots=True)

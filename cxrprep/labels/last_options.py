@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError
-from cxrprep.labels.label_rows import LabelOptions, relative_to
+from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.storage.parquet import read_footer, read_schema
+from cxrprep.storage.working_copy import place_of, seen_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +39,9 @@ class LastOptions:
         """The footer's words; nothing where nothing was asked for, so that the same tables give the same bytes."""
         told = {name: value for name, value in dataclasses.asdict(self.options).items() if value}
         if self.options.patients is not None:
-            told["patients"] = relative_to(self.options.patients, root)
+            told["patients"] = seen_from(root, self.options.patients)
         if self.tables is not None:
-            told["tables"] = relative_to(self.tables, root)
+            told["tables"] = seen_from(root, self.tables)
         return {_KEY: told} if told else {}
 
 
@@ -61,9 +62,13 @@ def last_options(labels: Path, root: Path) -> LastOptions:
         return LastOptions()
     if not isinstance(told, dict):
         return LastOptions()
-    paths = {name: root / str(told[name]) for name in ("tables", "patients") if told.get(name)}
+    paths = {
+        name: place_of(root, str(told[name]), folder=name == "tables")
+        for name in ("tables", "patients")
+        if told.get(name)
+    }
     flags = {name: told.get(name) is True for name in ("strict_source", "demographics", "report_text")}
     patients = paths.get("patients")
     options = LabelOptions(**flags, patients=patients if patients is not None and patients.is_file() else None)
     tables = paths.get("tables")
-    return LastOptions(options, tables if tables is not None and tables.is_dir() else None)
+    return LastOptions(options, tables if tables is not None and tables.is_dir() and any(tables.iterdir()) else None)

@@ -12,8 +12,10 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +26,19 @@ from typing import TYPE_CHECKING, Final, Self
 import platformdirs
 
 from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
+from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
-from cxrprep.storage.paths import is_safe
+from cxrprep.storage.paths import is_safe, is_served
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from cxrprep.model import Shard
     from cxrprep.storage.filesystem import StoredFile
+
+    Merge = Callable[[Path, Path], None]
 
 # Requests on their way at a time: each waits for the store, not for a core.
 _REQUESTS: Final = 16
@@ -66,7 +72,16 @@ class _Held:
 class WorkingCopy:
     """The files of a bucket folder, in ``folder``; hold it with ``with`` while a verb works there."""
 
-    def __init__(self, address: str, *, writes: bool, file: str = "", streams: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        writes: bool,
+        file: str = "",
+        streams: bool = False,
+        part: Shard | None = None,
+        merge: Merge | None = None,
+    ) -> None:
         """A working copy.
 
         Args:
@@ -74,16 +89,21 @@ class WorkingCopy:
             writes: whether the verb writes there, so that no other run may.
             file: the one file of it that is meant, where an option names a file.
             streams: put whole new files of the release there while the verb goes on, as downloads do.
+            part: the part of a job array that this is: other parts work there at the same time.
+            merge: adds to the record in the first folder what the one in the second says of the other parts.
         """
         self.address, self.writes, self.file = address.rstrip("/"), writes, file
         self.store = ObjectStore(self.address)
-        key = hashlib.sha256(f"{self.address}\n{file}".encode()).hexdigest()[:16]
+        self._part, self._merge = part, merge
+        of_part = "" if part is None else f"\n{part}"
+        key = hashlib.sha256(f"{self.address}\n{file}{of_part}".encode()).hexdigest()[:16]
         self._home = _copies() / key
         # Named as in the bucket: some outputs are called after their folder.
         self.folder = self._home / "files" / self.address.rpartition("/")[2]
         self._state = self._home / "held.json"
         self._held: dict[str, _Held] = {}
-        self._lock = BucketLock(self.store) if writes else None
+        name = LOCK if part is None else f".cxrprep/bucket.{part.index}-of-{part.count}.lock"
+        self._lock = BucketLock(self.store, name) if writes else None
         self._streams = streams and writes
         self._ended = threading.Event()
         self._streamer: threading.Thread | None = None
@@ -167,6 +187,7 @@ class WorkingCopy:
     def _listed(self) -> Iterator[StoredFile]:
         for entry in self.store.list():
             beside = not self.file or entry.name in (self.file, "README.md")
+            beside = beside and (self._part is None or _stage(entry.name) > 0 or self._part.holds(entry.name))
             if entry.name and not entry.name.endswith("/") and beside and not _HERE_ONLY.search(entry.name):
                 _refuse_outside(self.address, entry.name)
                 yield entry
@@ -211,7 +232,9 @@ class WorkingCopy:
                 hint="nothing was changed in the bucket; run it again",
             )
         names = list(self._names())
-        changed = [name for name in names if name not in self._held or not self._held[name].is_file(self.folder / name)]
+        if self._part is not None:
+            return self._put_part()
+        changed = [name for name in names if self._is_changed(name)]
         here = set(names)
         gone = [name for name in self._held if name not in here]
         if not changed and not gone:
@@ -230,11 +253,48 @@ class WorkingCopy:
             self._write_state()
         return len(changed) + len(gone)
 
-    def put_images(self) -> None:
-        """Put whole files of the release into the bucket while a download goes on; tables and record come last."""
+    def _is_changed(self, name: str) -> bool:
+        return name not in self._held or not self._held[name].is_file(self.folder / name)
+
+    def _put_part(self) -> int:
+        """Put the files of a part, and then the record of all parts, each when it is its turn."""
+        before = len(self._held)
+        self.put_images(replaced=True)
+        here = set(self._names())
+        for name in [name for name in self._held if name not in here and _stage(name) == 0]:
+            self.store.remove(name)
+            del self._held[name]
+        with contextlib.ExitStack() as stack:
+            turn = BucketLock(self.store)
+            turn.await_turn()
+            stack.callback(turn.release)
+            theirs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._home)))
+            there = {entry.name: entry for entry in self._listed() if entry.name in _LAST}
+            for name, entry in there.items():
+                self.store.fetch(entry, theirs / name)
+            if there and self._merge is not None:
+                self._merge(self.folder, theirs)
+            # Tables are of all images, of which this machine has some: manifest makes them when all parts are done.
+            stages = _in_order(n for n in self._names() if n in _LAST or (_stage(n) == 1 and self._is_of_part(n)))
+            for _, some in stages:
+                turn.check()
+                self._held |= dict(map(self._put, some))
+            self._write_state()
+        return len(self._held) - before
+
+    def _is_of_part(self, name: str) -> bool:
+        part = self._part
+        return part is not None and self._is_changed(name) and f"{part.index}-of-{part.count}" in name
+
+    def put_images(self, *, replaced: bool = False) -> None:
+        """Put whole files of the release into the bucket while a download goes on; tables and record come last.
+
+        ``replaced``: those too that are there in another version.
+        """
         if self._lock is None:
             return
-        fresh = [n for n in self._names() if _stage(n) == 0 and n.split("/")[0] not in _OURS and n not in self._held]
+        images = (n for n in self._names() if _stage(n) == 0 and n.split("/")[0] not in _OURS)
+        fresh = [n for n in images if n not in self._held or (replaced and self._is_changed(n))]
         self._lock.check()
         try:
             with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -298,6 +358,33 @@ def address_of(path: str) -> str | None:
         inside = below.partition("/")[2]
         return f"{address}/{inside}" if inside else address
     return None
+
+
+def seen_from(root: Path, path: Path) -> str:
+    """``path`` as seen from ``root``, for a table that moves with it: as their addresses lie where they are in a store.
+
+    A path of this machine, and of another bucket, is named whole beside a ``root`` in a bucket.
+    """
+    here, there = address_of(str(root.resolve())), address_of(str(path.resolve()))
+    if here is None and there is None:
+        return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    if here is None or there is None or here.split("/")[:3] != there.split("/")[:3]:
+        return there or str(path.resolve())
+    return posixpath.relpath(f"/{there.partition('://')[2]}", f"/{here.partition('://')[2]}")
+
+
+def place_of(root: Path, stated: str, *, folder: bool) -> Path:
+    """What ``seen_from`` names, here and up to date: a file, or a ``folder``. Raises the store's errors."""
+    here = address_of(str(root.resolve()))
+    address = stated if is_served(stated) else ""
+    if not address and here is not None and not Path(stated).is_absolute():
+        scheme, _, place = here.partition("://")
+        address = f"{scheme}://{posixpath.normpath(f'{place}/{stated}')}"
+    if not address:
+        return root / stated
+    base, _, file = ("", "", "") if folder else address.rpartition("/")
+    with WorkingCopy(base or address, writes=False, file=file) as copy:
+        return copy.folder / file
 
 
 def _stage(name: str) -> int:

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cxrprep
+from cxrprep.api.download_plan import FetchOptions
 from cxrprep.errors import (
     AccessError,
     BusyError,
@@ -28,13 +30,15 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.executors import Engine
+from cxrprep.model import Shard
+from cxrprep.record.merging import merge_records
 from cxrprep.storage import object_store, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
 from tests.api.convert.commands import run
 from tests.executors.cluster import cluster
-from tests.generators.small import nih_chestxray14
+from tests.generators.small import mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.parts import need
 from tests.servers import azurite, fake_gcs, s3
 from tests.servers.loopback import running
@@ -191,6 +195,80 @@ def test_a_download_puts_whole_files_there_while_it_goes_on(bucket: str, monkeyp
         assert set(objects(address)) == {"images/a.png", LOCK}
         assert copy.put_back() == 1
     assert objects(address) == {"images/a.png": b"whole", "cxrprep.lock": b"record"}
+
+
+def test_parts_of_a_download_fill_one_bucket_at_the_same_time(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, address = tmp_path / "nih", f"{bucket}/here"
+    nih_chestxray14.write(source)
+    cxrprep.download("nih-chestxray14", tmp_path / "here", source=str(source))
+
+    def part(number: int) -> Any:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine-{number}"))
+        options = FetchOptions(shard=Shard(number, 3))
+        return cxrprep.download("nih-chestxray14", address, source=str(source), options=options)
+
+    # The second begins and ends while the first is still at work, as on another machine.
+    first = WorkingCopy(address, writes=True, part=Shard(1, 3), merge=partial(merge_records, part=Shard(1, 3)))
+    with first:
+        options = FetchOptions(shard=Shard(1, 3))
+        cxrprep.download("nih-chestxray14", first.folder, source=str(source), options=options)
+        assert int(part(2).exit_code) == 0
+        with pytest.raises(BusyError):
+            WorkingCopy(address, writes=True, part=Shard(1, 3)).__enter__()
+        first.put_back()
+    assert int(part(3).exit_code) == 0
+    assert int(part(3).exit_code) == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    there = objects(address)
+    here = untimed(files(tmp_path / "here"))
+    assert untimed(there) == here
+    # No lock is left, and one record knows every file.
+    assert not [name for name in there if name.endswith(".lock") and "/" in name]
+    cxrprep.extract_labels(address)
+    cxrprep.extract_labels(tmp_path / "here")
+    assert objects(address)["manifests/labels.parquet"] == files(tmp_path / "here")["manifests/labels.parquet"]
+    report = cxrprep.verify(address).value
+    assert report.verdict == cxrprep.verify(tmp_path / "here").value.verdict
+    assert not report.findings
+
+
+def test_state_tables_pairs_and_proofs_lie_in_buckets_too(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, both = tmp_path / "tables", tmp_path / "mimic"
+    mimic_cxr_jpg.write(tables, images=False)
+    mimic_cxr.write(both, labels=False)
+    system = ObjectStore(bucket).system()
+    for name, data in {f"tables/{n}": d for n, d in files(tables).items()}.items():
+        system.pipe_file(f"{bucket}/{name}", data)
+    for name, data in files(both).items():
+        system.pipe_file(f"{bucket}/mimic/{name}", data)
+    results = []
+    for root, state, beside, out in (
+        (both, tmp_path / "state", tables, tmp_path / "out"),
+        (f"{bucket}/mimic", f"{bucket}/state", f"{bucket}/tables", f"{bucket}/out"),
+    ):
+        cxrprep.extract_labels(root, dataset="mimic-cxr", state=state, tables=beside)
+        cxrprep.build_manifest(root, state=state)
+        pairs = cxrprep.pairs(root, state=state, out=f"{out}/pairs.parquet").value
+        digest = cxrprep.digest(root, state=state).value.value
+        image = cxrprep.load(root, state=state).to_arrow()["image_id"][0].as_py()
+        proof = cxrprep.prove(digest, root, state=state, image=image, out=f"{out}/proof.json")
+        checked = cxrprep.prove(digest, proof=f"{out}/proof.json")
+        results.append((digest, pairs.counts, int(proof.exit_code), int(checked.exit_code)))
+    assert results[0] == results[1]
+    assert results[0][2:] == (0, 0)
+    for name in ("state", "out"):
+        assert untimed(objects(f"{bucket}/{name}")) == untimed(files(tmp_path / name))
+    # Tables that were named once are found again, on another machine too.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    before = objects(f"{bucket}/state")["manifests/labels.parquet"]
+    cxrprep.extract_labels(f"{bucket}/mimic", state=f"{bucket}/state")
+    assert objects(f"{bucket}/state")["manifests/labels.parquet"] == before
+    # Beside a state, the folder is only read.
+    assert objects(f"{bucket}/mimic") == files(both)
 
 
 def test_a_cache_that_was_emptied_meanwhile_empties_no_bucket(bucket: str, at_home: Path) -> None:
