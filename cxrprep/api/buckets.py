@@ -52,7 +52,14 @@ class BucketFolders:
             copy.put_back()
 
     def local(
-        self, address: str, *, writes: bool, folder: bool, streams: bool = False, part: Shard | None = None
+        self,
+        address: str,
+        *,
+        writes: bool,
+        folder: bool,
+        streams: bool = False,
+        part: Shard | None = None,
+        images: bool = True,
     ) -> Path:
         """The path here of a folder or file in a store.
 
@@ -62,6 +69,7 @@ class BucketFolders:
             folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
             streams: put whole new files there while the call goes on, as downloads do.
             part: the part of a job array that a download is of; others may work there at the same time.
+            images: whether the call reads pixels; else the images of a known release are listed and not fetched.
 
         Returns:
             A path in a working copy, which is up to date.
@@ -87,9 +95,12 @@ class BucketFolders:
             file=file,
             streams=streams,
             part=part,
+            images=images or bool(file),
             merge=None if part is None else functools.partial(merge_records, part=part),
         )
         self._copies.append(self._stack.enter_context(copy))
+        if not images and not file and not _names_suffice(copy.folder):
+            copy.bring_images()
         return copy.folder / file
 
     def shown(self, value: Any) -> Any:
@@ -108,12 +119,24 @@ class BucketFolders:
         return value
 
 
-def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def _names_suffice(folder: Path) -> bool:
+    """Whether names, sizes and tables say all of a folder: they do of a release whose layout is built in."""
+    from cxrprep.collection.lineage import read_export, read_lineage
+    from cxrprep.collection.recognition import recognise, sample_names
+    from cxrprep.datasets.catalog import is_built_in
+
+    if read_lineage(folder / "manifests") is not None or read_export(folder):
+        return False
+    found = recognise(sample_names(folder))
+    return found is not None and is_built_in(found.name)
+
+
+def takes_buckets(*, images: bool = True, **roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for a verb: these parameters may be addresses of buckets.
 
-    ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` behind that it is a
-    folder whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where it holds
-    a dataset; plain images are read from the store as they are.
+    ``images``: whether the verb reads pixels. ``roles`` says of each parameter whether it is ``read`` or ``written``,
+    and with ``-folder`` behind that it is a folder whatever its name is. A ROOT beside a ``state`` is only read. A
+    ``dataset-folder`` is written where it holds a dataset; plain images are read from the store as they are.
     """
 
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
@@ -139,7 +162,10 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         # holds it.
                         reads = reads or (role == "dataset-folder" and values.get("out") is not None)
                         part = getattr(values.get("options"), "shard", None)
-                        values[name] = _localised(buckets, values[name], not reads, role, part)
+                        # What is converted as it arrives is read where it was here already.
+                        pixels = images or bool(getattr(values.get("options"), "then", ""))
+                        local = functools.partial(buckets.local, writes=not reads, images=pixels)
+                        values[name] = _localised(local, values[name], role, None if reads else part)
                 if isinstance(where, FolderRef):
                     said = {name: values.pop(name) for name in ("dataset", "state", "tables")}
                     values["root"] = FolderRef.of(values["root"], release=where.release, **said)
@@ -182,15 +208,13 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     return recognise(frozenset(names[:_SAMPLE])) is not None
 
 
-def _localised(buckets: BucketFolders, value: Any, writes: bool, role: str, part: Shard | None) -> Any:
+def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | None) -> Any:
     if isinstance(value, list | tuple):
-        return [_localised(buckets, one, writes, role, part) for one in value]
+        return [_localised(local, one, role, part) for one in value]
     if not _addresses(value):
         return value
-    folder, streams = role.endswith("-folder"), role.startswith("downloaded")
-    return buckets.local(
-        str(value), writes=writes, folder=folder, streams=streams, part=part if streams and writes else None
-    )
+    streams = role.startswith("downloaded")
+    return local(str(value), folder=role.endswith("-folder"), streams=streams, part=part if streams else None)
 
 
 def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = len("sha256:") + 16
 
 
-@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
+@takes_buckets(images=False, root="written-folder", state="written-folder", tables="read-folder")
 @plain_memory()
 @notes_progress("extract-labels")
 def extract_labels(
@@ -131,7 +132,7 @@ def extract_labels(
     return Result("extract-labels", found, rows=tuple(rows))
 
 
-@takes_buckets(root="written-folder", state="written-folder")
+@takes_buckets(images=False, root="written-folder", state="written-folder")
 @notes_progress("manifest")
 def build_manifest(
     root: Path | str | FolderRef,
@@ -376,12 +377,15 @@ def prepare(
         UsageError: A label source that no label has, or tables that would know less.
         TableError: A damaged ``labels.parquet``.
     """
-    from cxrprep.images.decode import measure
+    from cxrprep.images.decode import measure as measure_files
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import prepare_manifest
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, check_stated
+    from cxrprep.storage.unfetched import unfetched
 
+    there = unfetched(folder.root)
+    measure = measure_files if there is None else functools.partial(there.measured, measure=measure_files)
     source = choices.label_source
     if source and (choices.source_is_new or source != folder.spec.default_label_source):
         if labels is not None:

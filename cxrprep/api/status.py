@@ -101,7 +101,7 @@ class Status:
         return most_pressing(codes)
 
 
-@takes_buckets(root="read-folder", state="read-folder")
+@takes_buckets(images=False, root="read-folder", state="read-folder")
 def status(
     root: Path | str | FolderRef,
     *,
@@ -195,6 +195,9 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
 def _walk(root: Path) -> Iterator[tuple[str, int]]:
     import os
 
+    from cxrprep.storage.unfetched import names_and_sizes
+
+    yield from ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in _OWN)
     queue = [("", root)]
     while queue:
         prefix, folder = queue.pop()

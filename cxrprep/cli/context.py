@@ -43,6 +43,8 @@ _BUCKETS: Final = {
     "export.pairs": "read",
 }
 _FOLDERS: Final = frozenset({"root", "state", "tables", "report.beside", "export.root"})
+# They read no pixels: the images of a release in a bucket stay there.
+_BY_NAMES: Final = frozenset({"extract-labels", "manifest", "status", "download"})
 _ONLY_READ: Final = frozenset({"status", "digest", "prove"})
 
 
@@ -74,6 +76,8 @@ class Invocation:
         from cxrprep.storage.paths import is_served
 
         found = False
+        # What is converted as it arrives is read where it was here already.
+        images = self.command not in _BY_NAMES or bool(settings.job.download.then)
         for key, role in _BUCKETS.items():
             value = settings.value(key)
             texts = [value] if isinstance(value, str) else list(value)
@@ -84,7 +88,12 @@ class Invocation:
             local = [
                 str(
                     self.bucket(
-                        text, writes=writes, folder=key in _FOLDERS, streams=key == "root", shard=settings.job.shard
+                        text,
+                        writes=writes,
+                        folder=key in _FOLDERS,
+                        streams=key == "root",
+                        shard=settings.job.shard,
+                        images=images,
                     )
                 )
                 if is_served(text)
@@ -96,7 +105,16 @@ class Invocation:
             found = True
         return found
 
-    def bucket(self, address: str, *, writes: bool, folder: bool, streams: bool = False, shard: str = "") -> Path:
+    def bucket(
+        self,
+        address: str,
+        *,
+        writes: bool,
+        folder: bool,
+        streams: bool = False,
+        shard: str = "",
+        images: bool = True,
+    ) -> Path:
         """The working copy of a folder or file in a bucket. Raises what opening one raises.
 
         Args:
@@ -105,6 +123,7 @@ class Invocation:
             folder: whether it is a folder whatever its name is.
             streams: whether a download may put files there while it goes on.
             shard: the part of a job array that a download is of.
+            images: whether the command reads pixels.
 
         Returns:
             The path here.
@@ -116,7 +135,7 @@ class Invocation:
             self._buckets = BucketFolders()
         streams = streams and self.command in ("download", "run")
         part = parse_shard(shard) if shard and streams and writes and self.command == "download" else None
-        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part)
+        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part, images=images)
 
     def shown(self, text: str) -> str:
         """``text`` with addresses of buckets where it names their working copies."""

@@ -11,6 +11,7 @@ from cxrprep.datasets.catalog import catalog, is_built_in
 from cxrprep.errors import StorageError
 from cxrprep.record import CACHE_NAME
 from cxrprep.storage.paths import is_folder
+from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,9 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
                 below.append(f"{folder}{name}/")
         if below:
             waiting[level + 1] = below
-    return frozenset(names[:limit])
+    # Those of a bucket that lie there alone, in order of path: evenly, so that the last folders are seen too.
+    there = [name for name, _ in names_and_sizes(root) if name.partition("/")[0] not in OWN_FOLDERS]
+    return frozenset(names[:limit]) | frozenset(there[:: max(1, len(there) // limit)])
 
 
 def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:

@@ -22,6 +22,7 @@ from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.parquet import read_combined
 from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,8 @@ class ImageFiles:
 
 def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
     parts = [_LISTED.empty_table()]
-    walk = ((path, size, None) for path, size in _walk(str(root), "") if path.lower().endswith(suffixes))
+    found = itertools.chain(_walk(str(root), ""), names_and_sizes(root))
+    walk = ((path, size, None) for path, size in found if path.lower().endswith(suffixes) and _is_theirs(path))
     try:
         while some := list(itertools.islice(walk, _PART)):
             columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), _LISTED, strict=True)]
@@ -75,6 +77,11 @@ def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
             f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
         ) from error
     return pa.concat_tables(parts)
+
+
+def _is_theirs(path: str) -> bool:
+    """Whether a path is none of what cxrprep itself puts beside a release."""
+    return path.partition("/")[0] not in _OURS
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:

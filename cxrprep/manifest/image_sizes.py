@@ -13,6 +13,7 @@ from cxrprep.events import Note
 from cxrprep.labels.columns import categories, positions
 from cxrprep.storage.journal import read_journal
 from cxrprep.storage.parquet import read_combined
+from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,8 +114,10 @@ def _measured(paths: pa.ChunkedArray, root: Path, measure: Measure, on_event: Si
     for start in range(0, len(paths), _PART):
         named = paths.slice(start, _PART).to_pylist()
         sizes = list(measure([root / path for path in named]))
+        unsized = [path for path, size in zip(named, sizes, strict=True) if size is None]
+        there = frozenset(name for name, _ in names_and_sizes(root)) if unsized else frozenset()
         # One that was discarded on purpose is no surprise.
-        missing = [path for path, size in zip(named, sizes, strict=True) if size is None and (root / path).exists()]
+        missing = [path for path in unsized if path in there or (root / path).exists()]
         unread += len(missing)
         first = first or (missing[0] if missing else "")
         columns = zip(*(size or (None, None, None) for size in sizes), strict=True)

@@ -176,12 +176,12 @@ class ObjectStore:
             return _stamp(system.info(url))
 
     def fetch(self, entry: StoredFile, path: Path) -> None:
-        """A listed object as a file at ``path``, whole and as the store states it.
+        """A listed object (one without a stamp is asked after) as a file at ``path``, whole and as the store states it.
 
         Raises ``ObjectGoneError`` where it is no longer there, and ``IntegrityError`` for other bytes.
         """
         url = self.full(entry.name)
-        stated = [entry]
+        stated = [entry] if entry.stamp else []
 
         def get() -> None:
             try:

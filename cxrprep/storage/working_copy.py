@@ -48,6 +48,7 @@ _HERE_ONLY: Final = re.compile(
 )
 # Seconds between two looks for what a download has finished.
 PUT_SECONDS = 10.0
+_IMAGES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff")
 # What other verbs put beside a release.
 _OURS: Final = frozenset({"derived", "export"})
 _LAST: Final = {"cxrprep.lock": 3, "cxrprep.files.parquet": 2}
@@ -81,6 +82,7 @@ class WorkingCopy:
         streams: bool = False,
         part: Shard | None = None,
         merge: Merge | None = None,
+        images: bool = True,
     ) -> None:
         """A working copy.
 
@@ -91,10 +93,11 @@ class WorkingCopy:
             streams: put whole new files of the release there while the verb goes on, as downloads do.
             part: the part of a job array that this is: other parts work there at the same time.
             merge: adds to the record in the first folder what the one in the second says of the other parts.
+            images: bring the images too; otherwise they are listed (see ``unfetched``), until ``bring_images``.
         """
         self.address, self.writes, self.file = address.rstrip("/"), writes, file
         self.store = ObjectStore(self.address)
-        self._part, self._merge = part, merge
+        self._part, self._merge, self._images = part, merge, images
         of_part = "" if part is None else f"\n{part}"
         key = hashlib.sha256(f"{self.address}\n{file}{of_part}".encode()).hexdigest()[:16]
         self._home = _copies() / key
@@ -160,6 +163,12 @@ class WorkingCopy:
         self._held = self._read_state()
         there = {entry.name: entry for entry in self._listed()}
         missing = [entry for entry in there.values() if self._is_wanted(entry)]
+        if not self._images:
+            left = [entry for entry in missing if _is_image(entry.name)]
+            missing = [entry for entry in missing if not _is_image(entry.name)]
+            self._leave(left)
+        else:
+            self._listing.unlink(missing_ok=True)
         self._require_room(sum(entry.size for entry in missing))
         try:
             with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -174,6 +183,26 @@ class WorkingCopy:
                     (self.folder / name).unlink(missing_ok=True)
         finally:
             self._write_state()
+
+    @property
+    def _listing(self) -> Path:
+        return self._home / "listed.tsv"
+
+    def _leave(self, entries: list[StoredFile]) -> None:
+        """Write down which images lie in the bucket alone; what is here of an earlier version goes."""
+        for entry in entries:
+            if entry.name in self._held:
+                del self._held[entry.name]
+                (self.folder / entry.name).unlink(missing_ok=True)
+        part = self._listing.with_suffix(".tmp")
+        with part.open("w", encoding="utf-8", errors="surrogateescape") as lines:
+            lines.writelines(f"{e.size}\t{e.stamp}\t{e.name}\n" for e in sorted(entries, key=lambda e: e.name))
+        part.replace(self._listing)
+
+    def bring_images(self) -> None:
+        """Fetch what was only listed, for a folder that is of another kind than one of which names suffice."""
+        self._images = True
+        self.fetch()
 
     def _require_room(self, size: int) -> None:
         """Raise ``StorageError`` before the first byte where the disk cannot hold what would come."""
@@ -348,6 +377,15 @@ def _copies() -> Path:
 
 def address_of(path: str) -> str | None:
     """The address of what a path in a working copy is a copy of; ``None`` for any other path."""
+    found = copy_of(path)
+    if found is None:
+        return None
+    _, address, inside = found
+    return f"{address}/{inside}" if inside else address
+
+
+def copy_of(path: str) -> tuple[Path, str, str] | None:
+    """Where the working copy that ``path`` lies in is kept, its address, and ``path`` as seen from its folder."""
     base = f"{_copies()}{os.sep}"
     if not path.startswith(base):
         return None
@@ -355,9 +393,12 @@ def address_of(path: str) -> str | None:
     with contextlib.suppress(OSError):
         address = (_copies() / key / "address").read_text(encoding="utf-8")
         # The first part is the folder itself, named as in the bucket.
-        inside = below.partition("/")[2]
-        return f"{address}/{inside}" if inside else address
+        return _copies() / key, address, below.partition("/")[2]
     return None
+
+
+def _is_image(name: str) -> bool:
+    return _stage(name) == 0 and name.lower().endswith(_IMAGES)
 
 
 def seen_from(root: Path, path: Path) -> str:

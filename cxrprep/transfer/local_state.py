@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.planning import RecordedFile
 from cxrprep.record import FileState
 from cxrprep.storage.archives import read_index
+from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ class FolderState:
         self._partial_folder = partial_folder
         self._root = str(record.root) + "/"
         self._tops: dict[str, bool] = {}
+        self._there: dict[str, int] | None = None
         self.same_mirror = same_mirror
         self.wanted_again = ""
         self.wrong = wrong
@@ -61,6 +63,16 @@ class FolderState:
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""
+        size = self._size_here(path)
+        return self._size_there(path) if size is None else size
+
+    def _size_there(self, path: str) -> int | None:
+        """Bytes of a file that lies in the folder's bucket alone: a recorded one; what is not has to be read."""
+        if self._there is None:
+            self._there = dict(names_and_sizes(self._record.root))
+        return self._there.get(path) if self._there and self._record.get(path) is not None else None
+
+    def _size_here(self, path: str) -> int | None:
         top = path.partition("/")[0]
         there = self._tops.get(top)
         if there is None:

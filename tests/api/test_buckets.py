@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -31,14 +32,15 @@ from cxrprep.errors import (
 )
 from cxrprep.executors import Engine
 from cxrprep.model import Shard
+from cxrprep.planning import Action
 from cxrprep.record.merging import merge_records
-from cxrprep.storage import object_store, working_copy
+from cxrprep.storage import object_store, unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
 from tests.api.convert.commands import run
 from tests.executors.cluster import cluster
-from tests.generators.small import mimic_cxr, mimic_cxr_jpg, nih_chestxray14
+from tests.generators.small import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.parts import need
 from tests.servers import azurite, fake_gcs, s3
 from tests.servers.loopback import running
@@ -269,6 +271,68 @@ def test_state_tables_pairs_and_proofs_lie_in_buckets_too(
     assert objects(f"{bucket}/state")["manifests/labels.parquet"] == before
     # Beside a state, the folder is only read.
     assert objects(f"{bucket}/mimic") == files(both)
+
+
+@pytest.mark.parametrize("release", [nih_chestxray14, chexpert, mimic_cxr_jpg])
+def test_tables_are_made_by_the_listing_and_no_image_is_copied(
+    release: Any, bucket: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "release", f"{bucket}/release"
+    release.write(here)
+    if release is chexpert:
+        # As where a header is longer than what is asked for first.
+        monkeypatch.setattr(unfetched, "_HEAD", 16)
+    system = ObjectStore(bucket).system()
+    for name, data in files(here).items():
+        system.pipe_file(f"{there}/{name}", data)
+    for root in (here, there):
+        cxrprep.extract_labels(root)
+        cxrprep.build_manifest(root)
+    local, remote = (
+        re.sub(r"\d{4}-\d\d-\d\d[ T][\d:]+", "TIME", json.dumps(cxrprep.status(root).to_dict()))
+        for root in (here, there)
+    )
+    assert remote.replace(there, str(here)) == local
+    assert not [path for path in at_home.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert untimed(objects(there)) == untimed(files(here))
+    # An image that goes, and one that changes, are seen; the verbs that read pixels bring them.
+    images = sorted(path for path in here.rglob("*") if path.suffix in (".png", ".jpg"))
+    images[0].unlink()
+    shutil.copy(images[2], images[1])
+    ObjectStore(there).remove(images[0].relative_to(here).as_posix())
+    system.pipe_file(f"{there}/{images[1].relative_to(here).as_posix()}", images[1].read_bytes())
+    for root in (here, there):
+        cxrprep.build_manifest(root)
+    assert untimed(objects(there)) == untimed(files(here))
+    assert cxrprep.verify(there).value.verdict == cxrprep.verify(here).value.verdict
+    assert len([path for path in at_home.rglob("*") if path.suffix in (".png", ".jpg")]) == len(images) - 1
+    # What came once is listed again where it changed there.
+    shutil.copy(images[3], images[1])
+    system.pipe_file(f"{there}/{images[1].relative_to(here).as_posix()}", images[1].read_bytes())
+    for root in (here, there):
+        cxrprep.build_manifest(root)
+    assert untimed(objects(there)) == untimed(files(here))
+
+
+def test_a_download_goes_on_where_it_was_and_copies_no_image_from_its_bucket(
+    bucket: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, address = tmp_path / "nih", f"{bucket}/here"
+    nih_chestxray14.write(source)
+    cxrprep.download("nih-chestxray14", address, source=str(source), split="test")
+    shutil.rmtree(at_home)
+    planned = cxrprep.plan("nih-chestxray14", address, source=str(source)).value
+    result = cxrprep.download("nih-chestxray14", address, source=str(source)).value
+    moved = {item.dest for item in planned if item.action is Action.FETCH}
+    assert result.done == len(moved) > 0
+    assert {path.name for path in at_home.rglob("*.png")} == {
+        name.rpartition("/")[2] for name in moved if ".png" in name
+    }
+    again = cxrprep.download("nih-chestxray14", address, source=str(source)).value
+    assert (again.done, again.failed) == (0, 0)
+    cxrprep.download("nih-chestxray14", tmp_path / "here", source=str(source))
+    assert untimed(objects(address)) == untimed(files(tmp_path / "here"))
+    assert cxrprep.verify(address).value.verdict == cxrprep.verify(tmp_path / "here").value.verdict
 
 
 def test_a_cache_that_was_emptied_meanwhile_empties_no_bucket(bucket: str, at_home: Path) -> None:

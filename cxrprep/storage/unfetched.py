@@ -1,0 +1,93 @@
+"""Files of a working copy that lie in its bucket alone: their names and sizes, and their bytes as they are asked for.
+
+Verbs that need names, sizes and tables work on a copy without images; whoever lists its files asks here for the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cxrprep.storage.filesystem import StoredFile
+from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
+from cxrprep.storage.working_copy import copy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+M = TypeVar("M")
+
+_REQUESTS: Final = 16
+# Where headers of images end; one that is longer is asked for with the whole file.
+_HEAD: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unfetched:
+    """What of the folder ``root`` lies in the bucket alone."""
+
+    root: Path
+    listing: Path
+    store: ObjectStore
+    below: str
+
+    def files(self) -> Iterator[StoredFile]:
+        """The files in order of path, named from ``root``."""
+        try:
+            with self.listing.open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in lines:
+                    size, stamp, name = line.rstrip("\n").split("\t", 2)
+                    if name.startswith(self.below):
+                        yield StoredFile(name[len(self.below) :], int(size), stamp)
+        except FileNotFoundError:
+            return
+
+    def measured(self, paths: Sequence[Path], measure: Callable[[Sequence[Path]], Iterable[M]]) -> Iterator[M]:
+        """What ``measure`` says of these files: of their first bytes where these say it, and of the whole else."""
+        with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
+            places = [Path(folder, f"{number}{path.suffix}") for number, path in enumerate(paths)]
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                list(pool.map(self._bring_head, paths, places))
+                found = list(measure(places))
+                lacking = [number for number, one in enumerate(found) if one is None]
+                list(pool.map(lambda number: self._bring(paths[number], places[number]), lacking))
+            for number, one in zip(lacking, measure([places[n] for n in lacking]), strict=True):
+                found[number] = one
+        yield from found
+
+    def _bring_head(self, path: Path, place: Path) -> None:
+        data = None if path.exists() else self.store.head(self._name(path), _HEAD)
+        if data is not None:
+            place.write_bytes(data)
+        elif path.exists():
+            place.symlink_to(path)
+
+    def _bring(self, path: Path, place: Path) -> None:
+        if not place.is_symlink():
+            with contextlib.suppress(ObjectGoneError):
+                self.store.fetch(StoredFile(self._name(path), -1, ""), place)
+
+    def _name(self, path: Path) -> str:
+        return self.below + path.relative_to(self.root).as_posix()
+
+
+def unfetched(root: Path) -> Unfetched | None:
+    """What of ``root`` lies in its bucket alone; ``None`` for a folder of this machine, and a whole working copy."""
+    found = copy_of(str(root.absolute()))
+    if found is None:
+        return None
+    home, address, inside = found
+    listing = home / "listed.tsv"
+    if not listing.is_file() or not listing.stat().st_size:
+        return None
+    return Unfetched(root, listing, ObjectStore(address), f"{inside}/" if inside else "")
+
+
+def names_and_sizes(root: Path) -> Iterator[tuple[str, int]]:
+    """Path and size in bytes of each file of ``root`` that lies in its bucket alone; none for a folder elsewhere."""
+    there = unfetched(root)
+    return iter(()) if there is None else ((file.name, file.size) for file in there.files())
