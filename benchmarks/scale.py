@@ -2,9 +2,10 @@
 
 usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--work DIR] [--json FILE]
 
-DATASET is mimic-cxr-jpg (default), mimic-cxr, chexpert or nih-chestxray14. Generates a release of each size in the real
-layout (``tests/generators/full``), serves MIMIC's under PhysioNet's rules on loopback, runs the commands of a user and
-prints a table. A stage that fails ends the run: nothing is measured that does not work.
+DATASET is mimic-cxr-jpg (default), mimic-cxr, chexpert, nih-chestxray14, or linked: MIMIC-CXR-JPG's names, tables and
+sums up to 5 million images, which are links to a few files, adopted where they lie. Generates a release of each size in
+the real layout (``tests/generators/full``), serves MIMIC's under PhysioNet's rules on loopback, runs the commands of a
+user and prints a table. A stage that fails ends the run: nothing is measured that does not work.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ sys.path.insert(0, str(PROJECT))
 
 from benchmarks.measuring import PROGRAM, Cost, measure  # noqa: E402  # the project's root must be on the path first
 from tests.generators.full.__main__ import write  # noqa: E402  # likewise
+from tests.generators.full.linked import write as write_linked  # noqa: E402  # likewise
 from tests.generators.full.server import PASSWORD, USER  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
@@ -36,10 +38,12 @@ SIZES = {
     "mimic-cxr": (10_000, 100_000, 377_110),
     "chexpert": (10_000, 100_000, 223_648),
     "nih-chestxray14": (10_000, 50_000, 112_120),
+    "linked": (100_000, 377_110, 1_000_000, 5_000_000),
 }
 CONVERTED = 1_000
 MEMORY_LIMIT = 1024.0
-NOTHING_TO_DO = 15.0
+# At 377,110 images and fewer, and at more.
+NOTHING_TO_DO = (15.0, 60.0)
 
 
 class Stage(NamedTuple):
@@ -52,6 +56,8 @@ class Stage(NamedTuple):
 
 def stages(dataset: str) -> list[Stage]:
     """What is run, in order."""
+    if dataset == "linked":
+        return linked_stages()
     fetch = ("download", dataset, "{root}", "--source", "{source}")
     found = [Stage("list and plan", (*fetch, "--dry-run"))]
     if dataset == "mimic-cxr-jpg":
@@ -74,6 +80,26 @@ def stages(dataset: str) -> list[Stage]:
         Stage(f"convert {CONVERTED:,}", convert),
         Stage(f"convert {CONVERTED:,} again", convert, idle=True),
         Stage("manifest", ("manifest", "{root}")),
+    ]
+
+
+def linked_stages() -> list[Stage]:
+    """Those of a folder that is there already: listed and planned, adopted, verified, labelled, and handed over."""
+    place = ("{source}", "--state", "{root}")
+    adopt = ("download", "mimic-cxr-jpg", "{source}", "--source", "{source}", "--state", "{root}")
+    convert = ("convert", *place, "--recipe", "square-224", "--sample", str(CONVERTED))
+    return [
+        Stage("list and plan", (*adopt, "--dry-run")),
+        Stage("adopt", adopt),
+        Stage("adopt again", adopt, idle=True),
+        Stage("verify", ("verify", *place)),
+        Stage("verify --quick", ("verify", *place, "--quick"), idle=True),
+        Stage("extract-labels", ("extract-labels", *place)),
+        Stage("extract-labels again", ("extract-labels", *place), idle=True),
+        Stage("manifest", ("manifest", *place)),
+        Stage(f"convert {CONVERTED:,}", convert),
+        Stage(f"convert {CONVERTED:,} again", convert, idle=True),
+        Stage("status", ("status", *place), idle=True),
     ]
 
 
@@ -102,7 +128,9 @@ def generate(dataset: str, images: int, work: Path) -> Path:
     done = folder / "complete"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        if dataset.startswith("mimic"):
+        if dataset == "linked":
+            write_linked(folder / "release", images)
+        elif dataset.startswith("mimic"):
             for project in ("mimic-cxr", "mimic-cxr-jpg"):
                 write(project, folder / "release" / project / "2.1.0", images=images)
         else:
@@ -148,18 +176,26 @@ def _patients(folder: Path) -> Path:
 def table(costs: dict[int, dict[str, Cost]]) -> str:
     """Markdown: a row per stage and size; growth compares time an image with that of the smallest size."""
     sizes = sorted(costs)
-    lines = ["| stage | images | seconds | CPU seconds | peak MiB | all MiB | CPU us an image | growth |"]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    lines = [
+        "| stage | images | seconds | CPU seconds | peak MiB | all MiB | CPU us an image | growth | bytes an image |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for stage in costs[sizes[0]]:
         first = costs[sizes[0]][stage].cpu / sizes[0]
-        for size in sizes:
+        for before, size in zip([None, *sizes], sizes, strict=False):
             cost = costs[size][stage]
             each = cost.cpu / size
+            more = "" if before is None else _bytes_an_image(costs[before][stage], cost, size - before)
             lines.append(
                 f"| {stage} | {size:,} | {cost.wall:.1f} | {cost.cpu:.1f} | {cost.peak:.0f} | {cost.tree:.0f} "
-                f"| {each * 1e6:.0f} | {each / first:.2f} |"
+                f"| {each * 1e6:.0f} | {each / first:.2f} | {more} |"
             )
     return "\n".join(lines)
+
+
+def _bytes_an_image(smaller: Cost, larger: Cost, images: int) -> str:
+    """How much the largest process grew by each image more."""
+    return f"{(larger.peak - smaller.peak) * (1 << 20) / images:.0f}"
 
 
 def verdicts(dataset: str, costs: dict[int, dict[str, Cost]]) -> list[str]:
@@ -170,7 +206,7 @@ def verdicts(dataset: str, costs: dict[int, dict[str, Cost]]) -> list[str]:
         for name, cost in by_stage.items():
             if cost.peak > MEMORY_LIMIT:
                 found.append(f"{name} at {size:,} images: {cost.peak:.0f} MiB in one process, over {MEMORY_LIMIT:.0f}")
-            if name in idle and cost.wall > NOTHING_TO_DO:
+            if name in idle and cost.wall > NOTHING_TO_DO[size > 377_110]:
                 found.append(f"{name} at {size:,} images: {cost.wall:.1f} s with nothing to do")
     sizes = sorted(costs)
     for name in costs[sizes[0]] if len(sizes) > 1 else ():

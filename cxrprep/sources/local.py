@@ -78,7 +78,9 @@ class LocalSource:
                             below.append((key + "/", above | {place}))
                     elif key.startswith(prefix) and entry.is_file():
                         file = self._describe(key, entry.stat())
-                        yield dataclasses.replace(file, digest=digests[key]) if key in digests else file
+                        # Taken out: the list's copies of a million paths go as those of the listing come.
+                        digest = digests.pop(key, None)
+                        yield file if digest is None else dataclasses.replace(file, digest=digest)
                 except OSError as error:
                     # Deleted since the folder was read, or a link to nowhere or to itself.
                     if error.errno not in (errno.ENOENT, errno.ELOOP):
