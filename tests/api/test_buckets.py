@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import cxrprep
-from cxrprep.api.download_plan import FetchOptions
+from cxrprep.api.download_context import FetchOptions
 from cxrprep.errors import (
     AccessError,
     BusyError,
