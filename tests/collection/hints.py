@@ -21,7 +21,8 @@ _NO_MATTER: Final = ("Got unexpected extra argument", "Missing argument")
 
 def commands_in(text: str) -> list[str]:
     """The commands that a text names, without the name of the program."""
-    return [found.strip().rstrip(".:") for found in _COMMAND.findall(text)]
+    # A line that was too long for the screen goes on below the column where it began.
+    return [found.strip().rstrip(".:") for found in _COMMAND.findall(re.sub(r"\n {8,}", " ", text))]
 
 
 def why_not(command: str) -> str:
