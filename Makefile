@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # One more than there are cores: a good part of the tests waits, for servers, limits of time and processes that end.
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
 
+# The tests start the program a thousand times: compiled once, each start takes 0.4 s of CPU time less (1.8 -> 1.4 s).
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install npm demo test test-fast lint format docs bench soak fuzz reference build check-wheel test-oldest clean ci
 
 help:  ## list the targets
