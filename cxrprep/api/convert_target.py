@@ -219,11 +219,12 @@ def _check_tables(
     edited = held.fingerprint != recipe.fingerprint()
     if edited or not same_source:
         anew = edited or (whole and form != "files")
-        _never_over_other_sources(tables, target, inputs, elsewhere, anew=anew, same_source=same_source)
+        suffix = recipe.output.suffix
+        _never_over_other_sources(tables, target, inputs, suffix, elsewhere, anew=anew, same_source=same_source)
 
 
 def _never_over_other_sources(
-    tables: Path, target: Path | str, inputs: Inputs, elsewhere: str, *, anew: bool, same_source: bool
+    tables: Path, target: Path | str, inputs: Inputs, suffix: str, elsewhere: str, *, anew: bool, same_source: bool
 ) -> None:
     """Raise where the target holds images of another folder that this run would replace or drop.
 
@@ -231,6 +232,7 @@ def _never_over_other_sources(
         tables: The folder of the target's manifests, or of their copy.
         target: What messages call it.
         inputs: The images that are converted.
+        suffix: Of their outputs.
         elsewhere: The hint.
         anew: Whether all outputs are made anew, so that no row of another source stays.
         same_source: Whether it was these inputs' folder that was converted last: what changed there is replaced.
@@ -246,22 +248,29 @@ def _never_over_other_sources(
     except (OSError, KeyError, ValueError):
         return
     stated = dict(zip(rows["source_path"].to_pylist(), rows["source_digest"].to_pylist(), strict=True))
-    common = [item for item in inputs.items() if item.relative in stated]
+    made_of = dict(zip(rows["path"].to_pylist(), rows["source_path"].to_pylist(), strict=True))
+    common, replacing = [], []
+    for item in inputs.items():
+        if item.relative in stated:
+            common.append(item)
+        elif item.output(suffix) in made_of:
+            replacing.append(item)
     if anew and len(common) < len(stated):
         ours = {item.relative for item in common}
-        paths = zip(rows["path"].to_pylist(), rows["source_path"].to_pylist(), strict=True)
-        lost = [path for path, source in paths if source not in ours]
+        lost = [path for path, source in made_of.items() if source not in ours]
         raise UsageError(
             f"{target} holds {format_count(len(lost), 'image')} of other sources, which would be in its manifest no "
             f"more; the first: {lost[0]}",
             hint=elsewhere,
         )
     # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
-    asked = common[:: max(1, len(common) // _ASKED)]
-    if asked and not same_source and all(_differs(item, stated[item.relative]) for item in asked):
+    asked = [] if same_source else common[:: max(1, len(common) // _ASKED)]
+    if asked and all(_differs(item, stated[item.relative]) for item in asked):
+        replacing += asked
+    if replacing and not same_source:
         raise UsageError(
             f"{target} holds images of another folder whose files have the same names, and they would be replaced; "
-            f"the first: {asked[0].relative}",
+            f"the first: {replacing[0].relative}",
             hint=elsewhere,
         )
 

@@ -26,8 +26,10 @@ from cxrprep.storage.small_files import parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# More ids than this are no part of a command that a person would type.
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
+
+# Said of a download without an image.
+_MEANT: Final = ", as it was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +245,10 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail, refused)
-    elif asked(folder.record.cache) is None and not _has_images(folder):
-        # It was interrupted between the tables and the plan; who asked for tables alone has them.
-        yield StageStatus("download", "incomplete", f"{here:,} files, and no image", refused)
+    elif not _has_images(folder):
+        # It was interrupted between the tables and the plan, or tables alone were asked for.
+        meant = _MEANT if asked(folder.record.cache) is not None else ""
+        yield StageStatus("download", "incomplete", f"{here:,} files, and no image{meant}", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
     changed = _changed(folder)
@@ -398,8 +401,9 @@ def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tup
         return
     where = shlex.join(folder_words(folder.root, folder.home))
     by_name = {stage.name: stage for stage in stages}
-    if by_name["download"].state in ("incomplete", "failed", "interrupted"):
-        again = by_name["download"].state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
+    download = by_name["download"]
+    if download.state in ("incomplete", "failed", "interrupted") and not download.detail.endswith(_MEANT):
+        again = download.state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
         yield again_command(folder) if again else f"cxrprep verify {where} --repair"
     if by_name["verify"].state != "done":
         yield f"cxrprep verify {where}"

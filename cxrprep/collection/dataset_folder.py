@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cxrprep.collection.lineage import FolderKind, Lineage, image_tables, read_export, read_lineage
+from cxrprep.collection.lineage import IMAGES_NAME, FolderKind, Lineage, image_tables, read_export, read_lineage
 from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
@@ -138,6 +138,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
     record = Record.open(root, asked.state)
     home = record.home
+    _check_state(root, home)
     if record.header.dataset:
         recorded = find_dataset(record.header.dataset)
         _agree(root, named, recorded.name, "its record")
@@ -156,6 +157,23 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
     found = checked_release(spec, release) or release_here(spec, names)
     return DatasetFolder(root, home, spec, found, record, tables=asked.tables)
+
+
+def _check_state(root: Path, home: Path) -> None:
+    """Raise ``UsageError`` where ``home``, named by --state, has tables of converted images and ROOT has none, or not.
+
+    One folder of state for an original and for what was made of it would give either the rows of the other.
+    """
+    tables = [place / "manifests" / IMAGES_NAME for place in (root, home)]
+    if home == root or not all(table.is_file() for table in tables):
+        return
+    here, there = (read_lineage(table.parent) for table in tables)
+    if (here is None) != (there is None):
+        words = ["converted images" if lineage is not None else "originals" for lineage in (here, there)]
+        raise UsageError(
+            f"{home} holds tables of {words[1]}, and {root} holds {words[0]}",
+            hint="name a folder of its own with --state",
+        )
 
 
 def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:

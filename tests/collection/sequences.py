@@ -221,7 +221,9 @@ class World:
 def files(folder: Path) -> list[Path]:
     """The images and shards of a folder, without what the program keeps beside them."""
     ours = {"manifests", ".cxrprep", "derived", "export"}
-    every = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    every = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".", "cxrprep."))
+    )
     return [path for path in every if not ours & set(path.relative_to(folder).parts)]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from cxrprep.api.convert import convert
 from cxrprep.api.export import export
+from cxrprep.api.labels import build_manifest as build_manifest_at
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
@@ -93,6 +94,15 @@ def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path
     folder = open_folder(FolderRef(nih, state=tmp_path / "state"))
     assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")
     assert folder.words.endswith(f"--state {tmp_path / 'state'}")
+
+
+def test_a_state_folder_is_not_shared_by_originals_and_what_was_made_of_them(nih: Path, tmp_path: Path) -> None:
+    convert(nih, recipe="square-224", out=tmp_path / "out")
+    for root, other, words in ((nih, tmp_path / "out", "originals"), (tmp_path / "out", nih, "converted images")):
+        build_manifest_at(root, state=tmp_path / words)
+        with pytest.raises(UsageError, match=f"holds tables of {words}"):
+            open_folder(FolderRef(other, state=tmp_path / words))
+        assert open_folder(FolderRef(root, state=tmp_path / words)).home == tmp_path / words
 
 
 @pytest.mark.parametrize("wrong", ["chexpert", "mimic-cxr"])

@@ -55,6 +55,14 @@ def test_another_folder_with_the_same_names_of_files_is_refused(tmp_path: Path, 
     assert tree(out) != before
 
 
+def test_another_folder_whose_outputs_would_have_the_same_names_is_refused(tmp_path: Path, out: Path) -> None:
+    second = images(tmp_path / "second", "IM1.tif", "IM2.tif", seed=1)
+    before = tree(out)
+    with pytest.raises(UsageError, match=r"the first: IM1\.tif"):
+        convert(second, out)
+    assert tree(out) == before
+
+
 def test_another_folder_with_names_of_its_own_is_added(tmp_path: Path, first: Path, out: Path) -> None:
     second = images(tmp_path / "second", "other.png", seed=2)
     convert(second, out)
