@@ -247,7 +247,7 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
             lines.append(prose(f"agreement: {mirror.agreement}"))
     published = published_counts(spec.name)
     if published:
-        lines += ["", heading("Published pairs of images and reports (cxrprep pairs --filter NAME)")]
+        lines += ["", heading("Published pairs of images and reports, by filter of cxrprep pairs")]
     for name, by_split in published.items():
         numbers = ", ".join(f"{split} {format_number(n)}".strip() for split, n in by_split.items())
         lines.append(prose(f"{name}: {numbers} {FILTERS[name].unit}s".replace("studys", "studies")))

@@ -24,6 +24,7 @@ from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.parquet import read_rows, read_schema
 from cxrprep.storage.value_codes import value_codes, with_codes
 from cxrprep.system import plain_memory
+from cxrprep.vocabulary import OWN_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -250,7 +251,7 @@ def _page(
 
 def _words(name: str) -> str:
     """An observation's published name for readers: NIH writes ``Pleural_Thickening``."""
-    return name.replace("_", " ")
+    return name.replace(OWN_MARK, ": ").replace("_", " ")
 
 
 def _prevalence(table: pa.Table) -> list[label_statistics.Prevalence]:

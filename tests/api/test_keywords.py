@@ -54,6 +54,7 @@ OTHERWISE = {
     ("manifest", "tables"): "refused by the command: it reads no tables",
     ("run", "dry_run"): "cxrprep.plan; the other steps do what is not done yet",
     ("status", "roots"): "status(root), a folder at a time",
+    ("status", "check"): "an exit code; Python has the state of each stage",
     ("status", "watch"): "a screen that is drawn again",
     ("status", "every"): "a screen that is drawn again",
     ("doctor", "limit_rate"): "nothing is fetched",

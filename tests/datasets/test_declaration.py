@@ -220,7 +220,7 @@ def test_every_verb_works_on_it(file, tmp_path):
         assert done.returncode == 0, (words, done.stderr)
     images = pq.read_table(root / "manifests" / "images.parquet")
     assert images.column("label_ward7__scoliosis").to_pylist()[:4] == [0, 1, None, 1]
-    assert "ward7__scoliosis" in (root / "manifests" / "report.html").read_text()
+    assert "ward7: scoliosis" in (root / "manifests" / "report.html").read_text()
     (source,) = extract_labels(find_dataset(str(file)), root).sources
     assert [row.positive for row in source.labels if row.observation == "ward7__scoliosis"] == [6]
     assert "12 in the tables, 12 files here" in " ".join(done.stdout.split())
