@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import open_folder
-from cxrprep.api.labels import Choices, rebuild_manifest
+from cxrprep.api.labels import Choices, build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
+from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +143,21 @@ class LabelledFolder:
             choices = Choices.of_last(known.manifests).with_given(**{**_NONE_CHOSEN, **self.manifest})
             shown = rebuild_manifest(known, choices=choices, allow_loss=self.allow_loss, on_event=on_event)
             rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
+        elif self._lists_own_images():
+            state = None if self.home == self.where.path else self.home
+            chosen = {name: value for name, value in self.manifest.items() if value is not None}
+            own = build_manifest(
+                self.where.path, state=state, allow_loss=self.allow_loss, on_event=on_event, **chosen
+            ).value
+            rows += [("images with labels", f"{own.labelled:,} of {own.images:,}")]
         return rows
+
+    def _lists_own_images(self) -> bool:
+        """Whether it is a folder of one's own images with a manifest, which then has the labels too."""
+        manifests = self.home / "manifests"
+        if not (manifests / IMAGES_NAME).is_file() or read_lineage(manifests) is not None:
+            return False
+        return open_folder(self.where).kind is FolderKind.OWN
 
 
 # What stands as dataset and release in the labels of a folder that is no known dataset.

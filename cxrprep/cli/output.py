@@ -184,7 +184,8 @@ class Output:
         lines = [f"{self.symbol(kind, stream)} {self.styled(headline, stream, bold=True)}"]
         lines += self._pairs(result.summary_rows(), stream)
         if code:
-            lines.append(f"  {self.styled(f'exit code {code}: {MEANINGS[code]}', stream, fg='red')}")
+            meaning = _OF_VERBS.get((result.verb, code)) or MEANINGS[code]
+            lines.append(f"  {self.styled(f'exit code {code}: {meaning}', stream, fg='red')}")
         lines += [f"  {self.symbol('next', stream)} {command}" for command in following if not code]
         self._write("\n".join(lines), stream)
 
@@ -338,4 +339,8 @@ MEANINGS: Final[Mapping[int, str]] = {
     ExitCode.BUSY: "another run holds this folder; nothing to do",
     ExitCode.INTERRUPTED: "interrupted, partial files are kept; run the same command again",
     ExitCode.TERMINATED: "terminated, partial files are kept; run the same command again",
+}
+# Where the same command would bring the same again: a damaged image stays one.
+_OF_VERBS: Final[Mapping[tuple[str, int], str]] = {
+    ("convert", ExitCode.PARTIAL): "some images failed, the others are done; the reason of each is in failures.parquet",
 }

@@ -197,3 +197,15 @@ def test_status_calls_done_what_is_done_and_its_next_commands_work(own: Path, tm
     image.write_bytes(image.read_bytes()[:-1] + b"x")
     assert cxrprep("verify", tmp_path / "out").returncode == 4
     assert states(tmp_path / "out")["verify"] == "failed"
+
+
+def test_labels_of_reports_are_in_the_manifest_at_once(own: Path, tmp_path: Path) -> None:
+    ok("manifest", own)
+    studies = sorted({row["study_id"] for row in rows(own)})
+    reports = tmp_path / "reports.csv"
+    reports.write_text("study_id,report\n" + "".join(f'{one},"FINDINGS: Edema."\n' for one in studies))
+    ok("extract-labels", own, "--reports", reports)
+    labelled = [row for row in rows(own) if row["label_edema"] == 1]
+    assert len(labelled) == len(rows(own))
+    assert {row["label_source"] for row in labelled} == {"cxrprep"}
+    assert verified(own)[0] == 0
