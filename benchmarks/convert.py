@@ -141,19 +141,27 @@ def img2dataset_steps(side: int, form: str, quality: int) -> Contestant:
     return convert
 
 
-def ours(recipe: str, *, known: bool = True) -> Round:
-    """What a worker process of ``cxrprep convert`` does with a batch."""
+def ours(recipe: str, *, known: bool = True, scores: bool = False, measured: bool = True) -> Round:
+    """What a worker process of ``cxrprep convert`` does with a batch.
+
+    ``scores`` asks the pixels for orientation and polarity; without ``measured`` the quality columns are left out.
+    """
+    from cxrprep.images import convert as room
     from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.convert import convert_batch
     from cxrprep.images.local_files import open_store
+    from cxrprep.images.quality import Quality
     from cxrprep.images.recipe import load_recipe
     from cxrprep.model import Digest
 
+    if not measured:
+        nothing = Quality(255, 0.2, 0.0, 0.0, None, 1.0)
+        room.measure = lambda _: nothing
     loaded = load_recipe(recipe)
     digest = Digest("sha256", "0" * 64) if known else None
 
     def convert(files: list[str], folder: str) -> None:
-        task = ConversionTask(loaded, loaded.fingerprint(), open_store(folder))
+        task = ConversionTask(loaded, loaded.fingerprint(), open_store(folder), scores=scores)
         items = [ConvertItem(file, Path(file).name, digest=digest) for file in files]
         for outcome in convert_batch(items, task=task):
             if outcome.status != "ok":
@@ -185,6 +193,10 @@ CONTESTANTS: dict[str, Callable[[], Round]] = {
     "ours-512": lambda: ours("shortest-512"),
     "ours-512-fast": lambda: ours("shortest-512-fast"),
     "ours-512-first": lambda: ours("shortest-512", known=False),
+    "ours-224-bare": lambda: ours("square-224", measured=False),
+    "ours-224-scores": lambda: ours("square-224", scores=True),
+    "ours-512-bare": lambda: ours("shortest-512", measured=False),
+    "ours-512-scores": lambda: ours("shortest-512", scores=True),
     "ours-mimic": lambda: ours("mimic-cxr-jpg"),
     "ours-224": lambda: ours("square-224"),
     "ours-jpeg": lambda: ours("shortest-320-jpg"),
@@ -372,8 +384,25 @@ def rows_of(field: Field, files: dict[str, list[str]], wanted: set[str], peer: s
         most = max(mine, key=lambda name: mine[name])
         note = f"{most}; " + ", ".join(f"{n} {p:.0f}" for n, p in field.peaks.items() if not n.startswith("ours"))
         rows.append(Row("peak memory of a worker", mine[most], "MiB", "limit", MEMORY_LIMIT, 1, lower=True, note=note))
+    if "quality" in wanted:
+        rows += on_top(field, files)
     if "scaling" in wanted:
         rows.append(scaling(field, files["dicom"]))
+    return rows
+
+
+def on_top(field: Field, files: dict[str, list[str]]) -> list[Row]:
+    """What quality columns add to an image (3 % at most), and scores (3 ms at most)."""
+    rows = []
+    for what, kind, name in (("NIH PNG 1024 to 224", "png", "ours-224"), ("DICOM to a 512 PNG", "dicom", "ours-512")):
+        cost = field.costs([name, f"{name}-bare", f"{name}-scores"], files[kind])
+        whole, bare = cost[name], cost[f"{name}-bare"]
+        share = f"{100 * (whole / bare - 1):.1f} % on top"
+        rows.append(
+            Row(f"{what}, quality columns", whole, "ms", "without them and 3 %", 1.03 * bare, 1, lower=True, note=share)
+        )
+        added = cost[f"{name}-scores"] - whole
+        rows.append(Row(f"{what}, scores on top", added, "ms", "limit", 3.0, 1, lower=True))
     return rows
 
 
@@ -421,7 +450,9 @@ def main() -> int:
         return 0
     parser = arguments(__doc__)
     parser.add_argument("--work", type=Path, help="keep the radiographs here; default: a temporary folder")
-    parser.add_argument("--only", choices=("dicom", "png", "jpeg", "scaling"), action="append", help="only these")
+    parser.add_argument(
+        "--only", choices=("dicom", "png", "jpeg", "quality", "scaling"), action="append", help="only these"
+    )
     parser.add_argument(
         "--img2dataset", metavar="PYTHON", default=os.environ.get("CXRPREP_IMG2DATASET", sys.executable),
         help="the Python that has img2dataset",
@@ -434,7 +465,7 @@ def main() -> int:
     version = asked.stdout.strip()
     peer = "img2dataset" if version else "img2dataset's steps"
     python = options.img2dataset if version else sys.executable
-    wanted = set(options.only or ("dicom", "png", "jpeg", "scaling"))
+    wanted = set(options.only or ("dicom", "png", "jpeg", "quality", "scaling"))
     random.seed(1)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)

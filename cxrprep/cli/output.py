@@ -174,17 +174,18 @@ class Output:
         if self.form == "json":
             self.document({"command": command, "exit_code": code, **result.to_dict()})
         elif self.form == "human":
-            self._summary(headline, result, code, following, self.stdout)
+            self._summary(headline, result, following, self.stdout, command)
         elif code:
-            self._summary(headline, result, code, (), self.stderr)
+            self._summary(headline, result, (), self.stderr, command)
         return code
 
-    def _summary(self, headline: str, result: Result, code: int, following: Sequence[str], stream: TextIO) -> None:
+    def _summary(self, headline: str, result: Result, following: Sequence[str], stream: TextIO, command: str) -> None:
+        code = int(result.exit_code)
         kind = "ok" if code == ExitCode.DONE else "problem"
         lines = [f"{self.symbol(kind, stream)} {self.styled(headline, stream, bold=True)}"]
         lines += self._pairs(result.summary_rows(), stream)
         if code:
-            meaning = _OF_VERBS.get((result.verb, code)) or MEANINGS[code]
+            meaning = _OF_VERBS.get((command, code)) or MEANINGS[code]
             lines.append(f"  {self.styled(f'exit code {code}: {meaning}', stream, fg='red')}")
         lines += [f"  {self.symbol('next', stream)} {command}" for command in following if not code]
         self._write("\n".join(lines), stream)
