@@ -131,7 +131,7 @@ def open_collection(path: Path) -> Collection:
     if suffix == ".zip":
         # Closed again: the directory of a large archive is worth a hundred megabytes, and workers read it themselves.
         with _zip(path) as archive:
-            names = sorted({name for name in archive.namelist() if _is_report(PurePosixPath(name).name)})
+            names = sorted({name for name in archive.namelist() if _is_report(name.rpartition("/")[2])})
         return _named(path, "zip", names)
     if suffix in (".txt", ".xml"):
         return Collection(path.parent, "folder", (path.name,))
@@ -178,7 +178,7 @@ def _zip(path: Path) -> zipfile.ZipFile:
 
 def safe_name(name: str) -> bool:
     """Whether a member name stays below its root: relative, no "..", no drive, no backslash, no control character."""
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     return (
         bool(parts)
         and not name.startswith("/")
