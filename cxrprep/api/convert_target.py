@@ -263,6 +263,8 @@ def _never_over_other_sources(
             f"more; the first: {lost[0]}",
             hint=elsewhere,
         )
+    if anew and inputs.base is not None:
+        _never_for_less(tables / "manifests" / IMAGES_NAME, inputs.base, target, elsewhere)
     # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
     asked = [] if same_source else common[:: max(1, len(common) // _ASKED)]
     if asked and all(_differs(item, stated[item.relative]) for item in asked):
@@ -273,6 +275,27 @@ def _never_over_other_sources(
             f"the first: {replacing[0].relative}",
             hint=elsewhere,
         )
+
+
+def _never_for_less(held: Path, base: Path, target: Path | str, elsewhere: str) -> None:
+    """Raise where images that are made anew would know less: the same ones from a folder without their labels.
+
+    The new table is refused at the end too, but then the images that the old one describes are gone.
+    """
+    from cxrprep.collection.image_table import losses, stored_table
+    from cxrprep.storage.parquet import footer_of, read_rows
+
+    before = stored_table(held)
+    if before is None:
+        return
+    source = read_rows(base)
+    # What only a conversion knows it finds out again, and what was chosen for the folder itself is applied again.
+    own = {name for name in before.column_names if name not in source.column_names and not name.startswith("label_")}
+    chosen = ("label", "split", "table_") if footer_of(held).get("choices") else ("-",)
+    exempt = own | {name for name in before.column_names if name.startswith(chosen)}
+    found = [loss for loss in losses(before, source, keys=("image_id",), exempt=exempt) if loss.what != "rows"]
+    if found:
+        raise UsageError(f"the images of {target} would be made anew and lose {found[0]}", hint=elsewhere)
 
 
 def _differs(item: ConvertItem, stated: str | None) -> bool:

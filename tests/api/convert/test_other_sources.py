@@ -14,6 +14,7 @@ import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.executors import Engine
 from tests.api.convert.commands import tree
+from tests.manifest.made import made
 
 
 def convert(root: Path, out: Path, **more: object) -> object:
@@ -99,3 +100,18 @@ def test_a_recipe_that_makes_all_anew_drops_no_image_of_another_folder(
     assert tree(out) == before
     convert(first, out, **changed)
     assert sources(out) == ["IM1.png", "IM2.png", "IM3.png"]
+
+
+def test_images_are_not_made_anew_from_a_folder_that_knows_less_of_them(tmp_path: Path) -> None:
+    root, out = tmp_path / "nih", tmp_path / "out"
+    made("nih-chestxray14", root)
+    convert(root, out)
+    shutil.copytree(root, tmp_path / "bare", ignore=shutil.ignore_patterns("manifests", "*.csv", ".cxrprep"))
+    before = tree(out)
+    with pytest.raises(UsageError, match="would be made anew and lose") as error:
+        convert(tmp_path / "bare", out, frame=1, dataset="nih-chestxray14")
+    assert "--allow-loss" in error.value.hint
+    assert tree(out) == before
+    cxrprep.build_manifest(out, split_by="patient")
+    assert convert(root, out, frame=1).failed == 0
+    assert tree(out) != before
