@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cxrprep.storage import object_store
 from tests.commands import in_this_process
+from tests.parts import need
+from tests.servers import s3
 
 # What a user may have set and a test must not see, beside everything of our own.
 _LEAKY = (
@@ -90,3 +94,19 @@ def _quickly() -> Iterator[None]:
     """Whoever tests workers says how many there are."""
     with in_this_process():
         yield
+
+
+@pytest.fixture(scope="session")
+def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    need("s3")
+    with s3.running(tmp_path_factory.mktemp("moto")) as service:
+        yield service
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Working copies of this test alone; returns where they lie."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    object_store._system.cache_clear()
+    yield tmp_path / "cache" / "cxrprep" / "buckets"
+    object_store._system.cache_clear()

@@ -7,7 +7,6 @@ and the sources.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.manifest.previous import Names, PreviousImages
-    from cxrprep.storage.filesystem import ImageStore
+    from cxrprep.storage.filesystem import ImageStore, SizeLimit
 
 _BATCH: Final = 8192
 
@@ -83,7 +82,7 @@ def add_previous(
     def holds(source: str, digest: str, path: str, size: int) -> bool:
         if source in taken or path in paths or size_of(path) != size:
             return False
-        if source in unsure and _digest(unsure[source], task) != digest:
+        if source in unsure and not has_digest(unsure[source], digest, task.limits):
             changed.append(source)
             return False
         return True
@@ -118,17 +117,21 @@ def _shard_tables(out: ImageStore, below: str) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in shard_tables(folder)]
 
 
-def _digest(item: ConvertItem, task: ConversionTask) -> str:
-    """The digest of a source as it is now."""
+def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None:
+    """Whether a source is still the one whose digest is ``stated``; ``None`` where that cannot be found out."""
+    from cxrprep.digests import finished, new_hasher
     from cxrprep.errors import CxrprepError
     from cxrprep.images.local_files import read_source
 
-    if item.digest is not None:
-        return str(item.digest)
+    algorithm = stated.partition(":")[0]
+    if item.digest is not None and item.digest.algorithm == algorithm:
+        return str(item.digest) == stated
     try:
-        return f"sha256:{hashlib.sha256(read_source(item.source, task.limits)).hexdigest()}"
-    except CxrprepError:
-        return ""
+        hasher = new_hasher(algorithm)
+        hasher.update(read_source(item.source, limits))
+    except (CxrprepError, ValueError):
+        return None
+    return str(finished(algorithm, hasher)) == stated
 
 
 def _sizes(out: ImageStore) -> Callable[[str], int | None]:

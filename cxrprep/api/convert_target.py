@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import CxrprepError, UsageError
+from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
 from cxrprep.record import CACHE_NAME
 from cxrprep.storage.atomic import replace_file
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.api.convert_inputs import Inputs
-    from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.recipe import Recipe
     from cxrprep.storage.filesystem import ImageStore
 
@@ -240,7 +239,9 @@ def _never_over_other_sources(
     Raises:
         UsageError: Names the first such image.
     """
+    from cxrprep.api.convert_previous import has_digest
     from cxrprep.collection.lineage import IMAGES_NAME
+    from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.storage.parquet import read_rows
 
     try:
@@ -267,7 +268,7 @@ def _never_over_other_sources(
         _never_for_less(tables / "manifests" / IMAGES_NAME, inputs.base, target, elsewhere)
     # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
     asked = [] if same_source else common[:: max(1, len(common) // _ASKED)]
-    if asked and all(_differs(item, stated[item.relative]) for item in asked):
+    if asked and all(has_digest(item, stated[item.relative] or "", DEFAULT_LIMITS) is False for item in asked):
         replacing += asked
     if replacing and not same_source:
         raise UsageError(
@@ -296,20 +297,6 @@ def _never_for_less(held: Path, base: Path, target: Path | str, elsewhere: str) 
     found = [loss for loss in losses(before, source, keys=("image_id",), exempt=exempt) if loss.what != "rows"]
     if found:
         raise UsageError(f"the images of {target} would be made anew and lose {found[0]}", hint=elsewhere)
-
-
-def _differs(item: ConvertItem, stated: str | None) -> bool:
-    """Whether a source is another file than the one of the same name that was converted; unknown is no."""
-    from cxrprep.images.local_files import read_source
-    from cxrprep.images.radiograph import DEFAULT_LIMITS
-
-    found = str(item.digest or "")
-    if not found.startswith("sha256:"):
-        try:
-            found = f"sha256:{hashlib.sha256(read_source(item.source, DEFAULT_LIMITS)).hexdigest()}"
-        except CxrprepError:
-            return False
-    return bool(stated) and found != stated
 
 
 def _never_into_others(tables: Path, target: Path | str, manifests: Path | None, elsewhere: str) -> None:

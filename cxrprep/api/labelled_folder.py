@@ -144,10 +144,9 @@ class LabelledFolder:
             shown = rebuild_manifest(known, choices=choices, allow_loss=self.allow_loss, on_event=on_event)
             rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
         elif self._lists_own_images():
-            state = None if self.home == self.where.path else self.home
             chosen = {name: value for name, value in self.manifest.items() if value is not None}
             own = build_manifest(
-                self.where.path, state=state, allow_loss=self.allow_loss, on_event=on_event, **chosen
+                self.where.path, state=self.where.state, allow_loss=self.allow_loss, on_event=on_event, **chosen
             ).value
             rows += [("images with labels", f"{own.labelled:,} of {own.images:,}")]
         return rows

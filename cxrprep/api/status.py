@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 _OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
-# Said of a download without an image.
-_MEANT: Final = ", as it was asked for"
-
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
@@ -247,7 +244,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         yield StageStatus("download", "incomplete", detail, refused)
     elif not _has_images(folder):
         # It was interrupted between the tables and the plan, or tables alone were asked for.
-        meant = _MEANT if asked(folder.record.cache) is not None else ""
+        meant = ", as it was asked for" if asked(folder.record.cache) is not None else ""
         yield StageStatus("download", "incomplete", f"{here:,} files, and no image{meant}", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
@@ -402,7 +399,9 @@ def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tup
     where = shlex.join(folder_words(folder.root, folder.home))
     by_name = {stage.name: stage for stage in stages}
     download = by_name["download"]
-    if download.state in ("incomplete", "failed", "interrupted") and not download.detail.endswith(_MEANT):
+    whole = not any(part.missing or part.partial or part.wrong_size for part in parts)
+    tables_alone = download.state == "incomplete" and whole and asked(folder.record.cache) is not None
+    if download.state in ("incomplete", "failed", "interrupted") and not tables_alone:
         again = download.state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
         yield again_command(folder) if again else f"cxrprep verify {where} --repair"
     if by_name["verify"].state != "done":

@@ -34,7 +34,7 @@ from cxrprep.executors import Engine
 from cxrprep.model import Shard
 from cxrprep.planning import Action
 from cxrprep.record.merging import merge_records
-from cxrprep.storage import object_store, unfetched, working_copy
+from cxrprep.storage import unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
@@ -47,22 +47,6 @@ from tests.servers.loopback import running
 
 # What carries times, or says of this machine what it has seen.
 TIMED = ("cxrprep.lock", "cxrprep.files.parquet", "manifests/report.html")
-
-
-@pytest.fixture(scope="session")
-def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
-    need("s3")
-    with s3.running(tmp_path_factory.mktemp("moto")) as service:
-        yield service
-
-
-@pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Working copies of this test alone; returns where they lie."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    object_store._system.cache_clear()
-    yield tmp_path / "cache" / "cxrprep" / "buckets"
-    object_store._system.cache_clear()
 
 
 @pytest.fixture

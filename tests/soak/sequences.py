@@ -24,7 +24,7 @@ def main() -> int:
     given = parser.parse_args()
     failed = 0
     # In memory where there is such a place: thousands of small files are made and removed.
-    tempfile.tempdir = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)
+    tempfile.tempdir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="sequences-") as folder, in_this_process():
         os.environ |= {f"XDG_{name}_HOME": f"{folder}/home" for name in ("STATE", "CACHE", "CONFIG", "DATA")}
         releases = {name: release(name, Path(folder, name)) for name in NAMES}

@@ -57,6 +57,15 @@ SERVICES: dict[str, Callable[[], contextlib.AbstractContextManager[Service]]] = 
 }
 
 
+def sign_in(service: str, variables: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a service's login into the environment, and that of Google's account into ``variables`` too."""
+    if service == "google-account":
+        key = google.key_file(folder, f"{variables['STORAGE_EMULATOR_HOST']}/token")
+        variables["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.mark.parametrize("entry", ["default", "machine 127.0.0.1", "machine localhost"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_services_client_reads_no_netrc(
@@ -68,12 +77,7 @@ def test_a_services_client_reads_no_netrc(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(netrc))
     with SERVICES[service]() as (url, variables, servers):
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        if service == "google-account":
-            key = google.key_file(tmp_path, f"{variables['STORAGE_EMULATOR_HOST']}/token")
-            monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-            variables["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+        sign_in(service, variables, tmp_path, monkeypatch)
         have = credentials({**variables, "NETRC": str(netrc)}, tmp_path)
         with contextlib.closing(open_source(url, SourceOptions(credentials=have, timeout=5))) as source:
             (file,) = source.list()
@@ -91,12 +95,7 @@ def test_a_services_token_follows_no_redirect_to_another_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, moves: str
 ) -> None:
     with SERVICES[service]() as (url, variables, servers), running(lambda _: as_json({})) as other:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        if service == "google-account":
-            key = google.key_file(tmp_path, f"{variables['STORAGE_EMULATOR_HOST']}/token")
-            monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-            variables["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+        sign_in(service, variables, tmp_path, monkeypatch)
         have = credentials(variables, tmp_path)
         own = servers[0].app
         with contextlib.closing(open_source(url, SourceOptions(credentials=have, timeout=5))) as source:

@@ -24,21 +24,6 @@ from tests.servers.store_faults import Answer, Asked, Faults, error
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def amazon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
-    need("s3")
-    with s3.running(tmp_path_factory.mktemp("moto")) as service:
-        yield service
-
-
-@pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    object_store._system.cache_clear()
-    yield tmp_path
-    object_store._system.cache_clear()
-
-
 @pytest.fixture
 def faulty(amazon: s3.S3, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faults]]:
     """The address of a folder in a new bucket, and what goes wrong on the way there."""
@@ -268,7 +253,7 @@ def _spoil(asked: Asked, answer: Answer) -> None:
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_a_store_that_sends_us_elsewhere_tells_nobody_our_login(
-    scheme: str, at_home: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need({"s3": "s3", "gs": "gcsfs", "az": "azure"}[scheme])
     with running(lambda _: Reply(200, b"{}")) as other:
@@ -281,7 +266,7 @@ def test_a_store_that_sends_us_elsewhere_tells_nobody_our_login(
         with running(away) as store:
             key = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
             account = f"AccountName=lab;AccountKey={key};BlobEndpoint={store.url}/lab;"
-            token = google.key_file(at_home, f"{store.url}/token")
+            token = google.key_file(tmp_path, f"{store.url}/token")
             env = {
                 "s3": {**s3.NOBODY, **s3.KEYS, "AWS_ENDPOINT_URL": store.url, "AWS_MAX_ATTEMPTS": "1"},
                 "gs": {"STORAGE_EMULATOR_HOST": store.url, "GOOGLE_APPLICATION_CREDENTIALS": str(token)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 
 import cxrprep
+from cxrprep.api.convert_previous import has_digest
 from cxrprep.errors import UsageError
 from cxrprep.executors import Engine
+from cxrprep.images.conversion import ConvertItem
+from cxrprep.images.radiograph import DEFAULT_LIMITS
+from cxrprep.model import Digest
 from tests.api.convert.commands import tree
 from tests.manifest.made import made
 
@@ -115,3 +120,14 @@ def test_images_are_not_made_anew_from_a_folder_that_knows_less_of_them(tmp_path
     cxrprep.build_manifest(out, split_by="patient")
     assert convert(root, out, frame=1).failed == 0
     assert tree(out) != before
+
+
+def test_a_source_is_held_against_the_kind_of_digest_that_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"bytes")
+    item = ConvertItem(str(path), "a.png", digest=Digest("sha256", hashlib.sha256(b"bytes").hexdigest()))
+    told = {name: f"{name}:{hashlib.new(name, b'bytes').hexdigest()}" for name in ("md5", "sha256")}
+    assert [has_digest(item, stated, DEFAULT_LIMITS) for stated in told.values()] == [True, True]
+    assert has_digest(item, f"md5:{'0' * 32}", DEFAULT_LIMITS) is False
+    path.unlink()
+    assert has_digest(item, told["md5"], DEFAULT_LIMITS) is None
