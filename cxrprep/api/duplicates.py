@@ -10,6 +10,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class DuplicatesResult:
 
 @takes_buckets(root="written-folder", state="written-folder", against="read-folder", out="written")
 def duplicates(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     against: Iterable[Path | str] = (),
     out: Path | str | None = None,
@@ -84,12 +85,13 @@ def duplicates(
 
     if least is not None and not RELATED <= least <= 1:
         raise UsageError(f"{least} is no correlation that tells anything", hint=f"use a number from {RELATED} to 1")
-    target = Path(root if state is None else state) / "manifests" / NEAR_DUPLICATES_NAME
+    where = FolderRef.of(root, dataset=dataset, state=state)
+    target = where.home / "manifests" / NEAR_DUPLICATES_NAME
     if out is not None:
         local_path(out, "--out")
         target = Path(out)
         refuse_over_others(target, lambda head: head.startswith(b"PAR1"), "table of pairs", "--out")
-    held = [load(root, dataset=dataset, state=state, **words), *(load(other, **words) for other in against)]
+    held = [load(where, **words), *(load(other, **words) for other in against)]
     found = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
     write_table(found, target, name="near_duplicates", made_from={"folders": folders})

@@ -14,6 +14,7 @@ from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
+from cxrprep.model import FolderRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +44,7 @@ class PairsResult:
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read", out="written")
 def pairs(
-    root: Path | str,
+    root: Path | str | FolderRef,
     *,
     reports: Path | str | None = None,
     filter: str = "all",  # noqa: A002  # the option's name
@@ -104,21 +105,20 @@ def pairs(
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMATS)}")
     if per not in ("study", "image"):
         raise UsageError(f"a row cannot be a {per}", hint="use --per study or --per image")
-    root = Path(root)
-    home = root if state is None else Path(state)
-    images = home / "manifests" / "images.parquet"
+    where = FolderRef.of(root, dataset=dataset, state=state, tables=tables)
+    images = where.home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
     if manifest is not None:
-        check_dataset(root, dataset, str(read_footer(manifest).get("dataset") or ""))
-    cut = cut_reports(_stream(_reports_of(root, manifest, reports, tables, on_event), on_event))
+        check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
+    cut = cut_reports(_stream(_reports_of(where, manifest, reports, on_event), on_event))
     paired = pair_rows(manifest, cut)
-    check_dataset(root, dataset, str(paired[0]["dataset"] or "") if paired else "")
+    check_dataset(where.path, where.dataset, str(paired[0]["dataset"] or "") if paired else "")
     rows = apply_filter(paired, chosen)
     if not rows:
         raise NothingSelectedError(f"no study is left by the filter {chosen.name}", hint=chosen.rule)
     counts = counts_of(rows, chosen)
     origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
-    target = _target(root, home, manifest, out, form)
+    target = _target(where, manifest, out, form)
     marks = {"parquet": b"PAR1", "json": b"{", "csv": b"dataset,"}
     refuse_over_others(target, lambda head: head.startswith(marks[form]), f"table of pairs as {form}", "--out")
     written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
@@ -142,7 +142,7 @@ def _unit(chosen: PairFilter, count: int) -> str:
 
 
 def _reports_of(
-    root: Path, manifest: Path | None, named: Path | str | None, tables: Path | str | None, on_event: Sink
+    where: FolderRef, manifest: Path | None, named: Path | str | None, on_event: Sink
 ) -> Collection | Iterator[Report]:
     from cxrprep.datasets.catalog import catalog
     from cxrprep.labels.declared_reports import has_reports, reports_in
@@ -150,16 +150,17 @@ def _reports_of(
     from cxrprep.storage.parquet import read_footer
 
     if named is not None or manifest is None:
-        return open_collection(root if named is None else Path(named))
+        return open_collection(where.path if named is None else Path(named))
     spec = catalog().get(str(read_footer(manifest).get("dataset") or ""))
-    folder = None if tables is None else Path(tables)
-    for place in (root, *([folder] if folder is not None else [])):
+    for place in filter(None, (where.path, where.tables)):
         found = _in_folder(place, spec)
         if found is not None:
             return open_collection(found)
     if spec is not None and has_reports(spec):
-        return reports_in(spec, root, tables=folder, on_event=on_event)
-    raise UsageError(f"{root} holds no reports", hint="name them with --reports: a zip, a folder, a CSV, Open-i's XML")
+        return reports_in(spec, where.path, tables=where.tables, on_event=on_event)
+    raise UsageError(
+        f"{where.path} holds no reports", hint="name them with --reports: a zip, a folder, a CSV, Open-i's XML"
+    )
 
 
 def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
@@ -197,12 +198,12 @@ def _reports(held: Collection | Iterator[Report]) -> Iterator[Report]:
 # ---- what is written ----
 
 
-def _target(root: Path, home: Path, manifest: Path | None, out: Path | str | None, form: str) -> Path:
+def _target(where: FolderRef, manifest: Path | None, out: Path | str | None, form: str) -> Path:
     if out is not None:
         return Path(out)
     if manifest is None:
-        raise UsageError(f"{root} is no folder with a manifest", hint="say where the pairs go: --out FILE")
-    return home / "manifests" / f"pairs.{form}"
+        raise UsageError(f"{where.path} is no folder with a manifest", hint="say where the pairs go: --out FILE")
+    return where.home / "manifests" / f"pairs.{form}"
 
 
 def _write(

@@ -46,15 +46,8 @@ def command(invocation: Invocation, **chosen: Any) -> int:
     are listed with their splits, the most alike first; nothing is removed.
     """
     from cxrprep.api.duplicates import duplicates
-    from cxrprep.selection.options import selection_of
+    from cxrprep.cli.arguments import source_arguments
 
     with invocation.events() as sink:
-        result = duplicates(
-            invocation.root,
-            **chosen,
-            dataset=invocation.job.dataset or None,
-            state=invocation.state,
-            selection=selection_of(invocation.job.selection),
-            on_event=sink,
-        )
+        result = duplicates(**source_arguments(invocation), **chosen, on_event=sink)
     return invocation.out.result(f"Compared the images of {invocation.root}", result, command="duplicates")

@@ -47,14 +47,8 @@ def command(invocation: Invocation, **chosen: Any) -> int:
     agreement: the table holds it because you asked for it.
     """
     from cxrprep.api.pairs import pairs
+    from cxrprep.cli.arguments import folder_of
 
     with invocation.events() as sink:
-        result = pairs(
-            invocation.root,
-            **chosen,
-            dataset=invocation.job.dataset or None,
-            state=invocation.state,
-            tables=invocation.path(invocation.job.tables),
-            on_event=sink,
-        )
+        result = pairs(folder_of(invocation), **chosen, on_event=sink)
     return invocation.out.result(f"Paired images and reports of {invocation.root}", result, command="pairs")
