@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import sys
 from typing import Final
@@ -22,6 +21,8 @@ def install_command(extra: str) -> str:
 
 
 def _requirements(extra: str) -> list[str]:
+    import importlib.metadata
+
     try:
         stated = importlib.metadata.requires("cxrprep") or []
     except importlib.metadata.PackageNotFoundError:

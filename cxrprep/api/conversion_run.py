@@ -183,7 +183,7 @@ class ConversionRun:
 
     def _check_cluster(self, engine: Engine | None, out: ImageStore) -> None:
         from cxrprep.images.local_files import is_url
-        from cxrprep.storage.working_copy import address_of
+        from cxrprep.storage.working_copy_paths import address_of
 
         if engine is None or engine.name != "dask":
             return

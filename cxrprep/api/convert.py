@@ -125,7 +125,7 @@ def convert(
 
 def _from_store(inputs: Inputs) -> Inputs:
     """The same images, read from their bucket where they are a working copy: machines of a cluster do not see that."""
-    from cxrprep.storage.working_copy import address_of
+    from cxrprep.storage.working_copy_paths import address_of
 
     if address_of(inputs.address) is None:
         return inputs

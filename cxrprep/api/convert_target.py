@@ -40,7 +40,7 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
         UsageError: A plain folder without ``out``, a place that holds the originals, or one of another form.
     """
     from cxrprep.images.local_files import is_url
-    from cxrprep.storage.working_copy import address_of
+    from cxrprep.storage.working_copy_paths import address_of
 
     if out is None:
         if inputs.folder is None:
@@ -112,7 +112,7 @@ def _was_last(cache: Path, inputs: Inputs) -> bool:
 
 def _digest_of_address(inputs: Inputs) -> bytes:
     from cxrprep.images.local_files import is_url
-    from cxrprep.storage.working_copy import address_of
+    from cxrprep.storage.working_copy_paths import address_of
 
     address = address_of(inputs.address) or inputs.address
     return hashlib.sha256((address if is_url(address) else str(Path(address).resolve())).encode()).hexdigest().encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,9 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> in
     Run the same command again after anything: what is here is kept, what is partial is resumed, and a file has its
     name only when it is whole and checked.
     """
+    # NumPy comes with pyarrow, multiplies nothing here, and starts threads that wait at full speed.
+    # measured: 0.51 -> 0.46 s of CPU time where nothing is to be done.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     saved: Path | Plan | None = None
     # Asked of the option itself: the settings are made of what it says of dataset and root.
     option, _ = invocation.flags.get("download.from_plan", ("", ""))

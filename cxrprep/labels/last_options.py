@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError
 from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.storage.parquet import read_footer, read_schema
-from cxrprep.storage.working_copy import place_of, seen_from
+from cxrprep.storage.working_copy import place_of
+from cxrprep.storage.working_copy_paths import seen_from
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,18 +6,17 @@ Verbs that need names, sizes and tables work on a copy without images; whoever l
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.storage.filesystem import StoredFile
-from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
-from cxrprep.storage.working_copy import copy_of
+from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cxrprep.storage.object_store import ObjectStore
 
 M = TypeVar("M")
 
@@ -48,6 +47,9 @@ class Unfetched:
 
     def measured(self, paths: Sequence[Path], measure: Callable[[Sequence[Path]], Iterable[M]]) -> Iterator[M]:
         """What ``measure`` says of these files: of their first bytes where these say it, and of the whole else."""
+        import tempfile
+        from concurrent.futures import ThreadPoolExecutor
+
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             places = [Path(folder, f"{number}{path.suffix}") for number, path in enumerate(paths)]
             with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -67,6 +69,8 @@ class Unfetched:
             place.symlink_to(path)
 
     def _bring(self, path: Path, place: Path) -> None:
+        from cxrprep.storage.object_store import ObjectGoneError
+
         if not place.is_symlink():
             with contextlib.suppress(ObjectGoneError):
                 self.store.fetch(StoredFile(self._name(path), -1, ""), place)
@@ -84,6 +88,9 @@ def unfetched(root: Path) -> Unfetched | None:
     listing = home / "listed.tsv"
     if not listing.is_file() or not listing.stat().st_size:
         return None
+    # Loaded for a folder in a bucket alone: it takes as long as a tenth of a download that has nothing to do.
+    from cxrprep.storage.object_store import ObjectStore
+
     return Unfetched(root, listing, ObjectStore(address), f"{inside}/" if inside else "")
 
 

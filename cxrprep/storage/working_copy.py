@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import platformdirs
-
 from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
 from cxrprep.storage.paths import is_safe, is_served
 from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.working_copy_paths import address_of, copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -100,7 +99,7 @@ class WorkingCopy:
         self._part, self._merge, self._images = part, merge, images
         of_part = "" if part is None else f"\n{part}"
         key = hashlib.sha256(f"{self.address}\n{file}{of_part}".encode()).hexdigest()[:16]
-        self._home = _copies() / key
+        self._home = copies() / key
         # Named as in the bucket: some outputs are called after their folder.
         self.folder = self._home / "files" / self.address.rpartition("/")[2]
         self._state = self._home / "held.json"
@@ -371,47 +370,8 @@ class WorkingCopy:
             raise storage_error(self._state, "write", error) from error
 
 
-def _copies() -> Path:
-    return Path(platformdirs.user_cache_path("cxrprep")) / "buckets"
-
-
-def address_of(path: str) -> str | None:
-    """The address of what a path in a working copy is a copy of; ``None`` for any other path."""
-    found = copy_of(path)
-    if found is None:
-        return None
-    _, address, inside = found
-    return f"{address}/{inside}" if inside else address
-
-
-def copy_of(path: str) -> tuple[Path, str, str] | None:
-    """Where the working copy that ``path`` lies in is kept, its address, and ``path`` as seen from its folder."""
-    base = f"{_copies()}{os.sep}"
-    if not path.startswith(base):
-        return None
-    key, _, below = path[len(base) :].replace(os.sep, "/").partition("/files/")
-    with contextlib.suppress(OSError):
-        address = (_copies() / key / "address").read_text(encoding="utf-8")
-        # The first part is the folder itself, named as in the bucket.
-        return _copies() / key, address, below.partition("/")[2]
-    return None
-
-
 def _is_image(name: str) -> bool:
     return _stage(name) == 0 and name.lower().endswith(_IMAGES)
-
-
-def seen_from(root: Path, path: Path) -> str:
-    """``path`` as seen from ``root``, for a table that moves with it: as their addresses lie where they are in a store.
-
-    A path of this machine, and of another bucket, is named whole beside a ``root`` in a bucket.
-    """
-    here, there = address_of(str(root.resolve())), address_of(str(path.resolve()))
-    if here is None and there is None:
-        return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
-    if here is None or there is None or here.split("/")[:3] != there.split("/")[:3]:
-        return there or str(path.resolve())
-    return posixpath.relpath(f"/{there.partition('://')[2]}", f"/{here.partition('://')[2]}")
 
 
 def place_of(root: Path, stated: str, *, folder: bool) -> Path:
