@@ -139,6 +139,15 @@ class ImageError(IntegrityError):
     """Raise when an image cannot be decoded as what it claims to be, or goes past a limit; name the file."""
 
 
+class SeveralFramesError(ImageError):
+    """Raise for a file of several frames or pages of which none was named; ``frames`` of them can be read."""
+
+    def __init__(self, message: str, *, hint: str = "", frames: int = 0) -> None:
+        """Remember how many can be read."""
+        super().__init__(message, hint=hint)
+        self.frames = frames
+
+
 class AccessError(CxrprepError):
     """Raise when credentials are missing or rejected, an agreement is unsigned, a URL expired, a project unbilled.
 

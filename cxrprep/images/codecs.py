@@ -31,6 +31,7 @@ _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # SOC and SIZ, ITU-T T.800 A.4
 _JP2_BOX: Final = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _JXL_BOX: Final = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 _JXL_CODESTREAM: Final = b"\xff\x0a"
+_INFLATED: Final = 1 << 20  # bytes that are inflated at a time where nobody keeps them
 _BOXES: Final = 4096  # where a codestream begins at the latest behind the boxes of a file
 _ERRORS: Final = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError, EOFError)
 
@@ -57,7 +58,7 @@ class _Heard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the words, let nothing through."""
-        self.said.text = record.getMessage()
+        self.said.text = f"{getattr(self.said, 'text', '')}\n{record.getMessage()}"[-2000:]
         return False
 
 
@@ -135,7 +136,7 @@ def frame_size(data: bytes) -> tuple[int, int] | None:
         return None if found is None else (found.width, found.height)
     if data[:2] == _JXL_CODESTREAM or data[:12] == _JXL_BOX:
         start = data.find(_JXL_CODESTREAM, 0, _BOXES)
-        return None if start < 0 else _jxl_size(data[start + 2 : start + 18])
+        return None if start < 0 else _jxl_header(data[start + 2 : start + 18])[:2]
     # SIZ follows SOC at once (ITU-T T.800 A.5.1); some writers put the boxes of a .jp2 file around them.
     start = data.find(_CODESTREAM, 0, _BOXES)
     if start < 0 or len(data) < start + 24:
@@ -144,8 +145,8 @@ def frame_size(data: bytes) -> tuple[int, int] | None:
     return x1 - x0, y1 - y0
 
 
-def _jxl_size(head: bytes) -> tuple[int, int]:
-    """The SizeHeader of a JPEG XL codestream (ISO/IEC 18181-1 annex D)."""
+def _jxl_header(head: bytes) -> tuple[int, int, int]:
+    """Width, height and orientation (as EXIF counts them) of a JPEG XL codestream (ISO/IEC 18181-1 annex D)."""
     bits, at = int.from_bytes(head, "little"), 0
 
     def take(count: int) -> int:
@@ -161,10 +162,16 @@ def _jxl_size(head: bytes) -> tuple[int, int]:
 
     height = side()
     ratio = take(3)
-    if not ratio:
-        return side(), height
-    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return height * across // down, height
+    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    width = height * across // down if ratio else side()
+    has_extra = not take(1) and take(1)
+    return width, height, take(3) + 1 if has_extra else 1
+
+
+def jxl_orientation(data: bytes) -> int:
+    """The orientation that a JPEG XL states, as EXIF counts them: 1 is upright."""
+    start = data.find(_JXL_CODESTREAM, 0, _BOXES)
+    return _jxl_header(data[start + 2 : start + 18])[2]
 
 
 # ---- JPEG ----
@@ -219,9 +226,46 @@ def _as_eight_bits(data: bytes, found: JpegFrame) -> bytes:
 
 def bytes_behind(data: bytes, *, padded: bool = False) -> int:
     """How many bytes follow the end of a JPEG or JPEG-LS; ``padded``: one more to an even length does not count."""
-    end = data.rfind(_END_OF_JPEG)
+    found = jpeg_frame(data)
+    # An image within an APP segment, or behind this one, has an end of its own; coded data never looks like one.
+    end = -1 if found is None else data.find(_END_OF_JPEG, max(found.at, data.find(b"\xff\xda", found.at)))
     behind = 0 if end < 0 else len(data) - end - 2
     return 0 if padded and behind == 1 else behind
+
+
+def is_followed(data: bytes, codec: str, *, padded: bool = False) -> bool:
+    """Whether bytes follow the end of an image, as far as its format tells where that is.
+
+    Args:
+        data: The codestream, or the file around it.
+        codec: JPEG, JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K or JPEG XL.
+        padded: Whether one byte more, to an even length, does not count.
+    """
+    if codec in (JPEG, LOSSLESS, LS):
+        return bytes_behind(data, padded=padded) > 0
+    if data[:12] in (_JP2_BOX, _JXL_BOX):
+        return _is_boxes_followed(data, padded=padded)
+    if codec in (J2K, HTJ2K):
+        end = _end_of_tile_parts(data)
+        return end is not None and len(data) - end > padded
+    # The end of a bare JPEG XL is known to its decoder alone, whose coder ends in no such stretch of zeros.
+    return codec == JXL and data.endswith(bytes(12))
+
+
+def _is_boxes_followed(data: bytes, *, padded: bool) -> bool:
+    """Whether something follows the boxes (ISO/IEC 15444-1 annex I) of a file that is no box."""
+    at = 0
+    while at + 8 <= len(data) and data[at + 4 : at + 8].decode("latin-1").isprintable():
+        length, first = int.from_bytes(data[at : at + 4], "big"), 8
+        if length == 1:
+            length, first = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if length == 0:  # up to the end of the file
+            end = _end_of_tile_parts(data) if data[at + 4 : at + 8] == b"jp2c" else None
+            return end is not None and len(data) - end > padded
+        if length < first or at + length > len(data):
+            break
+        at += length
+    return len(data) - at > padded
 
 
 # ---- the other codecs ----
@@ -233,9 +277,12 @@ def decode_png(data: bytes, notes: list[str]) -> NDArray[Any]:
     decoded = _first_of(("png_decode",), data)
     if decoded is None:
         raise ImportError("this build of imagecodecs has no decoder for PNG")
-    if "Extra compressed data" in _Heard.said.text:
-        # libpng stops at the last row: whether the stream was right up to there, its checksum says.
-        _check_png_stream(data)
+    said = _Heard.said.text
+    if "IDAT" in said or "Extra compressed data" in said:
+        # libpng stops at the last row: whether the stream was right up to there, its checksum says. One that goes on
+        # and on, past what any image of this size needs, is not followed.
+        if "Too much image data" not in said:
+            _check_png_stream(data)
         notes.append("bytes follow the compressed pixels")
     return decoded
 
@@ -246,7 +293,10 @@ def _check_png_stream(data: bytes) -> None:
         while at + 12 <= len(data):
             end = at + 12 + int.from_bytes(data[at : at + 4], "big")
             if data[at + 4 : at + 8] == b"IDAT" and not packed.eof:
-                packed.decompress(data[at + 8 : end - 4])
+                left = data[at + 8 : end - 4]
+                while left and not packed.eof:
+                    packed.decompress(left, _INFLATED)
+                    left = packed.unconsumed_tail
             at = end
     except zlib.error as error:
         raise ValueError(f"the compressed pixels are damaged: {error}") from error
@@ -262,26 +312,27 @@ def decode_codestream(data: bytes, codec: str) -> NDArray[Any]:
         ImportError: where this build of imagecodecs lacks the decoder.
     """
     if codec in (J2K, HTJ2K):
-        _check_tile_parts(data)
+        _end_of_tile_parts(data)
     if codec == LS and _END_OF_JPEG not in data[max(0, data.find(b"\xff\xda")) :]:
         # CharLS finds this out too, after 15 seconds for an image of 240 x 200 pixels.
         raise ValueError("the image is cut short: it has no end mark")
     # OpenJPEG for HTJ2K too: it takes twice as long as OpenJPH, whose binding gives half an image without an error.
     names = {LS: "jpegls_decode", JXL: "jpegxl_decode"}.get(codec, "jpeg2k_decode")
-    decoded = _first_of((names,), data)
+    # Labels and boxes refer to pixels as stored, not as a viewer turns them.
+    decoded = _first_of((names,), data, **({"keeporientation": True} if codec == JXL else {}))
     if decoded is None:
         raise ImportError(f"this build of imagecodecs has no decoder for {codec}")
     return decoded
 
 
-def _first_of(names: tuple[str, ...], data: bytes) -> NDArray[Any] | None:
+def _first_of(names: tuple[str, ...], data: bytes, **options: bool) -> NDArray[Any] | None:
     """What the first decoder makes that is there and reads it; ``None`` when none is there. Raises ``ValueError``."""
     reason: Exception | None = None
     for name in names:
         try:
             # A codec that the build lacks is there by name, and raises ImportError when called.
-            decoder: Callable[[bytes], Any] = getattr(imagecodecs, name)
-            return np.asarray(decoder(data))
+            decoder: Callable[..., Any] = getattr(imagecodecs, name)
+            return np.asarray(decoder(data, **options))
         except (ImportError, AttributeError):
             continue
         except _ERRORS as error:
@@ -291,8 +342,11 @@ def _first_of(names: tuple[str, ...], data: bytes) -> NDArray[Any] | None:
     return None
 
 
-def _check_tile_parts(data: bytes) -> None:
-    """Raise ``ValueError`` for tile-parts whose lengths (Psot, ITU-T T.800 A.4.2) lead past the end or to no marker."""
+def _end_of_tile_parts(data: bytes) -> int | None:
+    """Where a JPEG 2000 codestream ends, behind EOC; ``None`` where its last tile-part states no length.
+
+    Raises ``ValueError`` for tile-parts whose lengths (Psot, ITU-T T.800 A.4.2) lead past the end or to no marker.
+    """
     at = data.find(_CODESTREAM, 0, _BOXES)
     at = -1 if at < 0 else at + 2
     while at >= 0 and at + 4 <= len(data) and data[at : at + 2] != b"\xff\x90":
@@ -302,12 +356,13 @@ def _check_tile_parts(data: bytes) -> None:
     while at >= 0 and data[at : at + 2] == b"\xff\x90" and at + 12 <= len(data):
         length = int.from_bytes(data[at + 6 : at + 10], "big")
         if length == 0:  # the last one, up to the end
-            return
+            return None
         if length < 14 or at + length > len(data):
             raise ValueError("the codestream is cut short")
         at += length
         if data[at : at + 2] not in (b"\xff\x90", b"\xff\xd9", b"") and data[at:].strip(b"\0"):
             raise ValueError("a tile-part does not end where it says")
+    return at + 2 if at >= 0 and data[at : at + 2] == b"\xff\xd9" else None
 
 
 def decode_frame(frame: bytes, syntax: str, shape: FrameShape, notes: list[str]) -> NDArray[Any] | None:
@@ -345,7 +400,7 @@ def _decoded(frame: bytes, codec: str, shape: FrameShape, notes: list[str]) -> N
         return _run_lengths(frame, shape, notes)
     if codec in (DEFLATED, PLAIN):
         return _plain(frame, codec, shape)
-    if codec in (JPEG, LOSSLESS, LS) and bytes_behind(frame, padded=True):
+    if is_followed(frame, codec, padded=True):
         notes.append("bytes follow the end of the compressed pixels")
     if codec in (JPEG, LOSSLESS):
         found = jpeg_frame(frame)

@@ -35,22 +35,22 @@ def decode(
         limits: what one image may cost.
         reduce: may say, for a width and a height, that a JPEG 2, 4 or 8 times smaller will do (``Recipe.reduction``).
         header: the parsed header of a DICOM file, where it is at hand.
-        frame: which frame of a DICOM file or page of a TIFF, from 1; needed for a DICOM file of several.
+        frame: which frame of a file or page of a TIFF, from 1; needed for a file of several.
 
     Returns:
         Stored values, with the rules of their grey scale.
 
     Raises:
-        ImageError: for damage, an unknown format, and images past ``limits``.
+        ImageError: for damage, an unknown format, images past ``limits``, and several frames of which none is named.
     """
     if not data:
         raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
     if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codecs.JPEG_MAGIC:
-        return png_jpeg.decode_raster(data, name, limits, reduce=reduce)
+        return png_jpeg.decode_raster(data, name, limits, reduce=reduce, frame=frame)
     if dicom.is_named(data, name):
         return dicom.decode_dicom(header or data, name, limits, frame=frame)
     if file_formats.format_of(data):
-        return file_formats.decode_file(data, name, limits, page=frame or 1)
+        return file_formats.decode_file(data, name, limits, page=frame)
     raise ImageError(f"{name} is no image that is read here", hint="check what the file is; its name may be wrong")
 
 

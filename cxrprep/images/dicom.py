@@ -23,7 +23,7 @@ from cxrprep.extras import install_command
 from cxrprep.images import codecs
 from cxrprep.images.dicom_grayscale import aspect, code, grayscale_rules, spacing
 from cxrprep.images.dicom_lut import GrayscaleRules
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, check_frame, one_channel, radiograph_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,18 +195,12 @@ def _decode(file: DicomFile, limits: ImageLimits, frame: int | None) -> Radiogra
             f"{file.name}: {columns} x {rows} pixels are more than the limit of {limits.pixels:,}",
             hint="raise it with --max-pixels when the file is genuine",
         )
-    if frames > 1 and frame is None:
-        raise ImageError(
-            f"{file.name}: {frames} frames in one file",
-            hint="a radiograph has one: leave the file out, or say which one is wanted: --frame 1",
-        )
-    if frames > 1 and frame is not None and not 1 <= frame <= frames:
-        raise ImageError(f"{file.name}: there is no frame {frame}, it has {frames}", hint="frames count from 1")
+    check_frame(file.name, frames, frame)
     notes: list[str] = list(file.oddities)
     source: _PixelData | None = None
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples == 1 and photometric.startswith("MONOCHROME"):
-        words = _native_words(file, rows, columns) if frames == 1 else None
+        words = _native_words(file, rows, columns, notes) if frames == 1 else None
         if words is None:
             source = _PixelData(file, frame, frames, notes)
             words = _decoded_words(source, rows, columns, notes)
@@ -223,7 +217,7 @@ def _decode(file: DicomFile, limits: ImageLimits, frame: int | None) -> Radiogra
     return picture
 
 
-def _native_words(file: DicomFile, rows: int, columns: int) -> NDArray[Any] | None:
+def _native_words(file: DicomFile, rows: int, columns: int, notes: list[str]) -> NDArray[Any] | None:
     """The words of uncompressed pixel data where they lie in the file; ``None`` for any other layout."""
     data, start = file.data, file.start
     header = _NATIVE.get(_syntax(file.dataset))
@@ -241,6 +235,8 @@ def _native_words(file: DicomFile, rows: int, columns: int) -> NDArray[Any] | No
     ):
         # Deflate has no checksum: damage shows in the length of what comes out alone.
         raise ImageError(f"{file.name}: the deflated data set is damaged: it does not end with its pixels", hint=_AGAIN)
+    if stated > wanted + (wanted & 1):
+        notes.append("the pixel data is longer than the image")
     kind: Any = np.uint8 if allocated == 8 else np.dtype("<u2")
     words: NDArray[Any] = np.frombuffer(data, kind, rows * columns, start + header).reshape(rows, columns)
     return words
@@ -310,7 +306,9 @@ class _PixelData:
         """One frame put together. The offset table is asked only where fragments do not tell which are its own."""
         from pydicom.encaps import encapsulate, get_frame
 
-        fragments = _fragments(value)
+        table, fragments = _fragments(value)
+        if self._frames == 1 and table not in (b"", bytes(4)):
+            self._notes.append("the offset table does not fit the fragments")
         if self._frames not in (1, len(fragments)):
             stream: bytes = get_frame(value, self._index, number_of_frames=self._frames)
             return stream
@@ -346,8 +344,8 @@ class _PixelData:
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
 
-def _fragments(value: bytes) -> list[bytes]:
-    """The fragments of encapsulated pixel data, without the offset table before them (PS3.5 A.4).
+def _fragments(value: bytes) -> tuple[bytes, list[bytes]]:
+    """The offset table and the fragments of encapsulated pixel data (PS3.5 A.4); the table may be missing.
 
     Raises ``ValueError`` where there is none, or one is not whole.
     """
@@ -360,11 +358,12 @@ def _fragments(value: bytes) -> list[bytes]:
         at = end
     if value[at : at + 4] != _DELIMITER and value[at:].strip(b"\0"):
         raise ValueError(f"no fragment begins at byte {at}")
-    fragments = found if found and codecs.codec_of(found[0]) else found[1:]
+    is_without_table = bool(found and codecs.codec_of(found[0]))
+    fragments = found if is_without_table else found[1:]
     if not any(fragments):
         raise ValueError("there is no fragment")
     # An empty one holds nothing; of several frames it might stand for one.
-    return fragments
+    return b"" if is_without_table else found[0], fragments
 
 
 def _lacking_hint() -> str:

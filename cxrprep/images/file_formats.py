@@ -15,19 +15,25 @@ import numpy as np
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
-from cxrprep.images.png_jpeg import BEHIND, check_limits
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.png_jpeg import BEHIND, check_limits, note_orientation
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, check_frame, one_channel, radiograph_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _HINT: Final = "it may be damaged; fetch or copy it again"
 _ERRORS: Final = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError, ImportError)
-_TIFF: Final = {b"II*\0": "<", b"MM\0*": ">"}
+_TIFF: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 # Tags of TIFF 6.0, and the two numbers that deflate has there.
 _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 259, 262, 274
+_SUBFILE, _PART_OF_ANOTHER = 254, 0b101  # reduced, or a mask
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _DEFLATE: Final = (8, 32946)
+# Bytes of a value of each type; tags that name further directories, or JPEG tables of the old kind.
+_TYPES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_NESTED: Final = frozenset({330, 513, 34665, 34853})
 
 
 def format_of(data: bytes) -> str:
@@ -52,20 +58,20 @@ def header(data: bytes) -> tuple[int, int, str] | None:
     return None if size is None else (*size, kind)
 
 
-def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, page: int = 1) -> Radiograph:
+def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, page: int | None = None) -> Radiograph:
     """The radiograph in a TIFF, BMP, WebP, JPEG 2000, JPEG XL or JPEG-LS file.
 
     Args:
         data: The bytes.
         name: The file's name, for errors.
         limits: Pixels and bytes beyond which it is refused.
-        page: Counts from 1, for a TIFF of several; for one of one it says nothing.
+        page: Counts from 1, and is needed for a file of several pages or frames; for one of one it says nothing.
 
     Returns:
         Its grey values.
 
     Raises:
-        ImageError: Damaged data, a form that is not read, or more than ``limits``.
+        ImageError: Damaged data, a form that is not read, more than ``limits``, or several pages and none was named.
     """
     found = header(data)
     kind = format_of(data)
@@ -74,7 +80,9 @@ def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *,
     check_limits(found[0], found[1], name, limits)
     notes: list[str] = []
     try:
-        decoded = _decoded(data, kind, page, notes)
+        decoded, inverted = _tiff(data, name, page, notes) if kind == "TIFF" else (None, False)
+        if decoded is None:
+            decoded = _decoded(data, kind, name, page, notes)
     except _ERRORS as error:
         text = str(error) or type(error).__name__
         raise ImageError(f"{name}: the {kind} data cannot be decoded: {text}", hint=_HINT) from error
@@ -88,27 +96,50 @@ def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *,
         )
     bits = pixels.dtype.itemsize * 8
     mode = ("L" if decoded.ndim == 2 else "RGB") + (";16" if bits == 16 else "")
-    inverted = kind == "TIFF" and decoded.ndim == 2 and _tiff_tags(data).get(_PHOTOMETRIC) == (0,)
     picture = radiograph_of(pixels, bits, mode, GrayscaleRules(bits, bits - 1, inverted=inverted), notes)
     picture.codec = kind
     return picture
 
 
-def _decoded(data: bytes, kind: str, page: int, notes: list[str]) -> NDArray[Any]:
-    if kind == "TIFF":
-        return _tiff(data, page, notes)
+def _decoded(data: bytes, kind: str, name: str, page: int | None, notes: list[str]) -> NDArray[Any]:
     if kind == "WebP":
-        stated = struct.unpack("<I", data[4:8])[0] + 8
+        return _webp(data, name, page, notes)
+    if kind == "BMP":
+        stated = int.from_bytes(data[2:6], "little")
         if stated > len(data):
             raise ValueError("the file is cut short")
-        if stated + (stated & 1) < len(data):
+        if 0 < stated < len(data):
             notes.append(BEHIND)
-        return np.asarray(imagecodecs.webp_decode(data))
-    if kind == "BMP":
-        if int.from_bytes(data[2:6], "little") > len(data):
-            raise ValueError("the file is cut short")
         return np.asarray(imagecodecs.bmp_decode(data, asrgb=True))
-    return codecs.decode_codestream(data, kind)
+    if codecs.is_followed(data, kind):
+        notes.append(BEHIND)
+    if kind == codecs.JXL and (turned := codecs.jxl_orientation(data)) != 1:
+        notes.append(f"JPEG XL orientation {turned} was not applied: pixels are as stored")
+    decoded = codecs.decode_codestream(data, kind)
+    width, height = codecs.frame_size(data) or (0, 0)
+    if kind == codecs.JXL and decoded.shape[:2] != (height, width) == decoded.shape[1:3]:
+        return np.asarray(decoded[check_frame(name, len(decoded), page) - 1])
+    return decoded
+
+
+def _webp(data: bytes, name: str, page: int | None, notes: list[str]) -> NDArray[Any]:
+    stated = struct.unpack("<I", data[4:8])[0] + 8
+    if stated > len(data):
+        raise ValueError("the file is cut short")
+    if stated + (stated & 1) < len(data):
+        notes.append(BEHIND)
+    frames, at = 0, 12
+    while at + 8 <= stated:
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        frames += kind == b"ANMF"
+        if kind == b"EXIF":
+            note_orientation(data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0"), notes)
+        at += 8 + size + (size & 1)
+    check_frame(name, max(1, frames), page, animated="WebP")
+    decoded = np.asarray(imagecodecs.webp_decode(data, index=0))
+    if decoded.shape[1::-1] != _webp_size(data):
+        raise ValueError("its first frame does not fill the image")
+    return decoded
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -130,47 +161,97 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
     return width, abs(height)
 
 
-def _tiff_tags(data: bytes, page: int = 1) -> dict[int, tuple[int, ...]]:
-    """The entries of one directory that are whole numbers of 16 or 32 bits (TIFF 6.0, section 2)."""
-    order = _TIFF[data[:4]]
-    (at,) = struct.unpack(order + "I", data[4:8])
-    for here in range(1, page):
-        (count,) = struct.unpack(order + "H", data[at : at + 2])
-        (at,) = struct.unpack(order + "I", data[at + 2 + 12 * count : at + 6 + 12 * count])
-        if not at:
-            raise ValueError(f"there is no page {page}, it has {here}")
-    (count,) = struct.unpack(order + "H", data[at : at + 2])
-    tags = {}
-    for start in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, many = struct.unpack(order + "HHI", data[start : start + 8])
-        code = {3: "H", 4: "I"}.get(kind)
-        if code is None or not many:
-            continue
-        size = struct.calcsize(order + code) * many
-        place = start + 8
-        if size > 4:
-            (place,) = struct.unpack(order + "I", data[place : place + 4])
-        tags[tag] = struct.unpack(f"{order}{many}{code}", data[place : place + size])
-    return tags
+def _offset_size(data: bytes) -> int:
+    """Bytes of an offset: 8 in BigTIFF, whose counts and entries are wider too."""
+    return 8 if data[2:4] in (b"+\0", b"\0+") else 4
 
 
-def _has_pages(data: bytes) -> bool:
+def _directories(data: bytes) -> Iterator[int]:
+    """Where each directory of a TIFF begins. Raises ``struct.error`` where one lies behind the end."""
+    wide, order = _offset_size(data), _TIFF[data[:4]]
+    offset, count = (order + "Q", order + "Q") if wide == 8 else (order + "I", order + "H")
+    (at,) = struct.unpack(offset, data[wide : 2 * wide])
+    seen: set[int] = set()
+    # A chain that leads back into itself ends.
+    while at and at not in seen:
+        seen.add(at)
+        (entries,) = struct.unpack(count, data[at : at + struct.calcsize(count)])
+        yield at
+        end = at + struct.calcsize(count) + (20 if wide == 8 else 12) * entries
+        (at,) = struct.unpack(offset, data[end : end + wide])
+
+
+def _entries(data: bytes, at: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Tag, type, count, place and bytes of each value of the directory at ``at`` (TIFF 6.0, section 2)."""
+    wide, order = _offset_size(data), _TIFF[data[:4]]
+    head, number, entry = ("Q", "HHQ", 20) if wide == 8 else ("H", "HHI", 12)
+    first = at + struct.calcsize(order + head)
+    (count,) = struct.unpack(order + head, data[at:first])
+    for start in range(first, first + entry * count, entry):
+        place = start + struct.calcsize(order + number)
+        tag, kind, many = struct.unpack(order + number, data[start:place])
+        size = many * _TYPES.get(kind, 0)
+        if size > wide:
+            (place,) = struct.unpack(order + ("Q" if wide == 8 else "I"), data[place : place + wide])
+        yield tag, kind, many, place, size
+
+
+def _tiff_tags(data: bytes, at: int) -> dict[int, tuple[int, ...]]:
+    """The entries of the directory at ``at`` that are whole numbers of 16, 32 or 64 bits."""
+    order, codes = _TIFF[data[:4]], {3: "H", 4: "I", 16: "Q"}
+    return {
+        tag: struct.unpack(f"{order}{many}{codes[kind]}", data[place : place + size])
+        for tag, kind, many, place, size in _entries(data, at)
+        if kind in codes and many
+    }
+
+
+def _is_tiff_followed(data: bytes) -> bool:
+    """Whether bytes follow all that the directories name; not asked where directories lie within directories."""
+    end = 0
+    for at in _directories(data):
+        tags = _tiff_tags(data, at)
+        if _NESTED & tags.keys():
+            return False
+        strips = zip(*_strips(tags), strict=False)
+        places = (place + max(size, _offset_size(data)) for _, _, _, place, size in _entries(data, at))
+        end = max(end, at, *places, *map(sum, strips))
+    # The number of the next directory, and a byte to an even length.
+    return len(data) > end + _offset_size(data) + 1
+
+
+def _strips(tags: dict[int, tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Offsets and sizes of the strips or tiles."""
+    return (
+        tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS, ()),
+        tags.get(_TILE_SIZES) or tags.get(_STRIP_SIZES, ()),
+    )
+
+
+def _pages(data: bytes, notes: list[str]) -> list[tuple[int, dict[int, tuple[int, ...]]]]:
+    """Number and entries of each directory that is an image of its own: no thumbnail, no mask (TIFF 6.0, section 8)."""
+    found = []
     try:
-        return bool(_tiff_tags(data, 2))
-    except ValueError:
-        return False
+        for number, at in enumerate(_directories(data)):
+            tags = _tiff_tags(data, at)
+            if not tags.get(_SUBFILE, (0,))[0] & _PART_OF_ANOTHER:
+                found.append((number, tags))
+    except struct.error:
+        # Damage behind the first page takes nothing from it.
+        if not found:
+            raise
+        notes.append("what follows the first page cannot be read")
+    return found or [(0, _tiff_tags(data, next(_directories(data))))]
 
 
 def _tiff_size(data: bytes) -> tuple[int, int]:
-    tags = _tiff_tags(data)
+    tags = _tiff_tags(data, next(_directories(data)))
     return tags[_WIDTH][0], tags[_HEIGHT][0]
 
 
 def _check_strips(tags: dict[int, tuple[int, ...]], data: bytes) -> None:
     """Raise ``ValueError`` for a deflated strip or tile without its end or its checksum: libtiff passes over that."""
-    offsets = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS, ())
-    sizes = tags.get(_TILE_SIZES) or tags.get(_STRIP_SIZES, ())
-    for start, size in zip(offsets, sizes, strict=True):
+    for start, size in zip(*_strips(tags), strict=True):
         stream = zlib.decompressobj()
         try:
             stream.decompress(data[start : start + size])
@@ -180,12 +261,16 @@ def _check_strips(tags: dict[int, tuple[int, ...]], data: bytes) -> None:
             raise ValueError("a strip is cut short")
 
 
-def _tiff(data: bytes, page: int, notes: list[str]) -> NDArray[Any]:
-    page = page if page > 1 and _has_pages(data) else 1
-    tags = _tiff_tags(data, page)
+def _tiff(data: bytes, name: str, page: int | None, notes: list[str]) -> tuple[NDArray[Any], bool]:
+    """The samples of a page, and whether 0 is white there."""
+    pages = _pages(data, notes)
+    if not notes and _is_tiff_followed(data):
+        notes.append(BEHIND)
+    number, tags = pages[check_frame(name, len(pages), page) - 1]
     turned = tags.get(_ORIENTATION, (1,))[0]
     if turned != 1:
         notes.append(f"TIFF orientation {turned} was not applied: pixels are as stored")
     if tags.get(_COMPRESSION, (1,))[0] in _DEFLATE:
         _check_strips(tags, data)
-    return np.asarray(imagecodecs.tiff_decode(data, page - 1, asrgb=tags.get(_PHOTOMETRIC) == (3,)))
+    decoded = np.asarray(imagecodecs.tiff_decode(data, number, asrgb=tags.get(_PHOTOMETRIC) == (3,)))
+    return decoded, decoded.ndim == 2 and tags.get(_PHOTOMETRIC) == (0,)

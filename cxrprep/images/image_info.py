@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from cxrprep.errors import ImageError
+from cxrprep.errors import ImageError, SeveralFramesError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.orientation import orientation_of
@@ -14,6 +14,8 @@ from cxrprep.model import ImageCheck
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cxrprep.images.radiograph import Radiograph
 
 
 def format_of(data: bytes, name: str) -> str:
@@ -27,6 +29,17 @@ def format_of(data: bytes, name: str) -> str:
     return file_formats.format_of(data)
 
 
+def _whole(data: bytes, name: str, limits: ImageLimits) -> Radiograph:
+    """The first frame of a file, all of whose frames can be decoded. Raises ``ImageError``."""
+    try:
+        return decode(data, name, limits)
+    except SeveralFramesError as error:
+        header = dicom.open_dicom(data, name, limits) if dicom.is_named(data, name) else None
+        for number in range(error.frames, 1, -1):
+            decode(data, name, limits, header=header, frame=number)
+        return decode(data, name, limits, header=header, frame=1)
+
+
 def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
     """What one image file is, decoded for real. Raises ``StorageError`` when it cannot be read at all."""
     name = str(path)
@@ -36,7 +49,7 @@ def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
         return ImageCheck(error=error.message)
     kind = format_of(data, name)
     try:
-        picture = decode(data, name, limits)
+        picture = _whole(data, name, limits)
     except ImageError as error:
         lacks = "without pixel data" in error.message or "without an image" in error.message
         short = "cut short" in error.message

@@ -16,7 +16,15 @@ import numpy as np
 from cxrprep.errors import ImageError
 from cxrprep.images import codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
-from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits, Radiograph, one_channel, radiograph_of
+from cxrprep.images.radiograph import (
+    DEFAULT_LIMITS,
+    CoordinateMap,
+    ImageLimits,
+    Radiograph,
+    check_frame,
+    one_channel,
+    radiograph_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +69,7 @@ def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     return found.width, found.height, mode if found.precision == 8 else f"{mode};{found.precision}"
 
 
-def _whole_png(data: bytes, name: str, notes: list[str]) -> bytes:
+def _whole_png(data: bytes, name: str, frame: int | None, notes: list[str]) -> bytes:
     """A PNG up to its end, all of whose chunks are unaltered. Raises ``ImageError`` that names the chunk.
 
     A decoder may give a partial image for a file cut short; this walk does not.
@@ -76,6 +84,8 @@ def _whole_png(data: bytes, name: str, notes: list[str]) -> bytes:
         if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
             raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=_HINT)
         kinds.add(kind)
+        if kind == b"acTL":
+            check_frame(name, int.from_bytes(data[at + 8 : at + 12], "big"), frame, animated="PNG")
         if kind == b"eXIf":
             note_orientation(data[at + 8 : end - 4], notes)
         at = end
@@ -114,7 +124,12 @@ def _jpeg_notes(data: bytes, start: int, notes: list[str]) -> None:
 
 
 def decode_raster(
-    data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *, reduce: Callable[[int, int], int] | None = None
+    data: bytes,
+    name: str,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    reduce: Callable[[int, int], int] | None = None,
+    frame: int | None = None,
 ) -> Radiograph:
     """The radiograph in a PNG or JPEG file.
 
@@ -124,6 +139,7 @@ def decode_raster(
         limits: more pixels than these are refused before they are decoded.
         reduce: says for a width and a height how many times smaller (1, 2, 4, 8) a grey JPEG may be decoded: libjpeg
             then leaves out high frequencies instead of averaging. The coordinate map knows of it.
+        frame: of an animated PNG, from 1; only the first one is read.
 
     Returns:
         The grey values of the file.
@@ -142,7 +158,7 @@ def decode_raster(
     small = reduce is not None and found is not None and mode == "L" and found.codec == codecs.JPEG
     factor = reduce(width, height) if small and reduce is not None else 1
     try:
-        decoded = _decoded_png(data, name, notes) if found is None else _decoded_jpeg(data, found, factor, notes)
+        decoded = _decoded_png(data, name, frame, notes) if found is None else _decoded_jpeg(data, found, factor, notes)
     except (ValueError, ImportError, cv2.error) as error:
         raise _undecodable(kind, name, data, str(error)) from error
     pixels = one_channel(decoded, notes)
@@ -179,8 +195,8 @@ def check_limits(width: int, height: int, name: str, limits: ImageLimits) -> Non
         )
 
 
-def _decoded_png(data: bytes, name: str, notes: list[str]) -> NDArray[Any]:
-    decoded = codecs.decode_png(_whole_png(data, name, notes), notes)
+def _decoded_png(data: bytes, name: str, frame: int | None, notes: list[str]) -> NDArray[Any]:
+    decoded = codecs.decode_png(_whole_png(data, name, frame, notes), notes)
     # RGB comes, one_channel takes OpenCV's order.
     return (
         decoded if decoded.ndim == 2 or decoded.shape[2] < 3 else decoded[:, :, [2, 1, 0, *range(3, decoded.shape[2])]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from cxrprep.errors import ImageError, SeveralFramesError
 from cxrprep.images.dicom_lut import GrayscaleRules
 
 if TYPE_CHECKING:
@@ -231,6 +232,37 @@ def radiograph_of(pixels: Pixels, bits: int, mode: str, rules: GrayscaleRules, n
         The radiograph.
     """
     return Radiograph(pixels, bits, mode, CoordinateMap.whole(pixels.shape[1], pixels.shape[0]), rules, None, notes)
+
+
+def check_frame(name: str, frames: int, frame: int | None, *, animated: str = "") -> int:
+    """Which frame of a file is meant, from 1: the one that is asked for, or the only one.
+
+    Args:
+        name: The file's name, for errors.
+        frames: How many it has.
+        frame: The one that is asked for.
+        animated: The format, where a frame behind the first is no image but what changes in it.
+
+    Returns:
+        Its number.
+
+    Raises:
+        SeveralFramesError: There are several and none was named.
+        ImageError: There is no such frame, or it is none that can be read.
+    """
+    if frames == 1:
+        return 1
+    if frame is None:
+        raise SeveralFramesError(
+            f"{name}: {frames} frames in one file",
+            hint="a radiograph has one: leave the file out, or say which one is wanted: --frame 1",
+            frames=1 if animated else frames,
+        )
+    if not 1 <= frame <= frames:
+        raise ImageError(f"{name}: there is no frame {frame}, it has {frames}", hint="frames count from 1")
+    if animated and frame > 1:
+        raise ImageError(f"{name}: of an animated {animated} the first frame alone is read", hint="say --frame 1")
+    return frame
 
 
 def one_channel(decoded: NDArray[Any], notes: list[str]) -> NDArray[Any]:

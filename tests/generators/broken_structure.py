@@ -171,6 +171,8 @@ def png_cases(data: bytes, rng: random.Random) -> Iterator[Case]:
     lost = rng.randrange(1, len(pieces) - 1)
     yield "chunk-lost", png_of([*before, *pieces[:lost], *pieces[lost + 1 :], *ended]), "refuse"
     yield "chunk-doubled", png_of([*before, *pieces[:lost], pieces[lost], *pieces[lost:], *ended]), "refuse"
+    # The decoder has all rows before it comes to what is wrong.
+    yield "chunk-doubled-late", png_of([*before, *pieces[:-1], pieces[-2], pieces[-1], *ended]), "refuse"
     swapped = [*pieces[: lost - 1], pieces[lost], pieces[lost - 1], *pieces[lost + 1 :]]
     yield "chunks-exchanged", png_of([*before, *swapped, *ended]), "refuse"
     crc = data.index(b"IDAT") + 4 + len(parts[[k for k, _ in parts].index(b"IDAT")][1])

@@ -15,7 +15,7 @@ from cxrprep.errors import ImageError
 from cxrprep.images.decode import decode
 from cxrprep.images.image_info import inspect
 from tests.generators.broken_structure import broken_files
-from tests.generators.damage import CODECS, Damaged, damaged_files, encapsulated, phantom
+from tests.generators.damage import CODECS, Codec, Damaged, damaged_files, encapsulated, phantom
 from tests.images.made import dicom_bytes
 
 SEED = 20261
@@ -52,11 +52,61 @@ def test_every_damage_is_refused_by_name_and_every_oddity_taken_and_verify_finds
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg-ls", "png8", "webp"])
-def test_bytes_behind_the_end_are_noted(name: str) -> None:
-    codec = next(codec for codec in CODECS if codec.name == name)
+@pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.suffix], ids=lambda codec: codec.name)
+@pytest.mark.parametrize("behind", [bytes(6000), b"signature " * 900], ids=["zeros", "letters"])
+def test_bytes_behind_the_end_are_noted(codec: Codec, behind: bytes) -> None:
     data = codec.write(phantom(1, codec.bits))
-    assert "bytes follow the end of the image" in decode(data + bytes(6000), f"x{codec.suffix}").notes
+    assert decode(data, f"x{codec.suffix}").notes in ([], ["colour was reduced to luma"])
+    assert "bytes follow the end of the image" in decode(data + behind, f"x{codec.suffix}").notes
+
+
+def test_a_whole_image_behind_an_image_is_noted() -> None:
+    data = CODECS[2].write(phantom(1, 8))
+    assert decode(data + data, "x.jpg").notes == ["bytes follow the end of the image"]
+
+
+ANIMATED = ("PNG", "WEBP")
+
+
+def _pages(kind: str) -> bytes:
+    pages = [Image.fromarray(phantom(number, 8)) for number in (1, 2)]
+    stream = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pages[0].save(stream, kind, save_all=True, append_images=pages[1:], **options)
+    return stream.getvalue()
+
+
+def _several(kind: str) -> bytes:
+    if kind == "JXL":
+        return imagecodecs.jpegxl_encode(np.stack([phantom(1, 8), phantom(2, 8)]), lossless=True, photometric="gray")
+    if kind == "BigTIFF":
+        return imagecodecs.tiff_encode(np.stack([phantom(1, 8), phantom(2, 8)]), bigtiff=True, photometric="minisblack")
+    return _pages(kind)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BigTIFF", "WEBP", "JXL", "PNG"])
+def test_a_file_of_several_pages_is_refused_until_one_is_named_and_verify_reads_all(kind: str, tmp_path: Path) -> None:
+    data = _several(kind)
+    with pytest.raises(ImageError, match="2 frames in one file") as refused:
+        decode(data, "x")
+    assert "--frame 1" in refused.value.hint
+    for number in (1, 2):
+        if number == 1 or kind not in ANIMATED:
+            assert np.array_equal(decode(data, "x", frame=number).pixels, phantom(number, 8))
+    with pytest.raises(ImageError, match="there is no frame 3"):
+        decode(data, "x", frame=3)
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    assert inspect(path).error == ""
+    assert inspect(path).pixels
+
+
+def test_a_thumbnail_is_no_page() -> None:
+    stream = io.BytesIO()
+    small = Image.fromarray(phantom(2, 8)[::4, ::4])
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    Image.fromarray(phantom(1, 8)).save(stream, "TIFF", save_all=True, append_images=[small])
+    assert np.array_equal(decode(stream.getvalue(), "x.tif").pixels, phantom(1, 8))
 
 
 @pytest.mark.parametrize(("stated", "held"), [("4.70", "jpeg"), ("4.80", "j2k"), ("4.90", "jpeg-ls"), ("1", "jpeg")])

@@ -278,13 +278,13 @@ def test_a_frame_is_chosen_on_the_command_line_and_known_by_the_fingerprint(tmp_
         return {"failed": result.value.failed, "fingerprint": result.value.fingerprint, **found}
 
     without, second, third = convert("without"), convert("second", frame=2), convert("third", frame=3)
-    assert (without["failed"], second["failed"]) == (1, 0)
+    assert (without["failed"], second["failed"]) == (2, 0)
     failures = pq.read_table(tmp_path / "without" / "manifests" / "failures.parquet").to_pylist()
-    assert "--frame 1" in failures[0]["hint"]
+    assert all("--frame 1" in failure["hint"] for failure in failures)
     assert len({each["fingerprint"] for each in (without, second, third)}) == 3
     assert np.array_equal(second["one.dcm"], without["one.dcm"])
     assert np.array_equal(second["several.dcm"], second["one.dcm"][::-1])
-    assert (without["pages.tif"][0, 0], second["pages.tif"][0, 0]) == (10, 200)
+    assert second["pages.tif"][0, 0] == 200
     # The TIFF has two pages.
     assert third["failed"] == 1
     assert np.array_equal(third["several.dcm"], second["one.dcm"][:, ::-1])
