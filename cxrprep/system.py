@@ -41,7 +41,7 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def plain_memory() -> Iterator[None]:
+def plain_memory(*, keep: bool = False) -> Iterator[None]:
     """Pyarrow takes the C library's memory for a while, and blocks of a MiB go back to the system when they are freed.
 
     pyarrow's own memory asks for huge pages, which cost more than they bring to tables that are joined once (on a
@@ -50,10 +50,18 @@ def plain_memory() -> Iterator[None]:
 
     measured: 960 to 990 -> 800 to 870 MB at the peak of `extract-labels` on MIMIC-CXR-JPG's 377,110 images, and
     770 to 800 -> 720 to 790 MB of `manifest` (the rows of these names in benchmarks/scale.py).
+
+    Args:
+        keep: Keep what was freed for the next column, for tables that are counted column by column: the labels of
+            377,110 images are read with 0.15 s of the system's time, where giving back takes 0.30 and pyarrow's memory
+            0.50, and 40 MB more at the peak.
     """
     import pyarrow as pa
 
-    _mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK)
+    if keep:
+        keep_freed_memory()
+    else:
+        _mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK)
     before, plain = pa.default_memory_pool(), pa.system_memory_pool()
     before.release_unused()
     pa.set_memory_pool(plain)

@@ -75,7 +75,7 @@ def preview(
     """
     from cxrprep.api.convert_target import target_of
     from cxrprep.html_report.preview import write_preview
-    from cxrprep.html_report.thumbnails import sample_rows
+    from cxrprep.html_report.sampling import sample_rows
     from cxrprep.images.local_files import is_url
     from cxrprep.images.preview import preview_image
     from cxrprep.images.radiograph import DEFAULT_LIMITS
@@ -93,7 +93,9 @@ def preview(
     place = Path(f"preview-{chosen.name}.html")
     if not is_url(str(out)) and (out is not None or inputs.folder is not None):
         place = Path(str(target_of(inputs, chosen, out))) / "preview.html"
-    drawn = set(sample_rows([item.relative for item in inputs.items()], count))
+    names = [item.relative for item in inputs.items()]
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    drawn = {by_name[row] for row in sample_rows(len(names), count)}
     on_event(StageStarted("preview", items=len(drawn), unit="images"))
     seen = []
     for index, item in enumerate(inputs.items()):

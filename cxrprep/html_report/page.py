@@ -15,14 +15,15 @@ import numpy as np
 
 from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others, replace_file
-from cxrprep.storage.parquet import read_rows, read_schema
-from cxrprep.storage.value_codes import value_codes, with_codes
+from cxrprep.storage.parquet import read_combined, read_schema
+from cxrprep.storage.value_codes import numbers, take_rows, value_codes, with_codes
 from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OWN_MARK
 
@@ -115,6 +116,7 @@ class _Page:
     footer: Mapping[str, Any] = field(default_factory=dict)
 
 
+@plain_memory(keep=True)
 def write_report(
     spec: DatasetSpec,
     release: str,
@@ -203,14 +205,17 @@ def _page(
     thumbnails: int,
     beside: Path | None,
 ) -> _Page:
-    import pyarrow.compute as pc
-
     published, agreements = _of_label_table(spec, release, root, manifests)
     table, footer = label_statistics.read_images(manifests / "images.parquet")
     labels = _prevalence(table)
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
+    names = [row.stem for row in labels]
     worst = label_statistics.worst(table, _WORST)
+    drawn = sample_rows(table.num_rows, thumbnails)
+    shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
+    images = dict(zip(shown, label_statistics.names_of(manifests / "images.parquet", [*shown]), strict=True))
+    worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
     return _Page(
         spec=spec,
         release=release,
@@ -220,7 +225,7 @@ def _page(
         images=table.num_rows,
         studies=label_statistics.distinct(table, "study_id"),
         patients=label_statistics.distinct(table, "patient_id"),
-        size=int(pc.sum(table["bytes"]).as_py() or 0),
+        size=int(numbers(table["bytes"], 0).sum()),
         published=published,
         outcomes=sorted(Counter(row.outcome for row in published).items()),
         splits=label_statistics.by_split(table),
@@ -228,7 +233,7 @@ def _page(
         labels=labels,
         together=label_statistics.together(table, labels),
         charts=_charts(table, labels, ages),
-        profiles=label_statistics.split_profiles(table),
+        profiles=label_statistics.split_profiles(table, names),
         beside=None if beside is None else _beside(table, labels, beside),
         views=label_statistics.value_counts(table, "view"),
         sexes=label_statistics.value_counts(table, "sex"),
@@ -239,10 +244,10 @@ def _page(
         originals=label_statistics.sizes(table, "orig_width", "orig_height"),
         label_source=", ".join(sources) or "none",
         tables=_tables(table),
-        sheet=_sheet(table, root, labels, thumbnails),
+        sheet=_sheet(table, root, labels, [(row, images[row]) for row in drawn]),
         agreements=agreements,
-        worst=_worst(worst, root, drawn=thumbnails > 0),
-        worst_images=worst,
+        worst=_worst(worst_images, root, drawn=thumbnails > 0),
+        worst_images=worst_images,
         scores=label_statistics.score_summary(table),
         header=header,
         footer=footer,
@@ -275,7 +280,6 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
     )
 
 
-@plain_memory()
 def _of_label_table(
     spec: DatasetSpec, release: str, root: Path, manifests: Path
 ) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
@@ -286,7 +290,7 @@ def _of_label_table(
     path = manifests / "labels.parquet"
     if not path.is_file():
         return [], ()
-    stated = with_codes(read_rows(path, columns=fact_columns(spec, release, read_schema(path).names)), IDS)
+    stated = with_codes(read_combined(path, fact_columns(spec, release, read_schema(path).names)), IDS)
     agreements = source_agreements(stated)
     return [fact_row(check) for check, _ in check_facts(spec, release, root, stated)], agreements
 
@@ -348,25 +352,22 @@ def _charts(
 
 
 def _sheet(
-    table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], count: int
+    table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], images: list[tuple[int, dict[str, Any]]]
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
-    from cxrprep.html_report.thumbnails import sample_rows, thumbnail
+    from cxrprep.html_report.thumbnails import thumbnail
 
     names = {f"label_{row.stem}": row.name for row in labels}
-    drawn = sample_rows(table["path"], count)
-    if not drawn:
-        return []
-    chosen = table.take(drawn).select(["path", "image_id", "view", "split", *names]).to_pylist()
+    chosen = take_rows(table.select(["view", "split", *names]), [row for row, _ in images]).to_pylist()
     sheet = []
-    for row in chosen:
+    for row, (_, image) in zip(chosen, images, strict=True):
         about = {
-            "image_id": row["image_id"],
+            "image_id": image["image_id"],
             "view": row["view"] or "view not stated",
             "split": row["split"] or "no split",
             "positive": [name for column, name in names.items() if row[column] == 1],
             "uncertain": [name for column, name in names.items() if row[column] == -1],
         }
-        sheet.append((thumbnail(root, row["path"]), about))
+        sheet.append((thumbnail(root, image["path"]), about))
     return sheet
 
 

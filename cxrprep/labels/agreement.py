@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.label_table import LabelTable, read_label_table
 from cxrprep.schemas import own_observations
-from cxrprep.storage.value_codes import value_codes
+from cxrprep.storage.value_codes import numbers, value_codes
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -229,12 +229,16 @@ def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
     columns += [field.name for field in own_observations(labels.schema)]
     coded = {name: _codes(labels[name]) for name in columns if labels[name].null_count < len(labels)}
     rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
+    known = {
+        at: {name for name, codes in coded.items() if (codes[_as_slice(rows[at])] != _BLANK).any()} for at in ranked
+    }
     found = []
     for at in ranked[1:]:
-        first, second = _same_images(keys, rows[ranked[0]], rows[at])
-        known = [c for c, codes in coded.items() if all((codes[rows[one]] != _BLANK).any() for one in (ranked[0], at))]
-        agreements = tuple(_agreement_of_columns(c, coded[c][first], coded[c][second]) for c in known)
-        found.append(SourceAgreement(names[ranked[0]], names[at], len(first), agreements))
+        pairs = _same_images(keys, rows[ranked[0]], rows[at])
+        first, second = map(_as_slice, pairs)
+        both = [name for name in coded if name in known[ranked[0]] and name in known[at]]
+        agreements = tuple(_agreement_of_columns(c, coded[c][first], coded[c][second]) for c in both)
+        found.append(SourceAgreement(names[ranked[0]], names[at], len(pairs[0]), agreements))
     return tuple(one for one in found if one.images and one.observations)
 
 
@@ -250,6 +254,12 @@ def _same_images(
     return at[at >= 0], second[at >= 0]
 
 
+def _as_slice(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """The same rows; as a slice, which copies nothing, where they follow each other."""
+    whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all()
+    return slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
+
+
 def _keys(table: pa.Table) -> pa.ChunkedArray:
     """Images by their id; rows about studies alone by the study's."""
     images = table["image_id"]
@@ -260,11 +270,11 @@ def _keys(table: pa.Table) -> pa.ChunkedArray:
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int8]:
     """The place of each value in ``_CODED``."""
-    codes: NDArray[np.int8] = pc.fill_null(column, 2).to_numpy() + np.int8(1)
+    codes: NDArray[np.int8] = numbers(column, 2).astype(np.int8) + np.int8(1)
     return codes
 
 
 def _agreement_of_columns(column: str, first: NDArray[np.int8], second: NDArray[np.int8]) -> Agreement:
-    counts = np.bincount(first * 4 + second, minlength=16).tolist()
+    counts = np.bincount(first * np.int8(4) + second, minlength=16).tolist()
     pairs = ((a, b) for a in _CODED for b in _CODED)
     return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(zip(pairs, counts, strict=True)))

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
-from cxrprep.storage.parquet import read_rows
-from cxrprep.storage.value_codes import value_codes, with_codes
+from cxrprep.storage.parquet import read_combined, read_rows, read_schema
+from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
 
+    from cxrprep.storage.value_codes import ValueCodes
+
+
+# Those of single images are as many letters as all the rest, and are read for the few that are shown.
+NAMES: Final = ("image_id", "path")
 COLUMNS: Final = (
-    "image_id", "patient_id", "study_id", "split", "path", "bytes", "width", "height", "source_mode", "orig_width",
-    "orig_height", "view", "projection", "sex", "age_years", "age_flag", "label_source", "table_name", "table_digest",
+    "patient_id", "study_id", "split", "bytes", "width", "height", "source_mode", "orig_width", "orig_height", "view",
+    "projection", "sex", "age_years", "age_flag", "label_source", "table_name", "table_digest",
 )  # fmt: skip
 
 
@@ -119,10 +125,10 @@ def score_summary(table: pa.Table) -> ScoreSummary | None:
 
     if not set(SCORES) <= set(table.column_names):
         return None
-    scored = table.select(SCORES).filter(pc.is_valid(table["structure"]))
-    if not scored.num_rows:
+    scored = stated(table["structure"])
+    if not scored.any():
         return None
-    inverted, turned, mirrored, structure = (scored[name].to_numpy() for name in SCORES)
+    inverted, turned, mirrored, structure = (numbers(table[name], np.nan)[scored] for name in SCORES)
     shows = structure >= STRUCTURE
     return ScoreSummary(
         scored=len(structure),
@@ -134,38 +140,39 @@ def score_summary(table: pa.Table) -> ScoreSummary | None:
 
 
 def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The manifest's columns that the page needs, and its footer.
+    """The manifest's columns that the page counts, and its footer.
 
     Raises ``UsageError`` when there is no manifest, ``TableError`` when it is damaged.
     """
     require_images(path)
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        findings = _findings(file.schema_arrow)
-        names = [n for n in file.schema_arrow.names if n in (*COLUMNS, *QUALITY) or n in findings]
-        table = file.read(columns=names)
-        footer = json.loads((file.schema_arrow.metadata or {}).get(b"cxrprep", b"{}"))
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        schema = read_schema(path)
+        missing = [name for name in (*NAMES, *COLUMNS) if name not in schema.names]
+        if missing:
+            raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
+        findings = _findings(schema)
+        table = read_combined(path, [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings])
+        footer = json.loads((schema.metadata or {}).get(b"cxrprep", b"{}"))
+    except (OSError, UnreadableTableError, ValueError) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
     return with_codes(table, ("patient_id", "study_id")), footer
 
 
-def worst(table: pa.Table, count: int) -> dict[str, list[dict[str, Any]]]:
-    """The ``count`` worst images by each of ``QUALITY``, the worst first; empty for images as they were released.
+def names_of(path: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """``image_id`` and ``path`` of these rows of a manifest."""
+    return take_rows(read_combined(path, NAMES), list(rows)).to_pylist() if rows else []
 
-    Each is a dict of ``image_id``, ``path`` and the ``value`` of the measure.
-    """
+
+def worst(table: pa.Table, count: int) -> dict[str, list[tuple[int, float]]]:
+    """Row and value of the ``count`` worst images by each of ``QUALITY``, the worst first; of converted images only."""
     found = {}
     for name in QUALITY:
         if name in table.column_names and table[name].null_count < table.num_rows:
-            order = "ascending" if name in _BAD_WHEN_LOW else "descending"
-            keys = [(name, order), ("path", "ascending")]
-            stated = table.select(["image_id", "path", name]).filter(pc.is_valid(table[name]))
-            rows = stated.take(pc.select_k_unstable(stated, min(count, stated.num_rows), keys)).to_pylist()
-            found[name] = [{**row, "value": row.pop(name)} for row in rows]
+            values = numbers(table[name], np.nan)
+            known = np.flatnonzero(~np.isnan(values))
+            # Rows are in the order of their paths, so that of equal values the first path comes first.
+            ranked = np.argsort(values[known] if name in _BAD_WHEN_LOW else -values[known], kind="stable")[:count]
+            found[name] = [(row, float(values[row])) for row in known[ranked].tolist()]
     return found
 
 
@@ -203,27 +210,36 @@ def _findings(schema: pa.Schema) -> list[str]:
 
 def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
     """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
-    found = []
+    if stems is None:
+        stems = [name.removeprefix("label_") for name in _findings(table.schema)]
+    columns = {stem: table[f"label_{stem}"] for stem in stems if f"label_{stem}" in table.column_names}
+    chosen = [stem for stem, column in columns.items() if empty or column.null_count < len(column)]
+    return _prevalence_by(table, np.zeros(len(table), np.int64), 1, chosen)[0]
+
+
+def _prevalence_by(table: pa.Table, group: NDArray[Any], groups: int, stems: Iterable[str]) -> list[list[Prevalence]]:
+    """The distribution of each observation in each group of rows; ``group`` says for each row which it is of."""
+    found: list[list[Prevalence]] = [[] for _ in range(groups)]
     patients = value_codes(table["patient_id"])
-    for stem in [name.removeprefix("label_") for name in _findings(table.schema)] if stems is None else stems:
-        column = table[f"label_{stem}"] if f"label_{stem}" in table.column_names else None
-        if column is None or (column.null_count == len(column) and not empty):
-            continue
+    for stem in stems:
         # -1, 0, 1 and none as 0 to 3.
-        coded = pc.add(pc.fill_null(column, 2), pa.scalar(1, pa.int8())).to_numpy()
-        counts = np.bincount(coded, minlength=4).tolist()
-        with_it = np.unique(patients.at[coded == 2])
-        found.append(
-            Prevalence(
-                stem,
-                published_name(stem),
-                positive=counts[2],
-                negative=counts[1],
-                uncertain=counts[0],
-                blank=counts[3],
-                patients=int(np.count_nonzero(with_it >= 0)),
+        coded = numbers(table[f"label_{stem}"], 2).astype(np.int8) + np.int8(1)
+        counts = np.bincount(group * 4 + coded, minlength=4 * groups).reshape(groups, 4).tolist()
+        with_it = np.zeros((groups, len(patients.values) + 1), bool)
+        positive = np.flatnonzero(coded == 2)
+        with_it[group[positive], patients.at[positive]] = True
+        for place, (uncertain, negative, positives, blank) in enumerate(counts):
+            found[place].append(
+                Prevalence(
+                    stem,
+                    published_name(stem),
+                    positive=positives,
+                    negative=negative,
+                    uncertain=uncertain,
+                    blank=blank,
+                    patients=int(np.count_nonzero(with_it[place, :-1])),
+                )
             )
-        )
     return found
 
 
@@ -232,24 +248,26 @@ def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
     there = [row for row in rows if row.positive and row.stem != "no_finding"]
     most = sorted(there, key=lambda row: -row.positive)[:_TOGETHER]
     chosen = [row for row in there if row in most]
-    columns = [pc.fill_null(pc.equal(table[f"label_{row.stem}"], 1), fill_value=False).to_numpy() for row in chosen]
-    if not columns:
+    if not chosen:
         return Together((), ())
-    matrix = np.stack(columns).astype(np.int64)
+    # Numbers with a fraction are multiplied by all that the processor has; so far they are whole.
+    exact = np.float32 if len(table) < 1 << 24 else np.float64
+    matrix: NDArray[Any] = np.stack([numbers(table[f"label_{row.stem}"], 0) == 1 for row in chosen]).astype(exact)
     counts = matrix @ matrix.T
     return Together(tuple(row.name for row in chosen), tuple(tuple(int(c) for c in line) for line in counts))
 
 
 def ages(table: pa.Table) -> list[tuple[str, dict[str, int]]]:
     """Images by age in classes of five years and by sex (``F``, ``M``, ``unknown``); the last class is 95 and over."""
-    known = table.select(["age_years", "sex"]).filter(pc.is_valid(table["age_years"]))
     bins: list[tuple[str, dict[str, int]]] = [(f"{low}", {"F": 0, "M": 0, "unknown": 0}) for low in _AGES]
-    places = np.clip(np.floor(known["age_years"].to_numpy() / 5.0).astype(int), 0, len(bins) - 1)
-    sexes = value_codes(known["sex"])
+    known = np.flatnonzero(stated(table["age_years"]))
+    years = numbers(table["age_years"], 0)[known]
+    places = np.clip(np.floor(years / 5.0).astype(int), 0, len(bins) - 1)
+    sexes = value_codes(table["sex"])
     for index, word in enumerate([*sexes.values.to_pylist(), None]):
         sex = word if word in ("F", "M") else "unknown"
         # -1 is the last of these words.
-        these = places[sexes.at == (index if index < len(sexes.values) else -1)]
+        these = places[sexes.at[known] == (index if index < len(sexes.values) else -1)]
         for place, count in enumerate(np.bincount(these, minlength=len(bins)).tolist()):
             bins[place][1][sex] += count
     last = max((index for index, (_, sexes) in enumerate(bins) if any(sexes.values())), default=-1)
@@ -271,14 +289,21 @@ def leak(table: pa.Table, limit: int = 10) -> Leak:
 
 def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
     """Split, images, studies and patients, in the order train, train_val, validate, test, then null."""
+    return [row for _, row in _splits(table, value_codes(table["split"]))]
+
+
+def _splits(table: pa.Table, splits: ValueCodes) -> list[tuple[int, tuple[str | None, int, int, int]]]:
+    """The place of each split that has images, and its row of ``by_split``."""
     order = ("train", "train_val", "validate", "test")
-    splits = value_codes(table["split"])
     studies, patients = (
         splits.beside(value_codes(table[name]))[:, :-1].sum(axis=1).tolist() for name in ("study_id", "patient_id")
     )
     named = [*splits.values.to_pylist(), None]
-    rows = [row for row in zip(named, splits.counts().tolist(), studies, patients, strict=True) if row[1]]
-    return sorted(rows, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0] or "~"))
+    rows = enumerate(zip(named, splits.counts().tolist(), studies, patients, strict=True))
+    return sorted(
+        ((place, row) for place, row in rows if row[1]),
+        key=lambda one: (order.index(one[1][0]) if one[1][0] in order else len(order), one[1][0] or "~"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,45 +328,50 @@ class SplitProfile:
     missing: dict[str, int]
 
 
-def split_profiles(table: pa.Table) -> tuple[SplitProfile, ...]:
-    """A profile of each split, in the order of ``by_split``."""
-    stems = [row.stem for row in prevalence(table)]
-    return tuple(_profile(part, counts, stems) for counts, part in _by_split(table))
-
-
-def _by_split(table: pa.Table) -> Iterable[tuple[tuple[str | None, int, int, int], pa.Table]]:
-    names = table["split"].cast(pa.string())
-    # Ids of images are as many letters as all the rest.
-    table = table.drop([name for name in ("image_id", "path", "digest", "table_digest") if name in table.column_names])
-    for counts in by_split(table):
-        split = counts[0]
-        yield counts, table.filter(pc.is_null(names) if split is None else pc.equal(names, split)).combine_chunks()
-
-
-def _profile(part: pa.Table, counts: tuple[str | None, int, int, int], stems: Sequence[str]) -> SplitProfile:
-    split, images, studies, patients = counts
-    per_patient = value_codes(part["patient_id"]).counts()[:-1]
-    ages_known = part["age_years"].drop_null()
-    unlabelled = pa.array([True] * len(part))
+def split_profiles(table: pa.Table, stems: Sequence[str] | None = None) -> tuple[SplitProfile, ...]:
+    """A profile of each split, in the order of ``by_split``, with each of the observations ``stems`` or of all here."""
+    if stems is None:
+        stems = [row.stem for row in prevalence(table)]
+    splits = value_codes(table["split"])
+    places = len(splits.values) + 1
+    group = splits.at.astype(np.int64) % places
+    labels = _prevalence_by(table, group, places, stems)
+    per_patient = splits.counts_beside(value_codes(table["patient_id"]))[:, :-1].max(axis=1, initial=0)
+    sexes, views = (_counts_by(splits, table[name]) for name in ("sex", "view"))
+    there = {name: stated(table[column]) for name, column in (("age", "age_years"), ("sex", "sex"), ("view", "view"))}
+    there["every label"] = np.zeros(len(table), bool)
     for stem in stems:
-        unlabelled = pc.and_(unlabelled, pc.is_null(part[f"label_{stem}"]).combine_chunks())
-    missing = {
-        name: part[column].null_count for name, column in (("age", "age_years"), ("sex", "sex"), ("view", "view"))
-    }
-    return SplitProfile(
-        split=split,
-        images=images,
-        studies=studies,
-        patients=patients,
-        images_per_patient=len(part) / patients if patients else None,
-        most_images=int(per_patient.max(initial=0)),
-        studies_per_patient=studies / patients if patients and studies else None,
-        labels=tuple(prevalence(part, stems, empty=True)),
-        sexes=dict(value_counts(part, "sex")),
-        views=dict(value_counts(part, "view")),
-        median_age=pc.quantile(ages_known, 0.5)[0].as_py() if len(ages_known) else None,
-        missing={**missing, "every label": pc.sum(unlabelled).as_py() or 0},
+        there["every label"] |= stated(table[f"label_{stem}"])
+    missing = {name: np.bincount(group[~known], minlength=places) for name, known in there.items()}
+    years = numbers(table["age_years"], 0)
+    return tuple(
+        SplitProfile(
+            split=split,
+            images=images,
+            studies=studies,
+            patients=patients,
+            images_per_patient=images / patients if patients else None,
+            most_images=int(per_patient[at]),
+            studies_per_patient=studies / patients if patients and studies else None,
+            labels=tuple(labels[at]),
+            sexes=sexes[at],
+            views=views[at],
+            median_age=_median(years[there["age"] & (group == at)]),
+            missing={name: int(counts[at]) for name, counts in missing.items()},
+        )
+        for at, (split, images, studies, patients) in _splits(table, splits)
     )
+
+
+def _counts_by(splits: ValueCodes, column: pa.ChunkedArray) -> list[dict[str | None, int]]:
+    """For each split how often each value of a column occurs."""
+    codes = value_codes(column)
+    words = [*codes.values.to_pylist(), None]
+    return [dict(zip(words, row, strict=True)) for row in splits.counts_beside(codes).tolist()]
+
+
+def _median(years: NDArray[Any]) -> float | None:
+    return float(np.median(years)) if len(years) else None
 
 
 def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tuple[str, int]]:
@@ -356,8 +386,8 @@ def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tupl
     Returns:
         Sizes and counts.
     """
-    known = table.select([width, height]).filter(pc.and_(pc.is_valid(table[width]), pc.is_valid(table[height])))
-    sides_of = np.stack([known[name].to_numpy().astype(np.int64) for name in (width, height)])
+    known = stated(table[width]) & stated(table[height])
+    sides_of = [numbers(table[name], 0)[known].astype(np.int64) for name in (width, height)]
     # Both sides as one number: they fit, and counting pairs of columns takes ten times as long.
     both, counts = np.unique((sides_of[0] << 32) | sides_of[1], return_counts=True)
     ranked = sorted(zip(counts.tolist(), (both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True), key=_rank)
@@ -373,16 +403,14 @@ def _rank(size: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
     """A histogram of one side of the images in at most 20 classes of equal width; empty when all are the same."""
-    column = pc.drop_null(table[name])
-    if not len(column):
-        return []
-    low, high = pc.min(column).as_py(), pc.max(column).as_py()
+    column = numbers(table[name], 0)[stated(table[name])]
+    low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
     if low == high:
         return []
     step = max(-(-(high - low + 1) // 20), 1)
     step = -(-step // 50) * 50 if step > 10 else step
     start = low // step * step
-    counts = np.bincount((column.to_numpy() - start) // step).tolist()
+    counts = np.bincount((column - start) // step).tolist()
     return [(f"{start + index * step:,}", count) for index, count in enumerate(counts)]
 
 
@@ -399,7 +427,10 @@ class SplitCounts:
 
 def split_counts(table: pa.Table, stems: Sequence[str]) -> tuple[SplitCounts, ...]:
     """Every split that has images, those without a split last, with each of the observations ``stems``."""
+    splits = value_codes(table["split"])
+    places = len(splits.values) + 1
+    labels = _prevalence_by(table, splits.at.astype(np.int64) % places, places, stems)
     return tuple(
-        SplitCounts(split or "", images, studies, patients, tuple(prevalence(part, stems, empty=True)))
-        for (split, images, studies, patients), part in _by_split(table)
+        SplitCounts(split or "", images, studies, patients, tuple(labels[at]))
+        for at, (split, images, studies, patients) in _splits(table, splits)
     )

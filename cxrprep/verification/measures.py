@@ -35,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.value_codes import value_codes, value_counts
+from cxrprep.storage.value_codes import stated, take_rows, value_codes, value_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ class Subject:
         if wanted not in self._first:
             rows, chosen = self.codes(key).first_rows(), self.rows.select(wanted)
             # A copy of these columns only: all of them are some hundred megabytes.
-            self._first[wanted] = chosen if len(rows) == len(chosen) else chosen.take(pa.array(rows))
+            self._first[wanted] = take_rows(chosen, rows)
         return self.of(self._first[wanted])
 
 
@@ -109,7 +109,7 @@ def measure(name: str, subject: Subject) -> Counted | None:
     name, _, argument = name.partition(".")
     known = _MEASURES[name]
     if split:
-        subject = subject.of(subject.rows.filter(pc.equal(subject.column("split"), split)))
+        subject = subject.of(take_rows(subject.rows, subject.codes("split").rows_of([split])))
     return known(subject, argument)
 
 
@@ -217,12 +217,10 @@ def _joined_labels(subject: Subject) -> pa.Array:
 
 def _blank(key: str) -> Callable[[Subject, str], Counted | None]:
     def counted(subject: Subject, _: str) -> Counted | None:
-        names = _label_columns(subject)
-        first = subject.once_each(key, *names)
-        blank = pa.array(np.ones(first.rows.num_rows, bool))
-        for name in names:
-            blank = pc.and_(blank, pc.is_null(first.rows[name].combine_chunks()))
-        return int(pc.sum(blank).as_py() or 0)
+        labelled = np.zeros(subject.rows.num_rows, bool)
+        for name in _label_columns(subject):
+            labelled |= stated(subject.rows[name])
+        return int(np.count_nonzero(~labelled[subject.codes(key).first_rows()]))
 
     return counted
 

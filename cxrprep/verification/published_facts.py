@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from cxrprep.storage.value_codes import with_codes
+from cxrprep.storage.value_codes import take_rows, value_codes, with_codes
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.measures import BLANK, IDS, USED, Subject, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
     from cxrprep.datasets.catalog import DatasetSpec, Fact
 
@@ -111,10 +110,9 @@ def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[
 def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
     if not pattern:
         return labels
-    names = labels["table_name"].combine_chunks()
-    words = names.dictionary.to_pylist() if pa.types.is_dictionary(names.type) else pc.unique(names).to_pylist()
-    wanted = [word for word in words if word is not None and fnmatchcase(word, pattern)]
-    return labels.filter(pc.is_in(names.cast(pa.string()), value_set=pa.array(wanted, pa.string())))
+    names = value_codes(labels["table_name"])
+    wanted = [word for word in names.values.to_pylist() if word is not None and fnmatchcase(word, pattern)]
+    return take_rows(labels, names.rows_of(wanted))
 
 
 def _files_here(rows: Subject) -> int:

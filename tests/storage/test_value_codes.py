@@ -1,0 +1,47 @@
+"""Columns as numbers: what is read from their memory is what pyarrow says of them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes
+
+COLUMNS = [
+    pa.array([1, None, -1, 0, None, 7, 8, 9, None, 3], pa.int8()),
+    pa.array([1.5, None, float("nan")] * 4, pa.float32()),
+    pa.array([None] * 9, pa.int32()),
+    pa.array([], pa.int64()),
+    pa.nulls(4),
+    pa.array(range(20), pa.int32()),
+    pa.array(["b", None, "a", "b"] * 3),
+    pa.array(["b", None, "a", "b"] * 3).dictionary_encode(),
+]
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: str(column.type))
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_a_part_of_a_column_is_read_from_where_it_starts(column: pa.Array, start: int) -> None:
+    part = column[start:]
+    chunked = pa.chunked_array([part[:2], part[2:]])
+    assert stated(part).tolist() == stated(chunked).tolist() == [value is not None for value in part.to_pylist()]
+    if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
+        due = [-5.0 if value is None else value for value in part.to_pylist()]
+        assert repr(numbers(chunked, -5).astype(float).tolist()) == repr([float(value) for value in due])
+    codes = value_codes(part)
+    words = [*codes.values.to_pylist(), None]
+    assert repr([words[at] for at in codes.at.tolist()]) == repr(part.to_pylist())
+
+
+def test_rows_that_follow_each_other_and_others() -> None:
+    table = pa.table({"n": pa.array(range(10))})
+    assert take_rows(table, [3, 4, 5])["n"].to_pylist() == [3, 4, 5]
+    assert take_rows(table, [5, 3, 5])["n"].to_pylist() == [5, 3, 5]
+    assert take_rows(table, [])["n"].to_pylist() == []
+
+
+def test_counts_beside_are_those_of_the_rows() -> None:
+    splits, sexes = pa.array(["a", "b", "a", None]), pa.array(["F", None, "F", "M"])
+    counts = value_codes(splits).counts_beside(value_codes(sexes))
+    assert counts.tolist() == [[2, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert value_codes(splits).rows_of(["a", "c"]).tolist() == [0, 2]
