@@ -292,7 +292,8 @@ def _of_label_table(
         return [], ()
     stated = with_codes(read_combined(path, fact_columns(spec, release, read_schema(path).names)), IDS)
     agreements = source_agreements(stated)
-    return [fact_row(check) for check, _ in check_facts(spec, release, root, stated)], agreements
+    tables = {fact.id: fact.table for fact in spec.fact}
+    return [fact_row(check, tables[check.id]) for check, _ in check_facts(spec, release, root, stated)], agreements
 
 
 def _worst(

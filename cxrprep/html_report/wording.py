@@ -100,17 +100,17 @@ def outcome(status: str, count: int) -> str:
     return f"{count:,} {_OF_ONE.get(status, words) if count == 1 else words}"
 
 
-def fact_row(check: FactCheck) -> FactRow:
-    """One published fact with what is here."""
+def fact_row(check: FactCheck, table: str = "") -> FactRow:
+    """One published fact with what is here; ``table`` is the pattern of the file that it is about."""
     expected, found = check.expected, check.found
     if isinstance(expected, dict) and isinstance(found, dict):
         # What a table does not have at all is counted as none.
         found = {key: found.get(key, 0) for key in expected}
         if len(expected) > _SPELLED_OUT and str(check.status) != "n of N":
             expected, found = _differences(expected, found)
-    return FactRow(
-        counted(check.measure), _numbers(expected), _numbers(found), str(check.status), check.note, check.source
-    )
+    # Two tables of labels may have the same fact, each with a number of its own.
+    what = counted(check.measure) + (f", in {table.strip('*-')}" if table else "")
+    return FactRow(what, _numbers(expected), _numbers(found), str(check.status), check.note, check.source)
 
 
 def _differences(expected: dict[str, Any], found: dict[str, Any]) -> tuple[Any, Any]:

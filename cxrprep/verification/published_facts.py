@@ -141,7 +141,7 @@ def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tup
         return answer(FactStatus.PART, found), ()
     wrong = list(_differences(fact, found, whole=whole))
     if not wrong:
-        return answer(FactStatus.HOLDS if whole or fact.value == 0 else FactStatus.PART, found), ()
+        return answer(FactStatus.HOLDS if whole or fact.value in (0, found) else FactStatus.PART, found), ()
     if fact.note and fact.level == Level.INFO:
         return answer(FactStatus.EXPLAINED, found), ()
     findings = tuple(
