@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from cxrprep.errors import WayRefusedError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.errors import AccessError
+    from cxrprep.errors import AccessError, SourceUnreachableError
     from cxrprep.model import Digest, RemoteFile, Selection
 
 
@@ -185,6 +185,64 @@ class ReusesConnections(Protocol):
 
     def settle(self) -> None:
         """Look at all of them for bytes that nobody had asked for, as ``ConnectionState.dirty`` says then."""
+        ...
+
+
+# What is held in memory for a connection at most; a longer file gains nothing by it, and may be worth resuming.
+SMALL_FILE: Final = 1 << 19
+
+
+class Whole(NamedTuple):
+    """A file that came whole: its bytes, and what identifies them at the mirror."""
+
+    data: bytes
+    validator: str | None
+
+
+class Requests(Protocol):
+    """Requests for small files, many at once in one thread.
+
+    ``len`` says how many are under way; ``close`` drops them. ``moved`` counts bytes, and ``refusal`` is the last
+    answer that asks all to wait, both since they were taken.
+    """
+
+    moved: int
+    refusal: SourceUnreachableError | None
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        ...
+
+    def ask(self, file: RemoteFile) -> None:
+        """Send a request for the whole of ``file``. Raises as ``open`` for what cannot be asked at all."""
+        ...
+
+    def responses(self) -> Iterator[tuple[RemoteFile, Whole | None]]:
+        """Wait a moment; the files that have come. ``None`` for one that ``open`` is to go on with.
+
+        Each file that came whole is to be given to ``done`` or to ``hand_on`` before the next.
+        """
+        ...
+
+    def done(self) -> None:
+        """The bytes of the last file were right."""
+        ...
+
+    def hand_on(self) -> None:
+        """The last file needs more than this: the next ``open`` of it gets the same answer."""
+        ...
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        ...
+
+
+@runtime_checkable
+class RequestsMany(Protocol):
+    """A source that brings many small files to one thread. What is not simple goes through ``open``."""
+
+    def requests(self) -> Requests | None:
+        """Requests of one thread; ``None`` where files of this mirror need ``open``."""
         ...
 
 

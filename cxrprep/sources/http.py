@@ -22,6 +22,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
@@ -112,6 +113,12 @@ class HttpSource:
             self._url(file.key), key=file.key, offset=offset, end=end, private=self._token.headers()
         )
         return described(stream) if self._is_store else stream
+
+    def requests(self) -> HttpRequests | None:
+        """See ``RequestsMany.requests``."""
+        if self._is_store:
+            return None
+        return HttpRequests(self._client, lambda file: (self._url(file.key), self._token.headers()))
 
     def access(self) -> Access:
         """Whether the address answers, and to whom."""

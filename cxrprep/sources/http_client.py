@@ -7,6 +7,7 @@ and so that each host gets its own login or none.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -50,6 +51,18 @@ class _Query(NamedTuple):
     private: Mapping[str, str]
 
 
+class Begun(NamedTuple):
+    """A request that was sent, and by whom its answer is read is open: see ``HttpClient.begin``.
+
+    ``epoch`` and ``login`` are those of its session when it was sent.
+    """
+
+    connection: HttpConnection
+    url: str
+    epoch: int
+    login: Login | None
+
+
 class HttpClient:
     """Requests to HTTP servers, from many threads at once.
 
@@ -87,6 +100,7 @@ class HttpClient:
         self._explain = explain
         self._lock = threading.Lock()
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
+        self._begun: dict[str, Begun] = {}
         if options.cookie_file:
             load_cookies(self._settings.share, options.cookie_file)
 
@@ -126,7 +140,7 @@ class HttpClient:
         query = _Query(url, key, headers, private)
         response, connection = self._exchange(request, query)
         if ranged and not _serves_range(response, key):
-            self._release(connection)
+            self.release(connection)
             total = response.content_range[1]
             if response.status == 416 and total is not None and total == offset:
                 return EmptyBody(total, response.validator(total))
@@ -202,8 +216,40 @@ class HttpClient:
         key = key or without_query(url)
         response, connection = self._exchange(Request(head=True), _Query(url, key, headers, private))
         self._accept(response, connection, key)
-        self._release(connection)
+        self.release(connection)
         return response
+
+    # ---- many requests of one thread: see ``HttpRequests`` ----
+
+    def begin(self, url: str, private: Mapping[str, str] = _NONE) -> Begun:
+        """Send a request for all that is behind ``url``, and wait for nothing.
+
+        Raises as ``open`` for what cannot be asked at all.
+        """
+        endpoint, target = split_url(url)
+        session = self._auth.session(endpoint)
+        epoch, login = session.epoch, session.login if session.with_every_request else None
+        request = Request(
+            f"{endpoint.scheme}://{endpoint.authority}{target}",
+            _header_lines(_Query(url, "", _NONE, private), to_origin=True),
+            login=login,
+            digest=session.digest,
+        )
+        connection = self._take(endpoint)
+        try:
+            connection.start(request)
+        except BaseException:
+            connection.close()
+            raise
+        return Begun(connection, request.url, epoch, login)
+
+    def hand_on(self, begun: Begun) -> None:
+        """The next ``open`` of the same address goes on with this request."""
+        with self._lock:
+            if not self._settings.closed.is_set() and begun.url not in self._begun:
+                self._begun[begun.url] = begun
+                return
+        begun.connection.close()
 
     def settle(self) -> None:
         """Look at the idle connections for answers that nobody asked for, after a moment for them to come."""
@@ -219,9 +265,9 @@ class HttpClient:
         self._settings.closed.set()
         with self._lock:
             idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.close()
+            begun, self._begun = self._begun, {}
+        for connection in (*itertools.chain(*idle.values()), *(one.connection for one in begun.values())):
+            connection.close()
 
     # ---- bodies ----
 
@@ -231,10 +277,10 @@ class HttpClient:
         """The body as the file that it stands for, whatever coding a server put on that nobody asked for."""
         codings, key = response.codings, query.key
         if not codings or (not page and _own_compression(codings, key)):
-            return HttpBody(key + ".html" if page else key, response, connection, self._release)
+            return HttpBody(key + ".html" if page else key, response, connection, self.release)
         if len(codings) == 1 and codings[0] in _GZIP:
             # libcurl refuses a second member, which pigz and bgzip write.
-            return GzipBody(HttpBody(key + ".html", response, connection, self._release))
+            return GzipBody(HttpBody(key + ".html", response, connection, self.release))
         if not _DECODABLE.issuperset(codings) or request.decode:
             self._drop(connection)
             raise _lasting(
@@ -247,7 +293,7 @@ class HttpClient:
         self._accept(response, connection, key)
         if not response.codings:
             return self._body(request, query, response, connection, page=page)
-        return GzipBody(HttpBody(key + ".html", response, connection, self._release), decoded=True)
+        return GzipBody(HttpBody(key + ".html", response, connection, self.release), decoded=True)
 
     def _accept(self, response: HttpResponse, connection: HttpConnection, key: str) -> None:
         """Raises the error that a response without a file means."""
@@ -255,7 +301,7 @@ class HttpClient:
             return
         if response.status >= 400:
             response = replace(response, body=_beginning(connection))
-        self._release(connection)
+        self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:
             error = SourceUnreachableError(f"{key}: {response.url} answered {response.status} without a file")
@@ -275,7 +321,7 @@ class HttpClient:
             response, connection = self._with_login(request, endpoint, query.key)
             if response.status not in _REDIRECTS or not response.location:
                 return response, connection
-            self._release(connection)
+            self.release(connection)
             _check_redirect(endpoint, response, query.key)
             endpoint, target = split_url(response.location)
         raise SourceUnreachableError(
@@ -285,16 +331,20 @@ class HttpClient:
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""
         session = self._auth.session(endpoint)
+        begun = None if request.byte_range or request.head or request.decode else self._begun.pop(request.url, None)
         for _ in range(_MOST_LOGINS):
             epoch, login = session.epoch, session.login if session.with_every_request else None
             request.login, request.digest = login, session.digest
-            response, connection = self._send(request, endpoint)
+            if begun is not None:
+                epoch, login = begun.epoch, begun.login
+            response, connection = self._send(request, endpoint, begun and begun.connection)
+            begun = None
             if not session.challenged(response.status, sent_login=login is not None):
                 return response, connection
             login = self._auth.login(endpoint)
             if login is None:
                 return response, connection
-            self._release(connection)
+            self.release(connection)
             with session.lock:
                 if session.epoch != epoch:
                     # Another thread has logged in meanwhile; its session serves this one too.
@@ -303,7 +353,7 @@ class HttpClient:
                 request.login, request.digest = login, digest
                 response, connection = self._send(request, endpoint)
                 if response.status == 401:
-                    self._release(connection)
+                    self.release(connection)
                     raise AccessError(
                         f"{key}: {endpoint.authority} rejects the login found in {login.origin} (401)",
                         hint="check user name and password there",
@@ -313,10 +363,12 @@ class HttpClient:
                 return response, connection
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
-    def _send(self, request: Request, endpoint: Endpoint) -> tuple[HttpResponse, HttpConnection]:
-        connection = self._take(endpoint)
+    def _send(
+        self, request: Request, endpoint: Endpoint, begun: HttpConnection | None = None
+    ) -> tuple[HttpResponse, HttpConnection]:
+        connection = begun or self._take(endpoint)
         try:
-            return connection.send(request), connection
+            return connection.response() if begun else connection.send(request), connection
         except TooSoonError:
             connection.close()
             connection = HttpConnection(endpoint, self._settings)
@@ -345,7 +397,7 @@ class HttpClient:
                 return connection
             connection.close()
 
-    def _release(self, connection: HttpConnection) -> None:
+    def release(self, connection: HttpConnection) -> None:
         """Take a connection back, when what is left of its answer is short; drop it otherwise."""
         if not connection.finish() or not self._settings.reuse:
             connection.close()

@@ -22,6 +22,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.listing_cache import CachedListing, lines
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import quoted
@@ -136,6 +137,10 @@ class PhysioNetSource:
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``."""
         return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
+
+    def requests(self) -> HttpRequests:
+        """See ``RequestsMany.requests``."""
+        return HttpRequests(self._client, lambda file: (self._url(file.key), {}))
 
     def access(self) -> Access:
         """Whether the agreement is signed, asked by one HEAD of the list of checksums."""

@@ -16,7 +16,7 @@ from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stal
 from cxrprep.planning import Action
 from cxrprep.planning.plan import MOVING
 from cxrprep.record import Origin
-from cxrprep.sources.base import ReusesConnections, SourceOptions
+from cxrprep.sources.base import RequestsMany, ReusesConnections, SourceOptions
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import SPLIT_FROM, Fetcher
@@ -26,6 +26,7 @@ from cxrprep.transfer.measured_rate import remember_rate
 from cxrprep.transfer.partial_folder import PartialFolder
 from cxrprep.transfer.result import Outcome, Status, TransferResult
 from cxrprep.transfer.retry import Retrier, RetryPolicy
+from cxrprep.transfer.small_files import SmallFiles
 from cxrprep.transfer.worker import Worker
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ class Transfer:
         switching = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
-            self._work_off(work, worker, most, idle, tuner)
+            small = self._small_files(work, worker, limit, retrier, idle)
+            self._work_off(work, worker, most, idle, tuner, small=small)
             if isinstance(source, ReusesConnections) and worker.unproven and not self._stop.asked:
                 source.settle()
                 again = [item for item, state in worker.unproven if state.dirty]
@@ -250,17 +252,60 @@ class Transfer:
             message = f"kept, since the record does not say that cxrprep fetched it: {what}"
             self._emit(Note("download", message, "warning", worker.spared[0]))
 
-    def _work_off(self, work: _Work, worker: Worker, most: int, idle: IdleTimer, tuner: ConnectionTuner) -> None:
+    def _small_files(
+        self, work: _Work, worker: Worker, limit: ConnectionLimit, retrier: Retrier, idle: IdleTimer
+    ) -> SmallFiles | None:
+        """What fetches small files in one thread, where the source can do that, and nobody waits for each file."""
+        source = worker.source
+        if self._on_complete is not None or self._options.limit_rate is not None:
+            return None
+        requests = source.requests() if isinstance(source, RequestsMany) else None
+        if requests is None:
+            return None
+        return SmallFiles(
+            worker,
+            requests,
+            take=work.take_file,
+            hand_on=work.hand_on,
+            settle=lambda outcome: self._settle(work, outcome),
+            connection_limit=limit,
+            retrier=retrier,
+            idle_timer=idle,
+            stop=self._stop,
+        )
+
+    def _work_off(
+        self,
+        work: _Work,
+        worker: Worker,
+        most: int,
+        idle: IdleTimer,
+        tuner: ConnectionTuner,
+        *,
+        small: SmallFiles | None = None,
+    ) -> None:
         """Let threads work until nothing is left, and watch them."""
         source = worker.source
         finished = threading.Semaphore(0)
-        threads = [
-            threading.Thread(target=self._serve, args=(worker, work, finished), name=f"transfer-{number}", daemon=True)
-            for number in range(min(most, len(work)))
-        ]
+        threads: list[threading.Thread] = []
+
+        def engage(target: Callable[[], None]) -> None:
+            name = f"transfer-{len(threads)}"
+            threads.append(
+                threading.Thread(target=self._guarded, args=(target, work, finished), name=name, daemon=True)
+            )
+            threads[-1].start()
+
+        def another() -> None:
+            if len(threads) <= most:
+                engage(lambda: self._serve(worker, work))
+
         try:
-            for thread in threads:
-                thread.start()
+            if small is not None:
+                work.sort(another)
+                engage(lambda: self._fetch_small(small, work))
+            for _ in range(min(most, work.for_threads)):
+                another()
             due = _STALL_SECONDS
             for _ in threads:
                 # In slices: a bare wait would hold signals up on some systems.
@@ -315,26 +360,40 @@ class Transfer:
         self._emit(Stalled("download", "", idle_seconds, cause))
         return 2 * idle_seconds
 
-    def _serve(self, worker: Worker, work: _Work, finished: threading.Semaphore) -> None:
+    def _serve(self, worker: Worker, work: _Work) -> None:
         buffer = memoryview(bytearray(_BUFFER))
-        try:
-            while not self._stop.asked and (item := work.take()) is not None:
-                try:
-                    outcome = worker.work(item, buffer)
-                except Stopped:
+        while not self._stop.asked and (item := work.take()) is not None:
+            try:
+                outcome = worker.work(item, buffer)
+            except Stopped:
+                work.give_back(item)
+                return
+            except CxrprepError as error:
+                if self._halted():
+                    # The connections were closed under it: it has not failed, it was interrupted.
                     work.give_back(item)
                     return
-                except CxrprepError as error:
-                    if self._halted():
-                        # The connections were closed under it: it has not failed, it was interrupted.
-                        work.give_back(item)
-                        return
-                    outcome = Outcome(item, Status.ERROR, error=error)
-                if work.settle(outcome):
-                    self._stop.set()
-                if item.action is not Action.KEEP or outcome.status is Status.ERROR:
-                    detail = outcome.error.message if outcome.error is not None else ""
-                    self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
+                outcome = Outcome(item, Status.ERROR, error=error)
+            self._settle(work, outcome)
+
+    @staticmethod
+    def _fetch_small(small: SmallFiles, work: _Work) -> None:
+        try:
+            small.run()
+        finally:
+            work.unsort()
+
+    def _settle(self, work: _Work, outcome: Outcome) -> None:
+        item = outcome.item
+        if work.settle(outcome):
+            self._stop.set()
+        if item.action is not Action.KEEP or outcome.status is Status.ERROR:
+            detail = outcome.error.message if outcome.error is not None else ""
+            self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
+
+    def _guarded(self, target: Callable[[], None], work: _Work, finished: threading.Semaphore) -> None:
+        try:
+            target()
         except BaseException as error:  # noqa: BLE001  # a bug: raised again by the thread that waits
             work.bug = error
             self._stop.set()
@@ -354,7 +413,9 @@ class _Work:
         self._unpacking = 0
         self._refused = 0
         self._away = 0
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
+        self._small: deque[Item] = deque()
+        self._engage: Callable[[], None] | None = None
         for item in plan:
             if item.action is Action.IMPOSSIBLE:
                 error = SomeFailedError(f"{item.dest}: {item.reason}")
@@ -367,17 +428,62 @@ class _Work:
                 (self._files if self._archives else self._tables).append(item)
 
     def __len__(self) -> int:
+        return len(self._small) + self.for_threads
+
+    @property
+    def for_threads(self) -> int:
+        """How many are not for the thread of small files."""
         return len(self._tables) + len(self._archives) + len(self._files)
 
     def take(self) -> Item | None:
-        """The next item: tables first, then archives, few at a time, and everything else beside them."""
+        """The next item: tables first, then archives, few at a time, and everything else beside them.
+
+        While there is a thread for small files, what that hands on is waited for.
+        """
         with self._guard:
-            if self._tables:
-                return self._tables.popleft()
-            if self._archives and self._unpacking < _ARCHIVES_AT_ONCE:
-                self._unpacking += 1
-                return self._archives.popleft()
-            return self._files.popleft() if self._files else None
+            while (item := self._next()) is None and self._engage is not None:
+                self._guard.wait()
+            return item
+
+    def _next(self) -> Item | None:
+        if self._tables:
+            return self._tables.popleft()
+        if self._archives and self._unpacking < _ARCHIVES_AT_ONCE:
+            self._unpacking += 1
+            return self._archives.popleft()
+        return self._files.popleft() if self._files else None
+
+    # ---- small files, in a thread of their own ----
+
+    def sort(self, engage: Callable[[], None]) -> None:
+        """Keep what may be small apart; ``engage`` is called for each item that is handed on."""
+        self._engage = engage
+        items = (*self._tables, *self._files)
+        self._tables.clear()
+        self._files.clear()
+        for item in items:
+            (self._small if item.action is Action.FETCH else self._files).append(item)
+
+    def take_file(self) -> Item | None:
+        """The next one that may be small."""
+        with self._guard:
+            return self._small.popleft() if self._small else None
+
+    def hand_on(self, item: Item) -> None:
+        """An item for the threads."""
+        with self._guard:
+            self._files.append(item)
+            self._guard.notify()
+        if self._engage is not None:
+            self._engage()
+
+    def unsort(self) -> None:
+        """Nobody takes small files any more: what is left is for the threads."""
+        for _ in range(len(self._small)):
+            self.hand_on(self._small.popleft())
+        with self._guard:
+            self._engage = None
+            self._guard.notify_all()
 
     def give_back(self, item: Item) -> None:
         """An item that the run did not finish."""

@@ -104,16 +104,24 @@ class Retrier:
         try:
             return question()
         except SourceUnreachableError as error:
-            self._put_off(error)
+            self.put_off(error)
             raise
 
+    @property
+    def on_hold(self) -> bool:
+        """Whether a server asked one connection to wait, by which it means all of them."""
+        return self._not_before > 0.0 and self._not_before > time.monotonic()
+
+    def reached(self) -> None:
+        """A connection has come about."""
+        self._connected = True
+
     def _hold(self) -> None:
-        # A server that asked one connection to wait means all of them.
         wait = self._not_before - time.monotonic()
         if wait > 0:
             self._stop.wait(wait)
 
-    def _put_off(self, error: SourceUnreachableError) -> float:
+    def put_off(self, error: SourceUnreachableError) -> float:
         """Make everybody wait as the error asks; the seconds."""
         pause = error.retry_after
         if pause is None:
@@ -150,7 +158,7 @@ class Retrier:
                 return False
             attempt = current[-1]
             asked = error.retry_after
-            pause = self._put_off(error)
+            pause = self.put_off(error)
             if self._refused is not None:
                 self._refused(pause, error.overloaded)
             if attempt.num < self._retry_policy.attempts:

@@ -12,6 +12,7 @@ from cxrprep.errors import IntegrityError, StorageError, storage_error
 from cxrprep.planning import Action
 from cxrprep.record import FileEntry, FileState, Origin
 from cxrprep.selection.filters import SelectionFilter
+from cxrprep.sources.base import SMALL_FILE
 from cxrprep.storage.archives import read_index, write_index
 from cxrprep.storage.atomic import settle
 from cxrprep.storage.paths import leads_out
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.planning import Item, Plan
     from cxrprep.record import Record
-    from cxrprep.sources.base import ConnectionState, Source
+    from cxrprep.sources.base import ConnectionState, Source, Whole
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_folder import PartialFolder
@@ -118,6 +119,29 @@ class Worker:
             self._hand_on(item.dest)
             return Outcome(item, Status.NOT_NEEDED)
         return self._fetched(item, buffer)
+
+    # ---- small files: see ``SmallFiles`` ----
+
+    def is_simple(self, item: Item) -> bool:
+        """Whether nothing of ``item`` is here, it is small as far as is known, and a digest proves its bytes."""
+        file = item.file
+        return (
+            item.action is Action.FETCH
+            and file.digest is not None
+            and (file.size or 0) <= SMALL_FILE
+            and not os.path.lexists(self._place(item))
+            and self._record.get(item.dest) is None
+            and self._partial_folder.bytes_of(item.dest) is None
+        )
+
+    def keep(self, item: Item, whole: Whole) -> Outcome | None:
+        """Write and record a file of which all bytes are in memory; ``None`` where they have another digest.
+
+        Raises as ``work``.
+        """
+        self._check()
+        got = self._fetcher.keep(item, self._place(item), whole, functools.partial(self._note, item))
+        return None if got is None else Outcome(item, Status.OK, got.moved)
 
     def _place(self, item: Item) -> str:
         return os.path.join(self._root, item.dest)  # noqa: PTH118  # making a Path takes longer than most things here
