@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context) -> None:
     """Check, show or begin a configuration.
 
-    Values come from, the later the stronger: the defaults, your own file, ./cxrprep.toml, the file of --config,
+    Later ones override earlier ones: the defaults, your own file, ./cxrprep.toml, the file of --config,
     CXRPREP_ variables, options.
     """
     if ctx.invoked_subcommand is None:

@@ -40,7 +40,7 @@ _ACCESS = {
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
 @click.argument("folder", required=False, metavar="[ROOT]", type=click.Path(path_type=Path))
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
-@click.option("--contract", is_flag=True, help="check: whether all that every dataset must hold holds of ROOT")
+@click.option("--contract", is_flag=True, help="check: also run on ROOT the checks that every built-in dataset passes")
 @click.option("--title", default="", metavar="TEXT", help="new: what people call the dataset")
 @click.option(
     "--column",

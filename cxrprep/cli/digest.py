@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, **texts: Any) -> int:
     """Print the digest of the training set in ROOT: images by their pixels, labels after the policy, splits, boxes.
 
-    Paths, order, times, encoders, shards and engines are not in it: every copy that a model sees alike has the same.
+    Paths, order, times, encoders, shards and engines are not in it: copies with the same images and labels have the
+    same digest.
     """
     from cxrprep.api.digest import digest
     from cxrprep.cli.arguments import export_arguments

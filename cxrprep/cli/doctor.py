@@ -34,8 +34,8 @@ def command(invocation: Invocation, offline: bool) -> int:
     """Check Python, codecs, disk, clock, logins, agreements, network and cluster; each with the next step.
 
     With --dataset, only what that dataset needs is asked, and the exit code says whether a download of it can start: 5
-    login or agreement, 6 network, 7 disk, 2 a missing decoder. ROOT is where the data shall go (here, when it is not
-    named). Logins are used, and never printed.
+    login or agreement, 6 network, 7 disk, 2 a missing decoder. ROOT is where the data will go (default: the current
+    folder). Logins are used, and never printed.
     """
     from cxrprep.api.doctor import Examination, examine
     from cxrprep.api.doctor_check import State

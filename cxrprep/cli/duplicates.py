@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--least",
     type=float,
     metavar="NUMBER",
-    help="least correlation, 0.3 (same patient) to 1; the same exposure has 0.65",
+    help="lowest correlation to list, from 0.3 (same patient) to 1; the same exposure has 0.65 or more",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/near_duplicates.parquet"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "labels.policy",
     "--compat",
     type=click.Choice(["chexpert-labeler"]),
-    text="add mentions up as the reference labeler does",
+    text="decide each label as the original CheXpert labeler does, its known errors included",
 )
 @setting("labels.sections", "--sections", metavar="NAMES")
 @setting("labels.vocabulary", "--vocabulary", metavar="FILE")

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     "--compat",
     section="Reports",
     type=click.Choice(["chexpert-labeler"]),
-    text="add mentions up as the reference labeler does, quirks and all",
+    text="decide each label as the original CheXpert labeler does, its known errors included",
 )
 @setting("labels.sections", "--sections", section="Reports", metavar="NAMES")
 @setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")

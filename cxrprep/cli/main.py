@@ -26,7 +26,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "The job, step by step": {
         "download": ("download", "fetch a dataset, or a part of it, and check every byte"),
         "verify": ("verify", "check the files of a folder against checksums and published facts"),
-        "extract-labels": ("extract_labels", "bring label tables and reports into one vocabulary"),
+        "extract-labels": (
+            "extract_labels",
+            "read label tables or reports: each finding 1, 0, -1 or null",
+        ),
         "convert": ("convert", "make training images by a named recipe"),
         "manifest": ("manifest", "build the Parquet manifest again"),
         "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),

@@ -357,13 +357,13 @@ def split(*seed: str) -> Callable[[F], F]:
 
 report_text = several(
     click.option(
-        "--text", default="", metavar="SECTION,...", help="sections of the reports that go along, such as findings"
+        "--text", default="", metavar="SECTION,...", help="add the text of these report sections, such as findings"
     ),
     click.option(
         "--pairs",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="the table of cxrprep pairs that holds them; default: that of ROOT, or of the folder ROOT was made from",
+        help="with --text: the table of image-report pairs; default: that of ROOT, or of the folder ROOT was made from",
     ),
     click.option("--paired", is_flag=True, help="only images whose report has one of these sections"),
 )

@@ -41,15 +41,15 @@ _EVERY: Final = 5.0
 @options.state
 @options.release
 @click.option("--check", is_flag=True, help="for monitoring: the exit code says whether somebody must look")
-@click.option("--watch", is_flag=True, help="go on saying how far it is, until all is here")
+@click.option("--watch", is_flag=True, help="show progress until everything is here")
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=_EVERY, metavar="SECONDS", help="with --watch: the time between"
 )
 def command(invocation: Invocation, roots: tuple[str, ...], *, check: bool, watch: bool, every: float) -> int:
-    """Show how ROOT stands, by part of the dataset and by stage, and how far runs are. Writes nothing.
+    """Show what ROOT holds per part of the dataset and per stage, and the progress of runs. Writes nothing.
 
-    Several folders get a line each; the exit code is that of the worst. With --check it is that of a run that failed,
-    4 where the last verify found faults, 3 where something is incomplete, 75 where a run goes on.
+    Several folders get a line each; the exit code is that of the worst. With --check it is that of the last run if it
+    failed, 4 where the last verify found faults, 3 where something is incomplete, 75 where a run goes on.
     """
     if len(roots) == 1:
         invocation.flags["root"] = (roots[0], "ROOT")

@@ -58,9 +58,9 @@ def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @options.shard
 @options.network
 def command(invocation: Invocation) -> int:
-    """Check every file of ROOT, and that it is the dataset which the paper describes.
+    """Check every file of ROOT against its checksum, and the label tables against published numbers.
 
-    A part of a release is normal: what was fetched must be here; of the whole release it says how much is here.
+    ROOT may hold a part of a release: what was fetched must be here, and the result says how much of the whole it is.
     """
     with invocation.events() as sink:
         result = perform(invocation, sink)

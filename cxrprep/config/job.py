@@ -155,10 +155,10 @@ class VerifySettings:
 
     images: bool = _set(False, "decode every image as well")
     sample: int | None = _set(None, "with --images: decode only this many, drawn at random", low=1)
-    quick: bool = _set(False, "trust size and time recorded at the last full check")
+    quick: bool = _set(False, "skip files that still have the size and time of the last full check")
     duplicates: bool = _set(False, "look for images with the same pixels")
     complete: bool = _set(False, "fail unless the whole release is here")
-    strict: bool = _set(False, "known quirks and files without a published sum fail too")
+    strict: bool = _set(False, "fail also for known quirks of the release and for files without a published checksum")
     accept: tuple[str, ...] = _set((), "with --strict: kinds of findings to accept, such as wrong-mode")
     repair: bool = _set(False, "fetch again what is wrong, and nothing else")
 
@@ -218,7 +218,7 @@ class SplitSettings:
     """A split of your own beside the released one; never through a patient."""
 
     by: str = _set("", "what is kept together", choices=("", "patient"))
-    fractions: str = _set("", "train,validate,test, such as 0.8,0.1,0.1", form="fractions")
+    fractions: str = _set("", "shares of train,validate,test for --split-by; default: 0.8,0.1,0.1", form="fractions")
     seed: int = _set(0, "seed of the split")
     within: str = _set("", "divide this released split only, such as NIH's train_val", form="split")
     stratify: str = _set("", "balance these observations, or all (not stable when patients are added)")
@@ -237,9 +237,7 @@ class ConvertSettings:
     per_shard: int = _set(1000, "images in one shard", low=1)
     preview: int = _set(24, "images on the contact sheet of the step preview", low=1)
     frame: int = _set(0, "of a file with several frames, convert this one, from 1", low=0)
-    scores: bool = _set(
-        False, "ask the pixels whether an image is inverted, turned, mirrored or blank: columns of scores"
-    )
+    scores: bool = _set(False, "score by its pixels how much each image looks inverted, turned, mirrored or blank")
     fix: str = _set(
         "", "correct what the pixels show, and note it: inverted (negatives become positives), rotated, mirrored"
     )
@@ -268,10 +266,10 @@ class ExportSettings:
     )
     root: str = _set("", "what a job exports, such as ROOT/derived/RECIPE; default: ROOT itself", form="path")
     out: str = _set("", "where it goes; default: ROOT/export/NAME", form="path")
-    text: tuple[str, ...] = _set((), "sections of the reports that go along, such as findings")
+    text: tuple[str, ...] = _set((), "add the text of these report sections, such as findings")
     pairs: str = _set(
         "",
-        "the table of cxrprep pairs that holds them; default: that of ROOT, or of the folder ROOT was made from",
+        "with --text: the table of image-report pairs; default: that of ROOT, or of the folder ROOT was made from",
         form="path",
     )
     paired: bool = _set(False, "only images whose report has one of these sections")
