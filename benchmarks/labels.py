@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 TIMES_FASTER = 2.5
-JOIN_SECONDS, JOIN_MIB = 5.0, 1024.0
+JOIN_SECONDS, JOIN_MIB = 5.0, 600.0
 CHEXPERT_IMAGES, NIH_IMAGES, MIMIC_IMAGES = 223_414, 112_120, 377_110
 
 _XRV = """
@@ -293,14 +293,20 @@ def rows_of(options: Any, work: Path) -> list[Row]:
         if "xrv" in found:
             rows.append(cpu(f"{titles[name]}, read", peer="torchxrayvision", theirs=found["xrv"], floor=1))
     folder = mimic_tables(work / "mimic", small=options.small)
-    found = in_turn(
-        {kind: timed(f"{kind}-mimic", folder, out) for kind in ("ours", "pandas")}, max(1, options.repeats // 2)
-    )
+    four = work / "four"
+    four.mkdir()
+    for name in ("metadata", "split", "chexpert", "negbio"):
+        table = folder / f"mimic-cxr-2.0.0-{name}.csv.gz"
+        (four / table.name).hardlink_to(table)
+    runs = {"ours": timed("ours-mimic", folder, out), "four": timed("ours-mimic", four, out)}
+    found = in_turn({**runs, "pandas": timed("pandas-mimic", four, out)}, max(1, options.repeats // 2))
     peak = timed("ours-mimic", folder, out, "peak")()
     joined = partial(Row, ours=found["ours"], unit="s", lower=True)
     rows.append(joined("MIMIC-CXR-JPG joined", peer="limit", theirs=JOIN_SECONDS, floor=1))
     rows.append(Row("MIMIC-CXR-JPG joined, memory", peak, "MiB", "limit", JOIN_MIB, 1, lower=True))
-    rows.append(joined("MIMIC-CXR-JPG, four tables only", peer="pandas script", theirs=found["pandas"]))
+    rows.append(
+        Row("MIMIC-CXR-JPG, four tables only", found["four"], "s", "pandas script", found["pandas"], lower=True)
+    )
     return rows
 
 

@@ -48,8 +48,8 @@ def plain_memory(*, keep: bool = False) -> Iterator[None]:
     machine whose memory is in pieces the kernel spends as long on finding them as the tables take), and keeps what was
     freed, as the C library does with the blocks of columns once it has seen one.
 
-    measured: 960 to 990 -> 800 to 870 MB at the peak of `extract-labels` on MIMIC-CXR-JPG's 377,110 images, and
-    770 to 800 -> 720 to 790 MB of `manifest` (the rows of these names in benchmarks/scale.py).
+    measured: 550 -> 445 MiB at the peak of `extract-labels` on the tables of MIMIC-CXR-JPG's 377,110 images, without
+    the images (benchmarks/labels.py).
 
     Args:
         keep: Keep what was freed for the next column, for tables that are counted column by column: the labels of

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.chexpert_demographics import read_demographics
-from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, positions, sex, whole
+from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, sex, whole
 from cxrprep.labels.csv_table import Form, read_table
+from cxrprep.labels.joins import positions
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.vocabulary import CHEXPERT
 

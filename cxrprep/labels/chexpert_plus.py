@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import categories, constant, count_true, positions
+from cxrprep.labels.columns import categories, constant, count_true
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
+from cxrprep.labels.joins import positions
 from cxrprep.schemas import CATEGORY, TEXT
 from cxrprep.storage.small_files import parse_json
 from cxrprep.vocabulary import CHEXPERT
@@ -147,7 +148,7 @@ def _add_reports(tables: Tables, label_rows: LabelRows) -> None:
     used = 0
     for index, block in enumerate(label_rows.blocks):
         place = positions(block.column("image_id"), image)
-        texts = pa.DictionaryArray.from_arrays(place.combine_chunks(), table.column("report").cast(pa.large_string()))
+        texts = pa.DictionaryArray.from_arrays(place, table.column("report").cast(pa.large_string()))
         label_rows.blocks[index] = block.append_column("report_text", texts)
         used = max(used, count_true(pc.is_in(image, value_set=block.column("image_id"))))
     label_rows.use(table, "reports", used=used, name_images_that_no_label_table_has=table.rows - used)

@@ -70,11 +70,6 @@ def categories(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.cast(CATEGORY) if pa.types.is_dictionary(values.type) else values.dictionary_encode().cast(CATEGORY)
 
 
-def positions(keys: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """For each key its row in ``among``, which has none twice; null where it is not there. A left join's indices."""
-    return pc.index_in(keys, value_set=among)
-
-
 def first_of_each(columns: Mapping[str, Any]) -> pa.Array:
     """Whether a row is the first to say what it says: a table that was joined, or put together twice, repeats rows."""
     rows = pa.table({**columns, "row": pa.array(range(len(next(iter(columns.values())))))})

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -271,13 +270,12 @@ def write_labels(
     elif before.get("masks") and before.get("inputs") == labels.inputs:
         # They lie there, of the same tables.
         made_from["masks"] = before["masks"]
-    # Neither waits for the other: with a second core the counts cost nothing.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        counted = pool.submit(count_labels, dataset, labels, path)
-        write_table(labels.table, path, name="labels", made_from=made_from)
-        if labels.masks is not None:
-            write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
-        result = counted.result()
+    # Not side by side: together they take more room than either.
+    result = count_labels(dataset, labels, path)
+    pa.default_memory_pool().release_unused()
+    write_table(labels.table, path, name="labels", made_from=made_from)
+    if labels.masks is not None:
+        write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
     on_event(StageFinished(STAGE, done=result.rows))
     return result
 

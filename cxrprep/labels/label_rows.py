@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from cxrprep.events import Note, ignore
 from cxrprep.labels.columns import constant
+from cxrprep.labels.joins import rises, sortable
 from cxrprep.labels.locate_tables import STAGE
 from cxrprep.schemas import BOX, LABELS, RAW_PREFIX, labels_schema, null_columns, with_boxes
 
@@ -182,7 +183,7 @@ def in_order(table: pa.Table, order: tuple[str, ...] = ORDER) -> pa.Table:
     """The rows of ``labels.parquet``, or of another table, in their fixed order."""
     if order is ORDER and _in_order(table):
         return table
-    keys = pa.table({name: _sortable(table.column(name)) for name in order})
+    keys = pa.table({name: sortable(table.column(name)) for name in order})
     return table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in order]))
 
 
@@ -191,21 +192,4 @@ def _in_order(table: pa.Table) -> bool:
     if table.num_rows < 2 or table.column("image_id").null_count:
         return int(table.num_rows) < 2
     # The last column decides between two tables of one source that name one image: rare, so left to the sort.
-    equal, rises = pa.scalar(value=True), pa.scalar(value=False)
-    for name in ORDER[:-1]:
-        column = _sortable(table.column(name))
-        before, after = column[:-1], column[1:]
-        rises = pc.or_(rises, pc.and_(equal, pc.less(before, after)))
-        equal = pc.and_(equal, pc.equal(before, after))
-    in_order: bool = pc.all(rises, skip_nulls=False).as_py()
-    return in_order
-
-
-def _sortable(column: pa.ChunkedArray) -> pa.Array:
-    """The column as something that sorts fast: categories by the rank of their words."""
-    array = column.combine_chunks()
-    if not pa.types.is_dictionary(array.type):
-        return array
-    words = array.dictionary
-    ranks = pc.rank(words, tiebreaker="first")
-    return ranks.take(array.indices)
+    return rises(table, ORDER[:-1])

@@ -22,7 +22,7 @@ from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.model import Digest
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns
-from cxrprep.storage.parquet import read_footer, read_rows
+from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
@@ -174,7 +174,7 @@ def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
     footer = read_footer(path)
     added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
     try:
-        table = read_rows(path, use_threads=False)
+        table = read_combined(path, read_schema(path).names)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     source = table.column("label_source").cast(pa.string())

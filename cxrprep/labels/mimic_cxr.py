@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, positions, whole
+from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
+from cxrprep.labels.joins import positions, row_numbers
 from cxrprep.labels.mimic_annotations import ROLE, read_annotations
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
@@ -116,7 +117,7 @@ class _Rows:
     @classmethod
     def all_images(cls, images: ImageListing) -> _Rows:
         """A row for each image."""
-        return cls(images, pa.array(range(images.rows), pa.int32()), images.study, images.patient, whole=True)
+        return cls(images, row_numbers(images.rows), images.study, images.patient, whole=True)
 
     @classmethod
     def of(

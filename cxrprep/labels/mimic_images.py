@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import categories, count_true, positions, projection_of, whole
+from cxrprep.labels.columns import categories, count_true, projection_of, whole
 from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.joins import all_distinct, positions, row_numbers
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
@@ -90,7 +91,7 @@ class _Listing:
         """Raise ``TableError`` when an image stands in two rows."""
         if self.table is not None:
             self.table.require_unique("dicom_id")
-        elif pc.count_distinct(self.ids["dicom_id"]).as_py() < len(self.ids["dicom_id"]):
+        elif not all_distinct(self.ids["dicom_id"]):
             raise TableError(f"{self.path}, column 1: an image stands there twice", hint="fetch the list again")
 
 
@@ -106,7 +107,7 @@ def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
         return ImageListing(empty, empty, empty)
     listings[0][1].require_unique()
     image = listings[0][1].ids["dicom_id"]
-    places = [pa.array(range(len(image)), pa.int32())]
+    places = [row_numbers(len(image))]
     for _, listing in listings[1:]:
         more = listing.ids["dicom_id"]
         if more.equals(image):

@@ -16,18 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import (
-    categories,
-    coded,
-    constant,
-    count_true,
-    first_of_each,
-    positions,
-    projection_of,
-    sex,
-    whole,
-)
+from cxrprep.labels.columns import categories, coded, constant, count_true, first_of_each, projection_of, sex, whole
 from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.joins import positions
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.schemas import BOX, CATEGORY
 from cxrprep.vocabulary import GOOGLE_FOUR, NIH

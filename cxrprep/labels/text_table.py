@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import AGAIN, line_of, read_content
+from cxrprep.labels.joins import all_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -215,7 +216,7 @@ class TextTable:
     def require_unique(self, name: str) -> None:
         """Raise ``TableError`` when a key stands in two rows; the message names both lines."""
         column = self.text(name)
-        if pc.count_distinct(column).as_py() == len(column):
+        if all_distinct(column):
             return
         seen: dict[str, int] = {}
         data = read_content(self.path)

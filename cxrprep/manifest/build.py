@@ -23,6 +23,7 @@ from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import constant, count_true
 from cxrprep.labels.extract import LABELS_NAME, described_table
+from cxrprep.labels.joins import rises
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
@@ -57,6 +58,7 @@ STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"
 STUDIES_NAME: Final = "studies.parquet"
 
+_ORDER: Final = ("patient_id", "study_id", "image_id")
 _ABOUT: Final = tuple(
     name for name in IMAGES.names if name in LABELS.names and name not in {*ORIGIN, *LABEL_COLUMNS, "boxes"}
 )
@@ -173,6 +175,8 @@ def prepare_manifest(
     chosen_release = made_from.get("release") or release or spec.default_release
     path = folder / IMAGES_NAME
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, earlier=path, on_event=on_event)
+    # What held the names of files as objects of Python goes back, before the join takes its room.
+    pa.default_memory_pool().release_unused()
     usual = stated_sources(spec.default_label_source)
     wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
@@ -186,7 +190,9 @@ def prepare_manifest(
     own = own_observations(table.schema) if table is not None else []
     boxes = IMAGES.field("boxes").type if table is None else table.schema.field("boxes").type
     images = null_columns(pa.schema([*with_boxes(IMAGES, boxes), *own]), found.rows, columns)
-    images = images.sort_by([(name, "ascending") for name in ("patient_id", "study_id", "image_id")]).combine_chunks()
+    del columns
+    if not rises(images, _ORDER):
+        images = images.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
     images = add_sizes(spec, images, root=root, earlier=path, measure=measure, on_event=on_event)
     # The footer's provenance has no times and no absolute paths, so that the same folder gives the same bytes anywhere.
     origin: dict[str, Any] = {
@@ -206,7 +212,7 @@ def prepare_manifest(
     studies, disagreeing = studies_of(images, table)
     has_labels, copies, foreign = table is not None, found.second_copies, found.foreign
     # What was joined is let go before the tables of before are held beside the new ones.
-    del table, found, columns
+    del table, found
     if disagreeing:
         on_event(
             Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")
@@ -287,7 +293,8 @@ def _all_missing(_: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
 
 
 def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:
-    return labels.table.select(_read_columns(labels.table.schema)).combine_chunks(), {
+    # Not in one piece: that would be a second copy of it, beside the first.
+    return labels.table.select(_read_columns(labels.table.schema)), {
         "release": labels.release,
         "tables": [described_table(use) for use in labels.tables],
     }
@@ -332,7 +339,7 @@ def _join(
     best = chosen if usual == wanted else rows_of_sources(found.image, found.study, labels, usual)
     # A row about a study says less of an image than any row about the image itself.
     own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
-    first = rows_for(found.image, image_keys, None)
+    first = _first_rows(found.image, image_keys, pc.is_null(own))
     base = pc.coalesce(best, own, first, chosen)
     # What a row about a study leaves open, its image's path may say.
     of_study = pc.is_null(pc.coalesce(best, own, first))
@@ -349,12 +356,18 @@ def _join(
     columns = {name: labels.column(name).combine_chunks().take(chosen) for name in kept}
     boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
     columns["boxes"] = labels.column("boxes").combine_chunks().take(boxed)
-    here = pc.is_in(pc.unique(image_keys.drop_null()), value_set=found.image)
+    absent = image_keys.filter(pc.invert(pc.is_in(image_keys, value_set=found.image))).drop_null()
     return {**about, **columns}, {
         "labelled": len(chosen) - chosen.null_count,
         "without_row": base.null_count,
-        "not_here": len(here) - count_true(here),
+        "not_here": int(pc.count_distinct(absent).as_py()),
     }
+
+
+def _first_rows(images: pa.Array, keys: pa.Array, asked: pa.Array) -> pa.Array:
+    """For each image of those that are ``asked`` about the first row about it; null for all others."""
+    rows = pa.nulls(len(images), pa.int64())
+    return pc.replace_with_mask(rows, asked, rows_for(images.filter(asked), keys, None)) if count_true(asked) else rows
 
 
 def _filled(stated: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:

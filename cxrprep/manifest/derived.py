@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
-from cxrprep.labels.columns import categories, constant, positions, projection_of
+from cxrprep.labels.columns import categories, constant, projection_of
+from cxrprep.labels.joins import positions
 from cxrprep.manifest.build import IMAGES_NAME, check_tables
 from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
 from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, as_schema, one_table

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import StorageError, UsageError
 from cxrprep.events import Note
 from cxrprep.labels.columns import projection_of
+from cxrprep.labels.joins import all_distinct
 from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.parquet import read_combined
@@ -203,7 +204,7 @@ def _ids(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:
 def _best(paths: pa.ChunkedArray, images: pa.ChunkedArray, suffixes: tuple[str, ...]) -> pa.Array:
     """The rows to take, one for each image: the first by the order of the suffixes, then of the paths."""
     rows = pc.indices_nonzero(pc.is_valid(images)).cast(pa.int64())
-    if pc.count_distinct(images).as_py() == len(rows):
+    if all_distinct(images.take(rows) if images.null_count else images):
         return rows
     rank = pa.array([len(suffixes)] * len(paths), pa.int64())
     lowered = pc.utf8_lower(paths)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.events import Note
-from cxrprep.labels.columns import categories, positions
+from cxrprep.labels.columns import categories
+from cxrprep.labels.joins import positions
 from cxrprep.storage.journal import read_journal
 from cxrprep.storage.parquet import read_combined
 from cxrprep.storage.unfetched import names_and_sizes

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
-from cxrprep.labels.columns import count_true, positions
+from cxrprep.labels.columns import count_true
 from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.joins import positions
 from cxrprep.labels.label_sources import OURS
 from cxrprep.schemas import LABELS, own_observations
 from cxrprep.storage.parquet import read_rows, read_schema
@@ -40,19 +41,14 @@ def default_sources(labels: pa.Table | None, usual: tuple[str, ...]) -> tuple[st
     return tuple(sorted(there, key=lambda name: (name != OURS, name)))
 
 
-def _first_rows(keys: pa.Array, rows: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Each distinct key of ``keys`` with its first row of ``rows``."""
-    table = pa.table({"key": keys, "row": rows}).group_by("key", use_threads=False).aggregate([("row", "min")])
-    return table.column("key").combine_chunks(), table.column("row_min").combine_chunks()
-
-
 def rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.Array:
     """For each key the first row of the table that has it (and whose ``mask`` is true); null where there is none."""
-    rows = pa.array(range(len(table_keys)), pa.int64()) if mask is None else pc.indices_nonzero(mask).cast(pa.int64())
-    held = table_keys if mask is None else table_keys.filter(mask)
-    valid = pc.is_valid(held)
-    distinct, first = _first_rows(held.filter(valid), rows.filter(valid))
-    return first.take(positions(keys, distinct))
+    taken = pc.is_valid(table_keys) if mask is None else pc.and_(pc.is_valid(table_keys), mask)
+    if len(keys) < len(table_keys) // 2:
+        # The larger of the two would be held a second time for the sake of the fewer.
+        taken = pc.and_(taken, pc.is_in(table_keys, value_set=keys))
+    rows = pc.indices_nonzero(taken).cast(pa.int64())
+    return rows.take(positions(keys, table_keys if len(rows) == len(table_keys) else table_keys.take(rows)))
 
 
 def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:

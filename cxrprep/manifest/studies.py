@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.labels.columns import positions
+from cxrprep.labels.joins import positions
 from cxrprep.schemas import STUDIES, null_columns, own_observations, studies_schema
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
     new = pc.or_(pc.not_equal(study[1:], study[:-1]), pc.not_equal(patient[1:], patient[:-1]))
     starts = np.concatenate([[0], np.flatnonzero(new.to_numpy(zero_copy_only=False)) + 1])
     counts = np.diff(np.append(starts, rows))
-    first = images.take(pa.array(starts))
+    first = images.select(_FROM_FIRST).take(pa.array(starts))
     columns: dict[str, Any] = {name: first.column(name).combine_chunks() for name in _FROM_FIRST}
     columns["n_images"] = pa.array(counts.astype(np.int16))
     projection = images.column("projection").combine_chunks().cast(pa.string())

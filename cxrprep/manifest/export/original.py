@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Advanced, Note
-from cxrprep.labels.columns import positions
 from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.joins import positions
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
