@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef
@@ -36,6 +37,7 @@ class DuplicatesResult:
 
 
 @takes_buckets(root="written-folder", state="written-folder", against="read-folder", out="written")
+@notes_progress("duplicates")
 def duplicates(
     root: Path | str | FolderRef,
     *,

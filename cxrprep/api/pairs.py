@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
 from cxrprep.model import FolderRef
@@ -43,6 +44,7 @@ class PairsResult:
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read", out="written")
+@notes_progress("pairs")
 def pairs(
     root: Path | str | FolderRef,
     *,

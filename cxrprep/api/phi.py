@@ -11,6 +11,7 @@ from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.preview import _EXAMPLES
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode
 from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
@@ -74,6 +75,7 @@ class PhiResult:
     unreadable: tuple[tuple[str, str], ...]
 
 
+@notes_progress("check-phi")
 def check_phi(
     root: Path | str | FolderRef,
     *,

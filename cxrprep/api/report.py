@@ -9,6 +9,7 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
+from cxrprep.api.running import notes_progress
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @takes_buckets(root="written-folder", state="written-folder", out="written", beside="read-folder")
+@notes_progress("report")
 def report(
     root: Path | str | FolderRef,
     *,

@@ -40,6 +40,10 @@ VERBS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "manifest": ("build_manifest", True, {}),
     "convert square-224": ("convert", False, {"recipe": "square-224"}),
     "export csv": ("export", True, {"form": "csv"}),
+    "pairs": ("pairs", True, {}),
+    "duplicates": ("duplicates", False, {}),
+    "report": ("report", True, {}),
+    "check-phi": ("check_phi", False, {}),
 }
 
 
@@ -84,6 +88,8 @@ def test_a_verb_runs_and_is_killed(made: Path, root: Path, name: str) -> None:
     if name == "download":
         words = {"source": str(made / "mirror")}
         next(root.glob("images/*.png")).unlink()
+    if name == "pairs":
+        words = {"reports": str(made / "reports1.csv")}
     if name.startswith("convert"):
         shutil.rmtree(root / "derived")
     if name == "verify":
@@ -104,8 +110,10 @@ def test_a_verb_runs_and_is_killed(made: Path, root: Path, name: str) -> None:
     again = {
         "download": ("nih-chestxray14", root, "--source", made / "mirror"),
         "convert square-224": (root, "--recipe", "square-224"), "export csv": (root, "--format", "csv"),
+        "pairs": (root, "--reports", made / "reports1.csv"), "check-phi": (root, "--check-phi"),
     }.get(name, (root,))  # fmt: skip
-    assert cxrprep(name.split(maxsplit=1)[0], *again, "-q").returncode == 0
+    command = "convert" if name == "check-phi" else name.split(maxsplit=1)[0]
+    assert cxrprep(command, *again, "-q").returncode == 0
     assert stages(root).get(name, {"state": "done"})["state"] == "done"
     assert not (root / ".cxrprep/runs").exists()
 
@@ -127,6 +135,9 @@ def test_a_verb_that_failed_is_not_done(made: Path, root: Path) -> None:
             (4, "manifest", labels, ("manifest", root)),
             (4, "convert square-224", labels, ("convert", root, "--recipe", "square-224")),
             (4, "export csv", images, ("export", root, "--format", "csv")),
+            (4, "pairs", images, ("pairs", root, "--reports", made / "reports1.csv")),
+            (4, "duplicates", images, ("duplicates", root)),
+            (4, "report", images, ("report", root)),
             (4, "verify", "images/00000001_000.png", ("verify", root)),
             (5, "download", "", ("download", "nih-chestxray14", root, "--source", server.url)),
             (6, "download", "", ("download", "nih-chestxray14", root, "--source", closed)),
