@@ -144,6 +144,12 @@ class Throttle:
                     self._sink(first)
                 self.flush()
 
+    def restart(self, first: Event) -> None:
+        """Forget what was counted and not sent yet; ``first`` is sent before what is counted from now on."""
+        with self._guard:
+            self._size = self._items = 0
+            self._first = first
+
     def flush(self) -> None:
         """Send what was counted and not sent yet; nothing before ``first``."""
         with self._guard:

@@ -73,7 +73,8 @@ def stage_state(tally: StageProgress, *, wide: bool) -> list[str]:
         words.append("stalled")
     elif tally.rate:
         words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.0f}/s")
-    words.append(format_seconds(tally.left) if tally.left is not None else "-")
+    if tally.left is not None:
+        words.append(format_seconds(tally.left))
     return words
 
 

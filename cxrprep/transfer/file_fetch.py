@@ -222,10 +222,12 @@ class Fetcher:
                     way.digest = split.run(way.algorithm, buffer)
             except SplitRefused:
                 partial.restart()
+                byte_counter.restart()
             else:
                 return way
         if len(partial.segments) != 1 or partial.segments[0].end is not None:
             partial.restart()
+            byte_counter.restart()
         way = _Way()
         self._retrier.run(
             lambda: self._stream(item, partial, way, byte_counter, buffer), lambda: partial.done, item.dest
@@ -261,6 +263,7 @@ class Fetcher:
                 else:
                     stream.close()
                 partial.restart([Segment(0, None)])
+                byte_counter.restart()
                 segment = partial.segments[0]
                 if stream.offset:
                     stream = self._source.open(item.file, 0)

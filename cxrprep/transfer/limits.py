@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 import time
@@ -150,7 +151,8 @@ class ByteCounter:
         self._rate = rate
         self._stop = stop
         self._idle_timer = idle_timer
-        self._progress = Throttle("download", on_event, key, first=ItemStarted("download", key, size, have))
+        self._begun = ItemStarted("download", key, size, have)
+        self._progress = Throttle("download", on_event, key, first=self._begun)
 
     @property
     def moved(self) -> int:
@@ -163,6 +165,11 @@ class ByteCounter:
         self._progress.advance(size=count)
         self._rate.take(count)
         self._stop.check()
+
+    def restart(self) -> None:
+        """Tell that nothing is here of the item: what was here cannot be continued."""
+        self._begun = dataclasses.replace(self._begun, offset=0)
+        self._progress.restart(self._begun)
 
     def finish(self) -> None:
         """Tell what was not told yet, if anything was told at all."""

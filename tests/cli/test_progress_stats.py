@@ -22,6 +22,7 @@ from cxrprep.events import (
     StageFinished,
     StageStarted,
     Stalled,
+    Throttle,
 )
 from cxrprep.progress_stats import StageProgress
 
@@ -184,3 +185,14 @@ def test_a_terminal_shows_the_stage_its_failures_and_the_large_files_at_work(wid
     assert "  small.csv" not in shown
     assert "100%" not in screen.getvalue()
     assert "download: 1,203 files, 1 failed" in screen.getvalue()
+
+
+def test_a_file_that_cannot_be_continued_is_counted_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.events._EVERY_SECONDS", 0.0)
+    tally = StageProgress("download", items=1, size=100)
+    counted = Throttle("download", tally.add, "a", first=ItemStarted("download", "a", 100, 60))
+    counted.advance(size=10)
+    assert tally.percent == "70%"
+    counted.restart(ItemStarted("download", "a", 100, 0))
+    counted.advance(size=30)
+    assert tally.percent == "30%"
