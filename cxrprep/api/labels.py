@@ -199,6 +199,7 @@ def build_manifest(
         ("studies", made.studies),
         ("patients", made.patients),
         ("with labels", made.labelled),
+        *((("split", choices.split_by.words()),) if choices.split_by is not None else ()),
         *((("without a label row", made.without_row),) if made.without_row else ()),
         *((("in the tables, not here", made.not_here),) if made.not_here else ()),
         *((("second copies", made.second_copies),) if made.second_copies else ()),
@@ -239,7 +240,7 @@ def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_eve
         allow_loss=allow_loss,
         on_event=on_event,
     )
-    return _manifest_result(folder, images)
+    return _manifest_result(folder, images, choices)
 
 
 def _of_converted(
@@ -251,10 +252,10 @@ def _of_converted(
     on_event(StageStarted("manifest", unit="images"))
     images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
     on_event(StageFinished("manifest", done=images.num_rows))
-    return _manifest_result(folder, images)
+    return _manifest_result(folder, images, choices)
 
 
-def _manifest_result(folder: DatasetFolder, images: Any) -> Result[ManifestResult]:
+def _manifest_result(folder: DatasetFolder, images: Any, choices: Choices) -> Result[ManifestResult]:
     from cxrprep.manifest.build import described_result
 
     made = described_result(images, folder.manifests)
@@ -264,6 +265,7 @@ def _manifest_result(folder: DatasetFolder, images: Any) -> Result[ManifestResul
         ("studies", made.studies),
         ("patients", made.patients),
         ("with labels", made.labelled),
+        *((("split", choices.split_by.words()),) if choices.split_by is not None else ()),
         ("written", str(made.images_path)),
     )
     return Result("manifest", made, rows=rows)

@@ -241,6 +241,8 @@ def _of_this_folder(invocation: Invocation, hint: str) -> str:
 def _click_message(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         where = error.ctx.command_path if error.ctx else "cxrprep"
+        if error.option_name in ("-v", "--verbose"):
+            return f"{where} has no option {error.option_name}: the log file has every detail; -V is --version"
         # The nearest one is enough: a list of guesses is read by nobody.
         near = did_you_mean(error.option_name, error.possibilities or ())
         return f"{where} has no option {error.option_name}; {near}".rstrip("; ")

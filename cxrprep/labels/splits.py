@@ -121,6 +121,15 @@ class SplitRule:
         """Whether a patient keeps its split when other patients are added."""
         return self.stratify is None
 
+    def words(self) -> str:
+        """The rule for a person: ``by patient: train 0.8, validate 0.1, test 0.1; seed 0``."""
+        parts = ", ".join(f"{name} {fraction:g}" for name, fraction in zip(_NAMES, self.fractions, strict=False))
+        said = [f"by patient: {parts}"] if parts else ["as it was"]
+        said += [f"only of {self.within}"] if self.within is not None else []
+        said += [f"balanced by {', '.join(self.stratify)}"] if self.stratify else []
+        said += [f"{self.folds} folds"] if self.folds else []
+        return "; ".join([*said, f"seed {self.seed}"])
+
     def describe(self) -> dict[str, Any]:
         """The rule as JSON values, for footers and cards."""
         return {

@@ -56,7 +56,8 @@ def test_one_seed_divides_the_patients_alike_in_manifest_and_export(tmp_path):
     rule = ("--split-by", "patient", "--fractions", "0.5,0.25,0.25", "--seed", "3")
     assert cxrprep("export", root, "--format", "csv", "--out", tmp_path / "e", "-q", *rule).returncode == 0
     exported = {row["image_id"]: row["split"] for row in rows_of(tmp_path / "e" / "images.csv")}
-    assert cxrprep("manifest", root, "-q", *rule).returncode == 0
+    manifest = cxrprep("manifest", root, *rule)
+    assert "by patient: train 0.5, validate 0.25, test 0.25; seed 3" in manifest.stdout
     table = pq.read_table(root / "manifests" / "images.parquet").to_pylist()
     assert {row["image_id"]: row["split"] for row in table} == exported
     by_patient: dict[str, set[str]] = {}
