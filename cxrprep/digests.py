@@ -99,23 +99,47 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 def _read(
     path: Path | str, algorithms: tuple[str, ...], buffer: memoryview, on_bytes: Callable[[int], object]
 ) -> tuple[tuple[Digest, ...], int]:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # making a Path costs more than reading a small file
+        return digests_of_stream(file.readinto, algorithms, buffer, on_bytes)
+
+
+def digests_of_stream(
+    read_into: Callable[[memoryview], int],
+    algorithms: tuple[str, ...],
+    buffer: memoryview,
+    on_bytes: Callable[[int], object] = lambda _: None,
+) -> tuple[tuple[Digest, ...], int]:
+    """The digests of what ``read_into`` gives until it gives nothing, and how many bytes that were.
+
+    Args:
+        read_into: fills the buffer and says how much of it; a file's ``readinto``.
+        algorithms: md5, sha256 or crc32c.
+        buffer: memory that blocks are read into.
+        on_bytes: called with the size of each block; may raise to end the reading.
+
+    Returns:
+        Digests in the order of the algorithms, and the size in bytes.
+    """
     hashers = [new_hasher(algorithm) for algorithm in algorithms]
     size = 0
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # making a Path costs more than reading a small file
-        while count := file.readinto(buffer):
-            for hasher in hashers:
-                hasher.update(buffer[:count])
-            size += count
-            on_bytes(count)
+    while count := read_into(buffer):
+        for hasher in hashers:
+            hasher.update(buffer[:count])
+        size += count
+        on_bytes(count)
     return tuple(map(finished, algorithms, hashers)), size
 
 
 class FileToRead(NamedTuple):
-    """A file whose digests are wanted: path below the root, size in bytes as far as known, algorithms."""
+    """A file whose digests are wanted: path below the root, size in bytes as far as known, algorithms.
+
+    ``expected`` is the digest that it should have, by the last of them; ``""`` where nobody knows.
+    """
 
     path: str
     size: int
     algorithms: tuple[str, ...] = ("sha256",)
+    expected: str | None = None
 
 
 class FileDigests(NamedTuple):
@@ -130,6 +154,16 @@ class FileDigests(NamedTuple):
     problem: str = ""
 
 
+class Elsewhere(Protocol):
+    """Tells digests of files that are not on this disk."""
+
+    def __call__(
+        self, file: FileToRead, buffer: memoryview, on_bytes: Callable[[int], object], /
+    ) -> FileDigests | None:
+        """The digests of ``file``; ``None`` where it is not there either."""
+        ...
+
+
 class _Stopped(Exception):  # noqa: N818  # no error: nobody wants the digest any more
     pass
 
@@ -140,6 +174,7 @@ def digest_files(
     *,
     workers: int | None = None,
     on_bytes: Callable[[int], object] = lambda _: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[list[FileDigests]]:
     """The digests of files, in their order, some hundred files at a time.
 
@@ -151,6 +186,7 @@ def digest_files(
         files: what to read; one that cannot be read says why in its ``problem``.
         workers: threads; by default one per core.
         on_bytes: called from several threads with the number of bytes just read.
+        elsewhere: says the digests of a file that is not on this disk; ``None`` where it knows none of that name.
 
     Yields:
         The digests of some files.
@@ -165,7 +201,7 @@ def digest_files(
     def read(batch: list[FileToRead]) -> list[FileDigests]:
         if not hasattr(own, "buffer"):
             own.buffer = memoryview(bytearray(CHUNK))
-        return [_digests_of(root, file, own.buffer, count_bytes) for file in batch]
+        return [_digests_of(root, file, own.buffer, count_bytes, elsewhere) for file in batch]
 
     count = workers or available_cores()
     # It brings logging with it, and most commands digest no folder.
@@ -186,12 +222,23 @@ def digest_files(
             pool.shutdown(cancel_futures=True)
 
 
-def _digests_of(root: Path, file: FileToRead, buffer: memoryview, count_bytes: Callable[[int], None]) -> FileDigests:
+def _digests_of(
+    root: Path,
+    file: FileToRead,
+    buffer: memoryview,
+    count_bytes: Callable[[int], None],
+    elsewhere: Elsewhere | None,
+) -> FileDigests:
     try:
         digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, count_bytes)
     except OSError as error:
-        return FileDigests(file.path, 0, (), error.strerror or str(error))
+        found = elsewhere(file, buffer, count_bytes) if elsewhere is not None and _is_missing(error) else None
+        return found or FileDigests(file.path, 0, (), error.strerror or str(error))
     return FileDigests(file.path, size, tuple(map(str, digests)))
+
+
+def _is_missing(error: OSError) -> bool:
+    return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def _batches(files: Iterable[FileToRead]) -> Iterator[list[FileToRead]]:

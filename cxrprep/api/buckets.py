@@ -59,7 +59,6 @@ class BucketFolders:
         folder: bool,
         streams: bool = False,
         part: Shard | None = None,
-        images: bool = True,
     ) -> Path:
         """The path here of a folder or file in a store.
 
@@ -69,7 +68,6 @@ class BucketFolders:
             folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
             streams: put whole new files there while the call goes on, as downloads do.
             part: the part of a job array that a download is of; others may work there at the same time.
-            images: whether the call reads pixels; else the images of a known release are listed and not fetched.
 
         Returns:
             A path in a working copy, which is up to date.
@@ -95,12 +93,10 @@ class BucketFolders:
             file=file,
             streams=streams,
             part=part,
-            images=images or bool(file),
+            images=bool(file),
             merge=None if part is None else functools.partial(merge_records, part=part),
         )
         self._copies.append(self._stack.enter_context(copy))
-        if not images and not file and not _names_suffice(copy.folder):
-            copy.bring_images()
         return copy.folder / file
 
     def shown(self, value: Any) -> Any:
@@ -119,24 +115,13 @@ class BucketFolders:
         return value
 
 
-def _names_suffice(folder: Path) -> bool:
-    """Whether names, sizes and tables say all of a folder: they do of a release whose layout is built in."""
-    from cxrprep.collection.lineage import read_export, read_lineage
-    from cxrprep.collection.recognition import recognise, sample_names
-    from cxrprep.datasets.catalog import is_built_in
-
-    if read_lineage(folder / "manifests") is not None or read_export(folder):
-        return False
-    found = recognise(sample_names(folder))
-    return found is not None and is_built_in(found.name)
-
-
-def takes_buckets(*, images: bool = True, **roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for a verb: these parameters may be addresses of buckets.
 
-    ``images``: whether the verb reads pixels. ``roles`` says of each parameter whether it is ``read`` or ``written``,
-    and with ``-folder`` behind that it is a folder whatever its name is. A ROOT beside a ``state`` is only read. A
-    ``dataset-folder`` is written where it holds a dataset; plain images are read from the store as they are.
+    ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` behind that it is a
+    folder whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where it holds
+    a dataset; plain images are read from the store as they are. Images are listed, and read one by one as the verb
+    comes to each: none is kept here.
     """
 
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
@@ -162,9 +147,7 @@ def takes_buckets(*, images: bool = True, **roles: str) -> Callable[[Callable[P,
                         # holds it.
                         reads = reads or (role == "dataset-folder" and values.get("out") is not None)
                         part = getattr(values.get("options"), "shard", None)
-                        # What is converted as it arrives is read where it was here already.
-                        pixels = images or bool(getattr(values.get("options"), "then", ""))
-                        local = functools.partial(buckets.local, writes=not reads, images=pixels)
+                        local = functools.partial(buckets.local, writes=not reads)
                         values[name] = _localised(local, values[name], role, None if reads else part)
                 if isinstance(where, FolderRef):
                     said = {name: values.pop(name) for name in ("dataset", "state", "tables")}

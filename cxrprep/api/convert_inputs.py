@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,15 +195,20 @@ def inputs_with_dropped(
     """
     from cxrprep.api.labels import rebuild_manifest
     from cxrprep.images.image_folder import stem_of
+    from cxrprep.images.local_files import LocalStore
     from cxrprep.manifest.build import IMAGES_NAME
 
     # In the cache: what is handed on is the manifest of the outputs.
     base = folder.record.cache / "with-dropped" / manifests_below(shard) / IMAGES_NAME
     rebuild_manifest(folder, discarded=True, to=base.parent, on_event=on_event)
     suffix = recipe.output.suffix
+    originals, outputs = LocalStore(str(folder.root)), LocalStore(str(out))
 
     def usable(path: str) -> bool:
-        return (folder.root / path).exists() or (out / f"{stem_of(path)}{suffix}").exists()
+        return any(
+            place.version_tag(name) is not None
+            for place, name in ((originals, path), (outputs, f"{stem_of(path)}{suffix}"))
+        )
 
     return inputs_of_manifest(folder, base, selection, shard, usable=usable, on_event=on_event)
 
@@ -238,6 +243,7 @@ def inputs_of_manifest(
     """
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.manifest.source_images import count_images, images_by_split, source_images
+    from cxrprep.storage.unfetched import unfetched
 
     wants = _chooser(folder, selection, on_event)
 
@@ -253,8 +259,15 @@ def inputs_of_manifest(
     if selection.draws:
         kept = draw((row.image.image for row in chosen()), selection)
 
+    bucket = unfetched(folder.root)
+
     def item(row: SourceImage) -> ConvertItem:
-        return ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
+        entry = None if bucket is None else bucket.find(row.path)
+        found = ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
+        if bucket is None or entry is None:
+            return found
+        # By its address: the machines of a cluster read it where it lies.
+        return replace(found, source=bucket.store.full(entry.name), stamp=entry.stamp)
 
     def items() -> Iterator[ConvertItem]:
         for row in chosen():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cxrprep.transfer.result import TransferResult
 
 
-@takes_buckets(images=False, root="written-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def plan(
     dataset: str,
     root: Path | str | FolderRef | None = None,
@@ -108,7 +108,7 @@ def _plan_result(made: Plan, job: DownloadContext) -> Result[Plan]:
     return Result("plan", made, exit_code=code, rows=plan_rows(made, job), data=plan_data(made, job))
 
 
-@takes_buckets(images=False, root="written-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 def read_plan(
     file: Path | str | Plan,
     dataset: str = "",
@@ -155,7 +155,7 @@ def read_plan(
         return _plan_result(made, job)
 
 
-@takes_buckets(images=False, root="downloaded-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="downloaded-folder", state="written-folder", tables="read-folder")
 @notes_progress("download")
 def download(
     dataset: str,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = len("sha256:") + 16
 
 
-@takes_buckets(images=False, root="written-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
 @plain_memory()
 @notes_progress("extract-labels")
 def extract_labels(
@@ -132,7 +132,7 @@ def extract_labels(
     return Result("extract-labels", found, rows=tuple(rows))
 
 
-@takes_buckets(images=False, root="written-folder", state="written-folder")
+@takes_buckets(root="written-folder", state="written-folder")
 @notes_progress("manifest")
 def build_manifest(
     root: Path | str | FolderRef,

@@ -100,7 +100,7 @@ class Status:
         return most_pressing(codes)
 
 
-@takes_buckets(images=False, root="read-folder", state="read-folder")
+@takes_buckets(root="read-folder", state="read-folder")
 def status(
     root: Path | str | FolderRef,
     *,

@@ -43,8 +43,6 @@ _BUCKETS: Final = {
     "export.pairs": "read",
 }
 _FOLDERS: Final = frozenset({"root", "state", "tables", "report.beside", "export.root"})
-# They read no pixels: the images of a release in a bucket stay there.
-_BY_NAMES: Final = frozenset({"extract-labels", "manifest", "status", "download"})
 _ONLY_READ: Final = frozenset({"status", "digest", "prove"})
 
 
@@ -76,8 +74,6 @@ class Invocation:
         from cxrprep.storage.paths import is_served
 
         found = False
-        # What is converted as it arrives is read where it was here already.
-        images = self.command not in _BY_NAMES or bool(settings.job.download.then)
         for key, role in _BUCKETS.items():
             value = settings.value(key)
             texts = [value] if isinstance(value, str) else list(value)
@@ -93,7 +89,6 @@ class Invocation:
                         folder=key in _FOLDERS,
                         streams=key == "root",
                         shard=settings.job.shard,
-                        images=images,
                     )
                 )
                 if is_served(text)
@@ -113,7 +108,6 @@ class Invocation:
         folder: bool,
         streams: bool = False,
         shard: str = "",
-        images: bool = True,
     ) -> Path:
         """The working copy of a folder or file in a bucket. Raises what opening one raises.
 
@@ -123,7 +117,6 @@ class Invocation:
             folder: whether it is a folder whatever its name is.
             streams: whether a download may put files there while it goes on.
             shard: the part of a job array that a download is of.
-            images: whether the command reads pixels.
 
         Returns:
             The path here.
@@ -135,7 +128,7 @@ class Invocation:
             self._buckets = BucketFolders()
         streams = streams and self.command in ("download", "run")
         part = parse_shard(shard) if shard and streams and writes and self.command == "download" else None
-        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part, images=images)
+        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part)
 
     def shown(self, text: str) -> str:
         """``text`` with addresses of buckets where it names their working copies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
@@ -62,7 +62,13 @@ def read_bytes(path: Path, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:
             raise ImageError(f"{path}: {size:,} bytes are more than the limit of {limits.size:,}")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(f"{path} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+        # It may lie in a bucket alone, whose tables are here.
+        from cxrprep.storage.unfetched import stored_bytes
+
+        data = stored_bytes(path, limits)
+        if data is None:
+            raise ImageError(f"{path} is gone", hint="cxrprep verify ROOT lists what is missing") from error
+        return data
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
 
@@ -71,21 +77,28 @@ def header(path: Path) -> tuple[int, int, str] | None:
     """Width, height and mode (photometric interpretation) of an image file; ``None`` when its header cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(64)
-            if head[:8] == png_jpeg.PNG_MAGIC:
-                return png_jpeg.png_header(head)
-            head += file.read(_HEAD)
-            if head[:2] == codecs.JPEG_MAGIC[:2]:
-                return png_jpeg.jpeg_header(head) or png_jpeg.jpeg_header(head + file.read())
-            if dicom.is_dicom(head) or path.suffix.lower() in (".dcm", ".dicom"):
-                try:
-                    return dicom.dicom_header(dicom.read_header(head, str(path))[0], str(path))
-                except ImageError:
-                    # Tables before the image's size, or a deflated data set: the head alone cannot be read.
-                    whole = head + file.read()
-                    return dicom.dicom_header(dicom.read_header(whole, str(path))[0], str(path))
-            if file_formats.format_of(head):
-                return file_formats.header(head) or file_formats.header(head + file.read())
+            return header_of(file, str(path))
+    except OSError:
+        return None
+
+
+def header_of(file: BinaryIO, name: str) -> tuple[int, int, str] | None:
+    """``header`` of an image that is called ``name``, in an open file."""
+    try:
+        head = file.read(64)
+        if head[:8] == png_jpeg.PNG_MAGIC:
+            return png_jpeg.png_header(head)
+        head += file.read(_HEAD)
+        if head[:2] == codecs.JPEG_MAGIC[:2]:
+            return png_jpeg.jpeg_header(head) or png_jpeg.jpeg_header(head + file.read())
+        if dicom.is_dicom(head) or name.lower().endswith((".dcm", ".dicom")):
+            try:
+                return dicom.dicom_header(dicom.read_header(head, name)[0], name)
+            except ImageError:
+                # Tables before the image's size, or a deflated data set: the head alone cannot be read.
+                return dicom.dicom_header(dicom.read_header(head + file.read(), name)[0], name)
+        if file_formats.format_of(head):
+            return file_formats.header(head) or file_formats.header(head + file.read())
     except (OSError, ImageError):
         return None
     return None

@@ -22,6 +22,7 @@ from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 from cxrprep.storage.filesystem import ImageStore, StoredFile
 from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +98,10 @@ class LocalStore:
         return f"{self.address}/{name}"
 
     def list(self) -> Iterator[StoredFile]:
-        """Every file below, folder by folder in order of name; links are followed, up to eight deep."""
+        """Every file below, folder by folder in order of name; links are followed, up to eight deep.
+
+        Of a working copy come those last that lie in its bucket alone; their bytes and stamps are the store's.
+        """
         queue = [("", 0)]
         while queue:
             folder, links = queue.pop()
@@ -118,6 +122,9 @@ class LocalStore:
                     stamp = f"{found.st_size}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"
                     yield StoredFile(folder + entry.name, found.st_size, stamp)
             queue += reversed(below)
+        there = unfetched(Path(self.address))
+        if there is not None:
+            yield from there.files()
 
     def read(self, name: str, limits: SizeLimit | None = None) -> bytes:
         """The bytes of a file."""
@@ -129,11 +136,20 @@ class LocalStore:
             with Path(self.full(name)).open("rb") as file:
                 return file.read(size)
         except OSError:
-            return None
+            found = self._in_bucket(name)
+            return None if found is None else found[0].head(found[1].name, size)
 
     def version_tag(self, name: str) -> str | None:
         """Size, time of modification and time of change."""
-        return _stat_stamp(self.full(name))
+        stamp = _stat_stamp(self.full(name))
+        found = self._in_bucket(name) if stamp is None else None
+        return stamp if found is None else found[1].stamp
+
+    def _in_bucket(self, name: str) -> tuple[ImageStore, StoredFile] | None:
+        """The store and the object of a file that lies in a bucket alone."""
+        there = unfetched(Path(self.address))
+        entry = None if there is None else there.find(name)
+        return None if there is None or entry is None else (there.store, entry)
 
     def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Write beside it, make the disk keep it, rename. Raises ``StorageError``."""
@@ -173,6 +189,9 @@ class LocalStore:
         try:
             return path.open("rb")
         except FileNotFoundError as error:
+            found = self._in_bucket(name)
+            if found is not None:
+                return found[0].open(found[1].name)
             raise ImageError(f"{path} is gone", hint="run it again") from error
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import ImageError
+from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import dicom
-from cxrprep.images.decode import header
+from cxrprep.images.decode import header_of
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
 from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, plain_images
 from cxrprep.images.local_files import LocalStore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.images.dicom_metadata import Pseudonyms
+    from cxrprep.storage.filesystem import StoredFile
 
 
 _HEAD: Final = 132
@@ -47,7 +49,7 @@ def own_images(root: Path, pseudonyms: Pseudonyms, limits: ImageLimits = DEFAULT
     One that is damaged is an image all the same: its bytes are known, and not more. Raises ``StorageError``.
     """
     for entry in plain_images(LocalStore(str(root)), without=("manifests", "derived", "export")).images:
-        found = _own_image(root, entry.name, pseudonyms, limits)
+        found = _own_image(root, entry, pseudonyms, limits)
         if found is not None:
             yield found
 
@@ -57,24 +59,25 @@ def is_own_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     if path.name.startswith(".") or suffix in NO_IMAGES or path.name.lower() in SYSTEM_FILES:
         return False
+    store = LocalStore(str(path.parent))
     try:
         if suffix not in SUFFIXES:
-            with path.open("rb") as file:
-                if not dicom.is_dicom(file.read(_HEAD)):
-                    return False
-        data = path.read_bytes()
+            head = store.head(path.name, _HEAD)
+            if head is not None and not dicom.is_dicom(head):
+                return False
+        data = store.read(path.name)
         return not is_no_image(dicom.open_dicom(data, str(path)).dataset) if dicom.is_named(data, str(path)) else True
-    except (OSError, ImageError):
+    except (StorageError, ImageError):
         return True
 
 
-def _own_image(root: Path, name: str, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | None:
-    path = root / name
+def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | None:
+    store, name = LocalStore(str(root)), entry.name
     try:
-        data = LocalStore(str(root)).read(name, limits)
+        data = store.read(name, limits)
     except ImageError:
         # Past the limit of one image: it is here, and nobody read it.
-        return OwnImage(name, path.stat().st_size, "") if path.exists() else None
+        return OwnImage(name, entry.size, "") if store.version_tag(name) is not None else None
     about: dict[str, Any] = {}
     named = dicom.is_named(data, name)
     if named:
@@ -85,6 +88,6 @@ def _own_image(root: Path, name: str, pseudonyms: Pseudonyms, limits: ImageLimit
         if dataset is not None and is_no_image(dataset):
             return None
         about = {} if dataset is None else header_facts(dataset, pseudonyms)
-    width, height, mode = header(path) or (None, None, "")
+    width, height, mode = header_of(io.BytesIO(data), name) or (None, None, "")
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     return OwnImage(name, len(data), digest, width, height, mode, about, named)

@@ -25,6 +25,7 @@ from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, write_table
 from cxrprep.storage.table_checksums import note_checksum, replace_listed
+from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,7 +230,10 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
 
 
 def _is_here(root: Path, path: str) -> bool:
-    return (root / path).is_file() or (is_in_shard(path) and (root / path).parent.is_file())
+    if (root / path).is_file() or (is_in_shard(path) and (root / path).parent.is_file()):
+        return True
+    there = unfetched(root)
+    return there is not None and there.find(path) is not None
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cxrprep.errors import ImageError
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.local_files import LocalStore
 from cxrprep.images.shard_files import ShardReader
+from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,10 @@ def file_sign(root: Path, path: str) -> str:
     try:
         stat = place.stat()
     except OSError as error:
+        there = unfetched(root)
+        entry = None if there is None else there.find(path)
+        if entry is not None:
+            return entry.stamp
         raise ImageError(f"{place} is gone", hint="cxrprep verify ROOT lists what is missing") from error
     return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
 

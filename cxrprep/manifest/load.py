@@ -22,6 +22,7 @@ from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.storage.paths import local_path
+from cxrprep.storage.unfetched import unfetched
 from cxrprep.vocabulary import observations_of, published_name
 
 if TYPE_CHECKING:
@@ -223,11 +224,13 @@ class Dataset:
         except ModuleNotFoundError as error:
             raise MissingExtraError("a Hugging Face data set needs datasets", hint="pip install datasets") from error
         table = self.to_arrow().replace_schema_metadata(None)
-        if any(map(is_in_shard, self.stated.column("path").slice(0, 1).to_pylist())):
+        some = self.stated.column("path").slice(0, 1).to_pylist()
+        if any(map(is_in_shard, some)) or unfetched(self.root) is not None:
             features = datasets.Features(
                 {**datasets.Features.from_arrow_schema(table.schema), "image": datasets.Image()}
             )
-            # Written to the package's own cache: images in shards are too many for memory, and no file is theirs.
+            # Written to the package's own cache: images in shards or a bucket are too many for memory, and no file here
+            # is theirs.
             return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"dataset": self})
         paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
         return datasets.Dataset(table.append_column("image", paths)).cast_column("image", datasets.Image())

@@ -11,15 +11,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.digests import file_digest
+from cxrprep.digests import file_digest, finished, new_hasher
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    # A file, or the bytes of one that lies nowhere here.
+    Content = Path | bytes
 
 MIB: Final = 1 << 20
 # Size of the parts in which files go up; a file of less than two of them goes up whole.
@@ -66,14 +70,14 @@ def is_keyed(head: Mapping[str, Any]) -> bool:
     return head.get("ServerSideEncryption") in ("aws:kms", "aws:kms:dsse") or bool(head.get("SSECustomerAlgorithm"))
 
 
-def agrees_in_parts(path: Path, tag: str) -> bool:
-    """Whether a usual size of parts gives the file at ``path`` this ETag of parts; if none does, they had another."""
+def agrees_in_parts(content: Content, tag: str) -> bool:
+    """Whether a usual size of parts gives the content this ETag of parts; if none does, they had another."""
     match = _OF_PARTS.fullmatch(tag)
     if match is None:
         return False
-    size, count = path.stat().st_size, int(match[2])
+    size, count = size_of(content), int(match[2])
     fitting = [part for part in _PARTS if max(1, -(-size // part)) == count]
-    return any(_etag(path, part) == match[0] for part in fitting)
+    return any(_etag(content, part) == match[0] for part in fitting)
 
 
 def is_of_parts(tag: str) -> bool:
@@ -81,18 +85,27 @@ def is_of_parts(tag: str) -> bool:
     return _OF_PARTS.fullmatch(tag) is not None
 
 
-def agrees(path: Path, digest: Digest) -> bool:
-    """Whether the file at ``path`` has this digest."""
-    return file_digest(path, digest.algorithm) == str(digest)
+def agrees(content: Content, digest: Digest) -> bool:
+    """Whether the content has this digest."""
+    if isinstance(content, bytes):
+        hasher = new_hasher(digest.algorithm)
+        hasher.update(content)
+        return finished(digest.algorithm, hasher) == digest
+    return file_digest(content, digest.algorithm) == str(digest)
 
 
-def _etag(path: Path, part: int) -> str:
-    sums = [hashlib.md5(data, usedforsecurity=False).digest() for data in _blocks(path, part)]
+def size_of(content: Content) -> int:
+    """Bytes of the content."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _etag(content: Content, part: int) -> str:
+    sums = [hashlib.md5(data, usedforsecurity=False).digest() for data in _blocks(content, part)]
     return f"{hashlib.md5(b''.join(sums), usedforsecurity=False).hexdigest()}-{len(sums)}"
 
 
-def _blocks(path: Path, size: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
+def _blocks(content: Content, size: int) -> Iterator[bytes]:
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
         while data := file.read(size):
             yield data
 

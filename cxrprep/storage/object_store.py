@@ -28,6 +28,7 @@ from cxrprep.storage.object_listing import objects_below
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from cxrprep.model import Digest
     from cxrprep.storage.filesystem import SizeLimit
 
 T = TypeVar("T")
@@ -194,6 +195,28 @@ class ObjectStore:
         with _storage_errors(url):
             _until_whole(get)
 
+    def read_listed(self, entry: StoredFile, limits: SizeLimit | None = None) -> bytes:
+        """The bytes of a listed object, whole and as the store states it; nothing of it is left on this disk.
+
+        Raises ``ObjectGoneError`` where it is no longer there, ``ImageError`` past ``limits``, and ``IntegrityError``
+        for other bytes.
+        """
+        url = self.full(entry.name)
+        if limits is not None and entry.size > limits.size:
+            raise ImageError(f"{url}: {entry.size:,} bytes are more than the limit of {limits.size:,}")
+        stated = [entry]
+
+        def get() -> bytes:
+            try:
+                data = bytes(self.system().cat_file(url))
+                self._check(data, stated.pop() if stated else _stored(entry.name, self._about(url)))
+            except FileNotFoundError as error:
+                raise ObjectGoneError(f"{url} is gone", hint="run it again") from error
+            return data
+
+        with _storage_errors(url):
+            return _until_whole(get)
+
     def send(self, name: str, path: Path) -> str:
         """Put the file at ``path`` there, in parts where it is large; its stamp.
 
@@ -223,9 +246,9 @@ class ObjectStore:
         about: dict[str, Any] = system.info(url)
         return about
 
-    def _in_parts(self, path: Path) -> dict[str, int]:
+    def _in_parts(self, content: Path | bytes) -> dict[str, int]:
         """The size of parts, where the store's library lets us choose it: their ETag can then be computed."""
-        chosen = hasattr(self.system(), "call_s3") and path.stat().st_size < _MOST_PARTS * PART_BYTES
+        chosen = self._is_s3 and object_checksums.size_of(content) < _MOST_PARTS * PART_BYTES
         return {"chunksize": PART_BYTES} if chosen else {}
 
     def create(self, name: str, data: bytes) -> bool:
@@ -250,30 +273,45 @@ class ObjectStore:
                 system.invalidate_cache()
         return True
 
-    def _check(self, path: Path, there: StoredFile, *, ours: bool = False) -> None:
-        """Compare a file with what the store states of the object; ``ours``: we sent it just now."""
-        size = path.stat().st_size
-        wrong = f"{size:,} bytes here, {there.size:,} there" if there.size != size else self._differs(path, there, ours)
+    def _check(self, content: Path | bytes, there: StoredFile, *, ours: bool = False) -> None:
+        """Compare a file or bytes with what the store states of the object; ``ours``: we sent it just now."""
+        size = object_checksums.size_of(content)
+        sizes = f"{size:,} bytes here, {there.size:,} there"
+        wrong = sizes if there.size != size else self._differs(content, there, ours)
         if wrong:
             raise IntegrityError(f"{self.full(there.name)}: {wrong}", hint="run it again; what is right is kept")
 
-    def _differs(self, path: Path, there: StoredFile, ours: bool) -> str:
-        """Why the bytes at ``path`` are not the object's; ``""`` where they are, and where nothing tells."""
+    def _differs(self, content: Path | bytes, there: StoredFile, ours: bool) -> str:
+        """Why the bytes are not the object's; ``""`` where they are, and where nothing tells."""
         tag = there.stamp.partition("-")[2] if self._is_s3 else ""
         digest = there.digest or object_checksums.etag_md5(tag)
         if digest is None and not tag:
             return ""
-        agrees = digest is not None and object_checksums.agrees(path, digest)
-        if agrees or (digest is None and object_checksums.agrees_in_parts(path, tag)):
+        agrees = digest is not None and object_checksums.agrees(content, digest)
+        if agrees or (digest is None and object_checksums.agrees_in_parts(content, tag)):
             return ""
         head = self._head(there.name) if self._is_s3 else {}
         keyed = object_checksums.is_keyed(head)
         digest = object_checksums.whole(head) or (None if keyed else digest)
         if digest is not None:
-            right = object_checksums.agrees(path, digest)
+            right = object_checksums.agrees(content, digest)
             return "" if right else f"its {digest.algorithm} is not the one that the store states, {digest}"
-        of_ours = ours and self._in_parts(path) and not keyed and object_checksums.is_of_parts(tag)
+        of_ours = ours and self._in_parts(content) and not keyed and object_checksums.is_of_parts(tag)
         return "its parts are not those that were sent" if of_ours else ""
+
+    def stated_digest(self, entry: StoredFile) -> Digest | None:
+        """The digest that the listing states of the whole object; ``None`` without one.
+
+        An ETag in the form of an MD5 is one unless the object is encrypted with a key of its own: it may acquit an
+        object, and accuses none.
+        """
+        return entry.digest or (object_checksums.etag_md5(entry.stamp.partition("-")[2]) if self._is_s3 else None)
+
+    def held_checksum(self, name: str) -> Digest | None:
+        """The checksum of the whole object that S3 holds beside its ETag; ``None`` without one, and elsewhere."""
+        with _storage_errors(self.full(name)), contextlib.suppress(FileNotFoundError):
+            return object_checksums.whole(self._head(name)) if self._is_s3 else None
+        return None
 
     @property
     def _is_s3(self) -> bool:

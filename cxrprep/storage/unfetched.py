@@ -1,21 +1,23 @@
 """Files of a working copy that lie in its bucket alone: their names and sizes, and their bytes as they are asked for.
 
-Verbs that need names, sizes and tables work on a copy without images; whoever lists its files asks here for the rest.
+Verbs work on a copy without images; whoever lists its files asks here for the rest, and whoever reads one gets it here.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from cxrprep.storage.bucket_listing import entries, find_entry
 from cxrprep.storage.filesystem import StoredFile
 from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cxrprep.storage.filesystem import SizeLimit
     from cxrprep.storage.object_store import ObjectStore
 
 M = TypeVar("M")
@@ -36,14 +38,13 @@ class Unfetched:
 
     def files(self) -> Iterator[StoredFile]:
         """The files in order of path, named from ``root``."""
-        try:
-            with self.listing.open(encoding="utf-8", errors="surrogateescape") as lines:
-                for line in lines:
-                    size, stamp, name = line.rstrip("\n").split("\t", 2)
-                    if name.startswith(self.below):
-                        yield StoredFile(name[len(self.below) :], int(size), stamp)
-        except FileNotFoundError:
-            return
+        for entry in entries(self.listing):
+            if entry.name.startswith(self.below):
+                yield replace(entry, name=entry.name[len(self.below) :])
+
+    def find(self, path: str) -> StoredFile | None:
+        """The file at ``path`` below ``root``, named as the store names it; ``None`` where it is none of them."""
+        return find_entry(self.listing, self.below + path)
 
     def measured(self, paths: Sequence[Path], measure: Callable[[Sequence[Path]], Iterable[M]]) -> Iterator[M]:
         """What ``measure`` says of these files: of their first bytes where these say it, and of the whole else."""
@@ -92,6 +93,16 @@ def unfetched(root: Path) -> Unfetched | None:
     from cxrprep.storage.object_store import ObjectStore
 
     return Unfetched(root, listing, ObjectStore(address), f"{inside}/" if inside else "")
+
+
+def stored_bytes(path: Path, limits: SizeLimit) -> bytes | None:
+    """The bytes of a file that lies in its bucket alone; ``None`` for one that does not.
+
+    Raises ``ImageError`` for one past ``limits`` or gone, and the store's errors.
+    """
+    there = unfetched(path.parent)
+    entry = None if there is None else there.find(path.name)
+    return None if there is None or entry is None else there.store.read_listed(entry, limits)
 
 
 def names_and_sizes(root: Path) -> Iterator[tuple[str, int]]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
+from cxrprep.storage.bucket_listing import ListingWriter
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
@@ -92,7 +93,7 @@ class WorkingCopy:
             streams: put whole new files of the release there while the verb goes on, as downloads do.
             part: the part of a job array that this is: other parts work there at the same time.
             merge: adds to the record in the first folder what the one in the second says of the other parts.
-            images: bring the images too; otherwise they are listed (see ``unfetched``), until ``bring_images``.
+            images: bring the images too; otherwise they are listed (see ``unfetched``).
         """
         self.address, self.writes, self.file = address.rstrip("/"), writes, file
         self.store = ObjectStore(self.address)
@@ -160,19 +161,12 @@ class WorkingCopy:
     def fetch(self) -> None:
         """Bring what the bucket has and the copy lacks. Raises the store's errors and ``StorageError``."""
         self._held = self._read_state()
-        there = {entry.name: entry for entry in self._listed()}
-        missing = [entry for entry in there.values() if self._is_wanted(entry)]
-        if not self._images:
-            left = [entry for entry in missing if _is_image(entry.name)]
-            missing = [entry for entry in missing if not _is_image(entry.name)]
-            self._leave(left)
-        else:
-            self._listing.unlink(missing_ok=True)
+        missing, seen = self._look()
         self._require_room(sum(entry.size for entry in missing))
         try:
             with ThreadPoolExecutor(_REQUESTS) as pool:
                 self._held |= dict(filter(None, pool.map(self._bring, missing)))
-                unlisted = [name for name in self._held if name not in there]
+                unlisted = [name for name in self._held if name not in seen]
                 # A listing may be behind what was written last; a question after the object itself is not.
                 tags = list(pool.map(self.store.version_tag, unlisted))
             gone = [name for name, tag in zip(unlisted, tags, strict=True) if tag is None]
@@ -187,21 +181,28 @@ class WorkingCopy:
     def _listing(self) -> Path:
         return self._home / "listed.tsv"
 
-    def _leave(self, entries: list[StoredFile]) -> None:
-        """Write down which images lie in the bucket alone; what is here of an earlier version goes."""
-        for entry in entries:
-            if entry.name in self._held:
-                del self._held[entry.name]
-                (self.folder / entry.name).unlink(missing_ok=True)
-        part = self._listing.with_suffix(".tmp")
-        with part.open("w", encoding="utf-8", errors="surrogateescape") as lines:
-            lines.writelines(f"{e.size}\t{e.stamp}\t{e.name}\n" for e in sorted(entries, key=lambda e: e.name))
-        part.replace(self._listing)
+    def _look(self) -> tuple[list[StoredFile], set[str]]:
+        """List the bucket: what is to be fetched, and which files of the copy are there; images are written down."""
+        missing, seen = [], set()
+        with ListingWriter(self._listing) if not self._images else contextlib.nullcontext() as left:
+            for entry in self._listed():
+                wanted = self._is_wanted(entry)
+                if wanted and left is not None and _is_image(entry.name):
+                    left.add(entry)
+                    self._leave(entry.name)
+                    continue
+                if wanted:
+                    missing.append(entry)
+                if entry.name in self._held:
+                    seen.add(entry.name)
+        if self._images:
+            self._listing.unlink(missing_ok=True)
+        return missing, seen
 
-    def bring_images(self) -> None:
-        """Fetch what was only listed, for a folder that is of another kind than one of which names suffice."""
-        self._images = True
-        self.fetch()
+    def _leave(self, name: str) -> None:
+        """Let an image lie in the bucket alone; what is here of an earlier version goes."""
+        if self._held.pop(name, None) is not None:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _require_room(self, size: int) -> None:
         """Raise ``StorageError`` before the first byte where the disk cannot hold what would come."""

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.events import ItemFinished, Throttle
 from cxrprep.record import Origin
+from cxrprep.storage.stored_digests import REQUESTS, digests_in_bucket
+from cxrprep.storage.unfetched import unfetched
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.merge_join import Row, rows
 from cxrprep.verification.published_checksums import known_copies
@@ -43,7 +45,10 @@ PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("ori
 
 @dataclass(slots=True)
 class FileCounts:
-    """How many files are here, and how each was proven. ``read`` and ``believed`` count files; ``size`` bytes read."""
+    """How many files are here, and how each was proven. ``read`` and ``believed`` count files; ``size`` bytes read.
+
+    ``stated`` are files in a bucket that were not read, since the store states the checksum that they should have.
+    """
 
     here: int = 0
     size_here: int = 0
@@ -53,6 +58,7 @@ class FileCounts:
     unproven: int = 0
     read: int = 0
     believed: int = 0
+    stated: int = 0
     size_read: int = 0
 
     @property
@@ -72,7 +78,7 @@ class FileCounts:
     def add(self, other: FileCounts, *, here: int) -> None:
         """Count a second look at some files, after which ``here`` files are in the folder."""
         self.here = here
-        for name in ("published", "transport", "first_read", "unproven", "read", "believed", "size_read"):
+        for name in ("published", "transport", "first_read", "unproven", "read", "believed", "stated", "size_read"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -115,24 +121,43 @@ class FileCheck:
                     unsure = unsure.filter(pa.array([one is not None for one in wanted], pa.bool_()))
                 reading.put(unsure)
                 algorithms = [one for one in wanted if one is not None]
-                yield from map(FileToRead, unsure["path"].to_pylist(), unsure["size"].to_pylist(), algorithms)
+                columns = (unsure["path"], unsure["size"], _best(unsure))
+                paths, sizes, expected = (column.to_pylist() for column in columns)
+                yield from map(FileToRead, paths, sizes, algorithms, expected)
 
-        for batch in digest_files(
-            self.root, to_read(), workers=self.jobs, on_bytes=lambda size: progress.advance(size=size)
-        ):
+        elsewhere = digests_in_bucket(unfetched(self.root))
+        batches = digest_files(
+            self.root,
+            to_read(),
+            workers=self.jobs or (REQUESTS if elsewhere is not None else None),
+            on_bytes=lambda size: progress.advance(size=size),
+            elsewhere=elsewhere,
+        )
+        for batch in batches:
             self._settle(reading.take(len(batch)), batch, on_finding, on_proven)
             progress.advance(items=len(batch))
+        if elsewhere is not None:
+            self.counts.stated += elsewhere.stated
+            self.counts.read -= elsewhere.stated
+            self.counts.size_read -= elsewhere.stated_bytes
         progress.flush()
 
     def _beyond_belief(self, table: pa.Table, on_proven: OnProven, progress: Throttle) -> pa.Table:
         """The rows that need a closer look, once those are told whose known digest is all that is asked of them."""
-        if table["known"].null_count == table.num_rows:
-            return table
+        for column in ("stated", "known"):
+            if table[column].null_count < table.num_rows:
+                table = self._believe(table, column, on_proven, progress)
+        return table
+
+    def _believe(self, table: pa.Table, column: str, on_proven: OnProven, progress: Throttle) -> pa.Table:
         agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
-        same = pc.and_(pc.equal(table["known"], _best(table)), pc.equal(table["recorded_size"], table["size"]))
+        same = pc.and_(pc.equal(table[column], _best(table)), pc.equal(table["recorded_size"], table["size"]))
         sure = pc.fill_null(pc.and_(pc.and_(same, agreed), pc.greater(table["size"], 0)), fill_value=False)
         believed = table.filter(sure)
-        self._prove(believed, on_proven, read=False)
+        # What a store states was computed of all bytes, and not believed by size and time.
+        is_stated = column == "stated"
+        self._prove(believed, on_proven, read=is_stated)
+        self.counts.stated += believed.num_rows * is_stated
         progress.advance(items=believed.num_rows)
         return table.filter(pc.invert(sure)) if believed.num_rows else table
 

@@ -29,6 +29,8 @@ class Row(NamedTuple):
     published: str | None
     known: str | None
     """Digests of an earlier check, when size, time and inode are still the same."""
+    stated: str | None
+    """The digest that a store states."""
 
 
 def merge_join(
@@ -68,6 +70,7 @@ def merge_join(
                 "origin": near["origin"].cast(pa.string()),
                 "published": stated["digest"],
                 "known": pa.nulls(here.num_rows, pa.string()) if known is None else known(here),
+                "stated": here["stated"],
             }
         )
 

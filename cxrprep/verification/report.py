@@ -110,6 +110,7 @@ class VerifyReport:
             (files.transport, "with the checksum that the server sent, kept in the record"),
             (files.first_read, "unchanged since they were first read; no checksum of them is published"),
             (files.unproven, "unproven: there is no published or recorded checksum to compare with"),
+            (files.stated, "not read now: the store states the checksum that they should have"),
             (files.believed, "not read now: size and time are those of the last full check"),
         ):
             if count:
@@ -176,6 +177,7 @@ class VerifyReport:
                 "read": files.read,
                 "bytes_read": files.size_read,
                 "believed": files.believed,
+                "stated": files.stated,
             },
             "images": {
                 "here": self.images_here,

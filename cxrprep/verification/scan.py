@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import os
 import re
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,21 +14,32 @@ import pyarrow as pa
 
 from cxrprep.record import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.storage.paths import is_folder
+from cxrprep.storage.unfetched import unfetched
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cxrprep.storage.filesystem import StoredFile
+    from cxrprep.storage.unfetched import Unfetched
+
 OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME, FILES_NAME})
 """Top-level names that cxrprep itself keeps in a ROOT; they are no part of the release."""
 
 SCHEMA: Final = pa.schema(
-    [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.uint64())]
+    [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("inode", pa.uint64()),
+        # The digest that a store states of a file that lies there alone.
+        ("stated", pa.string()),
+    ]
 )
 # The first part is small, so that reading begins at once; later ones are large enough for columns to pay.
 _FIRST_ROWS: Final = 512
 _ROWS: Final = 4096
-_Rows = tuple[list[str], list[int], list[int], list[int]]
+_File = tuple[str, int, int, int, str | None]
 
 # Partial files of a transfer, with their sidecars: they go on with the next download.
 _UNFINISHED: Final = re.compile(r"\.part(\.json|\.meta)?$")
@@ -44,32 +58,59 @@ def scan(root: Path, problems: list[Finding], leave_out: Iterable[Path] = ()) ->
     and names that cannot be read are added to ``problems``.
     """
     skip = {os.fspath(path.resolve()) for path in leave_out}
-    rows: _Rows = ([], [], [], [])
+    rows: list[_File] = []
     enough = _FIRST_ROWS
-    for path, status in _walk(os.fspath(root), skip, problems):
+    for file in _files(root, skip, problems):
+        path = file[0]
         if not path.isascii() and not _is_text(path):
             problems.append(
                 make_finding(Kind.EXTRA, ascii(path)[1:-1], "its name is not UTF-8, so it is of no release")
             )
             continue
-        _append(rows, path, status)
-        if len(rows[0]) == enough:
+        rows.append(file)
+        if len(rows) == enough:
             yield _table(rows)
-            rows = ([], [], [], [])
+            rows = []
             enough = min(2 * enough, _ROWS)
-    if rows[0]:
+    if rows:
         yield _table(rows)
 
 
+def _files(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[_File]:
+    """Every file in order of path: those of the disk, and of a bucket those that lie there alone."""
+    here = (
+        (path, found.st_size, found.st_mtime_ns, found.st_ino, None)
+        for path, found in _walk(os.fspath(root), skip, problems)
+    )
+    there = unfetched(root)
+    if there is None:
+        yield from here
+        return
+    stored = (_in_bucket(there, entry) for entry in there.files() if entry.name.partition("/")[0] not in OWN)
+    last = ""
+    for file in heapq.merge(here, stored, key=itemgetter(0)):
+        # One that came meanwhile is on the disk too, and was told first.
+        if file[0] != last:
+            yield file
+        last = file[0]
+
+
+def _in_bucket(there: Unfetched, entry: StoredFile) -> _File:
+    """A file that a store holds: its ETag or generation stands for time and inode, which change with the content."""
+    stamp = int.from_bytes(hashlib.sha256(entry.stamp.encode()).digest()[:8])
+    stated = there.store.stated_digest(entry)
+    return entry.name, entry.size, 0, stamp, None if stated is None else str(stated)
+
+
 def stat_paths(root: Path, paths: Iterable[str]) -> pa.Table:
-    """The same columns for these paths only; those that are not there are left out."""
-    rows: _Rows = ([], [], [], [])
+    """The same columns for these paths only; those that are not on the disk are left out."""
+    rows: list[_File] = []
     for path in sorted(set(paths)):
         try:
             status = (root / path).stat()
         except OSError:
             continue
-        _append(rows, path, status)
+        rows.append((path, status.st_size, status.st_mtime_ns, status.st_ino, None))
     return _table(rows)
 
 
@@ -80,16 +121,10 @@ def leftover(path: str) -> Kind | None:
     return Kind.LEFTOVER if _LEFTOVER.search(path) else None
 
 
-def _append(rows: _Rows, path: str, status: os.stat_result) -> None:
-    rows[0].append(path)
-    rows[1].append(status.st_size)
-    rows[2].append(status.st_mtime_ns)
-    rows[3].append(status.st_ino)
-
-
-def _table(rows: _Rows) -> pa.Table:
+def _table(rows: list[_File]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
     return pa.Table.from_arrays(
-        [pa.array(values, field.type) for values, field in zip(rows, SCHEMA, strict=True)], schema=SCHEMA
+        [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
 
 

@@ -31,16 +31,17 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.executors import Engine
-from cxrprep.model import Shard
+from cxrprep.model import Digest, Shard
 from cxrprep.planning import Action
 from cxrprep.record.merging import merge_records
-from cxrprep.storage import unfetched, working_copy
+from cxrprep.storage import stored_digests, unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
+from tests.api.convert import hospital
 from tests.api.convert.commands import run
 from tests.executors.cluster import cluster
-from tests.generators.small import chexpert, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
+from tests.generators.small import chexpert, declared, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.parts import need
 from tests.servers import azurite, fake_gcs, s3
 from tests.servers.loopback import running
@@ -87,11 +88,28 @@ def steps(root: str | Path, out: str | Path, source: Path) -> list[Callable[[], 
     ]
 
 
-def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothing(bucket: str, tmp_path: Path) -> None:
+def copied(at_home: Path) -> list[str]:
+    """The images that lie in working copies, other than converted ones."""
+    found = (path for path in at_home.rglob("*") if path.suffix in (".png", ".jpg", ".dcm"))
+    return sorted(path.name for path in found if "derived" not in path.parts)
+
+
+def emptied(at_home: Path, step: Callable[[], Any]) -> Any:
+    """What ``step`` gives on a machine that knows nothing yet; it copies no image but what it downloads."""
+    shutil.rmtree(at_home, ignore_errors=True)
+    done = step()
+    if done.verb != "download":
+        assert copied(at_home) == [], done.verb
+    return done
+
+
+def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothing(
+    bucket: str, at_home: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "nih"
     nih_chestxray14.write(source)
     here = [step() for step in steps(tmp_path / "here", tmp_path / "out", source)]
-    there = [step() for step in steps(f"{bucket}/here", f"{bucket}/out", source)]
+    there = [emptied(at_home, step) for step in steps(f"{bucket}/here", f"{bucket}/out", source)]
     assert [int(one.exit_code) for one in there] == [int(one.exit_code) for one in here] == [0] * len(here)
     for local, remote in zip(here, there, strict=True):
         addressed = json.dumps(local.to_dict()).replace(str(tmp_path), bucket)
@@ -279,7 +297,7 @@ def test_tables_are_made_by_the_listing_and_no_image_is_copied(
     assert remote.replace(there, str(here)) == local
     assert not [path for path in at_home.rglob("*") if path.suffix in (".png", ".jpg")]
     assert untimed(objects(there)) == untimed(files(here))
-    # An image that goes, and one that changes, are seen; the verbs that read pixels bring them.
+    # An image that goes, and one that changes, are seen; the verbs that read pixels read them there.
     images = sorted(path for path in here.rglob("*") if path.suffix in (".png", ".jpg"))
     images[0].unlink()
     shutil.copy(images[2], images[1])
@@ -289,13 +307,99 @@ def test_tables_are_made_by_the_listing_and_no_image_is_copied(
         cxrprep.build_manifest(root)
     assert untimed(objects(there)) == untimed(files(here))
     assert cxrprep.verify(there).value.verdict == cxrprep.verify(here).value.verdict
-    assert len([path for path in at_home.rglob("*") if path.suffix in (".png", ".jpg")]) == len(images) - 1
+    assert copied(at_home) == []
     # What came once is listed again where it changed there.
+    with WorkingCopy(there, writes=False):
+        assert len(copied(at_home)) == len(images) - 1
     shutil.copy(images[3], images[1])
     system.pipe_file(f"{there}/{images[1].relative_to(here).as_posix()}", images[1].read_bytes())
     for root in (here, there):
         cxrprep.build_manifest(root)
     assert untimed(objects(there)) == untimed(files(here))
+
+
+def put(address: str, root: Path) -> None:
+    system = ObjectStore(address).system()
+    for name, data in files(root).items():
+        system.pipe_file(f"{address}/{name}", data)
+
+
+@pytest.mark.parametrize("kind", ["own", "declared", "converted", "shards"])
+def test_folders_of_every_kind_are_read_image_by_image(kind: str, bucket: str, at_home: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / kind, f"{bucket}/{kind}"
+    dataset = "vindr-cxr" if kind == "declared" else None
+    if kind == "own":
+        hospital.write(here)
+    elif kind == "declared":
+        declared.write(here, "vindr-cxr")
+    else:
+        nih_chestxray14.write(tmp_path / "nih")
+        form = "webdataset" if kind == "shards" else "files"
+        cxrprep.convert(tmp_path / "nih", recipe="square-320", out=here, to=form, per_shard=3, engine=Engine("inline"))
+    put(there, here)
+    made = kind in ("converted", "shards")
+    verbs: list[Callable[[str | Path, Path | str], Any]] = [
+        *([] if made else [lambda root, _: cxrprep.build_manifest(root, dataset=dataset)]),
+        lambda root, _: cxrprep.verify(root, dataset=dataset, images=True, engine=Engine("inline")),
+        *(
+            []
+            if kind == "shards"
+            else [
+                lambda root, out: cxrprep.convert(
+                    root, recipe="square-224", out=f"{out}/small", dataset=dataset, engine=Engine("inline")
+                )
+            ]
+        ),
+        # A hospital's own headers are handed on to nobody.
+        *([] if kind == "own" else [lambda root, out: cxrprep.export(root, form="hf", out=f"{out}/hf")]),
+        lambda root, out: cxrprep.export(root, form="csv", out=f"{out}/csv/one.csv"),
+        lambda root, _: cxrprep.digest(root),
+        lambda root, _: cxrprep.status(root),
+    ]
+    for verb in verbs:
+        local, remote = verb(here, tmp_path / "out"), emptied(at_home, lambda verb=verb: verb(there, f"{bucket}/out"))
+        assert int(remote.exit_code) == int(local.exit_code)
+        assert untimed(objects(there)) == untimed(files(here)), local.verb
+    kept = {n: data for n, data in files(tmp_path / "out").items() if not n.startswith("small/.cxrprep/")}
+    assert untimed(objects(f"{bucket}/out")) == kept
+    assert list(cxrprep.load(there)) == list(cxrprep.load(here))
+
+
+def test_verify_believes_the_checksum_that_a_store_states_and_reads_the_rest_there(
+    bucket: str, amazon: s3.S3, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, there, checked = tmp_path / "nih", f"{bucket}/here", f"{bucket}/checked"
+    nih_chestxray14.write(source)
+    put(f"{bucket}/source", source)
+    # What came from S3 is recorded by its MD5, and so is the object there; of a folder's files there is a SHA-256.
+    cxrprep.download("nih-chestxray14", there, source=f"{bucket}/source")
+    cxrprep.download("nih-chestxray14", tmp_path / "here", source=str(source))
+    for name, data in files(tmp_path / "here").items():
+        key = f"checked/{name}"
+        amazon.client().put_object(Bucket=bucket[5:], Key=key, Body=data, ChecksumAlgorithm="SHA256")
+    monkeypatch.setattr(stored_digests, "_WORTH_ASKING", 1)
+    images = len(list(source.rglob("*.png")))
+    local = cxrprep.verify(tmp_path / "here")
+    for address in (there, checked):
+        report = emptied(at_home, lambda address=address: cxrprep.verify(address)).value
+        assert (report.verdict, report.files.stated) == (local.value.verdict, images)
+        assert report.files.read + report.files.stated == report.files.here
+    assert objects(checked)["manifests/verify.parquet"] == files(tmp_path / "here")["manifests/verify.parquet"]
+    # A store that states something else accuses nobody: the bytes decide.
+    monkeypatch.setattr(ObjectStore, "held_checksum", lambda *_: Digest("sha256", "0" * 64))
+    report = emptied(at_home, lambda: cxrprep.verify(checked)).value
+    assert (report.verdict, report.files.stated) == (local.value.verdict, 0)
+    # And a quick check believes what has the ETag of the last one.
+    assert cxrprep.verify(checked, quick=True).value.files.believed == report.files.here
+    for address in (there, checked):
+        store = ObjectStore(address)
+        damaged = next(entry for entry in store.list() if entry.name.endswith(".png"))
+        store.write(damaged.name, bytes(damaged.size))
+        result = emptied(at_home, lambda address=address: cxrprep.verify(address))
+        assert int(result.exit_code) == 4
+        assert [(one.path, str(one.kind)) for one in result.value.findings] == [(damaged.name, "altered")]
+    assert cxrprep.verify(there, repair=True).value.repaired == 1
+    assert int(cxrprep.verify(there).exit_code) == 0
 
 
 def test_a_download_goes_on_where_it_was_and_copies_no_image_from_its_bucket(
