@@ -131,11 +131,16 @@ def _resolved(chosen: Mapping[str, str]) -> dict[str, str]:
     """The answers as the file holds them: the dataset by its own name. Raises ``UsageError`` for unknown names."""
     from cxrprep.cli.job_check import check_recipe
     from cxrprep.datasets.catalog import find_dataset
+    from cxrprep.errors import UsageError
 
     values = {name: value for name, value in chosen.items() if value}
     if "dataset" in values:
         spec = find_dataset(values["dataset"])
         values = {"root": spec.name, **values, "dataset": spec.name}
+        if not spec.default_mirror and "download.source" not in values:
+            raise UsageError(
+                f"no mirror of {spec.name} can be listed", hint="name the folder of its files: --source DIR"
+            )
     if "convert.recipe" in values:
         check_recipe(values["convert.recipe"])
     return values
@@ -147,17 +152,19 @@ def _ask_for(given: Mapping[str, str]) -> dict[str, str]:
 
     def ask(question: str, default: str, known: Iterable[str] = ()) -> str:
         kind = click.Choice(list(known)) if known else str
-        answer: str = click.prompt(question, default=default, type=kind, err=True)
+        answer: str = click.prompt(question, default=default or None, type=kind, err=True)
         return answer
 
     answers = dict(given)
     if "dataset" not in answers:
-        answers["dataset"] = ask("Dataset", next(iter(catalog())), catalog())
+        # The large one that asks for no account.
+        answers["dataset"] = ask("Dataset", "nih-chestxray14", catalog())
     spec = find_dataset(answers["dataset"])
     if "root" not in answers:
         answers["root"] = ask("Folder for it", spec.name)
     if "download.source" not in answers:
-        answers["download.source"] = ask("Fetch it from (a mirror, an address or a folder)", spec.default_mirror)
+        places = ", ".join([*dict.fromkeys(mirror.name for mirror in spec.mirror), "an address or a folder"])
+        answers["download.source"] = ask(f"Fetch it from ({places})", spec.default_mirror)
     if "convert.recipe" not in answers:
         none = "none"
         recipe = ask("Recipe for training images", "square-224", [*options.recipe_names(), none])

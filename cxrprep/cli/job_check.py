@@ -113,7 +113,7 @@ def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
 
     job = settings.job
     if job.dataset:
-        yield from _dataset_problems(job)
+        yield from _dataset_problems(job, whole=whole)
     elif whole and "download" in job.steps:
         yield "dataset", "no dataset is named", 'for example: dataset = "chexpert"; cxrprep datasets lists them'
     for name, recipe in (("convert.recipe", job.convert.recipe), ("download.then", job.download.then)):
@@ -145,7 +145,7 @@ def _raised(name: str, check: Any, value: Any) -> Iterator[Problem]:
         yield name, error.message, error.hint
 
 
-def _dataset_problems(job: Job) -> Iterator[Problem]:
+def _dataset_problems(job: Job, *, whole: bool) -> Iterator[Problem]:
     from cxrprep.datasets.catalog import find_dataset
 
     try:
@@ -157,6 +157,8 @@ def _dataset_problems(job: Job) -> Iterator[Problem]:
         hint = f"{did_you_mean(job.release, spec.releases)}its releases: {', '.join(spec.releases)}"
         yield "release", f"{spec.name} has no release {job.release!r}", hint
     source = job.download.source
+    if whole and not source and not spec.default_mirror and "download" in job.steps and not job.download.from_plan:
+        yield "dataset", f"no mirror of {spec.name} can be listed", 'name the folder of its files: source = "DIR"'
     names = [mirror.name for mirror in spec.mirror]
     # A folder or an address is taken on trust: the host that runs the job may have it.
     named = any(mark in source for mark in ("/", "\\", ":", "$", "~", ".")) or Path(source).is_dir()

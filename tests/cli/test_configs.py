@@ -238,6 +238,22 @@ def test_a_folder_without_a_slash_is_a_source_in_a_file_as_on_the_command_line(
     assert run(["config", "check", "job.toml"]) == 0
 
 
+def test_a_dataset_on_no_mirror_needs_a_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["config", "init", "job.toml", "--dataset", "padchest"]) == 2
+    assert "--source DIR" in capsys.readouterr().err
+    assert not Path("job.toml").exists()
+    assert run(["config", "init", "job.toml", "--dataset", "padchest", "--source", "/data/padchest"]) == 0
+    assert run(["config", "check", "job.toml"]) == 0
+    Path("job.toml").write_text('dataset = "padchest"\n')
+    assert run(["config", "check", "job.toml"]) == 2
+    assert "line 1: no mirror of padchest can be listed" in " ".join(capsys.readouterr().err.split())
+    Path("job.toml").write_text('dataset = "padchest"\nroot = "/data/padchest"\nsteps = ["verify"]\n')
+    assert run(["config", "check", "job.toml"]) == 0
+
+
 @pytest.mark.slow
 def test_what_init_writes_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
