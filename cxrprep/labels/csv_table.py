@@ -23,6 +23,7 @@ import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.labels.csv_text import AGAIN, CsvContent, read_content, records_of
+from cxrprep.labels.joins import flat
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 4 << 20
 # What other programs write where a cell is blank; no published table has these words.
-_MISSING: Final = frozenset({"nan", "NaN", "<NA>", "NULL", "null", "None"})
+_MISSING: Final = pa.array(["nan", "NaN", "<NA>", "NULL", "null", "None"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,6 @@ def _head(content: CsvContent, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
     data = content.data
     again = "fetch the table again"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TableError(f"{path}, line 1: the table is in UTF-16", hint="save it as CSV in UTF-8")
     if _is_web_page(data):
         raise TableError(
             f"{path}, line 1: this is a web page, not a table", hint=f"sign in at the source, then {again}"
@@ -171,8 +170,9 @@ def read_table(path: Path, form: Form) -> TextTable:
     table = table.unify_dictionaries().combine_chunks()
     table, trimmed = _trimmed(table, first)
     table, blank = _blanked(table)
+    table, ended = _without_blank_end(table)
     extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
-    notes = [*content.notes, *trimmed, *blank]
+    notes = [*content.notes, *trimmed, *blank, *ended]
     stated = [name.strip() for name in header]
     if not set(names) <= set(stated if form.header is None else form.header(stated)):
         notes.append("its header has other capitals or blanks than the release's")
@@ -203,17 +203,30 @@ def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """The table with nulls for words such as ``nan``, and a note for each column that has them."""
     notes = []
     for place, name in enumerate(table.column_names):
-        column = table.column(name).combine_chunks()
+        column = flat(table.column(name))
         if not pa.types.is_dictionary(column.type):
             continue
-        words = column.dictionary.to_pylist()
-        missing = [code for code, word in enumerate(words) if word in _MISSING]
+        missing = pc.indices_nonzero(pc.is_in(column.dictionary, value_set=_MISSING)).to_pylist()
         absent = pc.is_in(column.indices, value_set=pa.array(missing, column.indices.type)) if missing else None
         count = int(pc.sum(absent).as_py() or 0) if absent is not None else 0
         if count:
             table = table.set_column(place, name, pc.if_else(absent, pa.scalar(None, column.type), column))
-            notes.append(f"column {name!r}: {words[missing[0]]!r} is read as blank in {count:,} cells")
+            notes.append(
+                f"column {name!r}: {column.dictionary[missing[0]].as_py()!r} is read as blank in {count:,} cells"
+            )
     return table, notes
+
+
+def _without_blank_end(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table without the rows of blank cells that a spreadsheet leaves behind the last one."""
+    count = 0
+    if all(column.null_count for column in table.columns):
+        rows = table.num_rows
+        while count < rows and not any(column[rows - count - 1].is_valid for column in table.columns):
+            count += 1
+    if not count:
+        return table, []
+    return table.slice(0, table.num_rows - count).combine_chunks(), [f"{count:,} rows of blank cells end it"]
 
 
 def _owned_by_arrow(data: bytes) -> pa.Buffer:

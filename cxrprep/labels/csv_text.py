@@ -46,7 +46,7 @@ def read_content(path: Path) -> CsvContent:
     data = _uncompressed(path, packed, notes)
     if len(data) > _LIMIT:
         raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
-    return _delimited(packed, data, notes)
+    return _delimited(packed, _as_utf8(path, data, notes), notes)
 
 
 def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
@@ -68,12 +68,28 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
     return packed
 
 
+def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
+    """The text in UTF-8: Excel writes UTF-16 as "Unicode text", and says so by its first two bytes."""
+    if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data
+    try:
+        text = data.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path} begins as text in UTF-16, and is none: {error.reason}", hint=AGAIN) from error
+    notes.append("its text is in UTF-16")
+    return text.encode()
+
+
 def _only_member(path: Path, packed: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) == 1 and members[0].file_size <= _LIMIT:
                 return archive.read(members[0])
+            if any(member.filename.startswith("xl/") for member in members):
+                raise TableError(
+                    f"{path} is a workbook of Excel, whatever its name says", hint="save it as CSV, then run again"
+                )
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib_ng.error) as error:  # type: ignore[misc]  # as above
         raise TableError(f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again") from error
     raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")

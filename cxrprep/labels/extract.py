@@ -8,7 +8,7 @@ import importlib
 import json
 from collections import Counter
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -148,7 +148,7 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
     if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
         return None
     try:
-        table, release, uses = release_labels(known)
+        table, release, uses = release_labels(known, cells=_has_added(known))
     except TableError:
         return None
     notes = _notes_of(footer)
@@ -214,14 +214,21 @@ def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, 
     Raises:
         TableError: The table of an added source is gone or damaged.
     """
-    table, uses, notes = with_added_sources(
-        labels.table, path.parent, dataset=dataset, release=labels.release, layout=layout
-    )
+    add = partial(with_added_sources, manifests=path.parent, dataset=dataset, release=labels.release, layout=layout)
+    table, uses, notes = add(labels.table)
+    if labels.unchanged and uses and not _has_added(path):
+        labels = _with_cells(labels, path)
+        table, uses, notes = add(labels.table)
     for note in notes:
         on_event(Note(STAGE, note, "warning", str(path)))
     added = tuple(name for name in table.schema.names if name not in labels.table.schema.names)
     unchanged = labels.unchanged and not uses and not _has_added(path)
     return replace(labels, table=table, tables=(*labels.tables, *uses), added=added, unchanged=unchanged)
+
+
+def _with_cells(labels: Labels, path: Path) -> Labels:
+    """The labels with the source tables' cells, which are not read of a table that stays as it is."""
+    return replace(labels, table=release_labels(path)[0]) if labels.unchanged and not _has_added(path) else labels
 
 
 def _has_added(path: Path) -> bool:
@@ -259,6 +266,7 @@ def write_labels(
         on_event(StageFinished(STAGE, done=result.rows))
         return result
     check_labels(dataset, labels, path, allow_loss=allow_loss)
+    labels = _with_cells(labels, path)
     before = footer_of(path)
     told = before if asked is None else asked
     made_from = {**provenance(dataset, labels), **({"added_columns": list(labels.added)} if labels.added else {})}

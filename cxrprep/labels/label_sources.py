@@ -166,15 +166,16 @@ def with_added_sources(
     return _merged(table, blocks), uses, notes
 
 
-def release_labels(path: Path) -> tuple[pa.Table, str, list[TableUse]]:
+def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, list[TableUse]]:
     """The rows of a ``labels.parquet`` that are of the release, its name, and the tables that they come from.
 
-    Raises ``TableError``.
+    Without ``cells`` the source tables' cells are left out, half of all columns. Raises ``TableError``.
     """
     footer = read_footer(path)
     added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
     try:
-        table = read_combined(path, read_schema(path).names)
+        names = [name for name in read_schema(path).names if cells or not name.startswith(RAW_PREFIX)]
+        table = read_combined(path, names)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
     source = table.column("label_source").cast(pa.string())

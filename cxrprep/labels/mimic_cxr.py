@@ -19,7 +19,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
-from cxrprep.labels.joins import positions, row_numbers
+from cxrprep.labels.joins import are_in, positions, row_numbers
 from cxrprep.labels.mimic_annotations import ROLE, read_annotations
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
@@ -125,7 +125,7 @@ class _Rows:
     ) -> _Rows:
         """A row for each image (``whole``) or each image of a labelled study, and one for each study without image."""
         images, labelled = everything.images, table.text("study_id")
-        alone = labelled.filter(pc.invert(pc.is_in(labelled, value_set=images.study)))
+        alone = labelled.filter(pc.invert(are_in(labelled, images.study)))
         if whole and not len(alone):
             return everything
         patient = study_patients[1].take(positions(alone, study_patients[0]))
@@ -137,7 +137,7 @@ class _Rows:
             )
         kept = everything.image
         if not whole:
-            kept = kept.filter(pc.is_in(images.study, value_set=labelled))
+            kept = kept.filter(are_in(images.study, labelled))
         study = pa.concat_arrays([images.study.take(kept), alone])
         owner = pa.concat_arrays([images.patient.take(kept), patient])
         image = pa.concat_arrays([kept, pa.nulls(len(alone), kept.type)])

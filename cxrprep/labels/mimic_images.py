@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, count_true, projection_of, whole
 from cxrprep.labels.csv_table import Form, read_names, read_table
-from cxrprep.labels.joins import all_distinct, positions, row_numbers
+from cxrprep.labels.joins import all_distinct, positions, rises, row_numbers
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
 _IDS: Final = ("dicom_id", "subject_id", "study_id")
-_DICOM: Final = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
+_DICOM: Final = r"^[0-9a-f]{8}(?:-[0-9a-f]{8}){4}$"
 STUDY: Final = r"^5\d{7}$"
 PATIENT: Final = r"^1\d{7}$"
 _METADATA_RAW: Final = (
@@ -142,11 +144,12 @@ def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
             columns_of_form, cells = _columns_of(form, listing.table, label_rows)
             columns |= {name: values.take(place) for name, values in columns_of_form.items()}
             raw |= {name: values.take(place) for name, values in cells.items()}
-    _one_patient_a_study(owner, listings[0][1])
     _note_without_split(columns, len(image), label_rows)
+    images = _sorted(ImageListing(image, owner["study_id"], owner["subject_id"], columns, raw))
+    starts = _study_starts(images, listings[0][1])
     if "study_datetime" in columns:
-        columns |= _order(owner["study_id"], owner["subject_id"], columns["study_datetime"])
-    return _sorted(ImageListing(image, owner["study_id"], owner["subject_id"], columns, raw))
+        images.columns.update(_order(images, starts))
+    return images
 
 
 def trimmed_ids(table: TextTable) -> TextTable:
@@ -170,6 +173,8 @@ def _note_without_split(columns: Mapping[str, Any], rows: int, label_rows: Label
 def _sorted(images: ImageListing) -> ImageListing:
     """The images by patient, study and id, so that every block of rows is in the order of the output already."""
     keys = pa.table({"patient": images.patient, "study": images.study, "image": images.image})
+    if rises(keys, keys.column_names):
+        return images
     order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
     return ImageListing(
         images.image.take(order),
@@ -181,7 +186,7 @@ def _sorted(images: ImageListing) -> ImageListing:
 
 
 def _from_table(path: Path, form: Form, label_rows: LabelRows) -> _Listing:
-    table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f-]{44})\.\w{3,4}$")
+    table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.\w{3,4}$")
     table = trimmed_ids(table)
     table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
@@ -210,14 +215,20 @@ def _sliced(names: pa.Array, begin: int, end: int) -> pa.Array:
     return pc.binary_slice(names.cast(pa.binary()), begin, end).cast(pa.string())
 
 
-def _one_patient_a_study(owner: dict[str, pa.Array], listing: _Listing) -> None:
-    pairs = pa.table({"study": owner["study_id"], "patient": owner["subject_id"]})
-    by = pairs.group_by("study", use_threads=False).aggregate([("patient", "min"), ("patient", "max")])
-    differs = first_true(pc.not_equal(by.column("patient_min"), by.column("patient_max")).combine_chunks())
-    if differs >= 0:
-        study = by.column("study")[differs].as_py()
-        row = pc.index(listing.ids["study_id"], study).as_py()
-        raise listing.wrong(max(row, 0), "study_id", f"study {study} has images of two patients")
+def _study_starts(images: ImageListing, listing: _Listing) -> NDArray[np.int64]:
+    """The first row of each study, of images in their order. Raises ``TableError`` for a study of two patients."""
+    if not images.rows:
+        return np.zeros(0, np.int64)
+    study, patient = images.study, images.patient
+    new = pc.or_(pc.not_equal(study[1:], study[:-1]), pc.not_equal(patient[1:], patient[:-1]))
+    starts = np.append([0], np.flatnonzero(new.to_numpy(zero_copy_only=False)) + 1)
+    studies = study.take(pa.array(starts))
+    if not all_distinct(studies):
+        counts = pc.value_counts(studies)
+        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        row = pc.index(listing.ids["study_id"], twice).as_py()
+        raise listing.wrong(max(row, 0), "study_id", f"study {twice} has images of two patients")
+    return starts
 
 
 def _view(text: str) -> str:
@@ -282,28 +293,45 @@ def _datetime(table: TextTable, note: Callable[[str], object]) -> pa.Array:
     return pc.add(days, passed).cast(pa.timestamp("ms"))
 
 
-def _order(study: pa.Array, patient: pa.Array, when: pa.Array) -> dict[str, Any]:
-    """Each image's place of its study in time, from 1, and the study before it; studies of one moment share a place."""
-    known = pc.is_valid(when)
-    table = pa.table({"study": study, "patient": patient, "when": when.cast(pa.int64())}).filter(known)
-    one = table.group_by("study", use_threads=False).aggregate([("patient", "min"), ("when", "min")])
-    keys = [("patient_min", "ascending"), ("when_min", "ascending"), ("study", "ascending")]
-    one = one.sort_by(keys).combine_chunks()
-    if not one.num_rows:
+def _order(images: ImageListing, starts: NDArray[np.int64]) -> dict[str, Any]:
+    """Each image's place of its study in time, from 1, and the study before it; studies of one moment share a place.
+
+    Args:
+        images: In their order, with ``study_datetime``.
+        starts: The first row of each study.
+
+    Returns:
+        ``study_order`` and ``prior_study_id``; nothing where no time is known.
+    """
+    when = images.columns["study_datetime"].cast(pa.int64())
+    known = pc.is_valid(when).to_numpy(zero_copy_only=False)
+    if not known.any():
         return {}
-    owner, moment = one.column("patient_min").combine_chunks(), one.column("when_min").combine_chunks().to_numpy()
-    new_patient = np.append([True], pc.not_equal(owner[1:], owner[:-1]).to_numpy(zero_copy_only=False))
+    # A study's first moment; one that has none comes after all others, and has no place.
+    none = np.iinfo(np.int64).max
+    first = np.minimum.reduceat(pc.fill_null(when, none).to_numpy(), starts)
+    patients = images.patient.take(pa.array(starts))
+    changes = pc.not_equal(patients[1:], patients[:-1]).to_numpy(zero_copy_only=False)
+    patient = np.append([0], np.cumsum(changes))
+    dated = np.flatnonzero(first != none)
+    dated = dated[np.lexsort((dated, first[dated], patient[dated]))]
+    order, prior = _places(patient[dated], first[dated])
+    numbers = np.zeros(len(starts), np.int16)
+    before = np.zeros(len(starts), np.int64)
+    numbers[dated], before[dated] = order, dated[prior]
+    of_row = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, images.rows)))
+    studies = images.study.take(pa.array(starts))
+    rows_before = pa.array(before[of_row], mask=~known | (numbers[of_row] < 2))
+    return {"study_order": pa.array(numbers[of_row], mask=~known), "prior_study_id": studies.take(rows_before)}
+
+
+def _places(patient: NDArray[Any], moment: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of studies by patient and moment: each one's place in time, from 1, and the row of the one before its moment."""
+    rows = np.arange(len(moment))
+    new_patient = np.append([True], patient[1:] != patient[:-1])
     later = np.append([True], moment[1:] != moment[:-1]) | new_patient
     moments = np.cumsum(later)
-    first_of_patient = np.maximum.accumulate(np.where(new_patient, np.arange(len(later)), 0))
-    order = moments - moments[first_of_patient] + 1
+    first_of_patient = np.maximum.accumulate(np.where(new_patient, rows, 0))
     # The study just before the first one of this moment, unless that is another patient's.
-    first_of_moment = np.maximum.accumulate(np.where(later, np.arange(len(later)), 0))
-    prior = pa.array(first_of_moment - 1, mask=order == 1)
-    studies = one.column("study").combine_chunks()
-    place = positions(study, studies)
-    place = pc.if_else(known, place, pa.scalar(None, place.type))
-    return {
-        "study_order": pa.array(order.astype(np.int16)).take(place),
-        "prior_study_id": studies.take(prior).take(place),
-    }
+    first_of_moment = np.maximum.accumulate(np.where(later, rows, 0))
+    return moments - moments[first_of_patient] + 1, first_of_moment - 1

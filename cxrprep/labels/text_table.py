@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import AGAIN, line_of, read_content
-from cxrprep.labels.joins import all_distinct
+from cxrprep.labels.joins import all_distinct, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +35,8 @@ class TextTable:
     origin: pa.Array | None = None
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    matched: frozenset[tuple[str, str]] = frozenset()
+    """Columns of which every cell is known to match a pattern."""
 
     @property
     def rows(self) -> int:
@@ -47,7 +49,7 @@ class TextTable:
 
     def column(self, name: str) -> pa.Array:
         """One column as a single array."""
-        return self.columns.column(name).combine_chunks()
+        return flat(self.columns.column(name))
 
     def text(self, name: str) -> pa.Array:
         """One column as plain strings."""
@@ -66,8 +68,9 @@ class TextTable:
         """
         column = self.text(name)
         # measured: 377,110 ids are looked at in 0.03 s, and taken apart in 0.4 s
-        if pc.all(pc.match_substring_regex(column, f"^(?:{_group_of(pattern)})$")).as_py():
-            return self
+        plain = f"^{_group_of(pattern)}$"
+        if not column.null_count and pc.all(pc.match_substring_regex(column, plain)).as_py():
+            return replace(self, matched=self.matched | {(name, plain)})
         cleaned = pc.replace_substring_regex(column, pattern, r"\1")
         changed = int(pc.sum(pc.not_equal(cleaned, column)).as_py() or 0)
         if not changed:
@@ -207,6 +210,8 @@ class TextTable:
         Raises:
             TableError: At the first cell that ``pattern`` does not match.
         """
+        if (name, pattern) in self.matched:
+            return
         self.require(name)
         matches = pc.match_substring_regex(self.text(name), pattern)
         row = first_true(pc.invert(matches))

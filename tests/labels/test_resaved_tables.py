@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import re
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,13 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "an index with a name": (index("Unnamed: 0"), ""),
     "columns in another order": (reversed_columns, ""),
     "gzip": (lambda rows: gzip.compress(saved(rows), mtime=0), ""),
+    "Excel's Unicode text": (
+        lambda rows: saved(rows, delimiter="\t", lineterminator="\r\n").decode().encode("utf-16"), "in UTF-16",
+    ),
+    "blank lines at the end": (lambda rows: saved(rows) + b"\r\n\n\n", ""),
+    "rows of blank cells at the end": (
+        lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells end it",
+    ),
 }  # fmt: skip
 # Names that a program cannot keep apart, and numbers that are ids: neither is plain.
 NOT_PLAIN = {("siim-acr-pneumothorax", "floats"), ("nih-chestxray14", "capitals"), ("nih-chestxray14", "snake case")}
@@ -120,11 +128,20 @@ def test_tables_in_any_form_are_read_as_they_were(copy, form):
     assert any(note in one for one in said) or not note or not kept, said
 
 
+def workbook() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("[Content_Types].xml", "xl/workbook.xml", "xl/worksheets/sheet1.xml"):
+            archive.writestr(name, "<a/>")
+    return out.getvalue()
+
+
 DAMAGED = {
     "empty": lambda data: b"",
     "header alone": lambda data: data.partition(b"\n")[0] + b"\n",
     "a web page": lambda data: b"<!DOCTYPE html><html><body>sign in</body></html>",
-    "UTF-16": lambda data: data.decode().encode("utf-16"),
+    "half of UTF-16": lambda data: data.decode().encode("utf-16")[:-1],
+    "a workbook": lambda data: workbook(),
     "no UTF-8": lambda data: data.replace(b"\n", b"\xe9\n", 2),
     "another table": lambda data: b"a,b\n1,2\n",
     "noise": lambda data: bytes(range(256)) * 4,
