@@ -262,6 +262,9 @@ _STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACC
 def _interrupted(invocation: Invocation, code: ExitCode) -> int:
     from cxrprep.cli.log_file import shown_command
 
+    if "status" in invocation.arguments[:1]:
+        # It made nothing that could be kept, and Ctrl-C is how a person leaves status --watch.
+        return int(code)
     word = "Terminated" if code is ExitCode.TERMINATED else "Interrupted"
     invocation.safe_out.error(
         f"{word}. Finished files and partial files are kept.",

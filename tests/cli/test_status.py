@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -101,3 +104,16 @@ def test_watching_ends_with_the_run_that_it_saw(tmp_path: Path, capsys: pytest.C
             time.sleep(0.05)
     watching.join(timeout=60)
     assert codes == [3]
+
+
+def test_a_person_leaves_watching_without_a_word(tmp_path: Path) -> None:
+    mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
+    assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
+    next(here.rglob("*.png")).unlink()
+    words = [sys.executable, "-m", "cxrprep", "status", str(here), "--watch", "--every", "0.1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.communicate(timeout=60)[1] == ""
+    assert watching.returncode == 130
