@@ -157,7 +157,7 @@ class AccessError(CxrprepError):
     exit_code = ExitCode.ACCESS
 
 
-class WayRefusedError(AccessError):
+class ProxyOrCertificateError(AccessError):
     """Raise when what lies before a service refuses: its certificate is not trusted, a proxy wants a login.
 
     Do not raise for what the service itself says of a login: this says nothing about that.

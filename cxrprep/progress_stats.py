@@ -93,11 +93,11 @@ class StageProgress:
         """Bytes (or items, where no bytes are counted) a second over the last seconds; ``None`` before it settles."""
         if len(self._samples) < 2:
             return None
-        (first, low), (_, high) = self._samples[0], self._samples[-1]
+        first, low = self._samples[0]
         now = self.clock()
         if now - self.began < _SETTLED or now <= first:
             return None
-        return (high - low) / (now - first)
+        return (self._count() - low) / (now - first)
 
     @property
     def left(self) -> float | None:
@@ -112,15 +112,16 @@ class StageProgress:
 
     def add(self, event: Event) -> None:
         """Count one event."""
-        if isinstance(event, StageStarted):
-            # Sent again when a total becomes known or grows.
-            self.items, self.size, self.unit = event.items, event.size, event.unit
-        elif isinstance(event, ItemStarted):
-            self.active[event.key] = Active(event.key, event.size, event.offset)
+        # The most frequent ones first.
+        if isinstance(event, ItemFinished):
+            self._finish(event)
         elif isinstance(event, Advanced):
             self._advance(event)
-        elif isinstance(event, ItemFinished):
-            self._finish(event)
+        elif isinstance(event, ItemStarted):
+            self.active[event.key] = Active(event.key, event.size, event.offset)
+        elif isinstance(event, StageStarted):
+            # Sent again when a total becomes known or grows.
+            self.items, self.size, self.unit = event.items, event.size, event.unit
         elif isinstance(event, Stalled):
             if event.key in self.active:
                 self.active[event.key].stalled = event.cause
@@ -159,12 +160,13 @@ class StageProgress:
         else:
             self.settled += item.done
 
+    def _count(self) -> int:
+        return self.moved if self.size else self.finished
+
     def _sample(self) -> None:
         now = self.clock()
-        count = float(self.moved if self.size else self.finished)
         if self._samples and now - self._samples[-1][0] < 0.2:
-            self._samples[-1] = (self._samples[-1][0], count)
-        else:
-            self._samples.append((now, count))
+            return
+        self._samples.append((now, self._count()))
         while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:
             self._samples.popleft()

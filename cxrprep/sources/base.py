@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
-from cxrprep.errors import WayRefusedError
+from cxrprep.errors import ProxyOrCertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ class Access:
 
 def access_refused(error: AccessError, state: AccessState, account: str = "") -> Access:
     """What a service's refusal says of access. Raises ``error`` where it is not the service that refused."""
-    if isinstance(error, WayRefusedError):
+    if isinstance(error, ProxyOrCertificateError):
         raise error
     return Access(state, account, error.hint)
 
@@ -158,7 +158,7 @@ class Source(Protocol):
     def access(self) -> Access:
         """What the service says of the user's access, asked as cheaply as possible.
 
-        Raises nothing but ``SourceUnreachableError``, and ``WayRefusedError`` for what lies before the service.
+        Raises nothing but ``SourceUnreachableError``, and ``ProxyOrCertificateError`` for what lies before the service.
         """
         ...
 

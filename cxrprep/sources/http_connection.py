@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pycurl
@@ -266,10 +267,8 @@ class HttpConnection:
 
     def _response(self) -> HttpResponse:
         headers: dict[str, str] = {}
-        for line in b"".join(self._head[1:]).decode("latin-1").split("\n"):
-            name, colon, value = line.partition(":")
-            if colon:
-                name, value = name.strip().lower(), value.strip()
+        for name, value in map(_header, self._head[1:]):
+            if name:
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value
         location = self._curl.getinfo(pycurl.REDIRECT_URL) if 300 <= self.status < 400 else None
         return HttpResponse(self.status, headers, without_query(self._request.url), location)
@@ -439,6 +438,13 @@ class HttpConnection:
 
     def _dropped(self) -> None:
         raise SourceUnreachableError(f"the connections to {self.endpoint.authority} were dropped")
+
+
+@lru_cache(256)
+def _header(line: bytes) -> tuple[str, str]:
+    """Name and value in a line of a head; no name in what is none. Most lines of most answers are the same."""
+    name, colon, value = line.decode("latin-1").partition(":")
+    return (name.strip().lower(), value.strip()) if colon else ("", "")
 
 
 def _readable(descriptor: int) -> bool:

@@ -51,7 +51,8 @@ class HttpRequests:
         """Nothing is asked yet; ``address`` says where a file is, and which headers its own host gets."""
         self._client = client
         self._address = address
-        self._selector = selectors.DefaultSelector()
+        # Without a call to the system for each socket that comes and goes, which every request does.
+        self._selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)()
         self._under_way: set[_Asked] = set()
         self._ready: list[_Asked] = []
         self.moved = 0

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, WayRefusedError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, ProxyOrCertificateError, SourceUnreachableError
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -165,7 +165,9 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
             hint="open that address in a browser: an agreement, an expired link or the user agent may be the reason",
         )
     if status == 407:
-        return WayRefusedError(f"{key}: the proxy wants a login (407)", hint="write it into HTTPS_PROXY and HTTP_PROXY")
+        return ProxyOrCertificateError(
+            f"{key}: the proxy wants a login (407)", hint="write it into HTTPS_PROXY and HTTP_PROXY"
+        )
     if status in (404, 410):
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
     error = SourceUnreachableError(

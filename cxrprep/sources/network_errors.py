@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import CxrprepError, SourceUnreachableError, UsageError, WayRefusedError
+from cxrprep.errors import CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from cxrprep.sources.proxies import Proxy
@@ -30,9 +30,9 @@ class NotConnectedError(SourceUnreachableError):
     """Raise when no connection came about. Do not raise when one was made and broke."""
 
 
-def not_trusted(where: str, reason: str) -> WayRefusedError:
+def not_trusted(where: str, reason: str) -> ProxyOrCertificateError:
     """The error for a certificate that no trusted authority has signed."""
-    return WayRefusedError(
+    return ProxyOrCertificateError(
         f"the certificate of {where} is not trusted: {reason}",
         hint="behind a proxy that inspects traffic, set SSL_CERT_FILE (or REQUESTS_CA_BUNDLE) to its certificate",
     )
@@ -76,7 +76,7 @@ def from_libcurl(
         The error, not raised.
     """
     if connect_status == 407 or (code == 7 and connect_status == 401):
-        return WayRefusedError(
+        return ProxyOrCertificateError(
             f"the proxy {proxy.shown if proxy else ''} wants a login (407)",
             hint="write it into HTTPS_PROXY and HTTP_PROXY: http://USER:PASSWORD@HOST:PORT",
         )

@@ -139,12 +139,12 @@ class Worker:
 
         Raises as ``work``.
         """
-        self._check()
         got = self._fetcher.keep(item, self._place(item), whole, functools.partial(self._note, item))
         return None if got is None else Outcome(item, Status.OK, got.moved)
 
     def _place(self, item: Item) -> str:
-        return os.path.join(self._root, item.dest)  # noqa: PTH118  # making a Path takes longer than most things here
+        # Making a Path takes longer than most things here.
+        return f"{self._root}{os.sep}{item.dest}"
 
     # ---- one file ----
 

@@ -6,6 +6,8 @@ nginx has a module of its own. Each has options that change its pages: Apache's 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +77,13 @@ SERVERS: dict[str, Callable[[Path, Path, int], list[str]]] = {
 def serving(name: str, root: Path, work: Path) -> Iterator[str]:
     """The address of a server that shows ``root``, which everybody may read; ``work`` is for its own files."""
     work.mkdir(parents=True, exist_ok=True)
-    # Apache gives its rights up, and has to reach the folder all the same.
-    for folder in (root, *root.parents):
-        if os.geteuid() == 0 and folder.stat().st_uid == 0 and "pytest" in str(folder):
-            folder.chmod(0o755)
-    port = free_port()
-    with process(SERVERS[name](root, work, port), port, work / "log"):
-        yield f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryDirectory(prefix="cxrprep-web-") as open_to_all:
+        if os.geteuid() == 0:
+            # Apache gives its rights up, and has to reach the folder all the same. pytest's own is shut to others
+            # again whenever a run of it starts, also one beside this one.
+            Path(open_to_all).chmod(0o755)
+            root = shutil.copytree(root, Path(open_to_all, "root"), symlinks=True)
+            root.chmod(0o755)
+        port = free_port()
+        with process(SERVERS[name](root, work, port), port, work / "log"):
+            yield f"http://127.0.0.1:{port}/"
