@@ -66,6 +66,7 @@ class SmallFiles:
         self._stop = stop
         self._asked: dict[str, Item] = {}
         self._handed_on = 0
+        self._came = False
 
     def run(self) -> None:
         """Fetch until nothing is left, the run is to end, or this is no way for this mirror."""
@@ -85,7 +86,8 @@ class SmallFiles:
         """Ask for as many files as there may be connections; whether there is more to do."""
         if self._handed_on > _HANDED_ON:
             return False
-        while not self._retrier.on_hold:
+        # One at first: where a login is asked for, what else is under way by then would be turned away too.
+        while not self._retrier.on_hold and (self._came or not self._asked):
             if not self._connection_limit.acquire(blocking=False):
                 return True
             item = self._take()
@@ -123,6 +125,7 @@ class SmallFiles:
                 requests.done()
                 del self._asked[file.key]
                 self._connection_limit.release()
+                self._came = True
                 self._handed_on = max(self._handed_on - 1, 0)
                 self._settle(outcome)
                 continue
