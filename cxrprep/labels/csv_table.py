@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 4 << 20
 # What other programs write where a cell is blank; no published table has these words.
-_MISSING: Final = pa.array(["nan", "NaN", "<NA>", "NULL", "null", "None"])
+_MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,12 @@ def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]
 def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """The table with nulls for words such as ``nan``, and a note for each column that has them."""
     notes = []
+    absent_words = pa.array(_MISSING)
     for place, name in enumerate(table.column_names):
         column = flat(table.column(name))
         if not pa.types.is_dictionary(column.type):
             continue
-        missing = pc.indices_nonzero(pc.is_in(column.dictionary, value_set=_MISSING)).to_pylist()
+        missing = pc.indices_nonzero(pc.is_in(column.dictionary, value_set=absent_words)).to_pylist()
         absent = pc.is_in(column.indices, value_set=pa.array(missing, column.indices.type)) if missing else None
         count = int(pc.sum(absent).as_py() or 0) if absent is not None else 0
         if count:

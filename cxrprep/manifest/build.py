@@ -213,6 +213,7 @@ def prepare_manifest(
     has_labels, copies, foreign = table is not None, found.second_copies, found.foreign
     # What was joined is let go before the tables of before are held beside the new ones.
     del table, found
+    pa.default_memory_pool().release_unused()
     if disagreeing:
         on_event(
             Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")

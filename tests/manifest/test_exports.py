@@ -10,6 +10,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,8 +18,9 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
 from cxrprep.executors import Engine
 from cxrprep.labels.splits import SplitRule
+from cxrprep.manifest.export.regions import _of_runs, runs_of
 from cxrprep.model import LabelTest, Selection, Split
-from tests.generators.small import chexpert
+from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade
 from tests.parts import need
 
@@ -85,6 +87,51 @@ def test_csv_and_coco_may_be_a_file(nih, tmp_path):
 
 
 # ---- coco ----
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_masks_are_read_by_pycocotools(tmp_path, capsys):
+    need("pycocotools")
+    from pycocotools.coco import COCO
+
+    root, out = tmp_path / "copy", tmp_path / "out"
+    declared.write(root, "chexlocalize")
+    cxrprep.extract_labels(root, dataset="chexlocalize")
+    result = cxrprep.export(root, form="coco", out=out).value
+    coco = COCO(str(out / "annotations.json"))
+    capsys.readouterr()
+    drawn = [one for one in coco.dataset["annotations"] if "segmentation" in one]
+    masks = pq.read_table(root / "manifests" / "masks.parquet").to_pylist()
+    assert len(drawn) == len(masks)
+    assert result.images == len({row["image_id"] for row in masks})
+    for one in drawn:
+        pixels = coco.annToMask(one)
+        if isinstance(one["segmentation"], dict):
+            rows, columns = np.nonzero(pixels)
+            assert one["area"] == pixels.sum() == 5
+            assert one["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+        else:
+            assert one["bbox"] == [1, 2, 8, 6.5]
+            assert one["area"] == 26
+    # Of another size they would lie elsewhere.
+    cxrprep.convert(root, recipe="square-224", out=tmp_path / "small")
+    said = []
+    with pytest.raises(NothingSelectedError, match="or a mask in its own pixels"):
+        cxrprep.export(tmp_path / "small", form="coco", out=tmp_path / "none", on_event=said.append)
+    assert any("masks are left out" in getattr(event, "message", "") for event in said)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("seed", range(20))
+def test_area_and_box_of_run_lengths(seed):
+    need("pycocotools")
+    from pycocotools import mask
+
+    rng = np.random.default_rng(seed)
+    pixels = (rng.random((rng.integers(1, 30), rng.integers(1, 30))) < rng.choice([0.02, 0.5, 1])).astype(np.uint8)
+    run = mask.encode(np.asfortranarray(pixels))
+    box, area = _of_runs(runs_of(run["counts"].decode()), len(pixels))
+    assert (box, area) == (mask.toBbox(run).tolist(), mask.area(run))
 
 
 def test_coco_boxes_are_read_by_pycocotools(nih, tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""COCO detection JSON: the boxes of the images that somebody drew on.
+"""COCO detection JSON: the boxes and masks of the images that somebody drew on.
 
-An image without boxes is left out, since nobody looked for them there: as an empty image it would teach a detector that
-nothing is to be found. Boxes are ``[x, y, width, height]`` in pixels of the image file, from its top left corner.
+An image without either is left out, since nobody looked for them there: as an empty image it would teach a detector
+that nothing is to be found. Boxes are ``[x, y, width, height]`` in pixels of the image file, from its top left corner.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import NothingSelectedError
 from cxrprep.events import Advanced
+from cxrprep.manifest.export.regions import regions_of
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 
@@ -39,6 +40,11 @@ _LISTS: Final = {
     "categories": pa.schema([("id", _NUMBER), ("name", _TEXT), ("supercategory", _TEXT)]),
 }  # fmt: skip
 
+_SEGMENTATIONS: Final[dict[type, pa.DataType]] = {
+    dict: pa.struct([("size", pa.list_(_NUMBER)), ("counts", _TEXT)]),
+    list: pa.list_(pa.list_(pa.float64())),
+}
+
 
 def number_of(name: str) -> int:
     """The number of an image or annotation: it depends on its name alone, so that subsets of a dataset agree.
@@ -48,30 +54,41 @@ def number_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) >> 4
 
 
-def _front(name: str, spec: DatasetSpec | None) -> str:
-    """The lists of the JSON file as tables of their own."""
+def _front(name: str, spec: DatasetSpec | None, kinds: set[type]) -> str:
+    """The lists of the JSON file as tables of their own; ``kinds`` are those of its masks: run lengths, polygons."""
+    lists = dict(_LISTS)
+    for kind in kinds:
+        of_masks = [("segmentation", _SEGMENTATIONS[kind]), ("label_source", _TEXT)]
+        lists["annotations"] = pa.schema([*lists["annotations"], *of_masks])
+    if len(kinds) > 1:
+        # A column of a table is of one kind.
+        del lists["annotations"]
     return front_matter(
-        [Config([(EVERY_SPLIT, name)], schema, key, {"field": key}) for key, schema in _LISTS.items()],
+        [Config([(EVERY_SPLIT, name)], schema, key, {"field": key}) for key, schema in lists.items()],
         spec,
         tasks=("object-detection",),
     )
 
 
 def export(task: ExportTask) -> ExportResult:
-    """Write ``annotations.json`` and ``README.md``; images without boxes are left out and counted.
+    """Write ``annotations.json`` and ``README.md``; images without boxes and masks are left out and counted.
 
-    Raises ``NothingSelectedError``: no image has a box; ``StorageError``: the disk refuses.
+    Raises ``NothingSelectedError``: no image has a box or mask; ``StorageError``: the disk refuses.
     """
-    boxed = task.dataset.filter(pc.is_valid(task.dataset.stated.column("boxes")))
+    regions, region_names = regions_of(task)
+    stated = task.dataset.stated
+    drawn_on = pc.is_in(stated.column("image_id"), value_set=pa.array([*regions], pa.string()))
+    boxed = task.dataset.filter(pc.or_(pc.is_valid(stated.column("boxes")), drawn_on))
     left_out = len(task.dataset) - len(boxed)
     if not len(boxed):
         raise NothingSelectedError(
-            "none of these images has a box", hint="of the three collections NIH ChestX-ray14 has boxes, on test images"
+            "none of these images has a box or a mask in its own pixels",
+            hint="of the three collections NIH ChestX-ray14 has boxes, on test images",
         )
     columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
     rows = boxed.stated.select(columns).to_pylist()
     # One list for all splits and subsets of a dataset, or a detector would be scored on other classes than it learned.
-    names = task.dataset.box_categories
+    names = (*task.dataset.box_categories, *(n for n in region_names if n not in task.dataset.box_categories))
     number = {name: index for index, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -79,7 +96,11 @@ def export(task: ExportTask) -> ExportResult:
         image = number_of(row["image_id"])
         about = {"id": image, "file_name": row["path"], "width": row["width"], "height": row["height"]}
         images.append(about | {key: row[key] for key in ("image_id", "patient_id", "split")})
-        for place, box in enumerate(row["boxes"]):
+        for place, region in enumerate(regions.get(row["image_id"], ())):
+            drawn = {key: region[key] for key in ("bbox", "area", "segmentation", "label_source")}
+            identity = {"id": number_of(f"{row['image_id']}#mask{place}"), "image_id": image}
+            annotations.append({**identity, "category_id": number[region["label"]], **drawn, "iscrowd": 0})
+        for place, box in enumerate(row["boxes"] or ()):
             x, y, w, h = (round(box[side], 3) for side in "xywh")
             annotations.append(
                 {
@@ -108,7 +129,9 @@ def export(task: ExportTask) -> ExportResult:
     )
     task.target.write(task.target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
     task.on_event(Advanced(STAGE, items=len(boxed)))
-    about_it = card_of(replace(task, dataset=boxed), front=_front(task.target.file("annotations.json").name, task.spec))
+    kinds = {type(one["segmentation"]) for held in regions.values() for one in held}
+    front = _front(task.target.file("annotations.json").name, task.spec, kinds)
+    about_it = card_of(replace(task, dataset=boxed), front=front)
     task.target.write(task.target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
-    reasons = (("without boxes", left_out),) if left_out else ()
+    reasons = (("without boxes and masks" if region_names else "without boxes", left_out),) if left_out else ()
     return ExportResult("coco", task.target.out, len(boxed), tuple(task.target.files), reasons)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 STAGE: Final = "export"
 FORMS: Final = {
     "csv": "plain CSV: path, ids, split, view, one column per observation",
-    "coco": "COCO JSON of the boxes, for detectors",
+    "coco": "COCO JSON of the boxes and masks, for detectors",
     "webdataset": "tar shards by split, for streaming",
     "hf": "a folder that load_dataset opens, images inside",
     "original": "the release's own CSV form, for loaders written for it",
