@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import os
@@ -91,6 +92,33 @@ def test_the_tutorial_shows_what_its_commands_print(tutorial: tuple[Path, list[D
         printed = steady(done.output.replace(str(folder), "/home/you/cxrprep"))
         for line in done.shown:
             assert steady(line) in printed, f"{done.block}: not printed: {line}\n{done.output}"
+
+
+def test_the_tutorial_leaves_nothing_out_of_what_it_shows(tutorial: tuple[Path, list[Done]]) -> None:
+    folder, steps = tutorial
+    for done in steps:
+        printed = results(done.output.replace(str(folder), "/home/you/cxrprep"))
+        assert not done.shown or printed == results("\n".join(done.shown)), done.block
+
+
+def test_the_recording_shows_what_its_commands_print(tutorial: tuple[Path, list[Done]]) -> None:
+    folder, steps = tutorial
+    drawn = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    text = "\n".join(html.unescape(line) for line in re.findall(r"<text [^>]*>(?!make demo)(.*?)</text>", drawn))
+    text = text.replace("http://127.0.0.1:8000/", "demo/mirror").partition("\nDone in")[0]
+    outputs = {done.block.text.strip(): done.output.replace(f"{folder}/", "") for done in reversed(steps)}
+    seen = 0
+    for command, _, recorded in (part.partition("\n") for part in text.split("\n$ ")[1:]):
+        if command in outputs:
+            seen += 1
+            assert results(recorded) == results(outputs[command]), f"{command}: run tools/record_demo.py again"
+    assert seen >= 4
+
+
+def results(output: str) -> list[str]:
+    """Steady pieces of what a command prints, without its progress; lines are broken where the screen ends."""
+    lines = [line for line in output.splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
+    return steady(" ".join(lines)).split()
 
 
 def steady(text: str) -> str:
