@@ -6,7 +6,7 @@ dataset's own namespace, and as the word itself in ``labels_raw``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,16 +19,16 @@ from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_reports import add_reports
-from cxrprep.labels.declared_tables import TABLE, TableRead, count_rows, tables_here
+from cxrprep.labels.declared_tables import TABLE, count_rows, tables_here
 from cxrprep.labels.declared_values import by_word, column_of, has_columns, image_ids, looked_up, value_of
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
     from cxrprep.model import Digest
@@ -125,7 +125,7 @@ def _add_links(
                 continue
             table = here[name]
             facts = _about(declared, rule, table, "link")
-            facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table.path)
+            facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table)
             known = facts["image_id"].isin(images.index)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
@@ -139,7 +139,7 @@ def _add_links(
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
     rule = declared.image
     facts = _about(declared, rule, table, "image")
-    facts["image_id"] = image_ids(declared, table.cells, rule.id, "[image] id", table.path)
+    facts["image_id"] = image_ids(declared, table.cells, rule.id, "[image] id", table)
     if rule.study == "image":
         facts["study_id"] = facts["image_id"]
     return facts
@@ -157,7 +157,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
         if several and not has_columns(frame, value):
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
-        return value_of(frame, value, f"[{block}] {name}", table.path)
+        return value_of(frame, value, f"[{block}] {name}", table)
 
     facts = pd.DataFrame({"study_id": of("study"), "patient_id": of("patient")})
     word = of("view")
@@ -188,11 +188,11 @@ def _add_splits(
             if name not in here:
                 continue
             table = here[name]
-            listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table.path)
+            listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
             value = (
                 {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
             )
-            words = value_of(table.cells, value, "[[splits]] split", table.path)
+            words = value_of(table.cells, value, "[[splits]] split", table)
             known = listed.isin(images.index)
             images.loc[listed[known], "split"] = words[known].to_numpy()
             count_rows(label_rows, table, "split", known, "name_images_that_no_other_table_lists")
@@ -210,7 +210,7 @@ class _Labels:
     frame: pd.DataFrame
     ids: pd.Series
     readers: pd.Series | None
-    where: Path
+    where: TableRead
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -241,7 +241,7 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
     """Add the rows of one label block; the images that it labels."""
     values, words = _SHAPES[block.rule.shape](block)
     for note in block.notes:
-        writer.label_rows.note(note, str(block.where), "warning")
+        writer.label_rows.note(note, str(block.where.path), "warning")
     kept = block.raw_cells()
     seen: set[str] = set()
     for source, of_source in _by_source(block, values):
@@ -250,7 +250,7 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
         about = writer.images.loc[of_source.index]
         columns |= {
             "label_source": constant(source, len(about)),
-            "table_name": constant(block.where.name, len(about)),
+            "table_name": constant(block.where.path.name, len(about)),
             "table_digest": constant(str(digest), len(about)),
         }
         if words is not None:
@@ -269,17 +269,18 @@ def _label_block(
     """The rows of a table that are about images which are known; the others are counted."""
     frame = table.cells
     place = f"[[labels]] {rule.source}"
-    ids = image_ids(declared, frame, rule.image or rule.study or declared.image.id, f"{place} image", table.path)
+    ids = image_ids(declared, frame, rule.image or rule.study or declared.image.id, f"{place} image", table)
     if rule.study is not None:
         by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
         ids = ids.map(by_study, na_action="ignore").explode()
+        table = replace(table, rows=ids.index.tolist())
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
     known = ids.isin(images.index)
     count_rows(label_rows, table, "labels", known, "are_about_images_that_no_table_lists", source=rule.source)
     frame, ids = frame[known], ids[known]
-    readers = value_of(frame, rule.reader, f"{place} reader", table.path) if rule.reader else None
-    return _Labels(declared, rule, frame, ids, readers, table.path)
+    readers = value_of(frame, rule.reader, f"{place} reader", table) if rule.reader else None
+    return _Labels(declared, rule, frame, ids, readers, table)
 
 
 def _by_source(block: _Labels, values: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -316,15 +317,19 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     keys = block.keys()
     if keys.is_unique:
         return pd.DataFrame(found).set_axis(keys.to_numpy(), axis=0).sort_index(), None
-    grouped = pd.DataFrame(found).groupby(keys, sort=True)
+    values = pd.DataFrame(found)
+    grouped = values.groupby(keys, sort=True)
     merged = grouped.max()
     if rule.rows_per_image != "any":
         differs = (grouped.min() != merged).fillna(value=False).any(axis=1)
         if differs.any():
-            raise TableError(
-                f"{block.where}: two rows say different things of {merged.index[differs.to_numpy()][0]}",
-                hint='correct the table, or say rows_per_image = "any" in the dataset\'s file',
-            )
+            key = merged.index[differs.to_numpy()][0]
+            first, *others = keys.index[keys == key]
+            other = next((row for row in others if not values.loc[row].equals(values.loc[first])), others[0])
+            said = f"two rows say different things of {key.split(_BETWEEN)[0]}"
+            said = f"{said}: this one, and {block.where.place_of(first)}"
+            hint = 'correct the table, or say rows_per_image = "any" in the dataset\'s file'
+            raise block.where.error(other, "", said, hint)
     return merged, None
 
 
@@ -347,10 +352,8 @@ def _label_cells(block: _Labels, column: str) -> pd.Series:
         unknown = words[words.notna() & ~words.isin(list(meanings))]
         if len(unknown) and "*" not in meanings:
             row = int(str(unknown.index.min()))
-            raise TableError(
-                f"{block.where}, row {row + 1}, column {column!r}: {unknown.loc[row]!r} is no label",
-                hint=f"expected one of {', '.join(meanings)}, or a blank",
-            )
+            hint = f"expected one of {', '.join(meanings)}, or a blank"
+            raise block.where.error(row, column, f"{unknown.loc[row]!r} is no label", hint)
         other = meanings.get("*")
         return pd.Series([meanings.get(w, other) if isinstance(w, str) else None for w in words], words.index, float)
 

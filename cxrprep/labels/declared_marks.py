@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
-from cxrprep.errors import TableError
 from cxrprep.labels.declared_values import column_of, image_ids, value_of
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule
-    from cxrprep.labels.declared_tables import TableRead
+    from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
 
 Boxes = dict[str, list[dict[str, Any]]]
@@ -54,12 +53,12 @@ def boxes_of(
                 continue
             table = here[name]
             frame = rows_where(table, rule.where)
-            image = image_ids(declared, frame, rule.image, "[[boxes]] image", table.path)
-            cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table.path)}
+            image = image_ids(declared, frame, rule.image, "[[boxes]] image", table)
+            cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table)}
             whole = pd.DataFrame(cells).notna().all(axis=1) & image.isin(images.index)
             for what in ("reader", "score"):
                 if getattr(rule, what) is not None:
-                    cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table.path)
+                    cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
             if "score" in cells:
                 score = pd.to_numeric(cells["score"], errors="coerce")
                 cells["score"] = score.astype(object).where(score.notna(), None)
@@ -84,7 +83,7 @@ def boxes_of(
 def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
     names = rule.corners or rule.corner_size or rule.centre_size
     sides = {
-        side: pd.to_numeric(column_of(frame, column, "[[boxes]]", table.path), errors="coerce")
+        side: pd.to_numeric(column_of(frame, column, "[[boxes]]", table), errors="coerce")
         for side, column in zip("xywh", names, strict=True)
     }
     if rule.corners:
@@ -98,7 +97,7 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
     """The rows whose cells are among those wanted, or are none of ``{ not = [...] }``."""
     frame = table.cells
     for column, wanted in where.items():
-        cells = column_of(frame, column, "where", table.path)
+        cells = column_of(frame, column, "where", table)
         refused = wanted.get("not", []) if isinstance(wanted, dict) else None
         frame = frame[~cells.isin(refused) & cells.notna()] if refused is not None else frame[cells.isin(wanted)]
     return frame
@@ -129,19 +128,19 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
-    image = image_ids(declared, frame, rule.image, "[[masks]] image", table.path)
+    image = image_ids(declared, frame, rule.image, "[[masks]] image", table)
     known = image.isin(images.index)
     frame, image = frame[known], image[known]
     columns: dict[str, Any] = {
         "image_id": image,
-        "label": value_of(frame, rule.label, "[[masks]] label", table.path),
-        "reader": None if rule.reader is None else value_of(frame, rule.reader, "[[masks]] reader", table.path),
+        "label": value_of(frame, rule.label, "[[masks]] label", table),
+        "reader": None if rule.reader is None else value_of(frame, rule.reader, "[[masks]] reader", table),
     }
     made = list(_regions(rule, frame, table))
     rows = {name: pa.array(c, pa.string(), from_pandas=True) for name, c in columns.items() if c is not None}
     rows["observation"] = pa.array([_observation(declared, word) for word in columns["label"]], pa.string())
     if rule.score is not None:
-        stated = pd.to_numeric(value_of(frame, rule.score, "[[masks]] score", table.path), errors="coerce")
+        stated = pd.to_numeric(value_of(frame, rule.score, "[[masks]] score", table), errors="coerce")
         rows["score"] = pa.array(stated, pa.float32(), from_pandas=True)
     for name in ("height", "width", "counts", "polygons", "path"):
         rows[name] = pa.array([one.get(name) for one in made], MASKS.field(name).type)
@@ -172,10 +171,10 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
     """The region of each row: its size, and COCO's run lengths, polygons, or the path of its picture."""
     place = "[[masks]]"
     if rule.encoding == "files":
-        yield from ({"path": path} for path in column_of(frame, "path", place, table.path))
+        yield from ({"path": path} for path in column_of(frame, "path", place, table))
         return
-    sizes = column_of(frame, rule.size, place, table.path) if isinstance(rule.size, str) else [rule.size] * len(frame)
-    cells = column_of(frame, rule.runs or rule.points, place, table.path)
+    sizes = column_of(frame, rule.size, place, table) if isinstance(rule.size, str) else [rule.size] * len(frame)
+    cells = column_of(frame, rule.runs or rule.points, place, table)
     for row, cell, size in zip(frame.index, cells, sizes, strict=True):
         try:
             height, width = (int(side) for side in size) if size is not None else (None, None)
@@ -188,10 +187,8 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
             else:
                 yield {**about, "counts": compressed(_column_runs(rule, str(cell), int(height), int(width)))}  # type: ignore[arg-type]  # an unknown size is the error below
         except (TypeError, ValueError) as error:
-            raise TableError(
-                f"{table.path}, row {int(row) + 1}: {place} is no {rule.encoding}: {error}",
-                hint="correct that cell, or the dataset's file",
-            ) from error
+            what = f"{place} is no {rule.encoding}: {error}"
+            raise table.error(int(row), rule.runs or rule.points, what) from error
 
 
 def _rings(cell: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from cxrprep.datasets.catalog import declaration_of
 from cxrprep.datasets.declaration import ReportRule, tables_of
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
-from cxrprep.labels.declared_tables import TableRead, count_rows, tables_here
+from cxrprep.labels.declared_tables import count_rows, tables_here
 from cxrprep.labels.declared_values import image_ids, value_of
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
+    from cxrprep.labels.declared_values import TableRead
 
 
 def has_reports(spec: DatasetSpec) -> bool:
@@ -86,13 +87,13 @@ def _found(declared: Declaration, here: Mapping[str, TableRead]) -> list[tuple[R
 def _ids(declared: Declaration, rule: ReportRule, table: TableRead) -> pd.Series:
     """The study of each row, or the image, which is a study of its own."""
     if rule.image is not None:
-        return image_ids(declared, table.cells, rule.image, "[[reports]] image", table.path)
-    return value_of(table.cells, rule.study, "[[reports]] study", table.path)
+        return image_ids(declared, table.cells, rule.image, "[[reports]] image", table)
+    return value_of(table.cells, rule.study, "[[reports]] study", table)
 
 
 def _sections(rule: ReportRule, table: TableRead) -> dict[str, pd.Series]:
     values = rule.sections or {"text": rule.text}
-    return {name: value_of(table.cells, value, f"[[reports]] {name}", table.path) for name, value in values.items()}
+    return {name: value_of(table.cells, value, f"[[reports]] {name}", table) for name, value in values.items()}
 
 
 def add_reports(

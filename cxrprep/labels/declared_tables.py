@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 import pandas as pd
 
 from cxrprep.datasets.catalog import is_built_in
-from cxrprep.datasets.declaration import tables_of
+from cxrprep.datasets.declaration import MANY_FILES, tables_of
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, read_names, read_table
 from cxrprep.labels.csv_text import digest_of
-from cxrprep.labels.declared_values import categories_of, named_columns
+from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
 from cxrprep.vocabulary import VOCABULARIES
@@ -42,18 +41,6 @@ _VALUES: Final = (
 _NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
 _WINDOWS_PATH: Final = re.compile(r"\\.*\.(png|jpe?g|dcm|dicom|txt)$", re.IGNORECASE)
 _AGAIN: Final = "fetch the table again, or correct the dataset's file if it is of another form"
-
-
-@dataclass(frozen=True, slots=True)
-class TableRead:
-    """A table that is here: its cells (null where blank), where it lies, and its digest.
-
-    ``path`` of a table of many files is the first of them.
-    """
-
-    cells: pd.DataFrame
-    path: Path
-    digest: Digest
 
 
 def count_rows(
@@ -81,7 +68,7 @@ def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) ->
         paths = tables.all_of(table.name)
         if not paths:
             continue
-        if table.form in ("xml", "files"):
+        if table.form in MANY_FILES:
             cells, digest = _of_files(declared, table, paths, tables.bases)
         else:
             cells, digest = _of_file(declared, table, paths[0], label_rows)
@@ -93,7 +80,8 @@ def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) ->
             cells = cells.mask(cells.isin(list(table.blank)))
         if TABLE not in cells.columns:
             cells[TABLE] = table.name
-        found[table.name] = TableRead(cells, paths[0], digest)
+        spelled = {new: old for old, new in table.rename.items()}
+        found[table.name] = TableRead(cells, paths[0], digest, table.form, spelled)
     return found
 
 

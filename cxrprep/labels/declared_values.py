@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +17,64 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import ConfigError, TableError
+from cxrprep.labels.csv_text import line_of, read_content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.declaration import Declaration
+    from cxrprep.model import Digest
 
 _NUMBERS: Final = ("number", "dicom-age")
+_CORRECT: Final = "correct that cell, or the dataset's file"
 _AGE_UNITS: Final = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
+
+
+@dataclass(frozen=True, slots=True)
+class TableRead:
+    """A table that is here: its cells (null where blank), where it lies, and its digest.
+
+    ``path`` of a table of many files is the first of them. Rows keep their number, from 0, as their index. ``spelled``
+    names columns as the file does, where the dataset's file calls them otherwise.
+    """
+
+    cells: pd.DataFrame
+    path: Path
+    digest: Digest
+    form: str = "csv"
+    spelled: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[int] | None = None
+    """The number of each row, where they were numbered anew."""
+
+    def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
+        """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
+
+        Args:
+            row: Data row, from 0.
+            column: Its name as the dataset's file has it; empty for a value that takes its cells from none.
+            what: What is wrong.
+            hint: The next step.
+
+        Returns:
+            The error, not raised.
+        """
+        named = f", column {self.spelled.get(column, column)!r}" if column and self.form != "names" else ""
+        place = self.place_of(row)
+        where = place if self.form in MANY_FILES else f"{self.path}, {place}"
+        return TableError(f"{where}{named}: {what}", hint=hint)
+
+    def place_of(self, row: Any) -> str:
+        """Where a data row (from 0) stands in the file: its line, or its number; of many files, which one it is."""
+        number = int(str(row)) if self.rows is None else int(self.rows[int(str(row))])
+        if self.form in MANY_FILES:
+            return str(self.cells["path"].iloc[number])
+        if self.form == "csv":
+            return f"line {line_of(read_content(self.path), number)}"
+        return f"{'line' if self.form == 'names' else 'row'} {number + 1}"
 
 
 def named_columns(value: Any) -> Iterator[str]:
@@ -48,14 +96,14 @@ def has_columns(frame: pd.DataFrame, value: Any) -> bool:
     return set(named_columns(value)) <= set(frame.columns)
 
 
-def value_of(frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Series:
+def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
     """A column of text (or numbers, after ``use``) by the rules of the declaration; null where nothing is stated.
 
     Args:
         frame: the rows of a table.
         value: the declared value: a column's name, or a table of rules.
         place: the block that wants it, for errors.
-        where: the file, for errors.
+        where: the table, for errors.
 
     Returns:
         A cell for each row.
@@ -121,12 +169,13 @@ def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Se
     return pd.Series(held[rows], index=cells.index, dtype=object)
 
 
-def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Path) -> pd.Series:
+def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
     """The cells after the rules of a value."""
+    column = next(named_columns(value), "")
     if "split" in value:
         series = _each(series, lambda cell: cell.split(value["split"]))
     if value.get("use", "all") != "all":
-        series = _used(series, value["use"], place, where)
+        series = _used(series, value["use"], place, column, where)
     if value.get("lower"):
         series = _each(series, str.lower)
     if "match" in value:
@@ -134,14 +183,14 @@ def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Path)
     for words in value.get("replace", ()):
         series = _each(series, partial(_replaced, words=words))
     if "map" in value:
-        series = _mapped(series, value["map"], value.get("else", "error"), place, where)
+        series = _mapped(series, value, place, column, where)
     for bound, test in (("min", pd.Series.lt), ("max", pd.Series.gt)):
         if bound in value:
             series = series.mask(test(pd.to_numeric(series), value[bound]))
     return series
 
 
-def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: Path) -> pd.Series:
+def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
     """The ids of the images that rows speak of; of a path with folders the id in it, as ``[paths]`` finds it.
 
     Args:
@@ -149,7 +198,7 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
         frame: the rows of a table.
         value: the declared value of the id.
         place: the block that wants it, for errors.
-        where: the file, for errors.
+        where: the table, for errors.
 
     Returns:
         An id for each row.
@@ -170,14 +219,14 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
     return texts((found.get(cell, cell) for cell in series), series.index) if found else series
 
 
-def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Series:
+def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead) -> pd.Series:
     """A column by its name.
 
     Args:
         frame: the rows of a table.
         name: the column.
         place: the block that wants it, for errors.
-        where: the file, for errors.
+        where: the table, for errors.
 
     Returns:
         Its cells.
@@ -188,13 +237,13 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: Path) -> pd.Ser
     if name not in frame.columns:
         shown = ", ".join(map(str, frame.columns[:8]))
         raise TableError(
-            f"{where}: column {name!r} is missing, which {place} names; it has {shown}",
+            f"{where.path}: column {name!r} is missing, which {place} names; it has {shown}",
             hint="is this the right table? Correct the dataset's file if its columns are called otherwise",
         )
     return by_word(frame[name], lambda words: words)
 
 
-def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: Path) -> pd.Series:
+def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
     if "column" in value:
         cells = column_of(frame, value["column"], place, where)
         return cells if value.get("use") == "all" else cells.map(_first, na_action="ignore")
@@ -265,7 +314,7 @@ def _names_in(cell: Any) -> Iterable[str]:
     return (one for one in cell if one is not None) if isinstance(cell, list) else (cell,)
 
 
-def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Series:
+def _used(series: pd.Series, transform: str, place: str, column: str, where: TableRead) -> pd.Series:
     name, _, detail = transform.partition(":")
     known: dict[str, Callable[[str], Any]] = {
         "number": float,
@@ -283,10 +332,7 @@ def _used(series: pd.Series, transform: str, place: str, where: Path) -> pd.Seri
             try:
                 distinct[cell] = known[name](cell)
             except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError) as error:
-                raise TableError(
-                    f"{where}, row {int(str(row)) + 1}: {place} expects {transform}, found {cell[:80]!r}",
-                    hint="correct that cell, or the dataset's file",
-                ) from error
+                raise where.error(row, column, f"{place} expects {transform}, found {cell[:80]!r}") from error
     made = texts(map(distinct.get, series), series.index)
     return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
 
@@ -305,11 +351,10 @@ def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[str]]:
     return read_list
 
 
-def _mapped(series: pd.Series, words: Mapping[str, Any], otherwise: str, place: str, where: Path) -> pd.Series:
+def _mapped(series: pd.Series, value: Mapping[str, Any], place: str, column: str, where: TableRead) -> pd.Series:
+    words, otherwise = value["map"], value.get("else", "error")
     unknown = series[series.notna() & ~series.isin(list(words))].sort_index()
     if len(unknown) and otherwise == "error":
-        raise TableError(
-            f"{where}, row {int(str(unknown.index[0])) + 1}: {place} does not know {unknown.iloc[0]!r}",
-            hint='add the word to the map, or say else = "null" in the dataset\'s file',
-        )
+        hint = 'add the word to the map, or say else = "null" in the dataset\'s file'
+        raise where.error(unknown.index[0], column, f"{place} does not know {unknown.iloc[0]!r}", hint)
     return texts((words.get(cell, cell if otherwise == "keep" else None) for cell in series), series.index)

@@ -150,8 +150,8 @@ values = { yes = 1, no = 0, maybe = -1 }
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ("w0_0,sure\n", r"grid\.csv, row 1, column 'effusion': 'sure' is no label"),
-        ("w0_0,yes\nw0_0,no\n", r"grid\.csv: two rows say different things of w0_0"),
+        ("w0_0,sure\n", r"grid\.csv, line 2, column 'effusion': 'sure' is no label"),
+        ("w0_0,yes\nw0_0,no\n", r"grid\.csv, line 3: two rows say different things of w0_0: this one, and line 2"),
     ],
 )
 def test_cells_that_no_rule_covers_are_named(file, tmp_path, cells, message):

@@ -54,6 +54,55 @@ def read(folder: Path, blocks: str, files: dict[str, object], **options: object)
     return read_labels(find_dataset(str(folder / "ward.toml")), folder, **options)
 
 
+# ---- where a wrong cell stands ----
+
+CELLS = """
+[[table]]
+name = "t"
+patterns = ["t.*"]
+form = "{form}"
+rename = {{ YEARS = "age" }}
+[image]
+table = "t"
+id = {{ column = "{image}", match = '^(a\\d+)' }}
+study = {{ column = "{image}", match = '^a(\\d)' }}
+{more}
+"""
+AGE = 'age = { column = "age", use = "number" }\n'
+BY_STUDY = """[[labels]]
+source = "r"
+table = "t"
+study = "study"
+shape = "columns"
+columns = { effusion = "Effusion" }
+values = { yes = 1 }
+"""
+SPLIT = """[[splits]]
+table = "t"
+image = "name"
+split = { column = "name", map = { a1 = "test" } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "more", "content", "place"),
+    [
+        ("csv", AGE, 'image,note,YEARS\n\na1,"two\nlines",50\na2,,old\n', r"line 5, column 'YEARS'"),
+        ("csv", AGE, "sep=;\nimage;YEARS\na1;x\n", r"line 3, column 'YEARS'"),
+        ("csv", BY_STUDY, "image,study,effusion\na11,1,yes\na12,1,yes\na2,2,no\n",
+         r"line 4, column 'effusion'"),
+        ("json", AGE, [{"image": "a1", "YEARS": 50}, {"image": "a2", "YEARS": "x"}],
+         r"row 2, column 'YEARS'"),
+        ("names", SPLIT, "a1\na2\n", r"line 2: \[\[splits\]\]"),
+    ],
+    ids=["line breaks", "sep=", "by study", "json", "names"],
+)  # fmt: skip
+def test_a_wrong_cell_is_named_by_file_line_and_column(tmp_path, form, more, content, place):
+    blocks = CELLS.format(form=form, image="name" if form == "names" else "image", more=more)
+    with pytest.raises(TableError, match=rf"t\.{form}, {place}"):
+        read(tmp_path, blocks, {f"t.{form}": content})
+
+
 # ---- run lengths ----
 
 
@@ -92,7 +141,7 @@ encoding = "rle"
 runs = "runs"
 size = [10, 10]
 """
-    with pytest.raises(TableError, match=r"t\.csv, row 1: \[\[masks\]\] is no rle"):
+    with pytest.raises(TableError, match=r"t\.csv, line 2, column 'runs': \[\[masks\]\] is no rle"):
         read(tmp_path, blocks, {"t.csv": f"image,runs\na1,{text}\n"})
 
 
