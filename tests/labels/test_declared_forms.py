@@ -74,7 +74,7 @@ source = "r"
 table = "t"
 study = "study"
 shape = "columns"
-columns = { effusion = "Effusion" }
+columns = { fluid = "Effusion" }
 values = { yes = 1 }
 """
 SPLIT = """[[splits]]
@@ -89,8 +89,8 @@ split = { column = "name", map = { a1 = "test" } }
     [
         ("csv", AGE, 'image,note,YEARS\n\na1,"two\nlines",50\na2,,old\n', r"line 5, column 'YEARS'"),
         ("csv", AGE, "sep=;\nimage;YEARS\na1;x\n", r"line 3, column 'YEARS'"),
-        ("csv", BY_STUDY, "image,study,effusion\na11,1,yes\na12,1,yes\na2,2,no\n",
-         r"line 4, column 'effusion'"),
+        ("csv", BY_STUDY, "image,study,fluid\na11,1,yes\na12,1,yes\na2,2,no\n",
+         r"line 4, column 'fluid'"),
         ("json", AGE, [{"image": "a1", "YEARS": 50}, {"image": "a2", "YEARS": "x"}],
          r"row 2, column 'YEARS'"),
         ("names", SPLIT, "a1\na2\n", r"line 2: \[\[splits\]\]"),
