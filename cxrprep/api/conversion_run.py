@@ -111,7 +111,7 @@ class ConversionRun:
         finished = ConversionCache.open(cache, out)
         totals = ConversionTotals(inputs)
         totals.refuse(inputs.unusable)
-        totals.left_out.update({f"{suffix or 'other'} file": count for suffix, count in inputs.left_out})
+        totals.left_out.update(dict(inputs.left_out))
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
             "scores": self.scores,

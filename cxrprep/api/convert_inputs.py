@@ -365,7 +365,7 @@ def _plain(
         place=place,
         unusable=found.unusable,
         others=others,
-        left_out=found.left_out,
+        left_out=tuple(found.words().items()),
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
@@ -19,6 +21,7 @@ from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.events import Sink
@@ -228,10 +231,10 @@ def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_eve
     # Its split is nobody's but this table's: what was chosen last stays.
     last = Choices.of_last(folder.manifests)
     choices = last.with_given(choices.label_source, choices.policy, choices.split_by)
-    pseudonyms = own_pseudonyms()
+    pseudonyms, left_out = own_pseudonyms(), Counter[str]()
     images = write_own_manifest(
         folder.root,
-        own_images(folder.root, pseudonyms),
+        own_images(folder.root, pseudonyms, left_out=left_out),
         manifests=folder.manifests,
         key=pseudonyms.sign,
         label_source=choices.label_source,
@@ -240,7 +243,7 @@ def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_eve
         allow_loss=allow_loss,
         on_event=on_event,
     )
-    return _manifest_result(folder, images, choices)
+    return _manifest_result(folder, images, choices, left_out)
 
 
 def _of_converted(
@@ -255,10 +258,13 @@ def _of_converted(
     return _manifest_result(folder, images, choices)
 
 
-def _manifest_result(folder: DatasetFolder, images: Any, choices: Choices) -> Result[ManifestResult]:
+def _manifest_result(
+    folder: DatasetFolder, images: Any, choices: Choices, left_out: Mapping[str, int] = MappingProxyType({})
+) -> Result[ManifestResult]:
     from cxrprep.manifest.build import described_result
 
-    made = described_result(images, folder.manifests)
+    others = tuple(sorted(left_out.items(), key=lambda one: (-one[1], one[0])))
+    made = replace(described_result(images, folder.manifests), left_out=others)
     rows = (
         ("dataset", dataset_words(folder.spec.name, folder.release)),
         ("images", made.images),
@@ -266,6 +272,7 @@ def _manifest_result(folder: DatasetFolder, images: Any, choices: Choices) -> Re
         ("patients", made.patients),
         ("with labels", made.labelled),
         *((("split", choices.split_by.words()),) if choices.split_by is not None else ()),
+        *((f"{count:,} left out", f"no image: {kind}") for kind, count in made.left_out),
         ("written", str(made.images_path)),
     )
     return Result("manifest", made, rows=rows)

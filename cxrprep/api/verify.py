@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
@@ -205,7 +206,7 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         again=_made_again(folder),
         commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
         are_originals=folder.kind is FolderKind.OWN,
-        belongs=_belongs(folder),
+        left_out_as=_left_out_as(folder),
         keeps_findings=folder.kind is not FolderKind.EXPORTED or folder.home != folder.root,
     )
 
@@ -225,10 +226,10 @@ def _listed(folder: DatasetFolder) -> Any:
     return listing(own_images(folder.root, Pseudonyms(b"")))
 
 
-def _belongs(folder: DatasetFolder) -> Callable[[Path], bool] | None:
-    from cxrprep.images.own_images import is_own_image
+def _left_out_as(folder: DatasetFolder) -> Callable[[str], str | None] | None:
+    from cxrprep.images.own_images import left_out_as
 
-    return is_own_image if folder.kind is FolderKind.OWN else None
+    return partial(left_out_as, folder.root) if folder.kind is FolderKind.OWN else None
 
 
 def _original(folder: DatasetFolder) -> Record | None:

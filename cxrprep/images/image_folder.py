@@ -44,6 +44,20 @@ class PlainImages:
     left_out: tuple[tuple[str, int], ...]
     unusable: tuple[str, ...] = ()
 
+    def words(self) -> dict[str, int]:
+        """How many files that are no images were passed over, by what they are called in results."""
+        return {words_of(suffix): count for suffix, count in self.left_out}
+
+
+def words_of(suffix: str) -> str:
+    """What a file that is no image is called, by its suffix in lower case: ``.gif file``, or ``other file``."""
+    return f"{suffix if _SUFFIX.fullmatch(suffix) else 'other'} file"
+
+
+def is_hidden(parts: Iterable[str]) -> bool:
+    """Whether a path below a folder is passed over without a word."""
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+
 
 def stem_of(name: str) -> str:
     """``name`` without the suffix of an image; a UID such as ``1.2.840.113`` has none and stays whole."""
@@ -82,9 +96,7 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
     unusable: list[str] = []
     for entry in place.list():
         parts = entry.name.split("/")
-        if any(
-            (part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts
-        ) or entry.name.startswith(passed):
+        if is_hidden(parts) or entry.name.startswith(passed):
             continue
         suffix = PurePosixPath(entry.name).suffix.lower()
         if suffix in SUFFIXES or (_may_be_dicom(entry, parts[-1], suffix) and _holds_dicom(place, entry.name)):

@@ -1,9 +1,10 @@
 """Orientation and polarity of a chest radiograph by its pixels: inverted, turned, mirrored, blank, no chest.
 
-One linear model over 64 x 64 pixels: histograms of gradients in 8 x 8 cells (nine signed directions, Dalal and Triggs
-2005) and a 16 x 16 thumbnail, 832 numbers, into 16 classes: two polarities, four turns, mirrored or not. What is no
-frontal chest radiograph is far from the space that the numbers of those span. The weights (60 kB) are made by
-``tools/train_orientation.py`` and lie beside this module.
+One linear model over 64 x 64 pixels: histograms of gradients in 8 x 8 cells (eight signed directions, Dalal and Triggs
+2005) and a 16 x 16 thumbnail, 768 numbers. To turn, mirror or invert an image only moves these numbers about and
+changes signs, so that one row of weights says how upright each of the 16 ways is in which an image may have come to lie
+as it does: two polarities, four turns, mirrored or not. What is no frontal chest radiograph is far from the space that
+the numbers of those span. The weights (33 kB) are made by ``tools/train_orientation.py`` and lie beside this module.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ if TYPE_CHECKING:
     from cxrprep.images.radiograph import Radiograph
 
 SIDE: Final = 64
-FEATURES: Final = 832
-_CELLS, _BINS, _THUMBNAIL = 8, 9, 16
-# (polarity, turn in quarters counter-clockwise, mirrored), in the order of the model's outputs.
+_CELLS, _BINS, _THUMBNAIL = 8, 8, 16
+_HISTOGRAMS: Final = _CELLS * _CELLS * _BINS
+FEATURES: Final = _HISTOGRAMS + _THUMBNAIL * _THUMBNAIL
+# (polarity, turn in quarters counter-clockwise, mirrored before that): what may have been done to an image.
 CLASSES: Final = tuple((inverted, turn, mirror) for inverted in (0, 1) for turn in range(4) for mirror in (0, 1))
 # Share of pixels that show any structure: 1,787 radiographs had 0.41 and more, 60 blanks, gradients and collimators
 # 0.26 and less.
 STRUCTURE: Final = 0.33
 ALARM: Final = 0.5
-# A score of an image is the mean of what it and its mirror image say. Of 627 radiographs of four collections that the
-# weights were not made of, 1 upright one is above 0.6 (3 above 0.5), and 99.95 % of 7,524 turned ones (100 %).
+# Of 727 radiographs of five collections that the weights were not made of, none is above 0.6 as it is (one above 0.5),
+# and 99.95 % of 8,724 turned ones are; none is above 0.25 for inverted.
 TURNED_ALARM: Final = 0.6
-# Spreads of the distance beyond the usual one at which the score is 0.5. Of the 627 radiographs 1 % are above; of CT,
+# Spreads of the distance beyond the usual one at which the score is 0.5. Of the 727 radiographs 1 % are above; of CT,
 # MR, ultrasound and other images of pydicom's test files and of written text all.
-_FAR: Final = 2.2
+_FAR: Final = 3.0
 # Pixels a side from which 64 x 64 are averaged: more tells nothing, and costs more than the decoder.
 _ENOUGH: Final = 512
 _WEIGHTS: Final = "orientation.npz"
@@ -135,9 +137,11 @@ def fixed(made: Radiograph, found: Orientation, fix: Collection[str]) -> tuple[s
 
 def scores(small: NDArray[Any]) -> Orientation:
     """The scores of an image of 64 x 64 display values."""
-    model = _model()
-    shares = probabilities(small, model["weights"], model["bias"])
+    model, found = _model(), features(small)
+    ways = undone(found)
+    shares = probabilities(ways, model["weights"])
     turns = shares.sum(axis=(0, 2))
+    upright = ways[int(shares.argmax())]
     return Orientation(
         inverted=round(float(shares[1].sum()), 4),
         turned=round(float(1.0 - turns[0]), 4),
@@ -145,15 +149,13 @@ def scores(small: NDArray[Any]) -> Orientation:
         turn=int((4 - int(turns[1:].argmax()) - 1) * 90 % 360),
         mirrored=round(float(shares[:, :, 1].sum()), 4),
         structure=round(_structure(small), 4),
-        not_frontal=round(_not_frontal(small, CLASSES[int(shares.argmax())], model), 4),
+        not_frontal=round(_not_frontal(upright, model), 4),
     )
 
 
-def _not_frontal(small: NDArray[Any], way: tuple[int, int, int], model: Mapping[str, NDArray[np.float32]]) -> float:
+def _not_frontal(upright: NDArray[np.float32], model: Mapping[str, NDArray[np.float32]]) -> float:
     """How far the features of an image, brought upright, are from the space that those of radiographs span; 0 to 1."""
-    inverted, turn, mirrored = way
-    upright = np.rot90(np.bitwise_not(small) if inverted else small, -turn)
-    left = distance(features(upright[:, ::-1] if mirrored else upright), model["mean"], model["directions"])
+    left = distance(upright, model["mean"], model["directions"])
     usual, spread = model["distances"]
     # 0 at the usual distance, 0.5 at so many spreads that 1 % of frontal radiographs are farther away.
     return float(1 - 0.5 ** (max(0.0, (left - usual) / spread) / _FAR))
@@ -165,32 +167,60 @@ def distance(found: NDArray[np.float32], mean: NDArray[np.float32], directions: 
     return float(np.sqrt(max(0.0, float(away @ away - ((directions @ away) ** 2).sum()))))
 
 
-def probabilities(small: NDArray[Any], weights: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The probability of each polarity, turn and mirroring (2 x 4 x 2) of an image of 64 x 64, by a model's weights.
-
-    The mean of what the image and its mirror image say, for which turns count the other way round.
-    """
-    logits = np.stack([features(small), features(small[:, ::-1])]) @ weights + bias
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    own, of_mirror = (shares / shares.sum(axis=1, keepdims=True)).reshape(2, 2, 4, 2)
-    return (own + of_mirror[:, [0, 3, 2, 1], ::-1]) / 2  # type: ignore[no-any-return]
+def probabilities(ways: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of each polarity, turn and mirroring (2 x 4 x 2) of an image, from what ``undone`` made of it."""
+    logits = ways @ weights
+    shares = np.exp(logits - logits.max())
+    return (shares / shares.sum()).reshape(2, 4, 2)  # type: ignore[no-any-return]
 
 
 def features(small: NDArray[Any]) -> NDArray[np.float32]:
-    """832 numbers of an image of 64 x 64: histograms of gradients, then grey; brightness and contrast removed."""
+    """768 numbers of an image of 64 x 64: histograms of gradients, then grey; brightness and contrast removed."""
     grey = small.astype(np.float32)
     grey = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=1)
     strength, angle = cv2.cartToPolar(dx, dy)
-    place = (angle * (_BINS / (2 * np.pi))).astype(np.int32) % _BINS
-    cell = SIDE // _CELLS
-    rows, columns = np.indices((SIDE, SIDE)) // cell
-    index = ((rows * _CELLS + columns) * _BINS + place).ravel()
-    histogram = np.sqrt(np.bincount(index, weights=strength.ravel(), minlength=_CELLS * _CELLS * _BINS))
-    blocks = histogram.reshape(_CELLS, _CELLS, _BINS)
-    around = cv2.blur(blocks.mean(axis=2).astype(np.float32), (3, 3)) + 1e-2
+    # The axes lie in the middle of a direction, so that turning and mirroring takes directions to directions.
+    place = np.rint(angle * (_BINS / (2 * np.pi))).astype(np.int32) % _BINS
+    counted = np.bincount((_first_of_cell() + place).ravel(), weights=strength.ravel(), minlength=_HISTOGRAMS)
+    blocks = np.sqrt(counted).astype(np.float32).reshape(_CELLS, _CELLS, _BINS)
+    around = cv2.blur(blocks.mean(axis=2), (3, 3)) + 1e-2
     thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-    return np.concatenate([(blocks / around[:, :, None]).ravel() / 3, thumbnail.ravel() / 3]).astype(np.float32)
+    numbers: NDArray[np.float32] = np.concatenate([(blocks / around[:, :, None]).ravel(), thumbnail.ravel()])
+    return numbers / np.float32(3)
+
+
+@functools.cache
+def _first_of_cell() -> NDArray[np.int32]:
+    """For each pixel the first number of its cell's histogram."""
+    rows, columns = np.indices((SIDE, SIDE), np.int32) // (SIDE // _CELLS)
+    return ((rows * _CELLS + columns) * _BINS).astype(np.int32)
+
+
+def undone(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The features that an image would have (16 x 768) if what each class says had been done to it were undone."""
+    places, signs = _undoing()
+    return found[places] * signs
+
+
+@functools.cache
+def _undoing() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    histograms = np.arange(_HISTOGRAMS).reshape(_CELLS, _CELLS, _BINS)
+    thumbnail = np.arange(_HISTOGRAMS, FEATURES).reshape(_THUMBNAIL, _THUMBNAIL)
+    directions, signs = np.arange(_BINS), np.ones((len(CLASSES), FEATURES), np.float32)
+    places = []
+    for row, (inverted, turn, mirror) in enumerate(CLASSES):
+        # A turn clockwise adds a quarter to each direction, the mirror takes it from half a circle, the negative adds
+        # half a circle.
+        cells = np.rot90(histograms, -turn)[:, :, (directions - turn * _BINS // 4) % _BINS]
+        grey = np.rot90(thumbnail, -turn)
+        if mirror:
+            cells, grey = cells[:, ::-1, (_BINS // 2 - directions) % _BINS], grey[:, ::-1]
+        if inverted:
+            cells = cells[:, :, (directions + _BINS // 2) % _BINS]
+            signs[row, _HISTOGRAMS:] = -1
+        places.append(np.concatenate([cells.ravel(), grey.ravel()]))
+    return np.stack(places), signs
 
 
 @functools.cache

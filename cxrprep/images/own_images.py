@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import dicom
 from cxrprep.images.decode import header_of
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
-from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, plain_images
+from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, is_hidden, plain_images, words_of
 from cxrprep.images.local_files import LocalStore
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 
@@ -43,35 +45,63 @@ class OwnImage:
     is_dicom: bool = False
 
 
-def own_images(root: Path, pseudonyms: Pseudonyms, limits: ImageLimits = DEFAULT_LIMITS) -> Iterator[OwnImage]:
+def own_images(
+    root: Path,
+    pseudonyms: Pseudonyms,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    left_out: Counter[str] | None = None,
+) -> Iterator[OwnImage]:
     """Every image of a folder in order of path; DICOM objects that are no images are left out.
 
-    One that is damaged is an image all the same: its bytes are known, and not more. Raises ``StorageError``.
+    One that is damaged is an image all the same: its bytes are known, and not more.
+
+    Args:
+        root: The folder.
+        pseudonyms: The key by which ids are replaced.
+        limits: Bytes beyond which a file is not read.
+        left_out: Counts what is no image: files by suffix, DICOM objects by kind, in the words of ``convert``.
+
+    Yields:
+        The images.
+
+    Raises:
+        StorageError: The folder cannot be read.
     """
-    for entry in plain_images(LocalStore(str(root)), without=("manifests", "derived", "export")).images:
-        found = _own_image(root, entry, pseudonyms, limits)
-        if found is not None:
-            yield found
+    left_out = Counter() if left_out is None else left_out
+    found = plain_images(LocalStore(str(root)), without=("manifests", "derived", "export"))
+    left_out.update(found.words())
+    for entry in found.images:
+        image = _own_image(root, entry, pseudonyms, limits)
+        if isinstance(image, str):
+            left_out[image] += 1
+        elif image is not None:
+            yield image
 
 
-def is_own_image(path: Path) -> bool:
-    """Whether a file is an image, by its name and its header, and no report or presentation state."""
+def left_out_as(root: Path, name: str) -> str | None:
+    """What the file ``name`` of a folder is called that is no image; ``""`` for a hidden one, ``None`` for an image."""
+    path = PurePosixPath(name)
     suffix = path.suffix.lower()
-    if path.name.startswith(".") or suffix in NO_IMAGES or path.name.lower() in SYSTEM_FILES:
-        return False
-    store = LocalStore(str(path.parent))
+    if is_hidden(name.split("/")):
+        return ""
+    if suffix not in SUFFIXES and (suffix in NO_IMAGES or path.name.lower() in SYSTEM_FILES):
+        return words_of(suffix)
+    store = LocalStore(str(root))
     try:
         if suffix not in SUFFIXES:
-            head = store.head(path.name, _HEAD)
+            head = store.head(name, _HEAD)
             if head is not None and not dicom.is_dicom(head):
-                return False
-        data = store.read(path.name)
-        return not is_no_image(dicom.open_dicom(data, str(path)).dataset) if dicom.is_named(data, str(path)) else True
+                return words_of(suffix)
+        data = store.read(name)
+        named = dicom.is_named(data, name)
+        return (is_no_image(dicom.open_dicom(data, name).dataset) or None) if named else None
     except (StorageError, ImageError):
-        return True
+        return None
 
 
-def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | None:
+def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | str | None:
+    """The image, or the kind of DICOM object that it is instead; ``None`` for a file that went meanwhile."""
     store, name = LocalStore(str(root)), entry.name
     try:
         data = store.read(name, limits)
@@ -85,8 +115,8 @@ def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: Im
             dataset = dicom.open_dicom(data, name, limits).dataset
         except ImageError:
             dataset = None
-        if dataset is not None and is_no_image(dataset):
-            return None
+        if dataset is not None and (kind := is_no_image(dataset)):
+            return kind
         about = {} if dataset is None else header_facts(dataset, pseudonyms)
     width, height, mode = header_of(io.BytesIO(data), name) or (None, None, "")
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -70,7 +70,8 @@ class ManifestResult:
 
     ``images`` files are in the manifest, ``labelled`` of them with labels. ``without_row`` have no row in the tables
     (their labels are null), ``not_here`` images of the tables have no file, ``second_copies`` are files of an image
-    that another file shows, ``foreign`` are image files that do not belong to the release.
+    that another file shows, ``foreign`` are image files that do not belong to the release. ``left_out`` counts what
+    lies among images of one's own and is none: files by suffix, DICOM objects by kind.
     """
 
     images_path: Path
@@ -85,6 +86,7 @@ class ManifestResult:
     foreign: int
     disagreeing_studies: int
     sources: tuple[tuple[str, int], ...] = field(default=())
+    left_out: tuple[tuple[str, int], ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,7 @@ def prepare_manifest(
         foreign=foreign,
         disagreeing_studies=disagreeing,
         sources=_sources(images),
+        left_out=(),
         **joined,
     )
     return PreparedManifest(spec, folder, images, studies, origin, result, has_labels)

@@ -40,9 +40,10 @@ _FORMATS: Final[Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class ImageCounts:
-    """How many images were decoded, of how many that are here, and what the scores of their pixels say."""
+    """How many images were tried and ``decoded``, of how many that are here, and what their scores say."""
 
     checked: int = 0
+    decoded: int = 0
     here: int = 0
     scored: int = 0
     alarms: Counter[str] = field(default_factory=Counter)
@@ -111,6 +112,7 @@ class PictureCheck:
     def _settle(self, path: str, check: ImageCheck) -> Iterator[Finding]:
         self.on_event(Advanced(STAGE, items=1))
         self.counts.checked += 1
+        self.counts.decoded += not check.error
         if check.scores:
             self.counts.add_scores(path, check)
         if self.duplicates and check.pixels is not None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -63,7 +64,8 @@ class MadeFolder:
         again_original: what to do where an original has other bytes now.
         commands: the command that makes a file again, of those that another one makes.
         are_originals: whether nothing can make its files again.
-        belongs: whether a file that no table names is one of this folder's; ``None``: none is.
+        left_out_as: what a file that no table names is called where it is no part of this folder, ``""`` where nobody
+            needs to know of it, ``None`` where it is a part; without it every file is.
         keeps_findings: whether findings and the cache of checks may be written beside it.
     """
 
@@ -82,7 +84,7 @@ class MadeFolder:
     commands: Mapping[str, str] = field(default_factory=dict)
     keeps_findings: bool = True
     are_originals: bool = False
-    belongs: Callable[[Path], bool] | None = None
+    left_out_as: Callable[[str], str | None] | None = None
 
     def again_for(self, path: str) -> str:
         """The command that makes the file ``path`` again."""
@@ -137,7 +139,8 @@ def verify_made(
         name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
         not_checked.append(f"files of other shards: this is shard {options.shard}")
     with _home(folder) as home, Collector(home / "manifests" / name) as out:
-        check, wrong = _bytes(folder, home, options, out, on_event)
+        left_out: Counter[str] = Counter()
+        check, wrong = _bytes(folder, home, options, out, left_out, on_event=on_event)
         if check.counts.believed:
             not_checked.append(
                 f"the bytes of {check.counts.believed:,} files: their size, time and inode are those of the last check"
@@ -168,6 +171,7 @@ def verify_made(
             levels=dict(out.levels),
             findings=tuple(out.kept),
             not_checked=tuple(not_checked),
+            left_out=tuple(left_out.most_common()),
             strict=options.strict,
             unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
             seconds=time.monotonic() - started,
@@ -192,9 +196,27 @@ def _recorded(folder: MadeFolder) -> pa.Table:
 
 
 def _bytes(
-    folder: MadeFolder, home: Path, options: VerifyOptions, out: Collector, on_event: Sink
+    folder: MadeFolder,
+    home: Path,
+    options: VerifyOptions,
+    out: Collector,
+    left_out: Counter[str],
+    *,
+    on_event: Sink,
 ) -> tuple[FileCheck, frozenset[str]]:
-    """Check every file; the check with its counts, and the paths of what is wrong or could not be read."""
+    """Check every file, and count what is none of this folder's.
+
+    Args:
+        folder: what was written down of it.
+        home: where what is known of its bytes is kept.
+        options: how far to look.
+        out: takes the findings.
+        left_out: counts what is no part of it, by what it is.
+        on_event: is told of progress and of what is wrong.
+
+    Returns:
+        The check with its counts, and the paths of what is wrong or could not be read.
+    """
     started = time.monotonic()
     on_event(StageStarted(STAGE))
     recorded = _recorded(folder)
@@ -216,7 +238,7 @@ def _bytes(
     def listed() -> Iterator[pa.Table]:
         for table in scan(folder.root, problems, [folder.home] if folder.home != folder.root else []):
             part = table.filter(pc.invert(pc.is_in(table["path"], value_set=pa.array(sorted(folder.own), pa.string()))))
-            part = _of_this_folder(part, recorded, folder)
+            part = _of_this_folder(part, recorded, folder, left_out)
             part = part if options.shard is None else part.filter(_mask(options, part))
             if part.num_rows:
                 seen.append(part.select(["path"]))
@@ -247,13 +269,17 @@ def _bytes(
     return check, frozenset(wrong)
 
 
-def _of_this_folder(listed: pa.Table, recorded: pa.Table, folder: MadeFolder) -> pa.Table:
-    """What is listed, without files among a hospital's images that are none."""
-    if folder.belongs is None:
+def _of_this_folder(listed: pa.Table, recorded: pa.Table, folder: MadeFolder, left_out: Counter[str]) -> pa.Table:
+    """What is listed, without files among a hospital's images that are none: those are counted by what they are."""
+    if folder.left_out_as is None:
         return listed
     known = pc.is_in(listed["path"], value_set=recorded["path"].combine_chunks()).to_pylist()
-    pairs = zip(listed["path"].to_pylist(), known, strict=True)
-    kept = [named or leftover(path) is not None or folder.belongs(folder.root / path) for path, named in pairs]
+    kept = []
+    for path, named in zip(listed["path"].to_pylist(), known, strict=True):
+        kind = None if named or leftover(path) is not None else folder.left_out_as(path)
+        kept.append(kind is None)
+        if kind:
+            left_out[kind] += 1
     return listed.filter(pa.array(kept, pa.bool_()))
 
 

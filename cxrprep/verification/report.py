@@ -31,6 +31,7 @@ class VerifyReport:
     ``files`` and ``images`` count; ``images_named`` is how many images the tables name (or the release has, where no
     table is here), ``images_here`` how many of them lie in the folder. ``counts`` has every finding by kind;
     ``findings`` holds up to a thousand of each kind, and ``path`` names the Parquet file that holds them all.
+    ``left_out`` counts what lies among images of one's own and is none: files by suffix, DICOM objects by kind.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class VerifyReport:
     levels: dict[Level, int]
     findings: tuple[Finding, ...]
     not_checked: tuple[str, ...]
+    left_out: tuple[tuple[str, int], ...] = ()
     repaired: int = 0
     strict: bool = False
     unaccepted: tuple[Kind, ...] = ()
@@ -118,10 +120,11 @@ class VerifyReport:
         if self.images_named:
             shown.append(("images", f"{self.images_here:,} of {self.images_named:,} here"))
         if self.images is not None:
-            shown.append(("", f"{self.images.checked:,} of {self.images.here:,} decoded"))
+            shown.append(("", f"{self.images.decoded:,} of {self.images.here:,} decoded"))
             scores = self.images.summary()
             if scores is not None:
                 shown.append(("", scores.words()))
+        shown += [(f"{count:,} left out", f"no image: {kind}") for kind, count in self.left_out]
         if self.facts:
             shown.append(("published facts", "\n".join(self._facts())))
         shown += [("not checked", sentence) for sentence in self.not_checked]
@@ -182,7 +185,7 @@ class VerifyReport:
             "images": {
                 "here": self.images_here,
                 "of": self.images_named,
-                "decoded": self.images.checked if self.images else 0,
+                "decoded": self.images.decoded if self.images else 0,
                 "scores": self._scores(),
             },
             "facts": [fact.as_dict() for fact in self.facts],
@@ -191,6 +194,7 @@ class VerifyReport:
             "findings": [finding.as_dict() for finding in self.findings],
             "findings_left_out": sum(self.counts.values()) - len(self.findings),
             "not_checked": list(self.not_checked),
+            "left_out": [list(one) for one in self.left_out],
             "repaired": self.repaired,
             "strict": self.strict,
             "not_accepted": [str(kind) for kind in self.unaccepted] if self.strict else [],

@@ -56,6 +56,24 @@ def test_relative_paths_are_kept_and_files_without_a_suffix_are_looked_into(tmp_
         assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape == (224, 224)
 
 
+def test_what_is_no_image_is_named_by_manifest_and_verify_as_by_convert(tmp_path: Path) -> None:
+    root = hospital.write(tmp_path / "in")
+    for name in ("a.gif", "b.GIF", "c.nii", ".hidden.gif", "no suffix"):
+        (root / "ward 1" / name).write_bytes(
+            b"GIF89a and no image that is read here, long enough to be looked into" * 3
+        )
+    (root / "damaged.png").write_bytes(b"no image")
+    wanted = dict(run(root, tmp_path / "out").left_out)
+    assert (wanted[".gif file"], wanted[".nii file"], wanted["other file"]) == (2, 1, 2)
+    before = cxrprep.verify(root, images=True, jobs=1).value
+    assert dict(cxrprep.build_manifest(root).value.left_out) == wanted
+    after = cxrprep.verify(root, images=True, jobs=1).value
+    for report in (before, after):
+        assert dict(map(tuple, report.as_dict()["left_out"])) == wanted
+        assert report.as_dict()["images"]["decoded"] == 6
+        assert ("2 left out", "no image: .gif file") in report.rows()
+
+
 def test_a_clash_of_stems_is_said(tmp_path: Path) -> None:
     told: list[Event] = []
     run(hospital.write(tmp_path / "in"), tmp_path / "out", on_event=told.append)
