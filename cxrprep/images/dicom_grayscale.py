@@ -32,8 +32,8 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
     padding = None
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if isinstance(value, int):
-        other = limit if isinstance(limit, int) else value
-        padding = (min(value, other), max(value, other))
+        ends = [_as_stored(end, stored, allocated, signed=signed) for end in (value, limit) if isinstance(end, int)]
+        padding = (min(ends), max(ends))
     luts = [_lut(item, signed and modality is None, notes) for item in dataset.get("VOILUTSequence") or ()]
     notes += [
         f"a VOI LUT states {lut.bits} bits and its entries need {lut.bits_used}"
@@ -53,6 +53,13 @@ def grayscale_rules(dataset: Any, words: NDArray[Any], notes: list[str]) -> Gray
         inverted=photometric == "MONOCHROME1",
         rescaled=dataset.get("RescaleSlope") is not None and dataset.get("RescaleIntercept") is not None,
     )
+
+
+def _as_stored(value: int, stored: int, allocated: int, *, signed: bool) -> int:
+    """A padding value that was written with the sign of the other kind of pixels (US for SS, PS3.5 6.2)."""
+    if signed and value >= 1 << (stored - 1):
+        return value - (1 << allocated)
+    return value + (1 << allocated) if value < 0 and not signed else value
 
 
 def code(dataset: Any, keyword: str) -> str:

@@ -86,6 +86,9 @@ def decode_file(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS, *,
     except _ERRORS as error:
         text = str(error) or type(error).__name__
         raise ImageError(f"{name}: the {kind} data cannot be decoded: {text}", hint=_HINT) from error
+    if decoded.dtype == np.bool_:
+        # As a PNG of one bit is read.
+        decoded = decoded.astype(np.uint8) * np.uint8(255)
     # imagecodecs gives RGB, one_channel takes OpenCV's order.
     if decoded.ndim == 3 and decoded.shape[2] >= 3:
         decoded = decoded[:, :, [2, 1, 0, *range(3, decoded.shape[2])]]

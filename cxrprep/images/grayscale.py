@@ -72,11 +72,14 @@ def percentiles(picture: Radiograph, rules: GrayscaleRules, low: float, high: fl
 
 
 def used_bits(picture: Radiograph, rules: GrayscaleRules) -> int:
-    """How many bits the stored values of the picture need, padding aside; a sign takes one. 8-bit files: all."""
+    """How many bits the stored values of the picture need, padding aside; a sign takes one where some are negative.
+
+    Files of 8 bits need all of them.
+    """
     if rules.bits_stored <= 8:
         return rules.bits_stored
     low, high = occurring(picture, rules)
-    return max(high.bit_length(), (~low if low < 0 else 0).bit_length()) + (1 if rules.signed else 0)
+    return max(high.bit_length(), (~low if low < 0 else 0).bit_length()) + (1 if low < 0 else 0)
 
 
 def display_table(

@@ -41,7 +41,7 @@ CUTS: Final = range(len(_CUTS))
 
 def reduced(picture: Radiograph) -> NDArray[np.uint8]:
     """An image as DICOM says that it is shown, without uniform borders: ``DETAIL`` x ``DETAIL`` grey levels."""
-    shown = shown_sample(picture, 4 * DETAIL)
+    shown = shown_sample(picture, 8 * DETAIL)
     eight = shown if shown.dtype == np.uint8 else (shown >> 8).astype(np.uint8)
     return cv2.resize(_without_borders(eight), (DETAIL, DETAIL), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 

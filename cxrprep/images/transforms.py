@@ -60,11 +60,18 @@ class Voi:
 
 
 def shown_sample(picture: Radiograph, side: int) -> Pixels:
-    """Some rows and columns of an image, ``side`` of each or up to twice as many, as DICOM says that they are shown."""
-    rows, columns = (max(1, length // side) for length in picture.pixels.shape)
-    pixels = np.ascontiguousarray(picture.pixels[::rows, ::columns])
-    notes: list[str] = []
-    return Voi()(dataclasses.replace(picture, pixels=pixels, counts=None, notes=notes)).settled().pixels
+    """Some rows and columns of an image, ``side`` of each at most, as DICOM says that they are shown in 8 bits."""
+    rows, columns = (min(side, length) for length in picture.pixels.shape)
+    # Nearest pixels are copied in 0.2 ms of 7.8 million; slices of every n-th took 0.7 and came out in odd sizes, which
+    # OpenCV averages ten times slower than whole factors.
+    pixels = cv2.resize(picture.pixels, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    rules = _rules(picture, "voi")
+    if pixels.dtype == np.uint8 and rules == GrayscaleRules(8, 7):
+        return pixels
+    sample = dataclasses.replace(picture, pixels=pixels, counts=None, notes=[])
+    table, _ = grayscale.display_table(sample, rules)
+    shown = dataclasses.replace(sample, table=table, rules=None, bits=8, meant=rules.words_as_stored)
+    return shown.settled().pixels
 
 
 @dataclass(frozen=True, slots=True)

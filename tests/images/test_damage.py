@@ -155,6 +155,14 @@ def test_a_tiff_whose_zero_is_white_is_shown_as_it_means() -> None:
     assert np.array_equal(Voi()(held).settled().pixels, stated)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits"])
+def test_a_tiff_of_one_bit_is_black_and_white(compression: str | None) -> None:
+    bits = phantom(5, 8) > 90
+    stream = io.BytesIO()
+    Image.fromarray(bits).save(stream, "TIFF", compression=compression)
+    assert np.array_equal(decode(stream.getvalue(), "x.tif").pixels, bits * np.uint8(255))
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".bmp", ".webp"])
 def test_files_of_other_formats_hold_what_pillow_reads(suffix: str) -> None:
     pixels = phantom(6, 8)

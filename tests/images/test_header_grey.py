@@ -9,7 +9,7 @@ import pytest
 from cxrprep.images.decode import decode
 from cxrprep.images.recipe import load_recipe
 from cxrprep.images.transforms import Voi
-from tests.images.made import dicom_bytes, lut, ramp
+from tests.images.made import dataset_of, dicom_bytes, lut, ramp, written
 
 
 def shown(data: bytes, name: str = "x.dcm", **options: object) -> tuple[np.ndarray, list[str], str]:
@@ -70,6 +70,25 @@ def test_signed_values_have_a_bit_for_the_sign() -> None:
     assert rule == "minmax"
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert "12 of 16 bits" in notes[0]
+
+
+def test_signed_values_that_are_never_negative_do_not_begin_at_mid_grey() -> None:
+    pixels, notes, rule = shown(dicom_bytes(ramp(2047).astype(np.int16), bits=12))
+    assert (pixels.min(), pixels.max(), rule) == (0, 255, "minmax")
+    assert "11 of 12 bits" in notes[0]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_that_is_written_without_its_sign_is_padding(photometric: str) -> None:
+    words = ramp(4095).astype(np.int16)
+    words[:4] = -2000
+    dataset = dataset_of(words, bits=16, photometric=photometric)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    pixels, notes, rule = shown(written(dataset))
+    assert (pixels[:4] == 0).all()
+    assert "12 of 16 bits" in notes[0]
+    assert rule == "minmax"
+    assert (pixels[4:].min(), pixels[4:].max()) == (0, 255)
 
 
 def test_eight_bits_stay_as_they_are_in_every_file() -> None:
