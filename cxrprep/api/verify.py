@@ -14,12 +14,13 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import EXPORT_LIST, FolderKind, Lineage, export_journal, read_export, stated_tables
+from cxrprep.collection.lineage import FolderKind, Lineage, export_journal, read_export, stated_tables
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.record.requested import asked
+from cxrprep.storage.working_copy_paths import EXPORT_LIST
 from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport
 from cxrprep.verification import verify as prove
 from cxrprep.verification.made_folder import MadeFolder, verify_made

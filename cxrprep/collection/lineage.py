@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, storage_error
 from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 IMAGES_NAME: Final = "images.parquet"
-EXPORT_LIST: Final = ".cxrprep-export.json"
 CROISSANT_NAME: Final = "croissant.json"
 # Stands in each Croissant description that cxrprep writes.
 _OWN_DESCRIPTION: Final = b"the manifest's images"

@@ -30,7 +30,7 @@ from cxrprep.storage.bucket_lock import BucketLock
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
 from cxrprep.storage.paths import is_safe, is_served
 from cxrprep.storage.small_files import parse_json
-from cxrprep.storage.working_copy_paths import address_of, copies
+from cxrprep.storage.working_copy_paths import EXPORT_LIST, OTHERS, address_of, copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -184,6 +184,7 @@ class WorkingCopy:
     def _look(self) -> tuple[list[StoredFile], set[str]]:
         """List the bucket: what is to be fetched, and which files of the copy are there; images are written down."""
         missing, seen = [], set()
+        (self._home / OTHERS).unlink(missing_ok=True)
         with ListingWriter(self._listing) if not self._images else contextlib.nullcontext() as left:
             for entry in self._listed():
                 wanted = self._is_wanted(entry)
@@ -215,11 +216,19 @@ class WorkingCopy:
 
     def _listed(self) -> Iterator[StoredFile]:
         for entry in self.store.list():
-            beside = not self.file or entry.name in (self.file, "README.md")
+            beside = self._is_meant(entry.name)
             beside = beside and (self._part is None or _stage(entry.name) > 0 or self._part.holds(entry.name))
             if entry.name and not entry.name.endswith("/") and beside and not _HERE_ONLY.search(entry.name):
                 _refuse_outside(self.address, entry.name)
                 yield entry
+
+    def _is_meant(self, name: str) -> bool:
+        """Whether a file is the one that an option names, or is written beside that one."""
+        stem = self.file.rpartition(".")[0]
+        meant = not self.file or name in (self.file, "README.md", f"{stem}.README.md", EXPORT_LIST)
+        if not meant and not name.startswith(".cxrprep/"):
+            (self._home / OTHERS).touch()
+        return meant
 
     def _is_wanted(self, entry: StoredFile) -> bool:
         held = self._held.get(entry.name)

@@ -6,8 +6,14 @@ import contextlib
 import os
 import posixpath
 from pathlib import Path
+from typing import Final
 
 import platformdirs
+
+EXPORT_LIST: Final = ".cxrprep-export.json"
+"""The list of what exports wrote into a folder."""
+OTHERS: Final = "others"
+"""Beside the copy of one file: its folder in the bucket holds other files, which are not brought."""
 
 
 def copies() -> Path:
@@ -35,6 +41,12 @@ def copy_of(path: str) -> tuple[Path, str, str] | None:
         # The first part is the folder itself, named as in the bucket.
         return copies() / key, address, below.partition("/")[2]
     return None
+
+
+def holds_others(folder: Path) -> bool:
+    """Whether a folder in a bucket holds more than the one file of it that was brought."""
+    found = copy_of(str(folder.absolute()))
+    return found is not None and (found[0] / OTHERS).is_file()
 
 
 def seen_from(root: Path, path: Path) -> str:

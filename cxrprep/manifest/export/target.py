@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.collection.lineage import EXPORT_LIST, export_journal
+from cxrprep.collection.lineage import export_journal
 from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.working_copy_paths import EXPORT_LIST, holds_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,7 +162,8 @@ class Target:
         """Whether the folder of a file that was named holds exports alone: a list in another would call it one."""
         if (self._home / EXPORT_LIST).is_file() or not self._home.is_dir():
             return True
-        return {path.name for path in self._home.iterdir()} <= {self.out.name, self.card.name}
+        here = {path.name for path in self._home.iterdir()}
+        return here <= {self.out.name, self.card.name} and not holds_others(self._home)
 
     def _check(self, path: Path) -> None:
         if not self.may_write(path):
