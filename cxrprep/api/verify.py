@@ -20,7 +20,7 @@ from cxrprep.events import ignore
 from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.record.requested import asked
-from cxrprep.storage.working_copy_paths import EXPORT_LIST
+from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
 from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport
 from cxrprep.verification import verify as prove
 from cxrprep.verification.made_folder import MadeFolder, verify_made
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cxrprep.verification.finding import Finding
 
 
-def check_image(path: Path) -> ImageCheck:
+def check_image(path: Path | str) -> ImageCheck:
     """One image decoded, in verify's words; runs in worker processes."""
     from cxrprep.images.image_info import inspect
 
@@ -98,7 +98,7 @@ def verify(
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
     folder = open_folder(where)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
-    if decoding and engine is not None:
+    if decoding and engine is not None and address_of(str(folder.root.absolute())) is None:
         engine.needs([str(folder.root.absolute())])
     if folder.kind is not FolderKind.RELEASE:
         if repair or chosen.complete:

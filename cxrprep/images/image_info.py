@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, SeveralFramesError
 from cxrprep.images import codecs, dicom, file_formats, png_jpeg
-from cxrprep.images.decode import decode, read_bytes
+from cxrprep.images.decode import decode
+from cxrprep.images.local_files import read_source
 from cxrprep.images.orientation import orientation_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.model import ImageCheck
@@ -40,11 +41,14 @@ def _whole(data: bytes, name: str, limits: ImageLimits) -> Radiograph:
         return decode(data, name, limits, header=header, frame=1)
 
 
-def inspect(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
-    """What one image file is, decoded for real. Raises ``StorageError`` when it cannot be read at all."""
+def inspect(path: Path | str, limits: ImageLimits = DEFAULT_LIMITS) -> ImageCheck:
+    """What one image file is, decoded for real; ``path`` may be the address of one in a bucket.
+
+    Raises ``StorageError`` or the store's errors when it cannot be read at all.
+    """
     name = str(path)
     try:
-        data = read_bytes(path, limits)
+        data = read_source(name, limits)
     except ImageError as error:
         return ImageCheck(error=error.message)
     kind = format_of(data, name)

@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import CxrprepError
+from cxrprep.errors import AccessError, CxrprepError, MissingExtraError, SourceUnreachableError
 from cxrprep.events import Advanced, ItemFinished
 from cxrprep.model import ImageCheck, ScoreSummary
+from cxrprep.storage.working_copy_paths import address_of
 from cxrprep.verification.file_checks import STAGE
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 
@@ -89,7 +90,7 @@ class PictureCheck:
     root: Path
     spec: DatasetSpec
     release: str
-    check_image: Callable[[Path], ImageCheck]
+    check_image: Callable[[Path | str], ImageCheck]
     engine: Engine | None
     on_event: Sink
     duplicates: bool = True
@@ -102,7 +103,11 @@ class PictureCheck:
         from cxrprep.executors import Engine, Lost
 
         engine = self.engine or Engine("inline")
-        check = partial(check_some, self.check_image, self.root.absolute())
+        root: Path | str = self.root.absolute()
+        if engine.name == "dask":
+            # The machines of a cluster read images where they lie: they see no working copy of a bucket.
+            root = address_of(str(root)) or root
+        check = partial(check_some, self.check_image, root)
         for checked in engine.run(check, paths, batch=_BATCH, seconds=_SECONDS, on_event=self.on_event):
             if isinstance(checked, Lost):
                 yield from self._settle(checked.item, ImageCheck(error=checked.cause))
@@ -190,16 +195,21 @@ class PictureCheck:
 
 
 def check_some(
-    check_image: Callable[[Path], ImageCheck], root: Path, paths: Sequence[str]
+    check_image: Callable[[Path | str], ImageCheck], root: Path | str, paths: Sequence[str]
 ) -> list[tuple[str, ImageCheck]]:
-    """Each of ``paths`` with what was found in it; an image that raises is one that cannot be decoded."""
+    """Each of ``paths`` with what was found in it; an image that raises is one that cannot be decoded.
+
+    ``root`` may be the address of a bucket folder, and what its store raises is raised: no image is to blame.
+    """
     from cxrprep.executors import begin_item
 
     done = []
     for path in paths:
         begin_item()
         try:
-            check = check_image(root / path)
+            check = check_image(f"{root}/{path}" if isinstance(root, str) else root / path)
+        except (AccessError, SourceUnreachableError, MissingExtraError):
+            raise
         except CxrprepError as error:
             check = ImageCheck(error=error.message)
         except (OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:

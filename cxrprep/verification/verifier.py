@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from cxrprep.executors import Engine
     from cxrprep.model import Shard
 
-CheckImage = Callable[[Path], ImageCheck]
-"""Decodes one image; picklable where an engine runs it. An error that it raises is the image's."""
+CheckImage = Callable[[Path | str], ImageCheck]
+"""Decodes one image, of a path or address; picklable where an engine runs it. What it raises is the image's."""
 Refetch = Callable[[Sequence[str]], Mapping[str, str]]
 """Fetches these release paths again and records them; what could not be fetched, with the reason in one line."""
 VERIFY_NAME: Final = "verify.parquet"

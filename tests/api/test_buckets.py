@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -131,7 +132,9 @@ def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothi
 
 
 @pytest.mark.slow
-def test_a_cluster_reads_a_known_dataset_from_its_bucket(bucket: str, tmp_path: Path) -> None:
+def test_a_cluster_reads_a_known_dataset_from_its_bucket(
+    bucket: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need("dask")
     nih_chestxray14.write(tmp_path / "nih")
     cxrprep.extract_labels(tmp_path / "nih")
@@ -139,9 +142,21 @@ def test_a_cluster_reads_a_known_dataset_from_its_bucket(bucket: str, tmp_path: 
     for name, data in files(tmp_path / "nih").items():
         system.pipe_file(f"{bucket}/nih/{name}", data)
     cxrprep.convert(tmp_path / "nih", recipe="square-224", out=tmp_path / "small", engine=Engine("inline"))
-    with cluster(1) as scheduler:
+    local = cxrprep.verify(tmp_path / "nih", images=True, engine=Engine("inline")).value
+    with monkeypatch.context() as elsewhere:
+        # As on other machines, which have working copies of their own.
+        elsewhere.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+        workers = cluster(1)
+        scheduler = workers.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(workers)
         engine = Engine("dask", scheduler=scheduler)
         cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=f"{bucket}/small", engine=engine)
+        checked = cxrprep.verify(f"{bucket}/nih", images=True, engine=engine).value
+        assert (checked.verdict, checked.images) == (local.verdict, local.images)
+        assert copied(at_home) == []
+    table = "manifests/verify.parquet"
+    assert objects(f"{bucket}/nih")[table] == files(tmp_path / "nih")[table]
     for place in (f"{bucket}/nih", f"{bucket}/nih/images", bucket, f"{bucket}/nih".replace("s3:", "s3a:")):
         with pytest.raises(UsageError, match="holds the originals"):
             cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=place, engine=Engine("inline"))
