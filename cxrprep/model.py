@@ -129,12 +129,15 @@ class ImageId:
     """What a path says of an image; a label table may know more (the view, mostly).
 
     ``patient``, ``study`` and ``image`` are ids as the manifest spells them; ``view`` is ``None`` where it is silent.
+    ``projection`` (``frontal``, ``lateral``) is what it says where that is no view, and ``split`` that of its patient.
     """
 
     patient: str
     study: str
     image: str
     view: View | None = None
+    projection: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,8 @@ class LabelledFolder:
         Raises:
             UsageError: an unknown keyword; and what ``at`` raises.
         """
+        if where.home.exists() and not where.home.is_dir():
+            raise UsageError(f"{where.home} is not a folder", hint="name the folder that holds the dataset")
         chosen = keywords.take("label_source")
         options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
         rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")

@@ -67,7 +67,7 @@ A first look that needs no account:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: the same as Ctrl-C for everyone on the way, another exit code at the end."""
+    """SIGTERM or SIGHUP: the same as Ctrl-C for everyone on the way, another exit code at the end."""
 
 
 class _Stopped(BaseException):
@@ -150,10 +150,13 @@ def _on_signals() -> None:
         # A second signal means at once; every file is safe at any moment, so nothing is lost.
         signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
         signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.TERMINATED))
-        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    # The terminal or the login has gone. Under nohup the signal is ignored, and stays so.
+    if getattr(signal, "SIGHUP", None) and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, end)
 
 
 # What people type who know other programs.
@@ -207,6 +210,10 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         return int(ExitCode.USAGE)
     if isinstance(error, CxrprepError):
         return out.raised(error, hint=_of_this_folder(invocation, error.hint))
+    limit = _limit_of(error)
+    if limit is not None:
+        out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
+        return int(ExitCode.STORAGE)
     if isinstance(error, OSError) and error.errno in _STORAGE:
         about = f"{error.filename}: " if error.filename else ""
         hint = "free some space or make the folder writable, then run the same command again"
@@ -253,6 +260,21 @@ def _click_message(error: click.ClickException) -> str:
         choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
         return f"{names[0]} is missing{choices}"
     return error.format_message()
+
+
+def _limit_of(error: BaseException) -> tuple[str, str] | None:
+    """What this machine gives too little of, and what helps; ``None`` where it is none of that."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            "this process may not open more files",
+            "allow more of them (ulimit -n 1024), then run the same command again",
+        )
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return (
+            "there is not enough memory",
+            "give it more (ulimit -v, the scheduler's limit) or take fewer workers: -j 1",
+        )
+    return None
 
 
 # Disk full, quota, read-only, not permitted: the local disk, wherever it was noticed.

@@ -6,12 +6,14 @@ export in the list of its files.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, storage_error
+from cxrprep.model import Digest
 from cxrprep.storage.small_files import parse_json
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
@@ -199,10 +201,17 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE
 
 
+def _is_digest(value: Any) -> bool:
+    """Whether it is one that can be held against a file, or says that none is known."""
+    with contextlib.suppress(ValueError):
+        return isinstance(value, str) and (not value or bool(Digest.parse(value)))
+    return False
+
+
 def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
     files = _object(about.get("files"))
     known = {name: value for name, value in files.items() if isinstance(value, list) and len(value) == 2}
-    known = {name: value for name, value in known.items() if _is_size(value[0]) and isinstance(value[1], str)}
+    known = {name: value for name, value in known.items() if _is_size(value[0]) and _is_digest(value[1])}
     listed = names if isinstance(names, list) else []
     return Lineage(
         kind=FolderKind.EXPORTED,

@@ -61,7 +61,7 @@ class CheXpertLayout:
         return f"CheXpert-{self.release}"
 
     def parse(self, key: str) -> ImageId | None:
-        """The ids in an image's path; the file name says frontal or lateral, and only lateral is a view."""
+        """The ids in an image's path; the file name says frontal or lateral, the patient's number the split."""
         found = _find_image(key)
         if found is None:
             return None
@@ -71,6 +71,8 @@ class CheXpertLayout:
             study=f"{patient}/{study}",
             image=f"{patient}/{study}/{found['view'].lower()}",
             view=View.LATERAL if side == "lateral" else None,
+            projection=side,
+            split=split_folder(patient).replace("valid", "validate"),
         )
 
     def shows_image(self, key: str) -> bool:

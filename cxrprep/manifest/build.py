@@ -319,7 +319,18 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         table = read_combined(path, _read_columns(read_schema(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
+    for name in LABEL_COLUMNS:
+        if not _are_labels(table.column(name)):
+            raise TableError(
+                f"{path}, column {name}: not all are 1, 0, -1 or null", hint="run cxrprep extract-labels again"
+            )
     return table, made_from
+
+
+def _are_labels(column: pa.ChunkedArray) -> bool:
+    """Whether the numbers of a table that somebody else may have written are labels."""
+    extremes = pc.min_max(column.cast(pa.int64())).as_py()
+    return extremes["min"] is None or bool(-1 <= extremes["min"] <= extremes["max"] <= 1)
 
 
 def _join(
@@ -335,6 +346,7 @@ def _join(
         "study_id": found.study,
         "view": found.view,
         "projection": found.projection,
+        "split": found.split,
     }
     if labels is None:
         return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}

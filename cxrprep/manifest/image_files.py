@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 _LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
-_IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view")])
+_IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
 # As many paths are objects of Python at once: all of them would take more room than the tables.
 _PART: Final = 16_384
 # What cxrprep itself puts beside a release.
@@ -56,6 +56,7 @@ class ImageFiles:
     patient: pa.Array
     view: pa.Array
     projection: pa.Array
+    split: pa.Array
     second_copies: int = 0
     foreign: int = 0
 
@@ -180,15 +181,21 @@ def image_files(
         if len(found):
             on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))
     taken, ids = table.take(rows), ids.take(rows)
-    view = ids.column("view").combine_chunks().dictionary_encode().cast(CATEGORY)
+    view = _coded(ids.column("view").combine_chunks())
+    stated = pc.coalesce(ids.column("projection").combine_chunks(), projection_of(view).cast(pa.string()))
     return ImageFiles(
         **{name: taken.column(name).combine_chunks() for name in ("path", "size", "digest")},
         **{name: ids.column(name).combine_chunks() for name in ("image", "study", "patient")},
         view=view,
-        projection=projection_of(view),
+        projection=_coded(stated),
+        split=_coded(ids.column("split").combine_chunks()),
         second_copies=len(second),
         foreign=len(foreign),
     )
+
+
+def _coded(words: pa.Array) -> pa.Array:
+    return words.dictionary_encode().cast(CATEGORY)
 
 
 def _ids(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:

@@ -57,6 +57,8 @@ _LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys
 _ASKED_SINGLY: Final = 256
 # How many connections a transfer may find useful, and how many ask for pages and sizes.
 _MOST_CONNECTIONS: Final = 64
+# MIMIC-CXR, the deepest release, has four levels of folders.
+_DEEPEST: Final = 16
 _LISTING_CONNECTIONS: Final = 8
 
 
@@ -317,6 +319,11 @@ class HttpSource:
                         above[folder] = tuple(entries)
                     below += [f"{folder}{entry.name}/" for entry in inner]
                     yield from (RemoteFile(folder + e.name, e.size) for e in entries if not e.folder)
+                if below and below[0].count("/") > _DEEPEST:
+                    raise SourceNotFoundError(
+                        f"{self.address} shows folders in folders without an end: {below[0][:80]}",
+                        hint="name the folder of the release itself; no release has so many levels",
+                    )
                 folders = below
 
     def _known_ones(self) -> Iterator[RemoteFile]:

@@ -9,6 +9,7 @@ import email.utils
 import re
 import time
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, ProxyOrCertificateError, SourceUnreachableError
@@ -105,7 +106,16 @@ class HttpResponse:
         if tag and not tag.startswith("W/"):
             return tag
         modified = self.headers.get("last-modified")
-        return f"{modified}; {size}" if modified and size is not None else None
+        return f"{modified}; {size}" if modified and size is not None and not self._just_modified() else None
+
+    def _just_modified(self) -> bool:
+        """Whether it may change once more within the second of its date, a weak one (RFC 9110, 8.8.2.2)."""
+        try:
+            modified, now = (parsedate_to_datetime(self.headers[name]) for name in ("last-modified", "date"))
+            return (now - modified).total_seconds() < 1
+        except (KeyError, ValueError, TypeError):
+            # A server without a clock sends no Date.
+            return False
 
     def digest(self) -> Digest | None:
         """What the service states of the whole content, in any of the spellings that services use."""

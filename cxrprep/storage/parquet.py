@@ -179,7 +179,14 @@ def read_footer(path: Path) -> dict[str, Any]:
         raise TableError(f"{path} is not a table that cxrprep wrote: {why}", hint=_again(path)) from error
     if not isinstance(footer, dict):
         raise TableError(f"{path}: its footer is not an object", hint=_again(path))
+    tables = footer.get("tables") or []
+    if not isinstance(tables, list) or not all(_is_described(table) for table in tables):
+        raise TableError(f"{path}: its footer names its source tables in no form of cxrprep", hint=_again(path))
     return footer
+
+
+def _is_described(table: Any) -> bool:
+    return isinstance(table, dict) and all(isinstance(table.get(name), str) for name in ("name", "digest"))
 
 
 def _again(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -176,11 +177,18 @@ def test_75_another_run_holds_the_folder(mirror: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.TERMINATED),
+    ],
 )
 def test_130_and_143_keep_what_is_partial_and_say_how_to_go_on(
     number: signal.Signals, code: ExitCode, mirror: Path, tmp_path: Path
 ) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, as under nohup, and by every program that is started")
     with serving(_files(mirror), drip=(500, 1.0)) as server:
         process = _slow(tmp_path / "r", server.url)
         time.sleep(0.3)
@@ -192,6 +200,25 @@ def test_130_and_143_keep_what_is_partial_and_say_how_to_go_on(
     assert last["event"] == "Error"
     assert last["hint"].startswith("go on with the same command: cxrprep download")
     said(ExitCode.DONE, "download", "nih-chestxray14", tmp_path / "r", "--source", mirror)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOMEM, "x"), "not enough memory"),
+        (OSError(errno.EMFILE, "x"), "may not open more files"),
+    ],
+)
+def test_7_what_the_machine_gives_too_little_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, said: str
+) -> None:
+    def too_little(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cxrprep.api.status.open_folder", too_little)
+    done = cxrprep("status", tmp_path)
+    assert (done.returncode, said in done.stderr, "Hint:" in done.stderr) == (7, True, True), done.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.datasets.catalog import find_dataset
+from cxrprep.datasets.chexpert import split_folder
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.label_rows import LabelOptions
+from cxrprep.manifest.build import build_manifest
 from tests.generators.small import chexpert
 from tests.parts import need
 
@@ -125,6 +128,38 @@ def test_the_released_test_labels_by_image_and_by_study(tmp_path):
     assert found["patient64741/study1/view2_lateral", "radiologist"]["view"] == "LATERAL"
     study = found["patient64741/study1", "radiologist"]
     assert (study["image_id"], study["label_support_devices"], study["split"]) == (None, 1, "test")
+
+
+@pytest.mark.parametrize("tables", ["groundtruth.csv", "none for it"])
+def test_an_image_of_which_no_table_says_more_has_the_side_and_split_of_its_path(tmp_path, tables):
+    chexpert.write(tmp_path)
+    folder = next(tmp_path.glob("CheXpert*"))
+    for number, side in ((64500, "frontal"), (64650, "lateral"), (64800, "frontal")):
+        path = folder / f"{split_folder(f'patient{number}')}/patient{number}/study1/view1_{side}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    if tables == "groundtruth.csv":
+        for table in (*tmp_path.rglob("*.csv"), *tmp_path.rglob("*.xlsx")):
+            table.unlink()
+        header = (
+            "Study,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Lesion,Lung Opacity,Edema,Consolidation,"
+            "Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+        )
+        rows = (
+            f"{folder.name}/test/patient64800/study1" + ",0" * 14,
+            f"{folder.name}/test/patient64801/study1" + ",1" * 14,
+        )
+        (tmp_path / tables).write_text("\n".join([header, *rows]) + "\n")
+    extract_labels(find_dataset("chexpert"), tmp_path)
+    build_manifest(find_dataset("chexpert"), tmp_path)
+    rows = pq.read_table(tmp_path / "manifests/images.parquet", filters=[("patient_id", ">", "patient644")]).to_pylist()
+    found = {row["patient_id"]: (row["split"], row["projection"]) for row in rows}
+    wanted = {
+        "patient64500": ("train", "frontal"),
+        "patient64650": ("validate", "lateral"),
+        "patient64800": ("test", "frontal"),
+    }
+    assert found.items() >= wanted.items()
 
 
 def test_other_labelers_are_rows_beside_the_labelers_own(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 import cxrprep
 from cxrprep.executors import Engine
 from tests.api.convert import hospital
-from tests.generators.small import chexpert
+from tests.generators.small import chexpert, nih_chestxray14
 from tests.manifest.made import made, remade
 from tests.manifest.test_subsets import described, mixed
 from tests.parts import need
@@ -228,18 +228,16 @@ def test_a_folder_of_one_s_own_has_one_split(tmp_path):
 
 
 def test_images_without_a_split_do_not_land_among_those_for_training(tmp_path):
-    chexpert.write(tmp_path / "cx")
-    root = remade("chexpert", tmp_path / "cx")
+    nih_chestxray14.write(tmp_path / "nih")
+    root = remade("nih-chestxray14", tmp_path / "nih")
     path = root / "manifests" / "images.parquet"
-    extra = root / "CheXpert-v1.0-small" / "train" / "patient09999" / "study1"
-    extra.mkdir(parents=True)
-    Image.new("L", (8, 8)).save(extra / "view1_frontal.jpg")
-    remade("chexpert", root)
+    Image.new("L", (8, 8)).save(root / "images" / "00000009_000.png")
+    remade("nih-chestxray14", root)
     assert None in {row["split"] for row in pq.read_table(path).to_pylist()}
     for form in ("webdataset", "parquet"):
         out = tmp_path / form
         cxrprep.convert(root, recipe="square-224", to=form, out=out, engine=Engine("inline"))
-        assert {n: len(p) for n, p in opened(out, tmp_path).items()} == {"train": 8, "unsplit": 1, "validation": 2}
+        assert {n: len(p) for n, p in opened(out, tmp_path).items()} == {"train_val": 4, "unsplit": 1, "test": 3}
 
 
 def test_a_card_of_one_s_own_stays(tmp_path):

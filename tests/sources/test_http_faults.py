@@ -178,6 +178,18 @@ def test_a_part_without_its_place_is_asked_for_whole(client: HttpClient, kind: s
         assert len(server.seen) == 2
 
 
+def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> None:
+    """The file may be replaced once more in that second, under the same date (RFC 9110, 8.8.2.2)."""
+    modified = "Tue, 03 Nov 2026 10:00:00 GMT"
+
+    def validator(date: str | None) -> str | None:
+        headers = {"last-modified": modified} | ({"date": date} if date else {})
+        return HttpResponse(200, headers, "http://a.test/").validator(5)
+
+    assert validator(modified) is None
+    assert validator("Tue, 03 Nov 2026 10:00:01 GMT") == validator(None) == validator("soon") == f"{modified}; 5"
+
+
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
 @pytest.mark.parametrize(
     "form", ["{0:.0f}", "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrprep.errors import SourceNotFoundError
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.index_pages import read_page
@@ -110,6 +111,15 @@ def test_sizes_are_taken_where_they_are_exact() -> None:
     entries = read_page(page, "text/html", "http://host/")
     assert entries is not None
     assert [(entry.name, entry.size) for entry in entries] == [("a.png", 1234), ("b.png", None), ("d", None)]
+
+
+def test_folders_in_folders_without_an_end_are_refused() -> None:
+    def app(request: Request) -> Reply:
+        text = f"<html>Index of <a href='a{len(request.path)}/'>a</a>"
+        return Reply(200, text.encode(), {"Content-Type": "text/html"}) if request.path.endswith("/") else Reply(404)
+
+    with running(app) as server, pytest.raises(SourceNotFoundError, match="without an end"):
+        list(open_source(server.url, SourceOptions(timeout=5)).list())
 
 
 def test_folder_links_without_a_slash_are_asked_what_they_are() -> None:
