@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import cxrprep
+from tests.commands import cxrprep, ok
+from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
 
@@ -135,3 +137,22 @@ def test_lists_without_a_table_of_images_are_an_error_with_the_next_step(tmp_pat
     done = cxrprep("extract-labels", root)
     assert done.returncode in (0, 2, 4), done.stderr
     assert "a bug in cxrprep" not in done.stderr
+
+
+def test_files_do_not_replace_shards_and_a_manifest_of_shards_keeps_its_rows(tmp_path: Path) -> None:
+    root, out = made("nih-chestxray14", tmp_path / "raw"), tmp_path / "shards"
+    ok("convert", root, "--recipe", "square-224", "--out", out, "--to", "webdataset")
+    before = pq.read_table(out / "manifests/images.parquet")
+    done = cxrprep("convert", root, "--recipe", "square-224", "--out", out, "--split", "test")
+    assert (done.returncode, "--out" in done.stderr) == (2, True), done.stderr
+    cxrprep("manifest", out)
+    assert pq.read_table(out / "manifests/images.parquet").equals(before)
+    assert cxrprep("verify", out).returncode == 0
+
+
+def test_shards_of_images_without_a_label_are_written(tmp_path: Path) -> None:
+    nih_chestxray14.write(tmp_path / "raw")
+    ok("manifest", tmp_path / "raw")
+    ok("export", tmp_path / "raw", "--format", "webdataset", "--out", tmp_path / "out")
+    with tarfile.open(next((tmp_path / "out").glob("*.tar"))) as archive:
+        assert sum(name.endswith(".png") for name in archive.getnames()) == 7
