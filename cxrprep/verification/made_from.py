@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -18,14 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from cxrprep.datasets.catalog import DatasetSpec
+
 _TABLES: Final = ("labels.parquet",)
 
 
-def outdated_tables(root: Path, home: Path, wrong: Collection[str]) -> Iterator[Finding]:
+def outdated_tables(root: Path, home: Path, wrong: Collection[str], spec: DatasetSpec) -> Iterator[Finding]:
     """Tables of labels that were made from a published table whose bytes are others now.
 
-    ``wrong`` are files that are known to be damaged: what was made before that may well be right.
+    Args:
+        root: The folder of the published tables.
+        home: Where its manifests are.
+        wrong: Files that are known to be damaged: what was made before that may well be right.
+        spec: The dataset. A table of many files is named by its first one, and its digest is that of all of them:
+            nothing is said of it.
+
+    Yields:
+        A finding for each.
     """
+    many = [table for table in spec.table if table.settings.get("files") == "many"]
+    sets = [pattern.rpartition("/")[2] for table in many for pattern in table.patterns]
     for name in _TABLES:
         path = home / "manifests" / name
         try:
@@ -35,6 +48,8 @@ def outdated_tables(root: Path, home: Path, wrong: Collection[str]) -> Iterator[
         for source in sources if isinstance(sources, list) else []:
             place = _place(root, source)
             if place is None or place.name in {one.rpartition("/")[2] for one in wrong}:
+                continue
+            if any(fnmatchcase(place.name, pattern) for pattern in sets):
                 continue
             try:
                 stated = str(Digest.parse(str(source.get("digest"))))

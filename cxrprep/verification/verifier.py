@@ -422,7 +422,7 @@ class _Run:
         self.not_checked += not_noted(self.root, self.record.home)
         for finding in (
             *altered_tables(self.root, self.record.home, again),
-            *outdated_tables(self.root, self.record.home, wrong),
+            *outdated_tables(self.root, self.record.home, wrong, self.spec),
             *outdated_below(self.record.home, record),
         ):
             out.finding(finding)

@@ -10,6 +10,7 @@ import pytest
 
 from cxrprep.api.dataset_check import check_dataset
 from cxrprep.api.folder import find_mirror
+from cxrprep.api.verify import verify
 from cxrprep.collection import open_folder
 from cxrprep.collection.recognition import recognise
 from cxrprep.datasets.catalog import catalog, declaration_of
@@ -18,6 +19,7 @@ from cxrprep.labels.extract import extract_labels
 from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
+from cxrprep.verification.finding import Kind
 from tests.generators.small import declared
 
 NAMES = sorted(catalog())
@@ -126,6 +128,13 @@ def test_a_rerun_gives_the_same_bytes(dataset, tmp_path):
     drawn = {"masks.parquet"} if spec.module == "declared" and declaration_of(spec.name).masks else set()
     made = {"labels.parquet", "images.parquet", "studies.parquet", "croissant.json", "README.md", "SHA256SUMS"}
     assert set(contents[0]) == made | drawn
+
+
+def test_what_was_just_made_is_not_outdated(dataset):
+    spec, root, _ = dataset
+    extract_labels(spec, root)
+    found = verify(root, dataset=spec.name).value.findings
+    assert [finding for finding in found if finding.kind is Kind.OUTDATED] == []
 
 
 def test_a_dataset_without_a_mirror_says_what_to_do():
