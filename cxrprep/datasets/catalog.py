@@ -7,6 +7,7 @@ without it the tables are read by a module of this package.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -97,7 +98,9 @@ def _read(path: Path) -> str:
 
 @cache
 def _spec_in(path: Path) -> DatasetSpec:
-    return parse_spec(_read(path), path.name if path.parent == Path(__file__).parent else str(path))
+    spec = parse_spec(_read(path), path.name if path.parent == Path(__file__).parent else str(path))
+    other = _built_in().get(f"{spec.companion.replace('-', '_')}.toml")
+    return spec if spec.table or other is None else replace(spec, table=_spec_in(other).table)
 
 
 @cache

@@ -190,7 +190,7 @@ class DatasetSpec:
     """Everything that is known about a dataset before any request is made.
 
     ``published`` is the day or year of each release. ``companion`` names the dataset whose label tables say what this
-    one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR).
+    one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR); a file without ``[[table]]`` has those of that one, if built in.
     """
 
     name: str
