@@ -141,7 +141,7 @@ def _clauses(spec: DatasetSpec, root: Path, labels: Labels, here: dict[str, str]
     yield _clause("every row of a table is used, or said not to be", not lost, ", ".join(lost))
     again = read_labels(spec, root).table
     yield _clause("the same tables give the same rows", again.equals(table), "a second reading differs")
-    if spec.module == "declared":
+    if spec.declared:
         yield _every_word(spec, table)
         yield _views_declared(spec, table)
 

@@ -99,6 +99,11 @@ def _read(path: Path) -> str:
 @cache
 def _spec_in(path: Path) -> DatasetSpec:
     spec = parse_spec(_read(path), path.name if path.parent == Path(__file__).parent else str(path))
+    if spec.module != "declared" and path.parent != Path(__file__).parent:
+        raise ConfigError(
+            f"{path}: module = {spec.module!r} names code, which only a dataset of this package does",
+            hint="describe its tables: docs/howto/own-dataset.md",
+        )
     other = _built_in().get(f"{spec.companion.replace('-', '_')}.toml")
     return spec if spec.table or other is None else replace(spec, table=_spec_in(other).table)
 

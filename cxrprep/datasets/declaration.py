@@ -41,6 +41,21 @@ _ANY_IMAGES: Final = ImageFacts((".png", ".jpg", ".jpeg", ".dcm"), ("PNG", "JPEG
 
 
 @dataclass(frozen=True, slots=True)
+class CellRule:
+    """What the cells of a column must be: ``match`` is a pattern, ``what`` says it in words, for the error.
+
+    ``blank`` cells may be there too; ``unique`` cells stand there once. Of a longer cell that ``trim`` matches, its one
+    group counts.
+    """
+
+    match: str = ""
+    what: str = ""
+    blank: bool = False
+    unique: bool = False
+    trim: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DeclaredTable:
     """A table: ``patterns`` are globs of its names in the wild, ``form`` is one of ``FORMS``.
 
@@ -50,6 +65,9 @@ class DeclaredTable:
     are lists of one length, a row for each place. coco: a row per annotation, with ``category``, ``box_x`` ``box_y``
     ``box_w`` ``box_h``. xml: a row per element ``rows`` of each document, columns are ElementTree's paths. files: a row
     per file, with the groups of ``groups`` in its path, and its ``text``.
+
+    Where ``columns`` are given they must be there, ``optional_columns`` may, and any other is kept as text and said.
+    ``cells`` says what the cells of a column must be.
     """
 
     name: str
@@ -68,6 +86,10 @@ class DeclaredTable:
     explode: tuple[str, ...] = ()
     groups: str = ""
     text: bool = False
+    role: str = "labels"
+    columns: tuple[str, ...] = ()
+    optional_columns: tuple[str, ...] = ()
+    cells: dict[str, CellRule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +102,7 @@ class PathRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AboutImage:
-    """What a table can say of an image; each is a value."""
+    """What a table can say of an image; each is a value, but for ``oldest``, the age above which none is believed."""
 
     table: Any
     patient: Any = None
@@ -96,15 +118,24 @@ class AboutImage:
     height: Any = None
     spacing: Any = None
     follow_up: Any = None
+    oldest: int = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRule(AboutImage):
-    """The images; ``patient = "unknown"`` where nothing says whose they are, ``study = "image"`` where none is."""
+    """The images; ``patient = "unknown"`` where nothing says whose they are, ``study = "image"`` where none is.
+
+    ``called`` is what people call its table, for messages.
+    """
 
     id: Any
     patient: Any = "unknown"
     study: Any = "image"
+    called: str = ""
+
+    def lacking(self, rows: str) -> str:
+        """Why rows about images which the table of the images does not have are left out."""
+        return f"{rows} the {self.called} lacks" if self.called else f"{rows} no table lists"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +194,8 @@ class LabelRule:
 
     ``absent`` is what a name that is not there means: 0, or null where it is not given. ``reader`` makes a source of
     each reader; ``also`` adds sources that are true for any, the majority or all readers. ``raw`` names columns that
-    are kept as they stand, as ``raw_<column>``, or is "all".
+    are kept as they stand, as ``raw_<column>``, or is "all". ``known`` is the vocabulary whose every name is ``absent``
+    where a list lacks it, also where no list here has it.
     """
 
     source: str
@@ -180,6 +212,7 @@ class LabelRule:
     also: dict[str, str] = field(default_factory=dict)
     rows_per_image: str = ""
     raw: Any = ()
+    known: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +292,7 @@ class Declaration:
     paths: PathRule
     table: tuple[DeclaredTable, ...]
     image: ImageRule
+    module: str = "declared"
     default_mirror: str = ""
     default_label_source: str = ""
     homepage: str = ""
@@ -290,7 +324,7 @@ class Declaration:
         tables = tuple(
             Table(
                 name=table.name,
-                role="labels",
+                role=table.role,
                 patterns=table.patterns,
                 release=table.release,
                 label_source=sources.get(table.name, ""),
@@ -301,7 +335,11 @@ class Declaration:
             for table in self.table
         )
         same = {f: getattr(self, f) for f in DatasetSpec.__dataclass_fields__ if f in Declaration.__dataclass_fields__}
-        return DatasetSpec(**{**same, "module": "declared", "vocabulary": self.vocabulary.use, "table": tables})
+        return DatasetSpec(**{**same, "declared": True, "vocabulary": self.vocabulary.use, "table": tables})
+
+    def named(self, name: str) -> DeclaredTable:
+        """The table of that name."""
+        return next(table for table in self.table if table.name == name)
 
     def has_source(self, name: str) -> bool:
         """Whether labels may be of the source ``name``: a block's, its readers', or what they agree on."""
@@ -369,6 +407,11 @@ def _problems(found: Declaration) -> list[str]:
         shared = found.vocabulary.shared(name)
         if shared is not None and shared[0] not in OBSERVATIONS:
             problems.append(f"[vocabulary.same] {name!r}: {shared[0]!r} is no shared observation")
+    problems += [
+        f"[[labels]] {rule.source}: known {rule.known!r} is not one of {', '.join(VOCABULARIES)}"
+        for rule in found.labels
+        if rule.known and rule.known not in VOCABULARIES
+    ]
     if found.default_release not in found.releases:
         problems.append(f"default_release {found.default_release!r} is not one of releases")
     if found.vocabulary.use and found.vocabulary.use not in VOCABULARIES:

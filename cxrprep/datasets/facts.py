@@ -217,6 +217,8 @@ class DatasetSpec:
     table: tuple[Table, ...] = ()
     fact: tuple[Fact, ...] = ()
     quirk: tuple[Quirk, ...] = ()
+    declared: bool = False
+    """Whether its file describes its tables too."""
 
     def mirror_named(self, name: str) -> Mirror | None:
         """The mirror called ``name``, or ``None``."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 4 << 20
+_AROUND_NAMES: Final = ' \t",;\x00'
 # What other programs write where a cell is blank; no published table has these words.
 _MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None")
 
@@ -288,5 +289,11 @@ def read_names(path: Path) -> tuple[pa.Array, Digest]:
         line = data[: error.start].count(b"\n") + 1
         raise TableError(f"{path}, line {line}: not UTF-8 text", hint=AGAIN) from error
     # A spreadsheet puts quotation marks around each line, or a comma behind it.
-    lines = pc.utf8_trim(pa.array(text.splitlines(), pa.string()), characters=' \t",;\x00')
+    lines = pc.utf8_trim(pa.array(text.splitlines(), pa.string()), characters=_AROUND_NAMES)
     return lines.filter(pc.not_equal(lines, "")), _digest(packed)
+
+
+def line_of_name(path: Path, row: int) -> int:
+    """The line of a list's name, the first of which is row 0."""
+    lines = read_content(path).data.decode("utf-8-sig").splitlines()
+    return [number for number, line in enumerate(lines, 1) if line.strip(_AROUND_NAMES)][row]

@@ -20,20 +20,29 @@ from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_reports import add_reports
 from cxrprep.labels.declared_tables import TABLE, count_rows, tables_here
-from cxrprep.labels.declared_values import by_word, column_of, has_columns, image_ids, looked_up, value_of
+from cxrprep.labels.declared_values import (
+    by_word,
+    column_of,
+    has_columns,
+    image_ids,
+    looked_up,
+    named_columns,
+    value_of,
+)
 from cxrprep.schemas import CATEGORY
+from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from cxrprep.labels.declared_tables import Hook
     from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
     from cxrprep.model import Digest
 
-_OLDEST: Final = 120
 # Between an image and its reader in a key of a row; no id has it.
 _BETWEEN: Final = "\x1f"
 # What the readers of an image agree on; a reader who said nothing of it does not count.
@@ -46,10 +55,10 @@ _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
 }
 
 
-def read(tables: Tables, label_rows: LabelRows) -> None:
+def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> None:
     """Add the rows that these tables give: one per image and label source. Raises ``TableError``, ``ConfigError``."""
     declared = declaration_of(label_rows.dataset)
-    here = tables_here(declared, tables, label_rows)
+    here = tables_here(declared, tables, label_rows, hook)
     images = _images(declared, here, label_rows)
     _add_splits(declared, here, images, label_rows)
     writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
@@ -59,7 +68,8 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         for name in tables_of(rule.table):
             if name in here:
                 rows = _label_block(declared, rule, here[name], images, label_rows)
-                labelled |= _add_labels(rows, writer, here[name].digest)
+                plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
+                labelled |= _add_labels(rows, writer, here[name].digest, plain)
     rest = images[~images.index.isin(labelled)]
     if len(rest):
         writer.add(rest, {}, {}, {})
@@ -78,12 +88,14 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], label_rows: La
         if name in here:
             part = _image_facts(declared, here[name])
             parts.append(part)
-            label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
+            if not any(name in tables_of(block.table) for block in declared.labels):
+                label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
     if not parts:
-        wanted = ", ".join(table.patterns[0] for table in declared.table if table.name in tables_of(rule.table))
+        wanted = " or ".join(declared.named(name).patterns[0] for name in tables_of(rule.table))
+        folder = str(next(iter(here.values())).path.parent) if here else "the folder"
         raise TableError(
-            f"no table here lists the images of {declared.name}",
-            hint=f"add one of: {wanted}; or name its folder with --tables DIR",
+            f"{folder} holds no {rule.called or 'table of the images'} of {declared.title}",
+            hint=f"download {wanted}, or name its folder with --tables DIR",
         )
     images = pd.concat(parts, ignore_index=True)
     lost = int(images["image_id"].isna().sum())
@@ -170,9 +182,10 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     if rule.birth_year is not None and rule.date is not None:
         born = pd.to_numeric(of("birth_year"), errors="coerce")
         age = age.where(age.notna(), pd.to_datetime(of("date")).dt.year - born)
-    facts["age_years"] = age.where(age.between(0, _OLDEST))
+    believed = age.between(0, rule.oldest)
+    facts["age_years"] = age.where(believed)
     facts["age_flag"] = pd.Series([None] * len(frame), index=frame.index, dtype=object)
-    facts.loc[age.notna() & ~age.between(0, _OLDEST), "age_flag"] = "implausible"
+    facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
     numbers = (("orig_width", "width"), ("orig_height", "height"), ("follow_up", "follow_up"))
     for column, name in (*numbers, ("pixel_spacing_mm", "spacing")):
         facts[column] = pd.to_numeric(of(name), errors="coerce")
@@ -183,19 +196,39 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
 def _add_splits(
     declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
-    for rule in declared.splits:
-        for name in tables_of(rule.table):
-            if name not in here:
-                continue
-            table = here[name]
-            listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
-            value = (
-                {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
-            )
-            words = value_of(table.cells, value, "[[splits]] split", table)
-            known = listed.isin(images.index)
-            images.loc[listed[known], "split"] = words[known].to_numpy()
-            count_rows(label_rows, table, "split", known, "name_images_that_no_other_table_lists")
+    """Set the splits that lists state. An image that two of them put into different splits is an error."""
+    lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
+    stated = pd.Series(None, index=images.index, dtype=object)
+    whose = stated.copy()
+    for rule, name in lists:
+        if name not in here:
+            continue
+        table = here[name]
+        listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
+        value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
+        words = value_of(table.cells, value, "[[splits]] split", table)
+        known = listed.isin(images.index)
+        before = stated.reindex(listed[known]).to_numpy()
+        twice = listed[known][pd.notna(before) & (before != words[known].to_numpy())]
+        if len(twice):
+            column = next(named_columns(rule.image))
+            cell = table.cells[column].loc[twice.index[0]]
+            said = f"{cell} stands in {whose[twice.iloc[0]]} as well"
+            raise table.error(twice.index[0], column, said, "an image belongs to one split: fetch both lists again")
+        stated.loc[listed[known]] = words[known].to_numpy()
+        whose.loc[listed[known]] = table.path.name
+        rows = (
+            declared.image.lacking("name images that")
+            if declared.image.called
+            else "name images that no other table lists"
+        )
+        count_rows(label_rows, table, "split", known, rows)
+    images["split"] = stated.where(stated.notna(), images["split"])
+    if len(lists) > 1 and not any(name in here for _, name in lists):
+        names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
+        label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
+    elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
+        label_rows.note(f"{rest:,} images stand in no split list: their split is null", "", "warning")
 
 
 # ---- labels ----
@@ -222,13 +255,17 @@ class _Labels:
         """A value of the block's rows."""
         return value_of(self.frame, value, f"{self.place} {what}", self.where)
 
-    def raw_cells(self) -> pd.DataFrame:
+    def raw_cells(self, images: pd.Index) -> dict[str, pa.Array]:
         """The cells of the columns that are kept as they stand, of the first row about each image."""
         rule = self.rule
         names = [name for name in self.frame.columns if name != TABLE] if rule.raw == "all" else list(rule.raw)
-        cells = {name: column_of(self.frame, name, f"{self.place} raw", self.where) for name in names}
-        table = pd.DataFrame(cells, index=self.frame.index).set_axis(self.ids.to_numpy(), axis=0)
-        return table[~table.index.duplicated()]
+        if not names:
+            return {}
+        alone = ~self.ids.duplicated().to_numpy()
+        rows = pd.Index(self.ids[alone]).get_indexer(images)
+        places = np.flatnonzero(alone)[rows]
+        columns = {str(n): column_of(self.frame, n, f"{self.place} raw", self.where, whole=True) for n in names}
+        return {name: _taken(cells, places, rows < 0) for name, cells in columns.items()}
 
     def keys(self) -> pd.Series:
         """What a row speaks of: an image, or an image as one reader saw it."""
@@ -237,12 +274,11 @@ class _Labels:
         return self.ids.str.cat(self.readers, sep=_BETWEEN)
 
 
-def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
-    """Add the rows of one label block; the images that it labels."""
+def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> set[str]:
+    """Add the rows of one label block; the images that it labels. The cells of ``plain`` columns all differ."""
     values, words = _SHAPES[block.rule.shape](block)
     for note in block.notes:
         writer.label_rows.note(note, str(block.where.path), "warning")
-    kept = block.raw_cells()
     seen: set[str] = set()
     for source, of_source in _by_source(block, values):
         seen |= set(of_source.index)
@@ -258,9 +294,18 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest) -> set[str]:
             columns["labels_raw"] = pa.array([*lists, None], pa.list_(pa.string())).take(
                 pa.array(codes % (len(lists) + 1))
             )
-        raw = {str(n): pa.array(kept[n].reindex(of_source.index), pa.string(), from_pandas=True) for n in kept}
-        writer.add(about, columns, own, raw)
+        raw = block.raw_cells(of_source.index)
+        writer.add(about, columns, own, {**raw, **{n: raw[n].cast(pa.string()) for n in plain if n in raw}}, plain)
     return seen
+
+
+def _taken(cells: pd.Series, places: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
+    """The cells at some places, null where there is none; words stay in the order of the file."""
+    if not isinstance(cells.dtype, pd.CategoricalDtype):
+        return pa.array(cells.to_numpy(object)[places], pa.string(), mask=absent, from_pandas=True)
+    codes = cells.cat.codes.to_numpy()[places].astype(np.int32)
+    words = pa.array(cells.cat.categories, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=absent | (codes < 0)), words)
 
 
 def _label_block(
@@ -277,7 +322,14 @@ def _label_block(
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
     known = ids.isin(images.index)
-    count_rows(label_rows, table, "labels", known, "are_about_images_that_no_table_lists", source=rule.source)
+    count_rows(
+        label_rows,
+        table,
+        "labels",
+        known,
+        declared.image.lacking("name images that" if declared.image.called else "are about images that"),
+        source=rule.source,
+    )
     frame, ids = frame[known], ids[known]
     readers = value_of(frame, rule.reader, f"{place} reader", table) if rule.reader else None
     return _Labels(declared, rule, frame, ids, readers, table)
@@ -366,7 +418,8 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     codes, lists = _distinct_lists(names)
     passed = {"", *block.declared.vocabulary.not_observations}
     said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
-    words = sorted({one for cell in said for one in cell})
+    known = VOCABULARIES[block.rule.known].names if block.rule.known else ()
+    words = sorted({*known, *(one for cell in said for one in cell)})
     place = {word: column for column, word in enumerate(words)}
     cells = np.full((len(lists) + 1, len(words)), np.nan if block.rule.absent is None else float(block.rule.absent))
     for row, cell in enumerate(said):
@@ -428,7 +481,8 @@ def _observations(
         if known is not None:
             stem = f"label_{known[0]}"
             shared[stem] = column if stem not in shared else _either(shared[stem], column)
-        if known is None or known[1]:
+        # A dataset without a namespace has no observation beside the shared ones.
+        if known is None or (known[1] and rules.namespace):
             key = rules.column(name)
             before = own.get(key)
             meaning = rules.own.get(name, f"{name}, as {declared.name} words it")
@@ -461,6 +515,7 @@ class _Writer:
         columns: dict[str, pa.Array],
         own: dict[str, tuple[pa.Array, str]],
         raw: dict[str, pa.Array],
+        plain: tuple[str, ...] = (),
     ) -> None:
         """Add the rows of the images ``about`` with these columns, the dataset's own observations, and raw cells."""
         ids = pa.array(about.index, pa.string())
@@ -477,4 +532,4 @@ class _Writer:
         kind = pa.list_(box_type(self.declared))
         drawn = [self.boxes.pop(image, None) for image in ids.to_pylist()] if self.boxes else pa.nulls(len(ids), kind)
         facts["boxes"] = pa.array(drawn, kind) if isinstance(drawn, list) else drawn
-        self.label_rows.add(len(about), {**facts, **columns}, raw, own=own)
+        self.label_rows.add(len(about), {**facts, **columns}, raw, plain=plain, own=own)

@@ -55,14 +55,17 @@ def boxes_of(
             frame = rows_where(table, rule.where)
             image = image_ids(declared, frame, rule.image, "[[boxes]] image", table)
             cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table)}
-            whole = pd.DataFrame(cells).notna().all(axis=1) & image.isin(images.index)
+            drawn = pd.DataFrame(cells).notna().all(axis=1)
+            whole = drawn & image.isin(images.index)
+            reason = declared.image.lacking("are on images that").replace(" ", "_")
+            apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": len(table.cells) - int(drawn.sum())}
             for what in ("reader", "score"):
                 if getattr(rule, what) is not None:
                     cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
             if "score" in cells:
                 score = pd.to_numeric(cells["score"], errors="coerce")
                 cells["score"] = score.astype(object).where(score.notna(), None)
-            drawn = int(whole.sum())
+            all_of_them = int(whole.sum())
             whole &= ~pd.DataFrame({"image": image, **cells}).duplicated()
             used = int(whole.sum())
             label_rows.use_file(
@@ -71,8 +74,9 @@ def boxes_of(
                 "boxes",
                 rows=len(table.cells),
                 used=used,
-                draw_no_box=len(table.cells) - drawn,
-                repeat_another_box=drawn - used,
+                source="",
+                repeat_another_box=all_of_them - used,
+                **apart,
             )
             rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
             for key, *values in rows:

@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import is_built_in
-from cxrprep.datasets.declaration import MANY_FILES, tables_of
+from cxrprep.datasets.declaration import MANY_FILES, CellRule, tables_of
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
-from cxrprep.labels.csv_table import Form, read_names, read_table
+from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
+from cxrprep.labels.text_table import first_true
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
     from cxrprep.datasets.declaration import Declaration, DeclaredTable
     from cxrprep.labels.label_rows import LabelRows
@@ -57,23 +62,64 @@ def count_rows(
         source: The label source that its rows are of.
     """
     count = int(used.sum())
-    reasons = {apart: len(used) - count}
+    reasons = {apart.replace(" ", "_"): len(used) - count}
     label_rows.use_file(table.path, table.digest, role, rows=len(used), used=count, source=source, **reasons)
 
 
-def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) -> dict[str, TableRead]:
-    """The declared tables that are in a folder, read. Raises ``TableError`` for one that is not of its form."""
+def _as_it_is(table: str, names: list[str]) -> list[str]:
+    del table
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """What no file says of a dataset of this package: its module's own functions, called as tables are read.
+
+    ``header`` gets a table's name and the fields of its header, and returns the names of its columns; ``arranged`` gets
+    the CSV tables by name as they stand, ``checked`` those whose cells are what the file says.
+    """
+
+    header: Callable[[str, list[str]], list[str]] = _as_it_is
+    arranged: Callable[[dict[str, TextTable], LabelRows], dict[str, TextTable]] = lambda tables, _: tables
+    checked: Callable[[Mapping[str, TextTable]], None] = lambda _: None
+
+
+def tables_here(
+    declared: Declaration, tables: Tables, label_rows: LabelRows, hook: Hook | None = None
+) -> dict[str, TableRead]:
+    """The declared tables that are in a folder, read.
+
+    Args:
+        declared: The dataset.
+        tables: Where they lie.
+        label_rows: Told what was understood.
+        hook: What the dataset's own module knows of them.
+
+    Returns:
+        Each by its name in the declaration.
+
+    Raises:
+        TableError: A table is not of its form.
+    """
+    here = {table.name: (table, paths) for table in declared.table if (paths := tables.all_of(table.name))}
+    texts = _texts_here(declared, here, label_rows, hook or Hook())
     found: dict[str, TableRead] = {}
     for table in declared.table:
-        paths = tables.all_of(table.name)
-        if not paths:
+        path: Path
+        if table.name in texts:
+            csv = texts[table.name]
+            cells, digest, path = _frame(table, csv), csv.digest, csv.path
+        elif table.name not in here or table.form == "csv":
             continue
-        if table.form in MANY_FILES:
-            cells, digest = _of_files(declared, table, paths, tables.bases)
         else:
-            cells, digest = _of_file(declared, table, paths[0], label_rows)
+            paths = here[table.name][1]
+            path = paths[0]
+            if table.form in MANY_FILES:
+                cells, digest = _of_files(declared, table, paths, tables.bases)
+            else:
+                cells, digest = _of_file(table, path)
         if cells.empty:
-            label_rows.note("no rows", str(paths[0]), "warning")
+            label_rows.note("no rows", str(path), "warning")
             continue
         cells = cells.rename(columns=table.rename)
         if table.blank:
@@ -81,18 +127,14 @@ def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows) ->
         if TABLE not in cells.columns:
             cells[TABLE] = table.name
         spelled = {new: old for old, new in table.rename.items()}
-        found[table.name] = TableRead(cells, paths[0], digest, table.form, spelled)
+        found[table.name] = TableRead(cells, path, digest, table.form, spelled)
     return found
 
 
-def _of_file(
-    declared: Declaration, table: DeclaredTable, path: Path, label_rows: LabelRows
-) -> tuple[pd.DataFrame, Digest]:
+def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
     if table.form == "names":
         names, digest = read_names(path)
-        return pd.DataFrame({"name": names.to_pylist()}, dtype=object), digest
-    if table.form == "csv":
-        return _csv(table, _names_of(declared, table.name), path, label_rows)
+        return pd.DataFrame({"name": _checked_names(table, names, path).to_pylist()}, dtype=object), digest
     try:
         data = _json(path)
         rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
@@ -101,23 +143,80 @@ def _of_file(
     return pd.DataFrame(rows, dtype=object), digest_of(path)
 
 
-def _csv(
-    table: DeclaredTable, columns: Sequence[str], path: Path, label_rows: LabelRows
-) -> tuple[pd.DataFrame, Digest]:
+def _checked_names(table: DeclaredTable, names: pa.Array, path: Path) -> pa.Array:
+    """The lines of a list, as its cells must be. Raises ``TableError`` with the line of anything else."""
+    rule = table.cells.get("name", CellRule())
+    if rule.trim:
+        names = pc.replace_substring_regex(names, rule.trim, r"\1")
+    row = first_true(pc.invert(pc.match_substring_regex(names, rule.match))) if rule.match else -1
+    if row >= 0:
+        shown = repr(names[row].as_py()[:80])
+        raise TableError(
+            f"{path}, line {line_of_name(path, row)}: expected {rule.what} ({shown})", hint="fetch the list again"
+        )
+    return names
+
+
+# ---- CSV ----
+
+
+def _texts_here(
+    declared: Declaration,
+    here: Mapping[str, tuple[DeclaredTable, Sequence[Path]]],
+    label_rows: LabelRows,
+    hook: Hook,
+) -> dict[str, TextTable]:
+    """The CSV tables as text, checked: each cell is what the declaration says."""
+    csv = {name: (table, paths[0]) for name, (table, paths) in here.items() if table.form == "csv"}
+    read = {name: _csv(table, _names_of(declared, name), path, hook) for name, (table, path) in csv.items()}
+    texts = hook.arranged(read, label_rows)
+    for table in declared.table:
+        if table.name in texts:
+            _check_cells(table, texts[table.name])
+            for note in texts[table.name].notes:
+                label_rows.note(note, str(texts[table.name].path), "warning")
+    hook.checked(texts)
+    return texts
+
+
+def _csv(table: DeclaredTable, columns: Sequence[str], path: Path, hook: Hook) -> TextTable:
     def header(names: list[str]) -> list[str]:
-        return [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
+        names = [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
+        return hook.header(table.name, names)
 
     spelled = {old: new for new, old in reversed(table.rename.items())}
     # The names that blocks ask for, as the file writes them.
     wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
-    csv = read_table(path, Form((), optional=wanted, header=header, open=True, multiline=True))
-    csv, slashed = _with_slashes(csv)
-    for note in (*csv.notes, *slashed):
-        label_rows.note(note, str(path), "warning")
-    return pd.DataFrame({name: categories_of(csv.column(name)) for name in csv.names}), csv.digest
+    form = Form((), optional=wanted, header=header, open=True, multiline=True)
+    if table.columns:
+        form = Form(table.columns, optional=table.optional_columns, header=header)
+    csv = read_table(path, form)
+    for name, rule in table.cells.items():
+        csv = csv.trimmed(name, rule.trim) if rule.trim and name in csv else csv
+    return _with_slashes(csv)
 
 
-def _with_slashes(csv: TextTable) -> tuple[TextTable, list[str]]:
+def _check_cells(table: DeclaredTable, csv: TextTable) -> None:
+    """Refuse a cell that is not what the declaration says."""
+    for name, rule in table.cells.items():
+        if name not in csv:
+            continue
+        if not rule.blank:
+            csv.require(name)
+        if rule.match:
+            csv.require_words(name, rule.match, f"expected {rule.what}")
+        if rule.unique:
+            csv.require_unique(name)
+
+
+def _frame(table: DeclaredTable, csv: TextTable) -> pd.DataFrame:
+    """The cells, the columns that the declaration names in front."""
+    stated = [name for name in (*table.columns, *table.optional_columns) if name in csv]
+    names = dict.fromkeys((*stated, *csv.names))
+    return pd.DataFrame({name: categories_of(csv.column(name)) for name in names})
+
+
+def _with_slashes(csv: TextTable) -> TextTable:
     """The table with ``/`` for each backslash of a path to an image: it was written on Windows."""
     notes = []
     for name in csv.names:
@@ -125,7 +224,7 @@ def _with_slashes(csv: TextTable) -> tuple[TextTable, list[str]]:
         if _WINDOWS_PATH.search(first):
             csv = csv.with_slashes(name)
             notes.append(f"column {name!r}: backslashes are read as slashes")
-    return csv, notes
+    return replace(csv, notes=(*csv.notes, *notes))
 
 
 # ---- JSON ----

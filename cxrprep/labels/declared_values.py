@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import ConfigError, TableError
+from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import line_of, read_content
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = ("number", "dicom-age")
 _CORRECT: Final = "correct that cell, or the dataset's file"
-_AGE_UNITS: Final = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ class TableRead:
             return str(self.cells["path"].iloc[number])
         if self.form == "csv":
             return f"line {line_of(read_content(self.path), number)}"
-        return f"{'line' if self.form == 'names' else 'row'} {number + 1}"
+        if self.form == "names":
+            return f"line {line_of_name(self.path, number)}"
+        return f"row {number + 1}"
 
 
 def named_columns(value: Any) -> Iterator[str]:
@@ -219,7 +221,7 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
     return texts((found.get(cell, cell) for cell in series), series.index) if found else series
 
 
-def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead) -> pd.Series:
+def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, whole: bool = False) -> pd.Series:
     """A column by its name.
 
     Args:
@@ -227,6 +229,7 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead) -> p
         name: the column.
         place: the block that wants it, for errors.
         where: the table, for errors.
+        whole: leave a column of words and codes as it is.
 
     Returns:
         Its cells.
@@ -240,7 +243,7 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead) -> p
             f"{where.path}: column {name!r} is missing, which {place} names; it has {shown}",
             hint="is this the right table? Correct the dataset's file if its columns are called otherwise",
         )
-    return by_word(frame[name], lambda words: words)
+    return frame[name] if whole else by_word(frame[name], lambda words: words)
 
 
 def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
@@ -318,7 +321,7 @@ def _used(series: pd.Series, transform: str, place: str, column: str, where: Tab
     name, _, detail = transform.partition(":")
     known: dict[str, Callable[[str], Any]] = {
         "number": float,
-        "dicom-age": _dicom_age,
+        "dicom-age": partial(_dicom_age, days=detail or "365.2425"),
         "python-list": _list_of(ast.literal_eval),
         "json-list": _list_of(json.loads),
         # A spreadsheet writes the number that a day is with .0 behind it.
@@ -337,8 +340,12 @@ def _used(series: pd.Series, transform: str, place: str, column: str, where: Tab
     return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
 
 
-def _dicom_age(cell: str) -> float:
-    return int(cell[:-1]) / _AGE_UNITS[cell[-1].upper()]
+def _dicom_age(cell: str, days: str) -> float:
+    """Years; a number without a unit is of years."""
+    number = cell.removesuffix(".0")
+    if number.isdecimal():
+        return float(number)
+    return int(cell[:-1]) / {"Y": 1.0, "M": 12.0, "W": float(days) / 7, "D": float(days)}[cell[-1].upper()]
 
 
 def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[str]]:

@@ -121,7 +121,7 @@ def _digest_of_inputs(spec: DatasetSpec, found: Tables, options: LabelOptions, *
     told = [spec.name, found.release, stated, *((name, path.name, str(digest_of(path))) for name, path in named)]
     told += [(key, bool(value)) for key, value in sorted(dataclasses.asdict(options).items())]
     whole = hashlib.sha256(json.dumps([*told, repr(spec)]).encode())
-    if spec.module == "declared":
+    if spec.declared:
         whole.update(repr(declaration_of(spec.name)).encode())
     whole.update(_code())
     return whole.hexdigest()

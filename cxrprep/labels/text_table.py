@@ -218,6 +218,25 @@ class TextTable:
         if row >= 0:
             raise self.error(row, name, what, hint)
 
+    def require_words(self, name: str, pattern: str, what: str) -> None:
+        """Refuse a column with a word of another form; each word is looked at once, and blank is none.
+
+        Args:
+            name: The column.
+            pattern: A regular expression (RE2).
+            what: What was expected, for the error.
+
+        Raises:
+            TableError: At the first cell that ``pattern`` does not match.
+        """
+        column = self.column(name)
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        strange = pc.invert(pc.match_substring_regex(encoded.dictionary, pattern))
+        if pc.any(strange).as_py():
+            row = first_true(strange.take(encoded.indices))
+            if row >= 0:
+                raise self.error(row, name, what)
+
     def require_unique(self, name: str) -> None:
         """Raise ``TableError`` when a key stands in two rows; the message names both lines."""
         column = self.text(name)

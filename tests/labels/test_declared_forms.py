@@ -16,7 +16,7 @@ from cxrprep.api.pairs import pairs
 from cxrprep.api.verify import verify
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.datasets.declaration import MaskRule
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import ConfigError, TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.label_rows import LabelOptions
@@ -101,6 +101,80 @@ def test_a_wrong_cell_is_named_by_file_line_and_column(tmp_path, form, more, con
     blocks = CELLS.format(form=form, image="name" if form == "names" else "image", more=more)
     with pytest.raises(TableError, match=rf"t\.{form}, {place}"):
         read(tmp_path, blocks, {f"t.{form}": content})
+
+
+STRICT = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+columns = ["image", "age"]
+[table.cells]
+image = { trim = '^.*/(a\\d+)$', match = '^a\\d+$', what = "a name such as a1", unique = true }
+age = { match = '^\\d+$', what = "an age", blank = true }
+[[table]]
+name = "train"
+form = "names"
+patterns = ["train.txt"]
+[[table]]
+name = "test"
+form = "names"
+patterns = ["test.txt"]
+[image]
+table = "t"
+id = "image"
+age = { column = "age", use = "number" }
+oldest = 90
+[[labels]]
+source = "r"
+table = "t"
+shape = "list"
+names = { column = "image", map = {}, else = "null" }
+[[splits]]
+table = "train"
+image = "name"
+split = "train"
+[[splits]]
+table = "test"
+image = "name"
+split = "test"
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"t.csv": "image,age\na1,1\nb1,2\n"}, r"t\.csv, line 3, column 'image': expected a name such as a1 \('b1'\)"),
+        ({"t.csv": "image,age\na1,1\n,2\n"}, r"t\.csv, line 3, column 'image': this cell must not be blank"),
+        ({"t.csv": "image,age\na1,x\n"}, r"t\.csv, line 2, column 'age': expected an age \('x'\)"),
+        ({"t.csv": "image,age\na1,1\nx/a1,2\n"}, r"t\.csv, line 3, column 'image': 'a1' stands in line 2 already"),
+        ({"t.csv": "image,sex\na1,1\n"}, r"t\.csv, line 1: column 'age' is missing"),
+        ({"t.csv": "image,age\na1,1\n", "train.txt": "a2\na1\n", "test.txt": "a3\n\na1\n"},
+         r"test\.txt, line 3: a1 stands in train\.txt as well"),
+    ],
+)  # fmt: skip
+def test_what_cells_must_be_and_lists_that_disagree(tmp_path, files, said):
+    with pytest.raises(TableError, match=said):
+        read(tmp_path, STRICT, files)
+
+
+def test_cells_that_are_as_stated_are_read(tmp_path):
+    labels = read(tmp_path, STRICT, {"t.csv": "image,age,note\nx/a1,91,n\na2,,\n"})
+    rows = labels.table.select(["image_id", "age_years", "age_flag"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [("a1", None, "implausible"), ("a2", None, None)]
+    said = " ".join(message for message, _, _ in labels.notes)
+    for part in (
+        "read as a1 is for x/a1",
+        "does not have, kept as text: note",
+        "no split lists are here (train.txt, test.txt)",
+    ):
+        assert part in said
+
+
+def test_a_file_of_ones_own_names_no_code(tmp_path):
+    file = tmp_path / "ward.toml"
+    file.write_text(HEAD.replace("format = 1", 'format = 1\nmodule = "nih_chestxray14"') + STRICT)
+    with pytest.raises(ConfigError, match=r"ward\.toml: module = 'nih_chestxray14' names code"):
+        find_dataset(str(file))
 
 
 # ---- run lengths ----
