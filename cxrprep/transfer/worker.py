@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import file_digest, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_error
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_folder import PartialFolder
+
+# Bytes of a disk's smallest block. DICOM begins with 128 zeros, and then says what it is.
+_BLOCK: Final = 512
 
 
 class Worker:
@@ -113,7 +116,8 @@ class Worker:
             if not item.proven and not self._adopted(item, buffer):
                 if self._plan.in_place:
                     raise IntegrityError(
-                        f"{item.dest} does not have the published digest", hint="fetch it again from a mirror"
+                        f"{item.dest} does not have the published digest, or is empty of all but zeros",
+                        hint="fetch it again from a mirror",
                     )
                 return self._fetched(item, buffer)
             self._hand_on(item.dest)
@@ -241,8 +245,14 @@ class Worker:
         return True
 
     def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
-        """The file at ``path`` as if it had been fetched; ``None`` when its digest is not the one stated."""
+        """The file at ``path`` as if it had been fetched.
+
+        ``None`` when its digest is not the one stated, or none is stated and it begins as no released file does: with a
+        block of zeros, as a power cut or a reserved place leaves it.
+        """
         stated = item.file.digest
+        if stated is None and _begins_with_zeros(path):
+            return None
         digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self._stop.check, buffer)
         if stated is not None and digest != stated:
             return None
@@ -341,6 +351,12 @@ class Worker:
             if self._adopted(item, buffer):
                 return 0
         return self._brought(item, buffer).moved
+
+
+def _begins_with_zeros(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_BLOCK)
+    return len(head) == _BLOCK and not any(head)
 
 
 def _discard(record: Record, dest: str) -> None:

@@ -244,3 +244,18 @@ def test_nothing_that_a_command_did_not_write_is_written_over(tmp_path: Path, ni
         ok("download", "nih-chestxray14", root, "--source", nih, "--save-plan", tmp_path / "plan.json")
         ok(*named, "--out", tmp_path / "proof.json")
         ok("pairs", root, "--reports", reports, "--format", "csv", "--out", tmp_path / "pairs.csv")
+
+
+def test_zeros_of_the_right_size_are_not_the_file_where_the_mirror_states_no_checksum(tmp_path: Path, nih: Path) -> None:
+    root = tmp_path / "root"
+    words = ("download", "nih-chestxray14", root, "--source", nih)
+    ok(*words)
+    healthy = (nih / PNG).read_bytes()
+    # As after a power cut: the place of the file is there, its bytes and the record are not.
+    shutil.rmtree(root / ".cxrprep")
+    for name in ("cxrprep.lock", "cxrprep.files.parquet"):
+        (root / name).unlink()
+    (root / PNG).unlink()
+    (root / PNG).write_bytes(bytes(len(healthy)))
+    ok(*words)
+    assert (root / PNG).read_bytes() == healthy
