@@ -439,7 +439,7 @@ def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]
     lists: dict[int, list[Any]] = {}
     places: dict[int, int] = {}
     codes = np.full(len(cells), -1, np.int64)
-    for row, cell in enumerate(cells):
+    for row, cell in enumerate(cells.to_numpy(object)):
         if isinstance(cell, list):
             codes[row] = places.setdefault(id(cell), len(places))
             lists[id(cell)] = cell
