@@ -246,7 +246,7 @@ def test_nothing_that_a_command_did_not_write_is_written_over(tmp_path: Path, ni
         ok("pairs", root, "--reports", reports, "--format", "csv", "--out", tmp_path / "pairs.csv")
 
 
-def test_zeros_of_the_right_size_are_not_the_file_where_the_mirror_states_no_checksum(tmp_path: Path, nih: Path) -> None:
+def test_zeros_of_the_right_size_are_not_the_file_where_no_checksum_is_stated(tmp_path: Path, nih: Path) -> None:
     root = tmp_path / "root"
     words = ("download", "nih-chestxray14", root, "--source", nih)
     ok(*words)
