@@ -31,10 +31,10 @@ _FEW: Final = 32
 # Sharpness is asked of this many pixels a side in the middle, at the size of the result.
 _SHARP_SIDE: Final = 256
 # Pixels a side of the sample that tells what share was clipped.
-_CLIP_SIDE: Final = 128
-# Pixels that are counted at least where there are as many: measured: 5.1 -> 0.7 ms of the 48
-# that mimic-cxr-jpg takes for 7.8 million.
-_COUNTED: Final = 1_000_000
+_CLIP_SIDE: Final = 96
+# Pixels that are counted at least where there are as many. Counting all 7.8 million of mimic-cxr-jpg would take 5 of
+# its 40 ms: benchmarks/convert.py --only quality.
+_COUNTED: Final = 150_000
 _LEVELS: Final = 256
 _MEASURES: Final = 6
 _SCORES: Final = ("inverted", "turned", "turn", "mirrored", "structure", "not_frontal")
