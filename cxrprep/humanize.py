@@ -55,3 +55,11 @@ def singular(unit: str) -> str:
         if unit == many:
             return one
     return unit.removesuffix("s")
+
+
+def without_path(message: str, path: str) -> str:
+    """What is said of a file, where its path stands before it already: ``a.png: cut short`` becomes ``cut short``."""
+    for between in (": ", " "):
+        if message.startswith(path + between):
+            return message.removeprefix(path + between)
+    return message

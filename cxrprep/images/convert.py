@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
+from cxrprep.humanize import without_path
 from cxrprep.images import dicom
 from cxrprep.images.conversion import STAGE, ConversionTask, Converted, ConvertItem, lost
 from cxrprep.images.decode import decode
@@ -115,7 +116,8 @@ class Progress:
     def add(self, outcome: Converted) -> None:
         """One outcome more."""
         if outcome.status == "error":
-            self._on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=outcome.error))
+            detail = without_path(outcome.error, outcome.item.source)
+            self._on_event(ItemFinished(STAGE, outcome.item.relative, "error", detail=detail))
         else:
             self._throttle.advance(items=1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, MissingExtraError, SourceUnreachableError
 from cxrprep.events import Advanced, ItemFinished
+from cxrprep.humanize import without_path
 from cxrprep.model import ImageCheck, ScoreSummary
 from cxrprep.storage.working_copy_paths import address_of
 from cxrprep.verification.file_checks import STAGE
@@ -112,7 +113,8 @@ class PictureCheck:
             if isinstance(checked, Lost):
                 yield from self._settle(checked.item, ImageCheck(error=checked.cause))
             else:
-                yield from self._settle(*checked)
+                path, found = checked
+                yield from self._settle(path, replace(found, error=without_path(found.error, f"{root}/{path}")))
 
     def _settle(self, path: str, check: ImageCheck) -> Iterator[Finding]:
         self.on_event(Advanced(STAGE, items=1))
