@@ -135,7 +135,7 @@ def digests_of_stream(
 class FileToRead(NamedTuple):
     """A file whose digests are wanted: path below the root, size in bytes as far as known, algorithms.
 
-    ``expected`` is the digest that it should have, by the last of them; ``""`` where nobody knows.
+    ``expected`` is the digest that it should have, by the last of them; ``None`` where nobody knows.
     """
 
     path: str

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import declaration_of, find_dataset
 from cxrprep.labels.extract import read_labels
+from cxrprep.manifest.export.regions import runs_of
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def _plain_count(labels: Any, table: pa.Table, first: pa.Table, key: Key) -> int
     unit, where, observation, value = key
     if unit in ("masks", "pixels"):
         masks = labels.masks
-        return len(masks) if unit == "masks" else sum(_pixels(text) for text in masks["counts"].to_pylist())
+        return len(masks) if unit == "masks" else sum(sum(runs_of(text)[1::2]) for text in masks["counts"].to_pylist())
     if unit == "boxes":
         boxes = [box for held in table["boxes"].to_pylist() for box in held or ()]
         reader = where.partition("=")[2]
@@ -277,21 +278,6 @@ def _plain_count(labels: Any, table: pa.Table, first: pa.Table, key: Key) -> int
         return pc.sum(pc.equal(first["view_raw"].cast("string"), value)).as_py() or 0
     key_of = {"images": "image_id", "patients": "patient_id", "studies": "study_id", "reports": "study_id"}[unit]
     return int(pc.count_distinct(_rows(table, first, where if "=" in where else "all")[key_of]).as_py())
-
-
-def _pixels(counts: str) -> int:
-    """How many pixels COCO's text for run lengths marks: every second run."""
-    runs: list[int] = []
-    number = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        number |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            number -= (1 << shift) if bits & 0x10 else 0
-            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-            number = shift = 0
-    return sum(runs[1::2])
 
 
 # ---- where torchxrayvision's own classes count otherwise, and why ----

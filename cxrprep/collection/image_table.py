@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.storage.parquet import count_rows, read_rows, read_schema, write_table
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -99,17 +100,17 @@ def losses(
         column = before.column(name)
         if name in exempt or name in _OF_FILES or column.null_count == before.num_rows:
             continue
-        known = pc.and_(kept, pc.is_valid(_flat(column)))
+        known = pc.and_(kept, pc.is_valid(flat(column)))
         if name == "digest":
             # It was that of another content.
-            same = pc.equal(_flat(before.column("bytes")), _flat(after.column("bytes")).take(place))
+            same = pc.equal(flat(before.column("bytes")), flat(after.column("bytes")).take(place))
             known = pc.and_(known, pc.fill_null(same, fill_value=False))
         if name not in after.column_names:
             now: Any = pa.array([False]).take(pa.array([0] * before.num_rows, pa.int8()))
         elif after.column(name).null_count == 0:
             continue
         else:
-            now = pc.fill_null(pc.is_valid(_flat(after.column(name))).take(place), fill_value=False)
+            now = pc.fill_null(pc.is_valid(flat(after.column(name))).take(place), fill_value=False)
         if cells := _count(pc.and_(known, pc.invert(now))):
             yield Loss(f"cells of {name}", cells)
 
@@ -194,11 +195,7 @@ def write_image_table(images: pa.Table, path: Path, *, name: str, made_from: Map
 def _find(keys: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.Array:
     if keys.equals(among):
         return pa.array(range(len(keys)), pa.int32())
-    return pc.index_in(_flat(keys), value_set=_flat(among), skip_nulls=True)
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pc.index_in(flat(keys), value_set=flat(among), skip_nulls=True)
 
 
 def _count(mask: pa.Array) -> int:

@@ -185,10 +185,10 @@ def find_dataset(name: str) -> DatasetSpec:
     if name in _named:
         return _spec_in(_named[name])
     wanted = name.strip().lower().replace("_", "-")
-    own = f"{wanted.replace('-', '_')}.toml"
-    if own in _built_in():
+    own = _built_in().get(_file_name(wanted))
+    if own is not None:
         # One file is read sooner than all of them.
-        return _spec_in(_built_in()[own])
+        return _spec_in(own)
     known: dict[str, DatasetSpec] = {}
     for spec in catalog().values():
         for spelling in (spec.name, *spec.aliases):

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.label_table import LabelTable, read_label_table
 from cxrprep.schemas import own_observations
-from cxrprep.storage.value_codes import numbers, value_codes
+from cxrprep.storage.value_codes import as_slice, numbers, value_codes
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -230,12 +230,12 @@ def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
     coded = {name: _codes(labels[name]) for name in columns if labels[name].null_count < len(labels)}
     rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
     known = {
-        at: {name for name, codes in coded.items() if (codes[_as_slice(rows[at])] != _BLANK).any()} for at in ranked
+        at: {name for name, codes in coded.items() if (codes[as_slice(rows[at])] != _BLANK).any()} for at in ranked
     }
     found = []
     for at in ranked[1:]:
         pairs = _same_images(keys, rows[ranked[0]], rows[at])
-        first, second = map(_as_slice, pairs)
+        first, second = map(as_slice, pairs)
         both = [name for name in coded if name in known[ranked[0]] and name in known[at]]
         agreements = tuple(_agreement_of_columns(c, coded[c][first], coded[c][second]) for c in both)
         found.append(SourceAgreement(names[ranked[0]], names[at], len(pairs[0]), agreements))
@@ -252,12 +252,6 @@ def _same_images(
     place[-1] = -1
     at = place[keys[second]]
     return at[at >= 0], second[at >= 0]
-
-
-def _as_slice(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:
-    """The same rows; as a slice, which copies nothing, where they follow each other."""
-    whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all()
-    return slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:

@@ -23,10 +23,10 @@ import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.labels.csv_text import AGAIN, CsvContent, read_content, records_of
-from cxrprep.labels.joins import flat
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

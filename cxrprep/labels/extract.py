@@ -216,8 +216,9 @@ def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, 
     """
     add = partial(with_added_sources, manifests=path.parent, dataset=dataset, release=labels.release, layout=layout)
     table, uses, notes = add(labels.table)
-    if labels.unchanged and uses and not _has_added(path):
-        labels = _with_cells(labels, path)
+    whole = _with_cells(labels, path) if uses else labels
+    if whole is not labels:
+        labels = whole
         table, uses, notes = add(labels.table)
     for note in notes:
         on_event(Note(STAGE, note, "warning", str(path)))

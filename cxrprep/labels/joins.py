@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.storage.value_codes import flat
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,13 +41,6 @@ def _as_numbers(column: pa.Array) -> pa.Array | None:
     """Ids of eight characters as numbers of eight bytes, which are found in a third of the time; else ``None``."""
     letters = _letters(column)
     return None if letters is None or letters.shape[1] != _WORD else pa.array(letters.view(np.uint64).ravel())
-
-
-def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The column in one piece; one that is in one piece is not copied."""
-    if not isinstance(column, pa.ChunkedArray):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def row_numbers(rows: int) -> pa.Array:

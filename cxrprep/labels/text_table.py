@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import AGAIN, line_of, read_content
-from cxrprep.labels.joins import all_distinct, flat
+from cxrprep.labels.joins import all_distinct
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -202,16 +202,12 @@ class Whole(NamedTuple):
 class Requests(Protocol):
     """Requests for small files, many at once in one thread.
 
-    ``len`` says how many are under way; ``close`` drops them. ``moved`` counts bytes, and ``refusal`` is the last
+    ``moved`` counts bytes, and ``refusal`` is the last
     answer that asks all to wait, both since they were taken.
     """
 
     moved: int
     refusal: SourceUnreachableError | None
-
-    def __len__(self) -> int:
-        """How many are under way."""
-        ...
 
     def ask(self, file: RemoteFile) -> None:
         """Send a request for the whole of ``file``. Raises as ``open`` for what cannot be asked at all."""

@@ -46,7 +46,7 @@ class _Asked:
 
 
 class HttpRequests:
-    """Requests of one thread through ``client``. A context: what is under way at its end is dropped."""
+    """Requests of one thread through ``client``; ``close`` drops what is under way."""
 
     def __init__(self, client: HttpClient, address: Callable[[RemoteFile], tuple[str, Mapping[str, str]]]) -> None:
         """Nothing is asked yet; ``address`` says where a file is, and which headers its own host gets."""
@@ -58,10 +58,6 @@ class HttpRequests:
         self._ready: list[_Asked] = []
         self.moved = 0
         self.refusal: SourceUnreachableError | None = None
-
-    def __len__(self) -> int:
-        """How many are under way."""
-        return len(self._under_way)
 
     def ask(self, file: RemoteFile) -> None:
         """Send a request for the whole of ``file``. Raises as ``HttpClient.open`` for what cannot be asked at all."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cxrprep.model import Digest
+
+# Requests on their way at a time: each waits for the store, not for a core.
+REQUESTS: Final = 16
 
 
 class SizeLimit(Protocol):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from cxrprep.storage.filesystem import StoredFile
     from cxrprep.storage.unfetched import Unfetched
 
-# Requests on their way at a time: each waits for the store, not for a core.
-REQUESTS: Final = 16
 # An object up to this size comes in one request, a larger one block by block: 16 threads hold 128 MiB at most.
 _AT_ONCE: Final = 8 << 20
 # Below, the whole object comes as fast as what the store says of it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.storage.bucket_listing import entries, find_entry
-from cxrprep.storage.filesystem import StoredFile
+from cxrprep.storage.filesystem import REQUESTS, StoredFile
 from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-_REQUESTS: Final = 16
 # Where headers of images end; one that is longer is asked for with the whole file.
 _HEAD: Final = 1 << 16
 
@@ -53,7 +52,7 @@ class Unfetched:
 
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             places = [Path(folder, f"{number}{path.suffix}") for number, path in enumerate(paths)]
-            with ThreadPoolExecutor(_REQUESTS) as pool:
+            with ThreadPoolExecutor(REQUESTS) as pool:
                 list(pool.map(self._bring_head, paths, places))
                 found = list(measure(places))
                 lacking = [number for number, one in enumerate(found) if one is None]

@@ -65,16 +65,23 @@ class ValueCodes:
         return np.bincount(both, minlength=shape[0] * shape[1]).reshape(shape)
 
 
+def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column in one piece; one that is in one piece is not copied."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def value_codes(column: pa.Array | pa.ChunkedArray) -> ValueCodes:
     """The distinct values of a column, in the order of their first rows (or of its dictionary), and where they are."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = flat(column)
     coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
     return ValueCodes(coded.dictionary, numbers(coded.indices, -1).astype(np.int32, copy=False))
 
 
 def numbers(column: pa.Array | pa.ChunkedArray, blank: float) -> NDArray[Any]:
     """The numbers of a column, ``blank`` where a row has none."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = flat(column)
     if whole.null_count == len(whole):
         return np.full(len(whole), blank)
     kind = np.dtype(whole.type.to_pandas_dtype())
@@ -84,7 +91,7 @@ def numbers(column: pa.Array | pa.ChunkedArray, blank: float) -> NDArray[Any]:
 
 def stated(column: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
     """Which rows of a column have a value."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = flat(column)
     if not whole.null_count:
         return np.ones(len(whole), bool)
     if pa.types.is_null(whole.type):
@@ -96,15 +103,22 @@ def stated(column: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
 def take_rows(table: pa.Table, rows: NDArray[np.int64] | list[int]) -> pa.Table:
     """These rows of a table, in this order; without a copy where they follow each other."""
     at = np.ascontiguousarray(rows, np.int64)
-    if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
-        return table.slice(int(at[0]), len(at))
+    found = as_slice(at)
+    if isinstance(found, slice):
+        return table.slice(found.start, len(at))
     return table.take(pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at)]))
+
+
+def as_slice(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """The same rows; as a slice, which copies nothing, where they follow each other."""
+    whole = len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all()
+    return slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
 
 
 def with_codes(table: pa.Table, names: Iterable[str]) -> pa.Table:
     """The table with these columns as dictionaries: rows that are taken of it need not be coded again."""
     for name in names:
-        column = table[name].combine_chunks()
+        column = flat(table[name])
         if not pa.types.is_dictionary(column.type):
             table = table.set_column(table.schema.get_field_index(name), name, column.dictionary_encode())
     return table

@@ -27,6 +27,7 @@ from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
 from cxrprep.storage.bucket_listing import ListingWriter
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
+from cxrprep.storage.filesystem import REQUESTS
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
 from cxrprep.storage.paths import is_safe, is_served
 from cxrprep.storage.small_files import parse_json
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     Merge = Callable[[Path, Path], None]
 
-# Requests on their way at a time: each waits for the store, not for a core.
-_REQUESTS: Final = 16
 # What is of this machine alone: locks, logs, partial files, and caches that are keyed by inodes and times.
 _HERE_ONLY: Final = re.compile(
     r"(^|/)\.cxrprep/(?!(asked|archives)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
@@ -164,7 +163,7 @@ class WorkingCopy:
         missing, seen = self._look()
         self._require_room(sum(entry.size for entry in missing))
         try:
-            with ThreadPoolExecutor(_REQUESTS) as pool:
+            with ThreadPoolExecutor(REQUESTS) as pool:
                 self._held |= dict(filter(None, pool.map(self._bring, missing)))
                 unlisted = [name for name in self._held if name not in seen]
                 # A listing may be behind what was written last; a question after the object itself is not.
@@ -281,7 +280,7 @@ class WorkingCopy:
             for _, some in _in_order(changed):
                 # Before each stage: a run that slept must not replace the tables of the one that came after it.
                 self._lock.check()
-                with ThreadPoolExecutor(_REQUESTS) as pool:
+                with ThreadPoolExecutor(REQUESTS) as pool:
                     for name, held in pool.map(self._put, some):
                         self._held[name] = held
             for name in gone:
@@ -335,7 +334,7 @@ class WorkingCopy:
         fresh = [n for n in images if n not in self._held or (replaced and self._is_changed(n))]
         self._lock.check()
         try:
-            with ThreadPoolExecutor(_REQUESTS) as pool:
+            with ThreadPoolExecutor(REQUESTS) as pool:
                 for name, held in pool.map(self._put, fresh):
                     self._held[name] = held
         finally:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.events import ItemFinished, Throttle
 from cxrprep.record import Origin
-from cxrprep.storage.stored_digests import REQUESTS, digests_in_bucket
+from cxrprep.storage.filesystem import REQUESTS
+from cxrprep.storage.stored_digests import digests_in_bucket
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.merge_join import Row, rows
