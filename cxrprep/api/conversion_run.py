@@ -176,6 +176,7 @@ class ConversionRun:
             totals.add,
             tried=tried,
             made=made,
+            done=None if self.allow_loss else totals.images.names("source_path"),
             on_event=self.on_event,
         )
         totals.earlier = len(totals.images) - before + len(earlier)
@@ -280,7 +281,17 @@ class ConversionRun:
         text = card_of_outputs(manifest, self.form, stated, self.recipe.output.suffix)
         _write_changed(out, CARD_NAME, _CARD_MARK + text.removeprefix("---\n").encode())
 
-    def _lineage(self, shards: tuple[ShardFile, ...]) -> Lineage:
+    def _stated_recipe(self, totals: ConversionTotals, earlier: PreviousImages | None) -> tuple[str, str]:
+        """Name and fingerprint of the recipe that made the images: the one before an edit that could make none."""
+        own = self.recipe.name, self.recipe.fingerprint()
+        if len(totals.images) or earlier is None or not len(earlier):
+            return own
+        stay = earlier.other_recipe(own[1])
+        if len(stay) < len(earlier):
+            return own
+        return str(stay["recipe"][0]), str(stay["recipe_fingerprint"][0])
+
+    def _lineage(self, shards: tuple[ShardFile, ...], recipe: tuple[str, str]) -> Lineage:
         """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
         from cxrprep.images.dicom_metadata import own_pseudonyms
 
@@ -288,8 +299,8 @@ class ConversionRun:
         return Lineage(
             kind=FolderKind.CONVERTED,
             form=self.form,
-            recipe=self.recipe.name,
-            fingerprint=self.recipe.fingerprint(),
+            recipe=recipe[0],
+            fingerprint=recipe[1],
             parent={"kind": str(FolderKind.OWN if source is None else source.kind)},
             pseudonyms=own_pseudonyms().sign if source is None else _pseudonyms_of(source),
             shards=shards,
@@ -311,14 +322,15 @@ class ConversionRun:
         from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
 
         _make_folder(folder)
+        recipe = self._stated_recipe(totals, earlier)
         built = build_derived_manifest(
             totals.images,
             base=self.inputs.base,
             out=folder,
-            recipe=self.recipe.name,
-            fingerprint=self.recipe.fingerprint(),
+            recipe=recipe[0],
+            fingerprint=recipe[1],
             earlier=earlier,
-            lineage=self._lineage(shards),
+            lineage=self._lineage(shards, recipe),
             labels_in=None if self.inputs.folder is None else self.inputs.folder.read_from,
             root=folder if is_url(str(self.target)) else Path(self.target),
             whole=self.shard is None,

@@ -35,12 +35,13 @@ def add_previous(
     *,
     tried: Names,
     made: Names,
+    done: Names | None,
     on_event: Sink,
 ) -> PreviousImages:
     """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
     An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
-    neither does an output of another recipe: both are said.
+    neither does an output that an edited recipe made anew: both are said. What it could not make anew stays.
 
     Args:
         inputs: The images of this run.
@@ -50,6 +51,7 @@ def add_previous(
         take: Gets each outcome.
         tried: The sources of this run.
         made: Its outputs.
+        done: The sources of these; ``None`` leaves out whatever another recipe made.
         on_event: Told what is not listed any more.
 
     Returns:
@@ -61,7 +63,8 @@ def add_previous(
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
 
-    earlier = read_previous(open_file, task.fingerprint, tried=tried, made=made, others=_shard_tables(task.out, below))
+    tables = _shard_tables(task.out, below)
+    earlier = read_previous(open_file, task.fingerprint, tried=tried, made=made, done=done, others=tables)
     taken: set[str] = set()
     paths: set[str] = set()
     unsure: dict[str, ConvertItem] = {}
@@ -93,6 +96,13 @@ def add_previous(
         message = (
             f"{len(changed):,} images of an earlier selection changed since they were converted and are not in the "
             f"manifest; the first: {changed[0]}; convert without a selection to make them again"
+        )
+        on_event(Note("convert", message, "warning", task.out.address))
+    stay = earlier.other_recipe(task.fingerprint)
+    if len(stay):
+        message = (
+            f"images that this recipe could not make anew: {len(stay):,}; they stay in the manifest as "
+            f"{stay['recipe'][0]} {stay['recipe_fingerprint'][0]} made them; the first: {stay['path'][0]}"
         )
         on_event(Note("convert", message, "warning", task.out.address))
     foreign = [row for row in earlier.foreign if size_of(row[0]) is not None]

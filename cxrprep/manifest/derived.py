@@ -136,7 +136,7 @@ def build_derived_manifest(
         recipe: Its name.
         fingerprint: Of its steps.
         earlier: Rows of the manifest before this one that stay. What ``base`` says of their sources now replaces what
-            it said then; a row whose source is gone stays as it is.
+            it said then; a row whose source is gone, or that another recipe made, stays as it is.
         lineage: What the folder is to say of itself.
         root: The folder of the images, where it is known.
         labels_in: Where the labels lie, by default beside ``base``.
@@ -160,7 +160,7 @@ def build_derived_manifest(
     own = converted.take()
     gone: pa.Table | None = None
     if earlier is not None and len(earlier):
-        here, gone = earlier.divided(base)
+        here, gone = earlier.divided(base, fingerprint)
         if len(here):
             own = pa.concat_tables([own, _own_of(here)]).sort_by("path").combine_chunks()
     rows = own.num_rows

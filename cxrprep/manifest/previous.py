@@ -28,12 +28,17 @@ _ASKED: Final = ["path", "source_path", "recipe_fingerprint"]
 class PreviousImages:
     """Rows of an earlier manifest, and of the headers beside it.
 
-    ``foreign`` are the paths of outputs that another recipe made, by the recipe's name and fingerprint.
+    ``foreign`` are the paths of outputs that another recipe made, by the recipe's name and fingerprint, and that are no
+    rows any more; ``other_recipe`` are those that still are.
     """
 
     rows: pa.Table = field(default_factory=DERIVED.empty_table)
     headers: pa.Table = field(default_factory=HEADERS.empty_table)
     foreign: tuple[tuple[str, str, str], ...] = ()
+
+    def other_recipe(self, fingerprint: str) -> pa.Table:
+        """The rows that were made by another recipe than that with this fingerprint."""
+        return self.rows.filter(pc.invert(_made_by(self.rows, fingerprint)))
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -48,24 +53,35 @@ class PreviousImages:
         )
         return PreviousImages(kept, headers, self.foreign)
 
-    def divided(self, base: Path | None) -> tuple[pa.Table, pa.Table]:
-        """The rows whose source the manifest ``base`` names, and all others."""
+    def divided(self, base: Path | None, fingerprint: str) -> tuple[pa.Table, pa.Table]:
+        """The rows of a recipe whose source the manifest ``base`` names, and all others."""
         if base is None:
             return self.rows.slice(0, 0), self.rows
         named = pc.is_in(self.rows.column("source_path"), value_set=read_rows(base, columns=["path"]).column("path"))
+        named = pc.and_(named, _made_by(self.rows, fingerprint))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
 
 
 def read_previous(
-    open_file: Callable[[str], BinaryIO], fingerprint: str, *, tried: Names, made: Names, others: Iterable[str] = ()
+    open_file: Callable[[str], BinaryIO],
+    fingerprint: str,
+    *,
+    tried: Names,
+    made: Names,
+    done: Names | None,
+    others: Iterable[str] = (),
 ) -> PreviousImages:
-    """The rows of this recipe in the manifest that is there, without those that this run makes anew.
+    """The rows of the manifest that is there, without those that this run makes anew.
+
+    Of this recipe's images those that were not tried; of another recipe's, which was edited since, those that could not
+    be made anew.
 
     Args:
         open_file: Opens a file of the manifest's folder by its name.
         fingerprint: Of the recipe.
         tried: Sources of this run.
         made: Outputs of this run.
+        done: Sources of the outputs of this run; ``None`` leaves out whatever another recipe made.
         others: Image tables beside the folder's own: those of a job array's shards.
 
     Returns:
@@ -78,7 +94,7 @@ def read_previous(
         try:
             with open_file(name) as held:
                 for table, rest in _groups(
-                    pq.ParquetFile(held, page_checksum_verification=True), fingerprint, tried, made
+                    pq.ParquetFile(held, page_checksum_verification=True), fingerprint, tried, made, done
                 ):
                     read[0].extend(table)
                     read[1].extend(rest)
@@ -94,26 +110,34 @@ def read_previous(
 
 
 def _groups(
-    file: pq.ParquetFile, fingerprint: str, tried: Names, made: Names
+    file: pq.ParquetFile, fingerprint: str, tried: Names, made: Names, done: Names | None
 ) -> Iterator[tuple[list[pa.Table], list[tuple[str, str, str]]]]:
     """The rows that are wanted of each group of an image table, and the outputs of other recipes."""
     for group in range(file.num_row_groups):
         # Mostly nothing is wanted of it: three columns tell.
         asked = file.read_row_group(group, columns=_ASKED)
         left = pc.invert(pc.is_in(asked.column("path"), value_set=made))
-        same = pc.equal(asked.column("recipe_fingerprint").cast(pa.string()), fingerprint)
+        same = _made_by(asked, fingerprint)
+        of_others = pc.and_(left, pc.invert(same))
         wanted = pc.and_(pc.and_(left, same), pc.invert(pc.is_in(asked.column("source_path"), value_set=tried)))
+        if done is not None:
+            not_anew = pc.invert(pc.is_in(asked.column("source_path"), value_set=done))
+            wanted = pc.or_(wanted, pc.and_(of_others, not_anew))
         rows = (
             [as_schema(derived_schema(file.schema_arrow), file.read_row_group(group).filter(wanted))]
             if pc.any(wanted).as_py()
             else []
         )
-        others = pc.and_(left, pc.invert(same))
+        others = pc.and_(of_others, pc.invert(wanted))
         foreign: list[tuple[str, str, str]] = []
         if pc.any(others).as_py():
             table = file.read_row_group(group, columns=["path", "recipe", "recipe_fingerprint"]).filter(others)
             foreign = list(zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True))
         yield rows, foreign
+
+
+def _made_by(rows: pa.Table, fingerprint: str) -> pa.ChunkedArray:
+    return pc.equal(rows.column("recipe_fingerprint").cast(pa.string()), fingerprint)
 
 
 def _headers(open_file: Callable[[str], BinaryIO], rows: pa.Table) -> pa.Table:

@@ -6,15 +6,18 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.collection.lineage import read_lineage
 from cxrprep.errors import UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
+from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.model import Selection, Shard
 from tests.api.convert import hospital
 from tests.api.convert.commands import run, times, tree
@@ -149,6 +152,42 @@ def test_outputs_of_another_recipe_are_said_and_not_listed(tmp_path: Path, chang
     left = 10 if change == "the size" else 12
     assert f": {left}; they are not in the manifest" in next(m for m in warnings(said) if "another recipe" in m)
     assert listed(out) == ["s001/i00010.dcm", "s001/i00011.dcm"]
+
+
+@pytest.mark.parametrize("failing", ["one", "all"])
+@pytest.mark.parametrize("change", ["the size", "the suffix"])
+def test_what_an_edited_recipe_cannot_make_anew_stays(tmp_path: Path, change: str, failing: str) -> None:
+    root, out, said = hospital.many(tmp_path / "in", 12), tmp_path / "out", []
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 64\n')
+    convert(root, out, recipe=str(mine))
+    before = {row["source_path"]: row for row in pq.read_table(out / "manifests/images.parquet").to_pylist()}
+    lineage = read_lineage(out / "manifests")
+    mine.write_text(
+        '[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 48\n'
+        + ('[output]\nformat = "jpeg"\n' if change == "the suffix" else "")
+    )
+    largest = max(path.stat().st_size for path in root.rglob("*.dcm"))
+    broken = root / "s000/i00003.dcm"
+    if failing == "one":
+        with broken.open("ab") as file:
+            file.write(b"\0" * largest)
+    limits = replace(DEFAULT_LIMITS, size=largest if failing == "one" else 100)
+    result = convert(root, out, recipe=str(mine), limits=limits, on_event=said.append)
+    stay = ["s000/i00003.dcm"] if failing == "one" else sorted(before)
+    assert (result.failed, result.converted) == (len(stay), 12 - len(stay))
+    after = {row["source_path"]: row for row in pq.read_table(out / "manifests/images.parquet").to_pylist()}
+    assert [after[name] for name in stay] == [before[name] for name in stay]
+    assert sorted(after) == sorted(before)
+    assert f": {len(stay)}; they stay" in next(m for m in warnings(said) if "make anew" in m)
+    held = read_lineage(out / "manifests")
+    assert held is not None
+    assert (held == lineage) == (failing == "all")
+    again = convert(root, out, recipe=str(mine))
+    assert (again.images, again.earlier) == (12, 0)
+    assert {row["recipe_fingerprint"] for row in pq.read_table(out / "manifests/images.parquet").to_pylist()} == {
+        again.fingerprint
+    }
 
 
 def test_a_run_that_was_killed_has_its_images_in_the_manifest_of_the_next_selection(tmp_path: Path) -> None:
