@@ -58,6 +58,13 @@ def constant(value: str | None, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), rows), pa.array([value], pa.string()))
 
 
+def constant_where(value: str, mask: pa.Array) -> pa.Array:
+    """One category where ``mask`` is true, null elsewhere."""
+    return pa.DictionaryArray.from_arrays(
+        pc.if_else(mask, pa.scalar(0, pa.int8()), pa.scalar(None, pa.int8())), pa.array([value], pa.string())
+    )
+
+
 def coded(codes: Any, words: Sequence[str]) -> pa.Array:
     """Categories from the numbers of their words; null where the number is null."""
     return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), pa.array(words, pa.string()))

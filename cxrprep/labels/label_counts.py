@@ -101,9 +101,10 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     table = labels.table
     parts = _by_source(table)
     sources = tuple(_of_source(rows, name) for name, rows in parts if name is not None)
-    named = _named_images([rows for _, rows in parts])
+    named, same = _named_images([rows for _, rows in parts])
     first = named.filter(pc.is_valid(named.column("image_id")))
-    alone = sources[0] if len(parts) == len(sources) == 1 else None
+    # Where all label sources are of the same rows, those of one are counted.
+    alone = sources[0] if same and len(parts) == len(sources) > 0 else None
     boxes = table.column("boxes")
     return LabelsResult(
         dataset=dataset,
@@ -130,8 +131,11 @@ def _by_source(table: pa.Table) -> list[tuple[str | None, pa.Table]]:
     return [(source[start].as_py(), table.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
 
 
-def _named_images(parts: list[pa.Table]) -> pa.Table:
-    """Ids and split of the rows of all label sources; an image is named once, a row without image stays."""
+def _named_images(parts: list[pa.Table]) -> tuple[pa.Table, bool]:
+    """Ids and split of the rows of all label sources, and whether they are the same rows in all.
+
+    An image is named once, a row without image stays.
+    """
     named: list[pa.Table] = []
     for part in parts:
         rows = part.select(["patient_id", "study_id", "image_id", "split"])
@@ -142,7 +146,7 @@ def _named_images(parts: list[pa.Table]) -> pa.Table:
         for other in named:
             again = pc.or_(again, pc.and_(pc.is_valid(ids), pc.is_in(ids, value_set=other.column("image_id"))))
         named.append(rows.filter(pc.invert(again)))
-    return pa.concat_tables(named) if named else LABELS.empty_table()
+    return pa.concat_tables(named) if named else LABELS.empty_table(), len(named) == 1
 
 
 def _of_source(rows: pa.Table, name: str) -> SourceCounts:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, filled_with_zeros, labels, whole
+from cxrprep.labels.columns import LABEL_CELLS, constant, constant_where, count_true, filled_with_zeros, labels, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import are_in, positions, row_numbers
@@ -60,20 +60,18 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
     texts = report_texts(tables, label_rows) if label_rows.options.report_text else None
     people = _People.read(label_rows.options.patients, label_rows) if label_rows.options.patients is not None else None
     sources = tables.of_role("labels")
-    read_tables = [
-        (
-            entry.label_source,
-            trimmed_ids(read_table(path, _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS)),
-        )
-        for entry, path in sources
-    ]
-    study_patients = _study_patients(images, [table for _, table in read_tables if "subject_id" in table])
+    read_tables: list[_Labelled] = []
+    for entry, path in sources:
+        form = _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS
+        read_tables.append(_Labelled.read(entry.label_source, read_table(path, form), images, read_tables))
+    study_patients = _study_patients(images, [one for one in read_tables if "subject_id" in one.table])
     context = _Context(by_study, texts, people)
     everything = _Rows.all_images(images)
-    for source, table in read_tables:
+    for labelled in read_tables:
+        source, table = labelled.source, labelled.table
         table.require_match("study_id", STUDY, "expected a study such as 50414267")
         table.require_unique("study_id")
-        rows = _Rows.of(everything, table, study_patients, whole=source != "radiologist")
+        rows = _Rows.of(everything, labelled, study_patients, whole=source != "radiologist")
         columns, raw = rows.labels(table, source)
         label_rows.use(table, "labels", used=table.rows, source=source)
         if source != "radiologist" and (filled := filled_with_zeros(table, _NAMES)):
@@ -92,6 +90,23 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
             "no table here lists images or labels of MIMIC-CXR",
             hint="download mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG, or name their folder with --tables DIR",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A table of labels, and the first row of ``images`` of each of its studies; null for a study without one."""
+
+    source: str
+    table: TextTable
+    images: pa.Array
+
+    @classmethod
+    def read(cls, source: str, table: TextTable, images: ImageListing, before: list[_Labelled]) -> _Labelled:
+        """Of a table as it was read; the labelers' tables are about the same studies, which are looked up once."""
+        table = trimmed_ids(table.known_from(before[0].table if before else None))
+        study = table.text("study_id")
+        known = next((one.images for one in before if one.table.text("study_id").equals(study)), None)
+        return cls(source, table, positions(study, images.study) if known is None else known)
 
 
 class _Rows:
@@ -113,6 +128,7 @@ class _Rows:
         self.patient = patient
         self.without_images = extra
         self.whole = whole
+        self._looked_up: tuple[pa.Array, pa.Array] | None = None
 
     @classmethod
     def all_images(cls, images: ImageListing) -> _Rows:
@@ -120,12 +136,11 @@ class _Rows:
         return cls(images, row_numbers(images.rows), images.study, images.patient, whole=True)
 
     @classmethod
-    def of(
-        cls, everything: _Rows, table: TextTable, study_patients: tuple[pa.Array, pa.Array], *, whole: bool
-    ) -> _Rows:
+    def of(cls, everything: _Rows, of: _Labelled, study_patients: tuple[pa.Array, pa.Array], *, whole: bool) -> _Rows:
         """A row for each image (``whole``) or each image of a labelled study, and one for each study without image."""
-        images, labelled = everything.images, table.text("study_id")
-        alone = labelled.filter(pc.invert(are_in(labelled, images.study)))
+        images, table = everything.images, of.table
+        labelled = table.text("study_id")
+        alone = labelled.filter(pc.is_null(of.images))
         if whole and not len(alone):
             return everything
         patient = study_patients[1].take(positions(alone, study_patients[0]))
@@ -152,7 +167,7 @@ class _Rows:
 
     def labels(self, table: TextTable, source: str) -> tuple[dict[str, Any], dict[str, pa.Array]]:
         """The label columns and source cells of each row, by its study; null where the table has no row for it."""
-        place = positions(self.study, table.text("study_id"))
+        place = self._places_in(table.text("study_id"))
         columns: dict[str, Any] = {term.column: labels(table, term.name, _CELLS).take(place) for term in CHEXPERT.terms}
         columns |= {
             "label_source": constant(source, len(self)),
@@ -161,17 +176,24 @@ class _Rows:
         }
         # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
         if place.null_count:
-            for name in ("table_name", "table_digest"):
-                columns[name] = pc.if_else(pc.is_valid(place), columns[name], pa.scalar(None, columns[name].type))
+            stated = pc.is_valid(place)
+            columns["table_name"] = constant_where(table.path.name, stated)
+            columns["table_digest"] = constant_where(str(table.digest), stated)
         return columns, {name: table.column(name).take(place) for name in (*_NAMES, *table.extra)}
 
+    def _places_in(self, studies: pa.Array) -> pa.Array:
+        """The row of each row's study among ``studies``, which are looked up once where two tables have the same."""
+        if self._looked_up is None or not self._looked_up[0].equals(studies):
+            self._looked_up = studies, positions(self.study, studies)
+        return self._looked_up[1]
 
-def _study_patients(images: ImageListing, labelled: list[TextTable]) -> tuple[pa.Array, pa.Array]:
+
+def _study_patients(images: ImageListing, labelled: list[_Labelled]) -> tuple[pa.Array, pa.Array]:
     """The studies without an image here, with their patients; ``TableError`` where two tables disagree on any study."""
     studies, patients = [pa.array([], pa.string())], [pa.array([], pa.string())]
-    for table in labelled:
+    for one in labelled:
+        table, place = one.table, one.images
         table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
-        place = positions(table.text("study_id"), images.study)
         known = images.patient.take(place)
         wrong = pc.fill_null(pc.not_equal(known, table.text("subject_id")), fill_value=False)
         if count_true(wrong):

@@ -99,10 +99,14 @@ class _Listing:
 
 def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
     """The images of all tables here; the first table's order, then those that only later ones know."""
-    listings = []
+    listings: list[tuple[str, _Listing]] = []
     for entry, path in tables.of_role("images"):
         form = entry.settings["form"]
-        listing = _from_names(path, label_rows) if form == "filenames" else _from_table(path, _FORMS[form], label_rows)
+        before = next((listing.table for _, listing in listings if listing.table is not None), None)
+        if form == "filenames":
+            listing = _from_names(path, label_rows)
+        else:
+            listing = _from_table(path, _FORMS[form], label_rows, before)
         listings.append((form, listing))
     if not listings:
         empty = pa.array([], pa.string())
@@ -185,8 +189,9 @@ def _sorted(images: ImageListing) -> ImageListing:
     )
 
 
-def _from_table(path: Path, form: Form, label_rows: LabelRows) -> _Listing:
-    table = read_table(path, form).trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.\w{3,4}$")
+def _from_table(path: Path, form: Form, label_rows: LabelRows, before: TextTable | None) -> _Listing:
+    table = read_table(path, form).known_from(before)
+    table = table.trimmed("dicom_id", r"^(?:.*[/\\\\])?([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\.\w{3,4}$")
     table = trimmed_ids(table)
     table.require_match("dicom_id", _DICOM, "expected an image id of 40 hexadecimal digits in five groups")
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
