@@ -219,11 +219,22 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         hint = "free some space or make the folder writable, then run the same command again"
         out.error(f"{about}{error.strerror}", hint=hint, code=ExitCode.STORAGE, kind="StorageError")
         return int(ExitCode.STORAGE)
+    missing = _missing_package(error)
+    if missing is not None:
+        out.error(
+            f"the Python package {missing} is needed and not installed in {sys.prefix}",
+            hint="install cxrprep again there, which adds what it needs (pip install . in its checkout); "
+            f"where code of your own asks for {missing}, install that",
+            code=ExitCode.USAGE,
+            kind="UsageError",
+        )
+        return int(ExitCode.USAGE)
     path = invocation.log.crash(error) if "settings" in invocation.__dict__ else None
-    where = f"the details are in {path}; " if path else ""
+    details = f"please report it, with {path}, to those" if path else "please report it to those"
     out.error(
         f"{type(error).__name__}: {error} (a bug in cxrprep)",
-        hint=f"{where}CXRPREP_DEBUG=1 shows them here; what is on disk is safe, and the command may be run again",
+        hint=f"{details} from whom you have cxrprep; finished files are safe, and the command may be run again; "
+        "CXRPREP_DEBUG=1 prints the traceback",
         code=ExitCode.BUG,
         kind=type(error).__name__,
     )
@@ -260,6 +271,13 @@ def _click_message(error: click.ClickException) -> str:
         choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
         return f"{names[0]} is missing{choices}"
     return error.format_message()
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """The required package that an installation lacks; an extra that is missing raises an error of its own."""
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cxrprep"):
+        return error.name.partition(".")[0]
+    return None
 
 
 def _limit_of(error: BaseException) -> tuple[str, str] | None:

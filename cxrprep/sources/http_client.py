@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cxrprep._version import __version__
 from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
 from cxrprep.sources.http_auth import HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.sources.urls import Endpoint
 
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
-USER_AGENT: Final = "cxrprep (+https://cxrprep.readthedocs.io)"
+USER_AGENT: Final = f"cxrprep/{__version__}"
 _SUCCESS: Final = frozenset({200, 203, 206})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10

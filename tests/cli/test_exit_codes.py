@@ -69,9 +69,22 @@ def test_1_a_bug_names_the_file_with_the_details(root: Path, tmp_path: Path, mon
     monkeypatch.setattr("cxrprep.api.status.status", broken)
     text = said(ExitCode.BUG, "status", root, env={"XDG_STATE_HOME": str(tmp_path)})
     assert "ZeroDivisionError: x (a bug in cxrprep)" in text
+    assert "from whom you have cxrprep" in text
     (log,) = tmp_path.rglob("*status*.log")
     assert str(log) in text
     assert "ZeroDivisionError" in log.read_text()
+
+
+def test_2_a_package_that_the_installation_lacks_is_named_and_no_bug(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'pathspec'", name="pathspec.patterns")
+
+    monkeypatch.setattr("cxrprep.api.status.status", broken)
+    text = said(ExitCode.USAGE, "status", root)
+    assert "the Python package pathspec is needed and not installed" in text
+    assert "pip install ." in text
 
 
 @pytest.mark.parametrize(
