@@ -5,8 +5,10 @@ Only numbers, ids and small images go in: no report text, and no identifier beyo
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -29,8 +31,10 @@ from cxrprep.vocabulary import OWN_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
     from pathlib import Path
 
+    import jinja2
     import pyarrow as pa
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -156,7 +160,14 @@ def write_report(
     label_statistics.require_images(manifests / "images.parquet")
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
-    page = _page(spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside)
+    # Reading and counting both tables leave Python's lock alone: two processors do them side by side.
+    with ThreadPoolExecutor(1, "labels") as pool:
+        of_labels = pool.submit(_of_label_table, spec, release, root, manifests)
+        _template()
+        page = _page(
+            spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside,
+            of_labels=of_labels,
+        )  # fmt: skip
     text = render(page)
     replace_file(out, lambda part: part.write_text(text, encoding="utf-8"))
     size = len(text.encode())
@@ -168,6 +179,11 @@ def write_report(
 
 def render(page: _Page) -> str:
     """The page as HTML text."""
+    return _template().render(page=page)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     import jinja2
 
     # Everything is escaped; only the charts, which escape what they are given, come as HTML.
@@ -183,7 +199,7 @@ def render(page: _Page) -> str:
     environment.filters["bytes"] = format_bytes
     environment.globals["shade"] = shade
     source = (importlib.resources.files("cxrprep.html_report") / "page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=page)
+    return environment.from_string(source)
 
 
 def _percent(value: float | None) -> str:
@@ -204,18 +220,22 @@ def _page(
     header: Header | None,
     thumbnails: int,
     beside: Path | None,
+    of_labels: Future[tuple[list[FactRow], tuple[SourceAgreement, ...]]],
 ) -> _Page:
-    published, agreements = _of_label_table(spec, release, root, manifests)
     table, footer = label_statistics.read_images(manifests / "images.parquet")
-    labels = _prevalence(table)
+    by_split = label_statistics.prevalence_by_split(table)
+    labels = _named(by_split[-1])
     ages = label_statistics.ages(table)
     sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
-    names = [row.stem for row in labels]
     worst = label_statistics.worst(table, _WORST)
     drawn = sample_rows(table.num_rows, thumbnails)
     shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
     images = dict(zip(shown, label_statistics.names_of(manifests / "images.parquet", [*shown]), strict=True))
     worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
+    charts = _charts(table, labels, ages)
+    profiles = label_statistics.split_profiles(table, by_split)
+    sheet = _sheet(table, root, labels, [(row, images[row]) for row in drawn])
+    published, agreements = of_labels.result()
     return _Page(
         spec=spec,
         release=release,
@@ -232,8 +252,8 @@ def _page(
         leak=label_statistics.leak(table),
         labels=labels,
         together=label_statistics.together(table, labels),
-        charts=_charts(table, labels, ages),
-        profiles=label_statistics.split_profiles(table, names),
+        charts=charts,
+        profiles=profiles,
         beside=None if beside is None else _beside(table, labels, beside),
         views=label_statistics.value_counts(table, "view"),
         sexes=label_statistics.value_counts(table, "sex"),
@@ -244,7 +264,7 @@ def _page(
         originals=label_statistics.sizes(table, "orig_width", "orig_height"),
         label_source=", ".join(sources) or "none",
         tables=_tables(table),
-        sheet=_sheet(table, root, labels, [(row, images[row]) for row in drawn]),
+        sheet=sheet,
         agreements=agreements,
         worst=_worst(worst_images, root, drawn=thumbnails > 0),
         worst_images=worst_images,
@@ -259,14 +279,14 @@ def _words(name: str) -> str:
     return name.replace(OWN_MARK, ": ").replace("_", " ")
 
 
-def _prevalence(table: pa.Table) -> list[label_statistics.Prevalence]:
-    return [replace(row, name=_words(row.name)) for row in label_statistics.prevalence(table)]
+def _named(rows: list[label_statistics.Prevalence]) -> list[label_statistics.Prevalence]:
+    return [replace(row, name=_words(row.name)) for row in rows]
 
 
 def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifests: Path) -> Beside:
     other, _ = label_statistics.read_images(manifests / "images.parquet")
     here = {row.name: row for row in labels}
-    there = {row.name: row for row in _prevalence(other)}
+    there = {row.name: row for row in _named(label_statistics.prevalence(other))}
     totals = [("images", table.num_rows, other.num_rows)]
     totals += [
         (what, label_statistics.distinct(table, column), label_statistics.distinct(other, column))

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
-from cxrprep.storage.parquet import read_combined, read_rows, read_schema
-from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, with_codes
+from cxrprep.storage.parquet import read_combined, read_rows, read_schema, read_single_rows
+from cxrprep.storage.value_codes import numbers, stated, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -160,7 +160,7 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 def names_of(path: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
     """``image_id`` and ``path`` of these rows of a manifest."""
-    return take_rows(read_combined(path, NAMES), list(rows)).to_pylist() if rows else []
+    return read_single_rows(path, NAMES, rows)
 
 
 def worst(table: pa.Table, count: int) -> dict[str, list[tuple[int, float]]]:
@@ -210,24 +210,50 @@ def _findings(schema: pa.Schema) -> list[str]:
 
 def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
     """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
+    return _prevalence_by(table, np.zeros(len(table), np.int64), 1, _stems(table, stems, empty=empty))[-1]
+
+
+def prevalence_by_split(table: pa.Table) -> list[list[Prevalence]]:
+    """The distribution of each observation that any image has, by the place of the split, and at last of all images."""
+    return _prevalence_by(table, *_groups(value_codes(table["split"])), _stems(table))
+
+
+def _stems(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[str]:
     if stems is None:
         stems = [name.removeprefix("label_") for name in _findings(table.schema)]
     columns = {stem: table[f"label_{stem}"] for stem in stems if f"label_{stem}" in table.column_names}
-    chosen = [stem for stem, column in columns.items() if empty or column.null_count < len(column)]
-    return _prevalence_by(table, np.zeros(len(table), np.int64), 1, chosen)[0]
+    return [stem for stem, column in columns.items() if empty or column.null_count < len(column)]
+
+
+def _groups(splits: ValueCodes) -> tuple[NDArray[np.int64], int]:
+    """The place of each row's split, the last for rows without one, and the number of places."""
+    places = len(splits.values) + 1
+    return splits.at.astype(np.int64) % places, places
 
 
 def _prevalence_by(table: pa.Table, group: NDArray[Any], groups: int, stems: Iterable[str]) -> list[list[Prevalence]]:
-    """The distribution of each observation in each group of rows; ``group`` says for each row which it is of."""
-    found: list[list[Prevalence]] = [[] for _ in range(groups)]
+    """The distribution of each observation in each group of rows, and at last in all rows.
+
+    Args:
+        table: Rows of a manifest.
+        group: For each row which group it is of.
+        groups: How many there are.
+        stems: The observations.
+
+    Returns:
+        For each group, and for all rows, a distribution of each observation.
+    """
+    found: list[list[Prevalence]] = [[] for _ in range(groups + 1)]
     patients = value_codes(table["patient_id"])
     for stem in stems:
         # -1, 0, 1 and none as 0 to 3.
         coded = numbers(table[f"label_{stem}"], 2).astype(np.int8) + np.int8(1)
-        counts = np.bincount(group * 4 + coded, minlength=4 * groups).reshape(groups, 4).tolist()
+        each = np.bincount(group * 4 + coded, minlength=4 * groups).reshape(groups, 4)
+        counts = [*each.tolist(), each.sum(axis=0).tolist()]
         with_it = np.zeros((groups, len(patients.values) + 1), bool)
         positive = np.flatnonzero(coded == 2)
         with_it[group[positive], patients.at[positive]] = True
+        patients_with = [*with_it[:, :-1].sum(axis=1).tolist(), int(np.count_nonzero(with_it[:, :-1].any(axis=0)))]
         for place, (uncertain, negative, positives, blank) in enumerate(counts):
             found[place].append(
                 Prevalence(
@@ -237,7 +263,7 @@ def _prevalence_by(table: pa.Table, group: NDArray[Any], groups: int, stems: Ite
                     negative=negative,
                     uncertain=uncertain,
                     blank=blank,
-                    patients=int(np.count_nonzero(with_it[place, :-1])),
+                    patients=patients_with[place],
                 )
             )
     return found
@@ -328,20 +354,18 @@ class SplitProfile:
     missing: dict[str, int]
 
 
-def split_profiles(table: pa.Table, stems: Sequence[str] | None = None) -> tuple[SplitProfile, ...]:
-    """A profile of each split, in the order of ``by_split``, with each of the observations ``stems`` or of all here."""
-    if stems is None:
-        stems = [row.stem for row in prevalence(table)]
+def split_profiles(table: pa.Table, labels: list[list[Prevalence]] | None = None) -> tuple[SplitProfile, ...]:
+    """A profile of each split, in the order of ``by_split``; ``labels`` is what ``prevalence_by_split`` says."""
+    if labels is None:
+        labels = prevalence_by_split(table)
     splits = value_codes(table["split"])
-    places = len(splits.values) + 1
-    group = splits.at.astype(np.int64) % places
-    labels = _prevalence_by(table, group, places, stems)
+    group, places = _groups(splits)
     per_patient = splits.counts_beside(value_codes(table["patient_id"]))[:, :-1].max(axis=1, initial=0)
     sexes, views = (_counts_by(splits, table[name]) for name in ("sex", "view"))
     there = {name: stated(table[column]) for name, column in (("age", "age_years"), ("sex", "sex"), ("view", "view"))}
     there["every label"] = np.zeros(len(table), bool)
-    for stem in stems:
-        there["every label"] |= stated(table[f"label_{stem}"])
+    for row in labels[-1]:
+        there["every label"] |= stated(table[f"label_{row.stem}"])
     missing = {name: np.bincount(group[~known], minlength=places) for name, known in there.items()}
     years = numbers(table["age_years"], 0)
     return tuple(
@@ -428,8 +452,7 @@ class SplitCounts:
 def split_counts(table: pa.Table, stems: Sequence[str]) -> tuple[SplitCounts, ...]:
     """Every split that has images, those without a split last, with each of the observations ``stems``."""
     splits = value_codes(table["split"])
-    places = len(splits.values) + 1
-    labels = _prevalence_by(table, splits.at.astype(np.int64) % places, places, stems)
+    labels = _prevalence_by(table, *_groups(splits), stems)
     return tuple(
         SplitCounts(split or "", images, studies, patients, tuple(labels[at]))
         for at, (split, images, studies, patients) in _splits(table, splits)

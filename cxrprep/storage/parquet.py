@@ -108,6 +108,24 @@ def read_combined(path: Path, columns: Sequence[str]) -> pa.Table:
         return pa.table(found, schema=pa.schema([file.schema_arrow.field(name) for name in columns]))
 
 
+def read_single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) -> list[dict[str, Any]]:
+    """A few rows of a table, in this order, as dicts; one group of rows is held at a time.
+
+    Raises ``OSError``, ``UnreadableTableError``, and ``KeyError`` for a row that is not there.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            after = first + file.metadata.row_group(group).num_rows
+            wanted = sorted({row for row in rows if first <= row < after})
+            if wanted:
+                table = file.read_row_group(group, list(columns), use_threads=False)
+                found.update((row, table.slice(row - first, 1).to_pylist()[0]) for row in wanted)
+            first = after
+    return [found[row] for row in rows]
+
+
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a table, with its footer. Raises ``OSError``, ``UnreadableTableError``."""
     with _readable(path):

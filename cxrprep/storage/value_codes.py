@@ -106,7 +106,11 @@ def take_rows(table: pa.Table, rows: NDArray[np.int64] | list[int]) -> pa.Table:
     found = as_slice(at)
     if isinstance(found, slice):
         return table.slice(found.start, len(at))
-    return table.take(pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at)]))
+    chosen = pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at)])
+    # Of a column without values any part is the same: a third of a label table's are not copied.
+    empty = [column.null_count == len(column) >= len(at) for column in table.columns]
+    columns = [c.slice(0, len(at)) if blank else c.take(chosen) for c, blank in zip(table.columns, empty, strict=True)]
+    return pa.table(columns, schema=table.schema)
 
 
 def as_slice(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:

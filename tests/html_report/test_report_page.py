@@ -314,6 +314,7 @@ def test_splits_stand_side_by_side_with_what_is_missing(root: Path, page: str) -
         whole = next(r for r in label_statistics.prevalence(table) if r.stem == stem_rows[0].stem)
         assert sum(r.positive for r in stem_rows) == whole.positive
         assert sum(r.blank for r in stem_rows) == whole.blank
+    assert label_statistics.prevalence_by_split(table)[-1] == label_statistics.prevalence(table)
     assert sum(p.missing["age"] for p in profiles) == table["age_years"].null_count
     assert 'id="by-split"' in page
 

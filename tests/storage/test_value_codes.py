@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.storage.parquet import read_single_rows
 from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COLUMNS = [
     pa.array([1, None, -1, 0, None, 7, 8, 9, None, 3], pa.int8()),
@@ -38,6 +45,16 @@ def test_rows_that_follow_each_other_and_others() -> None:
     assert take_rows(table, [3, 4, 5])["n"].to_pylist() == [3, 4, 5]
     assert take_rows(table, [5, 3, 5])["n"].to_pylist() == [5, 3, 5]
     assert take_rows(table, [])["n"].to_pylist() == []
+    blank = pa.table({"n": pa.nulls(4, pa.int8()), "text": pa.array(["a", "b", None, "d"])})
+    assert take_rows(blank, [3, 0]).equals(blank.take([3, 0]))
+    assert take_rows(blank, [3, 0, 2, 2, 3, 1]).equals(blank.take([3, 0, 2, 2, 3, 1]))
+
+
+def test_single_rows_come_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"n": range(10), "other": range(10)}), path, row_group_size=4)
+    assert read_single_rows(path, ["n"], [9, 0, 4, 0]) == [{"n": n} for n in (9, 0, 4, 0)]
+    assert read_single_rows(path, ["n"], []) == []
 
 
 def test_counts_beside_are_those_of_the_rows() -> None:
