@@ -23,20 +23,28 @@ if TYPE_CHECKING:
 ASK: Final = "--allow-loss"
 """The option that asks for a table which knows less."""
 _SHOWN: Final = 6
+# What studies know by their own, and count; the rest of their columns is what their images say.
+_OF_STUDIES: Final = frozenset({"n_images", "n_frontal", "n_lateral", "views", "report_text"}) | {
+    f"{who}_provider_id" for who in ("ordering", "attending", "resident")
+}
 # What a copy of an image in another file changes, and what is measured again: no knowledge goes with it.
 _OF_FILES: Final = frozenset({"bytes", "width", "height", "source_mode", "spacing_x_mm", "spacing_y_mm"})
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a new table would know no longer: ``cells`` counts ``what``: rows, or cells of a column."""
+    """What a new table would know no longer: ``cells`` counts ``what``: rows, or cells of a column.
+
+    ``first`` names the first of the rows.
+    """
 
     what: str
     cells: int
+    first: str = ""
 
     def __str__(self) -> str:
         """Such as ``42 cells of label_edema``."""
-        return f"{self.cells:,} {self.what}"
+        return f"{self.cells:,} {self.what}" + (f" (the first: {self.first})" if self.first else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ def losses(
     missing = pc.is_null(place)
     lost = missing if gone is None else pc.and_(missing, pc.invert(gone(before, missing)))
     if rows := _count(lost):
-        yield Loss("rows", rows)
+        yield Loss("rows", rows, str(before.column(keys[0])[pc.index(lost, value=True).as_py()].as_py()))
     kept = pc.is_valid(place)
     for name in before.column_names:
         column = before.column(name)
@@ -152,6 +160,53 @@ def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection
         allowed -= labels
     found = list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
     refuse_loss(path, found, hint=hint)
+
+
+def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
+    """Raise where new studies would know less for another reason than that images of theirs went.
+
+    Which images went is judged by ``check_images``, of those that the image table names: one that was emptied or cut
+    short takes no study with it.
+
+    Args:
+        path: The studies that are there, if any.
+        studies: What would replace them.
+        images: The image table that is there, if any.
+        exempt: Columns whose cells may go.
+        hint: What the person may do instead.
+
+    Raises:
+        UsageError: Names what would go, and the words that ask for it.
+    """
+    before = stored_table(path)
+    if before is None or not {"study_id", "n_images"} <= set(before.column_names):
+        return
+    keys, held = before.column("study_id"), flat(before.column("n_images"))
+    judged = pc.greater_equal(_named(stored_table(images), keys), held)
+    place = _find(keys, studies.column("study_id"))
+    fewer = pc.fill_null(pc.less(flat(studies.column("n_images")).take(place), held), fill_value=False)
+    of_images = set(studies.column_names) - _OF_STUDIES
+
+    def gone(_: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
+        return pc.and_(missing, judged)
+
+    found = list(losses(before, studies, keys=("study_id",), exempt={*exempt, *of_images}, gone=gone))
+    if count := _count(pc.and_(fewer, pc.invert(judged))):
+        found.append(Loss("studies with images that are here", count))
+    # Of those that have as many images as before, what their images say is known as before.
+    whole = studies.filter(pc.invert(pc.is_in(flat(studies.column("study_id")), value_set=flat(keys).filter(fewer))))
+    apart = {*exempt, *before.column_names} - (of_images - set(exempt))
+    found += losses(before, whole, keys=("study_id",), exempt=apart, gone=lambda _, missing: missing)
+    refuse_loss(path, found, hint=hint)
+
+
+def _named(images: StoredTable | None, studies: pa.ChunkedArray) -> pa.Array:
+    """Of how many images of each study an image table says something."""
+    if images is None or "study_id" not in images.column_names:
+        return pc.fill_null(pa.nulls(len(studies), pa.int64()), 0)
+    counted = pc.value_counts(flat(images.column("study_id")))
+    place = pc.index_in(flat(studies), value_set=counted.field("values"))
+    return pc.fill_null(counted.field("counts").take(place), 0)
 
 
 def _is_there(root: Path, name: str) -> bool:

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import (
-    StoredTable,
-    check_images,
-    losses,
-    refuse_loss,
-    stored_table,
-    write_image_table,
-)
+from cxrprep.collection.image_table import check_images, check_studies, write_image_table
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
@@ -281,19 +274,12 @@ def check_tables(
     exempt = frozenset(name for name in images.column_names if name.startswith("label")) if asked else frozenset()
     exempt |= {"table_name", "table_digest"} if asked else frozenset()
     hint = "" if has_labels else f"read the tables first: cxrprep extract-labels {shlex.quote(str(root))}"
+    if before.get("recipe") or made_from.get("recipe"):
+        hint = "convert again into this folder what it was made from"
     if before.get("label_source"):
         hint = f"its labels are of {before['label_source']}{'; ' if hint else ''}{hint}"
     check_images(path, images, root, exempt=exempt, hint=hint)
-    known = stored_table(folder / STUDIES_NAME)
-    if known is not None and "study_id" in known.column_names:
-        # What its images were is judged already: a study has as many as are here, and their labels.
-        of_images = {"n_images", "n_frontal", "n_lateral", "views", *images.column_names}
-        found = losses(known, studies, keys=("study_id",), exempt=of_images, gone=_all_missing)
-        refuse_loss(folder / STUDIES_NAME, list(found), hint=hint)
-
-
-def _all_missing(_: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
-    return missing
+    check_studies(folder / STUDIES_NAME, studies, path, exempt=exempt, hint=hint)
 
 
 def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:

@@ -172,6 +172,7 @@ def verify_made(
             findings=tuple(out.kept),
             not_checked=tuple(not_checked),
             left_out=tuple(left_out.most_common()),
+            made=not folder.are_originals,
             strict=options.strict,
             unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
             seconds=time.monotonic() - started,

@@ -31,7 +31,8 @@ class VerifyReport:
     ``files`` and ``images`` count; ``images_named`` is how many images the tables name (or the release has, where no
     table is here), ``images_here`` how many of them lie in the folder. ``counts`` has every finding by kind;
     ``findings`` holds up to a thousand of each kind, and ``path`` names the Parquet file that holds them all.
-    ``left_out`` counts what lies among images of one's own and is none: files by suffix, DICOM objects by kind.
+    ``made`` says that cxrprep itself wrote the files, and noted their checksums then. ``left_out`` counts what lies
+    among images of one's own and is none: files by suffix, DICOM objects by kind.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     not_checked: tuple[str, ...]
     left_out: tuple[tuple[str, int], ...] = ()
+    made: bool = False
     repaired: int = 0
     strict: bool = False
     unaccepted: tuple[Kind, ...] = ()
@@ -87,10 +89,24 @@ class VerifyReport:
                 f"and {self.files.believed:,} have the size and time of the last check"
             )
         if self.files.here and self.files.proven == self.files.here:
-            return f"all {self.files.here:,} files here have the bytes that they should have"
+            return self._all_proven()
         without = self.files.here - self.files.proven
         return (
             f"no fault found; {without:,} of {format_count(self.files.here, 'file')} without a checksum to compare with"
+        )
+
+    def _all_proven(self) -> str:
+        """The verdict where each file has a checksum: one of what was first read proves only that it stayed so."""
+        files = self.files
+        first = "had when they were first read"
+        if not files.first_read or self.made:
+            words = "were written with" if self.made else "should have"
+            return f"all {files.here:,} files here have the bytes that they {words}"
+        if files.first_read == files.here:
+            return f"all {files.here:,} files here have the bytes that they {first}; no checksum of them is published"
+        return (
+            f"no fault found; of {files.here:,} files {files.here - files.first_read:,} have the bytes that they "
+            f"should have, and {files.first_read:,} those that they {first}"
         )
 
     def rows(self) -> list[tuple[str, str]]:
@@ -110,7 +126,12 @@ class VerifyReport:
         for count, what in (
             (files.published, "with the publisher's checksum"),
             (files.transport, "with the checksum that the server sent, kept in the record"),
-            (files.first_read, "unchanged since they were first read; no checksum of them is published"),
+            (
+                files.first_read,
+                "with the checksum that was noted when they were made"
+                if self.made
+                else "unchanged since they were first read; no checksum of them is published",
+            ),
             (files.unproven, "unproven: there is no published or recorded checksum to compare with"),
             (files.stated, "not read now: the store states the checksum that they should have"),
             (files.believed, "not read now: size and time are those of the last full check"),
