@@ -230,7 +230,7 @@ def download(
                 tool=f"cxrprep {__version__}",
             )
             record.select(made.selection)
-            remember(record.cache, made.selection, (item.dest for item in made.items), job.options.shard)
+            remember(record.cache, made.selection, (item.dest for item in made), job.options.shard)
             result = transfer.run(made, job.source)
         _record_repaired(result, made, job)
         _keep_failures(result, job)
@@ -263,7 +263,7 @@ def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -
 
     failed = {outcome.item.dest for outcome in result.failures}
     moved = {item.dest for item in made if item.dest in wrong and item.action is Action.REFETCH}
-    unpacked = {path for path in wrong - moved if any(item.archive for item in made) and _is_unpacked(job, path, made)}
+    unpacked = {path for path in wrong - moved if _is_unpacked(job, path, made)}
     if not result.left and (moved - failed) | unpacked:
         mended = (moved - failed) | unpacked
         mark_repaired(job.folder.manifests, mended, tables=table_paths(job.folder.spec, job.folder.root) <= mended)
@@ -272,14 +272,14 @@ def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -
 def _is_unpacked(job: DownloadContext, path: str, made: Plan) -> bool:
     """Whether the file came out of an archive that this plan has unpacked."""
     entry = job.folder.record.get(path)
-    archives = {item.dest for item in made if item.archive and item.action is not Action.KEEP}
+    archives = {item.dest for item in made.archives() if item.action is not Action.KEEP}
     return entry is not None and entry.archive in archives
 
 
 def _warn_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
     """Say which folders the mirror would not list; the exit codes of those that lie where files of the release do."""
     holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
-    tops = {item.file.key.partition("/")[0] for item in made.items}
+    tops = {item.file.key.partition("/")[0] for item in made} if holes else set()
     for hole in holes:
         message = f"{hole.message}: what lies below it is not in the listing"
         job.on_event(Note(STAGE, message, "warning", job.source.address))
@@ -376,7 +376,7 @@ def fetch_again(
         stream.close()
     failed = {o.item.dest: o.error.message for o in result.failures if o.error is not None}
     planned = {item.dest for item in made}
-    packed = any(item.archive for item in made)
+    packed = bool(made.archives())
     lacking = {
         path: "the mirror does not have it"
         for path in wanted

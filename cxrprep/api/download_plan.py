@@ -183,7 +183,7 @@ def warn_missing(job: DownloadContext, selection: Selection, names: Sequence[str
 
 def _note_packed(job: DownloadContext, made: Plan) -> None:
     """Say what to do where a folder that is adopted holds archives and none of what is in them."""
-    packed = [item.dest for item in made if job.unpacks(item.dest)]
+    packed = [item.dest for item in made.first if job.unpacks(item.dest)]
     if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
         where = shlex.quote(str(job.folder.root))
         what = f"{packed[0]} stays packed here; to have its images"
@@ -195,7 +195,7 @@ def _note_packed(job: DownloadContext, made: Plan) -> None:
 
 def _warn_changed(job: DownloadContext, made: Plan) -> None:
     """Say which files of a folder that is adopted again may not be what was recorded of them."""
-    changed = [item.dest for item in made if item.reason == CHANGED]
+    changed = [item.dest for item in made.with_reason(CHANGED)]
     if changed:
         what = changed[0] if len(changed) == 1 else f"{len(changed)} files, such as {changed[0]}"
         message = (

@@ -9,6 +9,7 @@ from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.planning.plan import CHANGED, Action, Item, Plan
+from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.selection.filters import SelectionFilter, draw, report_of
 from cxrprep.storage.paths import is_archive, safe_path
 
@@ -105,23 +106,19 @@ def make_plan(
     for file in listing:
         found.take(file)
     found.settle(selection, images)
-    if (not found.tables and not found.images) or found.misses(images):
+    if (not found.tables and not len(found.images)) or found.misses(images):
         _nothing(found, selection)
     tables = sorted(found.tables, key=attrgetter("dest"))
-    chosen = sorted(found.images, key=attrgetter("dest"))
     archives = [item for item in tables if item.archive]
     plain = [item for item in tables if not item.archive]
-    _decide(plain, local_state)
-    _decide(chosen, local_state)
+    chosen = SortedItems()
+    for item in _decided(found.chosen(), local_state):
+        chosen.add(_adopted(item) if in_place else item)
+    plain = list(_decided(plain, local_state))
     if in_place:
         # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
-        _decide(archives, local_state)
-        for item in archives:
-            item.archive = False
-        for item in (*plain, *archives, *chosen):
-            if item.action is Action.REFETCH:
-                # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
-                item.action, item.reason = Action.KEEP, CHANGED
+        for item in (*plain, *_decided(archives, local_state)):
+            _adopted(item).archive = False
     else:
         _decide_archives(archives, local_state, _member_wanted(selection_filter, layout))
     return Plan(
@@ -129,7 +126,7 @@ def make_plan(
         release=release,
         mirror=mirror,
         mirror_is_named=mirror_is_named,
-        items=[*plain, *found.impossible, *archives, *chosen],
+        items=items_of([*plain, *found.impossible, *archives], chosen),
         selection=selection,
         images=images,
         passed_over=found.passed_over,
@@ -139,6 +136,14 @@ def make_plan(
         unmet=() if archives else tuple(selection_filter.unmet(selection)),
         in_place=in_place,
     )
+
+
+def _adopted(item: Item) -> Item:
+    """``item`` of a folder that is adopted: what is there is kept."""
+    if item.action is Action.REFETCH:
+        # Nothing else could be had from here, and to record it anew would hide a change of its bytes.
+        item.action, item.reason = Action.KEEP, CHANGED
+    return item
 
 
 class _Sorted:
@@ -163,9 +168,9 @@ class _Sorted:
         self._unpack = unpack
         self._in_place = in_place
         self._seen: dict[str, Item] = {}
-        self._reports: list[tuple[Item, str, str]] = []
+        self._reports = SortedItems()
         self.tables: list[Item] = []
-        self.images: list[Item] = []
+        self.images = SortedItems()
         self.impossible: list[Item] = []
         self.passed_over = 0
         self._unwanted_images = 0
@@ -193,10 +198,6 @@ class _Sorted:
         elif dest == file.key:
             # One string for both: a plan has hundreds of thousands of them.
             dest = file.key
-        twin = self._seen.get(dest)
-        if twin is not None:
-            self._second(twin, file, dest)
-            return
         shown = self._layout.shows_image(file.key)
         image = self._layout.parse(file.key) if shown and self._filter.by_image else None
         if not self._filter.wants(dest, image):
@@ -205,20 +206,29 @@ class _Sorted:
             self._unwanted_images += shown and self._filter.wants_path(dest)
             return
         item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
-        self._seen[dest] = item
         if shown:
-            self.images.append(item)
-            return
-        report = report_of(dest)
-        if report is not None:
-            self._reports.append((item, *report))
-            return
-        item.archive = self._unpack(dest)
-        self.tables.append(item)
+            self.images.add(item)
+        elif report_of(dest) is not None:
+            self._reports.add(item)
+        elif (twin := self._seen.setdefault(dest, item)) is not item:
+            self._second(twin, item)
+        else:
+            item.archive = self._unpack(dest)
+            self.tables.append(item)
+
+    def chosen(self) -> Iterator[Item]:
+        """Images and reports in order of path, each path once; what else has its place is impossible."""
+        first: Item | None = None
+        for item in self.images:
+            if first is not None and first.dest == item.dest:
+                self._second(first, item)
+            else:
+                first = item
+                yield item
 
     def misses(self, images: frozenset[str] | None) -> bool:
         """Whether ids were asked for and none of them is there: tables alone are not what was wanted."""
-        if self.images or self.impossible:
+        if len(self.images) or self.impossible:
             return False
         if images is not None and not images:
             return True
@@ -228,17 +238,19 @@ class _Sorted:
 
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
-        self._seen.clear()
         drawing = selection.draws
         if drawing and any(item.archive for item in self.tables) and images is None:
             raise UsageError(
                 "images inside archives cannot be counted before they are here",
                 hint="--limit and --sample need the label tables there; or name images with --ids FILE",
             )
-        if drawing and self.images:
+        if drawing and len(self.images):
             ids = (self._id(item).image for item in self.images)
             drawn = draw(ids, selection)
-            kept = [item for item in self.images if self._id(item).image in drawn]
+            kept = SortedItems()
+            for item in self.images:
+                if self._id(item).image in drawn:
+                    kept.add(item)
             self.passed_over += len(self.images) - len(kept)
             self.images = kept
         self._settle_reports(drawing=drawing, named=bool(selection.include))
@@ -251,34 +263,32 @@ class _Sorted:
 
     def _settle_reports(self, *, drawing: bool, named: bool) -> None:
         by_image = self._filter.by_image or drawing
-        if by_image and self._reports and not named:
+        if by_image and len(self._reports) and not named:
             # The reports of all patients in one archive, where those of the chosen ones come as files of their own.
             some = [item for item in self.tables if item.archive or not is_archive(item.dest)]
             self.passed_over += len(self.tables) - len(some)
             self.tables = some
-        ids = map(self._id, self.images if by_image and self._reports else ())
+        ids = map(self._id, self.images if by_image and len(self._reports) else ())
         studies = {(image.patient, image.study) for image in ids}
-        for item, patient, study in self._reports:
-            # A listing without images (the study list) leaves patients and studies to decide.
-            wanted = (
-                not by_image
-                or (patient, study) in studies
-                or (not self.images and not drawing and self._filter.wants_study(patient, study))
-            )
-            if wanted:
-                self.images.append(item)
+        # A listing without images (the study list) leaves patients and studies to decide.
+        by_study = not len(self.images) and not drawing
+        for item in self._reports:
+            study = report_of(item.dest)
+            wanted = not by_image or study in studies
+            if wanted or (by_study and study is not None and self._filter.wants_study(*study)):
+                self.images.add(item)
             else:
                 self.passed_over += 1
-        self._reports.clear()
+        self._reports = SortedItems()
 
-    def _second(self, first: Item, file: RemoteFile, dest: str) -> None:
-        known = first.file
+    def _second(self, first: Item, second: Item) -> None:
+        known, file = first.file, second.file
         same = known.size == file.size and (known.digest == file.digest or None in (known.digest, file.digest))
         if same or known.key == file.key:
             self.passed_over += 1
             return
         reason = f"{known.key} and {file.key} have the same place and are not the same file"
-        self.impossible.append(Item(file, dest, Action.IMPOSSIBLE, reason))
+        self.impossible.append(Item(file, second.dest, Action.IMPOSSIBLE, reason))
 
     def _described(self, file: RemoteFile, dest: str) -> RemoteFile:
         stated = self._published.get(dest)
@@ -308,8 +318,8 @@ def _nothing(found: _Sorted, selection: Selection) -> None:
     )
 
 
-def _decide(items: Sequence[Item], local_state: LocalState) -> None:
-    """Give each item its action; ``items`` and the record are both sorted by path, so one walk joins them."""
+def _decided(items: Iterable[Item], local_state: LocalState) -> Iterator[Item]:
+    """Each item with its action; ``items`` and the record are both sorted by path, so one walk joins them."""
     rows = local_state.rows()
     row = next(rows, None)
     for item in items:
@@ -317,6 +327,7 @@ def _decide(items: Sequence[Item], local_state: LocalState) -> None:
             row = next(rows, None)
         recorded = row if row is not None and row.path == item.dest else None
         _decide_one(item, recorded, local_state)
+        yield item
 
 
 def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalState) -> None:

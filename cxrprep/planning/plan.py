@@ -3,75 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Selection
+from cxrprep.planning.plan_items import (
+    CHANGED,
+    MOVING,
+    Action,
+    Item,
+    PlanItems,
+    SortedItems,
+    Total,
+    items_of,
+    totals_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.model import RemoteFile, Shard
+    from cxrprep.model import Shard
+    from cxrprep.planning.plan_items import Kind
 
-
-class Action(enum.StrEnum):
-    """What a download does with one file."""
-
-    FETCH = "fetch"
-    """It is not here."""
-    RESUME = "resume"
-    """Part of it is here, or an archive that still has to be unpacked."""
-    KEEP = "keep"
-    """It is here, or was used and discarded on purpose."""
-    REFETCH = "refetch"
-    """It is here, but is not what the mirror has, or not what was recorded."""
-    IMPOSSIBLE = "impossible"
-    """It cannot be fetched; the reason says why."""
-
-
-@dataclass(slots=True)
-class Item:
-    """One file of a plan.
-
-    ``dest`` is its release path. ``have`` counts the bytes of it that are here. ``archive`` items are unpacked to
-    release paths. An item to keep that is not ``proven`` lies here without a record: it is read and recorded first.
-    """
-
-    file: RemoteFile
-    dest: str
-    action: Action
-    reason: str = ""
-    have: int = 0
-    archive: bool = False
-    proven: bool = True
-
-    @property
-    def left(self) -> int | None:
-        """Bytes that still have to come; ``None`` when the mirror does not say how large the file is."""
-        if self.action in (Action.KEEP, Action.IMPOSSIBLE):
-            return 0
-        return None if self.file.size is None else max(self.file.size - self.have, 0)
-
-
-# Why a file that is adopted is kept although its size or time differs.
-CHANGED: Final = "size or time not as recorded"
-MOVING: Final = frozenset({Action.FETCH, Action.RESUME, Action.REFETCH})
+__all__ = ["CHANGED", "MOVING", "Action", "Item", "Plan", "Total"]
 
 # What people report of the public mirrors, in bytes a second for one connection.
 _SLOW, _FAST = 600_000, 5_000_000
 # An unpacked release is about as large as its archives (they hold PNG and JPEG); this is what to allow for.
 _UNPACKED: Final = 1.05
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """So many files of so many bytes; ``unsized`` of them have a size that the mirror does not state."""
-
-    files: int = 0
-    size: int = 0
-    unsized: int = 0
 
 
 @dataclass(slots=True)
@@ -107,23 +67,42 @@ class Plan:
         """The items in their order."""
         return iter(self.items)
 
+    @property
+    def first(self) -> Sequence[Item]:
+        """The items that are a list in any case: all but images, in a large plan."""
+        return self.items.first if isinstance(self.items, PlanItems) else self.items
+
+    @property
+    def images_after(self) -> SortedItems:
+        """The images that follow ``first``, which has them already in a plan that is not large."""
+        return self.items.images if isinstance(self.items, PlanItems) else SortedItems()
+
     def totals(self) -> dict[Action, Total]:
         """Files and bytes by action; for the moving ones the bytes that still have to come."""
-        counts: dict[Action, list[int]] = {action: [0, 0, 0] for action in Action}
-        for item in self.items:
-            row = counts[item.action]
-            row[0] += 1
-            size = item.left if item.action in MOVING else item.file.size
-            if size is None:
-                row[2] += 1
-            else:
-                row[1] += size
-        return {action: Total(*row) for action, row in counts.items()}
+        found = dict.fromkeys(Action, Total())
+        for kinds in (totals_of(self.first), self.images_after.totals()):
+            for (action, _), total in kinds.items():
+                found[action] += total
+        return found
+
+    def of(self, wanted: Callable[[Kind], bool]) -> Iterator[Item]:
+        """The items of some kinds, an action and whether the file is proven, in their order."""
+        yield from (item for item in self.first if wanted((item.action, item.proven)))
+        yield from self.images_after.of(wanted)
+
+    def with_reason(self, reason: str) -> Iterator[Item]:
+        """The items with this reason, one that plans give; nothing is read where none has it."""
+        yield from (item for item in self.first if item.reason == reason)
+        if self.images_after.any_for(reason):
+            yield from (item for item in self.images_after if item.reason == reason)
+
+    def archives(self) -> list[Item]:
+        """The items that are unpacked."""
+        return [item for item in self.first if item.archive]
 
     def moving(self) -> Total:
         """What has to come."""
-        parts = [total for action, total in self.totals().items() if action in MOVING]
-        return Total(sum(t.files for t in parts), sum(t.size for t in parts), sum(t.unsized for t in parts))
+        return sum((total for action, total in self.totals().items() if action in MOVING), start=Total())
 
     def disk_need(
         self,
@@ -147,22 +126,18 @@ class Plan:
         Returns:
             Bytes.
         """
-        files = 0
-        archives: list[int] = []
-        unpacked = 0
+        packed = [item for item in self.archives() if item.action in MOVING and item.file.size is not None]
+        archives = sorted((item.left or 0 for item in packed), reverse=True)
+        files = self.moving().size - sum(archives)
         through: list[int] = []
-        for item in self.items:
-            if item.action not in MOVING or item.file.size is None:
-                continue
-            if item.archive:
-                archives.append(item.left or 0)
-                unpacked += int(item.file.size * _UNPACKED) if passing is None else 0
-            elif passing is not None and passing(item.dest):
-                through.append(item.file.size)
-            else:
-                files += item.left or 0
-        archives.sort(reverse=True)
-        files += unpacked + sum(heapq.nlargest(passing_at_once, through))
+        if passing is None:
+            files += sum(int((item.file.size or 0) * _UNPACKED) for item in packed)
+        else:
+            for item in self.of(lambda kind: kind[0] in MOVING):
+                if not item.archive and item.file.size is not None and passing(item.dest):
+                    through.append(item.file.size)
+                    files -= item.left or 0
+        files += sum(heapq.nlargest(passing_at_once, through))
         return files + sum(archives if keep_archives else archives[:archives_at_once])
 
     def estimate(self, connections: int) -> tuple[float, float]:
@@ -175,4 +150,10 @@ class Plan:
 
     def shard(self, shard: Shard) -> Plan:
         """The part of the plan that ``shard`` holds; the shards of one plan have every item once."""
-        return dataclasses.replace(self, items=[item for item in self.items if shard.holds(item.dest)])
+        images = SortedItems()
+        for item in self.images_after:
+            if shard.holds(item.dest):
+                images.add(item)
+        return dataclasses.replace(
+            self, items=items_of([item for item in self.first if shard.holds(item.dest)], images)
+        )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final
+import shutil
+import tempfile
+from typing import IO, TYPE_CHECKING, Final
 
 from cxrprep.record.file_table import texts
 from cxrprep.storage.atomic import replace_file
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from cxrprep.model import Selection, Shard
 
 _FOLDER: Final = "asked"
+_IN_MEMORY: Final = 8 << 20
+_PIECE: Final = 1 << 20
 
 
 def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Shard | None = None) -> None:
@@ -38,15 +42,26 @@ def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Sha
         StorageError: The disk refuses.
     """
     # Text, and not Parquet: a download that begins has no need of pyarrow yet, which takes long to load.
-    body = "".join([f"{path}\n" for path in paths]).encode()
     kept = cache / _FOLDER / _name(selection, shard)
-    if not _holds(kept, body):
-        replace_file(kept, lambda part: part.write_bytes(body))
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as body:
+        body.writelines(f"{path}\n".encode() for path in paths)
+        if not _holds(kept, body):
+            body.seek(0)
+            replace_file(kept, lambda part: _copy(body, part))
 
 
-def _holds(path: Path, body: bytes) -> bool:
+def _copy(body: IO[bytes], part: Path) -> None:
+    with part.open("wb") as file:
+        shutil.copyfileobj(body, file)
+
+
+def _holds(path: Path, body: IO[bytes]) -> bool:
     try:
-        return path.stat().st_size == len(body) and path.read_bytes() == body
+        if path.stat().st_size != body.tell():
+            return False
+        body.seek(0)
+        with path.open("rb") as file:
+            return all(file.read(_PIECE) == piece for piece in iter(lambda: body.read(_PIECE), b""))
     except OSError:
         return False
 

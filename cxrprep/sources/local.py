@@ -7,6 +7,7 @@ import errno
 import os
 import urllib.parse
 import urllib.request
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +15,10 @@ from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Closing, Politeness
+from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from cxrprep.model import Digest
     from cxrprep.sources.base import ByteStream, SourceOptions
@@ -51,7 +53,7 @@ class LocalSource:
         self.politeness = Politeness(connections=options.connections or 4, tuned=False)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
-        """The files below ``prefix``, folder by folder in order of name, links followed.
+        """The files below ``prefix`` in order of path, links followed.
 
         A list of checksums in the folder itself lends its digests. Raises ``AccessError`` for a folder that may not
         be read.
@@ -60,32 +62,29 @@ class LocalSource:
             yield self._describe(self._single, os.stat(self._root / self._single))  # noqa: PTH116  # same call as below
             return
         digests = self._digests()
-        queue: list[tuple[str, frozenset[_Place]]] = [("", frozenset({_place(self._root.stat())}))]
-        while queue:
-            folder, above = queue.pop()
-            below = []
-            entries = self._scan(folder)
-            ours = any(entry.name in _MARKS for entry in entries)
-            for entry in entries:
-                key = folder + entry.name
-                if ours and entry.name in _OWN:
+        stack = [(self._entries(""), frozenset({_place(self._root.stat())}))]
+        while stack:
+            entries, above = stack[-1]
+            for key, entry in entries:
+                if not (key.startswith(prefix) or (key.endswith("/") and prefix.startswith(key))):
                     continue
                 try:
-                    if entry.is_dir():
+                    if key.endswith("/"):
                         place = _place(entry.stat())
                         # A link to a folder that it lies in would never end.
-                        if place not in above and (key.startswith(prefix) or prefix.startswith(key)):
-                            below.append((key + "/", above | {place}))
-                    elif key.startswith(prefix) and entry.is_file():
+                        if place not in above:
+                            stack.append((self._entries(key), above | {place}))
+                            break
+                    elif entry.is_file():
                         file = self._describe(key, entry.stat())
-                        # Taken out: the list's copies of a million paths go as those of the listing come.
-                        digest = digests.pop(key, None)
+                        digest = digests.of(key)
                         yield file if digest is None else dataclasses.replace(file, digest=digest)
                 except OSError as error:
                     # Deleted since the folder was read, or a link to nowhere or to itself.
                     if error.errno not in (errno.ENOENT, errno.ELOOP):
                         raise _refused(self._root / key, error) from error
-            queue.extend(reversed(below))
+            else:
+                stack.pop()
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``."""
@@ -103,23 +102,28 @@ class LocalSource:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _scan(self, folder: str) -> Sequence[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """What is in a folder, in order of key; those of folders end in a slash."""
         try:
             with os.scandir(self._root / folder) as entries:
-                return sorted(entries, key=lambda e: e.name)
+                found = list(entries)
         except OSError as error:
             raise _refused(self._root / folder, error) from error
+        if any(entry.name in _MARKS for entry in found):
+            found = [entry for entry in found if entry.name not in _OWN]
+        named = ((f"{folder}{entry.name}/" if is_folder(entry) else folder + entry.name, entry) for entry in found)
+        return iter(sorted(named, key=itemgetter(0)))
 
     def _describe(self, key: str, stat: os.stat_result) -> RemoteFile:
         return RemoteFile(key, stat.st_size, validator=_validator(stat))
 
-    def _digests(self) -> dict[str, Digest]:
+    def _digests(self) -> checksum_files.SortedDigests:
         for name in checksum_files.NAMES:
             path = self._root / name
             if path.is_file():
                 with path.open(encoding="utf-8", errors="replace") as lines:
-                    return {file.key: file.digest for file in checksum_files.parse(lines) if file.digest is not None}
-        return {}
+                    return checksum_files.SortedDigests(checksum_files.parse(lines))
+        return checksum_files.SortedDigests(())
 
 
 class LocalBody(Closing):

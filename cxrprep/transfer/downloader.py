@@ -30,7 +30,7 @@ from cxrprep.transfer.small_files import SmallFiles
 from cxrprep.transfer.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.model import Shard
     from cxrprep.planning import Item, Plan
+    from cxrprep.planning.plan_items import Kind, SortedItems
     from cxrprep.record import Record
     from cxrprep.sources.base import Source
 
@@ -401,6 +402,39 @@ class Transfer:
             finished.release()
 
 
+class _Queue:
+    """Items that wait: some in memory, and images of a large plan that are read from it as their turn comes."""
+
+    def __init__(self) -> None:
+        self._held: deque[Item] = deque()
+        self._images: Iterator[Item] = iter(())
+        self.following = 0
+
+    def follow(self, images: SortedItems, wanted: Callable[[Kind], bool]) -> None:
+        """Let those of ``images`` that are wanted come after the others."""
+        self._images = images.of(wanted)
+        self.following = sum(total.files for kind, total in images.totals().items() if wanted(kind))
+
+    def __len__(self) -> int:
+        return len(self._held) + self.following
+
+    def append(self, item: Item) -> None:
+        self._held.append(item)
+
+    def popleft(self) -> Item:
+        if self._held:
+            return self._held.popleft()
+        self.following -= 1
+        return next(self._images)
+
+    def taken(self) -> list[Item]:
+        """Those in memory; none is left."""
+        held = list(self._held)
+        self._held.clear()
+        self._images, self.following = iter(()), 0
+        return held
+
+
 class _Work:
     """The items still to be worked on, and what became of the others."""
 
@@ -409,23 +443,32 @@ class _Work:
         self.bug: BaseException | None = None
         self._tables: deque[Item] = deque()
         self._archives: deque[Item] = deque()
-        self._files: deque[Item] = deque()
+        self._files = _Queue()
         self._unpacking = 0
         self._refused = 0
         self._away = 0
         self._guard = threading.Condition()
-        self._small: deque[Item] = deque()
+        self._small = _Queue()
         self._engage: Callable[[], None] | None = None
-        for item in plan:
+        self._images, self._hooked = plan.images_after, hooked
+        for item in plan.first:
             if item.action is Action.IMPOSSIBLE:
                 error = SomeFailedError(f"{item.dest}: {item.reason}")
                 self.result.add(Outcome(item, Status.IMPOSSIBLE, error=error))
-            elif item.action not in MOVING and item.proven and not hooked:
+            elif not self._is_due((item.action, item.proven)):
                 self.result.kept += 1
             elif item.archive:
                 self._archives.append(item)
+            elif self._archives:
+                self._files.append(item)
             else:
-                (self._files if self._archives else self._tables).append(item)
+                self._tables.append(item)
+        self._files.follow(self._images, self._is_due)
+        self.result.kept += len(self._images) - self._files.following
+
+    def _is_due(self, kind: Kind) -> bool:
+        """Whether there is something to do for an item."""
+        return kind[0] in MOVING or not kind[1] or self._hooked
 
     def __len__(self) -> int:
         return len(self._small) + self.for_threads
@@ -458,11 +501,12 @@ class _Work:
     def sort(self, engage: Callable[[], None]) -> None:
         """Keep what may be small apart; ``engage`` is called for each item that is handed on."""
         self._engage = engage
-        items = (*self._tables, *self._files)
+        items = (*self._tables, *self._files.taken())
         self._tables.clear()
-        self._files.clear()
         for item in items:
             (self._small if item.action is Action.FETCH else self._files).append(item)
+        self._small.follow(self._images, lambda kind: kind[0] is Action.FETCH)
+        self._files.follow(self._images, lambda kind: kind[0] is not Action.FETCH and self._is_due(kind))
 
     def take_file(self) -> Item | None:
         """The next one that may be small."""

@@ -101,7 +101,7 @@ class Worker:
         self._filter = SelectionFilter(plan.selection, plan.images)
         # What the mirror delivers by itself is left out of archives: two threads would write one file.
         by_itself = (item.dest for item in plan if not item.archive and item.action is not Action.IMPOSSIBLE)
-        self._by_itself = frozenset(by_itself) if any(item.archive for item in plan) else frozenset()
+        self._by_itself = frozenset(by_itself) if plan.archives() else frozenset()
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
         # Files of which nobody states a digest, and the connection that each came over.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
-from cxrprep.verification.merge_join import PART_ROWS, SortedCursor, parts
+from cxrprep.storage.sorted_tables import PART_ROWS, SortedCursor, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

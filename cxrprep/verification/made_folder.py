@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 from cxrprep.digests import file_digest
 from cxrprep.events import StageFinished, StageStarted
 from cxrprep.record import Origin
+from cxrprep.storage.sorted_tables import by_path
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_images
-from cxrprep.verification.merge_join import absent, by_path, merge_join
+from cxrprep.verification.merge_join import absent, merge_join
 from cxrprep.verification.own_tables import altered_tables, not_noted
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import leftover, scan

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.record import FileState
+from cxrprep.storage.sorted_tables import SortedCursor, by_path, parts
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
@@ -108,47 +109,3 @@ def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
     for part in parts(wanted):
         near = walk.upto(part["path"][-1].as_py())
         yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
-
-
-PART_ROWS: Final = 16_384
-
-
-def by_path(table: pa.Table) -> pa.Table:
-    """``table`` sorted by path; itself when it is so already."""
-    paths = table["path"]
-    if table.num_rows < 2 or pc.all(pc.less_equal(paths[:-1], paths[1:])).as_py():
-        return table
-    return table.sort_by("path")
-
-
-def parts(table: pa.Table) -> Iterator[pa.Table]:
-    """``table`` some thousand rows at a time, without copying."""
-    for batch in table.to_batches(max_chunksize=PART_ROWS):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
-
-
-class SortedCursor:
-    """Goes through tables that are sorted by path, as far as it is asked to."""
-
-    def __init__(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-        """Walk ``tables``, which are of ``schema`` and follow one another in order of path."""
-        self._rest = iter(tables)
-        self._ahead = schema.empty_table()
-
-    def upto(self, path: str | None) -> pa.Table:
-        """The rows after those of the last call whose path is not behind ``path``; ``None`` asks for all the rest."""
-        taken = []
-        while True:
-            ahead = self._ahead
-            if ahead.num_rows:
-                count = ahead.num_rows if path is None else pc.sum(pc.less_equal(ahead["path"], path)).as_py()
-                taken.append(ahead.slice(0, count))
-                self._ahead = ahead.slice(count)
-                if self._ahead.num_rows:
-                    break
-            following = next(self._rest, None)
-            if following is None:
-                break
-            self._ahead = following
-        return pa.concat_tables([*taken, self._ahead.slice(0, 0)])

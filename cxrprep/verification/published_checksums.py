@@ -14,7 +14,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.record import check_path
-from cxrprep.verification.merge_join import by_path, parts
+from cxrprep.storage.sorted_tables import by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.model import ImageId
+from cxrprep.storage.sorted_tables import PART_ROWS
 from cxrprep.verification.finding import Finding, Kind, make_finding
 from cxrprep.verification.measures import shared_patients
-from cxrprep.verification.merge_join import PART_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

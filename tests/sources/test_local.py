@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 
+from cxrprep import checksum_files
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
@@ -48,6 +50,23 @@ def test_sums_in_the_folder_lend_their_digests(tmp_path: Path) -> None:
     files = {file.key: file for file in open_source(str(root), SourceOptions()).list()}
     assert files["files/a.dcm"].digest == Digest("sha256", digest_of(b"a", "sha256"))
     assert files["b.csv"].digest is None
+
+
+@pytest.mark.parametrize("held", [3, 1000])
+def test_long_lists_of_sums_in_any_order_lend_their_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    names = ["a.png", "a/1.png", "a-b.png", "a/b/2.png", "a/b.png", "z.png", "Z.png", "é.png", "unlisted.png"]
+    root = write(tmp_path, {name: name.encode() for name in names})
+    sums = [f"{digest_of(name.encode(), 'sha256')}  {name}" for name in names[:-1]]
+    random.Random(2).shuffle(sums)
+    # Of a file that is named twice the last line counts; a name that is not here is passed over.
+    (root / "SHA256SUMS").write_text("\n".join([f"{'0' * 64}  a/b.png", f"{'1' * 64}  gone.png", *sums]) + "\n")
+    monkeypatch.setattr(checksum_files, "_HELD", held)
+    files = {file.key: file.digest for file in open_source(str(root), SourceOptions()).list()}
+    assert list(files) == sorted(files)
+    due = {name: Digest("sha256", digest_of(name.encode(), "sha256")) for name in names[:-1]}
+    assert files == {**due, "unlisted.png": None, "SHA256SUMS": None}
 
 
 def test_what_cxrprep_made_is_no_part_of_the_release(tmp_path: Path) -> None:
