@@ -111,6 +111,8 @@ class SortedTable:
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in any order. Raises ``StorageError`` when the disk for temporary files refuses."""
+        if not table.num_rows:
+            return
         self._held.append(table)
         self._held_rows += table.num_rows
         self.num_rows += table.num_rows

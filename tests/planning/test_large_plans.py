@@ -71,6 +71,7 @@ def test_a_large_plan_is_the_plan_that_memory_holds(
 ) -> None:
     small = planned(in_place=in_place, selection=selection)
     monkeypatch.setattr(plan_items, "_HELD", 8)
+    monkeypatch.setattr("cxrprep.storage.sorted_tables._RUN_ROWS", 24)
     large = planned(in_place=in_place, selection=selection)
     assert isinstance(small.items, list)
     assert isinstance(large.items, plan_items.PlanItems)
