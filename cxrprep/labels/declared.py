@@ -21,12 +21,14 @@ from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_reports import add_reports
 from cxrprep.labels.declared_tables import TABLE, count_rows, tables_here
 from cxrprep.labels.declared_values import (
+    are_known,
     by_word,
     column_of,
     has_columns,
     image_ids,
     looked_up,
     named_columns,
+    number_of,
     value_of,
 )
 from cxrprep.schemas import CATEGORY
@@ -63,14 +65,14 @@ def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> Non
     _add_splits(declared, here, images, label_rows)
     writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
     masks_of(declared, here, images, label_rows)
-    labelled: set[str] = set()
+    labelled = np.zeros(len(images), bool)
     for rule in declared.labels:
         for name in tables_of(rule.table):
             if name in here:
                 rows = _label_block(declared, rule, here[name], images, label_rows)
                 plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
-                labelled |= _add_labels(rows, writer, here[name].digest, plain)
-    rest = images[~images.index.isin(labelled)]
+                labelled[_add_labels(rows, writer, here[name].digest, plain)] = True
+    rest = images[~labelled]
     if len(rest):
         writer.add(rest, {}, {}, {})
     if label_rows.options.report_text:
@@ -110,8 +112,11 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], label_rows: La
         )
     # Rows about one image are put together: the first that states a thing counts.
     alone = images["image_id"].is_unique
-    images = images.set_index("image_id").sort_index() if alone else images.groupby("image_id", sort=True).first()
-    images["study_id"] = images["study_id"].where(images["study_id"].notna(), images.index.to_series())
+    images = images.set_index("image_id") if alone else images.groupby("image_id", sort=True).first()
+    images = _sorted(images)
+    images["study_id"] = images["study_id"].where(
+        images["study_id"].notna(), pd.Series(images.index, images.index, dtype=object)
+    )
     told = _add_links(declared, here, images, label_rows)
     nobody = 0 if rule.patient == "unknown" else int(images["patient_id"].isna().sum())
     if nobody:
@@ -138,7 +143,7 @@ def _add_links(
             table = here[name]
             facts = _about(declared, rule, table, "link")
             facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table)
-            known = facts["image_id"].isin(images.index)
+            known = are_known(facts["image_id"], images)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
             for column in facts.columns:
@@ -163,13 +168,13 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     # Several tables may list images, and only one of them have a column.
     several = len(tables_of(rule.table)) > 1
 
-    def of(name: str) -> pd.Series:
+    def of(name: str, read: Callable[..., pd.Series] = value_of) -> pd.Series:
         value = getattr(rule, name)
         if value in (None, "unknown") or (name == "study" and value == "image"):
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
         if several and not has_columns(frame, value):
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
-        return value_of(frame, value, f"[{block}] {name}", table)
+        return read(frame, value, f"[{block}] {name}", table)
 
     facts = pd.DataFrame({"study_id": of("study"), "patient_id": of("patient")})
     word = of("view")
@@ -178,7 +183,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in declared.views.items()})
     facts["split"] = of("split")
     facts["sex"] = of("sex")
-    age = pd.to_numeric(of("age"), errors="coerce")
+    age = pd.to_numeric(of("age", number_of))
     if rule.birth_year is not None and rule.date is not None:
         born = pd.to_numeric(of("birth_year"), errors="coerce")
         age = age.where(age.notna(), pd.to_datetime(of("date")).dt.year - born)
@@ -188,7 +193,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
     numbers = (("orig_width", "width"), ("orig_height", "height"), ("follow_up", "follow_up"))
     for column, name in (*numbers, ("pixel_spacing_mm", "spacing")):
-        facts[column] = pd.to_numeric(of(name), errors="coerce")
+        facts[column] = pd.to_numeric(of(name, number_of))
     facts["path_raw"] = of("file")
     return facts
 
@@ -198,8 +203,7 @@ def _add_splits(
 ) -> None:
     """Set the splits that lists state. An image that two of them put into different splits is an error."""
     lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
-    stated = pd.Series(None, index=images.index, dtype=object)
-    whose = stated.copy()
+    stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
     for rule, name in lists:
         if name not in here:
             continue
@@ -207,23 +211,23 @@ def _add_splits(
         listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
         value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
         words = value_of(table.cells, value, "[[splits]] split", table)
-        known = listed.isin(images.index)
-        before = stated.reindex(listed[known]).to_numpy()
-        twice = listed[known][pd.notna(before) & (before != words[known].to_numpy())]
+        at = images.index.get_indexer(pd.Index(listed, dtype=object))
+        known = pd.Series(at >= 0, listed.index)
+        said, at = words.to_numpy(object)[at >= 0], at[at >= 0]
+        before = stated[at]
+        twice = np.flatnonzero(pd.notna(before) & (before != said))
         if len(twice):
-            column = next(named_columns(rule.image))
-            cell = table.cells[column].loc[twice.index[0]]
-            said = f"{cell} stands in {whose[twice.iloc[0]]} as well"
-            raise table.error(twice.index[0], column, said, "an image belongs to one split: fetch both lists again")
-        stated.loc[listed[known]] = words[known].to_numpy()
-        whose.loc[listed[known]] = table.path.name
+            column, row = next(named_columns(rule.image)), listed.index[known][twice[0]]
+            what = f"{table.cells[column].loc[row]} stands in {whose[at[twice[0]]]} as well"
+            raise table.error(row, column, what, "an image belongs to one split: fetch both lists again")
+        stated[at], whose[at] = said, table.path.name
         rows = (
             declared.image.lacking("name images that")
             if declared.image.called
             else "name images that no other table lists"
         )
         count_rows(label_rows, table, "split", known, rows)
-    images["split"] = stated.where(stated.notna(), images["split"])
+    images["split"] = pd.Series(stated, images.index, dtype=object).where(pd.notna(stated), images["split"])
     if len(lists) > 1 and not any(name in here for _, name in lists):
         names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
         label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
@@ -261,9 +265,12 @@ class _Labels:
         names = [name for name in self.frame.columns if name != TABLE] if rule.raw == "all" else list(rule.raw)
         if not names:
             return {}
-        alone = ~self.ids.duplicated().to_numpy()
-        rows = pd.Index(self.ids[alone]).get_indexer(images)
-        places = np.flatnonzero(alone)[rows]
+        if len(self.ids) == len(images) and (self.ids.to_numpy(object) == images.to_numpy(object)).all():
+            rows = places = np.arange(len(images))
+        else:
+            alone = ~self.ids.duplicated().to_numpy()
+            rows = pd.Index(self.ids[alone]).get_indexer(images)
+            places = np.flatnonzero(alone)[rows]
         columns = {str(n): column_of(self.frame, n, f"{self.place} raw", self.where, whole=True) for n in names}
         return {name: _taken(cells, places, rows < 0) for name, cells in columns.items()}
 
@@ -274,29 +281,34 @@ class _Labels:
         return self.ids.str.cat(self.readers, sep=_BETWEEN)
 
 
-def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> set[str]:
-    """Add the rows of one label block; the images that it labels. The cells of ``plain`` columns all differ."""
+def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> NDArray[np.int64]:
+    """Add the rows of one label block; the places of the images that it labels.
+
+    The cells of ``plain`` columns all differ.
+    """
     values, words = _SHAPES[block.rule.shape](block)
     for note in block.notes:
         writer.label_rows.note(note, str(block.where.path), "warning")
-    seen: set[str] = set()
+    seen = [np.zeros(0, np.int64)]
     for source, of_source in _by_source(block, values):
-        seen |= set(of_source.index)
+        every = of_source.index.equals(writer.images.index)
+        seen.append(np.arange(len(of_source)) if every else writer.images.index.get_indexer(of_source.index))
         columns, own = _observations(block.declared, of_source, block.place)
-        about = writer.images.loc[of_source.index]
+        about = writer.images if every else writer.images.iloc[seen[-1]]
         columns |= {
             "label_source": constant(source, len(about)),
             "table_name": constant(block.where.path.name, len(about)),
             "table_digest": constant(str(digest), len(about)),
         }
         if words is not None:
-            codes, lists = _distinct_lists(words.reindex(of_source.index))
+            same = words.index.equals(of_source.index)
+            codes, lists = _distinct_lists(words if same else words.reindex(of_source.index))
             columns["labels_raw"] = pa.array([*lists, None], pa.list_(pa.string())).take(
                 pa.array(codes % (len(lists) + 1))
             )
         raw = block.raw_cells(of_source.index)
         writer.add(about, columns, own, {**raw, **{n: raw[n].cast(pa.string()) for n in plain if n in raw}}, plain)
-    return seen
+    return np.concatenate(seen)
 
 
 def _taken(cells: pd.Series, places: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
@@ -321,7 +333,7 @@ def _label_block(
         table = replace(table, rows=ids.index.tolist())
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
-    known = ids.isin(images.index)
+    known = are_known(ids, images)
     count_rows(
         label_rows,
         table,
@@ -368,7 +380,8 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
     keys = block.keys()
     if keys.is_unique:
-        return pd.DataFrame(found).set_axis(keys.to_numpy(), axis=0).sort_index(), None
+        # An index of objects, as all ids are: pandas would make text of its own of them, and objects again.
+        return _sorted(pd.DataFrame(found).set_axis(pd.Index(keys.to_numpy(object), dtype=object), axis=0)), None
     values = pd.DataFrame(found)
     grouped = values.groupby(keys, sort=True)
     merged = grouped.max()
@@ -414,7 +427,8 @@ def _label_cells(block: _Labels, column: str) -> pd.Series:
 
 
 def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
-    names = block.of(block.rule.names, "names").set_axis(block.keys().to_numpy(), axis=0)
+    keys = pd.Index(block.keys().to_numpy(object), dtype=object)
+    names = block.of(block.rule.names, "names").set_axis(keys, axis=0)
     codes, lists = _distinct_lists(names)
     passed = {"", *block.declared.vocabulary.not_observations}
     said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
@@ -429,9 +443,14 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     values = pd.DataFrame(cells[codes], index=names.index, columns=words)
     stated = names[codes >= 0]
     if names.index.is_unique:
-        return values.sort_index().astype("Int8"), stated
+        return _sorted(values).astype("Int8"), stated
     together = stated.groupby(level=0).agg(lambda cells: [one for cell in cells for one in cell])
     return values.groupby(level=0).max().astype("Int8"), together
+
+
+def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows by their index, as the tables of most releases have them."""
+    return rows if rows.index.is_monotonic_increasing else rows.sort_index()
 
 
 def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]]]:
@@ -530,6 +549,14 @@ class _Writer:
             facts[name] = pa.array(about[name].round(), pa.float64(), from_pandas=True).cast(kind)
         # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
         kind = pa.list_(box_type(self.declared))
-        drawn = [self.boxes.pop(image, None) for image in ids.to_pylist()] if self.boxes else pa.nulls(len(ids), kind)
-        facts["boxes"] = pa.array(drawn, kind) if isinstance(drawn, list) else drawn
+        facts["boxes"] = self._drawn_on(about.index, kind) if self.boxes else pa.nulls(len(ids), kind)
         self.label_rows.add(len(about), {**facts, **columns}, raw, plain=plain, own=own)
+
+    def _drawn_on(self, images: pd.Index, kind: pa.DataType) -> pa.Array:
+        """The boxes of some images, which are given out."""
+        drawn = np.full(len(images), None, object)
+        places = images.get_indexer(pd.Index([*self.boxes], dtype=object))
+        for image, place in zip([*self.boxes], places.tolist(), strict=True):
+            if place >= 0:
+                drawn[place] = self.boxes.pop(image)
+        return pa.array(drawn, kind)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
-from cxrprep.labels.declared_values import column_of, image_ids, value_of
+from cxrprep.labels.declared_values import are_known, column_of, image_ids, value_of
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def boxes_of(
             image = image_ids(declared, frame, rule.image, "[[boxes]] image", table)
             cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table)}
             drawn = pd.DataFrame(cells).notna().all(axis=1)
-            whole = drawn & image.isin(images.index)
+            whole = drawn & are_known(image, images)
             reason = declared.image.lacking("are on images that").replace(" ", "_")
             apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": len(table.cells) - int(drawn.sum())}
             for what in ("reader", "score"):
@@ -133,7 +133,7 @@ def _add_masks(
 ) -> None:
     frame = rows_where(table, rule.where)
     image = image_ids(declared, frame, rule.image, "[[masks]] image", table)
-    known = image.isin(images.index)
+    known = are_known(image, images)
     frame, image = frame[known], image[known]
     columns: dict[str, Any] = {
         "image_id": image,

@@ -19,7 +19,7 @@ from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
-from cxrprep.labels.text_table import first_true
+from cxrprep.labels.text_table import are_plain, first_true, plain_form
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json
 from cxrprep.vocabulary import VOCABULARIES
@@ -146,7 +146,10 @@ def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
 def _checked_names(table: DeclaredTable, names: pa.Array, path: Path) -> pa.Array:
     """The lines of a list, as its cells must be. Raises ``TableError`` with the line of anything else."""
     rule = table.cells.get("name", CellRule())
-    if rule.trim:
+    if rule.trim and are_plain(names, plain_form(rule.trim)):
+        if plain_form(rule.trim) == rule.match:
+            return names
+    elif rule.trim:
         names = pc.replace_substring_regex(names, rule.trim, r"\1")
     row = first_true(pc.invert(pc.match_substring_regex(names, rule.match))) if rule.match else -1
     if row >= 0:
@@ -213,7 +216,16 @@ def _frame(table: DeclaredTable, csv: TextTable) -> pd.DataFrame:
     """The cells, the columns that the declaration names in front."""
     stated = [name for name in (*table.columns, *table.optional_columns) if name in csv]
     names = dict.fromkeys((*stated, *csv.names))
-    return pd.DataFrame({name: categories_of(csv.column(name)) for name in names})
+    # Cells that all differ gain nothing from codes.
+    alone = {name for name, rule in table.cells.items() if rule.unique}
+    return pd.DataFrame(
+        {
+            name: pd.Series(csv.text(name).to_numpy(zero_copy_only=False), dtype=object)
+            if name in alone
+            else categories_of(csv.column(name))
+            for name in names
+        }
+    )
 
 
 def _with_slashes(csv: TextTable) -> TextTable:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from cxrprep.datasets.declaration import Declaration
     from cxrprep.model import Digest
 
@@ -49,6 +51,8 @@ class TableRead:
     spelled: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[int] | None = None
     """The number of each row, where they were numbered anew."""
+    ids: dict[str, pd.Series] = field(default_factory=dict)
+    """The images that all rows speak of, by the value that says so: two blocks of a table mostly ask for the same."""
 
     def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
         """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
@@ -114,14 +118,25 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> p
         ConfigError: the value is none of the declared forms.
         TableError: a column is missing, or a cell is not what the rules expect.
     """
+    return _value_of(frame, value, place, where, lambda cells: cells)
+
+
+def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
+    """The same as numbers; null where a cell is none."""
+    return _value_of(frame, value, place, where, lambda cells: pd.to_numeric(cells, errors="coerce").astype(float))
+
+
+def _value_of(
+    frame: pd.DataFrame, value: Any, place: str, where: TableRead, last: Callable[[pd.Series], pd.Series]
+) -> pd.Series:
     if isinstance(value, str):
         value = {"column": value}
     if "column" in value:
         name = value["column"]
-        column_of(frame, name, place, where)
+        column_of(frame, name, place, where, whole=True)
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
-            return by_word(frame[name], lambda words: _ruled(words, value, place, where))
-    return _ruled(_base(frame, value, place, where), value, place, where)
+            return by_word(frame[name], lambda words: last(_ruled(words, value, place, where)))
+    return last(_ruled(_base(frame, value, place, where), value, place, where))
 
 
 def categories_of(column: pa.Array) -> pd.Categorical:
@@ -141,7 +156,10 @@ def texts(cells: Iterable[Any], index: pd.Index) -> pd.Series:
 
 def looked_up(series: pd.Series, words: Mapping[Any, Any]) -> pd.Series:
     """What ``words`` says of each cell; null for what it does not know."""
-    return texts(map(words.get, series), series.index)
+    codes, distinct = pd.factorize(series)
+    said = np.full(len(distinct) + 1, None, object)
+    said[:-1] = [words.get(word) for word in distinct]
+    return pd.Series(said[codes], index=series.index, dtype=object)
 
 
 def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Series:
@@ -157,9 +175,11 @@ def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Se
     if not isinstance(cells.dtype, pd.CategoricalDtype):
         return change(cells)
     codes = cells.cat.codes.to_numpy()
-    used, first = np.unique(codes, return_index=True)
-    if len(used) and used[0] < 0:
-        used, first = used[1:], first[1:]
+    first_row = np.full(len(cells.cat.categories) + 1, -1, np.int64)
+    # Of several the last one written stays, so they are written from behind; the last place is of blank cells.
+    first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    used = np.flatnonzero(first_row[:-1] >= 0)
+    first = first_row[used]
     made = change(pd.Series(cells.cat.categories.to_numpy()[used], index=cells.index[first], dtype=object))
     place = np.full(len(cells.cat.categories) + 1, -1, np.int64)
     place[used] = np.arange(len(used))
@@ -209,8 +229,20 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
         ConfigError: the value is none of the declared forms.
         TableError: a column is missing, or a cell is not what the rules expect.
     """
-    series = value_of(frame, value, place, where)
+    if frame is not where.cells:
+        return _image_ids(declared, value_of(frame, value, place, where))
+    if repr(value) not in where.ids:
+        where.ids[repr(value)] = _image_ids(declared, value_of(frame, value, place, where))
+    return where.ids[repr(value)]
+
+
+def _image_ids(declared: Declaration, series: pd.Series) -> pd.Series:
     cells = series.to_numpy(object)
+    if (
+        _are_texts(cells)
+        and not pc.any(pc.match_substring(pa.array(cells, pa.string(), from_pandas=True), "/")).as_py()
+    ):
+        return series
     paths = dict.fromkeys(cell for cell in cells if isinstance(cell, str) and "/" in cell)
     layout, endings = layout_of(declared), ("", *declared.images.suffixes)
     found = {
@@ -219,6 +251,11 @@ def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str
         if (identity := next(filter(None, (layout.parse(cell + end) for end in endings)), None)) is not None
     }
     return texts((found.get(cell, cell) for cell in cells), series.index) if found else series
+
+
+def are_known(ids: pd.Series, images: pd.DataFrame) -> pd.Series:
+    """Whether each id is one of the images', which are looked up by the same index each time."""
+    return pd.Series(images.index.get_indexer(pd.Index(ids, dtype=object)) >= 0, index=ids.index, dtype=bool)
 
 
 def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, whole: bool = False) -> pd.Series:
@@ -249,7 +286,8 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
 def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
     if "column" in value:
         cells = column_of(frame, value["column"], place, where)
-        return cells if value.get("use") == "all" else cells.map(_first, na_action="ignore")
+        alone = value.get("use") == "all" or _are_texts(cells.to_numpy(object))
+        return cells if alone else cells.map(_first, na_action="ignore")
     if "columns" in value:
         parts = [column_of(frame, name, place, where).map(_first, na_action="ignore") for name in value["columns"]]
         joined = parts[0]
@@ -290,8 +328,7 @@ def _replaced(cell: str, words: Any) -> str:
 def _matched(series: pd.Series, pattern: str) -> pd.Series:
     """The one group of a pattern (RE2), of each cell or of each name in a cell's list; null where it does not match."""
     cells = series.to_numpy(object)
-    # Asked of pandas, which looks at 100,000 texts in a millisecond.
-    lists = pd.api.types.infer_dtype(cells) != "string" and any(isinstance(cell, list) for cell in cells)
+    lists = not _are_texts(cells) and any(isinstance(cell, list) for cell in cells)
     names = {one: None for cell in series.dropna() for one in _names_in(cell)} if lists else cells
     distinct = pa.array(names, pa.string(), from_pandas=True)
     try:
@@ -301,6 +338,11 @@ def _matched(series: pd.Series, pattern: str) -> pd.Series:
     if not lists:
         return pd.Series(found, index=series.index, dtype=object)
     return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)
+
+
+def _are_texts(cells: NDArray[Any]) -> bool:
+    """Whether all cells are text or blank. pandas looks at 100,000 in a millisecond."""
+    return pd.api.types.infer_dtype(cells, skipna=True) in ("string", "empty")
 
 
 def _named(pattern: str) -> str:
@@ -343,9 +385,9 @@ def _used(series: pd.Series, transform: str, place: str, column: str, where: Tab
 
 
 def _dicom_age(cell: str, days: str) -> float:
-    """Years; a number without a unit is of years."""
+    """Years; a number without a unit is of years. One below zero is for whoever asks what can be believed."""
     number = cell.removesuffix(".0")
-    if number.isdecimal():
+    if number.removeprefix("-").isdecimal():
         return float(number)
     return int(cell[:-1]) / {"Y": 1.0, "M": 12.0, "W": float(days) / 7, "D": float(days)}[cell[-1].upper()]
 

@@ -68,11 +68,11 @@ class TextTable:
         ``require_match`` to refuse; what changed is said in ``notes``.
         """
         # measured: 377,110 ids are looked at in 0.03 s, and taken apart in 0.4 s
-        plain = f"^{_group_of(pattern)}$"
+        plain = plain_form(pattern)
         if (name, plain) in self.matched:
             return self
         column = self.text(name)
-        if not column.null_count and pc.all(pc.match_substring_regex(column, plain)).as_py():
+        if are_plain(column, plain):
             return replace(self, matched=self.matched | {(name, plain)})
         cleaned = pc.replace_substring_regex(column, pattern, r"\1")
         changed = int(pc.sum(pc.not_equal(cleaned, column)).as_py() or 0)
@@ -268,15 +268,20 @@ class TextTable:
             seen[key] = row
 
 
-def _group_of(pattern: str) -> str:
-    """The text between the parentheses of a pattern's one capturing group."""
+def are_plain(cells: pa.Array, form: str) -> bool:
+    """Whether no cell is blank and each is of a form, so that there is nothing to trim."""
+    return not cells.null_count and bool(pc.all(pc.match_substring_regex(cells, form)).as_py())
+
+
+def plain_form(pattern: str) -> str:
+    """The pattern of what a trimming pattern leaves: its one capturing group alone."""
     found = re.search(r"(?<!\\)\((?!\?)", pattern)
     begin = end = found.end() if found else 0
     depth = 1
     while depth:
         depth += {"(": 1, ")": -1}.get(pattern[end], 0) if pattern[end - 1] != "\\" else 0
         end += 1
-    return pattern[begin : end - 1]
+    return f"^{pattern[begin : end - 1]}$"
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
