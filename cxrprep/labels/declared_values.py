@@ -122,7 +122,21 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> p
 
 
 def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
-    """The same as numbers; null where a cell is none."""
+    """The same as numbers.
+
+    Args:
+        frame: the rows of a table.
+        value: the declared value.
+        place: the block that wants it, for errors.
+        where: the table, for errors.
+
+    Returns:
+        A number for each row; null where a cell is none.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
     return _value_of(frame, value, place, where, lambda cells: pd.to_numeric(cells, errors="coerce").astype(float))
 
 

@@ -66,6 +66,7 @@ def combined(
         tuple(dict.fromkeys(name for part in parts for name in part.box_categories)),
         max((part.made_at_ns or 0 for part in parts), default=0) or None,
         tuple(dict.fromkeys(name for part in parts for name in part.texts)),
+        tuple(dict.fromkeys(place for part in parts for place in part.masks)),
     )
 
 

@@ -96,7 +96,9 @@ def _type(kind: pa.DataType) -> list[str]:
     if pa.types.is_list(kind):
         inner = _type(kind.value_type)
         plain = inner[0].partition("dtype: ")[2]
-        return [f"list: {plain}"] if plain else ["list:", *inner[1:]]
+        if plain:
+            return [f"list: {plain}"]
+        return ["list:", *(f"  {line}" for line in inner)] if inner[0].startswith("list:") else ["list:", *inner[1:]]
     if pa.types.is_struct(kind):
         return ["struct:", *(line for member in kind for line in _feature(member.name, member.type))]
     # float and double are what Arrow calls float32 and float64.

@@ -17,6 +17,7 @@ from cxrprep.labels.policy import KEEP, with_parents
 from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
 from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.manifest.label_join import relabel, stated_sources
+from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import wanted_rows
@@ -48,7 +49,8 @@ class Dataset:
     ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
     footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have;
     ``made_at_ns`` is when the manifest was written. ``texts`` are the sections of reports that go along, as columns
-    ``text_<section>`` of ``stated``; none unless they were asked for.
+    ``text_<section>`` of ``stated``; none unless they were asked for. ``masks`` are the tables of the regions that
+    releases draw; none for most.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class Dataset:
     box_categories: tuple[str, ...] = ()
     made_at_ns: int | None = None
     texts: tuple[str, ...] = ()
+    masks: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what it is of, how many images and which splits; the tables themselves would fill the screen."""
@@ -189,6 +192,13 @@ class Dataset:
             table = table.append_column(published_name(stem), self.policy.mask(self.stated, stem))
         return table
 
+    def regions(self) -> pa.Table:
+        """The masks that the release draws on these images, a row each as in ``masks.parquet``; none for most releases.
+
+        Their pixels are those of the image that each was drawn on, ``height`` by ``width``.
+        """
+        return regions_on(self.masks, self.stated)
+
     def paths(self) -> Iterator[Path]:
         """The files of the images, in order."""
         return (self.root / path for path in self.stated.column("path").to_pylist())
@@ -224,6 +234,8 @@ class Dataset:
         except ModuleNotFoundError as error:
             raise MissingExtraError("a Hugging Face data set needs datasets", hint="pip install datasets") from error
         table = self.to_arrow().replace_schema_metadata(None)
+        if self.masks:
+            table = table.append_column("regions", region_lists(self.masks, self.stated))
         some = self.stated.column("path").slice(0, 1).to_pylist()
         if any(map(is_in_shard, some)) or unfetched(self.root) is not None:
             features = datasets.Features(
@@ -244,7 +256,10 @@ def _row(stated: dict[str, Any], labels: dict[str, Any], mask: dict[str, Any]) -
 def _with_images(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The rows of the manifest, each with the bytes of its image."""
     with ImageReader(dataset.root) as reader:
-        for batch in dataset.to_arrow().to_batches(max_chunksize=1000):
+        table = dataset.to_arrow()
+        if dataset.masks:
+            table = table.append_column("regions", region_lists(dataset.masks, table))
+        for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield {**row, "image": {"bytes": reader.read(row["path"]), "path": row["path"]}}
 
@@ -323,7 +338,9 @@ def load(
         chosen = ordered(with_parents(known)) if policy.derive else known
     else:
         chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
-    return Dataset(root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections)
+    return Dataset(
+        root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections, masks_beside(path)
+    )
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import math
+import tarfile
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -119,6 +120,56 @@ def test_masks_are_read_by_pycocotools(tmp_path, capsys):
     with pytest.raises(NothingSelectedError, match="or a mask in its own pixels"):
         cxrprep.export(tmp_path / "small", form="coco", out=tmp_path / "none", on_event=said.append)
     assert any("masks are left out" in getattr(event, "message", "") for event in said)
+
+
+def test_every_form_has_the_regions_that_a_release_draws(tmp_path):
+    need("datasets")
+    from datasets import load_dataset
+
+    root = tmp_path / "copy"
+    declared.write(root, "chexlocalize")
+    cxrprep.extract_labels(root, dataset="chexlocalize")
+    rows = pq.read_table(root / "manifests" / "masks.parquet").to_pylist()
+    due = {}
+    for row in rows:
+        due.setdefault(row["image_id"], []).append((row["label"], row["label_source"], row["counts"], row["polygons"]))
+
+    def held(drawn):
+        return [tuple(one[name] or None for name in ("label", "label_source", "counts", "polygons")) for one in drawn]
+
+    loaded = cxrprep.load(root)
+    assert loaded.regions().num_rows == len(rows)
+    assert {row["image_id"]: held(row["regions"]) for row in loaded.hf() if row["regions"]} == due
+    # What is handed over of one image has the same columns as of all.
+    one = loaded[:1].hf()
+    assert one.features["regions"] == loaded.hf().features["regions"]
+
+    for form in ("csv", "hf", "webdataset"):
+        cxrprep.export(root, form=form, out=tmp_path / form)
+    opened = load_dataset(str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
+    assert {r["image_id"]: held(r["regions"]) for part in opened.values() for r in part if r["regions"]} == due
+    sample = {}
+    for shard in sorted((tmp_path / "webdataset").glob("*.tar")):
+        with tarfile.open(shard) as archive:
+            told = [json.load(archive.extractfile(name)) for name in archive.getnames() if name.endswith(".json")]
+        sample |= {one["image_id"]: held(one["regions"]) for one in told if one["regions"]}
+        assert "null" not in json.dumps(told)
+    assert sample == due
+    written = rows_of(tmp_path / "csv" / "masks.csv")
+    assert [(r["image_id"], r["label"], r["counts"] or None) for r in written] == [
+        (row["image_id"], row["label"], row["counts"])
+        for row in sorted(rows, key=lambda row: [*due].index(row["image_id"]))
+    ]
+    assert [json.loads(row["polygons"] or "null") for row in written if row["polygons"]] == [
+        row["polygons"] for row in rows if row["polygons"]
+    ]
+    # Beside a file that was named, and never over one that nobody exported.
+    cxrprep.export(root, form="csv", out=tmp_path / "two" / "chest.csv")
+    assert rows_of(tmp_path / "two" / "chest.masks.csv") == written
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "chest.masks.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"chest\.masks\.csv is here already"):
+        cxrprep.export(root, form="csv", out=tmp_path / "other" / "chest.csv")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

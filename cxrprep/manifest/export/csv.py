@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.csv as pacsv
 from cxrprep.events import Advanced
 from cxrprep.labels.policy import Uncertain
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
+from cxrprep.manifest.export.target import MASKS
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
@@ -57,8 +59,21 @@ def _features(table: pa.Table) -> pa.Schema:
     return pa.schema([(f.name, pa.float32() if numbers(f.type) else f.type) for f in table.schema])
 
 
+def _write_regions(task: ExportTask) -> None:
+    """``masks.csv``, or the same beside the file that was named: a row a region; rings as JSON, as CSV has no lists."""
+    if not task.dataset.masks:
+        return
+    table = task.dataset.regions().drop_columns(["dataset", "release"])
+    rings = [None if one is None else json.dumps(one) for one in table.column("polygons").to_pylist()]
+    table = table.set_column(table.column_names.index("polygons"), "polygons", pa.array(rings, pa.string()))
+    data = csv_of(plain(table))
+    task.target.write(task.target.beside(MASKS), lambda part: part.write_bytes(data))
+
+
 def export(task: ExportTask) -> ExportResult:
-    """Write ``images.csv`` and ``README.md``. With ``ignore`` a column ``mask <observation>`` follows each label.
+    """Write ``images.csv`` and ``README.md``, and ``masks.csv`` of a release that draws regions.
+
+    With ``ignore`` a column ``mask <observation>`` follows each label.
 
     Raises ``StorageError``: the disk refuses.
     """
@@ -75,6 +90,7 @@ def export(task: ExportTask) -> ExportResult:
     data = csv_of(table)
     task.target.write(task.target.file("images.csv"), lambda part: part.write_bytes(data))
     task.on_event(Advanced(STAGE, items=len(task.dataset)))
+    _write_regions(task)
     front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], _features(table))], task.spec)
     text = card_of(task, front=front) + _NOTE
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))

@@ -16,6 +16,7 @@ from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of
 from cxrprep.manifest.export.webdataset import PICTURES, by_split, member_suffix
 from cxrprep.manifest.hugging_face_card import FILE, IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.manifest.region_masks import region_lists
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def _table(part: Dataset) -> pa.Table:
     """Labels under their unified names and masks beside them, without the images."""
     labels = (f"label_{stem}" for stem in part.observations)
     table = plain(part.to_arrow().select([*_ABOUT, *part.split_columns, *labels]))
+    if part.masks:
+        table = table.append_column("regions", region_lists(part.masks, part.stated))
     mask = part.mask()
     for stem in part.observations:
         table = table.append_column(f"mask_{stem}", mask.column(published_name(stem)))

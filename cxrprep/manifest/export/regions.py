@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxrprep.events import Note
-from cxrprep.labels.extract import MASKS_NAME
 from cxrprep.manifest.export.run import STAGE
 from cxrprep.storage.parquet import read_rows
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from cxrprep.manifest.export.run import ExportTask
 
-_COLUMNS = ("image_id", "label", "height", "width", "counts", "polygons", "label_source")
 _POINTS = 6  # the numbers of a ring with three corners, the fewest that enclose anything
 
 
@@ -27,26 +25,25 @@ def regions_of(task: ExportTask) -> tuple[dict[str, list[dict[str, Any]]], tuple
     A region is in pixels of the image that it was drawn on: on one of another size it would lie elsewhere, so it is
     left out, as one is that is a picture of its own; both are counted in a note.
     """
-    place = None if task.options.manifest is None else task.options.manifest.with_name(MASKS_NAME)
-    if place is None or not place.is_file():
+    if not task.dataset.masks:
         return {}, ()
-    rows = read_rows(place, columns=_COLUMNS).to_pylist()
+    rows = task.dataset.regions().to_pylist()
+    names = {name for place in task.dataset.masks for name in read_rows(place, columns=["label"])["label"].to_pylist()}
     sizes = task.dataset.stated.select(["image_id", "height", "width"]).to_pylist()
     size_of = {row["image_id"]: (row["height"], row["width"]) for row in sizes}
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     left_out = 0
     for row in rows:
-        if row["image_id"] in size_of:
-            drawn = _segmentation(row, size_of[row["image_id"]])
-            if drawn is None:
-                left_out += 1
-            else:
-                about = {"label": row["label"], "label_source": row["label_source"]}
-                found[row["image_id"]].append({**about, **drawn})
+        drawn = _segmentation(row, size_of[row["image_id"]])
+        if drawn is None:
+            left_out += 1
+        else:
+            about = {"label": row["label"], "label_source": row["label_source"]}
+            found[row["image_id"]].append({**about, **drawn})
     if left_out:
         message = f"{left_out:,} masks are left out: they are pictures, or drawn on an image of another size"
-        task.on_event(Note(STAGE, message, "warning", str(place)))
-    return dict(found), tuple(sorted({row["label"] for row in rows if row["label"] is not None}))
+        task.on_event(Note(STAGE, message, "warning", str(task.dataset.masks[0])))
+    return dict(found), tuple(sorted(names - {None}))
 
 
 def _segmentation(row: Mapping[str, Any], size: tuple[int | None, int | None]) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CARD: Final = "README.md"
+MASKS: Final = "masks.csv"
+"""What stands beside a CSV of images whose release draws regions on them."""
 _ABOUT: Final = "about"
 
 
@@ -68,8 +70,9 @@ class Target:
         self._done = {str(line.get("name")): line for line, _ in read_journal(self._journal.path)}
         self._before = frozenset(self._listed.get(self._form, ()))
         self._keeps_list = not self._is_file or self._has_nothing_else()
+        self._had_card = self.card.exists()
         if self._is_file:
-            if out.exists() and not self.card.exists():
+            if out.exists() and not self._had_card:
                 raise _foreign(out)
         elif carded:
             self._check(self.card)
@@ -77,7 +80,11 @@ class Target:
     @property
     def card(self) -> Path:
         """The place of the card: ``README.md`` in the folder, or beside the file under its name."""
-        return self.out.with_name(f"{self.out.stem}.{_CARD}") if self._is_file else self.out / _CARD
+        return self.beside(_CARD)
+
+    def beside(self, name: str) -> Path:
+        """The place of a further file: in the folder, or beside the file under its name."""
+        return self.out.with_name(f"{self.out.stem}.{name}") if self._is_file else self.out / name
 
     def may_write(self, path: Path) -> bool:
         """Whether nothing is at ``path``, or what an export wrote."""
@@ -103,6 +110,8 @@ class Target:
         name = self._name(path)
         if not self._is_file:
             self._check(path)
+        elif path not in (self.out, self.card) and path.exists() and not self._had_card:
+            raise _foreign(path)
         self._expect(name)
         self.files.append(path)
         if of and self._is_done(path, name, of):
@@ -163,7 +172,7 @@ class Target:
         if (self._home / EXPORT_LIST).is_file() or not self._home.is_dir():
             return True
         here = {path.name for path in self._home.iterdir()}
-        return here <= {self.out.name, self.card.name} and not holds_others(self._home)
+        return here <= {self.out.name, self.card.name, self.beside(MASKS).name} and not holds_others(self._home)
 
     def _check(self, path: Path) -> None:
         if not self.may_write(path):

@@ -21,6 +21,7 @@ from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of, write_cards
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
+from cxrprep.manifest.region_masks import REGION, region_lists
 from cxrprep.storage.parquet import read_rows
 from cxrprep.vocabulary import published_name
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from cxrprep.manifest.load import Dataset
 
+_BLANK: Final[dict[str, Any]] = {"score": -1.0, "height": -1, "width": -1, "polygons": []}
 _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "boxes")
 
 
@@ -39,10 +41,20 @@ def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     if dataset.texts:
         sections = dataset.report_sections().to_pylist()
         about = [row | {n: text or "" for n, text in said.items()} for row, said in zip(about, sections, strict=True)]
+    if dataset.masks:
+        drawn = region_lists(dataset.masks, dataset.stated).to_pylist()
+        about = [
+            row | {"regions": [_plain(one) for one in on_it or ()]} for row, on_it in zip(about, drawn, strict=True)
+        ]
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
     for path, row, label, mask in zip(dataset.stated.column("path").to_pylist(), about, labels, masks, strict=True):
         numbers = {name: 0 if value is None else value for name, value in label.items()}
         yield path, {**plain_row(row), "labels": numbers, "mask": mask}
+
+
+def _plain(region: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a region without nulls: empty for text and rings, -1 for a number that nobody states."""
+    return {name: _BLANK.get(name, "") if value is None else value for name, value in region.items()}
 
 
 def _features(dataset: Dataset) -> pa.Schema:
@@ -51,7 +63,8 @@ def _features(dataset: Dataset) -> pa.Schema:
     names = [published_name(stem) for stem in dataset.observations]
     numbers = pa.struct([(name, pa.int8()) for name in names])
     texts = [(name, pa.large_string()) for name in dataset.texts]
-    return pa.schema([*about, *texts, *([("labels", numbers), ("mask", numbers)] if names else [])])
+    drawn = [("regions", pa.list_(REGION))] if dataset.masks else []
+    return pa.schema([*about, *texts, *drawn, *([("labels", numbers), ("mask", numbers)] if names else [])])
 
 
 def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
