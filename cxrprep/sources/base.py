@@ -192,40 +192,48 @@ class ReusesConnections(Protocol):
 SMALL_FILE: Final = 1 << 19
 
 
-class Whole(NamedTuple):
-    """A file that came whole: its bytes, and what identifies them at the mirror."""
+class Received(NamedTuple):
+    """What came for ``file``: all of its bytes and what identifies them at the mirror, or ``None``.
 
-    data: bytes
+    With ``None``, ``open`` is to ask for it.
+    """
+
+    file: RemoteFile
+    data: bytes | None
     validator: str | None
 
 
 class Requests(Protocol):
-    """Requests for small files, many at once in one thread.
+    """Requests for small files of known digest, many at once in one thread.
 
-    ``moved`` counts bytes, and ``refusal`` is the last
-    answer that asks all to wait, both since they were taken.
+    ``refusal`` is the last answer that asks all to wait, until it is taken.
     """
 
-    moved: int
     refusal: SourceUnreachableError | None
 
-    def ask(self, file: RemoteFile) -> None:
-        """Send a request for the whole of ``file``. Raises as ``open`` for what cannot be asked at all."""
+    @property
+    def ready(self) -> bool:
+        """Whether requests may be sent."""
         ...
 
-    def responses(self) -> Iterator[tuple[RemoteFile, Whole | None]]:
-        """Wait a moment; the files that have come. ``None`` for one that ``open`` is to go on with.
-
-        Each file that came whole is to be given to ``done`` or to ``hand_on`` before the next.
-        """
+    def ask(self, file: RemoteFile) -> bool:
+        """Send a request for the whole of ``file``; ``False`` for what ``open`` has to ask for."""
         ...
 
-    def done(self) -> None:
-        """The bytes of the last file were right."""
+    def send(self) -> None:
+        """Let requests go out now, and not when answers are waited for."""
         ...
 
-    def hand_on(self) -> None:
-        """The last file needs more than this: the next ``open`` of it gets the same answer."""
+    def responses(self) -> list[Received]:
+        """Wait a moment; the answers that have come."""
+        ...
+
+    def moved(self) -> int:
+        """Bytes that have come since this was asked last."""
+        ...
+
+    def wrong(self) -> None:
+        """The bytes of an answer were not those that were asked for."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep._version import __version__
 from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
-from cxrprep.sources.http_auth import HttpAuth, load_cookies, wants_digest
+from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
 from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
@@ -52,18 +52,6 @@ class _Query(NamedTuple):
     private: Mapping[str, str]
 
 
-class Begun(NamedTuple):
-    """A request that was sent, and by whom its answer is read is open: see ``HttpClient.begin``.
-
-    ``epoch`` and ``login`` are those of its session when it was sent.
-    """
-
-    connection: HttpConnection
-    url: str
-    epoch: int
-    login: Login | None
-
-
 class HttpClient:
     """Requests to HTTP servers, from many threads at once.
 
@@ -96,14 +84,13 @@ class HttpClient:
         credentials = options.credentials
         if login is None:
             login = credentials.host if credentials is not None else nobody
-        self._settings = ConnectionSettings(options.timeout, options.user_agent or user_agent)
+        self.settings = ConnectionSettings(options.timeout, options.user_agent or user_agent)
         self._auth = HttpAuth(login)
         self._explain = explain
         self._lock = threading.Lock()
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
-        self._begun: dict[str, Begun] = {}
         if options.cookie_file:
-            load_cookies(self._settings.share, options.cookie_file)
+            load_cookies(self.settings.share, options.cookie_file)
 
     # ---- what sources call ----
 
@@ -222,52 +209,30 @@ class HttpClient:
 
     # ---- many requests of one thread: see ``HttpRequests`` ----
 
-    def begin(self, url: str, private: Mapping[str, str] = _NONE) -> Begun:
-        """Send a request for all that is behind ``url``, and wait for nothing.
+    def session(self, endpoint: Endpoint) -> HostSession:
+        """The state of the login at ``endpoint``."""
+        return self._auth.session(endpoint)
 
-        Raises as ``open`` for what cannot be asked at all.
-        """
-        endpoint, target = split_url(url)
-        session = self._auth.session(endpoint)
-        epoch, login = session.epoch, session.login if session.with_every_request else None
-        request = Request(
-            f"{endpoint.scheme}://{endpoint.authority}{target}",
-            _header_lines(_Query(url, "", _NONE, private), to_origin=True),
-            login=login,
-            digest=session.digest,
-        )
-        connection = self._take(endpoint)
-        try:
-            connection.start(request)
-        except BaseException:
-            connection.close()
-            raise
-        return Begun(connection, request.url, epoch, login)
-
-    def hand_on(self, begun: Begun) -> None:
-        """The next ``open`` of the same address goes on with this request."""
-        with self._lock:
-            if not self._settings.closed.is_set() and begun.url not in self._begun:
-                self._begun[begun.url] = begun
-                return
-        begun.connection.close()
+    @staticmethod
+    def request(private: Mapping[str, str], login: Login | None, *, digest: bool) -> Request:
+        """A request for the whole of a file, but for its address."""
+        return Request("", _header_lines(_Query("", "", _NONE, private), to_origin=True), login=login, digest=digest)
 
     def settle(self) -> None:
         """Look at the idle connections for answers that nobody asked for, after a moment for them to come."""
         with self._lock:
             idle = [connection for connections in self._idle.values() for connection in connections]
         if idle:
-            self._settings.closed.wait(min(max(4 * self._settings.slowest, 0.05), 1.0))
+            self.settings.closed.wait(min(max(4 * self.settings.slowest, 0.05), 1.0))
         for connection in idle:
             connection.is_clean()
 
     def close(self) -> None:
         """Drop every connection; streams that are being read raise ``SourceUnreachableError`` within a moment."""
-        self._settings.closed.set()
+        self.settings.closed.set()
         with self._lock:
             idle, self._idle = self._idle, {}
-            begun, self._begun = self._begun, {}
-        for connection in (*itertools.chain(*idle.values()), *(one.connection for one in begun.values())):
+        for connection in itertools.chain(*idle.values()):
             connection.close()
 
     # ---- bodies ----
@@ -332,14 +297,10 @@ class HttpClient:
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""
         session = self._auth.session(endpoint)
-        begun = None if request.byte_range or request.head or request.decode else self._begun.pop(request.url, None)
         for _ in range(_MOST_LOGINS):
             epoch, login = session.epoch, session.login if session.with_every_request else None
             request.login, request.digest = login, session.digest
-            if begun is not None:
-                epoch, login = begun.epoch, begun.login
-            response, connection = self._send(request, endpoint, begun and begun.connection)
-            begun = None
+            response, connection = self._send(request, endpoint)
             if not session.challenged(response.status, sent_login=login is not None):
                 return response, connection
             login = self._auth.login(endpoint)
@@ -364,15 +325,13 @@ class HttpClient:
                 return response, connection
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
-    def _send(
-        self, request: Request, endpoint: Endpoint, begun: HttpConnection | None = None
-    ) -> tuple[HttpResponse, HttpConnection]:
-        connection = begun or self._take(endpoint)
+    def _send(self, request: Request, endpoint: Endpoint) -> tuple[HttpResponse, HttpConnection]:
+        connection = self._take(endpoint)
         try:
-            return connection.response() if begun else connection.send(request), connection
+            return connection.send(request), connection
         except TooSoonError:
             connection.close()
-            connection = HttpConnection(endpoint, self._settings)
+            connection = HttpConnection(endpoint, self.settings)
         except BaseException:
             connection.close()
             raise
@@ -388,23 +347,23 @@ class HttpClient:
         """A connection that served before and is clean, or a new one."""
         while True:
             with self._lock:
-                if self._settings.closed.is_set():
+                if self.settings.closed.is_set():
                     raise SourceUnreachableError(f"the connections to {endpoint.authority} were dropped")
                 idle = self._idle.get(endpoint)
                 connection = idle.pop() if idle else None
             if connection is None:
-                return HttpConnection(endpoint, self._settings)
+                return HttpConnection(endpoint, self.settings)
             if connection.is_clean():
                 return connection
             connection.close()
 
     def release(self, connection: HttpConnection) -> None:
         """Take a connection back, when what is left of its answer is short; drop it otherwise."""
-        if not connection.finish() or not self._settings.reuse:
+        if not connection.finish() or not self.settings.reuse:
             connection.close()
             return
         with self._lock:
-            if not self._settings.closed.is_set():
+            if not self.settings.closed.is_set():
                 self._idle.setdefault(connection.endpoint, []).append(connection)
                 return
         connection.close()

@@ -28,9 +28,10 @@ from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cxrprep.credentials.files import Login
+    from cxrprep.sources.proxies import Proxy
     from cxrprep.sources.urls import Endpoint
 
 _SLICE_SECONDS: Final = 0.1
@@ -107,7 +108,7 @@ class HttpConnection:
         self._socket = -1
         self._multiplexed = False
         self.running = False
-        self._tls = "https" in (self.endpoint.scheme, self._proxy.url[:5] if self._proxy else "")
+        self._tls = uses_tls(endpoint, self._proxy)
         # Lines of heads and pieces of the body, as libcurl hands them over; its callbacks are these lists' own.
         # measured: 2.31 -> 2.19 s of CPU time in the worker for 4,000 files of 90 KB, against functions of Python.
         self._lines: list[bytes] = []
@@ -115,26 +116,9 @@ class HttpConnection:
         self._set_up()
 
     def _set_up(self) -> None:
-        curl = self._curl
-        # PROXY is always given, so that libcurl reads no variable itself; so is netrc, which stays off.
-        options: dict[int, object] = {
-            pycurl.NOSIGNAL: 1,
-            pycurl.SHARE: self._settings.share,
-            pycurl.COOKIEFILE: "",
-            pycurl.PROXY: self._proxy.url if self._proxy else "",
-            pycurl.NOPROXY: "",
-            pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-            pycurl.USERAGENT: self._settings.user_agent,
-            pycurl.BUFFERSIZE: _BUFFER,
-            pycurl.HEADERFUNCTION: self._lines.append,
-            pycurl.WRITEFUNCTION: self._pieces.append,
-            _RESPONSE_APART_FROM_CONNECT: 1,
-        }
-        if self._tls:
-            options |= {pycurl.CAINFO: ca_bundle(), pycurl.PROXY_CAINFO: ca_bundle()}
-            curl.unsetopt(pycurl.CAPATH)
-        for option, value in options.items():
-            curl.setopt(option, value)
+        set_options(self._curl, handle_options(self.endpoint, self._settings))
+        self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        self._curl.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
 
     # ---- one request ----
 
@@ -183,70 +167,12 @@ class HttpConnection:
             self.finish()
         return self._response()
 
-    # ---- many requests of one thread ----
-
-    def go_on(self, silent: float = 0.0) -> bool:
-        """Take what has come, after ``silent`` seconds without; whether there is a head. Raises for a long silence."""
-        self._silent += silent
-        if self.running:
-            self._turn()
-        if self.running:
-            self._judge_silence()
-        return self._has_head()
-
-    @property
-    def has_head(self) -> bool:
-        """Whether the head of the answer is here, or none will come any more."""
-        return self._has_head() or not self.running
-
-    def waits_for(self) -> tuple[Sequence[int], Sequence[int], float]:
-        """The sockets to read from and to write to, and the seconds after which to go on all the same."""
-        reading, writing, _ = self._multi.fdset()
-        due = self._multi.timeout()
-        return reading, writing, due / 1000 if due >= 0 else 0.5
-
-    @property
-    def arrived(self) -> int:
-        """Bytes of the body that wait to be read."""
-        return sum(map(len, self._pieces))
-
-    def complete_with(self, length: int) -> bool:
-        """Whether all ``length`` bytes of the body have come, and no more, and none was read."""
-        return not self.running and not self._code and self.arrived == length
-
-    def look(self) -> bytes:
-        """The bytes of the body that have come; they stay, for ``readinto``."""
-        if len(self._pieces) > 1:
-            self._pieces[:] = [b"".join(self._pieces)]
-        return self._pieces[0] if self._pieces else b""
-
-    def forget(self) -> None:
-        """Drop the bytes of the body that have come."""
-        self._pieces.clear()
-
     def _prepare(self, request: Request) -> None:
-        curl, login = self._curl, request.login
-        curl.setopt(pycurl.URL, request.url)
-        form = (request.headers, request.byte_range, request.head, request.decode, login, request.digest)
-        if form == self._form:
-            return
-        # Never reset(): it would forget the callbacks of an open connection.
-        self._form = form
-        wanted: dict[int, object] = {
-            pycurl.RANGE: request.byte_range,
-            pycurl.NOBODY: int(request.head),
-            pycurl.HTTPGET: None if request.head else 1,
-            pycurl.HTTPHEADER: request.headers,
-            pycurl.ACCEPT_ENCODING: "" if request.decode else None,
-            pycurl.USERNAME: login.user.encode() if login else None,
-            pycurl.PASSWORD: login.password.reveal().encode() if login else None,
-            pycurl.HTTPAUTH: pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC,
-        }
-        for option, value in wanted.items():
-            if value is not None:
-                curl.setopt(option, value)
-            elif option != pycurl.HTTPGET:
-                curl.unsetopt(option)
+        self._curl.setopt(pycurl.URL, request.url)
+        form = (request.headers, request.byte_range, request.head, request.decode, request.login, request.digest)
+        if form != self._form:
+            self._form = form
+            set_request(self._curl, request)
 
     def _has_head(self) -> bool:
         """Whether the head of the final answer is here; what may come before it are interim ones and a challenge."""
@@ -266,12 +192,8 @@ class HttpConnection:
         return bool(self._head)
 
     def _response(self) -> HttpResponse:
-        headers: dict[str, str] = {}
-        for name, value in map(_header, self._head[1:]):
-            if name:
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
         location = self._curl.getinfo(pycurl.REDIRECT_URL) if 300 <= self.status < 400 else None
-        return HttpResponse(self.status, headers, without_query(self._request.url), location)
+        return HttpResponse(self.status, read_head(self._head), without_query(self._request.url), location)
 
     def _judge_time(self, *, made: bool) -> None:
         curl = self._curl
@@ -438,6 +360,71 @@ class HttpConnection:
 
     def _dropped(self) -> None:
         raise SourceUnreachableError(f"the connections to {self.endpoint.authority} were dropped")
+
+
+def uses_tls(endpoint: Endpoint, proxy: Proxy | None) -> bool:
+    """Whether there is a certificate to check on the way."""
+    return "https" in (endpoint.scheme, proxy.url[:5] if proxy else "")
+
+
+def handle_options(endpoint: Endpoint, settings: ConnectionSettings) -> dict[int, object]:
+    """What is set once for a handle of libcurl that serves ``endpoint``.
+
+    Raises ``UsageError`` for certificates or a proxy that the environment names in vain.
+    """
+    proxy = proxy_for(endpoint)
+    # PROXY is always given, so that libcurl reads no variable itself; so is netrc, which stays off.
+    options: dict[int, object] = {
+        pycurl.NOSIGNAL: 1,
+        pycurl.SHARE: settings.share,
+        pycurl.COOKIEFILE: "",
+        pycurl.PROXY: proxy.url if proxy else "",
+        pycurl.NOPROXY: "",
+        pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+        pycurl.USERAGENT: settings.user_agent,
+        pycurl.BUFFERSIZE: _BUFFER,
+        _RESPONSE_APART_FROM_CONNECT: 1,
+    }
+    if uses_tls(endpoint, proxy):
+        options |= {pycurl.CAINFO: ca_bundle(), pycurl.PROXY_CAINFO: ca_bundle(), pycurl.CAPATH: None}
+    return options
+
+
+def set_options(curl: Any, options: Mapping[int, object]) -> None:
+    """Set ``options`` of a handle; ``None`` unsets one."""
+    for option, value in options.items():
+        if value is None:
+            curl.unsetopt(option)
+        else:
+            curl.setopt(option, value)
+
+
+def set_request(curl: Any, request: Request) -> None:
+    """Prepare a handle for ``request``, but for its address."""
+    login = request.login
+    # Never reset(): it would forget the callbacks of an open connection.
+    set_options(
+        curl,
+        {
+            pycurl.RANGE: request.byte_range,
+            pycurl.NOBODY: int(request.head),
+            **({} if request.head else {pycurl.HTTPGET: 1}),
+            pycurl.HTTPHEADER: request.headers,
+            pycurl.ACCEPT_ENCODING: "" if request.decode else None,
+            pycurl.USERNAME: login.user.encode() if login else None,
+            pycurl.PASSWORD: login.password.reveal().encode() if login else None,
+            pycurl.HTTPAUTH: pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC,
+        },
+    )
+
+
+def read_head(lines: Sequence[bytes]) -> dict[str, str]:
+    """The headers in the lines of a head: names in lower case, repeated ones joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in map(_header, lines[1:]):
+        if name:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 @lru_cache(256)

@@ -42,6 +42,11 @@ class ConnectionLimit:
         """How many at once."""
         return self._limit
 
+    @property
+    def wanted(self) -> int:
+        """How many who holds several should give back: those above the limit, and those that others wait for."""
+        return max(self._open - self._limit, 0) + self._waiting
+
     def resize(self, limit: int) -> None:
         """Allow so many from now on; those that are open stay until they are done."""
         with self._lock:
@@ -49,11 +54,14 @@ class ConnectionLimit:
             self._changed.notify_all()
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        """Take one; whether there was one. Raises ``Stopped`` while it waits."""
+        """Take one; whether there was one. Raises ``Stopped`` while it waits.
+
+        Who does not wait comes behind all who do.
+        """
         with self._lock:
+            if not blocking and (self._open >= self._limit or self._waiting):
+                return False
             while self._open >= self._limit:
-                if not blocking:
-                    return False
                 self._stop.check()
                 self._waiting += 1
                 try:

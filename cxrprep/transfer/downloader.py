@@ -269,6 +269,7 @@ class Transfer:
             take=work.take_file,
             hand_on=work.hand_on,
             settle=lambda outcome: self._settle(work, outcome),
+            await_first=lambda: work.await_first(self._stop),
             connection_limit=limit,
             retrier=retrier,
             idle_timer=idle,
@@ -450,6 +451,7 @@ class _Work:
         self._guard = threading.Condition()
         self._small = _Queue()
         self._engage: Callable[[], None] | None = None
+        self._settled = threading.Event()
         self._images, self._hooked = plan.images_after, hooked
         for item in plan.first:
             if item.action is Action.IMPOSSIBLE:
@@ -508,6 +510,13 @@ class _Work:
         self._small.follow(self._images, lambda kind: kind[0] is Action.FETCH)
         self._files.follow(self._images, lambda kind: kind[0] is not Action.FETCH and self._is_due(kind))
 
+    def await_first(self, stop: Stop) -> bool:
+        """Wait until an item has been settled since the last time; whether one has come by now."""
+        while not stop.asked and not self._settled.wait(0.1):
+            pass
+        self._settled.clear()
+        return self.result.done > 0
+
     def take_file(self) -> Item | None:
         """The next one that may be small."""
         with self._guard:
@@ -546,6 +555,7 @@ class _Work:
         """Count ``outcome``; whether the run should end here, since the rest would fail the same way."""
         with self._guard:
             self.result.add(outcome)
+            self._settled.set()
             if outcome.item.archive:
                 self._unpacking -= 1
             if outcome.error is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile
     from cxrprep.planning import Item
-    from cxrprep.sources.base import ByteStream, ConnectionState, Source, Whole
+    from cxrprep.sources.base import ByteStream, ConnectionState, Source
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.limits import IdleTimer, Rate, Stop
     from cxrprep.transfer.partial_file import Partial
@@ -162,39 +162,6 @@ class Fetcher:
                 )
             self._emit(Note("download", f"{wrong}; kept as {aside}, fetching it again", "warning", item.dest))
         raise AssertionError("the second round returns or raises")
-
-    def keep(self, item: Item, final: str, whole: Whole, note: Callable[[Fetched], None]) -> Fetched | None:
-        """Write a file of which all bytes are in memory.
-
-        Args:
-            item: Of the plan, with a digest.
-            final: Its place.
-            whole: Its bytes.
-            note: Told what came before it gets its name.
-
-        Returns:
-            What came; ``None`` for bytes that have another digest.
-
-        Raises:
-            StorageError: The disk refuses.
-        """
-        expected, data = item.file.digest, whole.data
-        assert expected is not None
-        hasher = new_hasher(expected.algorithm)
-        hasher.update(data)
-        if hasher.hexdigest() != expected.value:
-            return None
-        size = len(data)
-        partial = self._partial_folder.open(item.dest)
-        try:
-            partial.write(partial.segments[0], memoryview(data))
-            got = Fetched(size, expected, self._listing_origin, item.file.validator or whole.validator, size)
-            note(got)
-            partial.publish(final)
-        except BaseException:
-            partial.leave()
-            raise
-        return got
 
     @staticmethod
     def _publish(

@@ -215,7 +215,7 @@ class Partial:
             if self.done >= _SYNC_FROM:
                 os.fsync(self._handle)
             self.close()
-            self._rename(final)
+            move(self.path, final, self._made, self.dest)
         except OSError as error:
             raise storage_error(final, "write", error) from error
         self._forget()
@@ -276,41 +276,7 @@ class Partial:
             mine = False
         if not mine:
             self.close()
-            raise self._taken()
-
-    def _taken(self) -> BusyError:
-        return BusyError(
-            f"another run took over {self.dest}", hint="let it finish, then run again to see that all is here"
-        )
-
-    def _rename(self, final: str) -> None:
-        folder = os.path.dirname(final)
-        try:
-            if folder not in self._made:
-                self._make(folder)
-            try:
-                os.replace(self.path, final)
-            except FileNotFoundError:
-                # Somebody removed the folder meanwhile, or took the partial file.
-                os.makedirs(folder, exist_ok=True)
-                if not os.path.exists(self.path):
-                    raise self._taken() from None
-                os.replace(self.path, final)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            self._publish_across(final)
-
-    def _make(self, folder: str) -> None:
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-        if len(self._made) > _MOST_FOLDERS:
-            self._made.clear()
-        self._made.add(folder)
+            raise taken_over(self.dest)
 
     def _save(self, states: list[list[int | None]] | None = None) -> None:
         states = states if states is not None else [[s.start, s.end, s.done] for s in self.segments]
@@ -334,16 +300,83 @@ class Partial:
             with suppress(FileNotFoundError):
                 os.unlink(self._sidecar)
 
-    def _publish_across(self, final: str) -> None:
-        """The final place is on another disk (a linked folder): copy beside it, then rename there."""
-        folder, name = os.path.split(final)
-        beside = Path(folder, f".{name}.{os.path.basename(self.path)}")
+
+def taken_over(dest: str) -> BusyError:
+    """The error for a file that another run has claimed meanwhile."""
+    return BusyError(f"another run took over {dest}", hint="let it finish, then run again to see that all is here")
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write ``data`` to a new file at ``path``. Raises ``StorageError``."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
         try:
-            shutil.copyfile(self.path, beside)
-            with beside.open("rb+") as file:
-                os.fsync(file.fileno())
-            beside.replace(final)
+            written = os.write(handle, data)
+            while written < len(data):
+                written += os.write(handle, memoryview(data)[written:])
+            if len(data) >= _SYNC_FROM:
+                os.fsync(handle)
         finally:
-            beside.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            os.unlink(self.path)
+            os.close(handle)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(path)
+        raise storage_error(path, "write", error) from error
+
+
+def move(path: str, final: str, made: set[str], dest: str) -> None:
+    """Give the file at ``path`` its final name; ``made`` holds folders that exist.
+
+    Args:
+        path: The partial file.
+        final: Its place.
+        made: Folders that are known to exist; learns more.
+        dest: The release path, for messages.
+
+    Raises:
+        OSError: The disk refuses.
+        BusyError: Another run took the partial file.
+    """
+    folder = os.path.dirname(final)
+    try:
+        if folder not in made:
+            _make(folder, made)
+        try:
+            os.replace(path, final)
+        except FileNotFoundError:
+            # Somebody removed the folder meanwhile, or took the partial file.
+            os.makedirs(folder, exist_ok=True)
+            if not os.path.exists(path):
+                raise taken_over(dest) from None
+            os.replace(path, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _move_across(path, final)
+
+
+def _make(folder: str, made: set[str]) -> None:
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+    if len(made) > _MOST_FOLDERS:
+        made.clear()
+    made.add(folder)
+
+
+def _move_across(path: str, final: str) -> None:
+    """The final place is on another disk (a linked folder): copy beside it, then rename there."""
+    folder, name = os.path.split(final)
+    beside = Path(folder, f".{name}.{os.path.basename(path)}")
+    try:
+        shutil.copyfile(path, beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(final)
+    finally:
+        beside.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(path)

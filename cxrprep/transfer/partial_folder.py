@@ -14,11 +14,14 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_error
 from cxrprep.storage.locks import RunId
-from cxrprep.transfer.partial_file import Partial, Sidecar, read_sidecar
+from cxrprep.transfer.partial_file import Partial, Sidecar, move, read_sidecar, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARTS: Final = ".cxrprep/parts"
 ASIDE: Final = ".cxrprep/bad"
@@ -38,6 +41,7 @@ class PartialFolder:
         self._left: dict[str, Sidecar] = {}
         self._guard = threading.Lock()
         self._made = False
+        self._small = f"{self._folder}{os.sep}small.{run_id}.part"
         self._folders: set[str] = set()
         self._survey()
 
@@ -84,6 +88,32 @@ class PartialFolder:
             if claimed is not None:
                 return claimed
         return Partial(dest, path, fresh=True, made=self._folders)
+
+    def place(self, dest: str, data: bytes, final: str, note: Callable[[], None]) -> None:
+        """Write a small file, of which all bytes are in memory, to ``final``; for one thread.
+
+        Args:
+            dest: Its release path.
+            data: Its bytes.
+            final: Its place.
+            note: Called before it gets its name.
+
+        Raises:
+            StorageError: The disk refuses.
+            BusyError: Another run took it.
+        """
+        self._make_folder()
+        path = self._small
+        write_whole(path, data)
+        try:
+            note()
+            move(path, final, self._folders, dest)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+            if isinstance(error, OSError):
+                raise storage_error(final, "write", error) from error
+            raise
 
     def clean(self) -> None:
         """Remove what runs that are gone left and nobody can continue."""

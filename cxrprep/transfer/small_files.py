@@ -1,11 +1,12 @@
 """Small files of a mirror: many requests at once in one thread, each file written when its bytes are right.
 
-Whatever is not as simple (an error, a login, a redirect, a long file, wrong bytes, something in its place) goes to the
-threads of the downloader, which go on with the same answer.
+Whatever is more than that (an error, a login, a redirect, a long file, wrong bytes, something in its place) goes to the
+threads of the downloader, the first file among them: where a login is asked for, or nobody answers, they meet it.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.planning import Item
-    from cxrprep.sources.base import Requests
+    from cxrprep.sources.base import Received, Requests
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.limits import IdleTimer, Stop
     from cxrprep.transfer.retry import Retrier
     from cxrprep.transfer.worker import Worker
 
-# More files than came are handed on: a mirror that redirects each, or whose files are long.
-_HANDED_ON: Final = 16
+# So many more files handed on than came: a mirror that redirects each, or whose files are long.
+_HANDED_ON: Final = 8
+_COUNT_SECONDS: Final = 0.1
 
 
 class SmallFiles:
@@ -37,6 +39,7 @@ class SmallFiles:
         take: Callable[[], Item | None],
         hand_on: Callable[[Item], None],
         settle: Callable[[Outcome], None],
+        await_first: Callable[[], bool],
         connection_limit: ConnectionLimit,
         retrier: Retrier,
         idle_timer: IdleTimer,
@@ -50,6 +53,7 @@ class SmallFiles:
             take: the next item, if there is one.
             hand_on: takes an item for the threads.
             settle: counts an outcome.
+            await_first: waits until the threads have brought a file, or failed to; whether they brought one.
             connection_limit: connections that may be open at once.
             retrier: knows when all are to wait.
             idle_timer: learns when bytes arrive.
@@ -60,88 +64,111 @@ class SmallFiles:
         self._take = take
         self._hand_on = hand_on
         self._settle = settle
+        self._await_first = await_first
         self._connection_limit = connection_limit
         self._retrier = retrier
         self._idle_timer = idle_timer
         self._stop = stop
         self._asked: dict[str, Item] = {}
+        self._connections = 0
         self._handed_on = 0
-        self._came = False
+        self._counted = 0.0
 
     def run(self) -> None:
         """Fetch until nothing is left, the run is to end, or this is no way for this mirror."""
         try:
-            with self._idle_timer:
-                while not self._stop.asked and (self._ask() or self._asked):
-                    self._receive()
+            if self._begin():
+                with self._idle_timer:
+                    while not self._stop.asked and (self._ask() or self._asked):
+                        self._receive()
         except Stopped:
             pass
         finally:
             self._requests.close()
+            self._give_back(0)
             for item in self._asked.values():
-                self._connection_limit.release()
                 self._hand_on(item)
+
+    def _begin(self) -> bool:
+        """Leave files to the threads until one has come; whether there is more to do."""
+        while not self._stop.asked and (item := self._take()) is not None:
+            self._hand_on(item)
+            if self._await_first():
+                return True
+        return False
 
     def _ask(self) -> bool:
         """Ask for as many files as there may be connections; whether there is more to do."""
         if self._handed_on > _HANDED_ON:
             return False
-        # One at first: where a login is asked for, what else is under way by then would be turned away too.
-        while not self._retrier.on_hold and (self._came or not self._asked):
-            if not self._connection_limit.acquire(blocking=False):
+        while self._requests.ready and not self._retrier.on_hold:
+            if len(self._asked) >= self._connections and not self._connection_limit.acquire(blocking=False):
                 return True
+            self._connections = max(self._connections, len(self._asked) + 1)
             item = self._take()
             if item is None:
-                self._connection_limit.release()
                 return False
-            if item.file.key in self._asked or not self._worker.is_simple(item):
-                self._connection_limit.release()
+            if not self._request(item):
                 self._hand_on(item)
-                continue
-            self._asked[item.file.key] = item
-            try:
-                self._requests.ask(item.file)
-            except CxrprepError:
-                # Who is patient meets it again.
-                self._give(item)
         return True
 
+    def _request(self, item: Item) -> bool:
+        if item.file.key in self._asked or not self._worker.is_simple(item):
+            return False
+        try:
+            asked = self._requests.ask(item.file)
+        except CxrprepError:
+            # Who is patient meets it again.
+            asked = False
+        if asked:
+            self._asked[item.file.key] = item
+        else:
+            self._handed_on += 1
+        return asked
+
     def _receive(self) -> None:
-        requests = self._requests
         if not self._asked:
             # All are to wait.
+            self._give_back(0)
             self._stop.wait(0.05)
-        for file, whole in requests.responses():
-            item = self._asked[file.key]
-            outcome = None
-            if whole is not None:
-                try:
-                    outcome = self._worker.keep(item, whole)
-                except Stopped:
-                    raise
-                except CxrprepError as error:
-                    outcome = Outcome(item, Status.ERROR, error=error)
-            if outcome is not None:
-                requests.done()
-                del self._asked[file.key]
-                self._connection_limit.release()
-                self._came = True
-                self._handed_on = max(self._handed_on - 1, 0)
-                self._settle(outcome)
-                continue
-            if whole is not None:
-                requests.hand_on()
-            self._give(item)
-        if requests.refusal is not None:
-            self._retrier.put_off(requests.refusal)
-            requests.refusal = None
-        if requests.moved:
-            self._idle_timer.bytes_arrived(requests.moved)
-            self._retrier.reached()
-            requests.moved = 0
+            return
+        received = self._requests.responses()
+        came = [(self._asked.pop(answer.file.key), answer) for answer in received]
+        self._give_back(self._connections - self._connection_limit.wanted)
+        if self._requests.refusal is not None:
+            self._retrier.put_off(self._requests.refusal)
+            self._requests.refusal = None
+        if came and self._ask():
+            # The server works on these while the others are written.
+            self._requests.send()
+        for item, answer in came:
+            self._keep(item, answer)
+        now = time.monotonic()
+        if now - self._counted > _COUNT_SECONDS:
+            self._counted = now
+            moved = self._requests.moved()
+            if moved:
+                self._idle_timer.bytes_arrived(moved)
+                self._retrier.reached()
 
-    def _give(self, item: Item) -> None:
-        self._handed_on += 1
-        del self._asked[item.file.key]
-        self._connection_limit.release()
-        self._hand_on(item)
+    def _keep(self, item: Item, answer: Received) -> None:
+        outcome = None
+        if answer.data is not None:
+            try:
+                outcome = self._worker.keep(item, answer.data, answer.validator)
+            except CxrprepError as error:
+                outcome = Outcome(item, Status.ERROR, error=error)
+            if outcome is None:
+                self._requests.wrong()
+        if outcome is None:
+            self._handed_on += 1
+            self._hand_on(item)
+        else:
+            self._handed_on = max(self._handed_on - 1, 0)
+            self._settle(outcome)
+
+    def _give_back(self, most: int) -> None:
+        """Let go of connections that are not in use, where there may be no more than ``most``."""
+        while self._connections > max(len(self._asked), most):
+            self._connection_limit.release()
+            self._connections -= 1

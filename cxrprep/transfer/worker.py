@@ -7,7 +7,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.digests import file_digest, read_digest
+from cxrprep.digests import file_digest, new_hasher, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_error
 from cxrprep.planning import Action
 from cxrprep.record import FileEntry, FileState, Origin
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.planning import Item, Plan
     from cxrprep.record import Record
-    from cxrprep.sources.base import ConnectionState, Source, Whole
+    from cxrprep.sources.base import ConnectionState, Source
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_folder import PartialFolder
@@ -138,13 +138,29 @@ class Worker:
             and self._partial_folder.bytes_of(item.dest) is None
         )
 
-    def keep(self, item: Item, whole: Whole) -> Outcome | None:
+    def keep(self, item: Item, data: bytes, validator: str | None) -> Outcome | None:
         """Write and record a file of which all bytes are in memory; ``None`` where they have another digest.
 
         Raises as ``work``.
         """
-        got = self._fetcher.keep(item, self._place(item), whole, functools.partial(self._note, item))
-        return None if got is None else Outcome(item, Status.OK, got.moved)
+        digest = item.file.digest
+        assert digest is not None
+        hasher = new_hasher(digest.algorithm)
+        hasher.update(data)
+        if hasher.hexdigest() != digest.value:
+            return None
+        entry = FileEntry(
+            item.dest, len(data), digest, self._listing_origin,
+            source_key=item.file.key, validator=validator, fetched=True,
+        )  # fmt: skip
+
+        def note() -> None:
+            # Before it has its name, as in ``_brought``.
+            self._check()
+            self._record.add(entry)
+
+        self._partial_folder.place(item.dest, data, self._place(item), note)
+        return Outcome(item, Status.OK, entry.size)
 
     def _place(self, item: Item) -> str:
         # Making a Path takes longer than most things here.
