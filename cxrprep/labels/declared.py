@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.datasets.declaration import AboutImage, Declaration, LabelRule, tables_of
+from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
@@ -62,7 +63,7 @@ def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> Non
     declared = declaration_of(label_rows.dataset)
     here = tables_here(declared, tables, label_rows, hook)
     images = _images(declared, here, label_rows)
-    _add_splits(declared, here, images, label_rows)
+    others = _add_splits(declared, here, images, label_rows)
     writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
     masks_of(declared, here, images, label_rows)
     labelled = np.zeros(len(images), bool)
@@ -72,9 +73,9 @@ def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> Non
                 rows = _label_block(declared, rule, here[name], images, label_rows)
                 plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
                 labelled[_add_labels(rows, writer, here[name].digest, plain)] = True
-    rest = images[~labelled]
-    if len(rest):
-        writer.add(rest, {}, {}, {})
+    for rest in (images[~labelled], _only_listed(declared, others, images)):
+        if len(rest):
+            writer.add(rest, {}, {}, {})
     if label_rows.options.report_text:
         add_reports(declared, here, images, label_rows)
 
@@ -200,10 +201,14 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
 
 def _add_splits(
     declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> None:
-    """Set the splits that lists state. An image that two of them put into different splits is an error."""
+) -> pd.Series:
+    """Set the splits that lists state, and return those of images that no other table names.
+
+    An image that two lists put into different splits is an error.
+    """
     lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
     stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
+    every = pd.Index(images.index, dtype=object)
     for rule, name in lists:
         if name not in here:
             continue
@@ -211,13 +216,18 @@ def _add_splits(
         listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
         value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
         words = value_of(table.cells, value, "[[splits]] split", table)
-        at = images.index.get_indexer(pd.Index(listed, dtype=object))
-        known = pd.Series(at >= 0, listed.index)
-        said, at = words.to_numpy(object)[at >= 0], at[at >= 0]
+        ids = pd.Index(listed, dtype=object)
+        if len(new := ids[(every.get_indexer(ids) < 0) & ids.notna()].unique()):
+            every = every.append(new)
+            stated, whose = (np.concatenate([held, np.full(len(new), None, object)]) for held in (stated, whose))
+        at = every.get_indexer(ids)
+        known = pd.Series((at >= 0) & (at < len(images)), listed.index)
+        named = at >= 0
+        said, at = words.to_numpy(object)[named], at[named]
         before = stated[at]
         twice = np.flatnonzero(pd.notna(before) & (before != said))
         if len(twice):
-            column, row = next(named_columns(rule.image)), listed.index[known][twice[0]]
+            column, row = next(named_columns(rule.image)), listed.index[named][twice[0]]
             what = f"{table.cells[column].loc[row]} stands in {whose[at[twice[0]]]} as well"
             raise table.error(row, column, what, "an image belongs to one split: fetch both lists again")
         stated[at], whose[at] = said, table.path.name
@@ -227,12 +237,26 @@ def _add_splits(
             else "name images that no other table lists"
         )
         count_rows(label_rows, table, "split", known, rows)
+    others = pd.Series(stated, every, dtype=object)[len(images) :]
+    stated = stated[: len(images)]
     images["split"] = pd.Series(stated, images.index, dtype=object).where(pd.notna(stated), images["split"])
     if len(lists) > 1 and not any(name in here for _, name in lists):
         names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
         label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
     elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
         label_rows.note(f"{rest:,} images stand in no split list: their split is null", "", "warning")
+    return others[others.notna()]
+
+
+def _only_listed(declared: Declaration, splits: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
+    """Images that lists of splits alone name, as rows like ``images``; those whose name does not say whose it is go."""
+    layout = layout_of(declared)
+    names = {image: f"{image}{declared.images.suffixes[0]}" for image in splits.index}
+    whose = {image: said.patient for image, name in names.items() if (said := layout.parse(name)) is not None}
+    rows = images.iloc[:0].reindex(sorted(image for image, patient in whose.items() if patient))
+    rows["study_id"], rows["patient_id"] = rows.index, rows.index.map(whose)
+    rows["split"] = splits.reindex(rows.index)
+    return rows
 
 
 # ---- labels ----

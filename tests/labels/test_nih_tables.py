@@ -165,6 +165,13 @@ def test_names_in_lists_and_boxes_that_the_table_lacks_are_counted(tmp_path):
         "are on images that the findings table lacks": 1,
     }
     assert result.boxes == 3
+    # It may be here without a row of findings: its split is known, and whose it is.
+    row = rows(tmp_path)["00099999_000"]
+    known = {name: row[name] for name in ("patient_id", "study_id", "split", "label_source", "label_edema", "boxes")}
+    assert known == {
+        "patient_id": "00099999", "study_id": "00099999_000", "split": "test", "label_source": None,
+        "label_edema": None, "boxes": None,
+    }  # fmt: skip
 
 
 def test_googles_labels_are_rows_of_their_own(tmp_path):
@@ -295,6 +302,11 @@ def test_an_image_in_both_lists_is_an_error(tmp_path):
     message = damaged(tmp_path, "test_list.txt", "00000003_000.png", "00000001_000.png")
     assert "test_list.txt, line 1" in message
     assert "train_val_list.txt as well" in message
+    # One that the findings lack is no exception.
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).write_text("00099999_000.png\n")
+    with pytest.raises(TableError, match="00099999_000.png stands in train_val_list.txt as well"):
+        read_labels(SPEC, tmp_path)
 
 
 @pytest.mark.parametrize(
