@@ -41,18 +41,23 @@ def leakage(labels: pa.Table) -> Iterator[Finding]:
 
 
 def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
-    """Images that one table names more than once."""
-    tables = labels["table_name"].combine_chunks()
-    names = tables.dictionary if pa.types.is_dictionary(tables.type) else pc.unique(tables)
+    """Images that one table names more than once, but for the readers and majorities that it gives a row each."""
     found: list[tuple[str, str, int]] = []
     # One table at a time: counting all of them at once takes room for the names of all.
-    for name in names.to_pylist():
-        images = labels["image_id"].filter(pc.equal(tables, name)).drop_null()
-        counted = pc.value_counts(images)
-        several = counted.filter(pc.greater(counted.field("counts"), 1))
-        found += [(one["values"], name or "", one["counts"]) for one in several.to_pylist()]
+    for name, rows in _by_word(labels.select(["table_name", "label_source", "image_id"]), "table_name"):
+        for _, of_source in _by_word(rows, "label_source"):
+            counted = pc.value_counts(of_source["image_id"].drop_null())
+            several = counted.filter(pc.greater(counted.field("counts"), 1))
+            found += [(one["values"], name or "", one["counts"]) for one in several.to_pylist() if name]
     for image, name, count in sorted(found):
         yield make_finding(Kind.DUPLICATE_ROWS, name, f"{image} has {count} rows", expected=1, found=count)
+
+
+def _by_word(rows: pa.Table, column: str) -> Iterator[tuple[str | None, pa.Table]]:
+    """The rows of each word of a column, and those without one."""
+    words = rows[column]
+    for word in pc.unique(words).to_pylist():
+        yield word, rows.filter(pc.is_null(words) if word is None else pc.equal(words, word))
 
 
 def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:

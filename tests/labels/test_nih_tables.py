@@ -305,7 +305,7 @@ def test_an_image_in_both_lists_is_an_error(tmp_path):
     # One that the findings lack is no exception.
     for name in ("train_val_list.txt", "test_list.txt"):
         (tmp_path / name).write_text("00099999_000.png\n")
-    with pytest.raises(TableError, match="00099999_000.png stands in train_val_list.txt as well"):
+    with pytest.raises(TableError, match=r"00099999_000\.png stands in train_val_list\.txt as well"):
         read_labels(SPEC, tmp_path)
 
 
