@@ -217,10 +217,11 @@ def _add_splits(
         value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
         words = value_of(table.cells, value, "[[splits]] split", table)
         ids = pd.Index(listed, dtype=object)
-        if len(new := ids[(every.get_indexer(ids) < 0) & ids.notna()].unique()):
+        at = every.get_indexer(ids)
+        if len(new := ids[(at < 0) & ids.notna()].unique()):
             every = every.append(new)
             stated, whose = (np.concatenate([held, np.full(len(new), None, object)]) for held in (stated, whose))
-        at = every.get_indexer(ids)
+            at = every.get_indexer(ids)
         known = pd.Series((at >= 0) & (at < len(images)), listed.index)
         named = at >= 0
         said, at = words.to_numpy(object)[named], at[named]
