@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Final
+import dataclasses
+from collections.abc import Collection
+from typing import Any, Final
 
 _BYTES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 _DURATIONS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _IRREGULAR: Final = {"study": "studies", "series": "series", "patch": "patches", "entry": "entries"}
+
+# In a repr: as many items of a collection, and as many characters of a value.
+_SHOWN_ITEMS: Final = 3
+_SHOWN_TEXT: Final = 80
+
+
+def short_repr(value: Any) -> str:
+    """A dataclass in a few lines, however much it holds: for ``__repr__``, at Python's prompt and in notebooks.
+
+    Fields that have their default are left out; a collection of more than three items is their number.
+    """
+    fields = [field for field in dataclasses.fields(value) if field.repr]
+    shown = [(field.name, getattr(value, field.name)) for field in fields if not _is_default(field, value)]
+    return f"{type(value).__name__}({', '.join(f'{name}={_shown(one)}' for name, one in shown)})"
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    found = getattr(value, field.name)
+    # A table or an array compares item by item, and is never a default.
+    return type(found) is type(made) and bool(found == made)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        items = f"<{format_count(len(value), 'item')}>"
+        if len(value) > _SHOWN_ITEMS:
+            return items
+        text = repr(value)
+        return text if len(text) <= _SHOWN_TEXT else items
+    text = repr(value)
+    return text if len(text) <= _SHOWN_TEXT else text[: _SHOWN_TEXT - 3] + "..."
 
 
 def format_bytes(size: float) -> str:

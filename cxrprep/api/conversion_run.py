@@ -16,7 +16,7 @@ from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError
 from cxrprep.events import Note, StageFinished
-from cxrprep.humanize import format_count
+from cxrprep.humanize import format_count, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +52,8 @@ class ConvertResult:
     when nothing did. ``scores`` says how many of all images are above the alarms of their scores, where they were asked
     for now.
     """
+
+    __repr__ = short_repr
 
     recipe: str
     fingerprint: str

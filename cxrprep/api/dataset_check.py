@@ -15,6 +15,7 @@ from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
 from cxrprep.datasets.catalog import declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
+from cxrprep.humanize import short_repr
 from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class DatasetCheck:
     both. ``sources`` are label sources with their rows, ``observations`` the columns that have a label; ``contract``
     says what every dataset must hold, where that was asked for.
     """
+
+    __repr__ = short_repr
 
     dataset: str
     file: Path

@@ -14,6 +14,7 @@ from cxrprep.api.doctor_machine import disk_checks, machine_checks
 from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
+from cxrprep.humanize import short_repr
 from cxrprep.sources.base import AccessState
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Examination:
     """All checks. Problems of access alone give exit code 5, of the disk 7, of the network 6, others 2."""
+
+    __repr__ = short_repr
 
     checks: tuple[Check, ...]
 

@@ -11,6 +11,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.humanize import short_repr
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
 
@@ -27,6 +28,8 @@ class DuplicatesResult:
     ``across_splits`` are pairs whose images lie in two splits of one collection or of several; ``across_collections``
     those of two datasets.
     """
+
+    __repr__ = short_repr
 
     path: Path
     images: int

@@ -15,6 +15,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
+from cxrprep.humanize import short_repr
 from cxrprep.model import FolderRef
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _BATCH: Final = 2048
 @dataclass(frozen=True, slots=True)
 class PairsResult:
     """What ``pairs`` wrote: ``pairs`` rows of ``studies`` studies at ``path``; ``counts`` by split."""
+
+    __repr__ = short_repr
 
     path: Path
     filter: str

@@ -15,6 +15,7 @@ from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode
 from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
+from cxrprep.humanize import short_repr
 from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class SuspectGroup:
 @dataclass(frozen=True, slots=True)
 class PhiResult:
     """What ``check_phi`` found in ``files`` files, by tag and by kind; ``unreadable`` are (file, reason)."""
+
+    __repr__ = short_repr
 
     files: int
     suspect_files: int

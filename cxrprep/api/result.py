@@ -37,7 +37,8 @@ class Result(Generic[T]):
         """One line a row, as the command prints them; ``value`` and ``to_dict()`` have the rest."""
         head = f"<{self.verb}: {self.exit_code.name}>"
         # A row without a label goes on with that above it.
-        return "\n".join((head, *(f"  {label}: {value}" if label else f"    {value}" for label, value in self.rows)))
+        rows = (f"  {label}: {value}" if label else f"    {value}" for label, value in self.rows)
+        return "\n".join((head, *(row.replace("\n", "\n    ") for row in rows)))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, ready for JSON."""

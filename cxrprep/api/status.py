@@ -14,7 +14,7 @@ from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, most_pressing
-from cxrprep.humanize import format_rate, format_seconds
+from cxrprep.humanize import format_rate, format_seconds, short_repr
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
@@ -71,6 +71,8 @@ class StageStatus:
 @dataclass(frozen=True, slots=True)
 class Status:
     """How a folder stands; ``following`` are the commands that make sense next, the first one first."""
+
+    __repr__ = short_repr
 
     dataset: str
     release: str

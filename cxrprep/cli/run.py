@@ -15,6 +15,7 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.events import ignore
+from cxrprep.humanize import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,6 +56,8 @@ class StepResult:
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """What a job came to: a line for each step, and the exit code on which a person must act first."""
+
+    __repr__ = short_repr
 
     steps: tuple[StepResult, ...]
     skipped: tuple[str, ...]

@@ -20,7 +20,7 @@ from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
-from cxrprep.humanize import format_bytes
+from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others, replace_file
@@ -57,6 +57,8 @@ class ReportResult:
     Of converted images ``worst`` has those that the page shows by each measure of quality and each score, as dicts of
     ``image_id``, ``path`` and ``value``; ``scores`` says how many are above the alarms, where they were asked for.
     """
+
+    __repr__ = short_repr
 
     path: Path
     images: int

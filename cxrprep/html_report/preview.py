@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from cxrprep._version import __version__
+from cxrprep.humanize import short_repr
 from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _TALL: Final = 120
 @dataclass(frozen=True, slots=True)
 class PreviewResult:
     """Where the sheet is, how many images it shows, and what a person should look at: (image, warning)."""
+
+    __repr__ = short_repr
 
     path: Path
     images: int

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.humanize import short_repr
 from cxrprep.labels.label_table import LabelTable, read_label_table
 from cxrprep.schemas import own_observations
 from cxrprep.storage.value_codes import as_slice, numbers, value_codes
@@ -102,6 +103,8 @@ class Labelled:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two tables over the keys that both have; ``keys`` are the id columns that were matched."""
+
+    __repr__ = short_repr
 
     keys: tuple[str, str]
     common: int

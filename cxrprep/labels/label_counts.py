@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.humanize import short_repr
 from cxrprep.labels.columns import count_true
 from cxrprep.schemas import LABELS, own_observations
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -46,6 +47,8 @@ class SourceCounts:
 @dataclass(frozen=True, slots=True)
 class LabelsResult:
     """What ``extract_labels`` did. ``boxes`` are on ``boxed_images`` images; ``tables`` account for every row read."""
+
+    __repr__ = short_repr
 
     dataset: str
     release: str

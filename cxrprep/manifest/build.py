@@ -14,6 +14,7 @@ from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.humanize import short_repr
 from cxrprep.labels.columns import constant, count_true
 from cxrprep.labels.extract import LABELS_NAME, described_table
 from cxrprep.labels.joins import rises
@@ -66,6 +67,8 @@ class ManifestResult:
     that another file shows, ``foreign`` are image files that do not belong to the release. ``left_out`` counts what
     lies among images of one's own and is none: files by suffix, DICOM objects by kind.
     """
+
+    __repr__ = short_repr
 
     images_path: Path
     studies_path: Path

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.events import Note
+from cxrprep.humanize import format_count
 from cxrprep.labels.columns import categories
 from cxrprep.labels.joins import positions
 from cxrprep.storage.journal import read_journal
@@ -154,7 +155,8 @@ def _scale_boxes(spec: DatasetSpec, images: pa.Table, width: pa.Array, height: p
         fx, fy = w / spec.images.width, h / spec.images.height
         scaled.append([{**b, "x": b["x"] * fx, "y": b["y"] * fy, "w": b["w"] * fx, "h": b["h"] * fy} for b in held])
     count = int(pc.sum(other).as_py())
-    on_event(
-        Note("manifest", f"{count:,} images are not of the released size: their boxes are scaled with them", "info")
+    words = (
+        "is not of the released size: its boxes are" if count == 1 else "are not of the released size: their boxes are"
     )
+    on_event(Note("manifest", f"{format_count(count, 'image')} {words} scaled", "info"))
     return _set(images, "boxes", pa.array(scaled, boxes.type))

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import NothingSelectedError, StorageError, UsageError
 from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
+from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.storage.atomic import replace_file
@@ -61,6 +62,8 @@ class SetDigest:
     written, and no check has read them since.
     """
 
+    __repr__ = short_repr
+
     value: str
     head: Mapping[str, Any]
     leaves: Mapping[str, Sequence[bytes]]
@@ -74,6 +77,8 @@ class SetDigest:
 @dataclass(frozen=True, slots=True)
 class Proof:
     """That one image is in a set: its leaf, its place among ``size`` of its split, and the hashes along its path."""
+
+    __repr__ = short_repr
 
     head: Mapping[str, Any]
     split: str

@@ -7,6 +7,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.humanize import short_repr
 from cxrprep.model import Selection
 from cxrprep.planning.plan_items import (
     CHANGED,
@@ -45,6 +46,8 @@ class Plan:
     nothing is fetched, what is here is read and recorded. ``mirror_is_named`` says that the user of this process named
     the mirror; a plan from a file is never trusted so far that a login goes to a host of its choice.
     """
+
+    __repr__ = short_repr
 
     dataset: str
     release: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.humanize import short_repr
 
 if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
@@ -49,6 +50,8 @@ class TransferResult:
     ``left`` counts items that were not tried because the run had to stop. ``failures`` holds the items that failed (the
     first ten thousand of ``failed``).
     """
+
+    __repr__ = short_repr
 
     done: int = 0
     kept: int = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.model import Selection, Split
+from cxrprep.transfer.result import Outcome, Status, TransferResult
 from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
@@ -41,6 +44,28 @@ def test_it_shows_itself_in_a_few_lines(nih):
     assert "test" in shown
     assert "<script" not in shown
     assert len(shown) < 2000
+
+
+def test_results_show_themselves_in_a_line_however_much_they_hold(nih, tmp_path):
+    listed = replace(cxrprep.status(nih).value, stages=tuple(cxrprep.status(nih).value.stages) * 1000)
+    wanted = cxrprep.plan("nih-chestxray14", tmp_path / "new", source=str(nih)).value
+    many = replace(wanted, items=list(wanted.items) * 1000)
+    found = [
+        listed,
+        many,
+        cxrprep.export(nih, form="csv", out=tmp_path / "out").value,
+        cxrprep.digest(nih).value,
+        cxrprep.doctor(offline=True).value,
+        TransferResult(done=3, failures=[Outcome(item, Status.ERROR) for item in many.items]),
+    ]
+    for value in found:
+        assert repr(value).startswith(type(value).__name__)
+        assert "\n" not in repr(value)
+        assert len(repr(value)) < 600
+    assert f"items=<{len(many):,} items>" in repr(many)
+    assert f"failures=<{len(many):,} items>" in repr(found[-1])
+    # What has its default is left out.
+    assert repr(found[-1]).count("=") == 2
 
 
 @pytest.mark.parametrize("words", [{"split": "test"}, {"selection": {"split": "test"}}, {"split": ["test"]}])

@@ -18,6 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError
+from cxrprep.humanize import short_repr
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.ruleset import build_rules, parse_source, shipped_sources
 
@@ -83,6 +84,8 @@ def _shown(value: int | None) -> str:
 @dataclass(frozen=True, slots=True)
 class SelfTest:
     """How many examples were run, and what was wrong: empty when all is well."""
+
+    __repr__ = short_repr
 
     examples: int
     failures: tuple[str, ...]

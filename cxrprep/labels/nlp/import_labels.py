@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.errors import UsageError
+from cxrprep.humanize import short_repr
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_sources import FOLDER, OURS, check_name
 from cxrprep.labels.label_table import IMAGE_KEYS, LabelTable, read_label_table
@@ -29,6 +30,8 @@ _IMAGE: Final = describe("image_id", pa.string(), "image, where the table names 
 @dataclass(frozen=True, slots=True)
 class Imported:
     """What an import wrote: ``key`` is the column that the ids came from, empty where rows were numbered."""
+
+    __repr__ = short_repr
 
     labels: Path
     rows: int

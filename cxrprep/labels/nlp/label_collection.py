@@ -18,6 +18,7 @@ from cxrprep._version import __version__
 from cxrprep.errors import BusyError, NothingSelectedError, SomeFailedError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
+from cxrprep.humanize import short_repr
 from cxrprep.labels.label_sources import OURS
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.batches import (
@@ -56,6 +57,8 @@ class LabelingOutcome:
     ``labels_given`` counts for each observation how often it is positive, negative, uncertain and null. ``joined``
     tells, after one shard, about the table of all of them.
     """
+
+    __repr__ = short_repr
 
     labels: Path
     mentions: Path | None

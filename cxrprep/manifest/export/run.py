@@ -14,6 +14,7 @@ from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.humanize import short_repr
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import describe_export
 from cxrprep.manifest.dataset_card import write_card
@@ -71,6 +72,8 @@ class ExportOptions:
 @dataclass(frozen=True, slots=True)
 class ExportResult:
     """What ``export`` wrote: ``files`` below ``out``, ``images`` in them, ``left_out`` by reason."""
+
+    __repr__ = short_repr
 
     form: str
     out: Path
