@@ -91,8 +91,9 @@ class ConnectionLimit:
 class ConnectionTuner:
     """Finds the number of connections that brings most, from ``limit.limit`` upward, never above ``most``.
 
-    It doubles while that brings enough; goes back and tries again ever more seldom, by a quarter, where it does not;
-    and after a refusal (429, 503, a broken connection) stays below the last number that was borne for a while. Bytes
+    It doubles while that brings enough; goes back and tries again ever more seldom where it does not, twice looked at;
+    and after a refusal (429, 503, a broken connection) stays below the last number that was borne for a while, and then
+    adds a quarter. Bytes
     are counted and not files, since a throttled file takes longer than a look. Where it begins with ``most``, as with a
     number that the user named, only a server that says that it is too many (429, 503) makes it go below.
     """
@@ -105,6 +106,7 @@ class ConnectionTuner:
         self._borne = 0
         self._before: tuple[int, float] | None = None
         self._doubling = True
+        self._looked_again = False
         self._next_try, self._pause = 0.0, _FIRST_PAUSE
         self._ceiling, self._ceiling_until, self._ceiling_span = most, 0.0, _FIRST_CEILING
         self._refused = self._fell = False
@@ -150,12 +152,16 @@ class ConnectionTuner:
         assert self._before is not None
         (number, brought), self._before = self._before, None
         promised = brought * (self._limit.limit - number) / number
+        if rate - brought < _WORTH * promised and not self._looked_again:
+            # No network brings the same each second.
+            self._before, self._looked_again = (number, brought), True
+            return
+        self._looked_again = False
         if rate - brought >= _WORTH * promised:
             self._borne = self._limit.limit
             self._pause = _FIRST_PAUSE
             self._raise_from(rate, now)
             return
-        self._doubling = False
         self._next_try, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         self._change(number, now)
 
@@ -168,7 +174,7 @@ class ConnectionTuner:
         else:
             self._ceiling, self._ceiling_until = lower, now + self._ceiling_span
             self._ceiling_span = min(2 * self._ceiling_span, _LONGEST_CEILING)
-        self._refused, self._before, self._doubling = False, None, False
+        self._refused, self._before, self._doubling, self._looked_again = False, None, False, False
         self._borne = min(self._borne, lower)
         self._change(lower, now)
 
