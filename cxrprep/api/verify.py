@@ -116,6 +116,8 @@ def verify(
         )
         return _result(report, folder)
 
+    sources: list[tuple[str, str]] = []
+
     def labels() -> Any:
         from cxrprep.labels.extract import read_labels
 
@@ -126,6 +128,7 @@ def verify(
             tables=where.tables,
             on_event=on_event,
         )
+        sources[:] = [(use.name, str(use.digest)) for use in read.tables]
         return read.table
 
     def refetch(paths: Sequence[str]) -> Mapping[str, str]:
@@ -144,6 +147,7 @@ def verify(
         options=chosen,
         selected=asked(folder.record.cache),
         labels=labels,
+        sources=sources,
         check_image=check_image if decoding else None,
         engine=engine or _engine() if decoding else None,
         refetch=refetch if repair else None,

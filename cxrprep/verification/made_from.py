@@ -16,65 +16,100 @@ from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import Table
 
-_TABLES: Final = ("labels.parquet",)
+_LABELS: Final = "labels.parquet"
 
 
-def outdated_tables(root: Path, home: Path, wrong: Collection[str], spec: DatasetSpec) -> Iterator[Finding]:
+def outdated_tables(
+    root: Path, home: Path, wrong: Collection[str], spec: DatasetSpec, now: Collection[tuple[str, str]] = ()
+) -> Iterator[Finding]:
     """Tables of labels that were made from a published table whose bytes are others now.
 
     Args:
         root: The folder of the published tables.
         home: Where its manifests are.
         wrong: Files that are known to be damaged: what was made before that may well be right.
-        spec: The dataset. A table of many files is named by its first one, and its digest is that of all of them:
-            nothing is said of it.
+        spec: The dataset.
+        now: Name and digest of each published table as it was read now; of those of many files, which have the name of
+            the first and the digest of all, nothing else tells them.
 
     Yields:
         A finding for each.
     """
-    many = [table for table in spec.table if table.settings.get("files") == "many"]
-    sets = [pattern.rpartition("/")[2] for table in many for pattern in table.patterns]
-    for name in _TABLES:
-        path = home / "manifests" / name
-        try:
-            sources = read_footer(path).get("tables") if path.is_file() else None
-        except TableError:
+    path = home / "manifests" / _LABELS
+    try:
+        footer = read_footer(path) if path.is_file() else {}
+    except TableError:
+        return
+    sets = [pattern.rpartition("/")[2] for table in spec.table if _is_many(table) for pattern in table.patterns]
+    stated = [(str(one["name"]), str(one["digest"])) for one in footer.get("tables") or []]
+    of_sets, single = ([one for one in stated if _is_one_of(one[0], sets) is many] for many in (True, False))
+    changed = [*_changed_files(root, single, wrong)]
+    if not wrong and not _elsewhere(footer):
+        changed += _changed_set(of_sets, [digest for name, digest in now if _is_one_of(name, sets)])
+    for what, digest, found in changed:
+        yield make_finding(
+            Kind.OUTDATED,
+            f"manifests/{_LABELS}",
+            f"it was made from {what} other bytes",
+            expected=found,
+            found=digest,
+            hint=shlex.join(["cxrprep", "extract-labels", str(root), *_state(root, home)]),
+        )
+
+
+def _changed_files(
+    root: Path, stated: Iterable[tuple[str, str]], wrong: Collection[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Of each published table that has other bytes now: what it is, its digest then, and now."""
+    damaged = {one.rpartition("/")[2] for one in wrong}
+    for name, digest in stated:
+        place = _place(root, name)
+        if place is None or place.name in damaged:
             continue
-        for source in sources if isinstance(sources, list) else []:
-            place = _place(root, source)
-            if place is None or place.name in {one.rpartition("/")[2] for one in wrong}:
-                continue
-            if any(fnmatchcase(place.name, pattern) for pattern in sets):
-                continue
-            try:
-                stated = str(Digest.parse(str(source.get("digest"))))
-            except ValueError:
-                continue
-            found = file_digest(place, stated.partition(":")[0])
-            if found != stated:
-                yield make_finding(
-                    Kind.OUTDATED,
-                    f"manifests/{name}",
-                    f"it was made from {place.name} when that had other bytes",
-                    expected=found,
-                    found=stated,
-                    hint=shlex.join(["cxrprep", "extract-labels", str(root), *_state(root, home)]),
-                )
+        try:
+            known = str(Digest.parse(digest))
+        except ValueError:
+            continue
+        found = file_digest(place, known.partition(":")[0])
+        if found != known:
+            yield f"{place.name} when that had", known, found
+
+
+def _changed_set(stated: Sequence[tuple[str, str]], now: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """The same of tables of many files, by the digests that they have now; one of them is said."""
+    other = sorted(set(now) - {digest for _, digest in stated})
+    gone = [one for one in stated if one[1] not in now]
+    if gone and other:
+        yield f"{gone[0][0]} and files like it that had", gone[0][1], other[0]
+
+
+def _elsewhere(footer: dict[str, Any]) -> bool:
+    """Whether the tables were read in another folder."""
+    options = footer.get("options")
+    return isinstance(options, dict) and bool(options.get("tables"))
+
+
+def _is_many(table: Table) -> bool:
+    return table.settings.get("files") == "many"
+
+
+def _is_one_of(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _state(root: Path, home: Path) -> list[str]:
     return [] if root == home else ["--state", str(home)]
 
 
-def _place(root: Path, source: Any) -> Path | None:
+def _place(root: Path, name: str) -> Path | None:
     """The table that a footer names, where it lies in ``root``; ``None`` where it came from another folder."""
-    name = source.get("name") if isinstance(source, dict) else None
-    if not isinstance(name, str) or "/" in name:
+    if "/" in name:
         return None
     found = [path for path in (root / name, *root.glob(f"*/{name}")) if path.is_file()]
     # Of two tables of one name nobody knows which one it was.

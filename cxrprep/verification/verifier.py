@@ -82,6 +82,7 @@ def verify(
     options: VerifyOptions | None = None,
     selected: Sequence[str] | pa.Array | None = None,
     labels: Callable[[], pa.Table] | None = None,
+    sources: Sequence[tuple[str, str]] = (),
     check_image: CheckImage | None = None,
     engine: Engine | None = None,
     refetch: Refetch | None = None,
@@ -99,6 +100,7 @@ def verify(
             the downloads asked for.
         labels: Gives all rows of the release's tables as ``labels.parquet`` has them; a ``TableError`` of it becomes a
             finding, a ``UsageError`` means that there are no tables.
+        sources: Filled by ``labels``: name and digest of each table that it read, of many files that of all of them.
         check_image: Decodes an image.
         engine: Where it runs; without one in this process.
         refetch: Fetches wrong and missing files again, which are then checked again.
@@ -111,7 +113,7 @@ def verify(
         StorageError: Nothing can be written beside the record.
         IntegrityError: A damaged sum file.
     """
-    return _Run(root, spec, release, record, options or VerifyOptions(), labels, on_event).go(
+    return _Run(root, spec, release, record, options or VerifyOptions(), labels, sources, on_event).go(
         selected, check_image, engine, refetch
     )
 
@@ -124,6 +126,7 @@ class _Run:
     record: Record
     options: VerifyOptions
     read_labels: Callable[[], pa.Table] | None
+    sources: Sequence[tuple[str, str]]
     on_event: Sink
     counts: FileCounts = field(default_factory=FileCounts)
     damaged: list[Finding] = field(default_factory=list)
@@ -422,7 +425,7 @@ class _Run:
         self.not_checked += not_noted(self.root, self.record.home)
         for finding in (
             *altered_tables(self.root, self.record.home, again),
-            *outdated_tables(self.root, self.record.home, wrong, self.spec),
+            *outdated_tables(self.root, self.record.home, wrong, self.spec, self.sources),
             *outdated_below(self.record.home, record),
         ):
             out.finding(finding)

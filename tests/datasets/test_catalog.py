@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
 from cxrprep.verification.finding import Kind, Level
+from tests.commands import ok
 from tests.generators.small import declared
 
 NAMES = sorted(catalog())
@@ -135,6 +137,31 @@ def test_in_what_was_just_made_nothing_is_wrong_or_outdated(dataset):
     extract_labels(spec, root)
     found = verify(root, dataset=spec.name).value.findings
     assert [one for one in found if one.level is Level.ERROR or one.kind is Kind.OUTDATED] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("openi", "ecgen-radiology/*.xml"),
+        ("montgomery-tb", "ClinicalReadings/*.txt"),
+        ("shenzhen-tb", "ClinicalReadings/*.txt"),
+    ],
+)
+def test_labels_of_many_files_are_outdated_when_one_of_them_changes(name, files, tmp_path):
+    generate(name, tmp_path)
+
+    def outdated():
+        return [one for one in verify(tmp_path).value.findings if one.kind is Kind.OUTDATED]
+
+    first, *_, last = sorted(tmp_path.glob(files))
+    for change in (first.unlink, lambda: last.write_bytes(last.read_bytes() + b"\n")):
+        ok("extract-labels", tmp_path, "--allow-loss")
+        assert outdated() == []
+        change()
+        (found,) = outdated()
+        assert shlex.split(found.hint)[1:] == ["extract-labels", str(tmp_path)]
+    ok(*shlex.split(found.hint)[1:])
+    assert outdated() == []
 
 
 def test_a_dataset_without_a_mirror_says_what_to_do():
