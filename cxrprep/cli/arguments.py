@@ -23,12 +23,13 @@ def _given(text: str) -> str | None:
 
 def folder_of(invocation: Invocation) -> FolderRef:
     """The folder that every verb takes."""
+    from cxrprep.config.settings import with_variables
     from cxrprep.model import FolderRef
 
     job = invocation.job
     return FolderRef(
         # As it was written where it is an address: as a path it would lose a slash.
-        job.root if "://" in job.root else invocation.root,
+        with_variables(job.root) if "://" in job.root else invocation.root,
         _given(job.dataset),
         _given(job.release),
         invocation.state,
@@ -157,6 +158,7 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
         "cookie_file": None if cookies is None else str(cookies),
         "billing_project": _given(download.billing_project),
         "shard": invocation.shard,
+        "then": _recipe(download.then),
         "is_named": not invocation.settings.was_found("download.source"),
     }
     return FetchOptions(**_of_same_name(FetchOptions, download) | told)
@@ -288,4 +290,11 @@ def recipe_of(invocation: Invocation) -> str:
     recipe = invocation.job.convert.recipe or invocation.job.download.then
     if not recipe:
         raise UsageError("which recipe?", hint="for example: cxrprep convert ROOT --recipe square-224")
-    return recipe
+    return _recipe(recipe)
+
+
+def _recipe(name: str) -> str:
+    """A recipe's name, or its file as a job names it: with variables and ``~``."""
+    from cxrprep.config.settings import expand
+
+    return str(expand(name)) if name.startswith("~") or "$" in name else name

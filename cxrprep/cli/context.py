@@ -71,6 +71,7 @@ class Invocation:
 
     def _with_buckets(self, settings: Settings) -> bool:
         """Put working copies in the place of the buckets that the settings name; whether there was one."""
+        from cxrprep.config.settings import with_variables
         from cxrprep.storage.paths import is_served
 
         found = False
@@ -84,7 +85,7 @@ class Invocation:
             local = [
                 str(
                     self.bucket(
-                        text,
+                        with_variables(text),
                         writes=writes,
                         folder=key in _FOLDERS,
                         streams=key == "root",
@@ -215,10 +216,10 @@ class Invocation:
 
         Raises ``UsageError`` when none of them is there.
         """
-        from cxrprep.config.settings import expand
+        from cxrprep.config.settings import expand, with_variables
 
         if self.job.root:
-            return Path(self.job.root) if self._is_served(self.job.root) else expand(self.job.root)
+            return Path(with_variables(self.job.root)) if self._is_served(self.job.root) else expand(self.job.root)
         if self.job.dataset:
             return Path(self.job.dataset)
         if Path("cxrprep.lock").is_file():
@@ -248,10 +249,10 @@ class Invocation:
 
     def path(self, text: str) -> Path | None:
         """A path option, ``None`` when it is not given."""
-        from cxrprep.config.settings import expand
+        from cxrprep.config.settings import expand, with_variables
 
         if text and self._is_served(text):
-            return Path(text)
+            return Path(with_variables(text))
         return expand(text) if text else None
 
     def _is_served(self, text: str) -> bool:

@@ -46,7 +46,7 @@ def check_job(file: Path) -> dict[str, Any]:
     try:
         settings, text = read_job(file)
         found["warnings"] = [
-            f"{settings.origins[name]}: {message} here; `cxrprep run` needs it"
+            f"{settings.origins[name]}: {message}" + (" here; `cxrprep run` needs it" if "not set" in message else "")
             for name, message, _ in _variable_problems(settings)
         ]
         _raise_all(text, name_problems(settings, whole=file.name not in _NO_JOBS))
@@ -74,11 +74,11 @@ def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
 
 def _variable_problems(settings: Settings) -> Iterator[Problem]:
     """Paths with a variable that is not set: a folder with a dollar in its name is nobody's wish."""
-    from cxrprep.config.settings import path_values, unset_variables
+    from cxrprep.config.settings import path_values, variable_problems
 
     for name, value in path_values(settings):
-        for variable in () if Path(value).exists() else unset_variables(value):
-            yield name, f"the variable {variable} is not set", f"export {variable}=..., or write the path without it"
+        for message, hint in () if Path(value).exists() else variable_problems(value):
+            yield name, message, hint
 
 
 def check_names(settings: Settings, file: Path) -> None:
@@ -86,8 +86,9 @@ def check_names(settings: Settings, file: Path) -> None:
 
     Names that nothing has, steps in an order that cannot work, paths with variables that are not set.
     """
-    from cxrprep.config.settings import expand, path_values
+    from cxrprep.config.settings import expand, path_values, with_variables
     from cxrprep.config.toml import Mistake, MistakesError
+    from cxrprep.storage.paths import is_served
 
     mistakes = []
     for name, message, hint in (*name_problems(settings, whole=True), *_variable_problems(settings)):
@@ -102,7 +103,10 @@ def check_names(settings: Settings, file: Path) -> None:
         raise MistakesError(str(file), mistakes)
     for name, value in path_values(settings):
         try:
-            expand(value)
+            if is_served(value):
+                with_variables(value)
+            else:
+                expand(value)
         except UsageError as error:
             raise UsageError(f"{settings.origins[name]}: {name} = {error.message}", hint=error.hint) from None
 

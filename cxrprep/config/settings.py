@@ -19,7 +19,7 @@ from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 LOCAL_FILE: Final = "cxrprep.toml"
 
@@ -50,7 +50,8 @@ FOUND_FILE_KEYS: Final = frozenset(
 _MIRROR_NAME: Final = re.compile(r"[a-z0-9-]+")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
-_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+# $NAME, ${NAME} and ${NAME:-DEFAULT}, as a shell has them; a default may name variables of its own.
+_VARIABLE: Final = re.compile(r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?P<default>:-(?:[^${}]|\$\w+|\$\{\w+\})*)?\})")
 # Beside the keys that are paths, these may name one.
 _MAY_BE_PATHS: Final = ("download.source", "download.then", "convert.recipe", "selection.patients", "selection.studies")
 
@@ -164,25 +165,46 @@ def expand(text: str) -> Path:
     an address.
     """
     refuse_address(text, "a folder or file")
-    unset = unset_variables(text)
-    if unset and not Path(text).exists():
-        raise UsageError(
-            f"{text}: the variable {unset[0]} is not set", hint=f"export {unset[0]}=..., or write the path without it"
-        )
-    return Path(os.path.expandvars(text)).expanduser()
+    # A file may have a dollar in its name.
+    literal = any(variable_problems(text)) and Path(text).exists()
+    return Path(text if literal else with_variables(text)).expanduser()
 
 
-def unset_variables(text: str) -> list[str]:
-    """The variables of ``text`` that are not set, or empty."""
-    names = [found[1] or found[2] for found in _VARIABLE.finditer(text)]
-    return [name for name in names if not os.environ.get(name)]
+def with_variables(text: str) -> str:
+    """A path or an address with the values of its variables; a default counts where one is not set, or is empty.
+
+    Raises ``UsageError`` for a variable that is not set and has no default, and for what is no variable.
+    """
+    for message, hint in variable_problems(text):
+        raise UsageError(f"{text}: {message}", hint=hint)
+    return _VARIABLE.sub(_value, text)
+
+
+def _value(found: re.Match[str]) -> str:
+    return os.environ.get(found["bare"] or found["name"]) or _VARIABLE.sub(_value, (found["default"] or "")[2:])
+
+
+def variable_problems(text: str) -> Iterator[tuple[str, str]]:
+    """What keeps the variables of ``text`` from having values, with a hint: not set (or empty), or not understood."""
+    for found in _VARIABLE.finditer(text):
+        name, default = found["bare"] or found["name"], found["default"]
+        if os.environ.get(name):
+            continue
+        if default is not None:
+            yield from variable_problems(default[2:])
+        else:
+            yield f"the variable {name} is not set", f"export {name}=..., or write the path without it"
+    if "${" in _VARIABLE.sub("", text):
+        yield "a variable is $NAME, ${NAME} or ${NAME:-DEFAULT}", "write it so, or the path without it"
 
 
 def path_values(settings: Settings) -> list[tuple[str, str]]:
     """The dotted names that hold paths, with each value that was given to them."""
     names = [*(name for name, key in KEYS.items() if key.form == "path"), *_MAY_BE_PATHS]
     values = [(name, settings.value(name)) for name in names]
-    return [(n, text) for n, value in values for text in ([value] if isinstance(value, str) else value) if text]
+    found = [(n, text) for n, value in values for text in ([value] if isinstance(value, str) else value) if text]
+    # NAME=FILE, or a file alone.
+    return [*found, *(("labels.imports", words.rpartition("=")[2]) for words in settings.job.labels.imports)]
 
 
 def _job(given: Mapping[str, _Given]) -> Job:

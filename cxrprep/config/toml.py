@@ -39,6 +39,7 @@ _WORDS: Final = {
     "list[table]": "a list of tables",
     "tuple[str, ...]": "a list of text", "dict[str, str]": "a table of text",
 }  # fmt: skip
+_QUOTES: Final = "\"'"
 _NUMBER: Final = re.compile(r"\.\d+(?=\.|$)")
 
 
@@ -190,8 +191,8 @@ def _syntax_hint(reason: str, line: str) -> str:
         key, _, value = line.strip().partition(":")
         return f'this is TOML, not YAML: {key.strip()} = "{value.strip()}"'
     if assignment is not None:
-        # `source = box`, the usual case: bare words are no TOML.
-        return f'text needs quotes: {assignment[1]} = "{line.partition("=")[2].strip() or "..."}"'
+        # `source = box`, the usual case: bare words are no TOML. A quote that nothing closes has its partner set.
+        return f'text needs quotes: {assignment[1]} = "{line.partition("=")[2].strip().strip(_QUOTES) or "..."}"'
     return 'a line is KEY = VALUE or [SECTION]; text needs quotes: source = "box"'
 
 

@@ -18,6 +18,7 @@ from cxrprep.cli.main import COMMANDS, cli, run
 from cxrprep.config.job import ALL_STEPS, KEYS
 from cxrprep.config.settings import load_settings, parse_job
 from cxrprep.datasets.catalog import catalog
+from tests.manifest.made import made
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
@@ -171,6 +172,46 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path, capsys: pytest.
     # A check is no run: where the job runs it may be set.
     assert run(["config", "check", str(file)]) == 2
     assert "NOSUCH_FOLDER is not set here" in capsys.readouterr().err
+
+
+def test_a_variable_is_looked_for_in_every_value_that_names_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOSUCH", raising=False)
+    more = ("selection.patients", "selection.studies", "download.source", "download.then", "convert.recipe")
+    names = sorted({name for name, key in KEYS.items() if key.form == "path"} | {*more, "labels.imports"})
+    head = [name for name in names if "." not in name]
+    lines = ['dataset = "mimic-cxr-jpg"', *(f'{name} = "$NOSUCH/x"' for name in head)]
+    for section in dict.fromkeys(name.partition(".")[0] for name in names if "." in name):
+        lines.append(f"[{section}]")
+        for name in names:
+            if name.startswith(f"{section}."):
+                value = '"chexbert=${NOSUCH}/x"' if name == "labels.imports" else '"$NOSUCH/x"'
+                lines.append(f"{name.partition('.')[2]} = {value}")
+    Path("job.toml").write_text("\n".join(lines))
+    assert run(["run", "job.toml"]) == 2
+    err = capsys.readouterr().err
+    for number, line in enumerate(lines, 1):
+        assert (f"line {number}: the variable NOSUCH is not set" in err) == ("NOSUCH" in line), line
+    assert [path.name for path in tmp_path.iterdir()] == ["job.toml"]
+
+
+def test_a_recipe_and_a_folder_of_a_job_may_be_named_by_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made("nih-chestxray14", tmp_path / "nih")
+    own = tmp_path / "small.toml"
+    own.write_text('summary = "small"\n[[step]]\ndo = "voi"\n[[step]]\ndo = "resize"\nlongest = 8\n')
+    monkeypatch.setenv("RECIPES", str(tmp_path))
+    monkeypatch.delenv("NOSUCH", raising=False)
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'dataset = "nih-chestxray14"\nroot = "${{NOSUCH:-{folder}}}"\nsteps = ["convert"]\n'
+        '[convert]\nrecipe = "$RECIPES/small.toml"\nout = "${NOSUCH:-$RECIPES}/out"\n[engine]\njobs = 1\n'
+    )
+    assert run(["run", str(job), "-q"]) == 0
+    assert (tmp_path / "out" / "manifests" / "images.parquet").is_file()
 
 
 @pytest.mark.parametrize("key", ["root", "state", "tables", "log_file", "url_file", "reports", "source", "out"])

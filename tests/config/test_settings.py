@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_config_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("dataset = 3\n", 1, "expected text, found 3", ""),
         ("download = 3\n", 1, "download is a section", "[download]"),
         ("dataset = nih\n", 1, "", "text needs quotes"),
+        ('root = "nih\n', 1, "", 'text needs quotes: root = "nih"'),
     ],
 )
 def test_a_wrong_file_is_named_with_its_line_and_the_nearest_name(
@@ -163,6 +165,43 @@ def test_paths_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     assert expand("$SCRATCH/nih") == Path("/scratch/me/nih")
     assert expand("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("${SCRATCH}/x", "/scratch/x"),
+        ("${SCRATCH:-/tmp}/x", "/scratch/x"),
+        ("${NOSUCH:-/tmp}/x", "/tmp/x"),
+        ("${EMPTY:-/tmp}/x", "/tmp/x"),
+        ("${NOSUCH:-$SCRATCH}/x", "/scratch/x"),
+        ("${NOSUCH:-${SCRATCH}/a}/x", "/scratch/a/x"),
+        ("a${NOSUCH:-}/x", "a/x"),
+    ],
+)
+def test_variables_have_defaults_as_in_a_shell(text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOSUCH", raising=False)
+    assert expand(text) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("${NOSUCH:-$ALSO}/x", "the variable ALSO is not set"),
+        ("${EMPTY}/x", "the variable EMPTY is not set"),
+        ("${SCRATCH:+y}/x", "a variable is $NAME"),
+        ("${SCRATCH/x", "a variable is $NAME"),
+        ("${}/x", "a variable is $NAME"),
+    ],
+)
+def test_what_no_variable_stands_for_is_refused(text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOSUCH", raising=False)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        expand(text)
 
 
 def test_every_key_has_help_and_a_variable_of_its_own() -> None:
