@@ -94,6 +94,14 @@ def agrees(content: Content, digest: Digest) -> bool:
     return file_digest(content, digest.algorithm) == str(digest)
 
 
+def sha256_header(content: Content) -> str:
+    """The SHA-256 of the content as ``x-amz-checksum-sha256`` spells it."""
+    if isinstance(content, bytes):
+        return base64.b64encode(hashlib.sha256(content).digest()).decode()
+    with content.open("rb") as file:
+        return base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+
+
 def size_of(content: Content) -> int:
     """Bytes of the content."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size

@@ -162,7 +162,7 @@ class ObjectStore:
             part = Path(folder, "part")
             write(part)
             with _storage_errors(url):
-                system.put_file(str(part), url)
+                system.put_file(str(part), url, **self._in_parts(part), **self._sha256(part))
                 system.invalidate_cache()
                 return _stamp(system.info(url))
 
@@ -172,7 +172,7 @@ class ObjectStore:
         url = self.full(name)
         system = self.system()
         with _storage_errors(url):
-            system.pipe_file(url, data)
+            system.pipe_file(url, data, **self._sha256(data))
             system.invalidate_cache()
             return _stamp(system.info(url))
 
@@ -227,7 +227,7 @@ class ObjectStore:
         system = self.system()
 
         def put() -> str:
-            system.put_file(str(path), url, **self._in_parts(path))
+            system.put_file(str(path), url, **self._in_parts(path), **self._sha256(path))
             there = _stored(name, self._about(url))
             self._check(path, there, ours=True)
             return there.stamp
@@ -250,6 +250,21 @@ class ObjectStore:
         """The size of parts, where the store's library lets us choose it: their ETag can then be computed."""
         chosen = self._is_s3 and object_checksums.size_of(content) < _MOST_PARTS * PART_BYTES
         return {"chunksize": PART_BYTES} if chosen else {}
+
+    def _sha256(self, content: Path | bytes) -> dict[str, str]:
+        """The SHA-256 that S3 holds what comes to, and keeps: ``verify`` then need not read the object.
+
+        Of an object that goes up in parts S3 takes none of the whole; a store that knows no checksums is told none,
+        where AWS's own setting says so (``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``).
+        """
+        if not self._is_s3 or object_checksums.size_of(content) >= 2 * PART_BYTES or not self._takes_checksums:
+            return {}
+        return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": object_checksums.sha256_header(content)}
+
+    @property
+    def _takes_checksums(self) -> bool:
+        config = self.system().s3.meta.config
+        return getattr(config, "request_checksum_calculation", "when_supported") != "when_required"
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small object if there is none; whether there was none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError
+from cxrprep.model import Digest
 from cxrprep.storage import object_checksums, object_store
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
@@ -177,6 +179,34 @@ def test_an_object_that_comes_damaged_is_fetched_again_or_refused(times: int, fa
         with pytest.raises(IntegrityError, match="not the one that the store states"):
             copy.__enter__()
         assert not [path for path in copy._home.rglob("*") if path.suffix in (".png", ".tmp") and path.is_file()]
+
+
+@pytest.mark.parametrize("setting", ["when_supported", "when_required"])
+def test_what_goes_up_brings_its_sha256(
+    setting: str, faulty: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address, faults = faulty
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
+    object_store._system.cache_clear()
+    sent: dict[str, str | None] = {}
+
+    def note(asked: Asked) -> None:
+        if is_upload(asked):
+            headers = {name.lower(): value for name, value in asked.headers.items()}
+            sent[asked.name.rpartition("/")[2]] = headers.get("x-amz-checksum-sha256")
+
+    faults.before = note  # type: ignore[assignment]
+    store = ObjectStore(address)
+    (tmp_path / "b.png").write_bytes(b"b")
+    store.write("a.png", b"a")
+    store.send("b.png", tmp_path / "b.png")
+    store.write_with("c.png", lambda part: part.write_bytes(b"c"))
+    digests = {f"{name}.png": hashlib.sha256(name.encode()) for name in "abc"}
+    told = setting == "when_supported"
+    assert sent == {name: base64.b64encode(one.digest()).decode() if told else None for name, one in digests.items()}
+    held = {name: store.held_checksum(name) for name in digests}
+    assert held == {name: Digest("sha256", one.hexdigest()) if told else None for name, one in digests.items()}
+    object_store._system.cache_clear()
 
 
 def test_a_part_that_is_lost_is_no_object(faulty: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
