@@ -159,7 +159,7 @@ def has_dropped(folder: DatasetFolder) -> bool:
     """Whether images of the folder were dropped once they had been converted."""
     record = folder.record
     # Asked of all at once first: most folders never dropped anything, and some have 400,000 files.
-    if not record.exists or FileState.DISCARDED not in record.table().column("state").unique().to_pylist():
+    if not record.exists or all(state != FileState.DISCARDED for (state,) in record.rows(["state"])):
         return False
     return any(
         state == FileState.DISCARDED and folder.layout.parse(path) is not None

@@ -407,7 +407,7 @@ def prepare(
         manifests=to or folder.manifests,
         labels_in=folder.manifests,
         labels=labels,
-        files=folder.record.table() if folder.record.exists else None,
+        files=folder.record.table(["path", "size", "digest", "state"]) if folder.record.exists else None,
         discarded=discarded,
         # What was dropped once it was converted had a size, by which its boxes are scaled.
         measure=measure_dropped(measure, folder.root, folder.record.cache / SIZES) if discarded else measure,

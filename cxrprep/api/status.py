@@ -167,16 +167,14 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         count = counts[part_of(path)]
         count[0] += 1
         count[1] += size
-    recorded = folder.record.table()
     known = set(here)
-    for batch in recorded.select(["path", "size", "state"]).to_batches(max_chunksize=8192):
-        for path, size, state in zip(*(batch.column(n).to_pylist() for n in range(3)), strict=True):
-            known.add(path)
-            # A raw file that was dropped on purpose is neither here nor missing.
-            if state != "here":
-                counts[part_of(path)][5] += path not in here
-            elif here.get(path) != size:
-                counts[part_of(path)][2 if path not in here else 3] += 1
+    for path, size, state in folder.record.rows(["path", "size", "state"]):
+        known.add(path)
+        # A raw file that was dropped on purpose is neither here nor missing.
+        if state != "here":
+            counts[part_of(path)][5] += path not in here
+        elif here.get(path) != size:
+            counts[part_of(path)][2 if path not in here else 3] += 1
     for path in _partials(folder.record.cache):
         known.add(path)
         counts[part_of(path)][4] += 1

@@ -29,7 +29,7 @@ def files_of(record: Record, lineage: Lineage | None, image_tables: Sequence[Pat
     ``digest`` is null where none is known. Raises ``TableError`` for an image table that cannot be read.
     """
     if lineage is None:
-        table = record.table().select(["path", "size", "digest", "state"])
+        table = record.table(["path", "size", "digest", "state"])
         return table.cast(SCHEMA).replace_schema_metadata(None)
     if lineage.kind is FolderKind.EXPORTED or lineage.form != "files":
         return _of_shards(lineage.shards)

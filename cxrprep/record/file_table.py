@@ -13,13 +13,11 @@ import operator
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
+from cxrprep.errors import storage_error
 from cxrprep.model import Digest
 from cxrprep.record.entry import FileEntry
-from cxrprep.record.lockfile import MEND
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
-from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,14 +26,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FEW_ROWS: Final = 50_000
+ROW_GROUP: Final = 65_536
+"""Rows that are written and read together."""
+LARGE: Final = 100_000
+"""From so many rows on they stay on the disk: a million took 300 MiB of memory, whatever was asked of them."""
 # Paths and digests hardly repeat: a dictionary of them would only cost time.
 _FORM: Final[dict[str, Any]] = {
     "compression": "zstd",
     "use_dictionary": ["origin", "state", "archive"],
     "write_statistics": False,
-    "row_group_size": 65_536,
 }
-_STATE_KEY: Final = b"cxrprep"
+STATE_KEY: Final = b"cxrprep"
+"""What the metadata calls the state that ``write`` is given."""
 _DESCRIPTIONS: Final = {
     "path": "release path under the root, / separated",
     "size": "size in bytes",
@@ -212,9 +214,16 @@ def write(table: pa.Table, path: Path, state: Mapping[str, Any], check: Callable
     """
     import pyarrow.parquet as pq
 
-    table = table.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})
-    replace_file(path, lambda part: pq.write_table(table, part, **_FORM), check)
+    table = table.replace_schema_metadata({STATE_KEY: json.dumps(state).encode()})
+    replace_file(path, lambda part: pq.write_table(table, part, row_group_size=ROW_GROUP, **_FORM), check)
     return digest_of(path)
+
+
+def writer(path: Path, state: Mapping[str, Any]) -> Any:
+    """What writes such a file row group by row group: a context."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(path, schema().with_metadata({STATE_KEY: json.dumps(state).encode()}), **_FORM)
 
 
 def digest_of(path: Path) -> Digest:
@@ -226,41 +235,20 @@ def digest_of(path: Path) -> Digest:
         raise storage_error(path, "read", error) from error
 
 
-def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The table in ``path`` and the state in its metadata.
-
-    Raises ``IntegrityError`` for a file that is damaged or is no record, ``UnsafePathError`` for a path in it that
-    would leave the root.
-    """
+def as_stated(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """``table`` with the columns of the schema, or some of them; earlier versions wrote fewer."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     wanted = schema()
-    try:
-        # Not pq.read_table: it loads pyarrow.dataset, which takes longer than reading 20,000 rows.
-        with pq.ParquetFile(path) as file:
-            stored = file.read(use_threads=False)
-        state = parse_json((stored.schema.metadata or {})[_STATE_KEY])
-        if not isinstance(state, dict):
-            raise TypeError("its metadata is no object")
-        if "fetched" not in stored.column_names:
-            stored = stored.append_column(wanted.field("fetched"), pa.nulls(stored.num_rows, pa.bool_()))
-        table = stored.select(wanted.names)
-        if not table.schema.equals(wanted):
-            table = table.cast(wanted)
-        unsafe = _unsafe(table)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise storage_error(path, "read", error) from error
-        raise IntegrityError(f"{path} is damaged: {error}", hint=MEND) from error
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise IntegrityError(f"{path} is damaged or is not a record of cxrprep: {error}", hint=MEND) from error
-    if unsafe is not None:
-        raise UnsafePathError(f"{path} names {unsafe!r}, which is not inside the folder", hint=MEND)
-    return table, state
+    if columns is not None:
+        wanted = pa.schema([wanted.field(name) for name in columns])
+    if "fetched" in wanted.names and "fetched" not in table.column_names:
+        table = table.append_column(wanted.field("fetched"), pa.nulls(table.num_rows, pa.bool_()))
+    table = table.select(wanted.names)
+    return table.replace_schema_metadata(None) if table.schema.equals(wanted) else table.cast(wanted)
 
 
-def _unsafe(table: pa.Table) -> str | None:
+def unsafe_path(table: pa.Table) -> str | None:
     """A path in ``table`` that would leave the root, if there is one. Raises ``ValueError`` for rows that are none."""
     paths, sizes = table["path"], table["size"]
     if paths.null_count or sizes.null_count:

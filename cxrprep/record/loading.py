@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import IntegrityError, storage_error
+from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, load_header
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+
+    from cxrprep.record.stored_table import ChangedTable
 
 
 LOCK_NAME: Final = "cxrprep.lock"
@@ -39,7 +42,7 @@ def _stored_header(home: Path) -> Header:
         raise storage_error(path, "read", error) from error
 
 
-def _load(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
+def _load(home: Path) -> tuple[Header, pa.Table | ChangedTable | None, dict[str, int]]:
     """Header, file table if there is one, and how far each journal is in it.
 
     Raises ``IntegrityError`` for a damaged record.
@@ -53,14 +56,14 @@ def _load(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
     return _load_once(home)
 
 
-def _load_once(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
+def _load_once(home: Path) -> tuple[Header, pa.Table | ChangedTable | None, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
     header = _stored_header(home)
     if not listing.exists():
         if header.table is not None:
             raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
         return header, None, {}
-    table, state = files.read(listing)
+    table, state = read_files(listing)
     generation, read_to = state.get("generation"), state.get("journals")
     if not isinstance(generation, int) or not isinstance(read_to, dict):
         raise IntegrityError(f"{listing} is damaged: its metadata has no generation", hint=MEND)
@@ -72,3 +75,40 @@ def _load_once(home: Path) -> tuple[Header, pa.Table | None, dict[str, int]]:
         raise IntegrityError(f"{listing} was altered since {lock.name} was written", hint=MEND)
     header = dataclasses.replace(header, generation=generation, files=table.num_rows, table=digest)
     return header, table, {str(name): int(offset) for name, offset in read_to.items()}
+
+
+def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
+    """The table in ``path``, one that stays on the disk where it is large, and the state in its metadata.
+
+    Raises ``IntegrityError`` for a file that is damaged or is no record, ``UnsafePathError`` for a path in it that
+    would leave the root.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Not pq.read_table: it loads pyarrow.dataset, which takes longer than reading 20,000 rows.
+        with pq.ParquetFile(path) as file:
+            state = parse_json((file.schema_arrow.metadata or {})[files.STATE_KEY])
+            if not isinstance(state, dict):
+                raise TypeError("its metadata is no object")
+            small = (
+                None if file.metadata.num_rows > files.LARGE else files.as_stated(file.read(use_threads=False), None)
+            )
+        table, unsafe = (small, files.unsafe_path(small)) if small is not None else _stored(path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise storage_error(path, "read", error) from error
+        raise IntegrityError(f"{path} is damaged: {error}", hint=MEND) from error
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged or is not a record of cxrprep: {error}", hint=MEND) from error
+    if unsafe is not None:
+        raise UnsafePathError(f"{path} names {unsafe!r}, which is not inside the folder", hint=MEND)
+    return table, state
+
+
+def _stored(path: Path) -> tuple[ChangedTable, str | None]:
+    from cxrprep.record.stored_table import ChangedTable, StoredTable
+
+    stored = StoredTable(path)
+    return ChangedTable(stored), stored.unsafe

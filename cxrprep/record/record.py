@@ -14,10 +14,10 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import BusyError, UsageError, storage_error
+from cxrprep.errors import BusyError, CxrprepError, UsageError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry
-from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _stored_header
+from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _stored_header, read_files
 from cxrprep.record.lockfile import Header, dump_header
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cxrprep.model import Selection
+    from cxrprep.model import Digest, Selection
+    from cxrprep.record.stored_table import ChangedTable
 
 # Entries held as objects before they are folded into columns: as many as are folded without pyarrow.compute, which
 # takes 0.2 s to load. They are 0.7 KB each.
 _PENDING_ROWS: Final = 30_000
+# Rows of a large record that are held in memory before they are saved.
+_UNSAVED_ROWS: Final = 250_000
 
 
 _TORN_WRITES: Final = 8
@@ -48,7 +51,14 @@ class Record:
     ``root`` is never written to).
     """
 
-    def __init__(self, root: Path, home: Path, header: Header, table: pa.Table | None, read_to: dict[str, int]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        home: Path,
+        header: Header,
+        table: pa.Table | ChangedTable | None,
+        read_to: dict[str, int],
+    ) -> None:
         """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded.
 
         Args:
@@ -61,7 +71,7 @@ class Record:
         self.root = root
         self.home = home
         self.header = header
-        self._table = table
+        self._take(table)
         self._read_to = read_to
         # The save that the columns in memory are of; the header may be a newer one's, when another process saved.
         self._generation = header.generation
@@ -88,7 +98,7 @@ class Record:
     @property
     def exists(self) -> bool:
         """Whether anything was recorded. Without a record, files can be called neither proven nor missing."""
-        return bool(self.header.dataset) or len(self.entries) > 0
+        return bool(self.header.dataset) or self._large is not None or len(self.entries) > 0
 
     @property
     def cache(self) -> Path:
@@ -110,19 +120,49 @@ class Record:
         with self._mutex:
             if path in self._pending:
                 return self._pending[path]
+            if self._large is not None:
+                return self._large.find(path)
             return None if self._table is None else files.find_entry(self._table, path)
 
-    def table(self) -> pa.Table:
-        """All entries as columns sorted by path (see ``cxrprep.record.table.schema``); a snapshot."""
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All entries, or some columns of them, sorted by path (see ``file_table.schema``); a snapshot.
+
+        Of a large record all of it is read into memory: ``tables`` reads it piece by piece.
+        """
+        import pyarrow as pa
+
+        schema = files.schema()
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         with self._mutex:
-            return self._folded()
+            small = self._folded()
+        if small is not None:
+            return small.select(wanted.names)
+        return pa.concat_tables([wanted.empty_table(), *self.tables(columns)]).unify_dictionaries()
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All entries of a snapshot in order of path, some thousands at a time."""
+        with self._mutex:
+            small = self._folded() if self._large is None else None
+            large = self._fold_large()
+        if large is not None:
+            yield from large.tables(columns)
+        elif small is not None:
+            yield from _parts(small if columns is None else small.select(list(columns)))
+
+    def count(self) -> int:
+        """How many files are recorded."""
+        with self._mutex:
+            large = self._fold_large()
+            return large.num_rows if large is not None else int(self.table().num_rows)
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Plain values of these columns, sorted by path, of a snapshot: the quickest way through all entries."""
         with self._mutex:
-            if self._table is None and not self._pending:
+            if self._large is None and self._table is None and not self._pending:
                 return iter(())
-        return files.rows(self.table(), names)
+            if self._large is None:
+                return files.rows(self.table(), names)
+        return (row for table in self.tables(names) for row in files.rows(table, names))
 
     # ---- what changes it ----
 
@@ -167,6 +207,11 @@ class Record:
         with self._mutex:
             self._journal.append(entry.as_row())
             self._change(entry.path, entry)
+            if not self._pending and self._unsaved >= _UNSAVED_ROWS:
+                # Nothing is lost where that cannot be done now: the journal has it, and the end says what is wrong.
+                with contextlib.suppress(CxrprepError):
+                    self._saved_at = self._unsaved
+                    self.save()
 
     def forget(self, path: str) -> None:
         """Take a file out of the record; no error when it is not there."""
@@ -232,8 +277,9 @@ class Record:
             with contextlib.suppress(FileNotFoundError):
                 self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
         else:
-            self._table, self._pending = None, {}
-            stored, self._table, self._read_to = _load(self.home)
+            self._pending = {}
+            stored, table, self._read_to = _load(self.home)
+            self._take(table)
         self._replay()
         self._write(stored, lock)
         self._dirty = False
@@ -251,7 +297,28 @@ class Record:
         if len(self._pending) >= _PENDING_ROWS:
             self._folded()
 
-    def _folded(self) -> pa.Table:
+    def _take(self, table: pa.Table | ChangedTable | None) -> None:
+        """Go on from what was read: columns in memory, or of a large record a file."""
+        is_large = table is not None and not hasattr(table, "to_batches")
+        self._table: pa.Table | None = None if is_large else table
+        self._large: ChangedTable | None = table if is_large else None
+        self._saved_at = 0 if is_large or table is None else int(table.num_rows)
+
+    @property
+    def _unsaved(self) -> int:
+        """Rows in memory that the file does not have, at most."""
+        held = self._large.changes if self._large is not None else 0 if self._table is None else self._table.num_rows
+        return held - self._saved_at
+
+    def _fold_large(self) -> ChangedTable | None:
+        if self._large is not None and self._pending:
+            self._large, self._pending = self._large.with_changes(self._pending), {}
+        return self._large
+
+    def _folded(self) -> pa.Table | None:
+        """The columns of a record that is not large, with what was changed."""
+        if self._fold_large() is not None:
+            return None
         if self._table is None:
             self._table = files.empty()
         if self._pending:
@@ -283,19 +350,33 @@ class Record:
 
     def _write(self, stored: Header, lock: SaveLock) -> None:
         table = self._folded()
-        size = files.size_of(table)
         generation = stored.generation
         for _ in range(_TORN_WRITES):
             generation += 1
             state = {"generation": generation, "journals": self._read_to}
-            digest = files.write(table, self.home / FILES_NAME, state, lock.check)
+            digest, count, size = self._write_table(table, state, lock)
             self._generation = generation
-            header = dataclasses.replace(stored, generation=generation, files=table.num_rows, size=size, table=digest)
+            header = dataclasses.replace(stored, generation=generation, files=count, size=size, table=digest)
             self._write_header(header, lock)
             # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
             # have put its table under our header: whoever wrote last makes the two agree.
             if files.digest_of(self.home / FILES_NAME) == digest:
+                self._let_go(table)
                 return
+
+    def _let_go(self, table: pa.Table | None) -> None:
+        """Hold no more of a large record in memory than the file has not."""
+        if table is None or table.num_rows > files.LARGE:
+            self._take(read_files(self.home / FILES_NAME)[0])
+
+    def _write_table(self, table: pa.Table | None, state: Mapping[str, Any], lock: SaveLock) -> tuple[Digest, int, int]:
+        """Write the file table; its digest, its rows, and the bytes of all files together."""
+        place = self.home / FILES_NAME
+        if table is not None:
+            return files.write(table, place, state, lock.check), table.num_rows, files.size_of(table)
+        from cxrprep.record import stored_table
+
+        return stored_table.write(self.tables(), place, state, lock.check)
 
     def _update(self, change: Callable[[Header], Header]) -> None:
         """Apply ``change`` to the header on the disk, which another process may have changed since ``open``."""
@@ -315,6 +396,13 @@ class Record:
         text = dump_header(header)
         replace_file(self.home / LOCK_NAME, lambda part: part.write_text(text, encoding="utf-8"), lock.check)
         self.header = header
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    # Imported late: it loads pyarrow.compute, of which a small download has no need.
+    from cxrprep.storage.sorted_tables import parts
+
+    return parts(table)
 
 
 class Entries(Mapping[str, FileEntry]):
@@ -341,7 +429,7 @@ class Entries(Mapping[str, FileEntry]):
 
     def __len__(self) -> int:
         """How many files are recorded."""
-        return int(self._record.table().num_rows)
+        return self._record.count()
 
     def values(self) -> ValuesView[FileEntry]:
         """Each entry, in order of path, without looking any up."""

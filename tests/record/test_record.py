@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,11 +20,21 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import ConfigError, IntegrityError, StorageError, UnsafePathError, UsageError
 from cxrprep.model import Digest, LabelTest, Selection, Split
-from cxrprep.record import FILES_NAME, LOCK_NAME, FileEntry, FileState, Origin, Record, check_path
+from cxrprep.record import FILES_NAME, LOCK_NAME, FileEntry, FileState, Origin, Record, check_path, file_table
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
 
 SHA = Digest("sha256", "ab" * 32)
 MD5 = Digest("md5", "0f" * 16)
+
+
+@pytest.fixture(autouse=True, params=["in memory", "on the disk"], scope="module")
+def _sizes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every record is one of few files, and then one of so many that they stay on the disk, a few in a row group."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "on the disk":
+            patch.setattr(file_table, "LARGE", 0)
+            patch.setattr(file_table, "ROW_GROUP", 3)
+        yield
 
 
 def entry(path: str, size: int = 7, **more: object) -> FileEntry:
@@ -457,6 +469,7 @@ def test_a_full_disk_keeps_the_old_record(tmp_path: Path, monkeypatch: pytest.Mo
     record = Record.open(tmp_path)
     record.add(entry("b"))
     monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter", full)
     with pytest.raises(StorageError, match="No space left"):
         record.save()
     monkeypatch.undo()
@@ -475,3 +488,30 @@ def test_the_place_in_line_of_a_killed_run_is_free_at_once(tmp_path: Path, monke
     with Record.open(tmp_path) as record:
         record.describe(dataset="nih-chestxray14", release="v2020")
     assert not (tmp_path / ".cxrprep" / "saving").exists()
+
+
+def test_a_record_of_many_files_takes_changes_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.record.record._PENDING_ROWS", 4)
+    monkeypatch.setattr("cxrprep.record.record._UNSAVED_ROWS", 12)
+    due: dict[str, FileEntry] = {}
+    order = random.Random(7)
+    for _ in range(3):
+        with Record.open(tmp_path) as record:
+            record.describe(dataset="nih-chestxray14", release="v2020")
+            for _ in range(60):
+                path = f"f/{order.randrange(50):03d}"
+                if order.random() < 0.3:
+                    record.forget(path)
+                    due.pop(path, None)
+                else:
+                    due[path] = entry(path, order.randrange(1000), archive=order.choice([None, "a.zip", "b.zip"]))
+                    record.add(due[path])
+                assert record.get(path) == due.get(path)
+            assert dict(record.entries) == due
+            assert list(record.entries) == sorted(due)
+            assert len(record.entries) == len(due)
+            assert record.table(["size"])["size"].to_pylist() == [due[path].size for path in sorted(due)]
+            assert pa.concat_tables(record.tables(["path"]))["path"].to_pylist() == sorted(due)
+        stored = Record.open(tmp_path)
+        assert dict(stored.entries) == due
+        assert (stored.header.files, stored.header.size) == (len(due), sum(one.size for one in due.values()))
