@@ -55,6 +55,7 @@ _FILE_SUFFIXES: Final = (
 _LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys", "encoding-type", "marker"})
 # Up to this many files, sizes that no listing states are asked for one by one.
 _ASKED_SINGLY: Final = 256
+_LOOK: Final = "open that address in a browser"
 # How many connections a transfer may find useful, and how many ask for pages and sizes.
 _MOST_CONNECTIONS: Final = 64
 # MIMIC-CXR, the deepest release, has four levels of folders.
@@ -187,12 +188,20 @@ class HttpSource:
     def _branch(self, folder: str) -> Sequence[PageEntry]:
         """The entries of a folder below the top. One that cannot be read is a hole, and no end of the listing."""
         try:
-            entries = self._page(folder) or ()
+            entries = self._page(folder)
         except NotConnectedError:
             # Nobody is there any more.
             raise
         except CxrprepError as error:
+            if not error.message.startswith(folder):
+                error.message = f"{folder}: {error.message}"
             self.holes.append(error)
+            return ()
+        if entries is None:
+            # Not there after all, a login form, or no page at all.
+            self.holes.append(
+                NotInSourceError(f"{folder}: {without_query(self._url(folder))} shows no list of files", hint=_LOOK)
+            )
             return ()
         doubtful = [e for e in entries if not e.folder and e.size is None and "." not in e.name][:_ASKED_SINGLY]
         if not doubtful:
@@ -218,7 +227,7 @@ class HttpSource:
         except AccessError:
             # Some sites answer 403, or their home page, for what does not exist.
             return
-        reader = _Reader(stream, lambda at: self._list_at(name, at))
+        reader = _Reader(name, stream, lambda at: self._list_at(name, at))
         with io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", errors="replace") as text:
             yield from checksum_files.parse(text)
 
@@ -240,7 +249,8 @@ class HttpSource:
             return None
         if not folder and is_listing(body):
             self._is_store = True
-        entries = read_page(body, answer.headers.get("content-type", ""), self._url(folder))
+        # Its links are those of where a redirect has led.
+        entries = read_page(body, answer.headers.get("content-type", ""), answer.url)
         for entry in entries or ():
             if entry.spelled:
                 self._spelled[folder + entry.name] = self._spelling(folder) + entry.spelled
@@ -407,7 +417,8 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 class _Reader(io.RawIOBase):
     """A remote list as a file object; where its connection breaks, ``open_at`` opens it again."""
 
-    def __init__(self, stream: ByteStream, open_at: Callable[[int], ByteStream]) -> None:
+    def __init__(self, name: str, stream: ByteStream, open_at: Callable[[int], ByteStream]) -> None:
+        self._name = name
         self._stream: ByteStream | None = stream
         self._open_at = open_at
         self._validator = stream.validator
@@ -427,20 +438,21 @@ class _Reader(io.RawIOBase):
             if self._stream is None:
                 self._stream = self._open_at(self._at)
                 if self._stream.validator != self._validator or (self._at and self._validator is None):
-                    raise SourceUnreachableError("a list changed, or may have, while it was read", hint="run again")
+                    raise SourceUnreachableError(
+                        f"{self._name}: its connection broke, and it changed meanwhile, or may have", hint="run again"
+                    )
                 self._skip(self._stream, self._at - self._stream.offset)
             return self._stream.readinto(view)
         except SourceUnreachableError:
             self._drop()
             raise
 
-    @staticmethod
-    def _skip(stream: ByteStream, size: int) -> None:
+    def _skip(self, stream: ByteStream, size: int) -> None:
         scratch = memoryview(bytearray(65_536))
         while size > 0:
             count = stream.readinto(scratch[:size])
             if count == 0:
-                raise SourceUnreachableError("a list ended before its end", hint="run again")
+                raise SourceUnreachableError(f"{self._name} ended before its end", hint="run again")
             size -= count
 
     def _drop(self) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cxrprep.sources.urls import Endpoint
 
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s*(?:,|$)|\s+[^=\s,]+\s*=|\s+[\w+/~.-]+=*\s*(?:,|$))")
+# What stands there may read like another scheme.
+_QUOTED: Final = re.compile(r'"(?:\\.|[^"\\])*"')
 _MAGIC: Final = re.compile(r"^#.*HTTP Cookie File", re.MULTILINE)
 # A session that ends this soon after its login was none.
 _SESSION_SECONDS: Final = 60.0
@@ -81,7 +83,7 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
     Raises ``AccessError`` when it asks for neither: then nothing is sent.
     """
     header = response.headers.get("www-authenticate", "")
-    schemes = [found[1].lower() for found in _SCHEME.finditer(header)]
+    schemes = [found[1].lower() for found in _SCHEME.finditer(_QUOTED.sub("x", header))]
     if "digest" in schemes:
         return True
     if header and "basic" not in schemes:

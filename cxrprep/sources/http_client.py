@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep._version import __version__
-from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
 from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = f"cxrprep/{__version__}"
 _SUCCESS: Final = frozenset({200, 203, 206})
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
@@ -289,7 +289,13 @@ class HttpClient:
                 return response, connection
             self.release(connection)
             _check_redirect(endpoint, response, query.key)
-            endpoint, target = split_url(response.location)
+            try:
+                endpoint, target = split_url(response.location)
+            except UsageError as error:
+                raise _lasting(
+                    f"{query.key}: {response.url} redirects to no address: {error.message}",
+                    hint="try another mirror; only who runs the site can mend it",
+                ) from error
         raise SourceUnreachableError(
             f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address"
         )

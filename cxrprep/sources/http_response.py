@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+# Beyond it nothing is a length: libcurl, too, reads such a body to the end of its connection.
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _PAGE: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
 )
@@ -34,7 +37,7 @@ def seconds_to_wait(text: str) -> float | None:
     text = text.strip()
     if not text:
         return None
-    if text.isdecimal():
+    if _SECONDS.fullmatch(text):
         return min(float(text), _LONGEST_WAIT)
     try:
         date = email.utils.parsedate_to_datetime(text)
@@ -75,9 +78,14 @@ class HttpResponse:
 
     @property
     def content_length(self) -> int | None:
-        """Bytes of this body, when stated."""
+        """Bytes of this body, when stated once, or several times the same (RFC 9112, 6.3)."""
+        if self.headers.get("transfer-encoding", "identity").lower() != "identity":
+            # Which overrides what a careless server or proxy states beside it.
+            return None
         text = self.headers.get("content-length", "")
-        return int(text) if text.isdecimal() else None
+        if "," in text and len(values := {value.strip() for value in text.split(",")}) == 1:
+            text = values.pop()
+        return int(text) if _LENGTH.fullmatch(text) else None
 
     @property
     def is_rate_limit(self) -> bool:

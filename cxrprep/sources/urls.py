@@ -34,6 +34,10 @@ _PLAIN = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9]\d{0,3}|[1-5]\d{4}|6[0-4
 _UNQUOTED = re.compile(r"[A-Za-z0-9/._~-]*")
 
 
+# What no name of a host holds; libcurl would say nothing but that the address is malformed.
+_NO_HOST = re.compile(r"[\s<>\"{}|\\^`'()!*+,;=~&$]")
+
+
 # What must not be shown begins with one of these, or ends with the last.
 _HIDES = re.compile("[?#@]")
 
@@ -74,6 +78,8 @@ def quoted(path: str) -> str:
 def _ascii(host: str) -> str:
     """``host`` as DNS knows it. Raises ``UsageError`` for a name that cannot be one."""
     if host.isascii():
+        if _NO_HOST.search(host):
+            raise UsageError(f"{host!r} is not the name of a host", hint="check the address")
         return host
     import idna
 

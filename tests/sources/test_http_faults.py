@@ -64,9 +64,24 @@ def with_netrc(tmp_path: Path, text: str) -> HttpClient:
         b"HTTP/1.1 203 Changed\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(BODY),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\nContent-Length: 3\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
     ],
-    ids=["bare LF", "bare LF, length", "bare LF, chunks", "no reason", "203", "interim", "trailers", "identity"],
+    ids=[
+        "bare LF",
+        "bare LF, length",
+        "bare LF, chunks",
+        "no reason",
+        "203",
+        "interim",
+        "trailers",
+        "chunks and a length",
+        "length twice",
+        "no such length",
+        "identity",
+    ],
 )
 def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
     def app(connection: raw_http.Connection, *_: object) -> bool:
@@ -74,7 +89,9 @@ def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
         return False
 
     with raw_http.serving(app) as server:
-        assert content(client.open(server.url + "/x.bin")) == b"FIRST LINE\r\n\r\nSECOND LINE\r\n"
+        stream = client.open(server.url + "/x.bin")
+        assert stream.length in (None, len(BODY))
+        assert content(stream) == b"FIRST LINE\r\n\r\nSECOND LINE\r\n"
 
 
 @pytest.mark.parametrize("length", [5, 70_000])
@@ -192,7 +209,7 @@ def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> Non
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
 @pytest.mark.parametrize(
-    "form", ["{0:.0f}", "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+    "form", ["{0:.0f}", "{0:.1f}", "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
 )
 def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch, zone: str, form: str) -> None:
     monkeypatch.setenv("TZ", zone)
@@ -323,7 +340,10 @@ def test_where_a_redirect_leads(client: HttpClient, location: str, asked: str) -
     assert got.replace("%20", "+") == asked
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a.test/x", "javascript:1"])
+@pytest.mark.parametrize(
+    "location",
+    ["file:///etc/passwd", "ftp://a.test/x", "javascript:1", "http://127.0.0.1:99999/x", "http://a b.test/x"],
+)
 def test_a_redirect_out_of_the_web_is_refused(client: HttpClient, location: str) -> None:
     with (
         raw_http.serving(lambda c, *_: c.send(answer(b"", f"Location: {location}", status="302 Found"))) as server,
@@ -357,6 +377,19 @@ def test_each_host_gets_its_own_login_and_no_other(tmp_path: Path) -> None:
 
 
 # ---- logins ----
+
+
+@pytest.mark.parametrize("realm", ["a, Digest b", "a, Digest realm=b", "Bearer", r"a \", Digest nonce=b"])
+def test_what_a_realm_is_called_is_no_scheme(tmp_path: Path, realm: str) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        asked = answer(b"", f'WWW-Authenticate: Basic realm="{realm}"', status="401 No")
+        connection.send(answer(DATA) if headers.get("authorization", "").startswith("Basic ") else asked)
+
+    with (
+        raw_http.serving(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+    ):
+        assert content(client.open(server.url + "/x.png")) == DATA
 
 
 @pytest.mark.parametrize("challenge", ["Bearer realm=x", "Negotiate", 'Bearer realm="Basic, x"', "NTLM"])

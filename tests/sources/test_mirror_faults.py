@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from contextlib import closing
 
@@ -46,12 +47,41 @@ def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
     assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 500])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 500])
 def test_one_folder_that_is_shut_does_not_end_the_listing(status: int) -> None:
     pages = {"": ["images/", "private/"], "images/": ["00000001_000.png"]}
     keys, holes = _keys(lambda request: _tree(request, pages, private=status))
     assert keys == [IMAGE]
     assert ["private" in hole.message for hole in holes] == [True]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        Reply(200, b"", {"Content-Type": "text/html"}),
+        Reply(200, b'<form action="/login"><input name="password"></form>', {"Content-Type": "text/html"}),
+        Reply(200, b'{"error": "not now"}', {"Content-Type": "application/json"}),
+        Reply(200, gzip.compress(b"<pre>")[:-9], {"Content-Type": "text/html", "Content-Encoding": "gzip"}),
+        Reply(302, b"", {"Location": "http://127.0.0.1:99999/"}),
+    ],
+    ids=["empty", "login form", "JSON", "damaged", "redirect"],
+)
+def test_a_folder_that_shows_no_list_is_said_by_name(page: Reply) -> None:
+    """By its name at the beginning, since it counts where files of the release lie below the same name."""
+    pages = {"": ["images/", "images2/"], "images/": ["00000001_000.png"]}
+    keys, holes = _keys(lambda request: page if request.path == "/images2/" else _tree(request, pages))
+    assert keys == [IMAGE]
+    assert [hole.message.partition("/")[0] for hole in holes] == ["images2"]
+
+
+def test_links_of_a_folder_that_moved_are_those_of_its_new_place() -> None:
+    def app(request: Request) -> Reply:
+        if request.path.startswith("/images/"):
+            return Reply(301, b"", {"Location": request.path.replace("/images/", "/v2/images/")})
+        pages = {"": ["images/"], "v2/images/": ["/v2/images/00000001_000.png"]}
+        return _tree(request, pages)
+
+    assert _keys(app) == ([IMAGE], [])
 
 
 def test_where_all_is_shut_the_reason_is_the_error() -> None:
