@@ -31,7 +31,8 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             bound = signature.bind(*positional, **named)
             given = bound.arguments
             words = given | given.get("words", {})
-            with LastRun(_caches(verb, words), verb, _stages(verb, words), str(words.get("shard") or "")) as run:
+            shard, dataset = (str(words.get(name) or "") for name in ("shard", "dataset"))
+            with LastRun(_caches(verb, words), verb, _stages(verb, words), shard, dataset) as run:
                 given["on_event"] = run.counting(given.get("on_event", ignore))
                 return function(*bound.args, **bound.kwargs)
 

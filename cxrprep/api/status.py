@@ -13,10 +13,11 @@ from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
-from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.errors import ExitCode, UsageError, most_pressing
 from cxrprep.humanize import format_rate, format_seconds, short_repr
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
+from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import options_of
@@ -129,7 +130,7 @@ def status(
         >>> [(stage.name, stage.state) for stage in cxrprep.status("nih").value.stages][:2]
         [('download', 'done'), ('verify', 'done')]
     """
-    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
+    folder = _opened(FolderRef.of(root, dataset=dataset, release=release, state=state))
     parts = _parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
     stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
@@ -149,6 +150,21 @@ def status(
         rows.append(("fetched from", value.mirror))
     rows += [(stage.name, ", ".join(filter(None, (stage.state, stage.detail)))) for stage in stages]
     return Result("status", value, rows=tuple(rows))
+
+
+def _opened(where: FolderRef) -> DatasetFolder:
+    """The folder; one into which nothing came so far by what the run was told that failed or goes on there."""
+    try:
+        return open_folder(where)
+    except UsageError:
+        told = next((run.dataset for run in unfinished_runs(_cache(where)) if run.dataset), "")
+        if where.dataset or not told:
+            raise
+        return open_folder(dataclasses.replace(where, dataset=told))
+
+
+def _cache(where: FolderRef) -> Path:
+    return Path(where.state or where.root) / CACHE_NAME
 
 
 def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:

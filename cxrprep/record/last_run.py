@@ -55,13 +55,16 @@ class RunState:
     seconds_left: float | None = None
     exit_code: int | None = None
     message: str = ""
+    dataset: str = ""
     moment: float = 0.0
 
 
 class LastRun:
     """A run of a verb, from its start; a context whose end removes its file, or says in it how the run failed."""
 
-    def __init__(self, caches: Sequence[Path], verb: str, stages: Sequence[str], shard: str = "") -> None:
+    def __init__(
+        self, caches: Sequence[Path], verb: str, stages: Sequence[str], shard: str = "", dataset: str = ""
+    ) -> None:
         """A run that has not begun.
 
         Args:
@@ -69,11 +72,12 @@ class LastRun:
             verb: Whose run it is.
             stages: What ``status`` calls it: the verb, and what it makes.
             shard: The part of a job array, such as ``3/16``.
+            dataset: What it was told that the folder holds: the only word of it, where nothing came so far.
         """
         text = f"{stages[0]} {shard.replace('/', ' of ')}" if shard else stages[0]
         name = "".join(c if c.isalnum() or c in "-." else "_" for c in text)[:100]
         self._paths = [cache / FOLDER / f"{name}.json" for cache in caches]
-        self._verb, self._stages = verb, tuple(stages)
+        self._verb, self._stages, self._dataset = verb, tuple(stages), dataset
         self._run_id = RunId.new()
         self._guard = threading.Lock()
         self._end = threading.Event()
@@ -137,6 +141,7 @@ class LastRun:
                 "size": tally.bytes_here, "total_size": tally.size,
                 "rate": tally.rate, "seconds_left": tally.left,
                 "owner": str(self._run_id), "host": socket.gethostname(), "pid": os.getpid(),
+                "dataset": self._dataset,
             }  # fmt: skip
             for path in self._paths:
                 self._put(path, json.dumps(told).encode())
@@ -210,6 +215,7 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
         seconds_left=_number(told.get("seconds_left")),
         exit_code=_count(told.get("exit_code")),
         message=_text(told.get("message")),
+        dataset=_text(told.get("dataset")),
         moment=moment,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -87,6 +88,23 @@ def test_a_run_says_its_rate_and_monitoring_learns_what_somebody_must_look_at(
     assert run(["status", str(here), str(mirror), "--dataset", "nih-chestxray14", "--check"]) == 4
     # Asked without it, it is an answer and no alarm.
     assert run(["status", str(here)]) == 0
+
+
+def test_a_folder_into_which_nothing_came_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = tmp_path / "here"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        source = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+        assert run(["download", "nih-chestxray14", str(here), "--source", source, "--quiet"]) == 6
+    capsys.readouterr()
+    assert run(["status", str(here), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dataset"], told["stages"][0]["state"]) == ("nih-chestxray14", "failed")
+    assert run(["status", str(here), "--check", "--quiet"]) == 6
+    assert run(["status", str(here), str(here), "--check"]) == 6
+    # A folder that nobody worked on is none.
+    (tmp_path / "other").mkdir()
+    assert run(["status", str(tmp_path / "other")]) == 2
 
 
 def test_watching_ends_with_the_run_that_it_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
