@@ -35,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.value_codes import stated, take_rows, value_codes, value_counts
+from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, value_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -184,8 +184,9 @@ def _finding(subject: Subject, word: str) -> Counted | None:
 
 def _combined(subject: Subject, word: str) -> Counted | None:
     words = _words(subject)
-    several = words.filter(pc.greater(pc.list_value_length(words), 1))
-    return int(pc.sum(pc.equal(pc.list_flatten(several), word)).as_py() or 0)
+    several = np.flatnonzero(numbers(pc.list_value_length(words), 0) > 1)
+    beside = take_rows(pa.table({"words": words}), several)["words"]
+    return int(value_counts(pc.list_flatten(beside)).get(word, 0))
 
 
 def _label(subject: Subject, _: str) -> Counted | None:
