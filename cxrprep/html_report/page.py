@@ -18,7 +18,7 @@ import numpy as np
 from cxrprep._version import __version__
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.sampling import sample_rows
-from cxrprep.html_report.svg_charts import Bar, BarPart, Chart, bars, histogram
+from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from cxrprep.record import Header
 
 STAGE: Final = "report"
-# From this share on white text has more contrast on the cell than black text; both have at least 4.5 there.
-_DARK: Final = 0.66
 # Images shown for each measure of quality.
 _WORST: Final = 4
 
@@ -74,11 +72,14 @@ class ReportResult:
 class Beside:
     """The numbers of this folder and of another one: totals in images, studies and patients, and labels by name.
 
-    A label that one of them does not have is ``None`` there.
+    A label that one of them does not have is ``None`` there. ``profiles`` are of all images, here and there, and empty
+    where one of them has none; ``views`` are those of both.
     """
 
     name: str
     totals: tuple[tuple[str, int, int], ...]
+    profiles: tuple[label_statistics.SplitProfile, ...]
+    views: tuple[str, ...]
     labels: tuple[tuple[str, label_statistics.Prevalence | None, label_statistics.Prevalence | None], ...]
 
 
@@ -234,7 +235,8 @@ def _page(
     shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
     images = dict(zip(shown, label_statistics.names_of(manifests / "images.parquet", [*shown]), strict=True))
     worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
-    charts = _charts(table, labels, ages)
+    together = label_statistics.together(table, labels)
+    charts = _charts(table, labels, ages) | _matrix(together)
     profiles = label_statistics.split_profiles(table, by_split)
     sheet = _sheet(table, root, labels, [(row, images[row]) for row in drawn])
     published, agreements = of_labels.result()
@@ -253,7 +255,7 @@ def _page(
         splits=label_statistics.by_split(table),
         leak=label_statistics.leak(table),
         labels=labels,
-        together=label_statistics.together(table, labels),
+        together=together,
         charts=charts,
         profiles=profiles,
         beside=None if beside is None else _beside(table, labels, beside),
@@ -295,9 +297,13 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
         for what, column in (("studies", "study_id"), ("patients", "patient_id"))
     ]
     names = dict.fromkeys((*here, *there))
+    profiles = [profile for each in (table, other) for profile in label_statistics.whole_profile(each)]
+    views = dict.fromkeys(view for each in (table, other) for view, _ in label_statistics.value_counts(each, "view"))
     return Beside(
         manifests.absolute().parent.name,
         tuple(totals),
+        tuple(profiles) if len(profiles) == 2 else (),
+        tuple(view for view in views if view),
         tuple((name, here.get(name), there.get(name)) for name in names),
     )
 
@@ -374,6 +380,17 @@ def _charts(
     return charts
 
 
+def _matrix(together: label_statistics.Together) -> dict[str, Chart]:
+    """The co-occurrence to be saved; on the page it is a table."""
+    names, places = together.names, range(len(together.names))
+    if not names:
+        return {}
+    shares = [[None if row == column else together.percent(row, column) for column in places] for row in places]
+    drawn = heat_map("Of the images positive for the row, percent positive for the column", names, shares)
+    rows = [(name, tuple(map(BarPart, names, counts))) for name, counts in zip(names, together.counts, strict=True)]
+    return {"together": Chart(drawn, tuple(rows))}
+
+
 def _sheet(
     table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], images: list[tuple[int, dict[str, Any]]]
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
@@ -398,6 +415,4 @@ def shade(percent: float | None) -> str:
     """The colours of a cell from 0 to 100 %: white to dark blue, the text dark or white so that it can be read."""
     if percent is None:
         return "background:#fff;color:#555"
-    share = min(max(percent, 0.0), 100.0) / 100
-    red, green, blue = (round(255 + (dark - 255) * share) for dark in (8, 48, 107))
-    return f"background:rgb({red},{green},{blue});color:{'#fff' if share > _DARK else '#000'}"
+    return f"background:{blue(percent)};color:{'#fff' if percent / 100 > DARK else '#000'}"

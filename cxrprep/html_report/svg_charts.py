@@ -17,6 +17,8 @@ _ROW: Final = 24
 _WIDTH: Final = 720
 _TEXT: Final = 190
 _NUMBERS: Final = 110
+DARK: Final = 0.66
+"""From this share on white text has more contrast on the colour of a cell than black text; both have at least 4.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,44 @@ def histogram(
     lines.append(_text("axis", left + room / 2, height - 8, axis, anchor="middle"))
     lines.append("</svg>")
     return "".join(lines)
+
+
+def heat_map(title: str, names: Sequence[str], shares: Sequence[Sequence[float | None]]) -> str:
+    """A square of shares from 0 to 100 %, white to dark blue, as SVG.
+
+    Args:
+        title: Names the chart, for those who do not see it too.
+        names: Of the rows, and in the same order of the columns.
+        shares: In percent, row by row; ``None`` is an empty cell.
+
+    Returns:
+        An ``svg`` element.
+    """
+    side = min(34.0, (_WIDTH - _TEXT) / max(len(names), 1))
+    lines = [_open(title, title, round(_TEXT + side * len(names)) + 8)]
+    for at, name in enumerate(names):
+        start = _TEXT + side * at
+        lines.append(_text("name", _TEXT - 8, start + side / 2 + 4, name, anchor="end"))
+        place = f'transform="translate({start + side / 2 + 4:.1f} {_TEXT - 8}) rotate(-90)"'
+        lines.append(f'<text class="name" {place}>{escape(name)}</text>')
+        for column, share in enumerate(shares[at]):
+            if share is not None:
+                left, dark = _TEXT + side * column, share / 100 > DARK
+                lines.append(
+                    f'<rect x="{left:.1f}" y="{start:.1f}" width="{side:.1f}" height="{side:.1f}" '
+                    f'style="fill:{blue(share)}"/>'
+                    f'<text x="{left + side / 2:.1f}" y="{start + side / 2 + 4:.1f}" text-anchor="middle" '
+                    f'style="font-size:{side / 3:.1f}px;fill:{"#fff" if dark else "#000"}">{share:.0f}</text>'
+                )
+    lines.append("</svg>")
+    return "".join(lines)
+
+
+def blue(percent: float) -> str:
+    """The colour of a share from 0 to 100 %: white to dark blue."""
+    share = min(max(percent, 0.0), 100.0) / 100
+    red, green, deep = (round(255 + (dark - 255) * share) for dark in (8, 48, 107))
+    return f"rgb({red},{green},{deep})"
 
 
 def _rectangle(name: str, part: BarPart, *, x: float, y: float, width: float, height: float) -> str:

@@ -385,6 +385,12 @@ def split_profiles(table: pa.Table, labels: list[list[Prevalence]] | None = None
     )
 
 
+def whole_profile(table: pa.Table) -> tuple[SplitProfile, ...]:
+    """The profile of all images as of one split; empty where there are none."""
+    place = table.schema.get_field_index("split")
+    return split_profiles(table.set_column(place, "split", pa.nulls(table.num_rows, pa.string())))
+
+
 def _counts_by(splits: ValueCodes, column: pa.ChunkedArray) -> list[dict[str | None, int]]:
     """For each split how often each value of a column occurs."""
     codes = value_codes(column)

@@ -322,7 +322,9 @@ def test_splits_stand_side_by_side_with_what_is_missing(root: Path, page: str) -
 def test_every_figure_can_be_saved_with_its_numbers(page: str) -> None:
     files = re.findall(r'download="([\w-]+)\.(svg|csv)" href="data:[\w/+]+;base64,([^"]+)"', page)
     assert {kind for _, kind, _ in files} == {"svg", "csv"}
-    assert len(files) == 2 * page.count('role="img"')
+    # The table of co-occurrence is drawn only where it is saved.
+    assert len(files) == 2 * page.count('role="img"') + 2
+    assert "together" in {name for name, _, _ in files}
     for name, kind, data in files:
         text = base64.b64decode(data).decode()
         if kind == "svg":
@@ -342,6 +344,9 @@ def test_two_folders_stand_side_by_side(root: Path, tmp_path: Path) -> None:
     text = out.read_text()
     assert 'id="beside"' in text
     assert '<td class="n">12</td>' in text
+    both = text.partition('id="beside"')[2].partition("</section>")[0]
+    for what in ("median age in years", "female", "view PA", "age missing", "Cardiomegaly"):
+        assert f'<th scope="row">{what}</th>' in both, what
 
 
 def test_label_sources_are_compared_and_the_worst_converted_images_shown(tmp_path: Path) -> None:
