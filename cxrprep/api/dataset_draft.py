@@ -47,6 +47,7 @@ _FINDINGS: Final = (
     "tags", "pathology", "pathologies", "disease", "diseases",
 )  # fmt: skip
 _REPORTS: Final = ("report", "reporttext", "text", "findings", "impression", "indication", "comparison", "conclusion")
+_RUNS: Final = ("rle", "encodedpixels", "maskrle", "rlemask", "runlengths", "segmentation")
 _READERS: Final = ("radid", "reader", "readerid", "annotator", "radiologist", "rater")
 _CORNERS: Final = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
 _CORNER_SIZES: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("boxx", "boxy", "boxw", "boxh"))
@@ -65,6 +66,8 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")
 _MOST_CLASSES, _LONG, _ENOUGH, _DEEPEST = 60, 60, 0.5, 6
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
+# A folder for each patient, as most people call it.
+_PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
 _NO_LABELS: Final = ("fold", "index", "followup", "number", "id", "width", "height", "rows", "columns")
 
 
@@ -309,6 +312,7 @@ class _Writer:
                 if table not in several:
                     self._labels([table])
                     self._boxes([table])
+                    self._masks(table)
             studies = main.first(ROLES["study"])
             for table in self.found.tables:
                 # Labels of studies: an image has those of its study.
@@ -377,11 +381,17 @@ class _Writer:
             splits = {table.name: _split_in(table.key) for table in tables}
             if all(splits.values()):
                 values["split"] = {"column": "table", "map": splits}
+        folders = [re.search(rf"(?:^|[/\\])({_PATIENT})[/\\]", cell) for cell in main.words(main.image)]
+        if "patient" not in values and folders and all(folders):
+            begins = {re.sub(r"\d+$", "", found[1]) for found in folders if found}
+            begin = re.escape(begins.pop()) if len(begins) == 1 else "[^/]*?"
+            values["patient"] = {"column": main.image, "match": rf"(?:^|/)({begin}\d+)/"}
         values.setdefault("patient", "unknown")
         values.setdefault("study", "image")
         self._block("image", several=False, table=_names([*tables, *more]), **values)
         self._labels(tables, taken)
         self._boxes(tables)
+        self._masks(tables[0])
         self._reports(tables, taken)
 
     def _of_paths(self) -> None:
@@ -390,13 +400,14 @@ class _Writer:
         depth = min(map(len, folders))
         words = [{parts[-1 - n] for parts in folders} for n in range(depth)]
         split = next((n for n, those in enumerate(words) if those and all(map(_split_in, those))), None)
-        label = next((n for n, those in enumerate(words) if n != split and 1 < len(those) <= _MOST_CLASSES), None)
-        groups = [f"(?P<{what}>[^/]+)/" if n == place else "[^/]+/"
-                  for n in range(depth - 1, -1, -1)
-                  for what, place in [("split", split) if n == split else ("label", label)]]  # fmt: skip
+        patient = next((n for n, those in enumerate(words) if all(re.fullmatch(_PATIENT, one) for one in those)), None)
+        others = (split, patient)
+        label = next((n for n, those in enumerate(words) if n not in others and 1 < len(those) <= _MOST_CLASSES), None)
+        places = {place: what for what, place in (("split", split), ("patient", patient), ("label", label))}
+        groups = [f"(?P<{places[n]}>[^/]+)/" if n in places else "[^/]+/" for n in range(depth - 1, -1, -1)]
         groups = groups[: len(groups) + 1 - self.found.depth]
-        label, split = (
-            None if place is not None and place < self.found.depth - 1 else place for place in (label, split)
+        label, split, patient = (
+            None if place is not None and place < self.found.depth - 1 else place for place in (label, split, patient)
         )
         ends = sorted({key.rsplit(".", 1)[-1] for key in self.found.images})
         table = _Table("", "files", {}, name="files")
@@ -404,7 +415,7 @@ class _Writer:
         patterns = [f"{'*/' * depth}*.{end}" for end in ends]
         pattern = f"(?:^|/){''.join(groups)}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$"
         table.columns = {"patterns": list(patterns), "groups": [pattern]}
-        values: dict[str, Any] = {"id": "id", "patient": "unknown", "study": "image"}
+        values: dict[str, Any] = {"id": "id", "patient": "unknown" if patient is None else "patient", "study": "image"}
         if split is not None:
             values["split"] = {"column": "split", "map": {word: _split_in(word) for word in sorted(words[split])}}
         self._block("image", several=False, table="files", **values)
@@ -460,6 +471,17 @@ class _Writer:
                 self._block("boxes", table=_names(tables), image=self._id(main), label=value, **where)
                 return
 
+    def _masks(self, table: _Table) -> None:
+        """How a column of run lengths would be declared; how they count only their publisher knows."""
+        column = table.first(_RUNS)
+        if column:
+            keys = {"table": table.name, "image": self._id(table), "label": table.first(_FINDINGS) or {"text": "mask"},
+                    "encoding": "rle", "runs": column, "order": "columns", "start": "absolute", "base": 1,
+                    "size": [1024, 1024]}  # fmt: skip
+            lines = [f"# Column {column!r} may hold masks as run lengths: order may be rows, start relative, base 0."]
+            lines += ["# [[masks]]", *(f"# {key} = {_toml(value)}" for key, value in keys.items())]
+            self.blocks.append("\n".join([*lines, ""]))
+
     def _reports(self, tables: list[_Table], taken: Sequence[str]) -> None:
         main = _joined(tables)
         columns = [name for name in main.columns if _plain(name) in _REPORTS and _is_text(main, name)]
@@ -499,7 +521,12 @@ class _Writer:
         own = [name for name in names if name not in same]
         if own:
             shown = " ".join(", ".join(own)[:80].split())
-            lines += [f"# Findings with a column of their own: {shown}", ""]
+            lines += [f"# Findings with a column of their own: {shown}"]
+            near = [(name, stem, loss) for name in own for stem, loss in _nearly(name)]
+            if near:
+                lines += ["# As a shared one too, where the loss is yours: put such a line under [vocabulary.same]"]
+                lines += [f"# {_toml(name)} = {_toml({'is': stem, 'loss': loss})}" for name, stem, loss in near]
+            lines += [""]
         return lines
 
     def _block(self, kind: str, *, several: bool = True, **values: Any) -> None:
@@ -566,6 +593,12 @@ def _shared(name: str) -> str:
             if _plain(term.name) == _plain(name) and not term.loss:
                 return term.stem
     return ""
+
+
+def _nearly(name: str) -> list[tuple[str, str]]:
+    """The shared observation that releases take a finding of this name for, and what is lost."""
+    terms = (term for vocabulary in VOCABULARIES.values() for term in vocabulary.terms)
+    return [(term.stem, term.loss) for term in terms if _plain(term.name) == _plain(name) and term.loss][:1]
 
 
 def _names(tables: Sequence[_Table]) -> Any:

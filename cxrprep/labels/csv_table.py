@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 _BLOCK: Final = 4 << 20
 _AROUND_NAMES: Final = ' \t",;\x00'
 # What other programs write where a cell is blank; no published table has these words.
-_MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None")
+_MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None", "NA", "N/A", "#N/A", "n/a")
+_DECIMAL_COMMA: Final = r"^(-?\d+),(\d+)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ def read_table(path: Path, form: Form) -> TextTable:
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
     plain = frozenset(form.plain)
     # Without a quotation mark no cell has a line break, and several cores read at once.
-    multiline = form.multiline and b'"' in data
+    # No column of a release has line breaks, but one that somebody added may.
+    multiline = (form.multiline or bool(_extra(names, form))) and b'"' in data
     # The digest costs a tenth of the reading: another core may have it.
     with ThreadPoolExecutor(max_workers=1) as pool:
         digest = pool.submit(_digest, packed)
@@ -170,6 +172,9 @@ def read_table(path: Path, form: Form) -> TextTable:
             raise _explain(path, content, len(names), error) from error
     table = table.unify_dictionaries().combine_chunks()
     table, trimmed = _trimmed(table, first)
+    if content.delimiter == ";":
+        table, decimals = _with_points(table)
+        trimmed += decimals
     table, blank = _blanked(table)
     table, ended = _without_blank_end(table)
     extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
@@ -181,14 +186,15 @@ def read_table(path: Path, form: Form) -> TextTable:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
     found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes))
     if b'"' in data and not form.multiline:
-        _refuse_line_breaks(found)
+        _refuse_line_breaks(found, _extra(names, form))
     return found
 
 
 def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """The table without the blank behind each separator, where the first row has one there."""
+    """The table without the blank behind or before each separator, where the first row has one there."""
     cells = [cell for cell in first[1:] if cell]
-    if not cells or not all(cell.startswith(" ") for cell in cells):
+    where = next((w for w in ("startswith", "endswith") if all(getattr(cell, w)(" ") for cell in cells)), "")
+    if not cells or not where:
         return table, []
     for place, name in enumerate(table.column_names):
         column = table.column(name)
@@ -197,7 +203,23 @@ def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]
         table = table.set_column(
             place, name, text.combine_chunks().dictionary_encode() if column.type == TEXT else text
         )
-    return table, ["a blank stands behind each separator"]
+    return table, [f"a blank stands {'behind' if where == 'startswith' else 'before'} each separator"]
+
+
+def _with_points(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table with points for the decimal commas of a spreadsheet in most of Europe; it separates by semicolons."""
+    notes = []
+    for place, name in enumerate(table.column_names):
+        column = flat(table.column(name))
+        words = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if not pc.any(pc.match_substring_regex(words, _DECIMAL_COMMA)).as_py():
+            continue
+        changed = pc.replace_substring_regex(words, _DECIMAL_COMMA, r"\1.\2")
+        if pa.types.is_dictionary(column.type):
+            changed = changed.take(column.indices).dictionary_encode()
+        table = table.set_column(place, name, changed)
+        notes.append(name)
+    return table, [f"decimal commas are read as points: {', '.join(notes)[:200]}"] if notes else []
 
 
 def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -263,12 +285,13 @@ def _explain(path: Path, content: CsvContent, width: int, error: Exception) -> T
             raw.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
             column = raw[: problem.start].count(content.delimiter.encode()) + 1
-            return TableError(f"{path}, line {line}, column {column}: not UTF-8 text", hint=AGAIN)
+            hint = "fetch the table again, or save it as UTF-8 (in Excel: CSV UTF-8)"
+            return TableError(f"{path}, line {line}, column {column}: not UTF-8 text", hint=hint)
     return TableError(f"{path} cannot be read as CSV: {error}", hint=AGAIN)
 
 
-def _refuse_line_breaks(table: TextTable) -> None:
-    for name in table.names:
+def _refuse_line_breaks(table: TextTable, but: Sequence[str]) -> None:
+    for name in (name for name in table.names if name not in but):
         column = table.column(name)
         words = column.dictionary if pa.types.is_dictionary(column.type) else column
         if pc.any(pc.match_substring(words, "\n")).as_py():

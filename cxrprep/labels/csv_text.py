@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 2 << 30
 AGAIN: Final = "fetch the table again, or correct that line by hand"
-_DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+# What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
+_NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
+_BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
+_BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
 
 
 class CsvContent(NamedTuple):
@@ -46,7 +51,13 @@ def read_content(path: Path) -> CsvContent:
     data = _uncompressed(path, packed, notes)
     if len(data) > _LIMIT:
         raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
-    return _delimited(packed, _as_utf8(path, data, notes), notes)
+    return _delimited(packed, _without_blank_end(_as_utf8(path, data, notes)), notes)
+
+
+def _without_blank_end(data: bytes) -> bytes:
+    """The text without the lines of blanks that end it: they would be rows of one cell."""
+    ends = _BLANK_END.search(data, max(0, len(data) - 4096)) if data[-1:] in b" \n" else None
+    return data[: ends.start()] + b"\n" if ends and b" " in ends[0] else data
 
 
 def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
@@ -98,17 +109,19 @@ def _only_member(path: Path, packed: bytes) -> bytes:
 def _delimited(packed: bytes, data: bytes, notes: list[str]) -> CsvContent:
     """The delimiter: what Excel's ``sep=`` line says, or else what the header has most of."""
     bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    first = data[bom : bom + 6].lower()
-    if first.startswith(b"sep=") and first[5:6] in (b"\r", b"\n") and chr(first[4]) in _DELIMITERS:
+    before = 0
+    if blank := _BLANK_LINES.match(data, bom):
+        notes.append("blank lines stand before its header")
+        before, data, bom = blank[0].count(b"\n"), data[blank.end() :], 0
+    if named := _NAMED_DELIMITER.match(data, bom):
         notes.append("its first line names the delimiter, as Excel writes it")
-        rest = data[bom + 5 :]
-        return CsvContent(packed, rest[2:] if rest[:2] == b"\r\n" else rest[1:], chr(first[4]), 1, tuple(notes))
+        return CsvContent(packed, data[named.end() :], named[1].decode(), before + 1, tuple(notes))
     header = data[: 1 << 16].partition(b"\n")[0]
     count = {delimiter: header.count(delimiter.encode()) for delimiter in _DELIMITERS}
     delimiter = max(count, key=lambda one: (count[one], one == ","))
     if delimiter != ",":
         notes.append(f"its fields are separated by {_DELIMITERS[delimiter]}")
-    return CsvContent(packed, data, delimiter, 0, tuple(notes))
+    return CsvContent(packed, data, delimiter, before, tuple(notes))
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -86,15 +86,22 @@ def boxes_of(
 
 def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
     names = rule.corners or rule.corner_size or rule.centre_size
-    sides = {
-        side: pd.to_numeric(column_of(frame, column, "[[boxes]]", table), errors="coerce")
-        for side, column in zip("xywh", names, strict=True)
-    }
+    sides = {side: _pixels(frame, column, table) for side, column in zip("xywh", names, strict=True)}
     if rule.corners:
         sides["w"], sides["h"] = sides["w"] - sides["x"], sides["h"] - sides["y"]
     elif rule.centre_size:
         sides["x"], sides["y"] = sides["x"] - sides["w"] / 2, sides["y"] - sides["h"] / 2
     return sides
+
+
+def _pixels(frame: pd.DataFrame, column: str, table: TableRead) -> pd.Series:
+    """A side of each box. A cell that is no number is an error: as a blank it would be a box that nobody drew."""
+    cells = column_of(frame, column, "[[boxes]]", table)
+    found = pd.to_numeric(cells, errors="coerce")
+    strange = cells.index[found.isna() & cells.notna()]
+    if len(strange):
+        raise table.error(strange[0], column, f"[[boxes]] expects a number of pixels, found {cells[strange[0]]!r}")
+    return found
 
 
 def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:

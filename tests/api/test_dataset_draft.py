@@ -55,6 +55,24 @@ def test_folders_alone_say_split_and_class(tmp_path):
     assert rows["trainNORMAL0"]["label_pneumonia"] == 0
 
 
+def test_a_folder_for_each_patient_says_whose_the_images_are_with_a_table_and_without(tmp_path):
+    names = [f"images/pat{number // 2:03d}/cxr_{number}.png" for number in range(6)]
+    alone = folder(tmp_path / "alone", names)
+    assert len({row["patient_id"] for row in drafted(tmp_path, alone).values()}) == 3
+    (tmp_path / "drafted.toml").unlink()
+    listed = folder(tmp_path / "listed", names)
+    rows = [f"{name.removeprefix('images/')},Effusion,1 5 9 2" for name in names]
+    (listed / "t.csv").write_text("\n".join(["image,label,rle", *rows]))
+    assert len({row["patient_id"] for row in drafted(tmp_path, listed).values()}) == 3
+    text = (tmp_path / "drafted.toml").read_text()
+    assert '# "Effusion" = { is = "pleural_effusion"' in text
+    # What stands there as a comment is a block that reads.
+    block = text[text.index("# [[masks]]") :].replace("\n# ", "\n").removeprefix("# ").replace("[1024, 1024]", "[4, 4]")
+    (tmp_path / "own.toml").write_text(text.replace('name = "drafted"', 'name = "own"') + block)
+    labels = read_labels(find_dataset(str(tmp_path / "own.toml")), listed)
+    assert labels.masks.num_rows == 6
+
+
 def test_two_tables_of_one_form_are_splits_and_columns_are_findings(tmp_path):
     root = folder(tmp_path / "data", [f"images/{n}.png" for n in range(4)])
     header = "Image,PatientID,Age,View,Pleural Effusion,Rib lesion,x,y,width,height\n"

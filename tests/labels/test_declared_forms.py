@@ -77,6 +77,12 @@ shape = "columns"
 columns = { fluid = "Effusion" }
 values = { yes = 1 }
 """
+BOX = """[[boxes]]
+table = "t"
+image = "image"
+label = { text = "box" }
+corner_size = ["x", "y", "w", "h"]
+"""
 SPLIT = """[[splits]]
 table = "t"
 image = "name"
@@ -94,8 +100,9 @@ split = { column = "name", map = { a1 = "test" } }
         ("json", AGE, [{"image": "a1", "YEARS": 50}, {"image": "a2", "YEARS": "x"}],
          r"row 2, column 'YEARS'"),
         ("names", SPLIT, "a1\na2\n", r"line 2: \[\[splits\]\]"),
+        ("csv", BOX, "\nimage,x,y,w,h\na1,1,2,3,4\na1,,,,\na2,1,2,'3,4\n", r"line 5, column 'w'"),
     ],
-    ids=["line breaks", "sep=", "by study", "json", "names"],
+    ids=["line breaks", "sep=", "by study", "json", "names", "box"],
 )  # fmt: skip
 def test_a_wrong_cell_is_named_by_file_line_and_column(tmp_path, form, more, content, place):
     blocks = CELLS.format(form=form, image="name" if form == "names" else "image", more=more)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Edit = "Callable[[list[list[str]]], bytes]"
 _NUMBER = re.compile(r"[1-9]\d{0,8}")
+_DECIMAL = re.compile(r"^(-?\d+)\.(\d+)$")
 _PATH = re.compile(r"[^/]\.(png|jpe?g|dcm|dicom)$")
 
 
@@ -80,6 +81,23 @@ FORMS: dict[str, tuple[Edit, str]] = {
         lambda rows: saved(rows, delimiter="\t", lineterminator="\r\n").decode().encode("utf-16"), "in UTF-16",
     ),
     "blank lines at the end": (lambda rows: saved(rows) + b"\r\n\n\n", ""),
+    "a line of blanks at the end": (lambda rows: saved(rows) + b"  \n \n", ""),
+    "blank lines at the start": (lambda rows: b"\n \r\n" + saved(rows), "blank lines stand before its header"),
+    "sep= in quotation marks": (
+        lambda rows: b'\xef\xbb\xbf"sep=;"\r\n' + saved(rows, delimiter=";"), "its first line names the delimiter",
+    ),
+    "bars": (lambda rows: saved(rows, delimiter="|"), "separated by bars"),
+    "R": (cell_by_cell(lambda cell: cell or "NA"), ""),
+    "Excel's errors": (cell_by_cell(lambda cell: cell or "#N/A"), ""),
+    "decimal commas": (
+        lambda rows: saved([[_DECIMAL.sub(r"\1,\2", cell) for cell in row] for row in rows], delimiter=";"), "",
+    ),
+    "a blank before each comma": (
+        lambda rows: saved([[f"{cell} " for cell in row] for row in rows]), "a blank stands before",
+    ),
+    "a column with line breaks": (
+        lambda rows: saved([[*row, "two\nlines" if number else "note"] for number, row in enumerate(rows)]), "",
+    ),
     "rows of blank cells at the end": (
         lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells end it",
     ),
