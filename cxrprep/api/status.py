@@ -195,9 +195,10 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         known.add(path)
         counts[part_of(path)][4] += 1
     wanted = asked(folder.record.cache)
-    for path in () if wanted is None else wanted.to_pylist():
+    for (path,) in () if wanted is None else wanted.rows():
         if path not in known:
             # Asked for, and not one byte of it came.
+            known.add(path)
             counts[part_of(path)][2] += 1
     names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
     rows = [

@@ -11,22 +11,22 @@ import hashlib
 import json
 import shutil
 import tempfile
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Final
 
-from cxrprep.record.file_table import texts
 from cxrprep.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    import pyarrow as pa
-
     from cxrprep.model import Selection, Shard
+    from cxrprep.storage.sorted_tables import SortedTable
 
 _FOLDER: Final = "asked"
 _IN_MEMORY: Final = 8 << 20
 _PIECE: Final = 1 << 20
+_LINES: Final = 16_384
 
 
 def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Shard | None = None) -> None:
@@ -66,20 +66,25 @@ def _holds(path: Path, body: IO[bytes]) -> bool:
         return False
 
 
-def asked(cache: Path) -> pa.Array | None:
-    """All release paths that were asked for, sorted; ``None`` where no list is left, or one cannot be read."""
-    import pyarrow as pa
+def asked(cache: Path) -> SortedTable | None:
+    """All release paths that were asked for (``path``), sorted; ``None`` where no list is left or one cannot be read.
 
-    lists = []
-    for path in sorted((cache / _FOLDER).glob("*.txt")):
+    One that several downloads asked for stands there several times.
+    """
+    from cxrprep.storage.sorted_tables import SortedTable
+
+    lists = sorted((cache / _FOLDER).glob("*.txt"))
+    found = SortedTable.of({"path": "string"}, "path")
+    for path in lists:
         try:
-            body = path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8", newline="\n") as file:
+                while lines := list(islice(file, _LINES)):
+                    if not lines[-1].endswith("\n"):
+                        return None
+                    found.add_rows([(line[:-1],) for line in lines])
         except (OSError, ValueError):
             return None
-        if body and not body.endswith("\n"):
-            return None
-        lists.append(texts(body.split("\n")[:-1]))
-    return pa.concat_arrays(lists).unique().sort() if lists else None
+    return found if lists else None
 
 
 def _name(selection: Selection, shard: Shard | None) -> str:

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PART_ROWS: Final = 16_384
 # Of a run so many rows are in memory at a time, of each run that overlaps with others.
@@ -39,6 +39,42 @@ def parts(table: pa.Table) -> Iterator[pa.Table]:
     for batch in table.to_batches(max_chunksize=PART_ROWS):
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
+
+
+class Rows(Protocol):
+    """Rows in order of path, read as often as they are asked for."""
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All rows, some thousands at a time; with ``columns`` those alone."""
+        ...
+
+
+class HeldRows:
+    """``Rows`` of a table in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """``table`` is sorted by path."""
+        self._table = table
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """See ``Rows``."""
+        return parts(self._table if columns is None else self._table.select(list(columns)))
+
+
+class FilteredRows:
+    """Those of ``rows`` whose path is wanted."""
+
+    def __init__(self, rows: Rows, wanted: Callable[[list[str]], pa.Array]) -> None:
+        """``wanted`` says of paths which ones."""
+        self._rows, self._wanted = rows, wanted
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """See ``Rows``."""
+        names = None if columns is None else list(dict.fromkeys(["path", *columns]))
+        for table in self._rows.tables(names):
+            chosen = table.filter(self._wanted(table["path"].to_pylist()))
+            if chosen.num_rows:
+                yield chosen if columns is None else chosen.select(list(columns))
 
 
 class SortedCursor:
@@ -66,6 +102,11 @@ class SortedCursor:
                 break
             self._ahead = following
         return pa.concat_tables([*taken, self._ahead.slice(0, 0)])
+
+    def back(self, rows: pa.Table) -> None:
+        """Let the last one of the rows that ``upto`` gave come again, for another row of its path."""
+        if rows.num_rows:
+            self._ahead = pa.concat_tables([rows.slice(rows.num_rows - 1), self._ahead])
 
     def end_of_next(self) -> str | None:
         """The last path of the rows that are in memory; ``None`` after the last row."""

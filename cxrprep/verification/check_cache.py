@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cxrprep.storage.sorted_tables import Rows
+
 SCHEMA: Final = pa.schema(
     [
         ("path", pa.string()),
@@ -78,7 +80,7 @@ class Checks:
         if files.num_rows:
             self._journal.append({name: files[name].to_pylist() for name in SCHEMA.names})
 
-    def finish(self, disk: pa.Table, *, keep_others: bool = False) -> None:
+    def finish(self, disk: Rows, *, keep_others: bool = False) -> None:
         """Fold this check into the memory; of files that are not on ``disk`` only with ``keep_others``."""
         self._journal.close()
 
@@ -89,7 +91,7 @@ class Checks:
                 for tables in (_read_journals([self._journal.path]), self._interrupted(), self._finished())
             ]
             with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-                for here in parts(disk.select(["path"])):
+                for here in disk.tables(["path"]):
                     last = here["path"][-1].as_py()
                     rows = _first_each(pa.concat_tables([walk.upto(last) for walk in walks]))
                     writer.write_table(rows if keep_others else _among(rows, here["path"]))

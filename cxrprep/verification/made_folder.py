@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from cxrprep.digests import file_digest
 from cxrprep.events import StageFinished, StageStarted
 from cxrprep.record import Origin
-from cxrprep.storage.sorted_tables import by_path
+from cxrprep.storage.sorted_tables import HeldRows, by_path
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cxrprep.verification.merge_join import Row
     from cxrprep.verification.verifier import VerifyOptions
 
-_NOTHING_PUBLISHED: Final = pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table()
+_NOTHING_PUBLISHED: Final = HeldRows(pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table())
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +248,11 @@ def _bytes(
 
     try:
         known = checks.known(quick=options.quick)
-        check.run(merge_join(listed(), recorded, _NOTHING_PUBLISHED, known), take, out.proven)
-        disk = pa.concat_tables(seen)
+        check.run(merge_join(listed(), HeldRows(recorded), _NOTHING_PUBLISHED, known), take, out.proven)
+        disk = HeldRows(pa.concat_tables(seen))
         for problem in problems:
             take(problem)
-        for finding in absent(disk, recorded, {}):
+        for finding in absent(disk, HeldRows(recorded), {}):
             if finding.path not in wrong:
                 take(dataclasses.replace(finding, detail="it was here when the folder was made"))
         checks.finish(disk, keep_others=options.shard is not None)

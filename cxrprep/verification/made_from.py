@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.facts import Table
+    from cxrprep.record import Record
 
 _LABELS: Final = "labels.parquet"
 
@@ -116,10 +117,11 @@ def _place(root: Path, name: str) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def outdated_below(home: Path, record: pa.Table) -> Iterator[Finding]:
+def outdated_below(home: Path, record: Record) -> Iterator[Finding]:
     """Converted images below ``home/derived`` whose originals have other bytes in ``record`` than they were made of."""
-    originals = record.select(["path", "digest"])
-    for table in sorted((home / "derived").glob("*/manifests/images.parquet")):
+    tables = sorted((home / "derived").glob("*/manifests/images.parquet"))
+    originals = record.table(["path", "digest"]) if tables else None
+    for table in tables:
         try:
             images = read_rows(table, columns=["path", "source_path", "source_digest"])
             recipe = str(read_footer(table).get("recipe") or "")

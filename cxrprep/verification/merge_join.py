@@ -8,13 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.record import FileState
-from cxrprep.storage.sorted_tables import SortedCursor, by_path, parts
+from cxrprep.storage.sorted_tables import SortedCursor
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from cxrprep.storage.sorted_tables import Rows
+
 _PATHS: Final = pa.schema([("path", pa.string())])
+_RECORDED: Final = pa.schema(
+    [("path", pa.string()), ("size", pa.int64()), ("digest", pa.string()), ("origin", pa.string())]
+)
+_PUBLISHED: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
 
 
 class Row(NamedTuple):
@@ -36,8 +42,8 @@ class Row(NamedTuple):
 
 def merge_join(
     disk: Iterable[pa.Table],
-    record: pa.Table,
-    published: pa.Table,
+    record: Rows,
+    published: Rows,
     known: Callable[[pa.Table], pa.ChunkedArray] | None,
 ) -> Iterator[pa.Table]:
     """Each file on the disk with what is known of it. Everything is sorted by path.
@@ -51,10 +57,8 @@ def merge_join(
     Yields:
         Tables with the columns of ``Row``, as many rows at a time as ``disk`` gives.
     """
-    recorded_rows, published_rows = (
-        SortedCursor(parts(record), record.schema),
-        SortedCursor(parts(published), published.schema),
-    )
+    recorded_rows = SortedCursor(_as(record, _RECORDED), _RECORDED)
+    published_rows = SortedCursor(_as(published, _PUBLISHED), _PUBLISHED)
     for here in disk:
         last = here["path"][-1].as_py()
         near, stated = recorded_rows.upto(last), published_rows.upto(last)
@@ -68,7 +72,7 @@ def merge_join(
                 "inode": here["inode"],
                 "recorded_size": near["size"],
                 "recorded": near["digest"],
-                "origin": near["origin"].cast(pa.string()),
+                "origin": near["origin"],
                 "published": stated["digest"],
                 "known": pa.nulls(here.num_rows, pa.string()) if known is None else known(here),
                 "stated": here["stated"],
@@ -81,31 +85,35 @@ def rows(table: pa.Table) -> Iterator[Row]:
     return map(Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def absent(disk: pa.Table, record: pa.Table, demanded: Mapping[str, Iterable[pa.Array]]) -> Iterator[Finding]:
+def _as(rows: Rows, schema: pa.Schema) -> Iterator[pa.Table]:
+    return (table.cast(schema) for table in rows.tables(schema.names))
+
+
+def absent(disk: Rows, record: Rows, demanded: Mapping[str, Iterable[Rows]]) -> Iterator[Finding]:
     """The files that should be here and are not: recorded ones, and those of ``demanded`` that were not discarded.
 
     ``demanded`` has release paths by the reason why they should be here; a path is told once.
     """
-    for part in _lacking(record.select(["path", "size", "state"]), disk):
+    for part in _lacking(record.tables(["path", "size", "state"]), disk):
         gone = part.filter(pc.equal(part["state"].cast(pa.string()), str(FileState.HERE)))
         for path, size in zip(gone["path"].to_pylist(), gone["size"].to_pylist(), strict=True):
             yield make_finding(Kind.MISSING, path, "it was here when it was recorded", expected=size)
     reported: set[str] = set()
     for why, several in demanded.items():
         for paths in several:
-            unseen = pa.concat_tables(
-                [_PATHS.empty_table(), *_lacking(by_path(pa.table([paths], schema=_PATHS)), disk)]
-            )
-            for part in _lacking(unseen, record):
+            for part in _lacking(_lacking(paths.tables(["path"]), disk), record):
                 for path in part["path"].to_pylist():
                     if path not in reported:
                         reported.add(path)
                         yield make_finding(Kind.MISSING, path, why)
 
 
-def _lacking(wanted: pa.Table, there: pa.Table) -> Iterator[pa.Table]:
+def _lacking(wanted: Iterable[pa.Table], there: Rows) -> Iterator[pa.Table]:
     """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
-    walk = SortedCursor(parts(there.select(["path"])), _PATHS)
-    for part in parts(wanted):
-        near = walk.upto(part["path"][-1].as_py())
-        yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))
+    walk = SortedCursor(there.tables(["path"]), _PATHS)
+    for part in wanted:
+        if part.num_rows:
+            near = walk.upto(part["path"][-1].as_py())
+            # Of a path that stands there twice, the second may be the first of the next part.
+            walk.back(near)
+            yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))

@@ -14,7 +14,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.record import check_path
-from cxrprep.storage.sorted_tables import by_path, parts
+from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.record import Record
+    from cxrprep.storage.sorted_tables import Rows
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
+_PATHS: Final = pa.schema([("path", pa.string())])
 _NAMES: Final = ("SHA256SUMS.txt", "SHA256SUMS", "MD5SUMS", "MD5SUMS.txt")
 _LINE: Final = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}) [ *]?(.+?)\r?\n?$")
 _ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
 _ROWS: Final = 32_768
 
 
-def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray | None = None) -> pa.Table:
-    """The sums in a file by release path, as columns ``path`` and ``digest``.
+def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = None) -> Iterator[pa.Table]:
+    """The sums in a file by release path, as columns ``path`` and ``digest``, some thousands at a time.
 
     One or two spaces or `` *`` between sum and name are understood.
 
@@ -40,21 +42,33 @@ def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray |
         path: The file.
         layout: Finds the release paths of names.
         release: The release.
-        known: Release paths: names among them are taken as they are.
+        known: Release paths: names among them are taken as they are, in a list that is sorted.
 
-    Returns:
-        The table.
+    Yields:
+        Tables.
 
     Raises:
         IntegrityError: A line of another form, with file and line.
         UnsafePathError: A name that leaves the root.
     """
-    tables = [SCHEMA.empty_table()]
+    walk = None if known is None else SortedCursor(known.tables(["path"]), _PATHS)
+    last = ""
+    for sums in _lines_of(path):
+        ordered = by_path(sums)
+        near = None
+        if walk is not None and ordered.num_rows:
+            # What was gone past is not come back to: names of a list in disorder are placed one by one.
+            walk = walk if ordered["path"][0].as_py() >= last else None
+            last = ordered["path"][-1].as_py()
+            near = None if walk is None else walk.upto(last)["path"]
+        yield _placed(ordered, layout, release, near)
+
+
+def _lines_of(path: Path) -> Iterator[pa.Table]:
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         number = 1
         while lines := list(islice(file, _ROWS)):
             plain, others = _plain(lines)
-            tables.append(plain)
             names, digests = [], []
             for index in others:
                 found = _LINE.match(lines[index])
@@ -66,9 +80,8 @@ def read_sums(path: Path, layout: Layout, release: str, known: pa.ChunkedArray |
                     raise IntegrityError(
                         f"{path}, line {number + index}: expected a sum and a file name", hint="fetch the sums again"
                     )
-            tables.append(pa.table({"path": names, "digest": digests}, schema=SCHEMA))
+            yield pa.concat_tables([plain, pa.table({"path": names, "digest": digests}, schema=SCHEMA)])
             number += len(lines)
-    return _placed(pa.concat_tables(tables), layout, release, known)
 
 
 def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
@@ -137,9 +150,9 @@ def published_sums(
     root: Path,
     spec: DatasetSpec,
     release: str,
-    known: pa.ChunkedArray | None = None,
+    known: Rows | None = None,
     leave_out: Collection[str] = (),
-) -> pa.Table:
+) -> SortedTable:
     """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in the folder.
 
     Args:
@@ -150,22 +163,20 @@ def published_sums(
         leave_out: Lists that are not believed.
 
     Returns:
-        Columns ``path`` and ``digest``.
+        Columns ``path`` and ``digest``; of a path that stands there twice the catalog's word comes first.
 
     Raises:
         IntegrityError: A line that no reader understands.
     """
     layout = spec.layout(release)
     described = [file for file in spec.files_of(release) if file.digest]
-    tables = [
-        pa.table(
-            {"path": [file.path for file in described], "digest": [str(file.digest) for file in described]},
-            schema=SCHEMA,
-        )
-    ]
-    here = (path for path in sum_files(root, spec) if path.name not in leave_out)
-    tables += [read_sums(path, layout, release, known) for path in here]
-    return by_path(pa.concat_tables(tables))
+    found = SortedTable(SCHEMA)
+    found.add_rows([(file.path, str(file.digest)) for file in described])
+    for path in sum_files(root, spec):
+        if path.name not in leave_out:
+            for sums in read_sums(path, layout, release, known):
+                found.append(sums)
+    return found
 
 
 def is_table(spec: DatasetSpec, path: str) -> bool:

@@ -17,6 +17,7 @@ from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import ImageCheck
 from cxrprep.record import Record
+from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, SortedTable, by_path
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.model import Shard
+    from cxrprep.storage.sorted_tables import Rows
 
 CheckImage = Callable[[Path | str], ImageCheck]
 """Decodes one image, of a path or address; picklable where an engine runs it. What it raises is the image's."""
@@ -80,7 +82,7 @@ def verify(
     record: Record,
     *,
     options: VerifyOptions | None = None,
-    selected: Sequence[str] | pa.Array | None = None,
+    selected: Sequence[str] | SortedTable | None = None,
     labels: Callable[[], pa.Table] | None = None,
     sources: Sequence[tuple[str, str]] = (),
     check_image: CheckImage | None = None,
@@ -144,7 +146,7 @@ class _Run:
 
     def go(
         self,
-        selected: Sequence[str] | pa.Array | None,
+        selected: Sequence[str] | SortedTable | None,
         check_image: CheckImage | None,
         engine: Engine | None,
         refetch: Refetch | None,
@@ -163,17 +165,20 @@ class _Run:
             self.not_checked.append(
                 "what was asked for and never came: the list of it is gone, and the next download makes it anew"
             )
-        demanded = selected if isinstance(selected, pa.Array) else pa.array(sorted(selected or ()), pa.string())
+        demanded = selected if isinstance(selected, SortedTable) else _rows_of(pa.array(selected or (), pa.string()))
         with Collector(self.record.home / "manifests" / name) as out:
-            images = self._bytes(out, demanded, refetch).drop_null()
-            paths, ids = images["path"], images["image"]
+            disk = self._bytes(out, demanded, refetch)
             labels = self._labels(out)
+            here = sum(table.num_rows - table["image"].null_count for table in disk.tables())
+            named = self.spec.counts.get("images", here)
+            images = (
+                _images_of(disk) if labels is not None or self._looks_at_pixels else table_checks.NAMES.empty_table()
+            )
+            paths, ids = images["path"], images["image"]
             if labels is not None:
                 self._tables(out, labels, paths, ids)
             self._made_of_it(out)
             pictures = self._pictures(out, paths, labels, check_image, engine)
-            named = self.spec.counts.get("images", len(ids))
-            here = len(ids)
             if labels is not None:
                 known = pc.unique(labels["image_id"].combine_chunks().drop_null())
                 # Images that no table names are told apart, and count for nothing here.
@@ -200,17 +205,16 @@ class _Run:
 
     # ---- bytes ----
 
-    def _bytes(self, out: Collector, selected: pa.Array, refetch: Refetch | None) -> pa.Table:
+    def _bytes(self, out: Collector, selected: Rows, refetch: Refetch | None) -> SortedTable:
         """Check every file; the table of what is on the disk afterwards (``dataset.NAMES``)."""
         started = time.monotonic()
         self.on_event(StageStarted(STAGE))
         disbelieved = self._judge_lists(out, refetch)
-        recorded = self.record.table()
-        published = published_sums(self.root, self.spec, self.release, recorded["path"], disbelieved)
-        if self.options.shard is not None:
-            recorded, published = self._in_shard(recorded), self._in_shard(published)
-            selected = selected.filter(self._shard_mask(selected.to_pylist()))
-        seen: list[pa.Table] = [table_checks.NAMES.empty_table()]
+        # Each is read through in order of path, and none is held: a million files took 1 GiB of memory.
+        recorded = self._of_shard(self.record)
+        published = self._of_shard(published_sums(self.root, self.spec, self.release, self.record, disbelieved))
+        selected = self._of_shard(selected)
+        disk = SortedTable(table_checks.NAMES)
         problems: list[Finding] = []
 
         def take(finding: Finding) -> None:
@@ -225,8 +229,7 @@ class _Run:
         try:
             check = self._file_check(checks)
             known = checks.known(quick=self.options.quick)
-            check.run(merge_join(self._listed(seen, problems), recorded, published, known), take, out.proven)
-            disk = pa.concat_tables(seen)
+            check.run(merge_join(self._listed(disk, problems), recorded, published, known), take, out.proven)
             for problem in problems:
                 out.finding(problem)
                 self.unread.add(problem.path)
@@ -285,7 +288,7 @@ class _Run:
     def _open_record(self) -> Record:
         return Record.open(self.root, self.record.home if self.record.home != self.root else None)
 
-    def _listed(self, seen: list[pa.Table], problems: list[Finding]) -> Iterator[pa.Table]:
+    def _listed(self, seen: SortedTable, problems: list[Finding]) -> Iterator[pa.Table]:
         """What is on the disk, some thousand files at a time as they are listed; in the end ``seen`` has all names."""
         layout, count, size = self.layout, 0, 0
         for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
@@ -304,13 +307,13 @@ class _Run:
         check.hearsay = self.hearsay
         return check
 
-    def _whole(self, out: Collector, published: pa.Table) -> list[pa.Array]:
+    def _whole(self, out: Collector, published: Rows) -> list[Rows]:
         """The release paths of everything that the release consists of, as far as anybody says."""
         described = [
             file.path for file in self.spec.files_of(self.release) if not file.optional and file.kind != "archive"
         ]
         archives = [file.path for file in self.spec.files_of(self.release) if file.kind == "archive"]
-        paths = published["path"].combine_chunks()
+        paths = pa.concat_tables([_PATHS.empty_table(), *published.tables(["path"])])["path"].combine_chunks()
         whole = [
             pa.array(described, pa.string()),
             paths.filter(pc.invert(pc.is_in(paths, value_set=pa.array(archives, pa.string())))),
@@ -318,9 +321,10 @@ class _Run:
         labels = self._labels(out)
         if labels is not None:
             whole.append(table_checks.named_paths(labels, self.layout, self.release))
-        if self.options.shard is not None:
-            whole = [array.filter(self._shard_mask(array.to_pylist())) for array in whole]
-        return whole
+        return [self._of_shard(_rows_of(array)) for array in whole]
+
+    def _of_shard(self, rows: Rows) -> Rows:
+        return rows if self.options.shard is None else FilteredRows(rows, self._shard_mask)
 
     def _shard_mask(self, paths: list[str]) -> pa.Array:
         assert self.options.shard is not None
@@ -329,13 +333,15 @@ class _Run:
     def _in_shard(self, table: pa.Table) -> pa.Table:
         return table.filter(self._shard_mask(table["path"].to_pylist()))
 
-    def _repair(self, out: Collector, disk: pa.Table, published: pa.Table, refetch: Refetch) -> pa.Table:
+    def _repair(self, out: Collector, disk: SortedTable, published: Rows, refetch: Refetch) -> SortedTable:
         """Fetch what is wrong, look at it again, and keep as damaged what still is."""
         before = {finding.path: finding for finding in self.damaged}
         failed = refetch(sorted(before))
         self.record = self._open_record()
         fresh = stat_paths(self.root, before)
-        others = disk.filter(pc.invert(pc.is_in(disk["path"], value_set=pa.array(list(before), pa.string()))))
+        after, of_before = SortedTable(table_checks.NAMES), pa.array(list(before), pa.string())
+        for table in disk.tables():
+            after.append(table.filter(pc.invert(pc.is_in(table["path"], value_set=of_before))))
         again = self._file_check(None)
         still: dict[str, Finding] = {path: before[path] for path in before if path not in fresh["path"].to_pylist()}
         mended: list[str] = []
@@ -345,7 +351,7 @@ class _Run:
             out.proven(files, read)
 
         again.run(
-            merge_join([fresh] if fresh.num_rows else [], self.record.table(), published, None),
+            merge_join([fresh] if fresh.num_rows else [], self.record, published, None),
             lambda finding: still.update({finding.path: finding}),
             take,
         )
@@ -357,8 +363,9 @@ class _Run:
         for path, finding in still.items():
             reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
             self.damaged.append(replace(finding, detail=finding.detail + reason))
-        self.counts.add(again.counts, here=others.num_rows + fresh.num_rows)
-        return pa.concat_tables([others, table_checks.names(fresh, self.layout)]).sort_by("path")
+        after.append(table_checks.names(fresh, self.layout))
+        self.counts.add(again.counts, here=after.num_rows)
+        return after
 
     # ---- tables ----
 
@@ -419,14 +426,13 @@ class _Run:
         """What was made from files of this folder that have other bytes now: label tables, converted images."""
         if self.options.shard is not None or self.options.quick:
             return
-        record = self.record.table()
         wrong = {finding.path for finding in self.damaged}
         again = shlex.join(["cxrprep", "extract-labels", *folder_words(self.root, self.record.home)])
         self.not_checked += not_noted(self.root, self.record.home)
         for finding in (
             *altered_tables(self.root, self.record.home, again),
             *outdated_tables(self.root, self.record.home, wrong, self.spec, self.sources),
-            *outdated_below(self.record.home, record),
+            *outdated_below(self.record.home, self.record),
         ):
             out.finding(finding)
         for folder in sorted((self.record.home / "derived").glob("*/manifests/images.parquet")):
@@ -434,6 +440,10 @@ class _Run:
             self.not_checked.append(f"the bytes of the images below {place}: cxrprep verify {place}")
 
     # ---- images ----
+
+    @property
+    def _looks_at_pixels(self) -> bool:
+        return self.options.images or self.options.duplicates or self.options.sample is not None
 
     def _pictures(
         self,
@@ -444,8 +454,7 @@ class _Run:
         engine: Engine | None,
     ) -> ImageCounts | None:
         options = self.options
-        wanted = options.images or options.duplicates or options.sample is not None
-        if not wanted or check_image is None:
+        if not self._looks_at_pixels or check_image is None:
             self.not_checked.append("the images' pixels: run with --images")
             return None
         started = time.monotonic()
@@ -478,6 +487,19 @@ class _Run:
             StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started)
         )
         return check.counts
+
+
+_PATHS: Final = pa.schema([("path", pa.string())])
+
+
+def _rows_of(paths: pa.Array) -> Rows:
+    return HeldRows(by_path(pa.table([paths], schema=_PATHS)))
+
+
+def _images_of(disk: SortedTable | None) -> pa.Table:
+    """Path and id of each image on the disk; none where nobody asks for them."""
+    shown = () if disk is None else (table.drop_null() for table in disk.tables())
+    return pa.concat_tables([table_checks.NAMES.empty_table(), *shown])
 
 
 def _facts(count: int) -> str:

@@ -94,8 +94,8 @@ def _published_sums(data: bytes, scratch: Path) -> None:
     from cxrprep.verification.published_checksums import read_sums
 
     layout = find_dataset("mimic-cxr-jpg").layout()
-    table = read_sums(_file(scratch, "SHA256SUMS.txt", data), layout, "2.1.0")
-    _inside(table["path"].to_pylist())
+    for table in read_sums(_file(scratch, "SHA256SUMS.txt", data), layout, "2.1.0"):
+        _inside(table["path"].to_pylist())
 
 
 def _inside(paths: list[str]) -> None:
@@ -357,6 +357,7 @@ def _checks(name: str) -> Callable[[bytes, Path], None]:
     def parse(data: bytes, scratch: Path) -> None:
         import pyarrow as pa
 
+        from cxrprep.storage.sorted_tables import HeldRows
         from cxrprep.verification.check_cache import Checks
 
         cache = scratch / ".cxrprep"
@@ -372,7 +373,7 @@ def _checks(name: str) -> Callable[[bytes, Path], None]:
         checks = Checks(cache)
         if len(checks.known(quick=True)(disk)) != 2:
             raise BrokenPromiseError("not an answer a path")
-        checks.finish(disk)
+        checks.finish(HeldRows(disk))
 
     return parse
 
