@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = f"cxrprep/{__version__}"
 _SUCCESS: Final = frozenset({200, 203, 206})
+_NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
@@ -272,6 +273,8 @@ class HttpClient:
         if explained is None and response.status < 400:
             error = SourceUnreachableError(f"{key}: {response.url} answered {response.status} without a file")
             error.retry_after = response.retry_after
+            # 202 says that there will be one; asked again, the others say the same.
+            error.lasting = response.status != _NOT_YET
             raise error
         raise explained or refusal(response, key)
 

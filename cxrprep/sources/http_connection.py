@@ -127,12 +127,29 @@ class HttpConnection:
 
         Raises ``SourceUnreachableError``, ``AccessError`` for a certificate or a proxy's login, ``TooSoonError``.
         """
-        self.start(request)
-        return self.response()
+        self._start(request)
+        while self.running and not self._has_head():
+            self._wait()
+            self._turn()
+        if not self._has_head():
+            raise self._failure()
+        made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
+        if self._was_there and not made:
+            self._soil()
+            raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
+        self._judge_time(made=made)
+        if 300 <= self.status < 400:
+            # libcurl says where it leads when the transfer is over.
+            self.finish()
+        return self._response()
 
-    def start(self, request: Request) -> None:
+    def _start(self, request: Request) -> None:
         """Send ``request`` as far as that goes without waiting."""
-        self._prepare(request)
+        self._curl.setopt(pycurl.URL, request.url)
+        form = (request.headers, request.byte_range, request.head, request.decode, request.login, request.digest)
+        if form != self._form:
+            self._form = form
+            set_request(self._curl, request)
         self._request = request
         self._lines.clear()
         self._pieces.clear()
@@ -149,30 +166,6 @@ class HttpConnection:
         self._multi.add_handle(self._curl)
         self.running = True
         self._turn()
-
-    def response(self) -> HttpResponse:
-        """Wait for the head of the answer to what was started. Raises as ``send``."""
-        while self.running and not self._has_head():
-            self._wait()
-            self._turn()
-        if not self._has_head():
-            raise self._failure()
-        made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
-        if self._was_there and not made:
-            self._soil()
-            raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
-        self._judge_time(made=made)
-        if 300 <= self.status < 400:
-            # libcurl says where it leads when the transfer is over.
-            self.finish()
-        return self._response()
-
-    def _prepare(self, request: Request) -> None:
-        self._curl.setopt(pycurl.URL, request.url)
-        form = (request.headers, request.byte_range, request.head, request.decode, request.login, request.digest)
-        if form != self._form:
-            self._form = form
-            set_request(self._curl, request)
 
     def _has_head(self) -> bool:
         """Whether the head of the final answer is here; what may come before it are interim ones and a challenge."""

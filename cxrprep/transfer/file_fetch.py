@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.datasets.own_folder import SUFFIXES
 from cxrprep.digests import finished, new_hasher
 from cxrprep.errors import IntegrityError, SourceUnreachableError
 from cxrprep.events import Note
@@ -327,6 +328,8 @@ class Fetcher:
             return "" if way.digest == way.expected else f"has {way.digest}, stated is {way.expected}"
         if item.file.size is not None and item.file.size != size:
             return f"has {size} bytes, stated are {item.file.size}"
+        if not size and item.dest.lower().endswith(SUFFIXES):
+            return "is empty, as no image is"
         return ""
 
 

@@ -82,3 +82,29 @@ def test_a_published_digest_judges_what_two_nodes_call_differently(tmp_path: Pat
     assert result.exit_code is ExitCode.DONE
     assert tree(tmp_path) == {name: data}
     assert sent < 1.1 * len(data)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(answer(b""), ExitCode.INTEGRITY), (answer(b"", status="204 No Content"), ExitCode.UNREACHABLE)],
+)
+def test_an_answer_without_bytes_is_no_image(tmp_path: Path, sent: bytes, code: ExitCode) -> None:
+    """Nothing is known of these files but their names. Who has nothing to send has nothing the next time either."""
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if path == "/":
+            connection.send(_page(["images/"]))
+        elif path == "/images/":
+            connection.send(_page([name.partition("/")[2] for name in FILES]))
+        elif path[1:] == image(3) and method == "GET":
+            connection.send(sent)
+        else:
+            found = path[1:] in FILES and method == "GET"
+            connection.send(answer(FILES[path[1:]]) if found else answer(b"", status="404 Not Found"))
+
+    with raw_http.serving(app) as server:
+        result = download(tmp_path, server.url)
+        asked = sum(path[1:] == image(3) for method, path, _ in server.seen if method == "GET")
+    assert result.exit_code is code
+    assert asked <= 2
+    assert tree(tmp_path) == {name: data for name, data in FILES.items() if name != image(3)}
