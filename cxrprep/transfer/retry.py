@@ -130,6 +130,12 @@ class Retrier:
             self._not_before = max(self._not_before, time.monotonic() + pause)
         return pause
 
+    def turned_away(self, error: SourceUnreachableError) -> None:
+        """Make everybody wait as the error asks, and let the number of connections go down."""
+        pause = self.put_off(error)
+        if self._refused is not None:
+            self._refused(pause, error.overloaded)
+
     def _once(self, work: Callable[[], T]) -> T:
         self._hold()
         try:
@@ -158,9 +164,7 @@ class Retrier:
                 return False
             attempt = current[-1]
             asked = error.retry_after
-            pause = self.put_off(error)
-            if self._refused is not None:
-                self._refused(pause, error.overloaded)
+            self.turned_away(error)
             if attempt.num < self._retry_policy.attempts:
                 wait = asked if asked is not None else attempt.next_wait
                 self._emit(Retrying("download", key, error.message, attempt.num, wait))

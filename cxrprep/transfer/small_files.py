@@ -135,9 +135,11 @@ class SmallFiles:
         received = self._requests.responses()
         came = [(self._asked.pop(answer.file.key), answer) for answer in received]
         self._give_back(self._connections - self._connection_limit.wanted)
-        if self._requests.refusal is not None:
-            self._retrier.put_off(self._requests.refusal)
-            self._requests.refusal = None
+        refusal, self._requests.refusal = self._requests.refusal, None
+        if refusal is not None:
+            self._retrier.turned_away(refusal)
+            # There are too many connections; it says nothing of this way.
+            self._handed_on -= sum(answer.data is None for answer in received)
         if came and self._ask():
             # The server works on these while the others are written.
             self._requests.send()
