@@ -11,6 +11,7 @@ from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
 from cxrprep.record import CACHE_NAME
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def note_source(cache: Path, inputs: Inputs) -> None:
 
 def _was_last(cache: Path, inputs: Inputs) -> bool:
     try:
-        return (cache / _SOURCE_NAME).read_bytes() == _digest_of_address(inputs)
+        return read_file(cache / _SOURCE_NAME) == _digest_of_address(inputs)
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
+from cxrprep.collection.dataset_folder import check_stated
 from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
@@ -130,6 +131,7 @@ def opened(
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{root} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(root, record)
+    check_stated(root, record.home, spec)
     place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))

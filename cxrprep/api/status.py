@@ -22,7 +22,7 @@ from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import options_of
 from cxrprep.storage.paths import is_folder
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, read_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,7 +239,7 @@ def _partials(cache: Path) -> Iterator[str]:
     folder = cache / "parts"
     for sidecar in folder.glob("*.part.json") if folder.is_dir() else ():
         try:
-            dest = parse_json(sidecar.read_text(encoding="utf-8"))["dest"]
+            dest = parse_json(read_utf8(sidecar))["dest"]
         except (OSError, ValueError, KeyError, TypeError):
             # Half a sidecar is a part that will be fetched again; its run says so.
             continue

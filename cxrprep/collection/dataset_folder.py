@@ -15,6 +15,7 @@ from cxrprep.errors import TableError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.small_files import open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,6 +199,14 @@ def check_dataset(root: Path, dataset: str | None, recorded: str) -> None:
         _agree(root, find_dataset(dataset), recorded, "its manifest")
 
 
+def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
+    """Raise ``UsageError`` where the tables in a folder, or in its ``home``, are of another dataset than ``spec``."""
+    for place in dict.fromkeys((home, root)):
+        if (stated := _stated_dataset(place)) not in ("", spec.name):
+            what = "images of your own" if stated == OWN_NAME else stated
+            raise UsageError(f"{root} holds {what}, as its manifest says, not {spec.name}", hint="name another folder")
+
+
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
     if named is not None and named.name != recorded:
         raise UsageError(
@@ -243,7 +252,7 @@ def _is_dicom(path: Path) -> bool:
     if path.suffix and not path.suffix[1:].isdecimal():
         return False
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, storage_error
 from cxrprep.model import Digest
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, read_file, read_utf8, regular
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _with_form(lineage: Lineage, path: Path) -> Lineage:
     """The lineage with the form that the paths of its table show: images in shards lie below a shard's name."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(regular(path)) as file:
         batch = next(file.iter_batches(batch_size=1, columns=["path"]), None)
     first = str(batch.column(0)[0].as_py()) if batch is not None and batch.num_rows else ""
     form = next((form for form, mark in (("webdataset", ".tar/"), ("parquet", ".parquet/")) if mark in first), "files")
@@ -187,7 +187,7 @@ def export_journal(form: str) -> str:
 def read_export(root: Path) -> tuple[Lineage, ...]:
     """A lineage for each export that lies in ``root``, by the list of files that export keeps there."""
     try:
-        listed = parse_json((root / EXPORT_LIST).read_text(encoding="utf-8"))
+        listed = parse_json(read_utf8(root / EXPORT_LIST))
     except (OSError, ValueError):
         return ()
     about = _object(listed.get("about")) if isinstance(listed, dict) else {}
@@ -230,6 +230,6 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
 def is_own_description(path: Path) -> bool:
     """Whether a Croissant description that cxrprep wrote lies at ``path``. Raises ``StorageError``."""
     try:
-        return path.is_file() and _OWN_DESCRIPTION in path.read_bytes()
+        return path.is_file() and _OWN_DESCRIPTION in read_file(path)
     except OSError as error:
         raise storage_error(path, "read", error) from error

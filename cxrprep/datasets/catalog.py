@@ -26,7 +26,7 @@ from cxrprep.datasets.facts import (
     build,
 )
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.small_files import MAX_BYTES
+from cxrprep.storage.small_files import MAX_BYTES, read_utf8
 
 if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration
@@ -91,7 +91,7 @@ def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no description of a dataset is")
-        return path.read_text(encoding="utf-8")
+        return read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
 

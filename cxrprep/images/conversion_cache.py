@@ -28,6 +28,7 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
 from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.small_files import open_file, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -326,7 +327,7 @@ def _tables(journal: Path) -> Iterator[pa.Table]:
 def _ended(journal: Path) -> bool:
     """Whether the run of a journal came to its end."""
     try:
-        with journal.open("rb") as file:
+        with open_file(journal) as file:
             file.seek(max(0, file.seek(0, 2) - len(_END)))
             return file.read() == _END
     except OSError:
@@ -343,7 +344,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def _read(path: Path) -> pa.Table:
     # Group by group: a reader of the whole file holds several times as much for a while.
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(regular(path))
     return pa.Table.from_batches([_whole(b) for b in file.iter_batches(_GROUP, use_threads=False)], _SCHEMA)
 
 

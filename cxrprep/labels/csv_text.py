@@ -13,6 +13,7 @@ from zlib_ng import zlib_ng
 
 from cxrprep.errors import TableError
 from cxrprep.model import Digest
+from cxrprep.storage.small_files import open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ class CsvContent(NamedTuple):
 def read_content(path: Path) -> CsvContent:
     """The file's contents. Raises ``TableError`` for one that cannot be read or unpacked."""
     try:
-        packed = path.read_bytes()
+        packed = read_file(path)
     except FileNotFoundError as error:
         raise TableError(f"{path} is not there", hint="download the tables first, or name their folder") from error
     except OSError as error:
@@ -143,7 +144,7 @@ def _unpacked(data: bytes) -> bytes:
 def digest_of(path: Path) -> Digest:
     """The SHA-256 of a file that is not read as a table. Raises ``TableError`` when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         raise TableError(

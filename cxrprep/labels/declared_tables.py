@@ -21,7 +21,7 @@ from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 from cxrprep.model import Digest
-from cxrprep.storage.small_files import MAX_BYTES, parse_json
+from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_utf8
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _with_slashes(csv: TextTable) -> TextTable:
 def _json(path: Path) -> Any:
     """The value in a file: one, or as many as lines (JSON lines) as a list. Raises ``ValueError``, ``TableError``."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_utf8(path)
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
     try:
@@ -345,7 +345,7 @@ def _inside(path: Path, bases: Sequence[Path]) -> str:
 
 def _small(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
     if len(data) > MAX_BYTES:

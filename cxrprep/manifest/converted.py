@@ -24,6 +24,7 @@ from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, write_table
+from cxrprep.storage.small_files import open_file, read_file
 from cxrprep.storage.table_checksums import note_checksum, replace_listed
 from cxrprep.storage.unfetched import unfetched
 
@@ -54,10 +55,10 @@ def carry_labels(source: Path, target: Path) -> None:
         if before.resolve() == after.resolve() or not before.is_file():
             continue
         try:
-            body = before.read_bytes()
+            body = read_file(before)
         except OSError as error:
             raise storage_error(before, "read", error) from error
-        if after.is_file() and after.read_bytes() == body:
+        if after.is_file() and read_file(after) == body:
             note_checksum(after)
         else:
             replace_listed(after, functools.partial(_write_body, body))
@@ -241,5 +242,5 @@ def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -23,6 +23,7 @@ from cxrprep.manifest.hugging_face_card import (
 from cxrprep.manifest.label_statistics import SplitCounts, split_counts
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
+from cxrprep.storage.small_files import regular
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _counted(path: Path) -> Dataset:
     """
     from cxrprep.manifest.load import Dataset
 
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(regular(path))
     columns = [*_COUNTED, *(name for name in file.schema_arrow.names if name.startswith("label_"))]
     schema = pa.schema([file.schema_arrow.field(name) for name in columns])
     batches = file.iter_batches(columns=columns, use_threads=False)

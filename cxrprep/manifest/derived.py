@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.columns import categories, constant, projection_of
+from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions
 from cxrprep.manifest.build import IMAGES_NAME, check_tables
 from cxrprep.manifest.converted import carry_labels, read_labels_beside, with_choices, write_converted
@@ -171,6 +172,7 @@ def build_derived_manifest(
     sources = own.column("source_path").combine_chunks()
     origin: dict[str, Any] = {"recipe": recipe, "fingerprint": fingerprint}
     columns: dict[str, Any] = {}
+    headers: pa.Table | None = None
     schema = DERIVED if gone is None else derived_schema(gone.schema)
     without = rows
     if base is not None:
@@ -193,7 +195,6 @@ def build_derived_manifest(
         columns |= {name: _filled(values, columns.get(name)) for name, values in of_headers.items()}
         if earlier is not None and len(earlier.headers):
             headers = one_table([headers, earlier.headers])
-        write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     columns |= {name: own.column(name).combine_chunks() for name in _OWN.names if name != "about"}
     columns["boxes"] = pa.array(columns["boxes"].to_pylist(), schema.field("boxes").type)
     for name in ("source_mode", "voi", "codec"):
@@ -218,9 +219,19 @@ def build_derived_manifest(
     derived = derived.sort_by(order)
     # The card reads the manifest again: two of them in memory are enough.
     del own, sources, columns
-    if base is not None and whole:
-        carry_labels(labels_in or base.parent, out)
-    _write(derived, origin, out, lineage, root, whole=whole, allow_loss=allow_loss, on_event=on_event)
+    brought = (labels_in or base.parent) if base is not None and whole else None
+    _write(
+        derived,
+        origin,
+        out,
+        lineage,
+        root,
+        headers=headers,
+        labels_in=brought,
+        whole=whole,
+        allow_loss=allow_loss,
+        on_event=on_event,
+    )
     return DerivedResult(out / IMAGES_NAME, rows, without)
 
 
@@ -231,29 +242,54 @@ def _write(
     lineage: Lineage | None,
     root: Path | None,
     *,
+    headers: pa.Table | None,
+    labels_in: Path | None,
     whole: bool,
     allow_loss: bool,
     on_event: Sink,
 ) -> None:
-    """The table with what was chosen for this folder itself, the labels that it came with, and its studies."""
+    """The table with what was chosen for this folder itself, the labels that it came with, and its studies.
+
+    Nothing is written before all of it was checked.
+
+    Args:
+        derived: The rows.
+        origin: What the base's footer says, with the recipe.
+        out: The folder of the manifests.
+        lineage: What the folder is to say of itself.
+        root: The folder of the images, where it is known.
+        headers: What headers of DICOM files say, if any does.
+        labels_in: The folder whose labels are brought along, if any.
+        whole: A part of a job array is not.
+        allow_loss: Let the tables know less than those that are there.
+        on_event: Called with progress and remarks.
+
+    Raises:
+        UsageError: The tables would know less than those that are there.
+        StorageError: The disk refuses.
+    """
     before = footer_of(out / IMAGES_NAME)
     choices = before.get("choices") or {}
     about = lineage.as_footer() if lineage is not None else {}
     about["parent"] = {**(lineage.parent if lineage is not None else {}), "sources": _digest_of_sources(derived)}
     made_from = {**origin, **about}
-    if not whole:
-        write_converted(derived, None, out, made_from)
-        return
-    labels = read_labels_beside(out)
-    if choices:
-        derived = with_choices(derived, labels, origin, choices, on_event)
-        made_from["choices"] = choices
-    derived = derived.combine_chunks()
-    studies, _ = studies_of(derived, labels)
-    if not allow_loss and root is not None:
-        # Which rows stay is decided before: an output whose source changed is not listed, and is said.
-        judged = {**made_from, **choices}
-        check_tables(out, derived, studies, root / ".none", made_from=judged, has_labels=labels is not None)
+    studies: pa.Table | None = None
+    if whole:
+        brings = labels_in is not None and (labels_in / LABELS_NAME).is_file()
+        labels = read_labels_beside(labels_in if brings and labels_in is not None else out)
+        if choices:
+            derived = with_choices(derived, labels, origin, choices, on_event)
+            made_from["choices"] = choices
+        derived = derived.combine_chunks()
+        studies, _ = studies_of(derived, labels)
+        if not allow_loss and root is not None:
+            # Which rows stay is decided before: an output whose source changed is not listed, and is said.
+            judged = {**made_from, **choices}
+            check_tables(out, derived, studies, root / ".none", made_from=judged, has_labels=labels is not None)
+        if labels_in is not None:
+            carry_labels(labels_in, out)
+    if headers is not None:
+        write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     write_converted(derived, studies, out, made_from)
 
 

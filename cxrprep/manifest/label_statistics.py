@@ -14,6 +14,7 @@ from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_combined, read_rows, read_schema, read_single_rows
+from cxrprep.storage.small_files import regular
 from cxrprep.storage.value_codes import numbers, stated, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -186,7 +187,7 @@ def count_rows(path: Path, column: str, value: str) -> int:
 def row_count(path: Path) -> int:
     """Rows of a Parquet file, from its footer. Raises ``TableError`` for a damaged one."""
     try:
-        return int(pq.read_metadata(path).num_rows)
+        return int(pq.read_metadata(regular(path)).num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run the command that makes it again") from error
 

@@ -35,6 +35,7 @@ from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import regular
 from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
@@ -429,7 +430,7 @@ def _read_cache(path: Path | None) -> dict[str, tuple[str, str]]:
     if path is None or not path.is_file():
         return {}
     try:
-        table = pq.read_table(path, schema=_CACHED)
+        table = pq.read_table(regular(path), schema=_CACHED)
     except (OSError, pa.ArrowException):
         return {}
     columns = (table.column(name).to_pylist() for name in _CACHED.names)

@@ -15,6 +15,7 @@ from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.model import Box, Digest, ImageId, View
 from cxrprep.selection.table_filters import matching
 from cxrprep.storage.parquet import read_footer, read_rows
+from cxrprep.storage.small_files import regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +48,7 @@ class SourceImage:
 def source_images(images: Path) -> Iterator[SourceImage]:
     """The rows of ``images.parquet``, in its order. Raises ``TableError`` when it cannot be read."""
     try:
-        file = pq.ParquetFile(images, page_checksum_verification=True)
+        file = pq.ParquetFile(regular(images), page_checksum_verification=True)
         for batch in file.iter_batches(batch_size=8192, columns=_COLUMNS):
             for row in batch.to_pylist():
                 yield _source(row)
@@ -99,7 +100,7 @@ def _unreadable(images: Path, error: Exception) -> TableError:
 def count_images(images: Path) -> int:
     """The number of rows of ``images.parquet``. Raises ``TableError`` when it cannot be read."""
     try:
-        return int(pq.ParquetFile(images).metadata.num_rows)
+        return int(pq.ParquetFile(regular(images)).metadata.num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(images, error) from error
 

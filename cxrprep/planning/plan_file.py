@@ -10,7 +10,7 @@ from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, 
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, read_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def load_plan(path: Path) -> Plan:
     """
     try:
         # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
-        data = parse_json(path.read_text(encoding="utf-8"), object_hook=_hook(path))
+        data = parse_json(read_utf8(path), object_hook=_hook(path))
     except FileNotFoundError as error:
         raise UsageError(f"there is no plan {path}", hint="make one with --save-plan FILE") from error
     except OSError as error:

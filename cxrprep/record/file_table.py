@@ -18,6 +18,7 @@ from cxrprep.model import Digest
 from cxrprep.record.entry import FileEntry
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
+from cxrprep.storage.small_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -229,7 +230,7 @@ def writer(path: Path, state: Mapping[str, Any]) -> Any:
 def digest_of(path: Path) -> Digest:
     """The SHA-256 of the file. Raises ``StorageError`` when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         raise storage_error(path, "read", error) from error

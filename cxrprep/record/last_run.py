@@ -20,7 +20,7 @@ from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.events import Event, Sink, StageStarted
 from cxrprep.progress_stats import StageProgress
 from cxrprep.storage.locks import RunId
-from cxrprep.storage.small_files import MAX_BYTES, parse_json
+from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +89,7 @@ class LastRun:
         """Say that it runs."""
         for path in self._paths:
             with contextlib.suppress(OSError):
-                self._before[path] = path.read_bytes()
+                self._before[path] = read_file(path)
         self._write("running")
         threading.Thread(target=self._keep_writing, name="last-run", daemon=True).start()
         return self
@@ -190,7 +190,7 @@ def unfinished_runs(cache: Path) -> Iterator[RunState]:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             moment = path.stat().st_mtime
             if path.stat().st_size <= MAX_BYTES:
-                yield _state(parse_json(path.read_bytes()), moment)
+                yield _state(parse_json(read_file(path)), moment)
 
 
 def _state(told: dict[str, Any], moment: float) -> RunState:

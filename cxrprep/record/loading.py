@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, load_header
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
 
     try:
         # Not pq.read_table: it loads pyarrow.dataset, which takes longer than reading 20,000 rows.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(regular(path)) as file:
             state = parse_json((file.schema_arrow.metadata or {})[files.STATE_KEY])
             if not isinstance(state, dict):
                 raise TypeError("its metadata is no object")

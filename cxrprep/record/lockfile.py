@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, IntegrityError
 from cxrprep.model import ColumnTest, Digest, LabelTest, Selection, Split
-from cxrprep.storage.small_files import parse_toml
+from cxrprep.storage.small_files import parse_toml, read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def load_header(path: Path) -> Header:
     Raises ``ConfigError`` for a file that is not ours or is of a newer cxrprep, ``IntegrityError`` for a damaged one.
     """
     try:
-        data = parse_toml(path.read_bytes().decode("utf-8"))
+        data = parse_toml(read_file(path).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{path} cannot be read as a record: {error}", hint=MEND) from error
     version = data.get("format")

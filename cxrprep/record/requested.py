@@ -15,6 +15,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Final
 
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import open_file, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +61,7 @@ def _holds(path: Path, body: IO[bytes]) -> bool:
         if path.stat().st_size != body.tell():
             return False
         body.seek(0)
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return all(file.read(_PIECE) == piece for piece in iter(lambda: body.read(_PIECE), b""))
     except OSError:
         return False
@@ -77,7 +78,7 @@ def asked(cache: Path) -> SortedTable | None:
     found = SortedTable.of({"path": "string"}, "path")
     for path in lists:
         try:
-            with path.open(encoding="utf-8", newline="\n") as file:
+            with regular(path).open(encoding="utf-8", newline="\n") as file:
                 while lines := list(islice(file, _LINES)):
                     if not lines[-1].endswith("\n"):
                         return None

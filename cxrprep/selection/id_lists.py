@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
+from cxrprep.storage.small_files import read_utf8, regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +106,7 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
     known = {name for group in _COLUMNS.values() for name in group}
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(regular(path))
         names = [name for name in file.schema_arrow.names if name.lower() in known]
         columns = [file.read(columns=[name]).column(0).cast(pa.string()).to_pylist() for name in names]
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -132,7 +133,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LIMIT:
             raise UsageError(f"{path} is too large for a list of ids", hint="one id a line, or a CSV with id columns")
-        return path.read_text(encoding="utf-8-sig")
+        return read_utf8(path)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no text", hint="one id a line, or a CSV with id columns") from None
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import storage_error
 from cxrprep.storage.locks import _writer
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import open_file, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,7 +86,7 @@ def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], 
     another process has just removed is empty. Raises ``StorageError`` when the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):

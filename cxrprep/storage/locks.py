@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import BusyError, storage_error
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, read_file, read_utf8
 
 if TYPE_CHECKING:
     from cxrprep.model import Shard
@@ -163,12 +163,12 @@ class SaveLock:
 
     def _holds(self) -> bool:
         try:
-            return self._path.read_text(errors="replace") == self._name
+            return read_file(self._path).decode(errors="replace") == self._name
         except OSError:
             return False
 
     def _is_free(self) -> bool:
-        holder = self._path.read_text(errors="replace")
+        holder = read_file(self._path).decode(errors="replace")
         # Names of earlier versions had the suffix of a journal.
         gone = writer_is_gone(holder.removesuffix(".jsonl"))
         return gone or _age(self._path) > (_STALE_SECONDS if holder else _EMPTY_SECONDS)
@@ -263,7 +263,7 @@ class FolderLock:
     @staticmethod
     def _read(path: Path) -> dict[str, object]:
         try:
-            body = parse_json(path.read_text(encoding="utf-8"))
+            body = parse_json(read_utf8(path))
         except (OSError, ValueError):
             return {}
         return body if isinstance(body, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shlex
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from cxrprep._version import __version__
 from cxrprep.errors import TableError, UnreadableTableError
 from cxrprep.schemas import RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
@@ -176,10 +177,12 @@ def _kind(kind: pa.DataType) -> str:
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
+        regular(path)
         yield
     except (OSError, pa.ArrowException) as error:
         # A table without a column that was asked for is another table, and not a damaged one.
-        if (isinstance(error, OSError) and error.errno is not None) or "No match for FieldRef" in str(error):
+        of_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if of_system or "No match for FieldRef" in str(error):
             raise
         hint = "make it again; cxrprep verify names the command"
         raise UnreadableTableError(
@@ -190,7 +193,7 @@ def _readable(path: Path) -> Iterator[None]:
 def read_footer(path: Path) -> dict[str, Any]:
     """The ``cxrprep`` object of a Parquet footer. Raises ``TableError`` for a file that cxrprep did not write."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = read_schema(path).metadata or {}
         footer = parse_json(metadata[FOOTER_KEY])
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
         why = "its footer says nothing of cxrprep" if isinstance(error, KeyError) else str(error)

@@ -1,4 +1,4 @@
-"""JSON and TOML of small files that somebody else may have written: read with a limit on size and on depth.
+"""JSON and TOML of small files that somebody else may have written: read with a limit on size and on depth; no pipe.
 
 A few kilobytes of ``[[[[`` end Python's parsers with a ``RecursionError``, which is no ``ValueError`` and looks like a
 bug; a dotted key of 100 kB keeps tomllib busy for 18 seconds and takes 7.8 GB (Python 3.11.7; hukkin/tomli#298).
@@ -6,14 +6,61 @@ bug; a dotted key of 100 kB keeps tomllib busy for 18 seconds and takes 7.8 GB (
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import tomllib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from pathlib import Path
 
 # No key of ours has more parts than three; a recipe's text or a path may well have some dots.
 _DOTS: Final = 100
 MAX_BYTES: Final = 1 << 20
 """More than any job file, recipe or vocabulary has."""
+
+
+# Where a shell puts what it pipes into a command that names it as a file: ``--patients <(cut -f1 list)``.
+_PIPED: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A file that was found, to be read: what is none is refused. A named pipe waits for a writer that nobody started.
+
+    Raises ``OSError``.
+    """
+    if str(path).startswith(_PIPED):
+        return path.open("rb")
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+
+
+def regular(path: Path) -> Path:
+    """``path``, for readers that open it themselves. Raises ``OSError`` where it is a pipe or a device."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return path
+    raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The contents of a file that was found; errors as ``open_file``."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file that was found, without a mark at its start. Raises ``OSError``, ``UnicodeDecodeError``."""
+    return read_file(path).decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_error
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def forget_checksum(folder: Path, name: str) -> None:
 def listed_checksums(folder: Path) -> dict[str, list[str]]:
     """The SHA-256 that a file may have, by its name relative to ``folder``; a line that cannot be read says nothing."""
     try:
-        text = (folder / LIST_NAME).read_text(encoding="utf-8", errors="replace")
+        text = read_file(folder / LIST_NAME).decode("utf-8", "replace")
     except OSError:
         return {}
     found: dict[str, list[str]] = {}
@@ -87,7 +88,7 @@ def _name(path: Path, home: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
+from cxrprep.storage.small_files import regular
 from cxrprep.storage.sorted_tables import PART_ROWS, SortedCursor, parts
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Checks:
 
     def _finished(self) -> Iterator[pa.Table]:
         try:
-            with pq.ParquetFile(self._path) as file:
+            with pq.ParquetFile(regular(self._path)) as file:
                 for batch in file.iter_batches(batch_size=PART_ROWS, use_threads=False):
                     yield pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
         except (OSError, KeyError, ValueError, pa.ArrowException):

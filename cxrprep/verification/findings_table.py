@@ -19,6 +19,7 @@ from cxrprep.errors import storage_error
 from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
+from cxrprep.storage.small_files import regular
 from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Kind, Level
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _paths_of(manifests: Path, kinds: frozenset[Kind]) -> frozenset[str]:
     for path in manifests.glob(NAMES):
         with contextlib.suppress(OSError, pa.ArrowException):
             # What an interrupted or foreign hand left of a table of findings finds nothing.
-            table = pq.read_table(path, columns=["path"], filters=[("finding", "in", wanted)])
+            table = pq.read_table(regular(path), columns=["path"], filters=[("finding", "in", wanted)])
             found.update(table["path"].to_pylist())
     return frozenset(found)
 
@@ -167,7 +168,7 @@ def mark_repaired(manifests: Path, paths: Iterable[str], *, tables: bool = False
     wanted = pa.array([str(kind) for kind in REPAIRABLE | WRONG_IMAGES], pa.string())
     of_tables = pa.array([str(kind) for kind in WRONG_TABLES] if tables else [], pa.string())
     for path in manifests.glob(NAMES):
-        table = pq.read_table(path)
+        table = pq.read_table(regular(path))
         now = pc.and_(pc.is_in(table["path"], value_set=mended), pc.is_in(table["finding"], value_set=wanted))
         now = pc.or_(now, pc.is_in(table["finding"], value_set=of_tables))
         if not pc.any(now).as_py():

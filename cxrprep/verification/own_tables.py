@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.collection import folder_words
 from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
 from cxrprep.errors import storage_error
+from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import LIST_NAME, listed_checksums
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
@@ -64,7 +65,7 @@ def manifests_of(root: Path, home: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     """Of the file; nothing where it is gone."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from cxrprep.collection.lineage import read_export
 from cxrprep.errors import TableError
 from cxrprep.storage.parquet import read_footer
 from tests.api.convert import hospital
-from tests.collection.found_files import draw, prepared
+from tests.collection.found_files import cells, draw, prepared
 from tests.commands import cxrprep, ok
 from tests.generators.small import nih_chestxray14
 
@@ -96,3 +99,70 @@ def test_a_link_to_itself_among_images_is_passed_over(tmp_path: Path) -> None:
         (own / name).symlink_to(Path(name).name)
     done = cxrprep("convert", own, "--recipe", "square-224", "--out", tmp_path / "out")
     assert done.returncode in (0, 3), done.stderr
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("world")
+    nih_chestxray14.write(home / "mirror")
+    root = home / "root"
+    ok("download", "nih-chestxray14", root, "--source", home / "mirror")
+    ok("download", "nih-chestxray14", home / "new", "--source", home / "mirror", "--save-plan", home / "plan.json")
+    for verb in ("verify", "extract-labels"):
+        ok(verb, root)
+    ok("convert", root, "--recipe", "square-224", "--out", home / "out")
+    ok("export", root, "--format", "csv", "--out", home / "csv")
+    (home / "job.toml").write_text("[convert]\nrecipe = 'square-224'\n")
+    shutil.copyfile(root / "test_list.txt", home / "ids.txt")
+    return home
+
+
+FOUND = {
+    "job.toml": ("config", "check", "job.toml"),
+    "plan.json": ("download", "nih-chestxray14", "new", "--from-plan", "plan.json"),
+    "mine.toml": ("verify", "root", "--dataset", "mine.toml"),
+    "recipe.toml": ("convert", "root", "--recipe", "recipe.toml"),
+    "ids.txt": ("export", "root", "--format", "csv", "--patients", "ids.txt", "--out", "new"),
+    "reports.csv": ("extract-labels", "root", "--reports", "reports.csv"),
+    "theirs.csv": ("extract-labels", "root", "--import", "theirs=theirs.csv"),
+    "root/cxrprep.lock": ("verify", "root"),
+    "root/cxrprep.files.parquet": ("verify", "root"),
+    "root/SHA256SUMS.txt": ("verify", "root"),
+    "root/Data_Entry_2017_v2020.csv": ("extract-labels", "root"),
+    "root/test_list.txt": ("extract-labels", "root"),
+    "root/.cxrprep/checks.parquet": ("verify", "root"),
+    "root/manifests/SHA256SUMS": ("verify", "root"),
+    "root/manifests/labels.parquet": ("manifest", "root"),
+    "root/manifests/images.parquet": ("export", "root", "--format", "csv", "--out", "new"),
+    "out/manifests/images.parquet": ("manifest", "out"),
+    "out/manifests/labels.parquet": ("verify", "out"),
+    "out/manifests/studies.parquet": ("manifest", "out"),
+    "csv/.cxrprep-export.json": ("verify", "csv"),
+    "csv/images.csv": ("verify", "csv"),
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize("name", FOUND)
+def test_what_is_no_file_where_one_is_expected_is_refused_at_once(
+    everything: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    shutil.copytree(everything, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    make = {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda one: one.symlink_to("/dev/zero")}
+    make[kind](path)
+    known = cells(tmp_path)
+    # A pipe that is opened waits for ever.
+    guard = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(100)
+    try:
+        done = cxrprep(*FOUND[name], cwd=tmp_path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, guard)
+    assert done.returncode in (0, 2, 3, 4, 7, 8), done.stderr
+    shown = done.stderr + done.stdout
+    assert done.returncode == 0 or path.name in shown or path.parent.name in shown, done.stderr
+    now = cells(tmp_path)
+    assert all(now[one][0] >= rows and now[one][1] >= held for one, (rows, held) in known.items()), (known, now)

@@ -115,6 +115,19 @@ def test_another_dataset_than_the_folder_says_is_refused(nih: Path, tmp_path: Pa
         open_folder(FolderRef(bare, dataset=wrong))
 
 
+def test_a_download_goes_into_no_folder_of_another_dataset(nih: Path, tmp_path: Path) -> None:
+    from tests.commands import cxrprep
+
+    hospital.write(tmp_path / "own")
+    build_manifest_at(tmp_path / "own")
+    chexpert = made("chexpert", tmp_path / "chexpert")
+    for root, what in ((chexpert, "holds chexpert"), (tmp_path / "own", "holds images of your own")):
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        done = cxrprep("download", "nih-chestxray14", root, "--source", nih)
+        assert (done.returncode, what in done.stderr) == (2, True), done.stderr
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
 def test_nothing_to_open(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         open_folder(tmp_path / "gone")

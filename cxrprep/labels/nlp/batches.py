@@ -27,7 +27,7 @@ from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import FOOTER_KEY
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import parse_json, read_utf8, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,7 +177,7 @@ def label_batch(task: LabelingTask) -> Summary:
 
 def _earlier(path: Path) -> Summary | None:
     try:
-        found = parse_json(path.read_text("utf-8"))
+        found = parse_json(read_utf8(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -322,7 +322,7 @@ class _Shard:
     """The rows of one shard's table, handed out in order."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(regular(path))
         self._group = 0
         self._rest: pa.Table = self._file.schema_arrow.empty_table()
 

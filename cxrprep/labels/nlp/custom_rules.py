@@ -21,6 +21,7 @@ from cxrprep.errors import ConfigError
 from cxrprep.humanize import short_repr
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.ruleset import build_rules, parse_source, shipped_sources
+from cxrprep.storage.small_files import read_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
     Raises ``ConfigError`` that names the file and the line, phrase or example that is wrong.
     """
     try:
-        text = path.read_text("utf-8")
+        text = read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(f"{path} cannot be read: {why}", hint="a vocabulary is a TOML file in UTF-8") from error

@@ -23,6 +23,7 @@ from xml.etree import ElementTree as ET
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
+from cxrprep.storage.small_files import read_file, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -209,7 +210,7 @@ def _file_report(root: Path, name: str) -> Report:
     try:
         if path.stat().st_size > MAX_REPORT_BYTES:
             return Report(name, problem=f"{path.stat().st_size} bytes is no report", refused=True)
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         return Report(name, problem=f"cannot be read: {error.strerror}")
     return _from_bytes(path.relative_to(root.parent).as_posix() if len(Path(name).parts) == 1 else name, data, key=name)
@@ -282,8 +283,12 @@ def _tar_rows(path: Path) -> Iterator[Report]:
 
 
 def _lines(path: Path) -> IO[str]:
-    """A table of text, opened; gzip is undone, and a byte order mark says UTF-16."""
+    """A table of text, opened; gzip is undone, and a byte order mark says UTF-16. Raises ``TableError``."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        regular(path)
+    except OSError as error:
+        raise TableError(f"cannot read {path}: {error.strerror}", hint="name the file of the reports") from error
     with opened(path, "rb") as raw:
         start = raw.read(4)
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -353,7 +358,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(regular(path))
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
