@@ -7,6 +7,7 @@ without it the tables are read by a module of this package.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -96,10 +97,27 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
 
 
-@cache
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is written: who corrects one in a notebook means the new text."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
 def _spec_in(path: Path) -> DatasetSpec:
-    spec = parse_spec(_read(path), path.name if path.parent == Path(__file__).parent else str(path))
-    if spec.module != "declared" and path.parent != Path(__file__).parent:
+    return _spec_at(path, _stamp(path))
+
+
+@cache
+def _spec_at(path: Path, stamp: tuple[int, int]) -> DatasetSpec:
+    del stamp
+    text, ours = _read(path), path.parent == Path(__file__).parent
+    if not ours and not re.search(r"(?m)^\s*format\s*=", text):
+        raise ConfigError(f"{path}: it does not say format = 1", hint="cxrprep datasets new drafts such a file")
+    spec = parse_spec(text, path.name if ours else str(path))
+    if spec.module != "declared" and not ours:
         raise ConfigError(
             f"{path}: module = {spec.module!r} names code, which only a dataset of this package does",
             hint="describe its tables: docs/howto/own-dataset.md",
@@ -151,12 +169,22 @@ def is_built_in(name: str) -> bool:
     return name not in _named and _file_name(name) in _built_in()
 
 
+def built_in_file(name: str) -> Path | None:
+    """The file of this package that describes the dataset of a name, where there is one."""
+    return _built_in().get(_file_name(name))
+
+
 def _file_name(name: str) -> str:
     return f"{name.replace('-', '_')}.toml"
 
 
-@cache
 def _declaration_in(path: Path) -> Declaration:
+    return _declaration_at(path, _stamp(path))
+
+
+@cache
+def _declaration_at(path: Path, stamp: tuple[int, int]) -> Declaration:
+    del stamp
     from cxrprep.datasets.declaration import parse_declaration
 
     return parse_declaration(TomlText(_read(path), str(path)))

@@ -25,6 +25,7 @@ from cxrprep.datasets.facts import (
     Table,
     build,
 )
+from cxrprep.model import View
 from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
 
 if TYPE_CHECKING:
@@ -388,6 +389,9 @@ def _problems(found: Declaration) -> list[str]:
     for block in ("boxes", "masks", "splits", "link", "reports"):
         blocks += [(block, rule.table) for rule in getattr(found, block)]
     for block, named in blocks:
+        if not isinstance(named, (str, list, tuple)) or not all(isinstance(name, str) for name in named):
+            problems.append(f"[{block}] table: expected a name or a list of names, found {named!r}")
+            continue
         problems += [
             f"[{block}] names the table {name!r}, which is not declared"
             for name in tables_of(named)
@@ -412,6 +416,7 @@ def _problems(found: Declaration) -> list[str]:
         for rule in found.labels
         if rule.known and rule.known not in VOCABULARIES
     ]
+    problems += [*_twice_or_strange_names(found), *_strange_words(found)]
     if found.default_release not in found.releases:
         problems.append(f"default_release {found.default_release!r} is not one of releases")
     if found.vocabulary.use and found.vocabulary.use not in VOCABULARIES:
@@ -422,4 +427,41 @@ def _problems(found: Declaration) -> list[str]:
         problems.append(f"[paths] image is no regular expression: {error}")
     else:
         problems += [] if "id" in groups else ["[paths] image has no group (?P<id>...)"]
+    return problems
+
+
+def _twice_or_strange_names(found: Declaration) -> list[str]:
+    """Names that cannot be columns, folders or words of a command, that stand twice, or that lead out of the folder."""
+    problems = []
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", found.name):
+        problems.append(f"name {found.name!r}: only small letters, digits, '.', '-' and '_' are possible")
+    if not re.fullmatch(r"[a-z0-9_]*", found.vocabulary.namespace):
+        problems.append(f"[vocabulary] namespace {found.vocabulary.namespace!r}: only small letters, digits and '_'")
+    names = [table.name for table in found.table]
+    problems += [f"two [[table]] have the name {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    return problems + [
+        f"[[table]] {table.name}: the pattern {pattern!r} leads out of the folder"
+        for table in found.table
+        for pattern in table.patterns
+        if re.match(r"[/\\]|[A-Za-z]:", pattern) or ".." in re.split(r"[/\\]", pattern)
+    ]
+
+
+def _strange_words(found: Declaration) -> list[str]:
+    """Words that mean nothing here: of views, of the default label source, and sides of a box that are no four."""
+    problems = []
+    projections = {str(view.projection) for view in View}
+    for word, rule in found.views.items():
+        if rule.view and rule.view not in {str(view) for view in View}:
+            problems.append(f"[views] {word!r}: view {rule.view!r} is not one of {', '.join(map(str, View))}, or empty")
+        if rule.projection and rule.projection not in projections:
+            known = ", ".join(sorted(projections))
+            problems.append(f"[views] {word!r}: projection {rule.projection!r} is not one of {known}, or empty")
+    for box in found.boxes:
+        given = [sides for sides in (box.corners, box.corner_size, box.centre_size) if sides]
+        if len(given) != 1 or len(given[0]) != 4:
+            problems.append("[[boxes]] needs the four columns of one of corners, corner_size, centre_size")
+    if found.labels and found.default_label_source and not found.has_source(found.default_label_source):
+        sources = ", ".join(rule.source for rule in found.labels)
+        problems.append(f"default_label_source {found.default_label_source!r} is none of the [[labels]]: {sources}")
     return problems

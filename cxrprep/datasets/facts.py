@@ -270,7 +270,7 @@ def build(kind: type[T], data: Any, file: TomlText, name: str = "") -> T:
         if key not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing and not wrong:
-        file.mistake(name, f"{kind.__name__} lacks {', '.join(missing)}")
+        file.mistake(name, f"{f'[{name}]' if name else 'it'} lacks {', '.join(missing)}")
     return typing.cast("T", None) if file.mistakes else kind(**values)
 
 

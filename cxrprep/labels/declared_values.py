@@ -215,7 +215,7 @@ def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Table
     if value.get("lower"):
         series = _each(series, str.lower)
     if "match" in value:
-        series = _matched(series, value["match"])
+        series = _matched(series, value["match"], place)
     for words in value.get("replace", ()):
         series = _each(series, partial(_replaced, words=words))
     if "map" in value:
@@ -339,7 +339,7 @@ def _replaced(cell: str, words: Any) -> str:
     return cell.replace(*words)
 
 
-def _matched(series: pd.Series, pattern: str) -> pd.Series:
+def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:
     """The one group of a pattern (RE2), of each cell or of each name in a cell's list; null where it does not match."""
     cells = series.to_numpy(object)
     lists = not _are_texts(cells) and any(isinstance(cell, list) for cell in cells)
@@ -348,7 +348,10 @@ def _matched(series: pd.Series, pattern: str) -> pd.Series:
     try:
         found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, IndexError) as error:
-        raise ConfigError(f"the pattern {pattern!r} is no regular expression with one group: {error}") from error
+        raise ConfigError(
+            f"{place}: match = {pattern!r} is no regular expression with one group: {error}",
+            hint="correct it in the dataset's file; it is RE2, without look-around and references back",
+        ) from error
     if not lists:
         return pd.Series(found, index=series.index, dtype=object)
     return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)

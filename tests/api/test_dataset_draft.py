@@ -68,8 +68,9 @@ def test_a_folder_for_each_patient_says_whose_the_images_are_with_a_table_and_wi
     assert '# "Effusion" = { is = "pleural_effusion"' in text
     # What stands there as a comment is a block that reads.
     block = text[text.index("# [[masks]]") :].replace("\n# ", "\n").removeprefix("# ").replace("[1024, 1024]", "[4, 4]")
-    (tmp_path / "own.toml").write_text(text.replace('name = "drafted"', 'name = "own"') + block)
-    labels = read_labels(find_dataset(str(tmp_path / "own.toml")), listed)
+    # A file that was corrected is read anew, in the same process too.
+    (tmp_path / "drafted.toml").write_text(text + block)
+    labels = read_labels(find_dataset(str(tmp_path / "drafted.toml")), listed)
     assert labels.masks.num_rows == 6
 
 

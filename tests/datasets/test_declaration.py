@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.api.dataset_check import check_dataset
 from cxrprep.datasets.catalog import find_dataset, parse_spec
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
@@ -172,6 +173,8 @@ def test_labels_in_columns(file, tmp_path):
     assert rows.column("label_ward7__rib").to_pylist() == [0, None]
 
 
+_MORE = '[[table]]\nname = "test"\npatterns = ["more.txt"]\n'
+_BOX = '[[boxes]]\ntable = "test"\nimage = "name"\nlabel = "name"\ncorners = ["a", "b"]\n'
 MISTAKES = {
     "an unknown key": (("summary =", "sumary ="), r"line \d+: unknown key 'sumary'"),
     "a table that is not declared": (('table = "test"', 'table = "tset"'), r"\[splits\] names the table 'tset'"),
@@ -180,6 +183,14 @@ MISTAKES = {
     "a release": (('default_release = "2026"', 'default_release = "2027"'), r"default_release '2027'"),
     "a pattern": (("(?P<id>", "(?P<id"), r"no regular expression"),
     "another format": (("format = 1", "format = 9"), r"format 9 is not known"),
+    "two tables of a name": (("[image]", _MORE + "[image]"), r"two \[\[table\]\] have the name 'test'"),
+    "sides of a box": (("[image]", _BOX + "[image]"), r"\[\[boxes\]\] needs the four columns"),
+    "a number for a table": (("[image]", _BOX.replace('"test"', "5") + "[image]"), r"\[boxes\] table: expected a name"),
+    "a path out of the folder": (("test.txt", "../test.txt"), r"'\.\./test\.txt' leads out of the folder"),
+    "a view": (('view = "PA"', 'view = "PX"'), r"view 'PX' is not one of PA, AP"),
+    "a name": (('name = "ward-7"', 'name = "Ward 7"'), r"name 'Ward 7': only small letters"),
+    "a namespace": (('namespace = "ward7"', 'namespace = "Ward 7"'), r"namespace 'Ward 7'"),
+    "a label source": (("default_label_source = ", 'default_label_source = "x" # '), r"'x' is none of the \[\[labels"),
 }
 
 
@@ -188,6 +199,15 @@ def test_mistakes_in_the_file_are_named(mistake):
     (old, new), message = MISTAKES[mistake]
     with pytest.raises(ConfigError, match=message):
         parse_spec(declaration().replace(old, new), "ward.toml")
+
+
+def test_a_file_that_says_no_format_or_is_called_as_a_built_in_dataset_is_refused(file):
+    file.write_text(declaration().replace("format = 1", ""))
+    with pytest.raises(ConfigError, match="does not say format = 1"):
+        check_dataset(file)
+    file.write_text(declaration().replace('name = "ward-7"', 'name = "chexpert"'))
+    with pytest.raises(ConfigError, match="chexpert is one that cxrprep knows"):
+        check_dataset(file)
 
 
 def test_a_finding_that_a_closed_vocabulary_lacks_is_an_error_and_not_lost(file, tmp_path):
