@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Digest, RemoteFile
@@ -57,7 +58,8 @@ def parse(lines: Iterable[str]) -> Iterator[RemoteFile]:
 
 # Of a longer list all but some thousands of lines lie on the disk. measured: a million digests as objects took 330 of
 # the 732 MiB of `download --dry-run` from a folder.
-_HELD: Final = 100_000
+_HELD: Final = 400_000
+_WRITTEN: Final = 50_000
 
 
 class SortedDigests:
@@ -73,7 +75,8 @@ class SortedDigests:
     def of(self, key: str) -> Digest | None:
         """The digest of ``key``, which is not before the key of the last call; ``None`` where the list has none."""
         if not self._is_stored:
-            return self._held.get(key)
+            # Taken out: the list's copies of paths go as those of the listing come.
+            return self._held.pop(key, None)
         found = None
         while self._next is not None and self._next[0] <= key:
             if self._next[0] == key:
@@ -89,7 +92,7 @@ def _sorted(files: Iterable[RemoteFile]) -> tuple[dict[str, Digest], SortedTable
     for file in files:
         if file.digest is not None:
             held[file.key] = file.digest
-            if len(held) == _HELD:
+            if len(held) >= (_HELD if stored is None else _WRITTEN):
                 stored = _stored(held, stored)
                 held = {}
     return ({}, _stored(held, stored)) if stored is not None else (held, None)
@@ -99,5 +102,7 @@ def _stored(held: dict[str, Digest], stored: SortedTable | None) -> SortedTable:
     from cxrprep.storage.sorted_tables import SortedTable
 
     stored = stored or SortedTable.of({"key": "string", "digest": "string"}, "key")
-    stored.add_rows([(key, str(digest)) for key, digest in held.items()])
+    rows = iter(held.items())
+    while some := [(key, str(digest)) for key, digest in islice(rows, _WRITTEN)]:
+        stored.add_rows(some)
     return stored

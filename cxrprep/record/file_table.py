@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _FEW_ROWS: Final = 50_000
 ROW_GROUP: Final = 65_536
 """Rows that are written and read together."""
-LARGE: Final = 100_000
-"""From so many rows on they stay on the disk: a million took 300 MiB of memory, whatever was asked of them."""
+LARGE: Final = 400_000
+"""From so many rows on, more than MIMIC-CXR has, they stay on the disk: a million took 300 MiB, whatever was asked."""
 # Paths and digests hardly repeat: a dictionary of them would only cost time.
 _FORM: Final[dict[str, Any]] = {
     "compression": "zstd",

@@ -207,7 +207,7 @@ class Record:
         with self._mutex:
             self._journal.append(entry.as_row())
             self._change(entry.path, entry)
-            if not self._pending and self._unsaved >= _UNSAVED_ROWS:
+            if not self._pending and self._unsaved >= (files.LARGE if self._large is None else _UNSAVED_ROWS):
                 # Nothing is lost where that cannot be done now: the journal has it, and the end says what is wrong.
                 with contextlib.suppress(CxrprepError):
                     self._saved_at = self._unsaved
