@@ -215,7 +215,19 @@ def _again(path: Path) -> str:
     verb = {"images": "manifest", "studies": "manifest", "labels": "extract-labels"}.get(path.stem)
     if verb is None or path.parent.name != "manifests":
         return "run the command that makes it again"
+    if verb == "manifest" and _is_converted(path.parent):
+        return "convert again into this folder what it was made from"
     return f"make it again: cxrprep {verb} {shlex.quote(str(path.parent.parent))}"
+
+
+def _is_converted(manifests: Path) -> bool:
+    """Whether a table there that can be read says that its images were converted: no other verb makes these again."""
+    for name in ("images.parquet", "studies.parquet"):
+        with contextlib.suppress(OSError, KeyError, ValueError, pa.ArrowException, TableError):
+            footer = parse_json((read_schema(manifests / name).metadata or {})[FOOTER_KEY])
+            if isinstance(footer, dict) and footer.get("recipe"):
+                return True
+    return False
 
 
 def footer_of(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.errors import TableError
+from cxrprep.storage.parquet import read_footer
 from tests.commands import cxrprep, ok
 from tests.manifest.made import made
 
@@ -53,9 +56,24 @@ def test_an_image_table_that_was_damaged_by_hand_takes_no_study_with_it(chexpert
         path.write_bytes(whole)
 
 
-def test_studies_go_with_their_images(chexpert, tmp_path):
-    import shutil
+def test_the_hint_of_a_damaged_table_of_converted_images_mends_it(tmp_path):
+    root = made("chexpert", tmp_path / "root")
+    out = tmp_path / "out"
+    again = ("convert", root, "--recipe", "square-224", "--out", out)
+    ok(*again)
+    for name in ("images", "studies"):
+        path = out / "manifests" / f"{name}.parquet"
+        known = pq.read_table(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(TableError) as caught:
+            read_footer(path)
+        assert caught.value.hint == "convert again into this folder what it was made from"
+        ok(*again)
+        assert pq.read_table(path).equals(known)
+        ok("verify", out)
 
+
+def test_studies_go_with_their_images(chexpert, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(chexpert, out)
     table = pq.read_table(out / "manifests/images.parquet")
