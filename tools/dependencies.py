@@ -118,8 +118,9 @@ def package_rows() -> list[str]:
         alone = needs(name, set()) - others
         by = sorted(set().union(*(used.get(module, set()) for module in modules.get(plain(name), set()))))
         shown = ", ".join(f"`{where}`" for where in by[:3]) + (f" and {len(by) - 3} more" if len(by) > 3 else "")
-        weight = sum(size(one) for one in alone) / 1e6
-        rows.append((weight, f"| {name} | {weight:,.1f} | {len(alone)} | {shown or 'nothing'} | {reason} |"))
+        own, weight = size(name) / 1e6, sum(size(one) for one in alone) / 1e6
+        cells = (name, f"{own:,.1f}", f"{weight:,.1f}", str(len(alone)), shown or "nothing", reason)
+        rows.append((max(own, weight), f"| {' | '.join(cells)} |"))
     return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
 
 
@@ -153,10 +154,11 @@ def main() -> None:
     lines = [
         "# Dependencies",
         "",
-        "Made by `python tools/dependencies.py`. A weight is a package's own and that of what nothing else needs.",
+        "Made by `python tools/dependencies.py`. Gone with a package are itself and what nothing else needs:",
+        "none where another package of the list needs it too.",
         "",
-        "| package | MB | packages | imported by | reason |",
-        "|---|---|---|---|---|",
+        "| package | MB of its own | MB gone with it | packages gone with it | imported by | reason |",
+        "|---|---|---|---|---|---|",
         *package_rows(),
         "",
         "A package that nothing imports is listed because another needs it without saying so, or since the project",

@@ -15,7 +15,7 @@ from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_combined, read_rows, read_schema, read_single_rows
 from cxrprep.storage.small_files import regular
-from cxrprep.storage.value_codes import numbers, stated, value_codes, with_codes
+from cxrprep.storage.value_codes import numbers, stated, value_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -151,11 +151,12 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         if missing:
             raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
         findings = _findings(schema)
-        table = read_combined(path, [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings])
+        wanted = [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings]
+        table = read_combined(path, wanted, coded=("patient_id", "study_id"))
         footer = json.loads((schema.metadata or {}).get(b"cxrprep", b"{}"))
     except (OSError, UnreadableTableError, ValueError) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
-    return with_codes(table, ("patient_id", "study_id")), footer
+    return table, footer
 
 
 def names_of(path: Path, rows: Sequence[int]) -> list[dict[str, Any]]:

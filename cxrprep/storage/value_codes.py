@@ -69,6 +69,9 @@ def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The column in one piece; one that is in one piece is not copied."""
     if not isinstance(column, pa.ChunkedArray):
         return column
+    if not column.num_chunks:
+        # Here combine_chunks would make an array of a Python list.
+        return pa.nulls(0, column.type)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 

@@ -259,12 +259,8 @@ def _boxes_outside(subject: Subject, _: str) -> Counted | None:
     width, height = subject.spec.images.width, subject.spec.images.height
     if found is None or width is None or height is None:
         return None
-    x, y, w, h = (pc.struct_field(found[1], name) for name in "xywh")
-    outside = pc.or_(
-        pc.or_(pc.less(x, 0), pc.less(y, 0)),
-        pc.or_(pc.greater(pc.add(x, w), width), pc.greater(pc.add(y, h), height)),
-    )
-    return int(pc.sum(outside).as_py() or 0)
+    x, y, w, h = (numbers(pc.struct_field(found[1], name), np.nan) for name in "xywh")
+    return int(np.count_nonzero((x < 0) | (y < 0) | (x + w > width) | (y + h > height)))
 
 
 def _age(which: Callable[[pa.Array], pa.Scalar]) -> Callable[[Subject, str], Counted | None]:

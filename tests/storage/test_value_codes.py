@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.storage.parquet import read_single_rows
+from cxrprep.storage.parquet import read_combined, read_single_rows
 from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes
 
 if TYPE_CHECKING:
@@ -48,6 +48,20 @@ def test_rows_that_follow_each_other_and_others() -> None:
     blank = pa.table({"n": pa.nulls(4, pa.int8()), "text": pa.array(["a", "b", None, "d"])})
     assert take_rows(blank, [3, 0]).equals(blank.take([3, 0]))
     assert take_rows(blank, [3, 0, 2, 2, 3, 1]).equals(blank.take([3, 0, 2, 2, 3, 1]))
+
+
+@pytest.mark.parametrize("words", [["b", None, "a", "b", "c", "a", None], [None] * 5, []])
+def test_a_coded_column_is_the_same_column(tmp_path: Path, words: list[str | None]) -> None:
+    path = tmp_path / "rows.parquet"
+    text = pa.array(words, pa.string())
+    table = pa.table({"text": text, "coded": text.dictionary_encode(), "plain": text})
+    pq.write_table(table, path, row_group_size=2)
+    read = read_combined(path, ["text", "coded", "plain"], coded=("text", "coded"))
+    assert pa.types.is_dictionary(read["text"].type)
+    assert read["plain"].type == pa.string()
+    for name in read.column_names:
+        assert read[name].to_pylist() == words
+        assert read[name].num_chunks <= 1
 
 
 def test_single_rows_come_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
