@@ -13,6 +13,8 @@ from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.sources.base import AccessState
+from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,8 +103,7 @@ def network_checks(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
         for (url, what), answer in zip(hosts.items(), pool.map(lambda u: _head(u, timeout), hosts), strict=True):
             host = url.split("/")[2]
             if isinstance(answer, str):
-                hint = f"needed for {what}; behind a proxy set HTTPS_PROXY, and ask whether {host} is allowed"
-                yield Check("network", host, State.WARNING, answer, hint)
+                yield Check("network", host, State.WARNING, answer, f"needed for {what}; {_way_hint(url, host)}")
                 continue
             seconds, skew = answer
             yield Check("network", host, State.OK, f"answers in {seconds * 1000:.0f} ms ({what})")
@@ -114,6 +115,17 @@ def network_checks(hosts: Mapping[str, str], timeout: float) -> Iterator[Check]:
         hint = "set the clock (NTP): signed links and TLS certificates depend on it" if bad else ""
         found = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}" if bad else "right"
         yield Check("machine", "clock", State.PROBLEM if bad else State.OK, found, hint)
+
+
+def _way_hint(url: str, host: str) -> str:
+    """What to do where a host does not answer: the proxy that was asked may be the reason, or one that nobody named."""
+    try:
+        proxy = proxy_for(split_url(url)[0])
+    except CxrprepError as error:
+        return error.message
+    if proxy is None:
+        return f"behind a proxy set HTTPS_PROXY, and ask whether {host} is allowed"
+    return f"it was asked through the proxy {proxy.shown}: check that address, and whether {host} is allowed there"
 
 
 def _head(url: str, timeout: float) -> tuple[float, float | None] | str:

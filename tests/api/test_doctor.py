@@ -172,6 +172,22 @@ def test_a_host_without_an_answer_says_what_it_is_needed_for(tmp_path: Path) -> 
     reach = next(check for check in found if check.group == "network" and "127.0.0.1" in check.name)
     assert reach.state is State.WARNING
     assert reach.hint.startswith("needed for NIH")
+    assert "set HTTPS_PROXY" in reach.hint
+
+
+def test_a_proxy_that_does_not_answer_is_named_without_its_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", f"http://someone:secret-word@{proxy}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        found = checks(tmp_path, hosts={"http://mirror.example/": "NIH"}, dataset="chexpert", timeout=2)
+    reach = next(check for check in found if check.name == "mirror.example")
+    assert f"through the proxy http://{proxy}" in reach.hint
+    assert "secret-word" not in str(found)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1"])
