@@ -339,6 +339,11 @@ def _join(
     }
     if labels is None:
         return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
+    if not found.rows and labels.num_rows:
+        # Tables alone: nothing is joined, and their keys need not be held a second time.
+        nobody = _join(found, labels.slice(0, 0), wanted, usual)[0]
+        absent = int(pc.count_distinct(labels.column("image_id")).as_py())
+        return nobody, {"labelled": 0, "without_row": 0, "not_here": absent}
     image_keys = labels.column("image_id").combine_chunks()
     chosen = rows_of_sources(found.image, found.study, labels, wanted)
     best = chosen if usual == wanted else rows_of_sources(found.image, found.study, labels, usual)
