@@ -63,7 +63,7 @@ _WRITTEN: Final = 50_000
 
 
 class SortedDigests:
-    """The digests of a list, asked for in order of key; of a name that stands there twice, the last."""
+    """The digests of a list, asked for in order of key; of a name that appears twice, the last."""
 
     def __init__(self, files: Iterable[RemoteFile]) -> None:
         """Read the whole list. Raises ``StorageError`` when the disk for temporary files refuses."""

@@ -368,7 +368,7 @@ class ScoreSummary:
         """In a line."""
         batch = ": the whole batch may be" if self.is_mirrored_batch else ""
         return (
-            f"of {self.scored:,} images {self.inverted:,} look inverted, {self.turned:,} turned, "
+            f"of {self.scored:,} images, {self.inverted:,} look inverted, {self.turned:,} turned, "
             f"{self.blank:,} blank; {self.mirrored_share:.0%} look mirrored{batch}"
         )
 

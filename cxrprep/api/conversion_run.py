@@ -276,7 +276,7 @@ class ConversionRun:
             return
         before = out.head(CARD_NAME, len(_CARD_MARK))
         if before is not None and before != _CARD_MARK:
-            message = f"{CARD_NAME} is none that cxrprep wrote: it stays, and load_dataset may not find the splits"
+            message = f"{CARD_NAME} was not written by cxrprep and is kept: load_dataset may not find the splits"
             self.on_event(Note("convert", message, "warning", out.full(CARD_NAME)))
             return
         stated = [] if self.form == "files" else stated_columns(list(itertools.islice(self.inputs.items(), 1)))

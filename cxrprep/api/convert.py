@@ -90,7 +90,7 @@ def convert(
 
     Raises:
         UsageError: An unknown recipe or folder, or a table that would know less.
-        NothingSelectedError: Nothing is to be converted.
+        NothingSelectedError: Nothing matches the selection.
         StorageError: The disk refuses.
 
     Examples:

@@ -96,7 +96,7 @@ def open_inputs(
     hint = "use fewer conditions in the selection, or look at what the folder holds: cxrprep status ROOT"
     if is_url(where.root) and where.dataset is not None:
         raise UsageError(
-            f"{where.root}: the tables of a dataset are joined with files here only",
+            f"{where.root}: a dataset's tables can only be joined with files on this machine",
             hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
         )
     folder = None
@@ -127,7 +127,7 @@ def open_inputs(
             )
     if not found.total:
         raise NothingSelectedError(
-            f"no image of {found.address} is to be converted",
+            f"no image of {found.address} matches the selection",
             hint=hint,
         )
     return found
@@ -324,12 +324,19 @@ def _plain(
     by_table = selection.needs_tables or bool(selection.patients or selection.studies)
     if by_table and base is None:
         raise UsageError(
-            f"{root} is no known dataset: it has no tables to select by",
+            f"{root} is not a known dataset, so it has no tables to select by",
             hint=f"list its images first: cxrprep manifest {shlex.quote(root)}; or use --include, --exclude, --limit, "
             "--sample",
         )
     place = open_store(root)
-    on_event(Note("convert", f"{root} is no dataset that cxrprep knows: a plain folder of images", "info", root))
+    on_event(
+        Note(
+            "convert",
+            f"{root} is not a dataset that cxrprep knows, and is read as a plain folder of images",
+            "info",
+            root,
+        )
+    )
     found = plain_images(place, without=_inside(root, without))
     _note_found(found, root, on_event)
     stated = _stated(base, rows=rows)
@@ -422,4 +429,4 @@ def _note_found(found: PlainImages, root: str, on_event: Sink) -> None:
         on_event(Note("convert", message, "warning", root))
     if found.left_out:
         kinds = ", ".join(f"{count:,} {suffix or 'others'}" for suffix, count in found.left_out[:6])
-        on_event(Note("convert", f"files that are no images read here were passed over: {kinds}", "info", root))
+        on_event(Note("convert", f"files that cxrprep does not read as images were skipped: {kinds}", "info", root))

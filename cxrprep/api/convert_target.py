@@ -261,8 +261,8 @@ def _never_over_other_sources(
         ours = {item.relative for item in common}
         lost = [path for path, source in made_of.items() if source not in ours]
         raise UsageError(
-            f"{target} holds {format_count(len(lost), 'image')} of other sources, which would be in its manifest no "
-            f"more; the first: {lost[0]}",
+            f"{target} holds {format_count(len(lost), 'image')} of other sources, which would no longer be in "
+            f"its manifest; the first: {lost[0]}",
             hint=elsewhere,
         )
     if anew and inputs.base is not None:
@@ -297,7 +297,7 @@ def _never_for_less(held: Path, base: Path, target: Path | str, elsewhere: str) 
     exempt = own | {name for name in before.column_names if name.startswith(chosen)}
     found = [loss for loss in losses(before, source, keys=("image_id",), exempt=exempt) if loss.what != "rows"]
     if found:
-        raise UsageError(f"the images of {target} would be made anew and lose {found[0]}", hint=elsewhere)
+        raise UsageError(f"the images of {target} would be converted again and lose {found[0]}", hint=elsewhere)
 
 
 def _never_into_others(tables: Path, target: Path | str, manifests: Path | None, elsewhere: str) -> None:

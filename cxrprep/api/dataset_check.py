@@ -143,7 +143,7 @@ def _clauses(spec: DatasetSpec, root: Path, labels: Labels, here: dict[str, str]
     some = bool(listed.intersection(ids))
     yield _clause("the tables speak of images that are here", some, f"none of {apart:,} images in the tables is")
     lost = [use.name for use in labels.tables if use.rows != use.used + sum(count for _, count in use.apart)]
-    yield _clause("every row of a table is used, or said not to be", not lost, ", ".join(lost))
+    yield _clause("every row of a table is used, or reported as left out", not lost, ", ".join(lost))
     again = read_labels(spec, root).table
     yield _clause("the same tables give the same rows", again.equals(table), "a second reading differs")
     if spec.declared:
@@ -173,7 +173,7 @@ def _views_declared(spec: DatasetSpec, table: Any) -> Clause:
     known = declaration_of(spec.name).views
     words = set(table.column("view_raw").to_pylist()) - {None}
     strange = sorted(words.difference(known))
-    return _clause("every word of a view is in [views]", not strange, f"not there: {', '.join(strange[:8])}")
+    return _clause("every word of a view is in [views]", not strange, f"missing from it: {', '.join(strange[:8])}")
 
 
 def _result(found: DatasetCheck) -> Result[DatasetCheck]:
@@ -190,6 +190,6 @@ def _result(found: DatasetCheck) -> Result[DatasetCheck]:
     rows = list(summary.items())
     if found.contract:
         rows.append(("contract", f"{len(kept)} of {len(found.contract)} hold"))
-        rows += [("", f"not so: {one.what}: {one.detail}") for one in found.contract if not one.holds]
+        rows += [("", f"does not hold: {one.what}: {one.detail}") for one in found.contract if not one.holds]
     code = ExitCode.DONE if len(kept) == len(found.contract) else ExitCode.INTEGRITY
     return Result("datasets", found, exit_code=code, rows=tuple(rows))

@@ -158,7 +158,7 @@ def draft_dataset(
     file.parent.mkdir(parents=True, exist_ok=True)
     text = _Writer(found, name, title, dict(columns or {}), ask).text()
     replace_file(file, lambda place: place.write_text(text, encoding="utf-8"))
-    on_event(Note("datasets", f"written: {file}; what is not right in it, correct there", "info"))
+    on_event(Note("datasets", f"written: {file}, a draft: correct what is wrong in it", "info"))
     return check_dataset(file, root, on_event=on_event)
 
 

@@ -92,7 +92,9 @@ def prove(
     """
     wanted = digest.strip().lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):
-        raise UsageError(f"{digest!r} is no digest", hint="64 hexadecimal digits, as cxrprep digest ROOT prints them")
+        raise UsageError(
+            f"{digest!r} is not a digest", hint="64 hexadecimal digits, as cxrprep digest ROOT prints them"
+        )
     if proof is not None:
         return _checked(wanted, Path(proof))
     if root is None:
@@ -131,7 +133,7 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
         raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except ValueError as error:
         raise UsageError(
-            f"{path} is no JSON", hint="make a proof: cxrprep prove DIGEST ROOT --image ID --out FILE"
+            f"{path} is not JSON", hint="make a proof: cxrprep prove DIGEST ROOT --image ID --out FILE"
         ) from error
     holds = made.holds(wanted)
     about = json.loads(made.leaf)

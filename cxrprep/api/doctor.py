@@ -203,7 +203,7 @@ def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
     if mirror is None and source and not any(mark in source for mark in "/:."):
         names = [mirror.name for mirror in spec.mirror]
         hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
-        raise UsageError(f"{source!r} is no mirror of {spec.name}", hint=hint)
+        raise UsageError(f"{source!r} is not a mirror of {spec.name}", hint=hint)
     return mirror
 
 

@@ -47,7 +47,7 @@ def machine_checks() -> Iterator[Check]:
     yield Check("machine", "cores", State.OK, str(cores))
     for module, what, extra, missing in _CODECS:
         there = importlib.util.find_spec(module) is not None
-        install = install_command(extra) if extra else "install cxrprep again: a package that it needs is gone"
+        install = install_command(extra) if extra else "install cxrprep again: a package that it needs is missing"
         state, found, hint = (State.OK, what, "") if there else (missing, f"missing: {what}", install)
         yield Check("machine", f"codec {module}", state, found, hint)
     for module, what, extra in _EXTRAS:
@@ -87,7 +87,7 @@ def disk_checks(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, 
     try:
         yield _room(root, place, spec, judged, whole=whole)
     except OSError as error:
-        yield Check("disk", str(place), State.PROBLEM, error.strerror or "cannot be asked", "check the mount")
+        yield Check("disk", str(place), State.PROBLEM, error.strerror or "the disk does not answer", "check the mount")
         return
     if not os.access(place, os.W_OK):
         hint = "name a folder of your own, or keep the record elsewhere with --state DIR"

@@ -295,7 +295,7 @@ def _fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection:
     try:
         fetch_tables_elsewhere(job, transfer, selection)
     except CxrprepError as error:
-        message = f"the label tables did not come: {error.message}; {error.hint}"
+        message = f"the label tables could not be fetched: {error.message}; {error.hint}"
         job.on_event(Note(STAGE, message, "warning", job.source.address))
         return [error.exit_code]
     return []

@@ -59,7 +59,7 @@ def _of_archives(
         images = found.ids
     if not images:
         raise NothingSelectedError(
-            f"the tables of {job.spec.name} know no image that the selection wants",
+            f"no image in the tables of {job.spec.name} matches the selection",
             hint="use fewer conditions, or check the ids",
         )
     return draw(images, selection)
@@ -98,7 +98,7 @@ def _of_two(spec: DatasetSpec, other: DatasetSpec, reason: str) -> AccessError:
         mirror.agreement for mirror in (s.mirror_named(s.default_mirror) for s in (spec, other)) if mirror is not None
     ]
     return AccessError(
-        f"splits, views and labels of {spec.name} stand in the tables of {other.name}, which has an agreement of its "
+        f"splits, views and labels of {spec.name} are in the tables of {other.name}, which has an agreement of its "
         f"own: {reason}",
         hint=f"sign both {' and '.join(agreements)}; or give the tables: --tables DIR",
     )
@@ -147,7 +147,7 @@ def fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection: 
     other = _with_tables(job)
     if other is None:
         return
-    message = f"this mirror has images alone: labels, splits and boxes come from {other.name}"
+    message = f"this mirror has only images: labels, splits and boxes come from {other.name}"
     job.on_event(Note("download", message, "info", other.url))
     wanted = Selection(include=selection.include, exclude=selection.exclude)
     _run_tables_of(job, transfer, job.spec, other, wanted)

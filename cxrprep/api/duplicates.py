@@ -89,7 +89,7 @@ def duplicates(
     from cxrprep.storage.parquet import write_table
 
     if least is not None and not RELATED <= least <= 1:
-        raise UsageError(f"{least} is no correlation that tells anything", hint=f"use a number from {RELATED} to 1")
+        raise UsageError(f"{least} is out of range for a correlation", hint=f"use a number from {RELATED} to 1")
     where = FolderRef.of(root, dataset=dataset, state=state)
     target = where.home / "manifests" / NEAR_DUPLICATES_NAME
     if out is not None:

@@ -125,7 +125,7 @@ def extract_labels(
         ("patients", found.patients),
         *((f"split {name or 'not stated'}", count) for name, count in found.splits),
         *((("boxes", f"{found.boxes:,} on {found.boxed_images:,} images"),) if found.boxes else ()),
-        *((("rows set apart", apart),) if apart else ()),
+        *((("rows left out", apart),) if apart else ()),
         *(
             (f"table {use.name}", f"{use.used:,} of {use.rows:,} rows, {str(use.digest)[:_SHOWN]}")
             for use in found.tables

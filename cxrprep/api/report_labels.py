@@ -147,7 +147,10 @@ def label_reports(
     }  # fmt: skip
     plugin = _plugin(labeler, options, folder)
     if plugin is not None and evidence:
-        raise UsageError("--evidence is of the rules: another labeler names no words", hint="leave one of them out")
+        raise UsageError(
+            "--evidence needs the labeler rules: no other one names the words that decided",
+            hint="leave one of them out",
+        )
     place = out if plugin is None else source_folder(out, plugin.label_source)
     with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet", folder.labels):
         outcome = label_collection(
@@ -193,7 +196,7 @@ def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder) -> P
     if named == RULES:
         return None
     if labeler == RULES or name == OURS:
-        raise UsageError(f"{OURS} is the label source of the rules, and of nothing else", hint="--labeler NAME=openai")
+        raise UsageError(f"{OURS} is reserved for the labels of the labeler rules", hint="--labeler NAME=openai")
     folder.check_free(check_name(name))
     agreement = folder.known.spec.licence.agreement if folder.known is not None else ""
     chosen = LabelerOptions(agreement=agreement, **options)

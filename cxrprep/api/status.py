@@ -261,8 +261,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         yield StageStatus("download", "incomplete", detail, refused)
     elif not _has_images(folder):
         # It was interrupted between the tables and the plan, or tables alone were asked for.
-        meant = ", as it was asked for" if asked(folder.record.cache) is not None else ""
-        yield StageStatus("download", "incomplete", f"{here:,} files, and no image{meant}", refused)
+        meant = " yet of those that were selected" if asked(folder.record.cache) is not None else ""
+        yield StageStatus("download", "incomplete", f"{here:,} files, no image{meant}", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
     changed = _changed(folder)

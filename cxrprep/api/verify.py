@@ -166,8 +166,11 @@ def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]
 
 
 def _following(folder: DatasetFolder) -> tuple[str, ...]:
-    """What comes next where nothing is wrong: only a release has tables to extract labels from."""
-    verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: "report"}
+    """What comes next where nothing is wrong: only a release has tables to extract labels from, and only once."""
+    labelled = folder.kind is FolderKind.RELEASE and (folder.manifests / "labels.parquet").is_file()
+    if labelled and not any(folder.home.glob("derived/*/manifests/images.parquet")):
+        return (f"cxrprep convert {folder.words} --recipe square-224",)
+    verbs = {FolderKind.RELEASE: "report" if labelled else "extract-labels", FolderKind.CONVERTED: "report"}
     verb = "report" if folder.image_tables else "manifest"
     verb = verbs.get(folder.kind, "" if folder.kind is FolderKind.EXPORTED else verb)
     return (f"cxrprep {verb} {folder.words}",) if verb else ()

@@ -105,7 +105,7 @@ def _decoded(data: bytes, name: str) -> str:
     if not kind and (b"\0" in data or controls > max(8, len(data[:4096]) // 20)):
         kind = "no text"
     if kind:
-        raise UsageError(f"{name} is {kind}, and no report", hint="name a text file with one report")
+        raise UsageError(f"{name} is {kind}, not a report", hint="name a text file with one report")
     return data.decode("utf-8-sig", errors="replace")
 
 

@@ -168,7 +168,7 @@ def _dataset_problems(job: Job, *, whole: bool) -> Iterator[Problem]:
     named = any(mark in source for mark in ("/", "\\", ":", "$", "~", ".")) or Path(source).is_dir()
     if source and source not in names and not named:
         hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}; or an address, or a folder: ./{source}"
-        yield "download.source", f"{source!r} is no mirror of {spec.name}", hint
+        yield "download.source", f"{source!r} is not a mirror of {spec.name}", hint
 
 
 def _step_problems(settings: Settings) -> Iterator[Problem]:
@@ -178,7 +178,7 @@ def _step_problems(settings: Settings) -> Iterator[Problem]:
         if late:
             yield "steps", f"{step} comes before {late[0]}, whose result it needs", f"write {late[0]} before {step}"
         if step in steps[:index]:
-            yield "steps", f"{step} stands twice in steps", "name each step once"
+            yield "steps", f"{step} is listed twice in steps", "name each step once"
     named = settings.origins["steps"] != "default"
     if named and "convert" in steps and not (settings.job.convert.recipe or settings.job.download.then):
         yield "steps", "convert has no recipe", '[convert] with recipe = "square-224", or leave the step out'

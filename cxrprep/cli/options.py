@@ -117,7 +117,7 @@ allow_loss = click.option(
     is_flag=True,
     expose_value=False,
     callback=_allow,
-    help="replace tables by ones that know less: fewer rows, labels, boxes, splits or digests",
+    help="allow a table to be replaced by one with less in it: fewer rows, labels, boxes, splits or digests",
 )
 
 

@@ -29,7 +29,7 @@ def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @verb(
     "verify",
     examples=(
-        ("cxrprep verify /data/nih", "every file against the best published sum, and the published facts"),
+        ("cxrprep verify /data/nih", "every file against its published checksum, and the published facts"),
         ("cxrprep verify /data/nih --images", "decode every image as well"),
         ("cxrprep verify /data/nih --quick", "in a second: size and time as at the last full check"),
         ("cxrprep verify /mnt/lab/nih --dataset nih-chestxray14 --state ~/nih", "a read-only copy that others made"),

@@ -243,7 +243,7 @@ def _raw_spec(
     ):
         return OWN_FOLDER
     raise UsageError(
-        f"{root} is no dataset that cxrprep knows", hint=f"say which it is: --dataset {'|'.join(catalog())}"
+        f"{root} is not a dataset that cxrprep knows", hint=f"say which it is: --dataset {'|'.join(catalog())}"
     )
 
 

@@ -127,7 +127,7 @@ def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
     """Raise ``UsageError`` that says what the table at ``path`` would know no longer, and how to ask for that."""
     if found:
         shown = ", ".join(str(loss) for loss in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-        ways = f"{hint}; or, to have it so, say {ASK}" if hint else f"to have it so, say {ASK}"
+        ways = f"{hint}; or, to write it all the same, add {ASK}" if hint else f"to write it all the same, add {ASK}"
         raise UsageError(f"{path} would lose {shown}; it is left as it is", hint=ways)
 
 

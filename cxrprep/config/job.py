@@ -184,7 +184,7 @@ class LabelSettings:
     imports: tuple[str, ...] = _set(
         (), "tables of other labelers (CheXbert, NegBio, CXR-LT) to take over as label sources: NAME=FILE"
     )
-    compare: tuple[str, ...] = _set((), "label tables or sources, two or more, whose agreement a job says", form="path")
+    compare: tuple[str, ...] = _set((), "two or more label tables or sources to compare", form="path")
     key: str = _set("", "the id column of tables to import or to compare, where it is not found")
     evidence: bool = _set(False, "with --reports: write mentions.parquet, the reason for each label")
     report_text: bool = _set(False, "carry the report text as a column (mind the data use agreement)")

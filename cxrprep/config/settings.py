@@ -224,7 +224,7 @@ def _read(path: Path, *, found: bool = False) -> dict[str, _Given]:
             if not _may_be_found(name, item.value):
                 file.mistake(
                     name,
-                    f"{name} is not for a file that is found, but for one that you name",
+                    f"{name} cannot be set in a file that is found beside the command, only in one that you name",
                     f"name it: --config {path.name}; or write the key into your own settings, {user_file()}",
                 )
     file.raise_mistakes()

@@ -111,7 +111,7 @@ def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
         # The parser quotes the token it stumbled over, which may be the password: say only where it is.
         raise AccessError(
             f"{path}, line {error.lineno}: not a netrc file",
-            hint="write one line a host: machine physionet.org login USER password PASSWORD",
+            hint="write one line per host: machine physionet.org login USER password PASSWORD",
         ) from None
     return table.hosts
 

@@ -91,7 +91,10 @@ def _built_in() -> dict[str, Path]:
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no description of a dataset is")
+            raise ConfigError(
+                f"{path} is larger than {MAX_BYTES >> 20} MiB",
+                hint="a dataset's description is smaller; name the right file",
+            )
         return read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
@@ -119,7 +122,7 @@ def _spec_at(path: Path, stamp: tuple[int, int]) -> DatasetSpec:
     spec = parse_spec(text, path.name if ours else str(path))
     if spec.module != "declared" and not ours:
         raise ConfigError(
-            f"{path}: module = {spec.module!r} names code, which only a dataset of this package does",
+            f"{path}: module = {spec.module!r} names a Python module, which only cxrprep's own datasets may do",
             hint="describe its tables: docs/howto/own-dataset.md",
         )
     other = _built_in().get(_file_name(spec.companion))

@@ -410,7 +410,7 @@ def _problems(found: Declaration) -> list[str]:
     for name in found.vocabulary.same:
         shared = found.vocabulary.shared(name)
         if shared is not None and shared[0] not in OBSERVATIONS:
-            problems.append(f"[vocabulary.same] {name!r}: {shared[0]!r} is no shared observation")
+            problems.append(f"[vocabulary.same] {name!r}: {shared[0]!r} is not a shared observation")
     problems += [
         f"[[labels]] {rule.source}: known {rule.known!r} is not one of {', '.join(VOCABULARIES)}"
         for rule in found.labels
@@ -424,7 +424,7 @@ def _problems(found: Declaration) -> list[str]:
     try:
         groups = re.compile(found.paths.image).groupindex
     except re.error as error:
-        problems.append(f"[paths] image is no regular expression: {error}")
+        problems.append(f"[paths] image is not a regular expression: {error}")
     else:
         problems += [] if "id" in groups else ["[paths] image has no group (?P<id>...)"]
     return problems

@@ -37,7 +37,7 @@ def compiled(pattern: str, *, built_in: bool = False) -> re.Pattern[str]:
         found: re.Pattern[str] = re2.compile(pattern, options)
     except re2.error as error:
         raise ConfigError(
-            f"the pattern {pattern!r} is no regular expression of RE2: {error}",
+            f"the pattern {pattern!r} is not a regular expression of RE2: {error}",
             hint="RE2 knows no look-around and no references back; see https://github.com/google/re2/wiki/Syntax",
         ) from error
     return found

@@ -188,7 +188,7 @@ class Cluster:
                     gone += 1
                     if gone == _WAIT_SECONDS:
                         raise SourceUnreachableError(
-                            "the workers of the cluster keep going away",
+                            "the workers of the cluster keep stopping",
                             hint="look at their memory limit and wall time; run it again, what is done is kept",
                         )
         finally:

@@ -51,7 +51,9 @@ def decode(
         return dicom.decode_dicom(header or data, name, limits, frame=frame)
     if file_formats.format_of(data):
         return file_formats.decode_file(data, name, limits, page=frame)
-    raise ImageError(f"{name} is no image that is read here", hint="check what the file is; its name may be wrong")
+    raise ImageError(
+        f"{name} is not in an image format that cxrprep reads", hint="check what the file is; its name may be wrong"
+    )
 
 
 def read_bytes(path: Path, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:

@@ -324,7 +324,7 @@ class _PixelData:
 
         if not (self.syntax.is_transfer_syntax or codecs.stated_codec(self.syntax)) or self.syntax.is_private:
             raise ImageError(
-                f"{self.name}: the transfer syntax {self.syntax} is not one that is read here", hint=_OTHER_SYNTAX
+                f"{self.name}: the transfer syntax {self.syntax} is not one that cxrprep reads", hint=_OTHER_SYNTAX
             )
         index = self._index if self._frames > 1 else None
         try:

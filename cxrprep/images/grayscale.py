@@ -180,7 +180,7 @@ def cxr_foundation_table(picture: Radiograph, rules: GrayscaleRules) -> tuple[ND
     values = x.astype(kind) if whole else rules.modality_value(x)
     if rules.windows:
         if rules.rescaled:
-            raise ImageError("a window behind a rescale is refused by the original of this recipe", hint="take voi")
+            raise ImageError("the original program of this recipe refuses a window after a rescale", hint="take voi")
         c, w = rules.windows[0].centre, rules.windows[0].width
         ends, top = (c - w / 2, c - 1 + w / 2), np.iinfo(kind).max
         values = np.interp(np.clip(values, *ends), ends, (0, top)).astype(kind)

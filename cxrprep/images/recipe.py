@@ -130,7 +130,7 @@ def load_recipe(name: str, *, frame: int | None = None, fix: Iterable[str] = ())
     """
     wanted = tuple(sorted({_FIX_WORDS.get(word, word) for word in fix}))
     if unknown := [word for word in wanted if word not in FIXES]:
-        raise UsageError(f"{unknown[0]!r} is nothing that can be fixed", hint=f"known: {', '.join(FIXES)}")
+        raise UsageError(f"{unknown[0]!r} is not something that can be fixed", hint=f"known: {', '.join(FIXES)}")
     text, where, stem = _recipe_text(name)
     return dataclasses.replace(parse_recipe(text, where, stem), frame=frame, fix=wanted)
 

@@ -84,7 +84,7 @@ def _step(item: Mapping[str, Any], number: int, file: TomlText) -> Step | None:
     options, place, before = dict(item), f"step.{number}", len(file.mistakes)
     name = options.pop("do", None)
     if not isinstance(name, str):
-        file.mistake(place, "what does this step do?", f"do = one of {', '.join(STEPS)}")
+        file.mistake(place, "this step has no do", f"do = one of {', '.join(STEPS)}")
         return None
     if name not in STEPS:
         file.mistake(f"{place}.do", f"unknown step {name!r}", unknown_key(name, STEPS))
@@ -101,7 +101,7 @@ def _step(item: Mapping[str, Any], number: int, file: TomlText) -> Step | None:
         options["width"] = options["height"] = options.pop("square")
     sides = {"width", "height", "shortest", "longest"} & set(options)
     if name == "resize" and sides not in ({"width", "height"}, {"shortest"}, {"longest"}):
-        file.mistake(place, "resize to which size?", "one of: shortest; longest; square; width and height")
+        file.mistake(place, "resize has no size", "one of: shortest; longest; square; width and height")
     missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in options]
     if missing:
         file.mistake(place, f"{name} needs {' and '.join(missing)}", "or square, for both")
@@ -137,7 +137,7 @@ def _check_order(steps: Sequence[Step], form: str, file: TomlText, *, exact: boo
         elif isinstance(step, Equalize | Clahe) and bits != 8:
             file.mistake(place, "this step works on 8 bits", 'put do = "bits", to = 8 before it')
         elif isinstance(step, Pad) and step.value >> bits:
-            file.mistake(place, f"{step.value} is no value of {bits} bits", f"0 to {(1 << bits) - 1}")
+            file.mistake(place, f"{step.value} is not a value of {bits} bits", f"0 to {(1 << bits) - 1}")
         elif isinstance(step, Resize) and step.filter == "area-fast" and exact:
             file.mistake(place, "area-fast is not exact", "say so: exact = false at the top of the recipe")
     if bits not in FORMATS[form]:

@@ -29,7 +29,7 @@ _PATIENT: Final = re.compile(r"(?:patient)?0*(\d{1,5})(?:\.0)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Demographics:
-    """``columns`` as text, a value for each ``patient``; nobody stands there twice."""
+    """``columns`` as text, a value for each ``patient``; nobody appears twice."""
 
     patient: pa.Array
     columns: dict[str, pa.Array]

@@ -78,11 +78,11 @@ def _add_labels(source: str, path: Path, label_rows: LabelRows) -> None:
     image = pc.struct_field(ids, "image")
     if image.null_count:
         row = pc.index(pc.is_null(image), pa.scalar(value=True)).as_py()
-        raise TableError(f"{path}, line {row + 1}, path_to_image: {paths[row]!r} is no path of an image")
+        raise TableError(f"{path}, line {row + 1}, path_to_image: {paths[row]!r} is not the path of an image")
     if pc.count_distinct(image).as_py() < len(paths):
         counts = pc.value_counts(image)
         twice = counts.field(0).filter(pc.greater(counts.field(1), 1))[0]
-        raise TableError(f"{path}, path_to_image: {twice} stands there twice", hint="fetch the file again")
+        raise TableError(f"{path}, path_to_image: {twice} appears twice", hint="fetch the file again")
     rows = len(paths)
     columns: dict[str, Any] = {
         "image_id": image,
@@ -137,7 +137,7 @@ def _add_reports(tables: Tables, label_rows: LabelRows) -> None:
     found = tables.of_role("plus")
     if not found:
         raise TableError(
-            "report texts were asked for, and CheXpert's stand in df_chexpert_plus_240401.csv, which is not here",
+            "report texts were asked for, and CheXpert's are in df_chexpert_plus_240401.csv, which is not here",
             hint="name its folder with --tables DIR, or do not ask for report texts",
         )
     table = read_table(found[0][1], _TABLE)

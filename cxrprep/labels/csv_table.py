@@ -105,7 +105,7 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise TableError(f"{path}, line 1: column {twice[0]!r} stands there twice", hint=AGAIN)
+        raise TableError(f"{path}, line 1: column {twice[0]!r} appears twice", hint=AGAIN)
     if not form.open:
         absent = [name for name in (*form.optional, *form.drop) if name not in names]
         for name in _extra(names, form):

@@ -51,7 +51,9 @@ def read_content(path: Path) -> CsvContent:
     notes: list[str] = []
     data = _uncompressed(path, packed, notes)
     if len(data) > _LIMIT:
-        raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is: fetch it again")
+        raise TableError(
+            f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is that large: fetch it again"
+        )
     return _delimited(packed, _without_blank_end(_as_utf8(path, data, notes)), notes)
 
 
@@ -87,7 +89,7 @@ def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
     try:
         text = data.decode("utf-16")
     except UnicodeDecodeError as error:
-        raise TableError(f"{path} begins as text in UTF-16, and is none: {error.reason}", hint=AGAIN) from error
+        raise TableError(f"{path} begins as text in UTF-16 and is not: {error.reason}", hint=AGAIN) from error
     notes.append("its text is in UTF-16")
     return text.encode()
 

@@ -245,7 +245,7 @@ def _add_splits(
         names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
         label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
     elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
-        label_rows.note(f"{rest:,} images stand in no split list: their split is null", "", "warning")
+        label_rows.note(f"{rest:,} images are in no split list: their split is null", "", "warning")
     return others[others.notna()]
 
 
@@ -430,7 +430,7 @@ def _is_label(block: _Labels, column: str, name: str) -> bool:
         return True
     cells = block.frame[column]
     if cells.isna().all() or not cells.dropna().isin(list(rule.values)).all():
-        block.notes.append(f"column {column!r} is none that the dataset's file declares, and has no labels: left out")
+        block.notes.append(f"column {column!r} is not declared in the dataset's file and holds no labels: left out")
         return False
     return True
 

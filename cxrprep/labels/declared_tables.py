@@ -349,7 +349,7 @@ def _small(path: Path) -> bytes:
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
     if len(data) > MAX_BYTES:
-        raise TableError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no report is: fetch it again")
+        raise TableError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint="no report is that large: fetch it again")
     return data
 
 
@@ -366,7 +366,7 @@ def _xml_rows(
             cells = {name: _texts(root if name.startswith("/") else element, name.lstrip("/")) for name in wanted}
             yield {**about, **{name: texts or None for name, texts in cells.items()}}
     except ET.ParseError as error:
-        raise TableError(f"{path}: {error}", hint="fetch the file again: it is no whole XML") from error
+        raise TableError(f"{path}: {error}", hint="fetch the file again: its XML is incomplete") from error
     except SyntaxError as error:
         raise ConfigError(f"[[table]] {table.name}: a path that ElementTree does not know: {error}") from error
 

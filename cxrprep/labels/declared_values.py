@@ -349,7 +349,7 @@ def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:
         found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, IndexError) as error:
         raise ConfigError(
-            f"{place}: match = {pattern!r} is no regular expression with one group: {error}",
+            f"{place}: match = {pattern!r} is not a regular expression with one group: {error}",
             hint="correct it in the dataset's file; it is RE2, without look-around and references back",
         ) from error
     if not lists:

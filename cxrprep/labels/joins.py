@@ -49,7 +49,7 @@ def row_numbers(rows: int) -> pa.Array:
 
 
 def all_distinct(column: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether no value stands there twice; null is a value.
+    """Whether no value appears twice; null is a value.
 
     Ids are as long as each other: 64 bits made of each prove that they differ.
 
@@ -65,7 +65,7 @@ def all_distinct(column: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def _mixed(values: pa.Array) -> NDArray[np.uint64] | None:
-    """A number of each text, equal for equal ones; ``None`` for what is no text of one length of 8 bytes and more."""
+    """A number of each text, equal for equal ones; ``None`` for what is not text of one length of 8 bytes and more."""
     letters = _letters(values)
     if letters is None or letters.shape[1] < _WORD:
         return None

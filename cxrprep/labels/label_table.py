@@ -160,7 +160,9 @@ def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tup
             found = {word.strip() for word in str(row[place] or "").split("|")} - {""}
             unknown = sorted(found - set(names))
             if unknown:
-                raise TableError(f"{path}, line {number}, {_LIST}: {unknown[0][:20]!r} is no finding of NIH's")
+                raise TableError(
+                    f"{path}, line {number}, {_LIST}: {unknown[0][:20]!r} is not a finding of NIH ChestX-ray14"
+                )
             yield [*row, *(int(name in found) if found else None for name in names)]
 
     return [*header, *(term.column for term in NIH.terms)], with_findings()
@@ -274,5 +276,5 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
         # Text that is no UTF-8 shows only now.
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise TableError(f"{path} is no readable Parquet file: {error}") from error
+        raise TableError(f"{path} is not a readable Parquet file: {error}") from error
     return table.column_names, (list(row) for row in zip(*columns, strict=True))

@@ -329,7 +329,7 @@ def report_texts(tables: Tables, label_rows: LabelRows) -> tuple[pa.Array, pa.Ar
                 if member.file_size > _LARGEST:
                     raise TableError(
                         f"{path}: {member.filename} is {member.file_size:,} bytes long",
-                        hint="no report is: fetch it again",
+                        hint="no report is that large: fetch it again",
                     )
                 studies.append(named.group(1))
                 texts.append(_text(archive.read(member)))

@@ -94,7 +94,7 @@ class _Listing:
         if self.table is not None:
             self.table.require_unique("dicom_id")
         elif not all_distinct(self.ids["dicom_id"]):
-            raise TableError(f"{self.path}, column 1: an image stands there twice", hint="fetch the list again")
+            raise TableError(f"{self.path}, column 1: an image appears twice", hint="fetch the list again")
 
 
 def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:

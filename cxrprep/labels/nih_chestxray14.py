@@ -72,7 +72,7 @@ def _arranged(tables: dict[str, TextTable], label_rows: LabelRows) -> dict[str, 
     joined = next((name for name in tables if name.startswith("google2019")), "")
     if joined and any(name.startswith("four_findings") for name in tables):
         subject = str(tables.pop(joined).path)
-        label_rows.note("not used: the tables of Google that it joins are here themselves", subject)
+        label_rows.note("not used: Google's own tables, which it combines, are here", subject)
     found = next((name for name in _FINDINGS.values() if name in tables), "")
     if not found:
         return tables

@@ -55,7 +55,7 @@ class SplitRule:
         if isinstance(self.stratify, str):
             object.__setattr__(self, "stratify", (self.stratify,))
         if self.folds and not 2 <= self.folds <= _MOST_FOLDS:
-            raise UsageError(f"{self.folds} folds are no division", hint=f"use a number from 2 to {_MOST_FOLDS}")
+            raise UsageError(f"{self.folds} folds are not possible", hint=f"use a number from 2 to {_MOST_FOLDS}")
         if self.folds and not self.fractions:
             return
         if (
@@ -65,7 +65,7 @@ class SplitRule:
         ):
             shown = ",".join(f"{fraction:g}" for fraction in self.fractions)
             raise UsageError(
-                f"fractions {shown} are no division of patients", hint="two or three numbers that sum to 1: 0.8,0.1,0.1"
+                f"fractions {shown} do not divide the patients", hint="two or three numbers that sum to 1: 0.8,0.1,0.1"
             )
 
     @classmethod

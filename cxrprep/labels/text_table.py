@@ -171,7 +171,7 @@ class TextTable:
         except (OverflowError, pa.ArrowInvalid):
             code = next(code for code, value in enumerate(found) if not _fits(value, kind))
             row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
-            raise self.error(row, name, f"{what}, and no number of this size") from None
+            raise self.error(row, name, f"{what}, smaller than this number") from None
         return values.take(column.indices)
 
     def lenient(

@@ -403,5 +403,5 @@ def _note_join(result: ManifestResult, labelled: bool, on_event: Sink) -> None:
         message = f"{result.without_row:,} images have no row in the label tables: they are listed with null labels"
         on_event(Note(STAGE, message, "warning", IMAGES_NAME))
     if result.not_here:
-        message = f"{result.not_here:,} images of the label tables are not here: they stand in {LABELS_NAME} only"
+        message = f"{result.not_here:,} images of the label tables are not here: they are in {LABELS_NAME} only"
         on_event(Note(STAGE, message, "info", IMAGES_NAME))

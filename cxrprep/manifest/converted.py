@@ -199,7 +199,7 @@ def _that_are_here(folder: DatasetFolder, images: pa.Table, on_event: Sink) -> p
     here = pa.array([(folder.root / path).exists() for path in images.column("path").to_pylist()], pa.bool_())
     gone = images.num_rows - int(pc.sum(here).as_py() or 0)
     if gone:
-        on_event(Note("manifest", f"{gone:,} images are no longer here: they leave the manifest", "warning"))
+        on_event(Note("manifest", f"{gone:,} images are no longer here and were taken out of the manifest", "warning"))
     return images.filter(here)
 
 

@@ -176,7 +176,7 @@ def image_files(
     second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
     for found, what in (
         (second, "show images that another file shows already"),
-        (foreign, "are no images of the release"),
+        (foreign, "are not images of the release"),
     ):
         if len(found):
             on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))

@@ -48,7 +48,9 @@ class ImageReader:
             self._shards.popitem(last=False)[1].close()
         data = held.get(name)
         if data is None:
-            raise ImageError(f"{self._root / shard} does not hold {name}", hint="convert again: the shard is made anew")
+            raise ImageError(
+                f"{self._root / shard} does not hold {name}", hint="convert again: the shard is made again"
+            )
         return data
 
     def close(self) -> None:

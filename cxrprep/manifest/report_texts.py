@@ -66,12 +66,12 @@ def with_texts(images: pa.Table, path: Path, sections: Sequence[str], *, paired:
 
     Raises:
         TableError: The table cannot be read.
-        UsageError: It is no table of pairs.
+        UsageError: It is not a table of pairs.
     """
     try:
         pairs = read_rows(path, columns=["dataset", "study_id", *sections])
     except pa.ArrowInvalid as error:
-        raise UsageError(f"{path} is no table of pairs", hint="make one: cxrprep pairs ROOT") from error
+        raise UsageError(f"{path} is not a table of pairs", hint="make one: cxrprep pairs ROOT") from error
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror or error}", hint="cxrprep pairs ROOT") from error
     rows = pc.index_in(_key(images), value_set=_key(pairs))

@@ -106,7 +106,7 @@ class Proof:
             return cls(data["head"], *names, path)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                "this is no proof of a training set", hint="make one: cxrprep prove DIGEST ROOT --image ID"
+                "this is not a proof of a training set", hint="make one: cxrprep prove DIGEST ROOT --image ID"
             ) from error
 
     def holds(self, digest: str) -> bool:
@@ -204,7 +204,9 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
         UsageError: Two images of one split have one id.
     """
     if not len(dataset):
-        raise NothingSelectedError("there is no image", hint="loosen the selection, or build the manifest")
+        raise NothingSelectedError(
+            "there is no image", hint="use fewer conditions in the selection, or build the manifest"
+        )
     by_split: dict[str, list[tuple[str, str, bytes]]] = {}
     pixels, unread = _pixels(dataset, cache, on_event)
     if unread:

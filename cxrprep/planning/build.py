@@ -287,7 +287,7 @@ class _Sorted:
         if same or known.key == file.key:
             self.passed_over += 1
             return
-        reason = f"{known.key} and {file.key} have the same place and are not the same file"
+        reason = f"{known.key} and {file.key} would be saved under one name and are different files"
         self.impossible.append(Item(file, second.dest, Action.IMPOSSIBLE, reason))
 
     def _described(self, file: RemoteFile, dest: str) -> RemoteFile:

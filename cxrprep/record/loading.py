@@ -91,7 +91,7 @@ def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
         with pq.ParquetFile(regular(path)) as file:
             state = parse_json((file.schema_arrow.metadata or {})[files.STATE_KEY])
             if not isinstance(state, dict):
-                raise TypeError("its metadata is no object")
+                raise TypeError("its metadata is not an object")
             small = (
                 None if file.metadata.num_rows > files.LARGE else files.as_stated(file.read(use_threads=False), None)
             )

@@ -128,7 +128,7 @@ def load_header(path: Path) -> Header:
     if version > FORMAT:
         raise ConfigError(
             f"{path} was written by a newer cxrprep ({data.get('tool', 'unknown version')})",
-            hint="upgrade this one: pip install --upgrade cxrprep",
+            hint="install that version or a newer one here, in the way this one was installed",
         )
     try:
         header = Header(

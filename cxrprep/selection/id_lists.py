@@ -68,7 +68,7 @@ def _column(rows: list[list[str]], place: int | None) -> frozenset[str]:
 
 def _nothing(path: Path) -> NothingSelectedError:
     # No id at all would mean no condition, and so the whole release.
-    return NothingSelectedError(f"{path} names no id", hint="one id a line, or a CSV with id columns")
+    return NothingSelectedError(f"{path} names no id", hint="one id per line, or a CSV with id columns")
 
 
 def _image_ids(names: frozenset[str]) -> frozenset[str]:
@@ -118,9 +118,9 @@ def _rows(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
     try:
         rows = [[field.strip() for field in row] for row in csv.reader(_text(path).splitlines()) if row]
     except csv.Error as error:
-        raise UsageError(f"{path}: {error}", hint="one id a line, or a CSV with id columns") from error
+        raise UsageError(f"{path}: {error}", hint="one id per line, or a CSV with id columns") from error
     if not rows:
-        raise UsageError(f"{path} is empty", hint="one id a line, or a CSV with id columns")
+        raise UsageError(f"{path} is empty", hint="one id per line, or a CSV with id columns")
     known = {name for group in _COLUMNS.values() for name in group}
     if any(name.lower() in known for name in rows[0]):
         return rows[0], rows[1:]
@@ -132,9 +132,9 @@ def _rows(path: Path, only: str) -> tuple[list[str], list[list[str]]]:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LIMIT:
-            raise UsageError(f"{path} is too large for a list of ids", hint="one id a line, or a CSV with id columns")
+            raise UsageError(f"{path} is too large for a list of ids", hint="one id per line, or a CSV with id columns")
         return read_utf8(path)
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no text", hint="one id a line, or a CSV with id columns") from None
+        raise UsageError(f"{path} is not text", hint="one id per line, or a CSV with id columns") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error

@@ -108,7 +108,9 @@ def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
             found |= read_list(path, kind)
         elif ("/" in text and not _STUDY.fullmatch(text)) or path.suffix in (".txt", ".csv", ".parquet"):
             # An id has no suffix, and no slash but a study's with its patient; whoever writes one means a file.
-            raise UsageError(f"there is no file {path}", hint="name ids separated by commas, or a file with one a line")
+            raise UsageError(
+                f"there is no file {path}", hint="name ids separated by commas, or a file with one per line"
+            )
         else:
             found.add(text)
     return frozenset(found)

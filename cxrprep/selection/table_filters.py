@@ -213,7 +213,7 @@ def _value_of(kind: pa.DataType, test: ColumnTest) -> pa.Scalar:
         if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_temporal(kind):
             return pa.scalar(test.value).cast(kind)
     except (ValueError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{test}: {test.value!r} is no value of {test.column}, which holds {kind}") from error
+        raise UsageError(f"{test}: {test.value!r} is not a value of {test.column}, which holds {kind}") from error
     raise UsageError(
         f"{test}: a condition is on a number or a word, and {test.column} holds {kind}", hint="name another column"
     )

@@ -100,7 +100,7 @@ class GcsSource:
         except NotInSourceError:
             if "generation" in query and self._replaced(file.key):
                 raise NotInSourceError(
-                    f"{file.key}: the object was replaced after it was listed", hint="run again; the plan is made anew"
+                    f"{file.key}: the object was replaced after it was listed", hint="run again; the plan is made again"
                 ) from None
             raise
         return _described(stream, query.get("generation"))
@@ -217,7 +217,7 @@ class GcsSource:
         mine = self._access.project()
         example = f"--billing-project {mine}" if mine else "--billing-project PROJECT"
         return AccessError(
-            f"gs://{self._bucket} is requester pays, and no project is named that pays",
+            f"gs://{self._bucket} is requester pays, and no paying project is named",
             hint=f"name a Google Cloud project of yours, which is billed for what you download: {example}",
         )
 

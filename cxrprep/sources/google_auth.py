@@ -137,7 +137,7 @@ class GoogleAccess:
                 # A machine of Google's without an account of its own.
                 return None
             raise AccessError(
-                f"the Google credentials of {where.origin} cannot be used", hint=f"make them anew; {ADVICE['google']}"
+                f"the Google credentials of {where.origin} cannot be used", hint=f"make them again; {ADVICE['google']}"
             ) from None
         self._project = project or ""
         return found

@@ -107,7 +107,7 @@ def load_cookies(share: Any, cookie_file: str) -> None:
     try:
         lines = Path(cookie_file).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
-        raise _no_cookie_file(cookie_file, getattr(error, "strerror", None) or "it is no text") from None
+        raise _no_cookie_file(cookie_file, getattr(error, "strerror", None) or "it is not text") from None
     cookies = [line for line in lines if line.startswith("#HttpOnly_") or (line.strip() and not line.startswith("#"))]
     # libcurl passes over what it cannot read without a word.
     if not all(line.count("\t") == 6 and "\0" not in line for line in cookies) or not (

@@ -400,7 +400,7 @@ def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> Non
     there = (response.location or "").lower()
     if not there.startswith(("http:", "https:")):
         named = without_query(response.location or "")
-        reason = f"{response.url} redirects to {named!r}, which is no http or https address"
+        reason = f"{response.url} redirects to {named!r}, which is not an http or https address"
     elif endpoint.scheme == "https" and not there.startswith("https:"):
         reason = f"{response.url} redirects to an address without encryption"
     else:

@@ -89,7 +89,7 @@ class JsonService:
             return answer.json()
         except requests.JSONDecodeError:
             raise SourceUnreachableError(
-                f"{self.host} answers {path} with something else than JSON",
+                f"{self.host} answers {path} with something other than JSON",
                 hint="--endpoint is the address that ends in /v1",
             ) from None
 

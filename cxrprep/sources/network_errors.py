@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 TIMED_OUT: Final = 28
 _REASONS: Final = {
-    1: "no valid HTTP",
-    8: "no valid HTTP",
+    1: "not valid HTTP",
+    8: "not valid HTTP",
     18: "the answer ended before its end",
     23: "the answer cannot be decoded",
     52: "the server closed the connection without an answer",
     61: "the answer has a coding that is not known here",
     92: "the server broke the HTTP/2 stream off",
     97: "the SOCKS proxy refuses it",
-    100: "no valid HTTP (its headers are too long)",
+    100: "not valid HTTP (its headers are too long)",
 }
 _CERTIFICATE: Final = 60
 
@@ -87,7 +87,7 @@ def from_libcurl(
     if code == 6:
         return no_connection(endpoint, proxy, f"the name {endpoint.host} cannot be resolved (DNS)")
     if code == 7:
-        at = f"{address} refuses it" if address else "it is refused, or no way leads there"
+        at = f"{address} refuses it" if address else "it is refused or cannot be reached"
         return no_connection(endpoint, proxy, at)
     if code == TIMED_OUT:
         return no_byte(endpoint.authority, seconds)

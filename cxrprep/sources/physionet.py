@@ -186,7 +186,7 @@ class PhysioNetSource:
         answer, body = with_retries(lambda: self._client.read(self._url(name), key=name))
         if answer.is_page or body[:2] != b"\x1f\x8b":
             raise AccessError(
-                f"{name}: {answer.url} sent something else than the table", hint=f"open {self._page} in a browser"
+                f"{name}: {answer.url} sent something other than the table", hint=f"open {self._page} in a browser"
             )
         return io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(body)), "utf-8", newline="")
 

@@ -206,7 +206,7 @@ class RemoteZip:
         found = _PLACE.fullmatch(file.validator or "")
         if found is None or found[1] != self._validator:
             raise ArchiveError(
-                f"{file.key}: the archive has changed since it was listed", hint="run again; the plan is made anew"
+                f"{file.key}: the archive has changed since it was listed", hint="run again; the plan is made again"
             )
         return _Place(int(found[2]), int(found[3]), int(found[4]))
 

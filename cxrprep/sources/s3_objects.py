@@ -93,7 +93,7 @@ def read_pages(ask: Callable[[Mapping[str, str]], bytes], where: str) -> Iterato
         if not following:
             return
         if tuple(following.values()) in seen:
-            raise _no_listing(where, "that goes round in circles")
+            raise _no_listing(where, "that repeats itself")
         seen.add(tuple(following.values()))
 
 

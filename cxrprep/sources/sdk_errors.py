@@ -31,7 +31,7 @@ def not_understood(address: str) -> SourceUnreachableError:
     """The error for an answer that is not what the service sends, as of a network's own login page."""
     endpoint, _ = split_url(address)
     return SourceUnreachableError(
-        f"{endpoint.authority} answered with something else than the service does",
+        f"{endpoint.authority} did not answer as the service does",
         hint="a proxy, or the login page of this network, may have answered in its place; open a page of the service "
         "in a browser, then run again",
     )

@@ -65,7 +65,9 @@ def refuse_over_others(path: Path, is_ours: Callable[[bytes], bool], what: str, 
     except OSError as error:
         raise storage_error(path, "read", error) from error
     if head and not is_ours(head):
-        raise UsageError(f"{path} is no {what}, and stays as it is", hint=f"name another file with {option}")
+        raise UsageError(
+            f"{path} exists and is not a {what}; it was not replaced", hint=f"name another file with {option}"
+        )
 
 
 def temporary_for(path: Path) -> Path:

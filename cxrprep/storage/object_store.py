@@ -66,7 +66,7 @@ def _system(scheme: str, process: int) -> Any:
         raise _missing(scheme, str(error)) from error
     except ValueError as error:
         raise UsageError(
-            f"{scheme}:// is no address that fsspec knows", hint="s3://, gs://, az:// or a path"
+            f"{scheme}:// is not an address that fsspec knows", hint="s3://, gs://, az:// or a path"
         ) from error
 
 

@@ -225,7 +225,9 @@ def read_footer(path: Path) -> dict[str, Any]:
         raise TableError(f"{path}: its footer is not an object", hint=_again(path))
     tables = footer.get("tables") or []
     if not isinstance(tables, list) or not all(_is_described(table) for table in tables):
-        raise TableError(f"{path}: its footer names its source tables in no form of cxrprep", hint=_again(path))
+        raise TableError(
+            f"{path}: its footer names its source tables in a form that cxrprep does not know", hint=_again(path)
+        )
     return footer
 
 

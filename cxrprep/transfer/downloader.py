@@ -56,8 +56,8 @@ _REFUSALS: Final = 5
 _TIMES_AWAY: Final = 5
 _ANSWER_SECONDS: Final = 0.7
 _MIXED_UP: Final = (
-    "the server, or a proxy before it, sent answers that nobody had asked for: {:,} files of which nobody states a "
-    "digest are fetched again, over a connection each"
+    "the server, or a proxy before it, sent answers to no request: {:,} files without a published "
+    "checksum are fetched again, over a connection each"
 )
 # So long without a byte is worth a word; a connection is given up only later.
 _STALL_SECONDS: Final = 10.0

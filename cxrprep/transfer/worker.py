@@ -104,7 +104,7 @@ class Worker:
         self._by_itself = frozenset(by_itself) if plan.archives() else frozenset()
         self.spared: list[str] = []
         """Files that were used up and stay, since cxrprep did not put them there."""
-        # Files of which nobody states a digest, and the connection that each came over.
+        # Files without a published checksum, and the connection that each came over.
         self.unproven: list[tuple[Item, ConnectionState]] = []
 
     def work(self, item: Item, buffer: memoryview) -> Outcome:
@@ -116,7 +116,7 @@ class Worker:
             if not item.proven and not self._adopted(item, buffer):
                 if self._plan.in_place:
                     raise IntegrityError(
-                        f"{item.dest} does not have the published digest, or is empty of all but zeros",
+                        f"{item.dest} does not have the published digest, or holds only zeros",
                         hint="fetch it again from a mirror",
                     )
                 return self._fetched(item, buffer)

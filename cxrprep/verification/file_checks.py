@@ -294,9 +294,7 @@ class FileCheck:
             return make_finding(Kind.EXTRA, row.path, f"{self.spec.name} {self.release} has no file of this name")
         if row.size == 0 or known_copies(self.spec, row.path):
             return None
-        return make_finding(
-            Kind.UNPROVEN, row.path, "it is in no record, and no sum of it is published", found=row.size
-        )
+        return make_finding(Kind.UNPROVEN, row.path, "no checksum of it is recorded or published", found=row.size)
 
     def _compare(self, row: Row, digests: tuple[str, ...], problem: str) -> Finding | None:
         """What is wrong with a file that has these digests; ``None`` where nothing is."""
@@ -315,7 +313,7 @@ class FileCheck:
                     expected=row.published,
                     found=now,
                 )
-            detail = "its bytes differ from the publisher's sum"
+            detail = "its bytes differ from the publisher's checksum"
             if same_as_recorded and row.recorded != row.published:
                 detail += ", though they are what the mirror sent"
             return make_finding(Kind.ALTERED, row.path, detail, expected=row.published, found=now)

@@ -96,7 +96,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.DUPLICATE_PIXELS: (Level.WARNING, "keep one of them, or keep them in the same split"),
     Kind.IMAGE_WITHOUT_ROW: (
         Level.WARNING,
-        "no labels; fetch the release's tables again: DOWNLOAD; if it is none of its images, move it out of the folder",
+        "no labels; fetch the release's tables again: DOWNLOAD; move what is not of the release out of the folder",
     ),
     Kind.ROW_WITHOUT_IMAGE: (Level.INFO, "a part of the release is normal; --complete demands all of it"),
 }
@@ -110,7 +110,7 @@ def accepted_kinds(names: Iterable[str]) -> frozenset[Kind]:
             found.add(Kind(name.strip().lower()))
         except ValueError:
             hint = f"{did_you_mean(name, map(str, Kind))}known: {', '.join(Kind)}"
-            raise UsageError(f"accept: {name!r} is no kind of finding", hint=hint) from None
+            raise UsageError(f"accept: {name!r} is not a kind of finding", hint=hint) from None
     return frozenset(found)
 
 

@@ -102,7 +102,7 @@ class _MadeFileCheck(FileCheck):
     def _stranger(self, row: Row) -> Finding | None:
         remains = leftover(row.path)
         if row.path in self.named or (self.are_originals and remains is None):
-            return make_finding(Kind.UNPROVEN, row.path, "no digest of it was written down", found=row.size)
+            return make_finding(Kind.UNPROVEN, row.path, "no checksum of it was recorded", found=row.size)
         if remains is not None:
             return make_finding(
                 remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed"
@@ -319,7 +319,7 @@ def _tables(folder: MadeFolder) -> Iterator[Finding]:
             continue
         found = file_digest(path, stated.partition(":")[0])
         if found != stated:
-            detail = "its bytes are not those that were written down"
+            detail = "its bytes are not those that were recorded"
             yield make_finding(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
     for finding in altered_tables(folder.root, folder.home, folder.again):
         if finding.path.removeprefix("manifests/") not in folder.tables:

@@ -114,6 +114,6 @@ def _lacking(wanted: Iterable[pa.Table], there: Rows) -> Iterator[pa.Table]:
     for part in wanted:
         if part.num_rows:
             near = walk.upto(part["path"][-1].as_py())
-            # Of a path that stands there twice, the second may be the first of the next part.
+            # Of a path that appears twice, the second may be the first of the next part.
             walk.back(near)
             yield part.filter(pc.invert(pc.is_in(part["path"], value_set=near["path"])))

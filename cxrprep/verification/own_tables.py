@@ -49,7 +49,7 @@ def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
                 yield make_finding(
                     Kind.ALTERED,
                     _shown(folder, name, root),
-                    "its bytes are not those that were written",
+                    "its bytes changed after cxrprep wrote it",
                     expected=f"sha256:{stated[-1]}",
                     found=f"sha256:{found}",
                     hint=_hint(name, words, again),

@@ -78,7 +78,8 @@ def _lines_of(path: Path) -> Iterator[pa.Table]:
                     digests.append(f"{_ALGORITHMS[len(value)]}:{value}")
                 elif lines[index].strip():
                     raise IntegrityError(
-                        f"{path}, line {number + index}: expected a sum and a file name", hint="fetch the sums again"
+                        f"{path}, line {number + index}: expected a checksum and a file name",
+                        hint="fetch the list of checksums again",
                     )
             yield pa.concat_tables([plain, pa.table({"path": names, "digest": digests}, schema=SCHEMA)])
             number += len(lines)
@@ -163,7 +164,7 @@ def published_sums(
         leave_out: Lists that are not believed.
 
     Returns:
-        Columns ``path`` and ``digest``; of a path that stands there twice the catalog's word comes first.
+        Columns ``path`` and ``digest``; of a path that appears twice the catalog's word comes first.
 
     Raises:
         IntegrityError: A line that no reader understands.

@@ -166,7 +166,7 @@ class VerifyReport:
         totals.sort(key=lambda fact: (not fact.note, fact.expected))
         named = {fact.measure: fact for fact in totals}
         part = [f"{one.found:,} of {one.expected:,} {name}" for name, one in named.items()]
-        return [*(lines or ["none could be checked"]), *([f"here are {', '.join(part)}"] if part else [])]
+        return [*(lines or ["none could be checked"]), *([f"counted here: {', '.join(part)}"] if part else [])]
 
     def _gravest_first(self) -> list[tuple[Kind, int]]:
         order = list(Level)

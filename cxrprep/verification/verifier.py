@@ -163,7 +163,7 @@ class _Run:
             self.not_checked.append("what was fetched: this folder has no record, so a missing file cannot be named")
         elif selected is None and self.record.selections:
             self.not_checked.append(
-                "what was asked for and never came: the list of it is gone, and the next download makes it anew"
+                "what was selected and never fetched: the list of it is missing, and the next download makes it again"
             )
         demanded = selected if isinstance(selected, SortedTable) else _rows_of(pa.array(selected or (), pa.string()))
         with Collector(self.record.home / "manifests" / name) as out:
@@ -233,7 +233,7 @@ class _Run:
             for problem in problems:
                 out.finding(problem)
                 self.unread.add(problem.path)
-            demanded = {"it was asked for and never came": [selected]}
+            demanded = {"it was selected and never fetched": [selected]}
             if self.options.complete:
                 demanded["the release has it, and --complete demands all of the release"] = self._whole(out, published)
             for finding in absent(disk, recorded, demanded):
@@ -273,16 +273,20 @@ class _Run:
             for name in sorted(mended):
                 self.repaired += 1
                 out.finding(
-                    make_finding(Kind.REPAIRED, name, "was altered, and everything that it names was judged by it anew")
+                    make_finding(
+                        Kind.REPAIRED,
+                        name,
+                        "it was altered and has been fetched again; the files that it lists were checked against it",
+                    )
                 )
             altered = {name: found for name, found in altered.items() if name not in mended}
         for name in sorted(altered):
-            self.not_checked.append(f"the sums in {name}: it is not what was recorded, so it proves nothing")
+            self.not_checked.append(f"the checksums in {name}: it is not what was recorded, so it proves nothing")
         held = {path.name for path in sum_files(self.root, self.spec) if self.record.get(path.name) is None}
         described = {file.path for file in self.spec.files_of(self.release) if file.digest}
         self.hearsay = bool(held - described)
         for name in sorted(held - described):
-            self.not_checked.append(f"whether {name} is the publisher's own: no sum of it is known")
+            self.not_checked.append(f"whether {name} is the publisher's own: no checksum of it is known")
         return frozenset(altered)
 
     def _open_record(self) -> Record:
@@ -409,10 +413,10 @@ class _Run:
                 out.finding(finding)
         lacking = sum(fact.status is FactStatus.ABSENT for fact in self.facts)
         if lacking:
-            self.not_checked.append(f"{_facts(lacking)}: the tables that they are about are not here")
+            self.not_checked.append(f"{_facts(lacking)}: what they count is in tables that are not here")
         partial = sum(fact.status is FactStatus.PART for fact in self.facts)
         if partial:
-            self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold a part of it")
+            self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold only a part of it")
         for found in (
             table_checks.leakage(labels),
             table_checks.duplicate_rows(labels),

@@ -50,7 +50,10 @@ def test_who_asked_for_tables_alone_has_them(mirror: Path, tmp_path: Path) -> No
     value, _ = of(tmp_path / "nih")
     [download] = [stage for stage in value.stages if stage.name == "download"]
     # Without an image it is not called done; that this was meant is said.
-    assert (download.state, download.detail.endswith("no image, as it was asked for")) == ("incomplete", True)
+    assert (download.state, download.detail.endswith("no image yet of those that were selected")) == (
+        "incomplete",
+        True,
+    )
     assert value.following[0] == f"cxrprep verify {tmp_path / 'nih'}"
     shutil.rmtree(tmp_path / "nih/.cxrprep/asked")
     assert [stage.detail for stage in of(tmp_path / "nih")[0].stages if stage.name == "download"] != [download.detail]

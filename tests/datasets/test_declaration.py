@@ -179,7 +179,7 @@ MISTAKES = {
     "an unknown key": (("summary =", "sumary ="), r"line \d+: unknown key 'sumary'"),
     "a table that is not declared": (('table = "test"', 'table = "tset"'), r"\[splits\] names the table 'tset'"),
     "a shape": (('shape = "list"', 'shape = "lists"'), r"shape 'lists' is not one of columns, list, rows, class"),
-    "a shared observation": (('"pleural_effusion"', '"pleural"'), r"'pleural' is no shared observation"),
+    "a shared observation": (('"pleural_effusion"', '"pleural"'), r"'pleural' is not a shared observation"),
     "a release": (('default_release = "2026"', 'default_release = "2027"'), r"default_release '2027'"),
     "a pattern": (("(?P<id>", "(?P<id"), r"no regular expression"),
     "another format": (("format = 1", "format = 9"), r"format 9 is not known"),

@@ -56,7 +56,7 @@ def test_scores_are_columns_when_asked_and_stay(folder: Path, tmp_path: Path) ->
     assert rows["right"]["notes"] == []
     assert rows["inverted"]["notes"] == ["inverted? bones look dark"]
     made = cxrprep.report(out).value
-    assert made.scores.words() == "of 3 images 1 look inverted, 1 turned, 0 blank; 0% look mirrored"
+    assert made.scores.words() == "of 3 images, 1 look inverted, 1 turned, 0 blank; 0% look mirrored"
     worst = made.worst["inverted_score"]
     assert (worst[0]["path"], worst[0]["value"]) == ("inverted.png", pytest.approx(rows["inverted"]["inverted_score"]))
     assert "Most like a negative" in made.path.read_text()
@@ -83,7 +83,7 @@ def test_verify_tells_the_scores_of_what_it_decodes(folder: Path) -> None:
     }  # fmt: skip
     assert found["worst"]["inverted_score"][0]["path"] == "inverted.png"
     assert found["worst"]["turned_score"][0]["value"] > 0.6
-    assert any("of 3 images 1 look inverted" in text for _, text in report.rows())
+    assert any("of 3 images, 1 look inverted" in text for _, text in report.rows())
 
 
 def test_images_are_left_out_by_their_measures(folder: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_negative_is_made_positive_only_when_asked(folder: Path, tmp_path: Pat
     assert rows["inverted"]["notes"] == ["inverted, and made its negative as asked"]
     assert rows["inverted"]["inverted_score"] > 0.5
     assert rows["turned"]["notes"] == ["turned by 180 degrees?"]
-    with pytest.raises(UsageError, match="'flipped' is nothing that can be fixed"):
+    with pytest.raises(UsageError, match="'flipped' is not something that can be fixed"):
         _convert(folder, tmp_path / "no", fix=["flipped"])
 
 

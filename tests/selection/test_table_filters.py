@@ -78,7 +78,7 @@ def test_conditions_on_columns_must_all_hold(cx, conditions, expected):
     [
         ("age_year>3", "no column 'age_year'", "age_years"),
         ("contrast>0.1", "no column 'contrast'", "measured by convert"),
-        ("age_years>old", "'old' is no value of age_years", ""),
+        ("age_years>old", "'old' is not a value of age_years", ""),
         ("age_years<null", "null is neither less nor more", "write = or !="),
     ],
 )

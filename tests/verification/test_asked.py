@@ -61,7 +61,7 @@ def test_a_download_that_was_cut_off_leaves_files_missing_and_repair_brings_them
             record.forget(path)
     report = cxrprep.verify(root).value
     assert found(report) == [("missing", path) for path in listed[:2]] + [("row-without-image", "")]
-    assert {one.detail for one in report.findings if one.kind == "missing"} == {"it was asked for and never came"}
+    assert {one.detail for one in report.findings if one.kind == "missing"} == {"it was selected and never fetched"}
     assert report.exit_code == 4
     mended = cxrprep.verify(root, repair=True).value
     assert found(mended) == [("repaired", path) for path in listed[:2]]

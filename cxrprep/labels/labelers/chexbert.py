@@ -59,7 +59,7 @@ class Chexbert:
         try:
             self._bert = Bert(weights, maths)
         except (KeyError, ValueError, IndexError) as error:
-            raise TableError(f"{path} is no checkpoint of CheXbert: {error} is missing") from error
+            raise TableError(f"{path} is not a checkpoint of CheXbert: {error} is missing") from error
         if self._bert.outputs != len(_HEADS):
             raise TableError(f"{path} has {self._bert.outputs} heads, and CheXbert has {len(_HEADS)}")
         self.options = replace(options, digest=options.digest or file_digest(path))
@@ -101,7 +101,7 @@ def _weights(path: Path) -> tuple[Mapping[str, Any], Numpy | Torch]:
         # Without it a checkpoint could run code of whoever made it.
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise TableError(f"{path} is no checkpoint that torch reads: {type(error).__name__}") from error
+        raise TableError(f"{path} is not a checkpoint that torch reads: {type(error).__name__}") from error
     state = stored.get("model_state_dict", stored)
     return {name.removeprefix("module."): value for name, value in state.items()}, Torch(torch)
 

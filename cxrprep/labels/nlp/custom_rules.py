@@ -41,7 +41,7 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
     try:
         text = read_utf8(path)
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{path} cannot be read: {why}", hint="a vocabulary is a TOML file in UTF-8") from error
     sources = (*shipped_sources(), (path.name, text))
     labeler = Labeler(build_rules(sources))

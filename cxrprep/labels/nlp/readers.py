@@ -145,7 +145,7 @@ def open_collection(path: Path) -> Collection:
     if suffix in (".parquet", ".pq"):
         return Collection(path, "parquet")
     raise UsageError(
-        f"{path} is no collection of reports that is known by its name",
+        f"{path} is not a kind of report collection that cxrprep knows by its name",
         hint="MIMIC's mimic-cxr-reports.zip or its folder, Open-i XML, a .csv, .jsonl or .parquet of reports",
     )
 
@@ -159,7 +159,7 @@ def _is_report(name: str) -> bool:
 def _named(path: Path, kind: str, names: Sequence[str]) -> Collection:
     if not names:
         raise NothingSelectedError(
-            f"{path} holds no report: no .txt and no .xml file", hint="point at the reports themselves"
+            f"{path} holds no report: no .txt and no .xml file", hint="name the file or folder that holds the reports"
         )
     return Collection(path, kind, tuple(names))
 
@@ -174,7 +174,7 @@ def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (OSError, *NOT_READABLE) as error:
-        raise ArchiveError(f"{path} is no readable zip: {error}", hint="fetch it again") from error
+        raise ArchiveError(f"{path} is not a readable zip: {error}", hint="fetch it again") from error
 
 
 def safe_name(name: str) -> bool:
@@ -195,7 +195,7 @@ def _zip_report(archive: zipfile.ZipFile, name: str) -> Report:
         return Report(name, problem="the member's name would leave the archive's root", refused=True)
     info = archive.getinfo(name)
     if info.file_size > MAX_REPORT_BYTES or info.file_size > _MAX_RATIO * max(info.compress_size, 1024):
-        return Report(name, problem=f"{info.file_size} bytes unpacked is no report", refused=True)
+        return Report(name, problem=f"{info.file_size} bytes unpacked is too large for a report", refused=True)
     try:
         data = archive.read(info)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
@@ -209,7 +209,7 @@ def _file_report(root: Path, name: str) -> Report:
     path = root / name
     try:
         if path.stat().st_size > MAX_REPORT_BYTES:
-            return Report(name, problem=f"{path.stat().st_size} bytes is no report", refused=True)
+            return Report(name, problem=f"{path.stat().st_size} bytes is too large for a report", refused=True)
         data = read_file(path)
     except OSError as error:
         return Report(name, problem=f"cannot be read: {error.strerror}")
@@ -279,7 +279,7 @@ def _tar_rows(path: Path) -> Iterator[Report]:
             file = tar.extractfile(member)
             yield _from_bytes(member.name, file.read() if file else b"")
     except (*NOT_READABLE, OSError) as error:
-        raise ArchiveError(f"{path} is no readable tar: {error}", hint="fetch it again") from error
+        raise ArchiveError(f"{path} is not a readable tar: {error}", hint="fetch it again") from error
 
 
 def _lines(path: Path) -> IO[str]:
@@ -321,7 +321,7 @@ def _csv_rows(path: Path) -> Iterator[Report]:
                     f"{path}, line {rows.line_num}: {error}", hint="export the table again as CSV"
                 ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TableError(f"{path} is no whole gzip file: {error}", hint="fetch it again") from error
+        raise TableError(f"{path} is not a complete gzip file: {error}", hint="fetch it again") from error
 
 
 def _read_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Report]:
@@ -361,7 +361,7 @@ def _parquet_rows(path: Path) -> Iterator[Report]:
         file = pq.ParquetFile(regular(path))
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise TableError(f"{path} is no readable Parquet file: {error}", hint="write it again") from error
+        raise TableError(f"{path} is not a readable Parquet file: {error}", hint="write it again") from error
     wanted = {*_WITH_TEXT, *_SECTIONED, *_ID_COLUMNS, *_PATIENT_COLUMNS}
     columns = [name for name in names if name.strip().lower() in wanted or name.lower().startswith("section_")]
     _needs_text(path, [name.strip().lower() for name in columns])

@@ -245,7 +245,7 @@ def _forms_to_remove(block: dict[str, Any], known: set[tuple[str, ...]], what: s
     for form in forms:
         if form not in known:
             raise ConfigError(
-                f"{name}: {' '.join(form)!r} is no phrase of {what}, so it cannot be removed",
+                f"{name}: {' '.join(form)!r} is not a phrase of {what}, so it cannot be removed",
                 hint=f"near to it: {', '.join(_near(form, known)) or 'none'}",
             )
     return forms

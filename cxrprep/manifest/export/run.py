@@ -133,13 +133,13 @@ def export(
         )
     if form in _WITH_IMAGES and dataset.made_from.get(DICOM_FILES):
         raise UsageError(
-            f"{dataset.root} holds DICOM files of your own: {form} would hand their headers on, names and dates too",
+            f"{dataset.root} holds DICOM files of your own: {form} would pass on their headers, with names and dates",
             hint=f"convert them, and export what comes of it: cxrprep convert {shlex.quote(str(dataset.root))} "
             "--recipe square-224 --out DIR",
         )
     chosen = options or ExportOptions()
     if chosen.per_shard < 1:
-        raise UsageError(f"{chosen.per_shard} images a shard are not possible", hint="use 1 or more")
+        raise UsageError(f"{chosen.per_shard} images per shard are not possible", hint="use 1 or more")
     if out.is_file() and out.suffix != _SUFFIXES.get(form):
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
     if dataset.texts and form in _WITHOUT_TEXT:

@@ -113,7 +113,7 @@ def test_images_are_not_made_anew_from_a_folder_that_knows_less_of_them(tmp_path
     convert(root, out)
     shutil.copytree(root, tmp_path / "bare", ignore=shutil.ignore_patterns("manifests", "*.csv", ".cxrprep"))
     before = tree(out)
-    with pytest.raises(UsageError, match="would be made anew and lose") as error:
+    with pytest.raises(UsageError, match="would be converted again and lose") as error:
         convert(tmp_path / "bare", out, frame=1, dataset="nih-chestxray14")
     assert "--allow-loss" in error.value.hint
     assert tree(out) == before
