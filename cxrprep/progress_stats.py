@@ -63,6 +63,11 @@ class StageProgress:
         return self.done + self.kept + self.failed - self.counted
 
     @property
+    def reached(self) -> int:
+        """Items that are done or were there; one that failed is neither, unless looking at it was the work."""
+        return self.done + self.kept
+
+    @property
     def bytes_here(self) -> int:
         """Bytes done, those of a resumed part too."""
         # A copy, since the display reads while the threads at work go on adding.
@@ -79,8 +84,7 @@ class StageProgress:
         if self.size:
             return min(self.bytes_here / self.size, 1.0)
         if self.items:
-            # What failed is no progress.
-            return min((self.done + self.kept - self.counted) / self.items, 1.0)
+            return min(self.reached / self.items, 1.0)
         return None
 
     @property

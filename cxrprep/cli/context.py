@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from cxrprep.cli.output import Output
 from cxrprep.errors import UsageError
 
@@ -44,6 +46,14 @@ _BUCKETS: Final = {
 }
 _FOLDERS: Final = frozenset({"root", "state", "tables", "report.beside", "export.root"})
 _ONLY_READ: Final = frozenset({"status", "digest", "prove"})
+
+
+def _example() -> str:
+    """The command at hand with a folder, as somebody would type it."""
+    context = click.get_current_context(silent=True)
+    verb = context.command_path if context is not None else "cxrprep verify"
+    needed = {"cxrprep convert": " --recipe square-224", "cxrprep export": " --format csv"}
+    return f"{verb} /data/nih{needed.get(verb, '')}"
 
 
 class Invocation:
@@ -224,7 +234,7 @@ class Invocation:
             return Path(self.job.dataset)
         if Path("cxrprep.lock").is_file():
             return Path()
-        raise UsageError("which folder? name the ROOT of the dataset", hint="for example: cxrprep verify /data/nih")
+        raise UsageError("which folder? name the ROOT of the dataset", hint=f"for example: {_example()}")
 
     @property
     def state(self) -> Path | None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
 @setting("convert.frame", "--frame", metavar="N")
 @setting("convert.scores", "--scores")
-@setting("convert.fix", "--fix", metavar="WHAT")
+@setting("convert.fix", "--fix", metavar="WHAT", shell_complete=options.complete_fix)
 @setting("convert.max_pixels", "--max-pixels")
 @setting("convert.max_bytes", "--max-bytes")
 @setting("convert.max_seconds", "--max-seconds")

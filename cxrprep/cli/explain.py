@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
@@ -28,14 +31,14 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), metavar="[FILE]", required=False)
-@setting("labels.policy", "--policy", metavar="NAME")
+@setting("labels.policy", "--policy", metavar="NAME", shell_complete=options.complete_policy)
 @setting(
     "labels.policy",
     "--compat",
     type=click.Choice(["chexpert-labeler"]),
     text="decide each label as the original CheXpert labeler does, its known errors included",
 )
-@setting("labels.sections", "--sections", metavar="NAMES")
+@setting("labels.sections", "--sections", metavar="NAMES", shell_complete=options.complete_section)
 @setting("labels.vocabulary", "--vocabulary", metavar="FILE")
 @click.option("--selftest", is_flag=True, help="run the labeler's own examples instead")
 def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int:
@@ -76,9 +79,11 @@ def read_report(file: Path) -> str:
         ) from error
     if len(data) > limit:
         raise UsageError(f"{file} is too large for one report", hint="for many reports: extract-labels --reports")
-    return _decoded(data, str(file))
+    return _decoded(data, "standard input" if str(file) == "-" else str(file))
 
 
+# So many lines with as many cells as each other are rows of a table.
+_ROWS: Final = 4
 # How files begin that people take for a report, and that are none.
 _NO_TEXT: Final = {
     b"\x89PNG": "a PNG image",
@@ -88,6 +93,7 @@ _NO_TEXT: Final = {
     b"\x1f\x8b": "compressed with gzip",
     b"PAR1": "a Parquet table",
     b"{\\rtf": "an RTF document",
+    b"GIF8": "a GIF image",
 }
 
 
@@ -103,10 +109,31 @@ def _decoded(data: bytes, name: str) -> str:
     controls = sum(byte < 9 or 13 < byte < 32 for byte in data[:4096])
     # A few may come with a terminal's colours.
     if not kind and (b"\0" in data or controls > max(8, len(data[:4096]) // 20)):
-        kind = "no text"
+        kind = "binary data"
+    text = data.decode("utf-8-sig", errors="replace")
+    kind = kind or _form_of_text(text)
     if kind:
-        raise UsageError(f"{name} is {kind}, not a report", hint="name a text file with one report")
-    return data.decode("utf-8-sig", errors="replace")
+        raise UsageError(
+            f"{name} is {kind}, not a report",
+            hint="name a text file with one report; for many reports: cxrprep extract-labels --reports FILE",
+        )
+    return text
+
+
+def _form_of_text(text: str) -> str:
+    """What a text is that is no report, as far as its beginning shows; ``""`` for any other."""
+    begin = text[:200].lstrip().lower()
+    if begin.startswith(("<!doctype html", "<html")):
+        return "a web page"
+    if begin.startswith(("{", "[")):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(text)
+            return "JSON"
+    lines = text.splitlines()[:_ROWS]
+    # Sentences do not have the same number of commas in line after line.
+    cells = {(line.count(","), line.count("\t")) for line in lines}
+    alike = len(lines) == _ROWS and len(cells) == 1 and max(*cells.pop()) >= _ROWS - 1
+    return "a table" if alike else ""
 
 
 _MARKS: Final = {1: "+", 0: "-", -1: "?"}

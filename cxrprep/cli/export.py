@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     shell_complete=options.complete_observations,
 )
 @setting("labels.derive", "--derive", section="Labels")
-@setting("export.text", "--text", metavar="SECTION,...")
+@setting("export.text", "--text", metavar="SECTION,...", shell_complete=options.complete_section)
 @setting("export.pairs", "--pairs", metavar="FILE")
 @setting("export.paired", "--paired")
 @options.split("--split-seed")

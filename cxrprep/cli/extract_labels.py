@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @setting("labels.evidence", "--evidence", section="Reports")
 @setting("labels.report_text", "--report-text", section="Reports")
-@setting("labels.policy", "--policy", section="Reports", metavar="NAME")
+@setting("labels.policy", "--policy", section="Reports", metavar="NAME", shell_complete=options.complete_policy)
 @setting(
     "labels.policy",
     "--compat",
@@ -58,9 +58,11 @@ if TYPE_CHECKING:
     type=click.Choice(["chexpert-labeler"]),
     text="decide each label as the original CheXpert labeler does, its known errors included",
 )
-@setting("labels.sections", "--sections", section="Reports", metavar="NAMES")
+@setting("labels.sections", "--sections", section="Reports", metavar="NAMES", shell_complete=options.complete_section)
 @setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")
-@setting("labeler.name", "--labeler", section="Reports", metavar="[SOURCE=]NAME")
+@setting(
+    "labeler.name", "--labeler", section="Reports", metavar="[SOURCE=]NAME", shell_complete=options.complete_labeler
+)
 @setting("labeler.endpoint", "--endpoint", section="Reports", metavar="URL")
 @setting("labeler.model", "--model", section="Reports", metavar="NAME")
 @setting("labeler.checkpoint", "--checkpoint", section="Reports", metavar="FILE")
@@ -101,6 +103,7 @@ def command(
     source cxrprep, an imported table the one that NAME says: --label-source chooses between them. ROOT may then be any
     folder.
     """
+    _refuse_idle(invocation, compare=bool(compare), also=bool(also))
     if compare:
         return show_comparison(invocation, (*compare, *also))
     if "labels.imports" in invocation.flags:
@@ -110,6 +113,38 @@ def command(
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
     following = () if reports else (f"cxrprep convert {invocation.where} --recipe square-224",)
     return invocation.out.result(f"Labels of {invocation.root}", result, command="extract-labels", following=following)
+
+
+# They say how reports are read and labelled; without reports they would change nothing, and say nothing of it.
+_FOR_REPORTS = (
+    "labels.evidence",
+    "labels.policy",
+    "labels.sections",
+    "labels.vocabulary",
+    "labeler.name",
+    "labeler.endpoint",
+    "labeler.model",
+    "labeler.checkpoint",
+    "labeler.allow_remote_text",
+)
+
+
+def _refuse_idle(invocation: Invocation, *, compare: bool, also: bool) -> None:
+    """Raise ``UsageError`` for an option that was typed and has no effect beside the others."""
+    from cxrprep.errors import UsageError
+
+    flags = invocation.flags
+    if also and not compare:
+        raise UsageError("--also goes with --compare", hint="--compare A B --also C")
+    if "labels.key" in flags and not compare and "labels.imports" not in flags:
+        raise UsageError("--key goes with --compare or --import", hint="leave it out, or add one of them")
+    if not invocation.job.labels.reports:
+        for key in _FOR_REPORTS:
+            if key in flags:
+                raise UsageError(
+                    f"{flags[key][1]} says how reports are labelled, and no reports are named",
+                    hint="add --reports (those in ROOT) or --reports PATH, or leave it out",
+                )
 
 
 def import_all(invocation: Invocation) -> int:

@@ -256,6 +256,10 @@ def _of_this_folder(invocation: Invocation, hint: str) -> str:
     return _ROOT.sub(lambda found: found[1] + where, hint)
 
 
+# How click quotes what was typed in place of one of several words.
+_TYPED: Final = re.compile(r"'(.*?)' is not one of")
+
+
 def _click_message(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         where = error.ctx.command_path if error.ctx else "cxrprep"
@@ -270,6 +274,11 @@ def _click_message(error: click.ClickException) -> str:
         kind = parameter.type
         choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
         return f"{names[0]} is missing{choices}"
+    if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
+        known, typed = error.param.type.choices, _TYPED.match(error.message)
+        name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.human_readable_name
+        near = did_you_mean(typed[1], known) if typed else ""
+        return f"{name}: {error.message.rstrip('.')}; {near}".rstrip("; ")
     return error.format_message()
 
 

@@ -225,23 +225,72 @@ def complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: s
     return [CompletionItem(stem, help=published_name(stem)) for stem in OBSERVATIONS if stem.startswith(wanted)]
 
 
-def complete_observations(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The presets of observations, and single ones."""
-    from cxrprep.vocabulary import PRESETS
+def _listed(words: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
+    """What completes a list of ``words``: after a comma, with those that are not named yet."""
 
-    return [*_items(PRESETS, incomplete), *complete_label(ctx, parameter, incomplete)]
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, parameter
+        before, comma, last = incomplete.rpartition(",")
+        rest = [word for word in words() if word not in before.split(",")]
+        return _items((before + comma + word for word in rest if word.lower().startswith(last.lower())), "")
+
+    return complete
 
 
-def complete_steps(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The steps of a job; after a comma, those that are not named yet."""
-    from click.shell_completion import CompletionItem
+def _observations() -> Iterable[str]:
+    from cxrprep.vocabulary import OBSERVATIONS, PRESETS
 
+    return (*PRESETS, *OBSERVATIONS)
+
+
+def _stratify() -> Iterable[str]:
+    from cxrprep.vocabulary import OBSERVATIONS
+
+    return ("all", *OBSERVATIONS)
+
+
+def _steps() -> Iterable[str]:
     from cxrprep.config.job import ALL_STEPS
 
-    del ctx, parameter
-    before, comma, last = incomplete.rpartition(",")
-    rest = [step for step in ALL_STEPS if step not in before.split(",")]
-    return [CompletionItem(f"{before}{comma}{step}") for step in rest if step.startswith(last)]
+    return ALL_STEPS
+
+
+def _fixes() -> Iterable[str]:
+    from cxrprep.images.recipe import FIXES
+
+    return FIXES
+
+
+def _columns() -> Iterable[str]:
+    from cxrprep.schemas import IMAGES
+
+    return tuple(map(str, IMAGES.names))
+
+
+def _sections() -> Iterable[str]:
+    from cxrprep.manifest.pairs import SECTIONS
+
+    return SECTIONS
+
+
+def _policies() -> Iterable[str]:
+    from cxrprep.labels.nlp.policies import POLICIES
+
+    return POLICIES
+
+
+def _labelers() -> Iterable[str]:
+    from cxrprep.labels.labelers.registry import labeler_names
+
+    return labeler_names()
+
+
+complete_observations = _listed(_observations)
+complete_steps = _listed(_steps)
+complete_fix = _listed(_fixes)
+complete_section = _listed(_sections)
+complete_policy = _listed(_policies)
+complete_labeler = _listed(_labelers)
 
 
 def complete_split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -314,7 +363,13 @@ selection = several(
     setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=complete_split),
     setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=complete_view),
     setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=complete_label),
-    setting("selection.where", "--where", section="Selection", metavar="CONDITION"),
+    setting(
+        "selection.where",
+        "--where",
+        section="Selection",
+        metavar="CONDITION",
+        shell_complete=_listed(_columns),
+    ),
     setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
     setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=complete_file),
@@ -350,14 +405,24 @@ def split(*seed: str) -> Callable[[F], F]:
         setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
         setting("split.seed", *seed, section="Split"),
         setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
-        setting("split.stratify", "--stratify", section="Split", metavar="LABEL[,LABEL]"),
+        setting(
+            "split.stratify",
+            "--stratify",
+            section="Split",
+            metavar="LABEL[,LABEL]",
+            shell_complete=_listed(_stratify),
+        ),
         setting("split.folds", "--folds", section="Split", metavar="K"),
     )
 
 
 report_text = several(
     click.option(
-        "--text", default="", metavar="SECTION,...", help="add the text of these report sections, such as findings"
+        "--text",
+        default="",
+        metavar="SECTION,...",
+        shell_complete=complete_section,
+        help="add the text of these report sections, such as findings",
     ),
     click.option(
         "--pairs",

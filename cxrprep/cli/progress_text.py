@@ -64,7 +64,7 @@ def stall_line(event: Stalled) -> str:
 def stage_state(tally: StageProgress, *, wide: bool) -> list[str]:
     """The words beside a stage's bar: files done of all, failures, bytes where it is wide, rate and time left."""
     of = "" if tally.items is None else f"/{format_number(tally.items)}"
-    words = [f"{format_number(tally.finished)}{of} {tally.unit}"]
+    words = [f"{format_number(tally.reached)}{of} {tally.unit}"]
     if tally.failed:
         words.append(f"{format_number(tally.failed)} failed")
     if tally.size and wide:
@@ -90,7 +90,7 @@ def standing(tally: StageProgress) -> str:
         # Rounded down: 100 % is for what is finished.
         words.append(f"{int(tally.fraction * 100)} %")
     of = "" if tally.items is None else f" of {format_number(tally.items)}"
-    words.append(f"{format_number(tally.finished)}{of} {tally.unit}")
+    words.append(f"{format_number(tally.reached)}{of} {tally.unit}")
     if tally.failed:
         words.append(f"{format_number(tally.failed)} failed")
     if tally.size:

@@ -137,7 +137,7 @@ class LastRun:
             tally = self._tallies.get(self._now) or StageProgress(self._now, unit="")
             told = {
                 "stages": self._stages, "state": state, "exit_code": exit_code, "message": message,
-                "done": tally.finished, "total": tally.items, "unit": tally.unit,
+                "done": tally.reached, "total": tally.items, "unit": tally.unit,
                 "size": tally.bytes_here, "total_size": tally.size,
                 "rate": tally.rate, "seconds_left": tally.left,
                 "owner": str(self._run_id), "host": socket.gethostname(), "pid": os.getpid(),

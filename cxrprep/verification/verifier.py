@@ -413,7 +413,7 @@ class _Run:
                 out.finding(finding)
         lacking = sum(fact.status is FactStatus.ABSENT for fact in self.facts)
         if lacking:
-            self.not_checked.append(f"{_facts(lacking)}: what they count is in tables that are not here")
+            self.not_checked.append(f"{_facts(lacking)} about tables that are not here")
         partial = sum(fact.status is FactStatus.PART for fact in self.facts)
         if partial:
             self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold only a part of it")

@@ -102,6 +102,23 @@ def test_2_usage(words: tuple[str, ...], tmp_path: Path) -> None:
     assert "Hint:" in said(ExitCode.USAGE, *words, cwd=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("convert",), "cxrprep convert /data/nih --recipe square-224"),
+        (("duplicates",), "cxrprep duplicates /data/nih"),
+        (("export", "x", "--format", "cvs"), "did you mean csv?"),
+        (("extract-labels", "x", "--labeler", "openai"), "add --reports"),
+        (("extract-labels", "x", "--evidence"), "add --reports"),
+        (("extract-labels", "x", "--also", "c.csv"), "--compare A B --also C"),
+        (("extract-labels", "x", "--key", "id"), "--compare or --import"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_2_says_what_to_type_instead(words: tuple[str, ...], wanted: str, tmp_path: Path) -> None:
+    assert wanted in said(ExitCode.USAGE, *words, cwd=tmp_path)
+
+
 def test_2_configuration_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text('dataset = "chexpert"\n[download]\nsorce = "kaggle"\n')
     text = said(ExitCode.USAGE, "run", "job.toml", cwd=tmp_path)

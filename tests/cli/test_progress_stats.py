@@ -13,6 +13,7 @@ from rich.console import Console
 from cxrprep.cli.output import Output
 from cxrprep.cli.progress import PlainLines
 from cxrprep.cli.progress_bar import Live
+from cxrprep.cli.progress_text import stage_state, standing
 from cxrprep.events import (
     Advanced,
     Event,
@@ -72,8 +73,18 @@ def test_kept_and_failed_files_are_finished_too(clock: Clock) -> None:
     counted.add(ItemFinished("download", "a", status="notneeded"))
     counted.add(ItemFinished("download", "b", status="error"))
     assert (counted.kept, counted.failed, counted.finished) == (1, 1, 2)
-    # What failed is finished, and no progress.
+    # What failed is finished, and not reached: a line says 1 of 3 files, 1 failed.
     assert counted.fraction == pytest.approx(1 / 3)
+    assert standing(counted).startswith("33 %, 1 of 3 files, 1 failed")
+
+
+def test_an_image_that_was_checked_and_is_wrong_is_counted_once(clock: Clock) -> None:
+    counted = tally(clock, items=4, size=None)
+    for name in "abcd":
+        counted.add(Advanced("verify", name, items=1))
+        counted.add(ItemFinished("verify", name, status="error", counted=True))
+    assert standing(counted).startswith("100 %, 4 of 4 files, 4 failed")
+    assert stage_state(counted, wide=True)[:2] == ["4/4 files", "4 failed"]
 
 
 def test_totals_that_are_not_known_give_no_fraction_and_no_time_left(clock: Clock) -> None:

@@ -59,7 +59,7 @@ def write(folder: Path, name: str, value: str) -> Path:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_is_found_may_not_choose_this_and_one_that_is_named_may(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, name, REFUSED[name])
-    with pytest.raises(ConfigError, match="not for a file that is found") as caught:
+    with pytest.raises(ConfigError, match="only in one that you name") as caught:
         load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
     assert f"{path}, line 2" in str(caught.value)
     # The hint: named, it is the user's own word. The user's own file may choose everything, too.

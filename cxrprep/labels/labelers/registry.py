@@ -9,6 +9,7 @@ from cxrprep.labels.labelers.contract import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata import EntryPoint
 
     from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
 
@@ -40,6 +41,18 @@ def _shipped() -> dict[str, Callable[[LabelerOptions], ReportLabeler]]:
     return {"both": both, "both-chexbert": both_chexbert, "chexbert": chexbert, "openai": openai}
 
 
+def _installed() -> dict[str, EntryPoint]:
+    """The labelers of other packages, by name."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def labeler_names() -> tuple[str, ...]:
+    """Every labeler that may be asked for: the rules, those that ship with cxrprep, those of other packages."""
+    return (RULES, *_shipped(), *sorted(_installed()))
+
+
 def labeler_named(name: str, options: LabelerOptions) -> ReportLabeler:
     """The labeler of that name, made ready.
 
@@ -51,14 +64,11 @@ def labeler_named(name: str, options: LabelerOptions) -> ReportLabeler:
         UsageError: there is none, or its options do not suffice, or text would leave this machine unasked.
         MissingExtraError: a package that it needs is not here.
     """
-    from importlib.metadata import entry_points
-
     shipped = _shipped()
     if name in shipped:
         return shipped[name](options)
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    found = _installed()
     if name not in found:
-        known = ", ".join((RULES, *shipped, *sorted(found)))
-        raise UsageError(f"no labeler is called {name!r}", hint=f"known: {known}")
+        raise UsageError(f"no labeler is called {name!r}", hint=f"known: {', '.join(labeler_names())}")
     labeler: ReportLabeler = found[name].load()(options)
     return labeler

@@ -73,6 +73,36 @@ def test_a_file_that_is_no_report_is_refused_by_name(tmp_path: Path) -> None:
         assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n0000", "a PNG image"),
+        (b"GIF89a. effusion", "a GIF image"),
+        (b"BM\0\0 edema", "binary data"),
+        (b"\0" * 128 + b"DICM edema", "a DICOM file"),
+        (b"\n<!DOCTYPE html><p>No effusion", "a web page"),
+        (b'{"report": "No effusion"}', "JSON"),
+        (b"id,report,sex\n1,No effusion,M\n2,Edema,F\n3,Mass,F\n".replace(b",", b", ,"), "a table"),
+    ],
+    ids=lambda word: word if isinstance(word, str) else "",
+)
+@pytest.mark.parametrize("piped", [True, False])
+def test_what_is_no_report_is_not_labelled(data: bytes, kind: str, piped: bool, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(data)
+    name = "-" if piped else str(file)
+    done = subprocess.run([PROGRAM, "explain", name], input=data, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert f"{'standard input' if piped else file} is {kind}, not a report" in done.stderr.decode()
+
+
+def test_text_that_looks_like_none_of_these_is_labelled(tmp_path: Path) -> None:
+    for text in ("[Edema] is seen.", "A, b, c: no edema.\n", "{name}: no edema, no mass\nMass, no edema\n"):
+        (tmp_path / "x.txt").write_text(text, "utf-8")
+        assert cxrprep("explain", tmp_path / "x.txt").returncode == 0
+
+
 def test_an_empty_report_says_so(tmp_path: Path) -> None:
     (tmp_path / "e.txt").write_text("", "utf-8")
     done = cxrprep("explain", tmp_path / "e.txt")
