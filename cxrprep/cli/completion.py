@@ -43,6 +43,8 @@ def command(invocation: Invocation, shell: str | None) -> None:
     if kind is None:
         raise UsageError(f"no completion for the shell {name!r}", hint=f"known: {', '.join(_HOMES)}")
     script = kind(cli, {}, "cxrprep", "_CXRPREP_COMPLETE").source()
+    # click 8.5's script for fish cuts a value at its first comma, as lists have them.
+    script = script.replace('(string split "," $completion)', '(string split -m 1 "," $completion)')
     invocation.out.text(script, {"shell": name, "script": script})
     if invocation.out.stdout.isatty():
         invocation.out.note(f"To keep it: {_HOMES[name]}")

@@ -250,7 +250,7 @@ def test_what_is_no_text_is_not_labelled_as_a_report(tmp_path: Path, capsys: pyt
         ("a.png", b"\x89PNG\r\n\x1a\n\0\0", "PNG"),
         ("b.dcm", b"\0" * 128 + b"DICM", "DICOM"),
         ("c.pdf", b"%PDF-1.7 fracture", "PDF"),
-        ("d.bin", b"fracture\0\0", "no text"),
+        ("d.bin", b"fracture\0\0", "binary data"),
     ):
         (tmp_path / name).write_bytes(data)
         assert run(["explain", str(tmp_path / name)]) == 2

@@ -189,7 +189,7 @@ def test_a_terminal_shows_the_stage_its_failures_and_the_large_files_at_work(wid
         sink(StageFinished("download", done=1203, failed=1))
     assert "lost.csv: no answer" in shown
     assert "20%" in shown
-    assert "1/1,204 files · 1 failed" in shown
+    assert "0/1,204 files · 1 failed" in shown
     assert ("40.0 MB/200 MB" in shown) == (width == 120)
     assert "a[b]{c}.dcm" in shown.splitlines()[-1]
     assert shown.splitlines()[-1].rstrip().endswith("stalled")
