@@ -132,7 +132,7 @@ def test_nothing_to_open(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         open_folder(tmp_path / "gone")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UsageError, match="no dataset that cxrprep knows"):
+    with pytest.raises(UsageError, match="not a dataset that cxrprep knows"):
         open_folder(tmp_path)
 
 

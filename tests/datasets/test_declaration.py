@@ -181,7 +181,7 @@ MISTAKES = {
     "a shape": (('shape = "list"', 'shape = "lists"'), r"shape 'lists' is not one of columns, list, rows, class"),
     "a shared observation": (('"pleural_effusion"', '"pleural"'), r"'pleural' is not a shared observation"),
     "a release": (('default_release = "2026"', 'default_release = "2027"'), r"default_release '2027'"),
-    "a pattern": (("(?P<id>", "(?P<id"), r"no regular expression"),
+    "a pattern": (("(?P<id>", "(?P<id"), r"not a regular expression"),
     "another format": (("format = 1", "format = 9"), r"format 9 is not known"),
     "two tables of a name": (("[image]", _MORE + "[image]"), r"two \[\[table\]\] have the name 'test'"),
     "sides of a box": (("[image]", _BOX + "[image]"), r"\[\[boxes\]\] needs the four columns"),

@@ -180,7 +180,7 @@ def test_cells_that_are_as_stated_are_read(tmp_path):
 def test_a_file_of_ones_own_names_no_code(tmp_path):
     file = tmp_path / "ward.toml"
     file.write_text(HEAD.replace("format = 1", 'format = 1\nmodule = "nih_chestxray14"') + STRICT)
-    with pytest.raises(ConfigError, match=r"ward\.toml: module = 'nih_chestxray14' names code"):
+    with pytest.raises(ConfigError, match=r"ward\.toml: module = 'nih_chestxray14' names a Python module"):
         find_dataset(str(file))
 
 

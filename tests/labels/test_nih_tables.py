@@ -206,7 +206,7 @@ def test_googles_labels_joined_in_one_table_are_the_same_source(tmp_path):
     notes = []
     beside = read_labels(SPEC, tmp_path, on_event=notes.append).table
     assert beside.num_rows == 9
-    assert any(note.message.startswith("not used: the tables of Google") for note in notes)
+    assert any(note.message.startswith("not used: Google's own tables") for note in notes)
     for path in folder.iterdir():
         path.unlink()
     alone = [row for row in read_labels(SPEC, tmp_path).table.to_pylist() if row["label_source"].startswith("google")]

@@ -131,7 +131,7 @@ def test_copies_in_two_splits_and_in_two_folders_are_told(folder: Path, tmp_path
 
 
 def test_what_cannot_be_compared_is_refused_and_a_damaged_image_is_left_out(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no correlation"):
+    with pytest.raises(UsageError, match="out of range for a correlation"):
         cxrprep.duplicates(folder, least=0.1)
     with pytest.raises(UsageError):
         cxrprep.duplicates(folder, out="ftp://bucket/pairs.parquet")

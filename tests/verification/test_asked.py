@@ -45,8 +45,8 @@ def test_a_lost_list_is_said_to_be_lost(tmp_path: Path) -> None:
     with Record.open(nih(tmp_path)) as record:
         record.select(Selection())
     report = check(tmp_path)
-    assert any("was asked for and never came" in sentence for sentence in report.not_checked)
-    assert not any("never came" in sentence for sentence in check(tmp_path, selected=[IMAGE]).not_checked)
+    assert any("was selected and never fetched" in sentence for sentence in report.not_checked)
+    assert not any("never fetched" in sentence for sentence in check(tmp_path, selected=[IMAGE]).not_checked)
 
 
 def test_a_download_that_was_cut_off_leaves_files_missing_and_repair_brings_them(tmp_path: Path) -> None:

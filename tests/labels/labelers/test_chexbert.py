@@ -125,7 +125,7 @@ def test_another_model_s_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="13 heads"):
         labeler_named("chexbert", LabelerOptions(checkpoint=str(checkpoint(tmp_path, heads=13))))
     np.savez(tmp_path / "none.npz", weight=np.zeros(3))
-    with pytest.raises(TableError, match="no checkpoint of CheXbert"):
+    with pytest.raises(TableError, match="not a checkpoint of CheXbert"):
         labeler_named("chexbert", LabelerOptions(checkpoint=str(tmp_path / "none.npz")))
 
 

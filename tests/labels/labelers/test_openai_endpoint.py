@@ -258,9 +258,9 @@ def test_shards_give_the_bytes_of_one_run(server: Server, tmp_path: Path) -> Non
     ("words", "said"),
     [
         (("--labeler", "gpt"), "no labeler is called 'gpt'"),
-        (("--labeler", "cxrprep=openai"), "label source of the rules"),
-        (("--labeler", "x=rules"), "label source of the rules"),
-        (("--labeler", "openai", "--evidence", "--model", "m"), "names no words"),
+        (("--labeler", "cxrprep=openai"), "reserved for the labels"),
+        (("--labeler", "x=rules"), "reserved for the labels"),
+        (("--labeler", "openai", "--evidence", "--model", "m"), "names the words"),
         (("--labeler", "a b=openai"), "cannot name a label source"),
         (("--labeler", "chexbert"), "which checkpoint"),
     ],

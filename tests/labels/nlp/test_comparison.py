@@ -168,7 +168,7 @@ def test_label_sources_of_a_folder_and_the_list_of_nih(tmp_path: Path) -> None:
     # The hint.
     run("extract-labels", tmp_path, "--compare", "cxrprep", "nih")
     wrong = table_csv(tmp_path / "x.csv", ("Image Index", "Finding Labels"), [("a.png", "Edema|Odema")])
-    with pytest.raises(TableError, match="line 2, Finding Labels: 'Odema' is no finding"):
+    with pytest.raises(TableError, match="line 2, Finding Labels: 'Odema' is not a finding"):
         read_label_table(wrong)
 
 

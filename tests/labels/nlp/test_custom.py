@@ -110,8 +110,8 @@ def test_shipped_phrases_are_removed_or_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint", "hint"),
     [
-        ('[[observation]]\nname = "Pneumonia"\nremove = ["infektion*"]', "no phrase of Pneumonia", "infection"),
-        ('[[cue]]\nremove = ["posible"]', "no phrase of a cue", "possible"),
+        ('[[observation]]\nname = "Pneumonia"\nremove = ["infektion*"]', "not a phrase of Pneumonia", "infection"),
+        ('[[cue]]\nremove = ["posible"]', "not a phrase of a cue", "possible"),
         ('[[cue]]\nkind = "negation"', "has no phrases", "remove"),
     ],
 )

@@ -204,7 +204,7 @@ def test_compressed_tables_and_lines_of_json_are_read(tmp_path: Path) -> None:
     assert [(r.key, r.patient, r.text) for r in read(notes)] == [("10-RR-1", "10", "No effusion.")]
     assert [(r.key, r.text) for r in read(lines)] == [("a", "No effusion."), ("b", "Edema.")]
     notes.write_bytes(notes.read_bytes()[:-9])
-    with pytest.raises(TableError, match="no whole gzip file"):
+    with pytest.raises(TableError, match="not a complete gzip file"):
         read(notes)
 
 
