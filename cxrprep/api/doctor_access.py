@@ -131,21 +131,21 @@ def _way_hint(url: str, host: str) -> str:
 def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
     """Seconds until the server answered and how far our clock is ahead of its; or why it did not answer."""
     import email.utils
-    import urllib.error
-    import urllib.request
+
+    from cxrprep.sources.http_client import USER_AGENT
+    from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request
 
     begun = time.monotonic()
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the addresses are constants of this module
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310  # likewise
-            date = answer.headers.get("Date")
-    except urllib.error.HTTPError as error:
-        # Any status is an answer: reach is all that is asked here.
-        with error:
-            date = error.headers.get("Date")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return f"no answer: {getattr(reason, 'strerror', None) or reason}"
+        # As a download does it: the same proxies, exceptions from them, and certificates.
+        connection = HttpConnection(split_url(url)[0], ConnectionSettings(timeout, USER_AGENT))
+        try:
+            # Any status is an answer: reach is all that is asked here.
+            date = connection.send(Request(url, head=True)).headers.get("date")
+        finally:
+            connection.close()
+    except CxrprepError as error:
+        return f"no answer: {error.message}"
     seconds = time.monotonic() - begun
     try:
         there = email.utils.parsedate_to_datetime(date).timestamp() if date else None

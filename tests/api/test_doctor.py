@@ -164,6 +164,25 @@ def test_a_service_whose_host_is_silent_is_not_asked_again(tmp_path: Path, monke
     assert [check.found for check in found if check.group == "network"] == ["no answer: timed out"] * 3
 
 
+@pytest.mark.parametrize("way", ["all_proxy", "no_proxy"])
+def test_a_host_is_reached_as_a_download_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    for name in ("http_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with loopback.running(lambda _: loopback.page("here")) as server:
+        if way == "all_proxy":
+            # It answers for any host.
+            monkeypatch.setenv("all_proxy", server.url)
+            host = "somewhere.invalid"
+        else:
+            # The proxy is nobody, and not asked for a range of addresses.
+            monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+            monkeypatch.setenv("no_proxy", "127.0.0.0/8")
+            host = server.url.split("/")[2]
+        found = checks(tmp_path, hosts={f"http://{host}/": "a test"}, timeout=5)
+    assert one(found, host).state is State.OK
+
+
 def test_a_host_without_an_answer_says_what_it_is_needed_for(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -233,7 +252,7 @@ def test_another_mirror_is_judged_by_its_name(tmp_path: Path) -> None:
     found = checks(tmp_path, dataset="chexpert", source="kaggle", offline=True, whole=False)
     assert one(found, "login kaggle").state is State.PROBLEM
     assert one(found, "login chexpert").state is State.WARNING
-    with pytest.raises(UsageError, match="no mirror"):
+    with pytest.raises(UsageError, match="is not a mirror of chexpert"):
         checks(tmp_path, dataset="chexpert", source="kagle", offline=True)
 
 
