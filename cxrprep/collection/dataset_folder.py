@@ -128,6 +128,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     Raises:
         UsageError: There is no such folder, it holds another dataset than it is said to, or nothing is in it that could
             be opened.
+        TableError: It holds converted images, and their image table is gone.
     """
     asked = FolderRef.of(where)
     root, dataset, release = asked.path, asked.dataset, asked.release
@@ -148,6 +149,8 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     lineage = read_lineage(home / "manifests") or (read_lineage(root / "manifests") if home != root else None)
     if lineage is not None:
         return _converted(root, record, lineage, named)
+    for place in dict.fromkeys((home, root)):
+        _check_image_table(place / "manifests")
     exports = read_export(root)
     # Originals stay originals, whatever somebody exported beside them.
     if exports and not _stated_dataset(home) and not (home != root and _stated_dataset(root)):
@@ -174,6 +177,20 @@ def _check_state(root: Path, home: Path) -> None:
         raise UsageError(
             f"{home} holds tables of {words[1]}, and {root} holds {words[0]}",
             hint="name a folder of its own with --state",
+        )
+
+
+def _check_image_table(manifests: Path) -> None:
+    """Raise ``TableError`` where converted images have no image table any more, as their studies tell.
+
+    That table is their record: by the labels alone they would pass for originals.
+    """
+    from cxrprep.storage.parquet import footer_of
+
+    if not image_tables(manifests) and footer_of(manifests / "studies.parquet").get("recipe"):
+        raise TableError(
+            f"{manifests / IMAGES_NAME} is missing: it says what made these images",
+            hint="convert again into this folder what it was made from",
         )
 
 

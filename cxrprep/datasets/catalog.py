@@ -208,7 +208,8 @@ def find_dataset(name: str) -> DatasetSpec:
     A word that ends in ``.toml`` names a dataset's file. Raises ``UsageError`` that suggests the nearest name, and
     ``ConfigError`` for a file with a mistake.
     """
-    if name.strip().lower().endswith(".toml"):
+    # No path has a NUL: such a word is no dataset, which the caller says with the file that it stands in.
+    if name.strip().lower().endswith(".toml") and "\0" not in name:
         path = Path(name.strip()).expanduser()
         spec = _spec_in(path)
         _named[spec.name] = path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.collection.lineage import IMAGES_NAME, image_tables
 from cxrprep.datasets.facts import unpacked_name
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Note
@@ -90,6 +91,17 @@ def _set_of(table: Table, bases: tuple[Path, ...]) -> tuple[Path, ...]:
     return next((tuple(sorted(found)) for place in places if (found := tuple(place))), ())
 
 
+def _check_image_table(root: Path) -> None:
+    """Raise ``TableError`` where labels lie without tables and without images: so a conversion leaves them."""
+    manifests = root / "manifests"
+    if (manifests / "labels.parquet").is_file() and not image_tables(manifests):
+        raise TableError(
+            f"{manifests / IMAGES_NAME} is missing, and no label table is in {root}",
+            hint="if these images were converted, convert again into this folder what it was made from; "
+            "else download the tables, or name their folder with --tables DIR",
+        )
+
+
 def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: Path | None, on_event: Sink) -> Tables:
     """The label tables of a dataset, the nearest copy of each.
 
@@ -153,6 +165,8 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
         for path in paths[1:]:
             on_event(Note(STAGE, f"not used: {paths[0]} is another copy of the same table", "info", str(path)))
     if not files and not sets:
+        if tables is None:
+            _check_image_table(root)
         wanted = ", ".join(table.patterns[0] for table in spec.table if table.role == "labels")
         raise TableError(
             f"{tables or root} holds no label table of {spec.name}",

@@ -172,7 +172,7 @@ class Worker:
         got = self._brought(item, buffer)
         if got.came_over is not None:
             self.unproven.append((item, got.came_over))
-        self._hand_on(item.dest)
+        self._hand_on(item.dest, arrived=True)
         return Outcome(item, Status.OK, got.moved)
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
@@ -275,8 +275,8 @@ class Worker:
         origin = Origin.FIRST_READ if stated is None else self._listing_origin
         return Fetched(size, digest, origin, item.file.validator, 0)
 
-    def _hand_on(self, dest: str) -> None:
-        """Tell the caller that a file is complete, and drop it when that used it up."""
+    def _hand_on(self, dest: str, *, arrived: bool = False) -> None:
+        """Tell the caller that a file is complete, and drop it when that used it up; it may have ``arrived`` now."""
         if self._on_complete is None:
             return
         recorded = self._record.get(dest)
@@ -284,7 +284,7 @@ class Worker:
             return
         if self._on_complete(dest, self._record.root / dest):
             self._check()
-            if self._may_remove(recorded):
+            if self._may_remove(recorded) and (arrived or self._is_recorded(recorded)):
                 _discard(self._record, dest)
             else:
                 self.spared.append(dest)
@@ -292,6 +292,11 @@ class Worker:
     def _may_remove(self, recorded: FileEntry) -> bool:
         """Whether cxrprep put the file there: nothing else is its to remove, nor what lies behind a link."""
         return recorded.fetched and not leads_out(self._record.root, recorded.path)
+
+    def _is_recorded(self, recorded: FileEntry) -> bool:
+        """Whether the file still has the bytes that were fetched: one that somebody put in its place is not ours."""
+        path, digest = self._record.root / recorded.path, recorded.digest
+        return digest is not None and file_digest(path, digest.algorithm) == str(digest)
 
     # ---- archives ----
 

@@ -73,6 +73,24 @@ def test_the_hint_of_a_damaged_table_of_converted_images_mends_it(tmp_path):
         ok("verify", out)
 
 
+@pytest.mark.parametrize("gone", [["images"], ["images", "studies"]])
+def test_converted_images_without_their_table_are_not_taken_for_originals(chexpert, tmp_path, gone):
+    out = tmp_path / "out"
+    shutil.copytree(chexpert, out)
+    for name in gone:
+        (out / f"manifests/{name}.parquet").unlink()
+    before = sorted(out.glob("manifests/*.parquet"))
+    verbs = ("extract-labels", "manifest", "status", "verify") if len(gone) == 1 else ("extract-labels",)
+    for verb in verbs:
+        done = cxrprep(verb, out)
+        said = " ".join(done.stderr.split())
+        assert (done.returncode, "manifests/images.parquet is missing" in said) == (4, True), done
+        assert "convert again into this folder what it was made from" in said
+    assert sorted(out.glob("manifests/*.parquet")) == before
+    ok("convert", chexpert.parent, "--recipe", "square-224", "--out", out)
+    ok("verify", out)
+
+
 def test_studies_go_with_their_images(chexpert, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(chexpert, out)

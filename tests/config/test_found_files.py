@@ -128,3 +128,13 @@ def test_a_settings_file_of_megabytes_is_refused(tmp_path: Path) -> None:
     path.write_text("#" * (2 << 20))
     with pytest.raises(ConfigError, match="larger than"):
         load_settings(config=path, folder=tmp_path, environment={})
+
+
+def test_a_dataset_with_a_nul_in_its_name_is_said_with_the_file(tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    for name in ("", ".toml"):
+        job.write_text(f'dataset = "\\u0000{name}"\nroot = "{tmp_path}/root"\nsteps = ["extract-labels"]\n')
+        done = cxrprep("run", job)
+        assert (done.returncode, "job.toml, line 1: unknown dataset" in " ".join(done.stderr.split())) == (2, True), (
+            done
+        )

@@ -7,6 +7,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from cxrprep.record import Record
@@ -93,6 +95,24 @@ def test_what_was_fetched_is_removed_and_what_was_copied_in_is_kept_and_said(tmp
     assert {path: entry.fetched for path, entry in record.entries.items() if not entry.fetched} == {
         f"images/{mine}": False
     }
+
+
+def test_a_file_of_the_same_size_that_somebody_put_in_the_place_of_a_fetched_one_stays(
+    tmp_path: Path, nih: Path
+) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    shutil.copytree(nih, mirror)
+    grey = np.arange(256 * 256, dtype=np.uint8).reshape(256, 256)
+    # Not compressed, so that every picture has the same size.
+    theirs, mine = (cv2.imencode(".png", one, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes() for one in (grey, ~grey))
+    assert len(theirs) == len(mine)
+    (mirror / PNG).write_bytes(theirs)
+    words = ("download", "nih-chestxray14", root, "--source", mirror)
+    ok(*words)
+    (root / PNG).write_bytes(mine)
+    done = cxrprep(*words, *SMALL)
+    assert contents(root / "images") == {Path(PNG).name: mine}, done.stderr
+    assert f"kept, since the record does not say that cxrprep fetched it: {PNG}" in done.stderr
 
 
 def nih_ids(folder: Path, *names: str) -> Path:
