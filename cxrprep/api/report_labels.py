@@ -287,6 +287,7 @@ def import_labels(
         ("rows", made.rows),
         ("observations", ", ".join(made.observations)),
         ("ids from", made.key or "row numbers"),
+        *[("not taken", f"{column}: line {line} has no label") for column, line in made.left_out],
         ("written", str(made.labels)),
         *added,
     ]

@@ -371,10 +371,24 @@ def parse_declaration(file: TomlText) -> Declaration:
         file.raise_mistakes()
     found = build(Declaration, file.data, file)
     file.raise_mistakes()
+    for name in _in_circles(found.vocabulary.under):
+        file.mistake(f"vocabulary.under.{name}", f"[vocabulary.under] {name!r} is under itself", "name a wider finding")
     for problem in _problems(found):
         file.mistake("", problem, "see docs/howto/own-dataset.md")
     file.raise_mistakes()
     return found
+
+
+def _in_circles(under: dict[str, str]) -> list[str]:
+    """The names that lead back to themselves."""
+    circles = []
+    for name, wider in under.items():
+        seen, above = {name}, wider
+        while above in under and above not in seen:
+            seen.add(above)
+            above = under[above]
+        circles += [name] if above == name else []
+    return circles
 
 
 def _problems(found: Declaration) -> list[str]:

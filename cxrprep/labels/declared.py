@@ -90,6 +90,7 @@ def _images(declared: Declaration, here: Mapping[str, TableRead], label_rows: La
     for name in tables_of(rule.table):
         if name in here:
             part = _image_facts(declared, here[name])
+            _say_notes(here[name], label_rows)
             parts.append(part)
             if not any(name in tables_of(block.table) for block in declared.labels):
                 label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
@@ -143,6 +144,7 @@ def _add_links(
                 continue
             table = here[name]
             facts = _about(declared, rule, table, "link")
+            _say_notes(table, label_rows)
             facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table)
             known = are_known(facts["image_id"], images)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
@@ -152,6 +154,11 @@ def _add_links(
                     images[column] = images[column].where(images[column].notna(), facts[column])
             told = told or (rule.patient is not None and bool(facts["patient_id"].notna().any()))
     return told
+
+
+def _say_notes(table: TableRead, label_rows: LabelRows) -> None:
+    while table.notes:
+        label_rows.note(table.notes.pop(0), str(table.path), "warning")
 
 
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
@@ -186,7 +193,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["sex"] = of("sex")
     age = pd.to_numeric(of("age", number_of))
     if rule.birth_year is not None and rule.date is not None:
-        born = pd.to_numeric(of("birth_year"), errors="coerce")
+        born = pd.to_numeric(of("birth_year", number_of))
         age = age.where(age.notna(), pd.to_datetime(of("date")).dt.year - born)
     believed = age.between(0, rule.oldest)
     facts["age_years"] = age.where(believed)

@@ -53,6 +53,8 @@ class TableRead:
     """The number of each row, where they were numbered anew."""
     ids: dict[str, pd.Series] = field(default_factory=dict)
     """The images that all rows speak of, by the value that says so: two blocks of a table mostly ask for the same."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of its cells."""
 
     def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
         """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
@@ -131,13 +133,29 @@ def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> 
         where: the table, for errors.
 
     Returns:
-        A number for each row; null where a cell is none.
+        A number for each row; null where a cell is none, which ``where.notes`` then says.
 
     Raises:
         ConfigError: the value is none of the declared forms.
         TableError: a column is missing, or a cell is not what the rules expect.
     """
-    return _value_of(frame, value, place, where, lambda cells: pd.to_numeric(cells, errors="coerce").astype(float))
+    strange: list[Any] = []
+
+    def numbers(cells: pd.Series) -> pd.Series:
+        made = pd.to_numeric(cells, errors="coerce").astype(float)
+        strange.extend(cells.index[made.isna() & cells.notna()])
+        return made
+
+    made = _value_of(frame, value, place, where, numbers)
+    if strange:
+        count = int((made.isna() & value_of(frame, value, place, where).notna()).sum())
+        column = next(named_columns(value), "")
+        named = where.spelled.get(column, column)
+        first = where.place_of(min(strange))
+        where.notes.append(
+            f"{place}: {count:,} cells are no number, read as blank; the first: {first}, column {named!r}"
+        )
+    return made
 
 
 def _value_of(

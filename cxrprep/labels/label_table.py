@@ -53,13 +53,15 @@ class LabelTable:
     """Labels by row: ``columns`` maps published names to a value per row, ``ids`` the id columns to a key per row.
 
     Keys are text; a study is the same study as ``files/p10/p10000032/s50414267.txt``, ``50414267`` and ``50414267.0``.
-    ``extra`` holds further columns that nothing but labels stand in, by their own names.
+    ``extra`` holds further columns that nothing but labels stand in, by their own names; ``left_out`` are the others,
+    with the line of the first cell that is no label.
     """
 
     path: Path
     ids: dict[str, tuple[str, ...]]
     columns: dict[str, tuple[int | None, ...]]
     extra: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -94,17 +96,19 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
     columns: dict[str, list[int | None]] = {name: [] for name in chosen}
     taken = {*(places[name] for name in keyed), *chosen.values()}
     extra: dict[str, list[int | None]] = {name: [] for name in header if name and places[name] not in taken}
+    left_out: dict[str, int] = {}
     for number, row in enumerate(rows, 2):
         for name in keyed:
             keys[name].append(_plain_key(row[places[name]]))
         for name, place in chosen.items():
             columns[name].append(_value(row[place], path, number, name))
-        _add_labels(extra, row, places)
+        left_out |= dict.fromkeys(_add_labels(extra, row, places), number)
     return LabelTable(
         path,
         {name: tuple(values) for name, values in keys.items()},
         {name: tuple(values) for name, values in columns.items()},
         {name: tuple(values) for name, values in extra.items() if any(value is not None for value in values)},
+        left_out,
     )
 
 
@@ -168,8 +172,9 @@ def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tup
     return [*header, *(term.column for term in NIH.terms)], with_findings()
 
 
-def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> None:
-    """Add a row to the further columns; one with a cell that is no label is none of them."""
+def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> list[str]:
+    """Add a row to the further columns; one with a cell that is no label goes, and is returned."""
+    gone = []
     for name in [*extra]:
         cell = row[places[name]]
         text = "" if cell is None else str(cell).strip().lower()
@@ -177,6 +182,8 @@ def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: 
             extra[name].append(_CELLS[text])
         else:
             del extra[name]
+            gone.append(name)
+    return gone
 
 
 def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:

@@ -110,6 +110,21 @@ def test_a_wrong_cell_is_named_by_file_line_and_column(tmp_path, form, more, con
         read(tmp_path, blocks, {f"t.{form}": content})
 
 
+def test_cells_that_are_no_number_are_said_with_count_line_and_column(tmp_path):
+    blocks = CELLS.format(form="csv", image="image", more='age = "age"\n')
+    labels = read(tmp_path, blocks, {"t.csv": "image,YEARS\na1,50\na2,old\na3,old\na4,\n"})
+    assert labels.table.column("age_years").to_pylist() == [50, None, None, None]
+    said = "[image] age: 2 cells are no number, read as blank; the first: line 3, column 'YEARS'"
+    assert said in [message for message, _, _ in labels.notes]
+
+
+def test_findings_that_are_under_themselves_are_an_error_with_line(tmp_path):
+    under = '[vocabulary.under]\nrib = "bone"\nbone = "rib"\n'
+    with pytest.raises(ConfigError, match=r"ward\.toml.*(?s:.)*'rib' is under itself") as refused:
+        read(tmp_path, under + CELLS.format(form="csv", image="image", more=""), {"t.csv": "image\na1\n"})
+    assert "line" in str(refused.value) or ":16" in str(refused.value)
+
+
 STRICT = """
 [[table]]
 name = "t"

@@ -29,7 +29,10 @@ _IMAGE: Final = describe("image_id", pa.string(), "image, where the table names 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import wrote: ``key`` is the column that the ids came from, empty where rows were numbered."""
+    """What an import wrote: ``key`` is the column that the ids came from, empty where rows were numbered.
+
+    ``left_out`` are columns that are no labels, with the line of the first cell that is none.
+    """
 
     __repr__ = short_repr
 
@@ -38,6 +41,7 @@ class Imported:
     observations: tuple[str, ...]
     key: str
     name: str = ""
+    left_out: tuple[tuple[str, int], ...] = ()
 
 
 def name_of(source: Path) -> str:
@@ -90,7 +94,7 @@ def import_table(source: Path, out_dir: Path, *, name: str | None = None, key: s
         "imported": source.name, "sha256": digest, "label_source": name, "labeler": {"name": name, "version": ""},
     }  # fmt: skip
     output_tables.write_stream([table], schema, target, output_tables.footer(output_tables.LABELS_NAME, made_from))
-    return Imported(target, count, (*names, *read.extra), chosen, name)
+    return Imported(target, count, (*names, *read.extra), chosen, name, tuple(read.left_out.items()))
 
 
 def _schema(names: tuple[str, ...], read: LabelTable) -> pa.Schema:

@@ -85,6 +85,15 @@ def test_sources_stand_side_by_side_whatever_the_order(mimic: Path, tmp_path: Pa
     assert {row["label_edema"] for row in rows(mimic / "manifests" / "images.parquet")} == {0}
 
 
+def test_columns_that_are_no_labels_are_named(mimic: Path, tmp_path: Path) -> None:
+    studies = [str(study) for study in mimic_cxr_jpg.SUBJECTS]
+    file = table_csv(
+        tmp_path / "t.csv", ("study_id", "Edema", "Scoliosis", "Score"), [(s, "1", "0", "0.4") for s in studies]
+    )
+    assert "Score: line 2 has no label" in run("extract-labels", mimic, "--import", f"theirs={file}")
+    assert {row["raw_Scoliosis"] for row in by_source(mimic)["theirs"]} == {"0"}
+
+
 def test_the_labeler_is_named_with_version_and_rules(mimic: Path) -> None:
     run("extract-labels", mimic, "--reports")
     (source,) = added_sources(mimic / "manifests")
