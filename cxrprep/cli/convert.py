@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,6 +59,7 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
+    following: tuple[str, ...] = ()
     with invocation.events() as sink:
         if check_phi:
             headline, result = f"Tags of {invocation.root} that look like an identity", perform_phi(invocation, sink)
@@ -66,7 +68,9 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
             result = perform_preview(invocation, sink, count=preview)
         else:
             headline, result = f"Converted {invocation.root}", perform(invocation, sink)
-    return invocation.out.result(headline, result, command="convert")
+            if not result.exit_code and invocation.shard is None:
+                following = (f"cxrprep verify {shlex.quote(result.value.out)}",)
+    return invocation.out.result(headline, result, command="convert", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

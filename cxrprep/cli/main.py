@@ -230,10 +230,10 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         )
         return int(ExitCode.USAGE)
     path = invocation.log.crash(error) if "settings" in invocation.__dict__ else None
-    details = f"please report it, with {path}, to those" if path else "please report it to those"
+    details = f"please report it, with {path}, to" if path else "please report it to"
     out.error(
         f"{type(error).__name__}: {error} (a bug in cxrprep)",
-        hint=f"{details} from whom you have cxrprep; finished files are safe, and the command may be run again; "
+        hint=f"{details} the people who gave you cxrprep; finished files are safe, and the command may be run again; "
         "CXRPREP_DEBUG=1 prints the traceback",
         code=ExitCode.BUG,
         kind=type(error).__name__,

@@ -329,7 +329,7 @@ class Output:
 # exit code -> what it means and what to do, in one line; the reference page is made from it.
 MEANINGS: Final[Mapping[int, str]] = {
     ExitCode.DONE: "done, or nothing to do",
-    ExitCode.BUG: "a bug in cxrprep; report it to those from whom you have your copy",
+    ExitCode.BUG: "a bug in cxrprep; report it to the people who gave you cxrprep",
     ExitCode.USAGE: "an option, a name or a file is wrong; fix it",
     ExitCode.PARTIAL: "some items failed, the others are done; run the same command again",
     ExitCode.INTEGRITY: "a digest, a size or a published fact does not hold; look at it",

@@ -69,7 +69,7 @@ def test_1_a_bug_names_the_file_with_the_details(root: Path, tmp_path: Path, mon
     monkeypatch.setattr("cxrprep.api.status.status", broken)
     text = said(ExitCode.BUG, "status", root, env={"XDG_STATE_HOME": str(tmp_path)})
     assert "ZeroDivisionError: x (a bug in cxrprep)" in text
-    assert "from whom you have cxrprep" in text
+    assert "the people who gave you cxrprep" in text
     (log,) = tmp_path.rglob("*status*.log")
     assert str(log) in text
     assert "ZeroDivisionError" in log.read_text()

@@ -79,4 +79,4 @@ def test_no_account_or_domain_bears_the_name_of_the_project_unless_declared() ->
 
 def test_who_meets_a_fault_learns_where_to_report_it() -> None:
     for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/howto/install.md"):
-        assert "from whom you have your" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), name
+        assert "who gave you your" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), name
