@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
 from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
-from cxrprep.datasets.catalog import built_in_file, declaration_of, find_dataset
-from cxrprep.errors import ConfigError, ExitCode, UsageError
+from cxrprep.datasets.catalog import declaration_of, find_dataset
+from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
 from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
@@ -81,8 +81,6 @@ def check_dataset(
     for place, what in ((file, "FILE"), (root, "ROOT")):
         refuse_address(str(place or ""), what)
     spec = find_dataset(str(file))
-    if Path(file).suffix == ".toml" and (other := built_in_file(spec.name)) and not other.samefile(file):
-        raise ConfigError(f"{file}: the dataset {spec.name} is one that cxrprep knows", hint="give it another name")
     layout = spec.layout()
     found = DatasetCheck(spec.name, file, len(spec.table))
     if root is None:

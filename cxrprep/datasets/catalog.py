@@ -172,11 +172,6 @@ def is_built_in(name: str) -> bool:
     return name not in _named and _file_name(name) in _built_in()
 
 
-def built_in_file(name: str) -> Path | None:
-    """The file of this package that describes the dataset of a name, where there is one."""
-    return _built_in().get(_file_name(name))
-
-
 def _file_name(name: str) -> str:
     return f"{name.replace('-', '_')}.toml"
 
@@ -212,6 +207,10 @@ def find_dataset(name: str) -> DatasetSpec:
     if name.strip().lower().endswith(".toml") and "\0" not in name:
         path = Path(name.strip()).expanduser()
         spec = _spec_in(path)
+        built_in = _built_in().get(_file_name(spec.name))
+        if built_in is not None and not built_in.samefile(path):
+            # What the built-in one is asked later in this process would be answered by this file.
+            raise ConfigError(f"{path}: the dataset {spec.name} is one that cxrprep knows", hint="give it another name")
         _named[spec.name] = path
         return spec
     if name in _named:

@@ -174,7 +174,7 @@ def test_cxr_foundation_is_its_clients_arithmetic(photometric: str, kind: type, 
 
 def test_cxr_foundation_refuses_what_its_client_refuses() -> None:
     data = dicom_bytes(WORDS, WindowCenter=100, WindowWidth=90, RescaleSlope=2, RescaleIntercept=1)
-    with pytest.raises(ImageError, match="window behind a rescale"):
+    with pytest.raises(ImageError, match="window after a rescale"):
         load_recipe("cxr-foundation-16bit")(decode(data, "x.dcm"))
 
 

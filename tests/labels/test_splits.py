@@ -141,8 +141,8 @@ def test_the_hash_is_the_same_on_every_machine():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"fractions": "0.8,0.1"}, "no division"),
-        ({"fractions": "1.2,-0.2"}, "no division"),
+        ({"fractions": "0.8,0.1"}, "do not divide"),
+        ({"fractions": "1.2,-0.2"}, "do not divide"),
         ({"fractions": "all"}, "are not numbers"),
         ({"by": "image"}, "cannot split by 'image'"),
         ({"within": "somewhere"}, "unknown split 'somewhere'"),

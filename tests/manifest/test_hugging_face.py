@@ -248,7 +248,7 @@ def test_a_card_of_one_s_own_stays(tmp_path):
     notes = []
     cxrprep.convert(source, recipe="square-224", out=out, engine=Engine("inline"), on_event=notes.append)
     assert (out / "README.md").read_text() == "my notes\n"
-    assert any("README.md is none that cxrprep wrote" in getattr(note, "message", "") for note in notes)
+    assert any("README.md was not written by cxrprep" in getattr(note, "message", "") for note in notes)
 
 
 def test_no_member_of_a_sample_is_null(root, tmp_path):

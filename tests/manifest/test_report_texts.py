@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said_with_the_next_step(folder: tuple[Path, str], tmp_
     nih = made("nih-chestxray14", tmp_path / "nih")
     done = command("export", nih, "--format", "csv", "--text", "findings")
     assert (done.returncode, "cxrprep pairs" in done.stderr) == (2, True)
-    with pytest.raises(UsageError, match="no table of pairs"):
+    with pytest.raises(UsageError, match="is not a table of pairs"):
         cxrprep.load(root, text="findings", pairs=root / "manifests" / "images.parquet")
 
 
