@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.system import FILES_AT_ONCE, FILES_IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,8 +59,8 @@ def parse(lines: Iterable[str]) -> Iterator[RemoteFile]:
 
 # Of a longer list all but some thousands of lines lie on the disk. measured: a million digests as objects took 330 of
 # the 732 MiB of `download --dry-run` from a folder.
-_HELD: Final = 400_000
-_WRITTEN: Final = 50_000
+_HELD: Final = FILES_IN_MEMORY
+_WRITTEN: Final = FILES_AT_ONCE
 
 
 class SortedDigests:

@@ -159,7 +159,9 @@ def has_dropped(folder: DatasetFolder) -> bool:
     """Whether images of the folder were dropped once they had been converted."""
     record = folder.record
     # Asked of all at once first: most folders never dropped anything, and some have 400,000 files.
-    if not record.exists or all(state != FileState.DISCARDED for (state,) in record.rows(["state"])):
+    if not record.exists or not any(
+        FileState.DISCARDED in part["state"].unique().to_pylist() for part in record.tables(["state"])
+    ):
         return False
     return any(
         state == FileState.DISCARDED and folder.layout.parse(path) is not None

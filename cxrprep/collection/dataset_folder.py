@@ -185,12 +185,12 @@ def _check_image_table(manifests: Path) -> None:
 
     That table is their record: by the labels alone they would pass for originals.
     """
-    from cxrprep.storage.parquet import footer_of
+    from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of
 
     if not image_tables(manifests) and footer_of(manifests / "studies.parquet").get("recipe"):
         raise TableError(
             f"{manifests / IMAGES_NAME} is missing: it says what made these images",
-            hint="convert again into this folder what it was made from",
+            hint=CONVERT_AGAIN,
         )
 
 

@@ -203,7 +203,7 @@ def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collec
 def _named(images: StoredTable | None, studies: pa.ChunkedArray) -> pa.Array:
     """Of how many images of each study an image table says something."""
     if images is None or "study_id" not in images.column_names:
-        return pc.fill_null(pa.nulls(len(studies), pa.int64()), 0)
+        return pa.repeat(pa.scalar(0, pa.int64()), len(studies))
     counted = pc.value_counts(flat(images.column("study_id")))
     place = pc.index_in(flat(studies), value_set=counted.field("values"))
     return pc.fill_null(counted.field("counts").take(place), 0)

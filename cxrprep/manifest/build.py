@@ -34,7 +34,7 @@ from cxrprep.manifest.label_join import (
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
-from cxrprep.storage.parquet import footer_of, read_combined, read_footer, read_schema, write_table
+from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of, read_combined, read_footer, read_schema, write_table
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def check_tables(
     exempt |= {"table_name", "table_digest"} if asked else frozenset()
     hint = "" if has_labels else f"read the tables first: cxrprep extract-labels {shlex.quote(str(root))}"
     if before.get("recipe") or made_from.get("recipe"):
-        hint = "convert again into this folder what it was made from"
+        hint = CONVERT_AGAIN
     if before.get("label_source"):
         hint = f"its labels are of {before['label_source']}{'; ' if hint else ''}{hint}"
     check_images(path, images, root, exempt=exempt, hint=hint)

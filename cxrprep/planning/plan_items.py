@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.system import FILES_AT_ONCE, FILES_IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,8 +65,8 @@ MOVING: Final = frozenset({Action.FETCH, Action.RESUME, Action.REFETCH})
 # measured: an item takes 0.5 KB as an object; a million of them took 500 of the 732 MiB of `download --dry-run`, 269
 # with all but 50,000 on the disk. As many as MIMIC-CXR has stay objects: a second download of a million, with nothing
 # to do, takes two to three times the CPU time with them on the disk.
-_HELD: Final = 400_000
-_WRITTEN: Final = 50_000
+_HELD: Final = FILES_IN_MEMORY
+_WRITTEN: Final = FILES_AT_ONCE
 _COLUMNS: Final = {
     "dest": "string", "key": "string", "size": "int64", "digest": "string", "validator": "string", "reason": "string",
     "action": "string", "have": "int64", "archive": "bool", "proven": "bool",

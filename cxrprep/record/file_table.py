@@ -19,6 +19,7 @@ from cxrprep.record.entry import FileEntry
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
 from cxrprep.storage.small_files import open_file
+from cxrprep.system import FILES_IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 _FEW_ROWS: Final = 50_000
 ROW_GROUP: Final = 65_536
 """Rows that are written and read together."""
-LARGE: Final = 400_000
-"""From so many rows on, more than MIMIC-CXR has, they stay on the disk: a million took 300 MiB, whatever was asked."""
+LARGE: Final = FILES_IN_MEMORY
+"""From so many rows on they stay on the disk: a million took 300 MiB, whatever was asked."""
 # Paths and digests hardly repeat: a dictionary of them would only cost time.
 _FORM: Final[dict[str, Any]] = {
     "compression": "zstd",

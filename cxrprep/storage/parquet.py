@@ -26,6 +26,8 @@ SCHEMA_VERSION: Final = 1
 
 
 FOOTER_KEY: Final = b"cxrprep"
+CONVERT_AGAIN: Final = "convert again into this folder what it was made from"
+"""The hint where converted images lack their table: no other verb makes it."""
 SET_DIGEST: Final = "set_digest"
 """What the footer of an image table calls the digest of its set (``cxrprep digest``)."""
 
@@ -241,7 +243,7 @@ def _again(path: Path) -> str:
     if verb is None or path.parent.name != "manifests":
         return "run the command that makes it again"
     if verb == "manifest" and _is_converted(path.parent):
-        return "convert again into this folder what it was made from"
+        return CONVERT_AGAIN
     return f"make it again: cxrprep {verb} {shlex.quote(str(path.parent.parent))}"
 
 

@@ -41,7 +41,7 @@ def open_file(path: Path) -> BufferedReader:
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+    raise _no_file(path)
 
 
 def regular(path: Path) -> Path:
@@ -49,7 +49,11 @@ def regular(path: Path) -> Path:
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return path
-    raise OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
+    raise _no_file(path)
+
+
+def _no_file(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "it is a pipe or a device, and no file", str(path))
 
 
 def read_file(path: Path) -> bytes:

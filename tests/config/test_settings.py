@@ -167,6 +167,13 @@ def test_paths_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expand("~/x") == Path.home() / "x"
 
 
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOSUCH", raising=False)
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -179,10 +186,8 @@ def test_paths_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a${NOSUCH:-}/x", "a/x"),
     ],
 )
-def test_variables_have_defaults_as_in_a_shell(text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRATCH", "/scratch")
-    monkeypatch.setenv("EMPTY", "")
-    monkeypatch.delenv("NOSUCH", raising=False)
+@pytest.mark.usefixtures("variables")
+def test_variables_have_defaults_as_in_a_shell(text: str, path: str) -> None:
     assert expand(text) == Path(path)
 
 
@@ -196,10 +201,8 @@ def test_variables_have_defaults_as_in_a_shell(text: str, path: str, monkeypatch
         ("${}/x", "a variable is $NAME"),
     ],
 )
-def test_what_no_variable_stands_for_is_refused(text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRATCH", "/scratch")
-    monkeypatch.setenv("EMPTY", "")
-    monkeypatch.delenv("NOSUCH", raising=False)
+@pytest.mark.usefixtures("variables")
+def test_what_no_variable_stands_for_is_refused(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         expand(text)
 
