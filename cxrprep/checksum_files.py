@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Digest, RemoteFile
@@ -103,7 +102,5 @@ def _stored(held: dict[str, Digest], stored: SortedTable | None) -> SortedTable:
     from cxrprep.storage.sorted_tables import SortedTable
 
     stored = stored or SortedTable.of({"key": "string", "digest": "string"}, "key")
-    rows = iter(held.items())
-    while some := [(key, str(digest)) for key, digest in islice(rows, _WRITTEN)]:
-        stored.add_rows(some)
+    stored.add_rows((key, str(digest)) for key, digest in held.items())
     return stored

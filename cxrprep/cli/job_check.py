@@ -39,15 +39,16 @@ def check_job(file: Path) -> dict[str, Any]:
     Returns ``error`` and ``hint`` (empty when nothing is wrong), ``mistakes`` (each with its line), ``warnings`` (what
     this machine lacks, and another may have) and a ``summary`` of the job.
     """
-    from cxrprep.config.settings import read_job
+    from cxrprep.config.settings import path_values, read_job, unset_variables
     from cxrprep.config.toml import MistakesError
 
     found: dict[str, Any] = {"error": "", "hint": "", "summary": "", "mistakes": [], "warnings": []}
     try:
         settings, text = read_job(file)
         found["warnings"] = [
-            f"{settings.origins[name]}: {message}" + (" here; `cxrprep run` needs it" if "not set" in message else "")
-            for name, message, _ in _variable_problems(settings)
+            f"{settings.origins[name]}: the variable {variable} is not set here; `cxrprep run` needs it"
+            for name, value in path_values(settings)
+            for variable in (() if Path(value).exists() else unset_variables(value))
         ]
         _raise_all(text, name_problems(settings, whole=file.name not in _NO_JOBS))
     except MistakesError as error:

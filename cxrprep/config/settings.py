@@ -186,16 +186,18 @@ def _value(found: re.Match[str]) -> str:
 
 def variable_problems(text: str) -> Iterator[tuple[str, str]]:
     """What keeps the variables of ``text`` from having values, with a hint: not set (or empty), or not understood."""
-    for found in _VARIABLE.finditer(text):
-        name, default = found["bare"] or found["name"], found["default"]
-        if os.environ.get(name):
-            continue
-        if default is not None:
-            yield from variable_problems(default[2:])
-        else:
-            yield f"the variable {name} is not set", f"export {name}=..., or write the path without it"
+    for name in unset_variables(text):
+        yield f"the variable {name} is not set", f"export {name}=..., or write the path without it"
     if "${" in _VARIABLE.sub("", text):
         yield "a variable is $NAME, ${NAME} or ${NAME:-DEFAULT}", "write it so, or the path without it"
+
+
+def unset_variables(text: str) -> Iterator[str]:
+    """The names in ``text`` that need a value and have none here, or an empty one."""
+    for found in _VARIABLE.finditer(text):
+        name, default = found["bare"] or found["name"], found["default"]
+        if not os.environ.get(name):
+            yield from [name] if default is None else unset_variables(default[2:])
 
 
 def path_values(settings: Settings) -> list[tuple[str, str]]:

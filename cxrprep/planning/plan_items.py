@@ -167,8 +167,7 @@ class SortedItems:
         for kind, total in totals_of(self._held).items():
             self._totals[kind] = self._totals.get(kind, Total()) + total
         self._reasons.update(item.reason for item in self._held if item.reason == CHANGED)
-        for start in range(0, len(self._held), _WRITTEN):
-            self._stored.add_rows([_row_of(item) for item in self._held[start : start + _WRITTEN]])
+        self._stored.add_rows(map(_row_of, self._held))
         self._held = []
 
 

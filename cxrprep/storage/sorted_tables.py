@@ -6,6 +6,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 
 import pyarrow as pa
@@ -160,11 +161,13 @@ class SortedTable:
         if self._held_rows >= _RUN_ROWS:
             self._write_run()
 
-    def add_rows(self, rows: Sequence[Sequence[Any]]) -> None:
-        """The same for rows of plain values."""
-        columns = zip(*rows, strict=True) if rows else [[] for _ in self.schema]
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
-        self.append(pa.Table.from_arrays(arrays, schema=self.schema))
+    def add_rows(self, rows: Iterable[Sequence[Any]]) -> None:
+        """The same for rows of plain values, some thousands of them at a time."""
+        ahead = iter(rows)
+        while some := list(islice(ahead, _BLOCK_ROWS)):
+            columns = zip(zip(*some, strict=True), self.schema, strict=True)
+            arrays = [pa.array(values, field.type) for values, field in columns]
+            self.append(pa.Table.from_arrays(arrays, schema=self.schema))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows in order, some thousands at a time; with ``columns`` those alone."""
