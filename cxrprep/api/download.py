@@ -19,7 +19,7 @@ from cxrprep.api.keywords import Keywords
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.datasets.catalog import find_dataset
+from cxrprep.datasets.catalog import find_dataset, known_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, ignore
 from cxrprep.manifest import FAILURES_NAME
@@ -148,7 +148,7 @@ def read_plan(
     if dataset and find_dataset(dataset).name != saved.dataset:
         name = "this" if isinstance(file, Plan) else file
         raise UsageError(f"{name} is a plan for {saved.dataset}, not for {dataset}", hint="name the right plan")
-    where = _folder(saved.dataset, root, release=saved.release, state=state, tables=tables)
+    where = _folder(known_dataset(saved.dataset).name, root, release=saved.release, state=state, tables=tables)
     with opened(where, options, on_event, source=source, remembered=saved.mirror) as job:
         with transfer_of(job, planning=True) as transfer:
             made = again(job, transfer, saved)

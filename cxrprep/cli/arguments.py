@@ -166,9 +166,12 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
 
 def _source(text: str) -> str | None:
     # A folder may be named by a variable; an address may hold a dollar of its own.
-    from cxrprep.config.settings import expand
+    from cxrprep.config.settings import expand, with_variables
 
-    return str(expand(text)) if "$" in text and "://" not in text else _given(text)
+    if "$" not in text or "://" in text:
+        return _given(text)
+    found = with_variables(text)
+    return found if "://" in found else str(expand(text))
 
 
 def download_arguments(invocation: Invocation) -> dict[str, Any]:

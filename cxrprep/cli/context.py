@@ -81,13 +81,16 @@ class Invocation:
 
     def _with_buckets(self, settings: Settings) -> bool:
         """Put working copies in the place of the buckets that the settings name; whether there was one."""
-        from cxrprep.config.settings import with_variables
+        from cxrprep.config.settings import with_bucket, with_variables
         from cxrprep.storage.paths import is_served
 
         found = False
+        if (out := with_bucket(settings.job.convert.out)) != settings.job.convert.out:
+            self.flags["convert.out"] = (out, settings.origins["convert.out"])
+            found = True
         for key, role in _BUCKETS.items():
             value = settings.value(key)
-            texts = [value] if isinstance(value, str) else list(value)
+            texts = [with_bucket(value)] if isinstance(value, str) else list(map(with_bucket, value))
             if not any(map(is_served, texts)) or (key == "root" and self.takes_addresses):
                 continue
             writes = role == "written" and self.command not in _ONLY_READ

@@ -132,9 +132,10 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
     invocation.config = file
     try:
         job = invocation.job
-    except MistakesError:
-        # Whoever corrects the file is to see the names that nothing has, too.
-        raise_every_mistake(file)
+    except MistakesError as error:
+        # Whoever corrects the file is to see the names that nothing has, too; the mistakes may be another file's.
+        if error.where == str(file):
+            raise_every_mistake(file)
         raise
     check_names(invocation.settings, file)
     steps = steps_of(job)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.collection.lineage import IMAGES_NAME, FolderKind, Lineage, image_tables, read_export, read_lineage
 from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
-from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in
+from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import TableError, UsageError
@@ -142,7 +142,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     home = record.home
     _check_state(root, home)
     if record.header.dataset:
-        recorded = find_dataset(record.header.dataset)
+        recorded = known_dataset(record.header.dataset)
         _agree(root, named, recorded.name, "its record")
         found = checked_release(recorded, release) or record.header.release
         return DatasetFolder(root, home, recorded, found, record, tables=asked.tables)
@@ -241,7 +241,7 @@ def _raw_spec(
         return OWN_FOLDER
     if stated:
         _agree(root, named, stated, "its manifest")
-        return find_dataset(stated)
+        return known_dataset(stated)
     if named is not None:
         other = contradicts(named, names)
         if other is not None:

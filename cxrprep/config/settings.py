@@ -15,7 +15,7 @@ from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.paths import is_served, refuse_address
 from cxrprep.storage.small_files import MAX_BYTES, read_utf8
 
 if TYPE_CHECKING:
@@ -61,17 +61,19 @@ class Settings:
     """The settings of this run, and for each dotted name who set it.
 
     ``origins`` holds ``"default"``, ``"FILE, line N"``, a variable or an option. ``files`` were read, weakest first.
-    ``notes`` are things to tell the user, such as a ``CXRPREP_`` variable that sets nothing.
+    ``notes`` are things to tell the user, such as a ``CXRPREP_`` variable that sets nothing. ``found`` is the
+    ``./cxrprep.toml`` that was read without being named.
     """
 
     job: Job
     origins: Mapping[str, str]
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    found: Path | None = None
 
     def was_found(self, name: str) -> bool:
         """Whether ``./cxrprep.toml`` set it, a file that nobody named and that another may have put there."""
-        return self.origins[name].startswith(f"{Path.cwd() / LOCAL_FILE}, line ")
+        return self.found is not None and self.origins[name].startswith(f"{self.found}, line ")
 
     def value(self, name: str) -> Any:
         """The value of a dotted name such as ``download.source``."""
@@ -121,9 +123,11 @@ def load_settings(
         config = Path(variables["CXRPREP_CONFIG"]).expanduser()
     given: dict[str, _Given] = {}
     files = []
-    for path in (user_file(variables), (folder or Path.cwd()) / LOCAL_FILE):
-        if path.is_file():
-            given |= _read(path, found=path.name == LOCAL_FILE and config != path)
+    beside = (folder or Path.cwd()) / LOCAL_FILE
+    found = beside if beside.is_file() and not _is_same(beside, config) else None
+    for path in (user_file(variables), found):
+        if path is not None and path.is_file():
+            given |= _read(path, found=path == found)
             files.append(path)
     if config is not None:
         given |= _read(config)
@@ -133,7 +137,12 @@ def load_settings(
     for name, (value, option) in (flags or {}).items():
         given[name] = _Given(_right(KEYS[name], value, option), option)
     origins = {name: given[name].origin if name in given else "default" for name in KEYS}
-    return Settings(_job(given), origins, tuple(files), notes)
+    return Settings(_job(given), origins, tuple(files), notes, found)
+
+
+def _is_same(path: Path, named: Path | None) -> bool:
+    """Whether somebody named this very file, however it was spelt."""
+    return named is not None and named.exists() and path.samefile(named)
 
 
 def parse_job(text: str, where: str) -> Settings:
@@ -167,7 +176,18 @@ def expand(text: str) -> Path:
     refuse_address(text, "a folder or file")
     # A file may have a dollar in its name.
     literal = any(variable_problems(text)) and Path(text).exists()
-    return Path(text if literal else with_variables(text)).expanduser()
+    path = text if literal else with_variables(text)
+    # A variable may hold one: it became a folder ``./s3:``.
+    refuse_address(path, "a folder or file")
+    return Path(path).expanduser()
+
+
+def with_bucket(text: str) -> str:
+    """``text``, with its variables replaced where the address of a bucket comes out; paths are for ``expand``."""
+    if "$" not in text or any(variable_problems(text)):
+        return text
+    found = with_variables(text)
+    return found if is_served(found) else text
 
 
 def with_variables(text: str) -> str:
@@ -224,9 +244,10 @@ def _read(path: Path, *, found: bool = False) -> dict[str, _Given]:
     if found:
         for name, item in given.items():
             if not _may_be_found(name, item.value):
+                what = f"{name} = {item.value!r}" if name in FOUND_FILE_KEYS else name
                 file.mistake(
                     name,
-                    f"{name} cannot be set in a file that is found beside the command, only in one that you name",
+                    f"{what} cannot be set in a file that is found beside the command, only in one that you name",
                     f"name it: --config {path.name}; or write the key into your own settings, {user_file()}",
                 )
     file.raise_mistakes()
@@ -236,8 +257,14 @@ def _read(path: Path, *, found: bool = False) -> dict[str, _Given]:
 def _may_be_found(name: str, value: Any) -> bool:
     """Whether a file that lies in the folder where a command is started may choose this.
 
-    Folders with data are where people go to work, and anybody may have put the file there.
+    Folders with data are where people go to work, and anybody may have put the file there. A bucket is a host, and a
+    dataset's own file names hosts.
     """
+    words = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    if any(isinstance(word, str) and (":/" in word or is_served(with_bucket(word))) for word in words):
+        return False
+    if name == "dataset":
+        return not value.strip().lower().endswith(".toml")
     if name == "download.source":
         # A mirror by its name; an address would say which host is asked, and gets a login.
         return isinstance(value, str) and _MIRROR_NAME.fullmatch(value) is not None

@@ -47,6 +47,7 @@ __all__ = [
     "find_dataset",
     "is_built_in",
     "is_dataset",
+    "known_dataset",
     "parse_spec",
 ]
 
@@ -213,6 +214,14 @@ def find_dataset(name: str) -> DatasetSpec:
             raise ConfigError(f"{path}: the dataset {spec.name} is one that cxrprep knows", hint="give it another name")
         _named[spec.name] = path
         return spec
+    return known_dataset(name)
+
+
+def known_dataset(name: str) -> DatasetSpec:
+    """The dataset of a name or an alias that stands in a file, such as a record or a plan.
+
+    No path is followed there: a dataset's file names hosts. Raises ``UsageError`` that suggests the nearest name.
+    """
     if name in _named:
         return _spec_in(_named[name])
     wanted = name.strip().lower().replace("_", "-")

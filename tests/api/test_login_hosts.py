@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import cxrprep as package
 from tests.servers.loopback import Reply, Request, Server, running
 
 PASSWORD = "hunter2-password"
@@ -103,6 +104,49 @@ def test_a_configuration_file_that_was_found_names_no_host_for_the_login(tmp_pat
     done = run(tmp_path, "download", "mimic-cxr-jpg", "out")
     assert done.returncode == 2, done.stderr
     assert not stranger.seen
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("download",),
+        ("run", "job.toml"),
+        ("run", "job.toml", "--dry-run"),
+        ("doctor",),
+        ("verify", "given", "--repair"),
+        ("status", "given"),
+    ],
+    ids=" ".join,
+)
+def test_the_dataset_of_a_configuration_file_that_was_found_names_no_host(
+    tmp_path: Path, stranger: Server, words: tuple[str, ...]
+) -> None:
+    """A dataset's own file has mirrors: found, it is named by nobody. A record that names such a file opens none."""
+    mine = (Path(package.__file__).parent / "datasets/vindr_cxr.toml").read_text()
+    mine = mine.replace('"vindr-cxr"', '"ward"').replace("physionet://", address(stranger).partition("mimic")[0])
+    (tmp_path / "mine.toml").write_text(mine)
+    (tmp_path / "job.toml").write_text('root = "out"\nsteps = ["download"]\n')
+    (tmp_path / "cxrprep.toml").write_text('dataset = "./mine.toml"\n')
+    root = lock(tmp_path, "")
+    done = run(tmp_path, *words)
+    assert (done.returncode, "cxrprep.toml, line 1: dataset" in done.stderr) == (2, True), done.stderr
+    assert not stranger.seen
+    record = (root / "cxrprep.lock").read_text()
+    (root / "cxrprep.lock").write_text(record.replace('"mimic-cxr-jpg"', f'"{tmp_path}/mine.toml"'))
+    (tmp_path / "cxrprep.toml").unlink()
+    done = run(tmp_path, "verify", "given", "--repair")
+    assert (done.returncode, "unknown dataset" in done.stderr) == (2, True), done.stderr
+    assert not stranger.seen
+
+
+def test_what_was_found_counts_when_it_is_named(tmp_path: Path, stranger: Server) -> None:
+    """The hint of the refusal, as it is printed: the file is the user's own word then, and its host gets the login."""
+    (tmp_path / "cxrprep.toml").write_text(f'[download]\nsource = "{address(stranger)}"\n')
+    done = run(tmp_path, "download", "mimic-cxr-jpg", "out")
+    hint = "--config cxrprep.toml"
+    assert (done.returncode, hint in done.stderr) == (2, True), done.stderr
+    run(tmp_path, "download", "mimic-cxr-jpg", "out", *hint.split())
+    assert got_password(stranger)
 
 
 @pytest.mark.parametrize("how", ["flag", "variable", "config", "user-file", "service-address"])

@@ -14,6 +14,7 @@ from cxrprep.cli.main import cli
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
 from tests.commands import cxrprep
+from tests.manifest.made import made
 
 NOWHERE = "quatsch://lab/nih"
 
@@ -105,3 +106,18 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match="is an address"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["s3://lab/out", NOWHERE])
+@pytest.mark.parametrize("verb", [("convert", "root", "--recipe", "square-224"), ("export", "root", "--format", "csv")])
+def test_a_variable_may_hold_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], address: str
+) -> None:
+    """It became a folder ``./s3:``, with exit code 1 at the end."""
+    made("nih-chestxray14", tmp_path / "root")
+    monkeypatch.setenv("WHERE", address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    done = cxrprep(*verb, "--out", "$WHERE/x", cwd=tmp_path)
+    assert done.returncode in ((5, 6) if address.startswith("s3") else (2,)), done
+    assert f"{address}/x" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]

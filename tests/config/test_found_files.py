@@ -83,6 +83,27 @@ def test_the_rest_may_be_chosen(tmp_path: Path, name: str, value: str) -> None:
     assert settings.value(name) == json.loads(value)
 
 
+@pytest.mark.parametrize("name", [n for n, key in KEYS.items() if key.form == "path" and n in FOUND_FILE_KEYS])
+@pytest.mark.parametrize("address", ["s3://lab/x", "gs:/lab/x", "$BUCKET/x", "${NONE:-s3:}//lab/x"])
+def test_no_path_of_a_found_file_is_a_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str
+) -> None:
+    monkeypatch.setenv("BUCKET", "az://lab")
+    write(tmp_path, name, f'["{address}"]' if KEYS[name].kind.startswith("tuple") else f'"{address}"')
+    with pytest.raises(ConfigError, match="only in one that you name"):
+        load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dataset", '"./x.toml"'), ("dataset", '"X.TOML "'), ("labels.imports", '["a=s3://lab/x.csv"]')],
+)
+def test_no_file_with_hosts_is_chosen(tmp_path: Path, name: str, value: str) -> None:
+    write(tmp_path, name, value)
+    with pytest.raises(ConfigError, match="only in one that you name"):
+        load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
+
+
 def test_a_scheduler_of_a_found_file_is_not_connected_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "engine.scheduler", '"tcp://127.0.0.1:1"')
     monkeypatch.chdir(tmp_path)
