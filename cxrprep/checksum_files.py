@@ -25,7 +25,8 @@ NAMES: Final = (
     "md5sum.txt",
 )
 
-_BY_LENGTH: Final = {32: "md5", 40: "sha1", 64: "sha256"}
+_SHA256: Final = 64
+_BY_LENGTH: Final = {32: "md5", 40: "sha1", _SHA256: "sha256"}
 # GNU writes two characters between digest and name (the second may be *), PhysioNet one space.
 _GNU: Final = re.compile(r"\\?([0-9a-fA-F]{32,64})(?: [ *]?|\t)(.+)")
 _BSD: Final = re.compile(r"(MD5|SHA1|SHA256) \((.+)\) = ([0-9a-fA-F]{32,64})")
@@ -34,6 +35,13 @@ _BSD: Final = re.compile(r"(MD5|SHA1|SHA256) \((.+)\) = ([0-9a-fA-F]{32,64})")
 def parse_line(line: str) -> RemoteFile | None:
     """The file that one line of a list names, with its digest; ``None`` for comments and anything else."""
     line = line.rstrip("\r\n")
+    value, blank, name = line.partition(" ")
+    if blank and len(value) == _SHA256 and name[:1].isalnum():
+        # PhysioNet's spelling, read without a pattern.
+        try:
+            return RemoteFile(name, None, Digest("sha256", value.lower()))
+        except ValueError:
+            pass
     found = _GNU.fullmatch(line)
     if found is not None:
         value, name = found[1], found[2]

@@ -17,7 +17,7 @@ from cxrprep.errors import storage_error
 from cxrprep.model import Digest
 from cxrprep.record.entry import FileEntry
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
+from cxrprep.storage.paths import UNSAFE_PATTERN, first_unsafe
 from cxrprep.storage.small_files import open_file
 from cxrprep.system import FILES_IN_MEMORY
 
@@ -262,7 +262,7 @@ def unsafe_path(table: pa.Table) -> str | None:
             raise ValueError("a row with a negative size")
         if not all(map(operator.lt, texts, itertools.islice(texts, 1, None))):
             raise ValueError("rows out of order")
-        return next((text for text in texts if not is_safe(text)), None)
+        return first_unsafe(texts)
     import pyarrow.compute as pc
 
     if pc.min(sizes).as_py() < 0:

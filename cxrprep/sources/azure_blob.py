@@ -11,7 +11,6 @@ import datetime as dt
 import email.utils
 import re
 import urllib.parse
-import xml.etree.ElementTree as ET  # the listing comes over TLS from the account the user named
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +20,7 @@ from cxrprep.model import Digest, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from xml.etree.ElementTree import Element
 
 
 # A host that names the account, so that the first component of the path is the container.
@@ -110,8 +110,11 @@ def read_listing(body: bytes, where: str, folder: str = "") -> tuple[list[Remote
 
     Raises ``SourceUnreachableError`` for what is no listing.
     """
+    # A listing alone needs it.
+    import xml.etree.ElementTree as ET
+
     try:
-        root = ET.fromstring(body)  # noqa: S314  # see the import
+        root = ET.fromstring(body)  # noqa: S314  # the listing comes over TLS from the account the user named
     except ET.ParseError as error:
         raise SourceUnreachableError(
             f"{where} sent a listing that is not XML: {error}", hint="run again; a proxy may have answered instead"
@@ -126,7 +129,7 @@ def quoted(tag: str | None) -> str | None:
     return f'"{tag}"'
 
 
-def _blobs(root: ET.Element, folder: str) -> Iterator[RemoteFile]:
+def _blobs(root: Element, folder: str) -> Iterator[RemoteFile]:
     for blob in root.iter("Blob"):
         name = (blob.findtext("Name") or "").removeprefix(folder)
         about = blob.find("Properties")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import UnsafePathError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 # Absolute, a drive, a backslash, control characters, or an empty, "." or ".." component. Python and RE2 read it alike.
@@ -24,6 +25,13 @@ _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
 def is_safe(path: str) -> bool:
     """Whether ``path`` is relative, ``/``-separated and stays below its root."""
     return _PLAIN.fullmatch(path) is not None or _UNSAFE.search(path) is None
+
+
+def first_unsafe(paths: Sequence[str]) -> str | None:
+    """The first of ``paths`` that is not safe; ``None`` when all are."""
+    if all(map(_PLAIN.fullmatch, paths)):
+        return None
+    return next((path for path in paths if not is_safe(path)), None)
 
 
 def safe_path(path: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.planning import RecordedFile
 from cxrprep.record import FileState
-from cxrprep.storage.archives import read_index
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from cxrprep.record import Record
     from cxrprep.transfer.partial_folder import PartialFolder
 
+# As the record's rows spell it: text is compared faster than a member of an enumeration.
+_DISCARDED: Final = FileState.DISCARDED.value
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
@@ -56,15 +57,24 @@ class FolderState:
     def rows(self) -> Iterator[RecordedFile]:
         """The record, sorted by path."""
         for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
-            discarded = state == FileState.DISCARDED
+            discarded = state == _DISCARDED
             if discarded and self._spent is not None and not self._spent(path):
                 self.wanted_again, discarded = self.wanted_again or path, False
             yield RecordedFile(path, size, digest, validator, discarded, archive)
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""
-        size = self._size_here(path)
-        return self._size_there(path) if size is None else size
+        top = path.partition("/")[0]
+        there = self._tops.get(top)
+        if there is None:
+            # A new folder holds nothing: hundreds of thousands of files need not be asked for one by one.
+            there = self._tops[top] = os.path.lexists(self._root + top)
+        if there:
+            try:
+                return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
+            except OSError:
+                pass
+        return self._size_there(path)
 
     def _size_there(self, path: str) -> int | None:
         """Bytes of a file that lies in the folder's bucket alone: a recorded one; what is not has to be read."""
@@ -72,23 +82,12 @@ class FolderState:
             self._there = dict(names_and_sizes(self._record.root))
         return self._there.get(path) if self._there and self._record.get(path) is not None else None
 
-    def _size_here(self, path: str) -> int | None:
-        top = path.partition("/")[0]
-        there = self._tops.get(top)
-        if there is None:
-            # A new folder holds nothing: hundreds of thousands of files need not be asked for one by one.
-            there = self._tops[top] = os.path.lexists(self._root + top)
-        if not there:
-            return None
-        try:
-            return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
-        except OSError:
-            return None
-
     def partial(self, path: str) -> int | None:
         """Bytes of a partial file that may be continued."""
         return self._partial_folder.bytes_of(path)
 
     def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
         """What the archive was seen to hold; ``None`` when it was never read to its end."""
+        from cxrprep.storage.archives import read_index
+
         return read_index(self._record.cache, archive)

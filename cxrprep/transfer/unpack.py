@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import read_digest
-from cxrprep.errors import ArchiveError, IntegrityError
-from cxrprep.events import Note, ignore
+from cxrprep.errors import ArchiveError
+from cxrprep.events import ignore
 from cxrprep.model import Digest
 from cxrprep.record import FileEntry, FileState, Origin
 from cxrprep.storage.archives import read_members, reading
-from cxrprep.storage.paths import leads_out, safe_path
+from cxrprep.storage.paths import safe_path
 from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.replaced import spare, warn_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ def _write(
         raise
     if record.get(dest) != entry(digest, True):
         record.add(entry(digest, True))
-    _warn_replaced(dest, spared, on_event)
+    warn_replaced(dest, spared, on_event)
 
 
 def _extract(path: Path, member: Member, partial: Partial) -> Digest:
@@ -188,26 +189,3 @@ def _extract(path: Path, member: Member, partial: Partial) -> Digest:
             hint="remove the archive and run the download again",
         )
     return Digest("sha256", hasher.hexdigest())
-
-
-def spare(record: Record, partial_folder: PartialFolder, dest: str) -> Path | None:
-    """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
-
-    Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.
-    """
-    # Text and not a Path: most files are new, and nothing that they need takes as long as the making of one.
-    if not os.path.lexists(f"{record.root}/{dest}"):
-        return None
-    if leads_out(record.root, dest):
-        raise IntegrityError(
-            f"{dest} is not what the mirror has, and stays as it is: a link leads from it out of {record.root}",
-            hint="replace it yourself, or take the link away and run again",
-        )
-    recorded = record.get(dest)
-    return None if recorded is not None and recorded.fetched else partial_folder.keep(dest)
-
-
-def _warn_replaced(dest: str, spared: Path | None, on_event: Sink) -> None:
-    if spared is not None:
-        message = f"{dest} was not what the mirror has and was replaced; the file that was here is now {spared}"
-        on_event(Note("download", message, "warning", dest))

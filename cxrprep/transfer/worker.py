@@ -13,13 +13,12 @@ from cxrprep.planning import Action
 from cxrprep.record import FileEntry, FileState, Origin
 from cxrprep.selection.filters import SelectionFilter
 from cxrprep.sources.base import SMALL_FILE
-from cxrprep.storage.archives import read_index, write_index
 from cxrprep.storage.atomic import settle
 from cxrprep.storage.paths import leads_out
 from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
 from cxrprep.transfer.links import OnThisMachine, take_over
+from cxrprep.transfer.replaced import spare, warn_replaced
 from cxrprep.transfer.result import Outcome, Status
-from cxrprep.transfer.unpack import Unpacked, _warn_replaced, spare, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_folder import PartialFolder
+    from cxrprep.transfer.unpack import Unpacked
 
 # Bytes of a disk's smallest block. DICOM begins with 128 zeros, and then says what it is.
 _BLOCK: Final = 512
@@ -201,7 +201,7 @@ class Worker:
             if spared is not None:
                 spared.unlink(missing_ok=True)
             raise
-        _warn_replaced(item.dest, spared, self._emit)
+        warn_replaced(item.dest, spared, self._emit)
         self._check()
         if is_new:
             return got
@@ -301,6 +301,8 @@ class Worker:
     # ---- archives ----
 
     def _archive(self, item: Item, buffer: memoryview) -> Outcome:
+        # Readers of archives, and what they load, where there are archives alone.
+        from cxrprep.storage.archives import read_index, write_index
 
         if item.action is Action.KEEP:
             for path, _ in read_index(self._record.cache, item.dest) or ():
@@ -329,6 +331,8 @@ class Worker:
 
     def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
         """What came out of the archive, and what the record says of the archive itself."""
+        from cxrprep.transfer.unpack import unpack
+
         recorded = self._record.get(item.dest)
         assert recorded is not None
         done = unpack(
