@@ -56,7 +56,7 @@ class BucketFolders:
         address: str,
         *,
         writes: bool,
-        folder: bool,
+        kind: str = "",
         streams: bool = False,
         part: Shard | None = None,
     ) -> Path:
@@ -65,7 +65,7 @@ class BucketFolders:
         Args:
             address: as it was given.
             writes: whether the call writes there.
-            folder: whether it is a folder whatever its name is; otherwise a name with a suffix is a file.
+            kind: "folder" or "file" whatever its name is; otherwise a name with a suffix is a file.
             streams: put whole new files there while the call goes on, as downloads do.
             part: the part of a job array that a download is of; others may work there at the same time.
 
@@ -85,7 +85,8 @@ class BucketFolders:
             if not copy.file and f"{address}/".startswith(f"{copy.address}/") and copy.writes >= writes:
                 return copy.folder / address[len(copy.address) :].lstrip("/")
         return_store_secrets()
-        file = "" if folder or not PurePosixPath(address).suffix else address.rpartition("/")[2]
+        is_file = kind == "file" or (not kind and bool(PurePosixPath(address).suffix))
+        file = address.rpartition("/")[2] if is_file else ""
         address = address.removesuffix(f"/{file}") if file else address
         copy = WorkingCopy(
             address,
@@ -118,10 +119,10 @@ class BucketFolders:
 def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for a verb: these parameters may be addresses of buckets.
 
-    ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` behind that it is a
-    folder whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where it holds
-    a dataset; plain images are read from the store as they are. Images are listed, and read one by one as the verb
-    comes to each: none is kept here.
+    ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` or ``-file`` behind
+    that it is one whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where
+    it holds a dataset; plain images are read from the store as they are. Images are listed, and read one by one as the
+    verb comes to each: none is kept here.
     """
 
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
@@ -197,7 +198,7 @@ def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | 
     if not _addresses(value):
         return value
     streams = role.startswith("downloaded")
-    return local(str(value), folder=role.endswith("-folder"), streams=streams, part=part if streams else None)
+    return local(str(value), kind=role.partition("-")[2], streams=streams, part=part if streams else None)
 
 
 def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:

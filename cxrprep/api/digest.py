@@ -53,7 +53,7 @@ def digest(
     return Result("digest", found, rows=rows, data=data)
 
 
-@takes_buckets(root="read-folder", state="read-folder", out="written", proof="read")
+@takes_buckets(root="read-folder", state="read-folder", out="written-file", proof="read-file")
 def prove(
     digest: str,
     root: Path | str | FolderRef | None = None,

@@ -39,7 +39,7 @@ class DuplicatesResult:
     across_collections: int
 
 
-@takes_buckets(root="written-folder", state="written-folder", against="read-folder", out="written")
+@takes_buckets(root="written-folder", state="written-folder", against="read-folder", out="written-file")
 @notes_progress("duplicates")
 def duplicates(
     root: Path | str | FolderRef,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.manifest.load import Dataset
 
 
-@takes_buckets(root="read-folder", state="read-folder", pairs="read")
+@takes_buckets(root="read-folder", state="read-folder", pairs="read-file")
 def load(
     root: Path | str | FolderRef | Dataset | Sequence[Path | str | Dataset],
     *,
@@ -129,7 +129,7 @@ def load(
     return held.split(*(split.split(",") if isinstance(split, str) else split))
 
 
-@takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read")
+@takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read-file")
 @notes_progress("export")
 def export(
     root: Path | str | FolderRef,

@@ -46,7 +46,7 @@ class PairsResult:
     expected: dict[str, int]
 
 
-@takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read", out="written")
+@takes_buckets(root="written-folder", state="written-folder", tables="read-folder", reports="read", out="written-file")
 @notes_progress("pairs")
 def pairs(
     root: Path | str | FolderRef,

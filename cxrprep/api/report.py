@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cxrprep.html_report.page import ReportResult
 
 
-@takes_buckets(root="written-folder", state="written-folder", out="written", beside="read-folder")
+@takes_buckets(root="written-folder", state="written-folder", out="written-file", beside="read-folder")
 @notes_progress("report")
 def report(
     root: Path | str | FolderRef,

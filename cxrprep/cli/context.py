@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,24 +27,30 @@ if TYPE_CHECKING:
     from cxrprep.model import Shard
 
 
-# Settings that may name a folder or file in a bucket, and what a command does there. --out of convert is served by
-# convert itself, image by image.
+# Settings that may name a folder or file in a bucket, what a command does there, and which of the two it is; without
+# that word the name decides. --out of convert is served by convert itself, image by image.
 _BUCKETS: Final = {
-    "root": "written",
-    "state": "written",
-    "tables": "read",
-    "selection.ids": "read",
+    "root": "written folder",
+    "state": "written folder",
+    "tables": "read folder",
+    "selection.ids": "read file",
+    "selection.patients": "read file",
+    "selection.studies": "read file",
+    "download.from_plan": "read file",
+    "download.then": "read file",
     "labels.reports": "read",
+    "labels.imports": "read file",
     "labels.compare": "read",
-    "labels.vocabulary": "read",
-    "labels.mimic_iv": "read",
-    "report.out": "written",
-    "report.beside": "read",
-    "export.root": "written",
+    "labels.vocabulary": "read file",
+    "labels.mimic_iv": "read file",
+    "convert.recipe": "read file",
+    "report.out": "written file",
+    "report.beside": "read folder",
+    "export.root": "written folder",
     "export.out": "written",
-    "export.pairs": "read",
+    "export.pairs": "read file",
 }
-_FOLDERS: Final = frozenset({"root", "state", "tables", "report.beside", "export.root"})
+_ABOUT_JOBS: Final = frozenset({"init", "show", "check"})
 _ONLY_READ: Final = frozenset({"status", "digest", "prove"})
 
 
@@ -88,26 +94,21 @@ class Invocation:
         if (out := with_bucket(settings.job.convert.out)) != settings.job.convert.out:
             self.flags["convert.out"] = (out, settings.origins["convert.out"])
             found = True
-        for key, role in _BUCKETS.items():
+        # A job file that is written or shown names the addresses themselves.
+        for key, role in () if self.command in _ABOUT_JOBS else _BUCKETS.items():
             value = settings.value(key)
             texts = [with_bucket(value)] if isinstance(value, str) else list(map(with_bucket, value))
-            if not any(map(is_served, texts)) or (key == "root" and self.takes_addresses):
+            # An imported table has a name before its address: NAME=FILE.
+            named = key == "labels.imports"
+            pairs = [text.partition("=") if named and not is_served(text) else ("", "", text) for text in texts]
+            if not any(is_served(text) for *_, text in pairs) or (key == "root" and self.takes_addresses):
                 continue
-            writes = role == "written" and self.command not in _ONLY_READ
+            does, _, kind = role.partition(" ")
+            writes = does == "written" and self.command not in _ONLY_READ
             writes = writes and not (key == "root" and settings.job.state)
+            place = partial(self.bucket, writes=writes, kind=kind, streams=key == "root", shard=settings.job.shard)
             local = [
-                str(
-                    self.bucket(
-                        with_variables(text),
-                        writes=writes,
-                        folder=key in _FOLDERS,
-                        streams=key == "root",
-                        shard=settings.job.shard,
-                    )
-                )
-                if is_served(text)
-                else text
-                for text in texts
+                f"{name}{sign}{place(with_variables(text)) if is_served(text) else text}" for name, sign, text in pairs
             ]
             option = self.flags[key][1] if key in self.flags else settings.origins[key]
             self.flags[key] = (local[0] if isinstance(value, str) else tuple(local), option)
@@ -119,7 +120,7 @@ class Invocation:
         address: str,
         *,
         writes: bool,
-        folder: bool,
+        kind: str = "",
         streams: bool = False,
         shard: str = "",
     ) -> Path:
@@ -128,7 +129,7 @@ class Invocation:
         Args:
             address: as it was written.
             writes: whether the command writes there.
-            folder: whether it is a folder whatever its name is.
+            kind: "folder" or "file" whatever its name is; otherwise a name with a suffix is a file.
             streams: whether a download may put files there while it goes on.
             shard: the part of a job array that a download is of.
 
@@ -142,7 +143,7 @@ class Invocation:
             self._buckets = BucketFolders()
         streams = streams and self.command in ("download", "run")
         part = parse_shard(shard) if shard and streams and writes and self.command == "download" else None
-        return self._buckets.local(address, writes=writes, folder=folder, streams=streams, part=part)
+        return self._buckets.local(address, writes=writes, kind=kind, streams=streams, part=part)
 
     def shown(self, text: str) -> str:
         """``text`` with addresses of buckets where it names their working copies."""

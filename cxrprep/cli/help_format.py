@@ -26,7 +26,13 @@ _WIDE: Final = 26
 
 
 # Secrets and what is of this machine: no bucket holds them.
-_HERE_ONLY: Final = frozenset({"download.cookie_file", "download.url_file", "labeler.checkpoint", "output.log_file"})
+_HERE_ONLY: Final = frozenset(
+    {"dataset", "download.cookie_file", "download.url_file", "labeler.checkpoint", "output.log_file"}
+)
+# Settings that are a name, or the file of one's own.
+_NAME_OR_FILE: Final = frozenset(
+    {"convert.recipe", "dataset", "download.then", "labels.imports", "selection.patients", "selection.studies"}
+)
 _WRITTEN: Final = frozenset({"out", "save_plan"})
 _FOLDERS: Final = frozenset({"roots", "folder", "against"})
 
@@ -55,11 +61,12 @@ class Grouped(click.Command):
             for value in given if isinstance(given, tuple) else (given,):
                 refuse_unserved("" if value is None else str(value), name)
         for key, (value, option) in invocation.flags.items():
-            if KEYS[key].form == "path" and key in _HERE_ONLY:
-                refuse_address(str(value), option)
-            elif KEYS[key].form == "path":
-                for text in value if isinstance(value, tuple) else (value,):
-                    refuse_unserved(str(text), option)
+            if KEYS[key].form != "path" and key not in _NAME_OR_FILE:
+                continue
+            refuse = refuse_address if key in _HERE_ONLY else refuse_unserved
+            for text in value if isinstance(value, tuple) else (value,):
+                # An imported table may have a name of ours before it: NAME=FILE.
+                refuse(re.sub(r"^[^=/]*=", "", str(text)) if key == "labels.imports" else str(text), option)
         with invocation.leaving_buckets():
             self._open_buckets(ctx, invocation)
             return super().invoke(ctx)
@@ -72,10 +79,12 @@ class Grouped(click.Command):
                 continue
             given = ctx.params[name]
 
-            def local(value: Any, name: str = name) -> Any:
+            def local(value: Any, name: str = name, parameter: click.Parameter = parameter) -> Any:
                 if value is None or not is_served(str(value)):
                     return value
-                return type(value)(invocation.bucket(str(value), writes=name in _WRITTEN, folder=name in _FOLDERS))
+                kind = "folder" if name in _FOLDERS else "file" if "FILE" in (parameter.metavar or "") else ""
+                writes = name in _WRITTEN or (name, self.name) == ("file", "init")
+                return type(value)(invocation.bucket(str(value), writes=writes, kind=kind))
 
             ctx.params[name] = tuple(map(local, given)) if isinstance(given, tuple) else local(given)
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from cxrprep.cli.context import Invocation
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
+from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -323,6 +324,7 @@ def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any]
 def _keep_config(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     del parameter
     if value is not None:
+        refuse_address(str(value), "--config")
         invocation_of(ctx).config = value
     return value
 
@@ -449,6 +451,8 @@ def _add_catalog(ctx: click.Context, parameter: click.Parameter, value: tuple[st
 
         from cxrprep.datasets.catalog import CATALOG_VARIABLE, forget
 
+        for folder in value:
+            refuse_address(folder, "--catalog")
         missing = [folder for folder in value if not Path(folder).expanduser().is_dir()]
         if missing:
             raise UsageError(f"--catalog {missing[0]} is not a folder", hint="name a folder of datasets' TOML files")

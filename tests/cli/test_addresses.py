@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import pytest
 
 import cxrprep as package
-from cxrprep.cli import options
 from cxrprep.cli.main import cli
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
-from tests.commands import cxrprep
+from cxrprep.storage.object_store import ObjectStore
+from tests.commands import cxrprep, in_this_process
+from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
+from tests.parts import need
+from tests.servers import azurite, fake_gcs, s3
 
 NOWHERE = "quatsch://lab/nih"
+
+
+# How the help names what a path may stand for; a dataset or recipe of one's own is a file too.
+PLACE = re.compile("FILE|DIR|PATH|FOLDER|ROOT|RECIPE|^NAME$|DATASET")
+NO_PLACE = {
+    "--view", "--split", "--split-within", "--label-source", "--release", "--policy", "--model", "--key",
+    "--observations", "--format", "--filter",
+}  # fmt: skip
+
+
+def commands(
+    group: click.Group, context: click.Context, *above: str
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command, those of a group among them, with its words."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, context, *above, name)
+        else:
+            yield (*above, name), command
 
 
 def places() -> list[tuple[str, str]]:
     """Each command with each of its options and arguments that take a path."""
     found = []
-    context = click.Context(cli)
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        assert command is not None
+    for words, command in commands(cli, click.Context(cli)):
         for parameter in command.params:
             key = getattr(parameter, "key", "")
-            if isinstance(parameter.type, click.Path) or (key and KEYS[key].form == "path"):
+            named = PLACE.search(parameter.metavar or "") and parameter.opts[0] not in NO_PLACE
+            if isinstance(parameter.type, click.Path) or (key and KEYS[key].form == "path") or named:
                 word = parameter.opts[0] if isinstance(parameter, click.Option) else "ARGUMENT"
-                if name != "config":
-                    found.append((name, word))
-    return found
+                found.append((" ".join(words), word))
+    return sorted(set(found))
 
 
 def test_there_are_many() -> None:
-    assert len(places()) > 40
-    assert options.Setting
+    assert len(places()) > 140
 
 
 # What a command wants beside the path, to come as far as to look at it.
@@ -52,7 +76,24 @@ NEEDS = {
     "datasets": ["check", "ROOT"],
     "prove": ["abcd", "ROOT"],
     "status": [],
+    "config check": ["ROOT"],
+    "config init": [],
+    "config show": [],
 }
+
+
+def spoiled(verb: str, word: str, address: str, root: object) -> list[object]:
+    """The words of a command with an address where ``word`` takes a path."""
+    words: list[object] = list(NEEDS.get(verb, ["ROOT"]))
+    if word == "ARGUMENT" and verb == "run":
+        return [verb, address]
+    if word == "--compare":
+        return [verb, word, address, address]
+    if word == "ARGUMENT":
+        words = [address if one == "ROOT" else one for one in words] if "ROOT" in words else [*words, address]
+        return [*verb.split(), *words]
+    value = f"mine={address}" if word == "--import" else address
+    return [*verb.split(), *(root if one == "ROOT" else one for one in words), word, value]
 
 
 @pytest.mark.parametrize(("verb", "word"), places(), ids=str)
@@ -66,18 +107,8 @@ def test_every_path_of_every_verb(
         raise AssertionError("somebody was asked")
 
     monkeypatch.setattr(socket.socket, "connect", nobody)
-    words = list(NEEDS.get(verb, ["ROOT"]))
-    if word == "ARGUMENT" and verb == "run":
-        words = [address]
-    elif word == "--compare":
-        words = [word, address, address]
-    elif word == "ARGUMENT":
-        words = [address if one == "ROOT" else one for one in words] if "ROOT" in words else [*words, address]
-    else:
-        words = [*(str(tmp_path / "root") if one == "ROOT" else one for one in words), word, address]
-    done = cxrprep(verb, *words)
-    said = "no such configuration file" if word == "--config" else "is an address"
-    assert (done.returncode, said in " ".join(done.stderr.split())) == (2, True), done
+    done = cxrprep(*spoiled(verb, word, address, tmp_path / "root"))
+    assert (done.returncode, "is an address" in " ".join(done.stderr.split())) == (2, True), done
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name], "something was made"
     assert not (tmp_path / "root").exists()
 
@@ -121,3 +152,106 @@ def test_a_variable_may_hold_an_address(
     assert done.returncode in ((5, 6) if address.startswith("s3") else (2,)), done
     assert f"{address}/x" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+RECIPE = Path(__file__).parents[2] / "configs/recipes/stretched-224.toml"
+# Commands that name a file or folder: what they make is the same, whether PLACE is a folder here or a bucket.
+SERVED = [
+    "download nih-chestxray14 NEW --source ROOT --patients PLACE/patients.txt --dry-run --save-plan PLACE/plan",
+    "download nih-chestxray14 NEW --source ROOT --from-plan PLACE/plan",
+    "extract-labels ROOT --import mine=PLACE/mine.csv",
+    "explain PLACE/report.txt --vocabulary PLACE/words.toml",
+    "download nih-chestxray14 NEW --source ROOT --ids PLACE/ids.csv --then PLACE/own.toml",
+    "convert ROOT --studies PLACE/studies.txt --recipe PLACE/own.toml",
+    "extract-labels ROOT --import PLACE/mine.csv",
+    "extract-labels ROOT --reports PLACE/reports.csv --vocabulary PLACE/words.toml",
+    "extract-labels --compare PLACE/mine.csv PLACE/mine.csv --key image_id",
+    "export ROOT --format csv --ids PLACE/ids.csv --out PLACE/one.csv",
+    "report ROOT --out PLACE/page",
+    "config init PLACE/new.toml --dataset nih-chestxray14 --root s3://lab/nih",
+    "config check PLACE/new.toml",
+]
+
+
+def named_files(root: Path) -> dict[str, bytes]:
+    """The files that the options name, of two images."""
+    table = package.load(root).to_arrow().slice(0, 2)
+    names = table["image_id"].to_pylist()
+    rows = {
+        "studies.txt": table["study_id"].to_pylist(),
+        "patients.txt": [str(int(name[:8])) for name in names],
+        "ids.csv": ["image_id", *names],
+        "mine.csv": ["image_id,Edema", *(f"{name},1" for name in names)],
+        "reports.csv": ["image_id,report", *(f"{name},No hernia." for name in names)],
+        "report.txt": ["No hernia."],
+        "words.toml": ["[[observation]]", 'name = "Hernia"', 'findings = ["hernia"]'],
+    }
+    return {"own.toml": RECIPE.read_bytes(), **{name: "\n".join(lines).encode() for name, lines in rows.items()}}
+
+
+@contextmanager
+def store(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """An empty bucket of a provider's emulator, and what leads that provider's own library there."""
+    if kind == "s3":
+        amazon = request.getfixturevalue("amazon")
+        keys = {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
+        yield f"s3://{amazon.bucket({}, public=False)}", keys
+        return
+    need("gcsfs" if kind == "gs" else "azure")
+    folder.mkdir()
+    if kind == "gs":
+        with fake_gcs.serving({"x/y": b"z"}, folder) as address:
+            yield "gs://bucket", {"STORAGE_EMULATOR_HOST": address}
+        return
+    with azurite.running(folder) as service:
+        service.put("bucket", {})
+        yield "az://bucket", service.environment
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What a command left, but records and pages, which carry times, and logs."""
+    found = (path for path in root.rglob("*") if path.is_file() and ".cxrprep" not in path.parts)
+    timed = ("cxrprep.lock", "cxrprep.files.parquet", "report.html", "page")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in found if path.name not in timed}
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs", "az"])
+def test_options_are_served_from_a_bucket_as_from_a_folder(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = tmp_path / "release"
+    nih_chestxray14.write(release)
+    package.extract_labels(release)
+    given, answers = named_files(release), []
+    with in_this_process(), store(kind, request, tmp_path / "store") as (bucket, env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        files = ObjectStore(f"{bucket}/in")
+        (tmp_path / "in").mkdir()
+        for name, data in given.items():
+            files.write(name, data)
+            (tmp_path / "in" / name).write_bytes(data)
+        for place in (str(tmp_path / "in"), f"{bucket}/in"):
+            for line in SERVED if kind == "s3" else SERVED[:4]:
+                at = tmp_path / "at"
+                shutil.copytree(release, at / "root")
+                words = [
+                    word.replace("PLACE", place).replace("ROOT", f"{at}/root").replace("NEW", f"{at}/new")
+                    for word in line.split()
+                ]
+                done = cxrprep(*words, cwd=tmp_path)
+                assert done.returncode == 0, (line, done)
+                said = "" if "ROOT" in line else done.stdout.replace(place, "PLACE")
+                answers.append((line, said, written(at)))
+                shutil.rmtree(at)
+        half = len(answers) // 2
+        for here, there in zip(answers[:half], answers[half:], strict=True):
+            assert there == here, here[0]
+        listed = {entry.name for entry in files.list()}
+        assert listed - {".cxrprep/bucket.lock"} == {path.name for path in (tmp_path / "in").iterdir()}
+        if kind != "s3":
+            return
+        assert files.read("one.csv") == (tmp_path / "in" / "one.csv").read_bytes()
+        assert files.read("new.toml") == (tmp_path / "in" / "new.toml").read_bytes()
+    assert b"s3://lab/nih" in (tmp_path / "in" / "new.toml").read_bytes()
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(":")]
