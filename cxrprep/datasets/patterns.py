@@ -41,3 +41,16 @@ def compiled(pattern: str, *, built_in: bool = False) -> re.Pattern[str]:
             hint="RE2 knows no look-around and no references back; see https://github.com/google/re2/wiki/Syntax",
         ) from error
     return found
+
+
+def group_in(pattern: str, name: str) -> str:
+    """What stands in a named group of a pattern."""
+    begin = end = pattern.index(f"(?P<{name}>") + len(f"(?P<{name}>")
+    depth, in_class = 1, False
+    while depth:
+        sign = pattern[end]
+        end += 2 if sign == "\\" else 1
+        in_class = (in_class or sign == "[") and sign != "]"
+        if not in_class:
+            depth += {"(": 1, ")": -1}.get(sign, 0)
+    return pattern[begin : end - 1]

@@ -176,7 +176,7 @@ def read_table(path: Path, form: Form) -> TextTable:
         table, decimals = _with_points(table)
         trimmed += decimals
     table, blank = _blanked(table)
-    table, ended = _without_blank_end(table)
+    table, ended = _without_blank_end(table, path)
     extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
     notes = [*content.notes, *trimmed, *blank, *ended]
     stated = [name.strip() for name in header]
@@ -241,8 +241,11 @@ def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return table, notes
 
 
-def _without_blank_end(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The table without the rows of blank cells that a spreadsheet leaves behind the last one."""
+def _without_blank_end(table: pa.Table, path: Path) -> tuple[pa.Table, list[str]]:
+    """The table without the rows of blank cells that a spreadsheet leaves behind the last one.
+
+    Raises ``TableError`` where there are no others.
+    """
     count = 0
     if all(column.null_count for column in table.columns):
         rows = table.num_rows
@@ -250,6 +253,8 @@ def _without_blank_end(table: pa.Table) -> tuple[pa.Table, list[str]]:
             count += 1
     if not count:
         return table, []
+    if count == table.num_rows:
+        raise TableError(f"{path} has a header and rows of blank cells alone", hint=AGAIN)
     return table.slice(0, table.num_rows - count).combine_chunks(), [f"{count:,} rows of blank cells end it"]
 
 

@@ -7,6 +7,7 @@ dataset's own namespace, and as the word itself in ``labels_raw``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,16 +23,15 @@ from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
 from cxrprep.labels.declared_reports import add_reports
 from cxrprep.labels.declared_tables import TABLE, count_rows, tables_here
 from cxrprep.labels.declared_values import (
-    are_known,
     by_word,
     column_of,
     has_columns,
-    image_ids,
     looked_up,
     named_columns,
     number_of,
     value_of,
 )
+from cxrprep.labels.image_ids import are_known, image_ids, known_ids, owner_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import VOCABULARIES
 
@@ -73,6 +73,8 @@ def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> Non
                 rows = _label_block(declared, rule, here[name], images, label_rows)
                 plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
                 labelled[_add_labels(rows, writer, here[name].digest, plain)] = True
+    for table in here.values():
+        _say_notes(table, label_rows)
     for rest in (images[~labelled], _only_listed(declared, others, images)):
         if len(rest):
             writer.add(rest, {}, {}, {})
@@ -145,8 +147,9 @@ def _add_links(
             table = here[name]
             facts = _about(declared, rule, table, "link")
             _say_notes(table, label_rows)
-            facts["image_id"] = image_ids(declared, table.cells, rule.image, "[[link]] image", table)
-            known = are_known(facts["image_id"], images)
+            facts["image_id"], known = known_ids(
+                declared, table.cells, rule.image, "[[link]] image", table, images=images
+            )
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
             for column in facts.columns:
@@ -184,7 +187,8 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
         return read(frame, value, f"[{block}] {name}", table)
 
-    facts = pd.DataFrame({"study_id": of("study"), "patient_id": of("patient")})
+    owner = partial(owner_ids, declared)
+    facts = pd.DataFrame({"study_id": of("study", owner), "patient_id": of("patient", owner)})
     word = of("view")
     facts["view_raw"] = word
     facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in declared.views.items()})
@@ -358,14 +362,16 @@ def _label_block(
     """The rows of a table that are about images which are known; the others are counted."""
     frame = table.cells
     place = f"[[labels]] {rule.source}"
-    ids = image_ids(declared, frame, rule.image or rule.study or declared.image.id, f"{place} image", table)
-    if rule.study is not None:
+    if rule.study is None:
+        ids, known = known_ids(declared, frame, rule.image or declared.image.id, f"{place} image", table, images=images)
+    else:
+        ids = value_of(frame, rule.study, f"{place} study", table)
         by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
         ids = ids.map(by_study, na_action="ignore").explode()
         table = replace(table, rows=ids.index.tolist())
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
-    known = are_known(ids, images)
+        known = are_known(ids, images)
     count_rows(
         label_rows,
         table,

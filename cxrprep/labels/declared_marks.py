@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
-from cxrprep.labels.declared_values import are_known, column_of, image_ids, value_of
+from cxrprep.labels.declared_values import column_of, value_of
+from cxrprep.labels.image_ids import known_ids
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def boxes_of(
                 continue
             table = here[name]
             frame = rows_where(table, rule.where)
-            image = image_ids(declared, frame, rule.image, "[[boxes]] image", table)
+            image, known = known_ids(declared, frame, rule.image, "[[boxes]] image", table, images=images)
             cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table)}
             drawn = pd.DataFrame(cells).notna().all(axis=1)
-            whole = drawn & are_known(image, images)
+            whole = drawn & known
             reason = declared.image.lacking("are on images that").replace(" ", "_")
             apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": len(table.cells) - int(drawn.sum())}
             for what in ("reader", "score"):
@@ -139,8 +140,7 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
-    image = image_ids(declared, frame, rule.image, "[[masks]] image", table)
-    known = are_known(image, images)
+    image, known = known_ids(declared, frame, rule.image, "[[masks]] image", table, images=images)
     frame, image = frame[known], image[known]
     columns: dict[str, Any] = {
         "image_id": image,

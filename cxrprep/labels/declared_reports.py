@@ -13,7 +13,8 @@ from cxrprep.datasets.declaration import ReportRule, tables_of
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.declared_tables import count_rows, tables_here
-from cxrprep.labels.declared_values import image_ids, value_of
+from cxrprep.labels.declared_values import value_of
+from cxrprep.labels.image_ids import image_ids
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
 from cxrprep.labels.nlp.readers import Report

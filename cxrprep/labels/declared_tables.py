@@ -171,7 +171,7 @@ def _texts_here(
 ) -> dict[str, TextTable]:
     """The CSV tables as text, checked: each cell is what the declaration says."""
     csv = {name: (table, paths[0]) for name, (table, paths) in here.items() if table.form == "csv"}
-    read = {name: _csv(table, _names_of(declared, name), path, hook) for name, (table, path) in csv.items()}
+    read = {name: _csv(declared, table, path, hook) for name, (table, path) in csv.items()}
     texts = hook.arranged(read, label_rows)
     for table in declared.table:
         if table.name in texts:
@@ -182,18 +182,22 @@ def _texts_here(
     return texts
 
 
-def _csv(table: DeclaredTable, columns: Sequence[str], path: Path, hook: Hook) -> TextTable:
+def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) -> TextTable:
     def header(names: list[str]) -> list[str]:
         names = [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
         return hook.header(table.name, names)
 
     spelled = {old: new for new, old in reversed(table.rename.items())}
     # The names that blocks ask for, as the file writes them.
+    columns = _names_of(declared, table.name)
     wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
+    as_it_stands = {spelled.get(name, name) for name in _kept_as_they_stand(declared, table.name)}
     form = Form((), optional=wanted, header=header, open=True, multiline=True)
     if table.columns:
         form = Form(table.columns, optional=table.optional_columns, header=header)
     csv = read_table(path, form)
+    for name in csv.names:
+        csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
     for name, rule in table.cells.items():
         csv = csv.trimmed(name, rule.trim) if rule.trim and name in csv else csv
     return _with_slashes(csv)
@@ -393,15 +397,24 @@ def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _columns_of(declared: Declaration, table: str) -> Iterator[str]:
+def _kept_as_they_stand(declared: Declaration, table: str) -> set[str]:
+    """The columns of a table whose cells go into labels.parquet as the release has them: raw ones, and reports."""
+    reports = [value for rule in declared.reports for value in (rule.text, *rule.sections.values())]
+    return {*named_columns(reports), *(n for rule in declared.labels if rule.raw != "all" for n in rule.raw)} - {
+        *_columns_of(declared, table, reports=False)
+    }
+
+
+def _columns_of(declared: Declaration, table: str, *, reports: bool = True) -> Iterator[str]:
     """The columns that the blocks about a table name."""
     blocks: tuple[Any, ...] = (
         declared.image,
         *declared.labels,
         *declared.boxes,
         *declared.masks,
-        *declared.reports,
+        *(declared.reports if reports else ()),
         *declared.link,
+        *declared.splits,
     )
     about = [block for block in blocks if table in tables_of(block.table)]
     values = [getattr(block, name) for block in about for name in _VALUES if hasattr(block, name)]

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.declaration import MANY_FILES
-from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import line_of, read_content
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.datasets.declaration import Declaration
     from cxrprep.model import Digest
 
 _NUMBERS: Final = ("number", "dicom-age")
@@ -244,52 +242,6 @@ def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Table
     return series
 
 
-def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
-    """The ids of the images that rows speak of; of a path with folders the id in it, as ``[paths]`` finds it.
-
-    Args:
-        declared: The dataset.
-        frame: the rows of a table.
-        value: the declared value of the id.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-
-    Returns:
-        An id for each row.
-
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
-    """
-    if frame is not where.cells:
-        return _image_ids(declared, value_of(frame, value, place, where))
-    if repr(value) not in where.ids:
-        where.ids[repr(value)] = _image_ids(declared, value_of(frame, value, place, where))
-    return where.ids[repr(value)]
-
-
-def _image_ids(declared: Declaration, series: pd.Series) -> pd.Series:
-    cells = series.to_numpy(object)
-    if (
-        _are_texts(cells)
-        and not pc.any(pc.match_substring(pa.array(cells, pa.string(), from_pandas=True), "/")).as_py()
-    ):
-        return series
-    paths = dict.fromkeys(cell for cell in cells if isinstance(cell, str) and "/" in cell)
-    layout, endings = layout_of(declared), ("", *declared.images.suffixes)
-    found = {
-        cell: identity.image
-        for cell in paths
-        if (identity := next(filter(None, (layout.parse(cell + end) for end in endings)), None)) is not None
-    }
-    return texts((found.get(cell, cell) for cell in cells), series.index) if found else series
-
-
-def are_known(ids: pd.Series, images: pd.DataFrame) -> pd.Series:
-    """Whether each id is one of the images', which are looked up by the same index each time."""
-    return pd.Series(images.index.get_indexer(pd.Index(ids, dtype=object)) >= 0, index=ids.index, dtype=bool)
-
-
 def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, whole: bool = False) -> pd.Series:
     """A column by its name.
 
@@ -318,7 +270,7 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
 def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
     if "column" in value:
         cells = column_of(frame, value["column"], place, where)
-        alone = value.get("use") == "all" or _are_texts(cells.to_numpy(object))
+        alone = value.get("use") == "all" or are_texts(cells.to_numpy(object))
         return cells if alone else cells.map(_first, na_action="ignore")
     if "columns" in value:
         parts = [column_of(frame, name, place, where).map(_first, na_action="ignore") for name in value["columns"]]
@@ -360,7 +312,7 @@ def _replaced(cell: str, words: Any) -> str:
 def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:
     """The one group of a pattern (RE2), of each cell or of each name in a cell's list; null where it does not match."""
     cells = series.to_numpy(object)
-    lists = not _are_texts(cells) and any(isinstance(cell, list) for cell in cells)
+    lists = not are_texts(cells) and any(isinstance(cell, list) for cell in cells)
     names = {one: None for cell in series.dropna() for one in _names_in(cell)} if lists else cells
     distinct = pa.array(names, pa.string(), from_pandas=True)
     try:
@@ -375,7 +327,7 @@ def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:
     return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)
 
 
-def _are_texts(cells: NDArray[Any]) -> bool:
+def are_texts(cells: NDArray[Any]) -> bool:
     """Whether all cells are text or blank. pandas looks at 100,000 in a millisecond."""
     return pd.api.types.infer_dtype(cells, skipna=True) in ("string", "empty")
 

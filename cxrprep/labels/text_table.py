@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.model import Digest
+
+# Blanks of all kinds, zero bytes, byte order marks, and marks for the direction of writing.
+_UNSEEN: Final = (
+    "\0\t\n\r\v\f \x85\xa0\u2000\u2001\u2002\u2003\u2007\u2009\u200a\u202f\u3000\u200b\u200c\u200d\u200e\u200f\ufeff"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,24 @@ class TextTable:
         note = f"column {name!r}: {changed:,} ids are read as {cleaned[row]} is for {column[row]}"
         place = self.columns.column_names.index(name)
         return replace(self, columns=self.columns.set_column(place, name, cleaned), notes=(*self.notes, note))
+
+    def without_edges(self, name: str) -> TextTable:
+        """The table without blanks, zero bytes and marks that nobody sees around the cells of a column."""
+        column = self.column(name)
+        words = column.dictionary if pa.types.is_dictionary(column.type) else column
+        trimmed = pc.utf8_trim(words, characters=_UNSEEN)
+        # A spreadsheet puts an apostrophe before a number that is to stay text.
+        if len(trimmed) and pc.all(pc.starts_with(trimmed, "'")).as_py():
+            trimmed = pc.utf8_slice_codeunits(trimmed, 1)
+        if trimmed.equals(words):
+            return self
+        example = words[first_true(pc.not_equal(trimmed, words))].as_py()
+        trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+        if pa.types.is_dictionary(column.type):
+            trimmed = trimmed.take(column.indices).dictionary_encode()
+        place = self.columns.column_names.index(name)
+        note = f"column {name!r}: blanks and unseen signs around cells are left out, as in {example!r}"
+        return replace(self, columns=self.columns.set_column(place, name, trimmed), notes=(*self.notes, note))
 
     def known_from(self, other: TextTable | None) -> TextTable:
         """The table with what is known of the columns that are the same in another one.

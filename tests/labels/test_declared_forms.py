@@ -47,11 +47,69 @@ open = true
 """
 
 
-def read(folder: Path, blocks: str, files: dict[str, object], **options: object):
-    (folder / "ward.toml").write_text(HEAD + blocks)
+def read(folder: Path, blocks: str, files: dict[str, object], *, head: str = HEAD, **options: object):
+    (folder / "ward.toml").write_text(head + blocks)
     for name, content in files.items():
         (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return read_labels(find_dataset(str(folder / "ward.toml")), folder, **options)
+
+
+# ---- ids that another program saved ----
+
+TWO_TABLES = """
+[[table]]
+name = "images"
+patterns = ["images.csv"]
+[[table]]
+name = "boxes"
+patterns = ["boxes.csv"]
+[image]
+table = "images"
+id = "id"
+patient = { column = "id", match = '^([a-z]+)' }
+[[labels]]
+source = "r"
+table = "images"
+shape = "columns"
+columns = { "Effusion" = "Effusion" }
+values = { "1" = 1, "0" = 0 }
+[[boxes]]
+table = "boxes"
+image = "file"
+label = "label"
+corner_size = ["x", "y", "w", "h"]
+"""
+ANY_WORD = HEAD.replace(r"a\d+", r"\w+")
+IMAGES = "id,Effusion\na_b1,1\na_b2,0\n"
+
+
+@pytest.mark.parametrize(
+    "spelled", ["A_B1", " a_b1 ", "a_b1.png", "/data/A_B1.PNG", "C:\\x\\a_b1.dcm", "a_b1.0", "a_b1\0"]
+)
+def test_where_any_word_is_an_id_the_only_image_that_a_cell_can_mean_is_meant(tmp_path, spelled):
+    said: list[str] = []
+    files = {"images.csv": IMAGES, "boxes.csv": f"file,label,x,y,w,h\n{spelled},Effusion,1,2,3,4\n"}
+    found = read(
+        tmp_path, TWO_TABLES, files, head=ANY_WORD, on_event=lambda event: said.append(getattr(event, "message", ""))
+    )
+    assert [len(boxes or []) for boxes in found.table["boxes"].to_pylist()] == [1, 0]
+    assert any("file" in note for note in said), said
+
+
+def test_a_cell_that_can_mean_two_images_means_none_and_is_counted(tmp_path):
+    said: list[str] = []
+    files = {"images.csv": "id,Effusion\na_b1,1\na_B1,0\n", "boxes.csv": "file,label,x,y,w,h\nA_B1,Effusion,1,2,3,4\n"}
+    read(tmp_path, TWO_TABLES, files, head=ANY_WORD, on_event=lambda event: said.append(getattr(event, "message", "")))
+    assert "1 of 1 rows are on images that no table lists" in said
+
+
+def test_rows_that_name_no_image_are_said_with_their_place_and_refused_where_none_does(tmp_path):
+    said: list[str] = []
+    files = {"images.csv": "id,Effusion\na1,1\nTotal,\n", "boxes.csv": "file,label,x,y,w,h\na1,Effusion,1,2,3,4\n"}
+    read(tmp_path, TWO_TABLES, files, on_event=lambda event: said.append(getattr(event, "message", "")))
+    assert any("1 cells are none, and left out; the first: line 3, column 'id'" in note for note in said), said
+    with pytest.raises(TableError, match=r"images.csv, line 2, column 'id': .*'b1' is not one"):
+        read(tmp_path, TWO_TABLES, {**files, "images.csv": "id,Effusion\nb1,1\nb2,\n"})
 
 
 # ---- where a wrong cell stands ----

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.datasets.catalog import catalog
+from cxrprep.datasets.catalog import catalog, declaration_of
+from cxrprep.datasets.patterns import group_in
 from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.labels.extract import read_labels
 from tests.datasets.test_catalog import NAMES, generate
@@ -144,6 +145,42 @@ def test_tables_in_any_form_are_read_as_they_were(copy, form):
             path.write_bytes(data)
     assert [{k: v for k, v in row.items() if not str(k).endswith("__fold")} for row in after] == before
     assert any(note in one for one in said) or not note or not kept, said
+
+
+# An id as another program saved it, and whether that can be read in some dataset.
+IDS: dict[str, Callable[[str], str]] = {
+    "capitals": str.upper,
+    "small letters": str.lower,
+    "unseen": lambda cell: f" {cell}\u00a0\0\u200b",
+    "a path from Windows": lambda cell: f"C:\\data\\{cell}",
+    "a folder": lambda cell: f"images/{cell}",
+    "one more ending": lambda cell: f"{cell}.png",
+    "no ending": lambda cell: re.sub(r"\.(png|jpg|dcm)$", "", cell),
+    "an apostrophe": lambda cell: f"'{cell}",
+    "other signs": lambda cell: cell.replace("_", "+").replace("-", "+").replace(".", "+"),
+    "blank": lambda cell: "",
+}
+
+
+@pytest.mark.parametrize("edit", IDS)
+def test_ids_in_another_form_are_read_as_they_were_or_refused_by_line(copy, edit):
+    name, root, before = copy
+    if not catalog()[name].declared:
+        pytest.skip("its own reader refuses them")
+    form = re.compile(group_in(declaration_of(name).paths.image, "id"))
+    for path in (path for path in tables(root) if path.suffix == ".csv"):
+        kept = path.read_bytes()
+        rows = list(csv.reader(io.StringIO(kept.decode())))
+        path.write_bytes(saved([[IDS[edit](cell) if form.search(cell) else cell for cell in row] for row in rows]))
+        try:
+            after, refused = read(name, root)[0], None
+        except CxrprepError as error:
+            after, refused = before, error
+        finally:
+            path.write_bytes(kept)
+        assert after == before
+        assert refused is None or (edit != "unseen" and refused.hint)
+        assert refused is None or re.search(rf"{path.name}(, line \d| has a header and rows of blank)", str(refused))
 
 
 def workbook() -> bytes:

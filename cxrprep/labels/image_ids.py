@@ -1,0 +1,242 @@
+"""Which image, study or patient a row of a declared table speaks of, also where a program saved the id in another form.
+
+The group ``id`` of ``[paths]`` says how ids look. A cell that looks otherwise is read where one id alone can be meant:
+a path, an ending of a file, other capitals, a number's ``.0``. What cannot be an id is said with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cxrprep.datasets.catalog import is_built_in
+from cxrprep.datasets.declared import layout_of
+from cxrprep.datasets.patterns import compiled, group_in
+from cxrprep.labels.declared_values import are_texts, named_columns, texts, value_of
+from cxrprep.labels.text_table import plain_form
+
+if TYPE_CHECKING:
+    from cxrprep.datasets.declaration import Declaration
+    from cxrprep.labels.declared_values import TableRead
+
+_ENDING: Final = re.compile(r"(?:\.0|\.(?:png|jpe?g|dcm|dicom|tiff?|gz))+$")
+# Behind an id: endings of files, and what a number has that was taken for a measure.
+_BEHIND: Final = r"(?:\.[A-Z]+|\.0)*$"
+
+
+def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
+    """The ids of the images that rows speak of; of a path with folders the id in it, as ``[paths]`` finds it.
+
+    Args:
+        declared: The dataset.
+        frame: the rows of a table.
+        value: the declared value of the id.
+        place: the block that wants it, for errors.
+        where: the table, for errors.
+
+    Returns:
+        An id for each row.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
+    asked = _Asked(declared, frame, value, place, where)
+    if frame is not where.cells:
+        return _image_ids(asked)
+    if repr(value) not in where.ids:
+        where.ids[repr(value)] = _image_ids(asked)
+    return where.ids[repr(value)]
+
+
+def _image_ids(asked: _Asked) -> pd.Series:
+    series = _ids_in_paths(asked.declared, asked.values())
+    form = group_in(asked.declared.paths.image, "id")
+    whole = f"^(?:{form})$"
+    strange = ~_have_form(series, whole)
+    if not strange.any():
+        return series
+    pattern = rf"(?i)(?:^|[^0-9A-Z])({form}){_BEHIND}"
+    return asked.read_otherwise(series.where(~strange, None), (series, asked.cells(series)), pattern, whole, strange)
+
+
+def owner_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
+    """The patients or studies that rows speak of.
+
+    Args:
+        declared: The dataset.
+        frame: the rows of a table.
+        value: the declared value of the id.
+        place: the block that wants it, for errors.
+        where: the table, for errors.
+
+    Returns:
+        An id for each row.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
+    asked = _Asked(declared, frame, value, place, where)
+    made = asked.values()
+    if not isinstance(value, dict) or "match" not in value or not made.isna().any():
+        return made
+    cells = asked.cells(made)
+    lost = made.isna() & cells.notna()
+    if not lost.any():
+        return made
+    return asked.read_otherwise(made, (cells,), f"(?i){value['match']}", plain_form(value["match"]), lost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The id that a block asks a table for."""
+
+    declared: Declaration
+    frame: pd.DataFrame
+    value: Any
+    place: str
+    where: TableRead
+
+    @property
+    def column(self) -> str:
+        """The first column that it is taken from."""
+        return next(named_columns(self.value), "")
+
+    def values(self) -> pd.Series:
+        """What the rules of the declaration make of the cells."""
+        return value_of(self.frame, self.value, self.place, self.where)
+
+    def cells(self, otherwise: pd.Series) -> pd.Series:
+        """The cells themselves, of an id that is taken from one column."""
+        alone = len(set(named_columns(self.value))) == 1 and self.column in self.frame
+        return value_of(self.frame, self.column, self.place, self.where) if alone else otherwise
+
+    def read_otherwise(
+        self, ids: pd.Series, texts: tuple[pd.Series, ...], pattern: str, form: str, lost: pd.Series
+    ) -> pd.Series:
+        """The ids with those that texts of other forms mean.
+
+        Args:
+            ids: What is known, null elsewhere.
+            texts: Where an id may be found, best first.
+            pattern: Finds it in any capitals, as its first group.
+            form: How an id looks.
+            lost: The rows that have no id yet, and should.
+
+        Returns:
+            An id for each row; null where none was found.
+
+        Raises:
+            TableError: Where none was found, for a dataset of this package; for one's own where it is so in every row.
+        """
+        built_in = is_built_in(self.declared.name)
+        find, whole = compiled(pattern, built_in=built_in), compiled(form, built_in=built_in)
+        found = pd.Series(None, ids.index[lost], dtype=object)
+        for text in texts:
+            meant = {cell: _id_in(cell, find, whole) for cell in text[lost].dropna().unique()}
+            found = found.where(found.notna(), text[lost].map(meant))
+        cells = texts[-1]
+        _say_how_read(found.dropna(), cells, self.column, self.where)
+        rest = found.index[found.isna()]
+        if len(rest):
+            said = "this cell is blank" if pd.isna(cells.loc[rest[0]]) else f"{cells.loc[rest[0]]!r} is not one"
+            if built_in or len(rest) == len(ids):
+                hint = f"fetch the table again, or correct the cell; an image's path is {self.declared.paths.image}"
+                raise self.where.error(rest[0], self.column, f"{self.place} of {self.declared.name}: {said}", hint)
+            self.where.notes.append(
+                f"{self.place}: {len(rest):,} cells are none, and left out; the first: "
+                f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self.column, self.column)!r}"
+            )
+        return ids.astype(object).where(~lost, found.reindex(ids.index))
+
+
+def _id_in(cell: str, find: re.Pattern[str], whole: re.Pattern[str]) -> str | None:
+    """The id in a cell, in its own capitals or in others."""
+    found = find.search(cell)
+    spelled = (found[1], found[1].lower(), found[1].upper()) if found else ()
+    return next((one for one in spelled if whole.search(one)), None)
+
+
+def _say_how_read(found: pd.Series, cells: pd.Series, column: str, where: TableRead) -> None:
+    if len(found):
+        row = found.index[0]
+        named = where.spelled.get(column, column)
+        note = f"column {named!r}: {len(found):,} ids are read as {found.loc[row]} is for {cells.loc[row]}"
+        if note not in where.notes:
+            where.notes.append(note)
+
+
+def _have_form(ids: pd.Series, form: str) -> pd.Series:
+    cells = pa.array(ids.to_numpy(object), pa.string(), from_pandas=True)
+    matched = pc.fill_null(pc.match_substring_regex(cells, form), fill_value=False)
+    return pd.Series(matched.to_numpy(zero_copy_only=False), ids.index, dtype=bool)
+
+
+def _ids_in_paths(declared: Declaration, series: pd.Series) -> pd.Series:
+    cells = series.to_numpy(object)
+    if are_texts(cells) and not pc.any(pc.match_substring(pa.array(cells, pa.string(), from_pandas=True), "/")).as_py():
+        return series
+    paths = dict.fromkeys(cell for cell in cells if isinstance(cell, str) and "/" in cell)
+    layout, endings = layout_of(declared), ("", *declared.images.suffixes)
+    found = {
+        cell: identity.image
+        for cell in paths
+        # Behind an ending there is no other: ``\\w+\\.png`` would find an image called dcm in a1.dcm.png.
+        for ends in [endings[:1] if _ENDING.search(cell.lower()) else endings]
+        if (identity := next(filter(None, (layout.parse(cell + end) for end in ends)), None)) is not None
+    }
+    return texts((found.get(cell, cell) for cell in cells), series.index) if found else series
+
+
+def known_ids(
+    declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, images: pd.DataFrame
+) -> tuple[pd.Series, pd.Series]:
+    """The ids of the images that rows speak of, and whether each is one of those that are known.
+
+    Args:
+        declared: The dataset.
+        frame: the rows of a table.
+        value: the declared value of the id.
+        place: the block that wants it, for errors.
+        where: the table, for errors.
+        images: What is known of the dataset's images, by id.
+
+    Returns:
+        An id for each row; where the dataset's ids have no form of their own, also of a cell that has other capitals,
+        folders or an ending more than the only image that it can mean.
+
+    Raises:
+        ConfigError: the value is none of the declared forms.
+        TableError: a column is missing, or a cell is not what the rules expect.
+    """
+    ids = image_ids(declared, frame, value, place, where)
+    known = are_known(ids, images)
+    if known.all() or is_built_in(declared.name):
+        return ids, known
+    called: dict[str, str | None] = {}
+    for image in images.index:
+        plain = _plain(image)
+        called[plain] = None if plain in called else image
+    meant = ids[~known].dropna().map(lambda cell: called.get(_plain(cell))).dropna()
+    if meant.empty:
+        return ids, known
+    _say_how_read(meant, ids, next(named_columns(value), ""), where)
+    ids = ids.copy()
+    ids[meant.index] = meant
+    return ids, are_known(ids, images)
+
+
+def are_known(ids: pd.Series, images: pd.DataFrame) -> pd.Series:
+    """Whether each id is one of the images', which are looked up by the same index each time."""
+    return pd.Series(images.index.get_indexer(pd.Index(ids, dtype=object)) >= 0, index=ids.index, dtype=bool)
+
+
+def _plain(image: str) -> str:
+    """What an id has in common with itself as another program wrote it."""
+    return _ENDING.sub("", re.split(r"[\\/]", image)[-1].casefold())
