@@ -4,8 +4,9 @@ usage: python benchmarks/start.py [--small] [--repeats N] [--json FILE]
 
 Imports are measured by ``python -X importtime`` and the sum of what the interpreter says of each module, so that a
 command's own work does not count. The whole command is measured without it. Peers are tools whose users wait for the
-same thing; ``import pandas`` and ``import pyarrow.parquet`` say what a script of one's own would cost. A third of what
-a verb with tables loads is pandas, which pyarrow imports by itself with the first Python list that becomes a column.
+same thing; ``import pandas`` and ``import pyarrow.parquet`` say what a script of one's own would cost. Pandas, which
+pyarrow imports by itself with the first Python list that becomes a column, is loaded by a verb that reads the tables of
+a dataset described in TOML, and by no other.
 """
 
 from __future__ import annotations

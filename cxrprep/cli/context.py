@@ -206,6 +206,9 @@ class Invocation:
         from contextlib import contextmanager
 
         from cxrprep.cli.progress import choose
+        from cxrprep.system import defer_pandas
+
+        defer_pandas()
 
         @contextmanager
         def opened() -> Iterator[Sink]:

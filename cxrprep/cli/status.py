@@ -13,6 +13,7 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
+from cxrprep.system import defer_pandas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ def command(invocation: Invocation, roots: tuple[str, ...], *, check: bool, watc
     Several folders get a line each; the exit code is that of the worst. With --check it is that of the last run if it
     failed, 4 where the last verify found faults, 3 where something is incomplete, 75 where a run goes on.
     """
+    defer_pandas()
     if len(roots) == 1:
         invocation.flags["root"] = (roots[0], "ROOT")
     if watch:

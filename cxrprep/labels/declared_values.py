@@ -21,6 +21,7 @@ from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import line_of, read_content
+from cxrprep.system import see_pandas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.model import Digest
+
+see_pandas()
 
 _NUMBERS: Final = ("number", "dicom-age")
 _CORRECT: Final = "correct that cell, or the dataset's file"

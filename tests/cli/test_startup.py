@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from cxrprep.cli.main import COMMANDS
+from tests.commands import ok
+from tests.generators.small import nih_chestxray14
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]
 
@@ -77,3 +79,31 @@ def test_a_job_file_is_checked_without_the_table_library() -> None:
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [("manifest",), ("status",), ("export", "--format", "csv", "--out", "OUT")], ids="-".join
+)
+def test_pandas_is_loaded_by_no_command_that_has_no_use_for_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    nih_chestxray14.write(tmp_path / "mirror")
+    ok("download", "nih-chestxray14", tmp_path / "nih", "--source", tmp_path / "mirror")
+    ok("extract-labels", tmp_path / "nih")
+    asked = [words[0], str(tmp_path / "nih"), *(str(tmp_path / word) if word == "OUT" else word for word in words[1:])]
+    code = (
+        "import sys; from cxrprep.cli.main import run\n"
+        "assert run(sys.argv[1:]) == 0\n"
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules, 'pandas was loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_pyarrow_takes_columns_of_pandas_once_it_sees_them() -> None:
+    code = (
+        "from cxrprep.system import defer_pandas, see_pandas\n"
+        "defer_pandas(); import pyarrow as pa, pandas as pd; see_pandas()\n"
+        "words = pd.Series(['a', None, 'a'], dtype='category')\n"
+        "print(pa.array(words).to_pylist(), pa.array(pd.Series([1.5, None]), from_pandas=True).to_pylist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['a', None, 'a'] [1.5, None]\n"

@@ -215,8 +215,8 @@ def test_orders_of_rows_and_other_columns(small, tmp_path):
 # ---- another for everything else ----
 
 
-def test_a_thousand_single_changes_give_another_digest(small, tmp_path):
-    """800 of rows, 200 of single bits of pixels; the manifest alone says the same of rows."""
+def test_every_single_change_gives_another_digest(small, tmp_path):
+    """160 of rows, 40 of single bits of pixels; the manifest alone says the same of rows."""
     root = tmp_path / "copy"
     shutil.copytree(small, root)
     dataset = load(root)
@@ -225,7 +225,7 @@ def test_a_thousand_single_changes_give_another_digest(small, tmp_path):
     pictures = {p: cv2.imread(str(root / p), cv2.IMREAD_UNCHANGED) for p in table.column("path").to_pylist()}
     generator = random.Random(7)
     seen = {wanted}
-    for number in range(1000):
+    for number in range(200):
         row, kind = generator.randrange(table.num_rows), number % 5
         if kind == 0:
             name = table.column("path")[row].as_py()
@@ -243,7 +243,7 @@ def test_a_thousand_single_changes_give_another_digest(small, tmp_path):
         assert found != wanted
         seen.add(found)
     # Some label or split changes are drawn twice.
-    assert len(seen) > 600
+    assert len(seen) > 120
     assert set_digest(dataset).value == wanted
 
 
