@@ -277,11 +277,11 @@ def _is_dicom(path: Path) -> bool:
 
 def _stated_dataset(home: Path) -> str:
     """The dataset that the tables of a folder were made of; ``""`` where there are none."""
-    from cxrprep.storage.parquet import read_footer
-
     for name in ("labels.parquet", "images.parquet"):
         path = home / "manifests" / name
         if path.is_file():
+            from cxrprep.storage.parquet import read_footer
+
             try:
                 stated = str(read_footer(path).get("dataset") or "")
             except TableError:

@@ -73,6 +73,11 @@ def schema() -> pa.Schema:
     )
 
 
+def load_library() -> None:
+    """Load what ``write`` needs."""
+    import pyarrow.parquet  # noqa: F401
+
+
 def empty() -> pa.Table:
     """A table of no files."""
     import pyarrow as pa

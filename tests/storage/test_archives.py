@@ -198,12 +198,13 @@ def test_archives_one_after_the_other_need_no_room_for_all(tmp_path: Path) -> No
     assert 1 <= most <= 2
 
 
-@pytest.mark.parametrize("moment", ["settle", "write_index", "_discard"])
+@pytest.mark.parametrize(
+    "moment", ["transfer.worker.settle", "storage.archives.write_index", "transfer.worker._discard"]
+)
 def test_stopped_between_unpacking_and_dropping_the_archive_still_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The run dies with everything unpacked and the archive still there; the next one finishes, and fetches nothing."""
-    from cxrprep.transfer import worker
 
     class Killed(BaseException):
         pass
@@ -215,7 +216,7 @@ def test_stopped_between_unpacking_and_dropping_the_archive_still_goes(
     members = {image(n): noise(20_000, n) for n in range(1, 9)}
     with serving(with_sums({name: tar_gz(members)})) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(worker, moment, die)
+            patch.setattr(f"cxrprep.{moment}", die)
             with pytest.raises(Killed):
                 download(tmp_path, server.url)
         assert set(tree(tmp_path)) == {*members, name}
