@@ -129,9 +129,7 @@ def _time_row(shortest: float, longest: float, measured: MeasuredRate | None) ->
 def result_rows(result: TransferResult, made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
     """A download in words."""
     rows: list[tuple[str, Any]] = [("from", made.mirror), ("release", f"{made.dataset} {made.release}")]
-    # Archives of a folder here are read where they lie: nothing moved, and all of it was taken.
-    whole = result.unpacked and job.place.url.startswith("file:") and not (result.failed or result.left)
-    size = format_bytes(max(result.size, made.moving().size if whole else 0))
+    size = format_bytes(result.size)
     rows.append(("fetched", f"{format_count(result.done, 'file')}, {size} in {format_seconds(result.seconds)}"))
     if result.unpacked:
         rows.append(("unpacked", result.unpacked))

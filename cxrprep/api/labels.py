@@ -327,6 +327,15 @@ class Choices:
             return cls()
 
 
+def shown_label_source(home: Path) -> str | None:
+    """Whose labels the image table below ``home`` shows: ``""`` for none, ``None`` where there is no such table."""
+    from cxrprep.manifest.build import IMAGES_NAME
+    from cxrprep.storage.parquet import read_footer
+
+    path = home / "manifests" / IMAGES_NAME
+    return str(read_footer(path).get("label_source") or "") if path.is_file() else None
+
+
 def rebuild_manifest(
     folder: DatasetFolder,
     *,

@@ -41,7 +41,7 @@ def command(ctx: click.Context) -> None:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
 def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
     """Read job files and say what is wrong with them: syntax, keys, values, names. Asks no server."""
-    from cxrprep.cli.job_check import check_job
+    from cxrprep.cli.job_check import NO_JOBS, check_job
     from cxrprep.errors import ExitCode, UsageError
 
     if not files:
@@ -58,6 +58,9 @@ def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
             out.note(f"{result['error']}{hint}", level="problem")
         elif out.form == "human":
             out.text(f"{out.symbol('ok', out.stdout)} {result['file']}: {result['summary']}", result)
+            if len(files) == 1 and files[0].name not in NO_JOBS and not result["warnings"]:
+                then = out.symbol("next", out.stdout)
+                out.text(f"  {then} cxrprep run {shlex.quote(result['file'])} --dry-run", result)
     return ExitCode.USAGE if any(result["error"] for result in results) else ExitCode.DONE
 
 

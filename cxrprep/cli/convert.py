@@ -12,6 +12,7 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
+    from cxrprep.api.conversion_run import ConvertResult
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
@@ -59,18 +60,29 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
-    following: tuple[str, ...] = ()
+    where, recipe = invocation.where, invocation.job.convert.recipe
+    whole = f"cxrprep convert {where} --recipe {shlex.quote(recipe or 'square-224')}"
     with invocation.events() as sink:
         if check_phi:
-            headline, result = f"Tags of {invocation.root} that look like an identity", perform_phi(invocation, sink)
+            headline, following = f"Tags of {invocation.root} that look like an identity", whole
+            result = perform_phi(invocation, sink)
         elif preview:
-            headline = f"Preview of {invocation.job.convert.recipe}"
+            headline, following = f"Preview of {recipe}", whole
             result = perform_preview(invocation, sink, count=preview)
         else:
-            headline, result = f"Converted {invocation.root}", perform(invocation, sink)
-            if not result.exit_code and invocation.shard is None:
-                following = (f"cxrprep verify {shlex.quote(result.value.out)}",)
-    return invocation.out.result(headline, result, command="convert", following=following)
+            result = perform(invocation, sink)
+            headline = _headline(invocation, result.value)
+            out = shlex.quote(result.value.out)
+            # Of a part alone verify would say that the others are missing.
+            status = f"cxrprep status {out if invocation.job.convert.out else where}"
+            following = f"cxrprep verify {out}" if invocation.shard is None else status
+    return invocation.out.result(headline, result, command="convert", following=(following,))
+
+
+def _headline(invocation: Invocation, made: ConvertResult) -> str:
+    if made.kept == made.images and made.images:
+        return f"All images of {invocation.root} were converted before"
+    return f"Converted {invocation.root}"
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

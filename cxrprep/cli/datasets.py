@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,10 @@ def _check(invocation: Invocation, file: str | None, folder: Path | None, *, con
     if file is None:
         raise UsageError("which file?", hint="cxrprep datasets check FILE.toml [ROOT]")
     result = check_dataset(Path(file), folder, contract=contract, on_event=_notes_to(invocation))
-    return invocation.out.result(f"Checked {file}", result, command="datasets")
+    quoted = shlex.quote(file)
+    where = "ROOT" if folder is None else shlex.quote(str(folder))
+    verb = f"datasets check {quoted} {where}" if folder is None else f"extract-labels {where} --dataset {quoted}"
+    return invocation.out.result(f"Checked {file}", result, command="datasets", following=(f"cxrprep {verb}",))
 
 
 def _new(
@@ -131,7 +135,8 @@ def _new(
         ask=ask if invocation.has_person else None,
         on_event=_notes_to(invocation),
     )
-    return invocation.out.result(f"Drafted {file}", result, command="datasets")
+    following = (f"cxrprep datasets check {shlex.quote(file)} {shlex.quote(str(folder))}",)
+    return invocation.out.result(f"Drafted {file}", result, command="datasets", following=following)
 
 
 def _notes_to(invocation: Invocation) -> Sink:

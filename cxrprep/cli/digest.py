@@ -39,5 +39,10 @@ def command(invocation: Invocation, **texts: Any) -> int:
         result = digest(**export_arguments(invocation), **texts, on_event=sink)
     if invocation.out.form == "human":
         invocation.out.text(result.value.value, None)
+        options = "" if len(invocation.flags) == 1 else " with the same options"
+        invocation.out.note(
+            f"who has these images checks it{options}: cxrprep prove {result.value.value} {invocation.where}",
+            level="next",
+        )
         return 0
     return invocation.out.result("Digest", result, command="digest")

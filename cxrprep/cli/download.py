@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,14 +88,26 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> in
         if planned is not None and (dry_run or save_plan):
             return _print_plan(invocation, planned, save_plan, dry_run=dry_run)
         result = perform(invocation, sink, planned)
-    where = invocation.where
+    name, value = invocation.job.dataset, result.value
+    nothing = not (value.done or value.unpacked or value.failed)
     return invocation.out.result(
-        f"Downloaded {invocation.job.dataset} into {invocation.root}",
+        f"{invocation.root} has all that was asked for; nothing was fetched"
+        if nothing
+        else f"Downloaded {name} into {invocation.root}",
         result,
         command="download",
-        following=(f"cxrprep verify {where}", f"cxrprep extract-labels {where}"),
+        following=_following(invocation),
         failed=f"Download of {invocation.job.dataset} into {invocation.root} is not complete",
     )
+
+
+def _following(invocation: Invocation) -> tuple[str, ...]:
+    """What comes next: where labels were extracted before, or other jobs fetch the rest, status knows."""
+    where = invocation.where
+    labels = (invocation.state or invocation.root) / "manifests" / "labels.parquet"
+    if invocation.shard is not None or labels.is_file():
+        return (f"cxrprep status {where}",)
+    return (f"cxrprep verify {where}", f"cxrprep extract-labels {where}")
 
 
 def perform(invocation: Invocation, sink: Sink, planned: Any = None) -> Any:
@@ -138,4 +151,10 @@ def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_
     if not dry_run:
         # A plan may be saved for another host, with another disk.
         planned = replace(planned, exit_code=ExitCode.DONE)
-    return invocation.out.result(headline, planned, command="download")
+    if not planned.value.moving().files:
+        following = _following(invocation)
+    elif file is None:
+        following = ("the same command without --dry-run fetches it",)
+    else:
+        following = (f"cxrprep download {invocation.where} --from-plan {shlex.quote(str(file))}",)
+    return invocation.out.result(headline, planned, command="download", following=following)

@@ -11,6 +11,7 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 
 if TYPE_CHECKING:
+    from cxrprep.api.duplicates import DuplicatesResult
     from cxrprep.cli.context import Invocation
 
 
@@ -50,4 +51,12 @@ def command(invocation: Invocation, **chosen: Any) -> int:
 
     with invocation.events() as sink:
         result = duplicates(**source_arguments(invocation), **chosen, on_event=sink)
-    return invocation.out.result(f"Compared the images of {invocation.root}", result, command="duplicates")
+    following = (_following(result.value),)
+    headline = f"Compared the images of {invocation.root}"
+    return invocation.out.result(headline, result, command="duplicates", following=following)
+
+
+def _following(found: DuplicatesResult) -> str:
+    if found.across_splits:
+        return f"look at the pairs in two splits (across_splits) in {found.path} before you test a model"
+    return f"look at the pairs in {found.path}" if found.same_exposure or found.related else "no pair was found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
@@ -54,7 +55,12 @@ def command(invocation: Invocation) -> int:
     """Export the manifest of ROOT, with the label policy applied."""
     with invocation.events() as sink:
         result = perform(invocation, sink)
-    return invocation.out.result(f"Exported {invocation.root}", result, command="export")
+    made = result.value
+    # One file with its card has no folder of its own that verify could look at.
+    cards = [path for path in made.files if path.name.endswith("README.md")]
+    where = shlex.quote(str(made.out))
+    following = [f"cxrprep verify {where}"] if made.out.is_dir() else [f"read {card}" for card in cards]
+    return invocation.out.result(f"Exported {invocation.root}", result, command="export", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink, root: Path | None = None) -> Any:

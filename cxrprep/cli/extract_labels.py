@@ -111,8 +111,33 @@ def command(
     reports = bool(invocation.job.labels.reports)
     with invocation.events() as sink:
         result = perform_reports(invocation, sink) if reports else perform(invocation, sink)
-    following = () if reports else (f"cxrprep convert {invocation.where} --recipe square-224",)
-    return invocation.out.result(f"Labels of {invocation.root}", result, command="extract-labels", following=following)
+    if reports:
+        place = result.value.labels.parent.name
+        following = _following_source(invocation, "cxrprep" if place == "manifests" else place)
+        headline = f"Labelled the reports of {invocation.root}"
+    else:
+        headline, following = f"Labels of {invocation.root}", _following(invocation)
+    return invocation.out.result(headline, result, command="extract-labels", following=following)
+
+
+def _following(invocation: Invocation) -> tuple[str, ...]:
+    """What comes after the tables: training images, and where they were made already, a look at all."""
+    home = invocation.state or invocation.root
+    if any(home.glob("derived/*/manifests/images.parquet")):
+        return (f"cxrprep report {invocation.where}",)
+    return (f"cxrprep convert {invocation.where} --recipe square-224",)
+
+
+def _following_source(invocation: Invocation, name: str) -> tuple[str, ...]:
+    """What comes after a label source was added: the manifest takes it, where there is one that has another."""
+    from cxrprep.api.labels import shown_label_source
+
+    shown = shown_label_source(invocation.state or invocation.root)
+    if shown is None:
+        return ()
+    if shown == name:
+        return (f"cxrprep report {invocation.where}",)
+    return (f"cxrprep manifest {invocation.where} --label-source {name}",)
 
 
 # They say how reports are read and labelled; without reports they would change nothing, and say nothing of it.
@@ -153,7 +178,9 @@ def import_all(invocation: Invocation) -> int:
     with invocation.events() as sink:
         for words in invocation.job.labels.imports:
             taken = perform_import(invocation, sink, words)
-            code = invocation.out.result(f"Labels of {named_file(words)[1]}", taken, command="extract-labels") or code
+            headline = f"Imported the labels of {named_file(words)[1]} into {invocation.root}"
+            following = _following_source(invocation, taken.value.name)
+            code = invocation.out.result(headline, taken, command="extract-labels", following=following) or code
     return code
 
 

@@ -30,7 +30,7 @@ _NEEDS: Final = {
     "export": ("download", "extract-labels", "convert", "manifest"),
 }
 # Files of settings for every command, which need not be a whole job.
-_NO_JOBS: Final = ("cxrprep.toml", "config.toml")
+NO_JOBS: Final = ("cxrprep.toml", "config.toml")
 
 
 def check_job(file: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def check_job(file: Path) -> dict[str, Any]:
             for name, value in path_values(settings)
             for variable in (() if Path(value).exists() else unset_variables(value))
         ]
-        _raise_all(text, name_problems(settings, whole=file.name not in _NO_JOBS))
+        _raise_all(text, name_problems(settings, whole=file.name not in NO_JOBS))
     except MistakesError as error:
         mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
         return {**found, "error": error.message, "hint": error.hint, "mistakes": mistakes}

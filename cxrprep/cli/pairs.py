@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,4 +52,15 @@ def command(invocation: Invocation, **chosen: Any) -> int:
 
     with invocation.events() as sink:
         result = pairs(folder_of(invocation), **chosen, on_event=sink)
-    return invocation.out.result(f"Paired images and reports of {invocation.root}", result, command="pairs")
+    headline = f"Paired images and reports of {invocation.root}"
+    following = _following(invocation, result.value.path)
+    return invocation.out.result(headline, result, command="pairs", following=following)
+
+
+def _following(invocation: Invocation, table: Path) -> tuple[str, ...]:
+    """An export with the text, where there are images to go with it."""
+    manifests = (invocation.state or invocation.root) / "manifests"
+    if table.suffix != ".parquet" or not (manifests / "images.parquet").is_file():
+        return ()
+    other = "" if table.parent == manifests else f" --pairs {shlex.quote(str(table))}"
+    return (f"cxrprep export {invocation.where} --format webdataset --text findings,impression --paired{other}",)

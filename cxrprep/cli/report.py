@@ -35,7 +35,8 @@ def command(invocation: Invocation) -> int:
     """
     with invocation.events() as sink:
         result = perform(invocation, sink)
-    return invocation.out.result(f"Report of {invocation.root}", result, command="report")
+    following = (f"open {result.value.path} in a browser",)
+    return invocation.out.result(f"Report of {invocation.root}", result, command="report", following=following)
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

@@ -143,7 +143,8 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
         if dry_run:
             return _plan(invocation, steps, sink)
         result = run_steps(invocation, steps, sink)
-    return invocation.out.result(summary(job), result, command="run")
+    following = (f"cxrprep status {invocation.where}",)
+    return invocation.out.result(summary(job), result, command="run", following=following)
 
 
 def run(
@@ -249,7 +250,10 @@ def _plan(invocation: Invocation, steps: Sequence[str], sink: Sink) -> int:
 
     if "download" in steps:
         return invocation.out.result(
-            f"Would do: {', '.join(steps)}. The download:", download.plan(invocation, sink), command="run"
+            f"Would do: {', '.join(steps)}. The download:",
+            download.plan(invocation, sink),
+            command="run",
+            following=("the same command without --dry-run does it",),
         )
     invocation.out.text(f"Would do: {', '.join(steps)}", {"steps": list(steps)})
     return int(ExitCode.DONE)

@@ -310,7 +310,7 @@ class Worker:
             return Outcome(item, Status.NOT_NEEDED)
         near = self._archive_elsewhere(item, buffer)
         try:
-            moved = 0 if near is not None else self._archive_here(item, buffer)
+            moved = near.stat().st_size if near is not None else self._archive_here(item, buffer)
             done, recorded = self._unpack(item, near)
         except (StorageError, FileNotFoundError):
             if near is not None or (self._record.root / item.dest).exists():

@@ -14,7 +14,7 @@ from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
-from cxrprep.humanize import short_repr
+from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import describe_export
 from cxrprep.manifest.dataset_card import write_card
@@ -156,7 +156,7 @@ def export(
         message = f"{len(stale):,} files of an earlier export were removed; the first: {stale[0].name}"
         on_event(Note(STAGE, message, "info", str(out)))
     for reason, count in result.left_out:
-        on_event(Note(STAGE, f"{count:,} images are left out: {reason}", "warning", str(result.out)))
+        on_event(Note(STAGE, f"{format_count(count, 'image')} left out: {reason}", "warning", str(result.out)))
     on_event(StageFinished(STAGE, done=result.images))
     return result
 

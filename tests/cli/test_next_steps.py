@@ -1,0 +1,57 @@
+"""What a result names as next is something that works, in the folder that it is about."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.commands import cxrprep
+from tests.generators.small import mimic_cxr, nih_chestxray14
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHAINS = (
+    ("download nih-chestxray14 nih --source mirror --dry-run", "the same command without --dry-run"),
+    ("download nih-chestxray14 nih --source mirror --save-plan p.json", "cxrprep download nih --from-plan p.json"),
+    ("download nih-chestxray14 nih --source mirror", "cxrprep verify nih"),
+    ("download nih-chestxray14 nih --source mirror --dry-run", "cxrprep status nih"),
+    ("convert nih --recipe square-224 --preview 2", "cxrprep convert nih --recipe square-224"),
+    ("convert nih --recipe square-224 --shard 1/2 --out part", "cxrprep status part"),
+    ("extract-labels nih", "cxrprep report nih"),
+    ("extract-labels nih --import mine=mine.csv", "cxrprep manifest nih --label-source mine"),
+    ("extract-labels nih --import mine=mine.csv", "cxrprep report nih"),
+    ("report nih", "open nih/manifests/report.html in a browser"),
+    ("export nih --format csv", "cxrprep verify nih/export/csv"),
+    ("export nih --format csv --out 'my table.csv'", "read my table.README.md"),
+    ("duplicates nih", "no pair was found"),
+    ("digest nih --split test", "with the same options: cxrprep prove"),
+    ("pairs mimic", "cxrprep export mimic --format webdataset --text findings,impression --paired"),
+    ("pairs mimic --out 'my pairs.parquet'", "--pairs 'my pairs.parquet'"),
+    ("extract-labels mimic --reports", "cxrprep manifest mimic --label-source cxrprep"),
+)  # fmt: skip
+
+
+def next_steps(said: str) -> list[str]:
+    marks = ("→ ", "next: ")
+    return [line.strip() for line in said.splitlines() if line.lstrip().startswith(marks)]
+
+
+def test_every_result_says_what_is_next_and_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nih_chestxray14.write(tmp_path / "mirror")
+    mimic_cxr.write(tmp_path / "mimic")
+    (tmp_path / "mine.csv").write_text("image_id,Edema\n00000001_000,1\n")
+    assert cxrprep("manifest", "mimic").returncode == 0
+    for words, expected in CHAINS:
+        done = cxrprep(*shlex.split(words))
+        assert done.returncode == 0, (words, done.stderr)
+        named = next_steps(done.stdout + done.stderr)
+        assert any(expected in step for step in named), (words, named)
+        for step in named:
+            options = ("--split", "test") if words.startswith("digest") else ()
+            _, cxr, command = step.partition("cxrprep ")
+            after = cxrprep(*shlex.split(command), *options) if cxr else done
+            assert after.returncode == 0, (words, step, after.stderr)
