@@ -101,7 +101,8 @@ def test_pandas_is_loaded_by_no_command_that_has_no_use_for_it(tmp_path: Path, w
 def test_pyarrow_takes_columns_of_pandas_once_it_sees_them() -> None:
     code = (
         "from cxrprep.system import defer_pandas, see_pandas\n"
-        "defer_pandas(); import pyarrow as pa, pandas as pd; see_pandas()\n"
+        "defer_pandas(); import pyarrow as pa, sys; pa.array([1]); assert 'pandas' not in sys.modules\n"
+        "import pandas as pd; see_pandas()\n"
         "words = pd.Series(['a', None, 'a'], dtype='category')\n"
         "print(pa.array(words).to_pylist(), pa.array(pd.Series([1.5, None]), from_pandas=True).to_pylist())"
     )
