@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SOURCE_NAME: Final = "source"
 # Sources whose content tells one folder from another.
 _ASKED: Final = 16
+_OUTPUTS: Final = (".png", ".jpg", ".webp", ".jxl")
+_HEAD: Final = 8192
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
@@ -200,6 +202,7 @@ def _check_tables(
     held = read_lineage(tables / "manifests")
     if held is None:
         _never_into_others(tables, target, None if inputs.folder is None else inputs.folder.read_from, elsewhere)
+        _never_over_marks(target, inputs, recipe, form, elsewhere, whole=whole, same_source=same_source)
         return
     if held.dataset and held.dataset != inputs.name:
         # A folder has one dataset: its ids, its labels and the splits of its shards would be those of the last run.
@@ -316,6 +319,61 @@ def _never_into_others(tables: Path, target: Path | str, manifests: Path | None,
     held = held or ("an export" if read_export(tables) else "")
     if held:
         raise UsageError(f"{target} holds {held}, and no images of a conversion", hint=elsewhere)
+
+
+def _never_over_marks(
+    target: Path | str, inputs: Inputs, recipe: Recipe, form: str, elsewhere: str, *, whole: bool, same_source: bool
+) -> None:
+    """Raise where outputs of another make lie in the target, and their table is gone: their marks tell.
+
+    A run that was killed leaves outputs without a table too; its recipe may be edited then, as with a table.
+
+    Args:
+        target: The folder, or the address, of the outputs.
+        inputs: The images that are converted.
+        recipe: By which they are.
+        form: ``files``, ``webdataset`` or ``parquet``.
+        elsewhere: The hint.
+        whole: Whether the selection leaves no image out.
+        same_source: Whether it was these inputs' folder that was converted last.
+
+    Raises:
+        UsageError: Names one of another recipe, form or folder.
+    """
+    from cxrprep.api.convert_previous import has_digest
+    from cxrprep.images.local_files import is_url, open_store
+    from cxrprep.images.output_metadata import metadata_in
+    from cxrprep.images.radiograph import DEFAULT_LIMITS
+    from cxrprep.images.shard_files import maker_of_shard
+
+    if not is_url(str(target)) and not Path(target).is_dir():
+        return
+    out = open_store(str(target))
+    names = [entry.name for entry in out.list()]
+    suffixes = {"webdataset": ".tar", "parquet": ".parquet"}
+    ours = {name: made for name in names if name.endswith((".tar", ".parquet")) and (made := maker_of_shard(out, name))}
+    for name, made in ours.items():
+        if not name.endswith(suffixes.get(form, "-")) or made != recipe.fingerprint():
+            raise UsageError(f"{target} holds shards of the recipe {made}, such as {name}", hint=elsewhere)
+    images = [name for name in names if name.endswith(_OUTPUTS)]
+    heads = {name: out.head(name, _HEAD) or b"" for name in images[:: max(1, len(images) // _ASKED)]}
+    marks = {name: mark for name, head in heads.items() if (mark := metadata_in(head)) is not None}
+    for name, mark in marks.items():
+        same = mark.fingerprint == recipe.fingerprint() or (mark.recipe == recipe.name and whole)
+        if form != "files" or not same:
+            raise UsageError(
+                f"{target} holds images of the recipe {mark.recipe} {mark.fingerprint}, such as {name}, and no table "
+                "that names them",
+                hint=elsewhere,
+            )
+    suffix = recipe.output.suffix
+    asked = [item for item in inputs.items() if item.output(suffix) in marks] if marks and not same_source else []
+    if asked and all(has_digest(one, marks[one.output(suffix)].source, DEFAULT_LIMITS) is False for one in asked):
+        raise UsageError(
+            f"{target} holds images of another folder whose files have the same names, and they would be replaced; "
+            f"the first: {asked[0].relative}",
+            hint=elsewhere,
+        )
 
 
 def _same_bytes(one: Path, other: Path) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
-from cxrprep.collection.dataset_folder import check_stated
+from cxrprep.collection.dataset_folder import check_converted, check_stated
 from cxrprep.collection.lineage import read_export, read_lineage
+from cxrprep.collection.recognition import sample_names
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.record import LOCK_NAME, Record
@@ -153,6 +154,7 @@ def _never_into_outputs(root: Path, record: Record) -> None:
             raise UsageError(
                 f"{root} holds {lineage.kind} images, not originals", hint="name another folder for the download"
             )
+        check_converted(root, record.home, sample_names(root))
 
 
 def passing(job: DownloadContext) -> Callable[[str], bool] | None:

@@ -95,7 +95,8 @@ def pairs(
         >>> written.path.as_posix()
         'mimic/manifests/pairs.parquet'
     """
-    from cxrprep.collection.dataset_folder import check_dataset
+    from cxrprep.collection.dataset_folder import check_converted, check_dataset
+    from cxrprep.collection.recognition import sample_names
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
     from cxrprep.manifest.report_texts import name_agreement
@@ -113,6 +114,8 @@ def pairs(
     where = FolderRef.of(root, dataset=dataset, state=state, tables=tables)
     images = where.home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
+    if manifest is None and images.parent.is_dir():
+        check_converted(where.path, where.home, sample_names(where.path))
     if manifest is not None:
         check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
     cut = cut_reports(_stream(_reports_of(where, manifest, reports, on_event), on_event))

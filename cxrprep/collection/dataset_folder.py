@@ -6,7 +6,16 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cxrprep.collection.lineage import IMAGES_NAME, FolderKind, Lineage, image_tables, read_export, read_lineage
+from cxrprep.collection.lineage import (
+    IMAGES_NAME,
+    FolderKind,
+    Lineage,
+    image_tables,
+    marked,
+    read_export,
+    read_lineage,
+    trace_of_conversion,
+)
 from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
 from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
@@ -149,13 +158,12 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     lineage = read_lineage(home / "manifests") or (read_lineage(root / "manifests") if home != root else None)
     if lineage is not None:
         return _converted(root, record, lineage, named)
-    for place in dict.fromkeys((home, root)):
-        _check_image_table(place / "manifests")
     exports = read_export(root)
     # Originals stay originals, whatever somebody exported beside them.
     if exports and not _stated_dataset(home) and not (home != root and _stated_dataset(root)):
         return _exported(root, record, exports)
     names = sample_names(root)
+    check_converted(root, home, names, as_own=dataset == OWN_NAME)
     spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
     if spec is OWN_FOLDER:
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
@@ -180,18 +188,49 @@ def _check_state(root: Path, home: Path) -> None:
         )
 
 
-def _check_image_table(manifests: Path) -> None:
-    """Raise ``TableError`` where converted images have no image table any more, as their studies tell.
+def check_converted(root: Path, home: Path, names: frozenset[str] = frozenset(), *, as_own: bool = False) -> None:
+    """Raise ``TableError`` where converted images have no image table any more, as anything else beside them tells.
 
-    That table is their record: by the labels alone they would pass for originals.
+    That table is their record: by the labels alone, or by their names, they would pass for originals.
+
+    Args:
+        root: The folder.
+        home: Where its manifests lie.
+        names: Paths in it, some of which are looked at.
+        as_own: Somebody said that the images are to be taken as they are.
+
+    Raises:
+        TableError: Names the table, and how it is made again.
     """
-    from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of
-
-    if not image_tables(manifests) and footer_of(manifests / "studies.parquet").get("recipe"):
+    for place in dict.fromkeys((home, root)):
+        tables = place / "manifests"
+        if not image_tables(tables) and trace_of_conversion(place):
+            raise TableError(f"{tables / IMAGES_NAME} is missing: it says what made these images", hint=_again(root))
+    if not as_own and names and not image_tables(home / "manifests") and marked(root, names):
         raise TableError(
-            f"{manifests / IMAGES_NAME} is missing: it says what made these images",
-            hint=CONVERT_AGAIN,
+            f"{root} holds images that a conversion made, and no {IMAGES_NAME} in manifests, which says of what",
+            hint=f"{_again(root)}; or, to take them for images of your own, add --dataset {OWN_NAME}",
         )
+
+
+def require_image_table(root: Path, path: Path) -> None:
+    """Raise where ``root`` has no image table at ``path``: ``UsageError``, with the command that makes it.
+
+    Of converted images ``TableError``: ``manifest`` cannot make theirs again.
+    """
+    if path.is_file():
+        return
+    home = path.parent.parent
+    if root.is_dir() and not Record.open(root, home).header.dataset:
+        check_converted(root, home, sample_names(root))
+    words = shlex.join(folder_words(root, home))
+    raise UsageError(f"{root} has no manifest ({path})", hint=f"make it: cxrprep manifest {words}")
+
+
+def _again(root: Path) -> str:
+    from cxrprep.storage.parquet import CONVERT_AGAIN
+
+    return f"{CONVERT_AGAIN}: cxrprep convert ORIGINALS --recipe RECIPE --out {shlex.quote(str(root))}"
 
 
 def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,13 @@ IMAGES_NAME: Final = "images.parquet"
 CROISSANT_NAME: Final = "croissant.json"
 # Stands in each Croissant description that cxrprep writes.
 _OWN_DESCRIPTION: Final = b"the manifest's images"
+# Stands in those of converted images.
+_MADE_BY: Final = b'"rai:dataPreprocessingProtocol": "recipe '
+# Stands in each image that a conversion made, and in the schema of its shards: in their first bytes, or in their last.
+_MARK: Final = re.compile(rb'cxrprep.\{"recipe"|recipe_fingerprint', re.DOTALL)
+_MAY_BE_MARKED: Final = (".png", ".jpg", ".jpeg", ".webp", ".jxl", ".tar", ".parquet")
+_END: Final = 1 << 15
+_LOOKED_AT: Final = 5
 # No table has room for the size of a larger file.
 _TOO_LARGE: Final = 1 << 63
 _SHARD_TABLES: Final = "shards/*-of-*/images.parquet"
@@ -166,6 +174,48 @@ def _damaged(manifests: Path) -> Lineage | None:
 
     found = Lineage.of_footer(footer_of(manifests / "studies.parquet"))
     return found and dataclasses.replace(found, form=found.form or "files")
+
+
+def trace_of_conversion(root: Path) -> bool:
+    """Whether a conversion wrote tables below ``root``, as what lies beside its image table says once that is gone.
+
+    The footer of the studies tells, or else a description, or the list of checksums, that only a conversion writes.
+    """
+    from cxrprep.storage.parquet import footer_of
+
+    manifests = root / "manifests"
+    if footer_of(manifests / "studies.parquet").get("recipe"):
+        return True
+    # A job array's shards have folders of their own.
+    beside = (manifests, *(path.parent for path in manifests.glob("shards/*-of-*/*.json")))
+    texts = {root / CROISSANT_NAME: _MADE_BY, manifests / "SHA256SUMS": b"  ../" + CROISSANT_NAME.encode()}
+    texts |= {folder / CROISSANT_NAME: _MADE_BY for folder in beside}
+    return any(_holds(path, text) for path, text in texts.items())
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    try:
+        return path.is_file() and text in read_file(path)
+    except OSError:
+        return False
+
+
+def marked(root: Path, names: frozenset[str]) -> bool:
+    """Whether some images and shards among ``names``, taken from all over the folder, bear the mark of a conversion."""
+    images = sorted(name for name in names if name.lower().endswith(_MAY_BE_MARKED))
+    some = [root / name for name in images[:: max(1, len(images) // _LOOKED_AT)][:_LOOKED_AT]]
+    return bool(some) and all(map(_is_marked, some))
+
+
+def _is_marked(path: Path) -> bool:
+    try:
+        with regular(path).open("rb") as file:
+            ends = file.read(_END)
+            file.seek(max(0, file.seek(0, 2) - _END))
+            ends += file.read()
+    except OSError:
+        return False
+    return _MARK.search(ends) is not None
 
 
 def _with_form(lineage: Lineage, path: Path) -> Lineage:

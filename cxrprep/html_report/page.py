@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cxrprep._version import __version__
+from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
@@ -160,7 +161,7 @@ def write_report(
     import time
 
     begun = time.monotonic()
-    label_statistics.require_images(manifests / "images.parquet")
+    require_image_table(root, manifests / "images.parquet")
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
     with ThreadPoolExecutor(1, "labels") as pool:

@@ -201,18 +201,22 @@ def shards_in(place: ImageStore, form: str) -> list[str]:
     """The shards that lie in a folder and that this program wrote, whatever they hold."""
     suffix = ".tar" if form == "webdataset" else ".parquet"
     names = [entry.name for entry in place.list() if entry.name.endswith(suffix)]
-    return sorted(name for name in names if _SHARD_NAME.fullmatch(name) and _is_ours(place, name, form))
+    return sorted(name for name in names if maker_of_shard(place, name))
 
 
-def _is_ours(place: ImageStore, name: str, form: str) -> bool:
+def maker_of_shard(place: ImageStore, name: str) -> str:
+    """The fingerprint of the recipe that made a shard; empty for any other file."""
+    if not _SHARD_NAME.fullmatch(name):
+        return ""
     try:
         with place.open(name) as file:
-            if form == "parquet":
-                return "recipe_fingerprint" in pq.read_schema(file).names
+            if name.endswith(".parquet"):
+                batch = next(pq.ParquetFile(file).iter_batches(1, columns=["recipe_fingerprint"]), None)
+                return str(batch.column(0)[0]) if batch is not None and batch.num_columns else ""
             archive = tarfile.TarFile(fileobj=file)
             archive.next()
             about = archive.next()
             held = archive.extractfile(about) if about is not None else None
-            return held is not None and "recipe_fingerprint" in json.loads(held.read())
-    except (CxrprepError, OSError, ValueError, TypeError, tarfile.TarError, pa.ArrowException):
-        return False
+            return "" if held is None else str(json.loads(held.read()).get("recipe_fingerprint") or "")
+    except (CxrprepError, OSError, ValueError, TypeError, AttributeError, tarfile.TarError, pa.ArrowException):
+        return ""

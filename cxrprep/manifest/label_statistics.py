@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.errors import TableError, UnreadableTableError, UsageError
+from cxrprep.collection.dataset_folder import require_image_table
+from cxrprep.errors import TableError, UnreadableTableError
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
 from cxrprep.storage.parquet import read_combined, read_rows, read_schema, read_single_rows
@@ -110,12 +111,6 @@ class Leak:
     patients: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def require_images(path: Path) -> None:
-    """Raise ``UsageError`` when there is no manifest at ``path``."""
-    if not path.is_file():
-        raise UsageError(f"there is no manifest {path}", hint="make it: cxrprep manifest ROOT")
-
-
 SCORES: Final = ("inverted_score", "turned_score", "mirrored_score", "structure")
 
 
@@ -144,7 +139,7 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
     Raises ``UsageError`` when there is no manifest, ``TableError`` when it is damaged.
     """
-    require_images(path)
+    require_image_table(path.parent.parent, path)
     try:
         schema = read_schema(path)
         missing = [name for name in (*NAMES, *COLUMNS) if name not in schema.names]

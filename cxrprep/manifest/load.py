@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.policy import KEEP, with_parents
@@ -305,8 +306,7 @@ def load(
     local_path(root, "ROOT")
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
-    if not path.is_file():
-        raise UsageError(f"{root} has no manifest ({path})", hint="make it: cxrprep manifest ROOT")
+    require_image_table(root, path)
     made_from = read_footer(path)
     try:
         table = read_rows(path)

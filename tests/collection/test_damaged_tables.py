@@ -26,6 +26,10 @@ def chexpert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".cxrprep" not in path.parts}
+
+
 def emptied(table: pa.Table) -> pa.Table:
     return table.slice(0, 0)
 
@@ -73,22 +77,76 @@ def test_the_hint_of_a_damaged_table_of_converted_images_mends_it(tmp_path):
         ok("verify", out)
 
 
-@pytest.mark.parametrize("gone", [["images"], ["images", "studies"]])
-def test_converted_images_without_their_table_are_not_taken_for_originals(chexpert, tmp_path, gone):
-    out = tmp_path / "out"
-    shutil.copytree(chexpert, out)
+TABLES = ["manifests/images.parquet", "manifests/studies.parquet"]
+DESCRIPTIONS = [
+    "README.md", "croissant.json", "manifests/README.md", "manifests/croissant.json", "manifests/SHA256SUMS",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def converted(chexpert: Path) -> dict[str, Path]:
+    """Converted images of the release in the folder above, by their form."""
+    out = chexpert.parent.parent / "shards"
+    ok("convert", chexpert.parent, "--recipe", "square-224", "--out", out, "--to", "webdataset")
+    return {"files": chexpert, "webdataset": out}
+
+
+@pytest.mark.parametrize(
+    ("form", "gone", "verbs"),
+    [
+        ("files", TABLES[:1], 4),
+        ("files", TABLES, 99),
+        ("webdataset", [*TABLES, "manifests/labels.parquet"], 4),
+        ("files", [*TABLES, *DESCRIPTIONS], 4),
+        ("files", ["manifests", *DESCRIPTIONS[:2]], 4),
+        ("webdataset", ["manifests", *DESCRIPTIONS[:2]], 4),
+    ],
+    ids=["images", "studies too", "labels of shards too", "descriptions too", "all but images", "all but shards"],
+)
+def test_converted_images_without_their_table_are_not_taken_for_originals(converted, tmp_path, form, gone, verbs):
+    root, out = converted["files"].parent, tmp_path / "out"
+    shutil.copytree(converted[form], out)
     for name in gone:
-        (out / f"manifests/{name}.parquet").unlink()
-    before = sorted(out.glob("manifests/*.parquet"))
-    verbs = ("extract-labels", "manifest", "status", "verify") if len(gone) == 1 else ("extract-labels",)
-    for verb in verbs:
-        done = cxrprep(verb, out)
+        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
+    (tmp_path / "theirs.csv").write_text("study_id,Edema\n1,1\n")
+    before = contents(out)
+    every = (
+        ("status", out), ("manifest", out), ("extract-labels", out), ("export", out, "--format", "csv"),
+        ("verify", out, "--quick"), ("verify", out, "--images"), ("report", out), ("digest", out),
+        ("prove", "0" * 64, out), ("duplicates", out), ("extract-labels", out, "--tables", root),
+        ("extract-labels", out, "--import", tmp_path / "theirs.csv"),
+        ("manifest", out, "--dataset", "chexpert"), ("convert", out, "--recipe", "square-224", "--out", tmp_path),
+        ("convert", out, "--check-phi"), ("report", root, "--beside", out),
+        ("download", "chexpert", out, "--source", root), ("verify", out, "--repair", "--source", root),
+    )  # fmt: skip
+    for words in every[:verbs]:
+        done = cxrprep(*words)
         said = " ".join(done.stderr.split())
-        assert (done.returncode, "manifests/images.parquet is missing" in said) == (4, True), done
-        assert "convert again into this folder what it was made from" in said
-    assert sorted(out.glob("manifests/*.parquet")) == before
-    ok("convert", chexpert.parent, "--recipe", "square-224", "--out", out)
+        assert (done.returncode, "images.parquet" in said) == (4, True), (words, done)
+        assert f"convert ORIGINALS --recipe RECIPE --out {out}" in said, words
+    for other in ("square-512", "square-224"):
+        to = ["--to", "parquet"] if other == "square-224" else []
+        done = cxrprep("convert", root, "--recipe", other, "--out", out, *to)
+        assert (done.returncode, "--allow-loss" in done.stderr) == (2, True), done
+    assert contents(out) == before
+    # The hint.
+    ok("convert", root, "--recipe", "square-224", "--out", out, *(["--to", form] if form != "files" else []))
     ok("verify", out)
+
+
+def test_images_of_another_folder_are_not_replaced_where_their_table_is_gone(chexpert, tmp_path):
+    """And whoever says that converted images are to be taken as they are is believed."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(chexpert, out)
+    shutil.rmtree(out / "manifests")
+    shutil.copytree(chexpert.parent, other, ignore=shutil.ignore_patterns("out", ".cxrprep"))
+    for path in other.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes() + b"\0")
+    done = cxrprep("convert", other, "--recipe", "square-224", "--out", out)
+    assert (done.returncode, "another folder" in done.stderr) == (2, True), done
+    for name in DESCRIPTIONS[:2]:
+        (out / name).unlink()
+    ok("convert", out, "--dataset", "folder", "--recipe", "square-224", "--out", tmp_path / "small")
 
 
 def test_studies_go_with_their_images(chexpert, tmp_path):
