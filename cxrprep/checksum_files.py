@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +56,15 @@ def parse_line(line: str) -> RemoteFile | None:
     if algorithm is None:
         return None
     return RemoteFile(name.removeprefix("./"), digest=Digest(algorithm, value.lower()))
+
+
+def as_text(file: io.BufferedReader, errors: str = "replace") -> io.TextIOWrapper:
+    """A list as text: UTF-8, or what its byte order mark says. PowerShell's ``>`` writes UTF-16."""
+    start = file.peek(3)
+    encoding = "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    return io.TextIOWrapper(file, encoding, errors=errors)
 
 
 def parse(lines: Iterable[str]) -> Iterator[RemoteFile]:

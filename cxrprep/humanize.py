@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -10,9 +11,17 @@ _BYTES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 _DURATIONS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _IRREGULAR: Final = {"study": "studies", "series": "series", "patch": "patches", "entry": "entries"}
 
+# What ends a line or is obeyed by a terminal, and what turns the direction of writing around.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 # In a repr: as many items of a collection, and as many characters of a value.
 _SHOWN_ITEMS: Final = 3
 _SHOWN_TEXT: Final = 80
+
+
+def one_line(text: str) -> str:
+    """``text`` as one inert line: names and words of servers and archives may hold anything, and forge a line."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def short_repr(value: Any) -> str:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from cxrprep._version import __version__
-from cxrprep.cli.output import inert
 from cxrprep.cli.progress_text import retry_line, stall_line, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.humanize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ class RunLog:
         """Add one line, with its time."""
         moment = datetime.now().astimezone().isoformat(timespec="seconds")
         with self._guard:
-            self._write(f"{moment} {inert(mask_urls(text))}\n")
+            self._write(f"{moment} {one_line(mask_urls(text))}\n")
 
     def crash(self, error: BaseException) -> Path | None:
         """Write the traceback of an error that nobody expected; the file that holds it, ``None`` if none could be."""

@@ -17,7 +17,7 @@ import click
 
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.errors import ExitCode
-from cxrprep.humanize import format_number
+from cxrprep.humanize import format_number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ class Output:
             self._plain_table(rows, columns, title)
 
     def _plain_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
-        lines = [tuple(columns.values()), *(tuple(cell(row.get(key)) for key in columns) for row in rows)]
+        lines = [tuple(columns.values()), *(tuple(one_line(cell(row.get(key))) for key in columns) for row in rows)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         numbers = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in columns]
         if title:
@@ -256,7 +256,7 @@ class Output:
             number = all(isinstance(row.get(key), int | float | None) for row in rows)
             table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
         for row in rows:
-            table.add_row(*(self.shown(cell(row.get(key))) for key in columns))
+            table.add_row(*(self.shown(one_line(cell(row.get(key)))) for key in columns))
         console = Console(
             file=self.stdout, no_color=not self.colors(self.stdout), highlight=False, emoji=False, markup=False
         )
@@ -322,7 +322,9 @@ class Output:
 
     def raised(self, error: CxrprepError, *, hint: str = "") -> int:
         """Say what an error of ours says, with ``hint`` in place of its own; its exit code."""
-        self.error(error.message, hint=hint or error.hint, code=error.exit_code, kind=type(error).__name__)
+        # A configuration file's mistakes stand in lines; the words of others do not.
+        message = error.message if hasattr(error, "mistakes") else one_line(error.message)
+        self.error(message, hint=one_line(hint or error.hint), code=error.exit_code, kind=type(error).__name__)
         return int(error.exit_code)
 
 

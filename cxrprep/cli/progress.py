@@ -11,12 +11,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.cli.output import inert
 from cxrprep.cli.progress_sink import Progress, Stages
 from cxrprep.cli.progress_text import retry_line, stall_line, standing, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
-from cxrprep.humanize import format_number
+from cxrprep.humanize import format_number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ class Silent(Progress):
     def __call__(self, event: Event) -> None:
         """Pass problems on, drop the rest."""
         if isinstance(event, Note):
-            self._out.note(mask_urls(event.message), level=event.level, subject=event.subject)
+            self._out.note(one_line(mask_urls(event.message)), level=event.level, subject=one_line(event.subject))
 
 
 class JsonLines(Progress):
@@ -130,7 +129,7 @@ class PlainLines(Stages):
     def _line(self, stage: str, text: str, level: str = "info") -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         mark = "" if level == "info" else f"{level}: "
-        self._out.stderr.write(f"{moment} {stage}: {mark}{inert(mask_urls(text))}\n")
+        self._out.stderr.write(f"{moment} {stage}: {mark}{one_line(mask_urls(text))}\n")
         self._out.stderr.flush()
 
 

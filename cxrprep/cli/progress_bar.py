@@ -14,6 +14,7 @@ from cxrprep.cli.progress_sink import Stages
 from cxrprep.cli.progress_text import item_state, retry_line, stage_state, stall_line, summary
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
+from cxrprep.humanize import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,7 +131,7 @@ class Live(Stages):
 
     def _print(self, mark: str, text: str) -> None:
         symbol = f"{self._out.symbol(mark, self._out.stderr)} " if mark else ""
-        self._console.print(Text.from_ansi(symbol + mask_urls(text)), soft_wrap=True)
+        self._console.print(Text.from_ansi(symbol + one_line(mask_urls(text))), soft_wrap=True)
 
     def _counted(self, event: Event, tally: StageProgress) -> None:
         key = getattr(event, "key", "")

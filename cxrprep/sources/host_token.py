@@ -46,6 +46,15 @@ class HostToken:
         if answer.status != 401:
             return None
         host = self._endpoint.host
+        if answer.host != host:
+            # A redirect led there, and took no token along.
+            if "bearer" not in answer.headers.get("www-authenticate", "").lower():
+                return None
+            return AccessError(
+                f"{key}: {answer.url}, to which {host} redirects, wants a token (401)",
+                hint=f"if {answer.host} has the files, name its address in the command, and set "
+                f"{token_variable(answer.host)} to its token",
+            )
         if self._found is None:
             if "bearer" not in answer.headers.get("www-authenticate", "").lower():
                 return None

@@ -228,7 +228,7 @@ class HttpSource:
             # Some sites answer 403, or their home page, for what does not exist.
             return
         reader = _Reader(name, stream, lambda at: self._list_at(name, at))
-        with io.TextIOWrapper(io.BufferedReader(reader, 1 << 20), "utf-8", errors="replace") as text:
+        with checksum_files.as_text(io.BufferedReader(reader, 1 << 20)) as text:
             yield from checksum_files.parse(text)
 
     def _list_at(self, name: str, offset: int) -> ByteStream:

@@ -128,12 +128,12 @@ class HttpClient:
         request = Request(byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
         query = _Query(url, key, headers, private)
         response, connection = self._exchange(request, query)
-        if ranged and not _serves_range(response, key):
+        if ranged and not _serves_range(response, key, offset):
             self.release(connection)
             total = response.content_range[1]
             if response.status == 416 and total is not None and total == offset:
                 return EmptyBody(total, response.validator(total))
-            # Past the end, a part without its place, or a part of something compressed on its way: all of it, then.
+            # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, headers=headers, private=private)
         self._accept(response, connection, key)
         if response.is_page and not expects_page(key):
@@ -181,6 +181,10 @@ class HttpClient:
                 pieces += buffer[:count]
                 if len(pieces) > limit:
                     raise SourceUnreachableError(f"{response.url} is larger than any listing ({limit} bytes)")
+            if response.status == 206 and len(pieces) < (stream.length or 0):
+                raise SourceUnreachableError(
+                    f"{key}: {response.url} sent {len(pieces):,} of {stream.length:,} bytes", hint="run again later"
+                )
         return response, bytes(pieces)
 
     def head(
@@ -289,6 +293,13 @@ class HttpClient:
             request.url = f"{endpoint.scheme}://{endpoint.authority}{target}"
             response, connection = self._with_login(request, endpoint, query.key)
             if response.status not in _REDIRECTS or not response.location:
+                if response.status == 206 and request.byte_range is None and response.content_range[0]:
+                    self._drop(connection)
+                    raise _lasting(
+                        f"{query.key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
+                        "all of it was asked for",
+                        hint="a cache or proxy on the way may mix answers up; try without it, or another mirror",
+                    )
                 return response, connection
             self.release(connection)
             _check_redirect(endpoint, response, query.key)
@@ -414,10 +425,10 @@ def _lasting(message: str, hint: str) -> SourceUnreachableError:
     return error
 
 
-def _serves_range(response: HttpResponse, key: str) -> bool:
-    """Whether a request with a range was answered with bytes whose place is known, or by an error of another kind."""
+def _serves_range(response: HttpResponse, key: str, offset: int) -> bool:
+    """Whether a request with a range was answered with bytes from ``offset`` on, or by an error of another kind."""
     if response.status == 206:
-        return response.content_range[0] is not None and not (
+        return response.content_range[0] == offset and not (
             response.codings and not _own_compression(response.codings, key)
         )
     return response.status != 416

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import datetime as dt
 import email.utils
 import re
 import time
+import urllib.parse
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
@@ -61,6 +63,11 @@ class HttpResponse:
     url: str
     location: str | None = field(default=None, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host that answered in the end, wherever redirects led."""
+        return urllib.parse.urlsplit(self.url).hostname or ""
 
     @property
     def retry_after(self) -> float | None:
@@ -152,6 +159,8 @@ def _from_base64(algorithm: str, text: str) -> Digest | None:
 
 def is_html_page(start: bytes) -> bool:
     """Whether the first bytes of a body are those of a web page."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        start = start[2:].replace(b"\0", b"")
     return _PAGE.match(start) is not None
 
 
@@ -175,7 +184,7 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
     if status == 401:
         return AccessError(
             f"{key}: {url} wants a login (401)",
-            hint="put user name and password into ~/.netrc: machine HOST login USER password PASSWORD",
+            hint=f"put user name and password into ~/.netrc: machine {response.host} login USER password PASSWORD",
         )
     if status == 403 and not response.is_rate_limit:
         return AccessError(

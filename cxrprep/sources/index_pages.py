@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
 import urllib.parse
@@ -17,6 +18,8 @@ _LINK: Final = re.compile(
 _XML_LIST: Final = re.compile(r"\s*(?:<\?xml[^>]*\?>)?\s*<list\s*/?>")
 _XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
 _XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')
+_MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 # What is left of bytes that are no UTF-8.
 _NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _TAG: Final = re.compile(r"<[^>]*>")
@@ -45,8 +48,7 @@ def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | No
 
     Only links to direct children count: parents, other sites, sort links and the page itself are passed over.
     """
-    # Not every name is UTF-8, nor is every page: bytes that are not are carried along as they are.
-    text = body.decode("utf-8", "surrogateescape")
+    text = _text(body, content_type)
     if "json" in content_type.lower():
         return _from_json(text)
     if _XML_LIST.match(text):
@@ -70,6 +72,19 @@ def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | No
     # An empty folder still links to its parent or says what it is an index of; a home page does neither.
     is_listing = bool(found) or "index of" in text[:2000].lower() or "directory listing" in text[:2000].lower()
     return list(found.values()) if is_listing else None
+
+
+def _text(body: bytes, content_type: str) -> str:
+    """The page as text: a byte order mark goes over what the header says (https://encoding.spec.whatwg.org/#decode)."""
+    for mark, encoding in _MARKS:
+        if body.startswith(mark):
+            return body[len(mark) :].decode(encoding, "replace")
+    named = _CHARSET.search(content_type)
+    if named is not None and (charset := named[1].lower().replace("-", "")).startswith("utf16"):
+        return body.decode("utf-16-be" if charset == "utf16be" else "utf-16-le", "replace")
+    # Not every name is UTF-8, nor is every page: bytes that are not are carried along as they are, since servers write
+    # the bytes of names into pages of any other charset.
+    return body.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def _from_json(text: str) -> list[PageEntry] | None:

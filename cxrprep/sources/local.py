@@ -121,7 +121,7 @@ class LocalSource:
         for name in checksum_files.NAMES:
             path = self._root / name
             if path.is_file():
-                with path.open(encoding="utf-8", errors="replace") as lines:
+                with checksum_files.as_text(path.open("rb")) as lines:
                     return checksum_files.SortedDigests(checksum_files.parse(lines))
         return checksum_files.SortedDigests(())
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cxrprep.sources.http_response import HttpResponse
 
 HOST: Final = "physionet.org"
+_OWN_HOSTS: Final = frozenset({HOST, f"www.{HOST}"})
 USER_AGENT: Final = f"Wget/1.21 (compatible; cxrprep/{__version__})"
 _KNOWN_AGENTS: Final = ("Wget/", "libwfdb/")
 _SUMS: Final = "SHA256SUMS.txt"
@@ -202,9 +203,12 @@ class PhysioNetSource:
     def _may_log_in(self) -> bool:
         """Whether the PhysioNet login may go to this host: the site's own, or one that the user named."""
         named = urllib.parse.urlsplit(endpoints.named("physionet") or "").hostname
-        return self._options.is_named or self._host in (HOST, f"www.{HOST}", named)
+        return self._options.is_named or self._host in (*_OWN_HOSTS, named)
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
+        if answer.host != self._host and not {answer.host, self._host} <= _OWN_HOSTS:
+            # A redirect led to somebody else, who knows nothing of PhysioNet's logins.
+            return None
         if answer.status == 401:
             if self._options.cookie_file and self._login(self._host) is None:
                 return AccessError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.checksum_files import as_text
 from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
@@ -65,7 +66,7 @@ def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = Non
 
 
 def _lines_of(path: Path) -> Iterator[pa.Table]:
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+    with as_text(path.open("rb"), "surrogateescape") as file:
         number = 1
         while lines := list(islice(file, _ROWS)):
             plain, others = _plain(lines)

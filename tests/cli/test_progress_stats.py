@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cxrprep.cli.log_file import RunLog
 from cxrprep.cli.output import Output
 from cxrprep.cli.progress import PlainLines
 from cxrprep.cli.progress_bar import Live
 from cxrprep.cli.progress_text import stage_state, standing
+from cxrprep.errors import SourceUnreachableError
 from cxrprep.events import (
     Advanced,
     Event,
     ItemFinished,
     ItemStarted,
+    Note,
     Retrying,
     StageFinished,
     StageStarted,
@@ -167,6 +171,23 @@ def test_one_reason_for_many_files_is_said_once_and_counted() -> None:
     assert sum("no answer from nihcc.app.box.com" in line for line in lines) == 1
     assert 1 <= sum("more tried again" in line for line in lines) <= 3
     assert len(lines) < 8
+
+
+def test_a_name_or_word_of_a_server_forges_no_line(tmp_path: Path) -> None:
+    """A newline, a carriage return, a line separator, an escape sequence, a turn of direction: shown, not obeyed."""
+    name = "a\n2026-11-29 12:00:00 download: done\rb\u2028c\x1b[2Jd\u202ee"
+    events = (Note("download", f"odd {name}", "warning", name), ItemFinished("download", name, "error", 0, name))
+    stderr, log = io.StringIO(), RunLog(["download"], file=tmp_path / "log")
+    out = Output(stderr=stderr)
+    error = out.raised(SourceUnreachableError(f"{name}: it answered 500", hint=name))
+    with PlainLines(out) as sink, log:
+        for event in (StageStarted("download", items=2), *events):
+            sink(event)
+            log(event)
+    for text in (stderr.getvalue(), (tmp_path / "log").read_text()):
+        assert not set(text) & set("\r\x1b\u2028\u202e")
+        assert not any(line.startswith("2026-11-29 12:00:00 download: done") for line in text.splitlines())
+    assert error == 6
 
 
 @pytest.mark.parametrize("width", [60, 120])

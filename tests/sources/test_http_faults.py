@@ -279,6 +279,28 @@ def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
         assert got == [f"/{number}".encode() for number in range(6)]
 
 
+def test_a_part_that_nobody_asked_for_is_said_at_once(client: HttpClient) -> None:
+    """Retried, it would be the same for as long as the patience goes; taken, a listing would lack its beginning."""
+
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        connection.send(answer(DATA[40:90], f"Content-Range: bytes 40-89/{len(DATA)}", status="206 Partial Content"))
+
+    with raw_http.serving(app) as server:
+        for ask in (client.open, client.read, lambda url: client.open(url, offset=10)):
+            with pytest.raises(SourceUnreachableError, match="from byte 40 on") as found:
+                ask(server.url + "/x.csv")
+            assert found.value.lasting
+        assert content(client.open(server.url + "/x.csv", offset=40)) == DATA[40:90]
+
+
+def test_a_page_that_is_a_part_only_is_not_the_page(client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, *_: object) -> None:
+        connection.send(answer(DATA[:50], f"Content-Range: bytes 0-49/{len(DATA)}", status="206 Partial Content"))
+
+    with raw_http.serving(app) as server, pytest.raises(SourceUnreachableError, match="sent 50 of 10,240 bytes"):
+        client.read(server.url + "/")
+
+
 def test_a_time_out_sent_to_an_idle_connection_is_no_answer(client: HttpClient) -> None:
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
         connection.send(answer(path.encode()))

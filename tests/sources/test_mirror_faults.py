@@ -47,6 +47,24 @@ def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
     assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
+def test_pages_and_lists_in_other_encodings_are_read(encoding: str) -> None:
+    """PowerShell's > writes lists of checksums in UTF-16, IIS and old tools write pages in it."""
+    name, digest, charset = "größe 数据.png", "ab" * 32, encoding.removesuffix("-sig")
+
+    def app(request: Request) -> Reply:
+        if request.path.endswith(".txt"):
+            text = f"{digest} {IMAGE}\n".encode("utf-16" if "16" in encoding else encoding)
+            return Reply(200, text, {"Content-Type": "text/plain"})
+        links = {"/": ["SHA256SUMS.txt", "images/", "more/"], "/images/": [IMAGE[7:]], "/more/": [name]}[request.path]
+        page = "<html><pre>" + "".join(f'<a href="{link}">{link}</a>\n' for link in links)
+        return Reply(200, page.encode(encoding), {"Content-Type": f"text/html; charset={charset}"})
+
+    with loopback.running(app) as server, closing(open_source(server.url, SourceOptions(timeout=5))) as source:
+        files = {file.key: str(file.digest) for file in source.list()}
+    assert files == {"SHA256SUMS.txt": "None", IMAGE: f"sha256:{digest}", f"more/{name}": "None"}
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 500])
 def test_one_folder_that_is_shut_does_not_end_the_listing(status: int) -> None:
     pages = {"": ["images/", "private/"], "images/": ["00000001_000.png"]}

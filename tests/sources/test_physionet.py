@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Selective, Source, SourceOptions
 from tests.servers import nginx, physionet
+from tests.servers.loopback import Reply, Request, running
 from tests.servers.physionet import PASSWORD, USER, packed
 from tests.sources.contract import content, credentials, digest_of
 
@@ -150,6 +152,27 @@ def test_a_wrong_password_and_an_unsigned_agreement_are_told_apart(
             assert "agreement" in caught.value.hint
             access = unsigned.access()
             assert (access.state, access.account) == (AccessState.UNSIGNED, USER)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_host_that_a_redirect_leads_to_refuses_in_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def refuse(request: Request) -> Reply:
+        assert "authorization" not in request.headers
+        return Reply(status, b"", {"WWW-Authenticate": "Basic"})
+
+    with running(refuse) as other:
+        there = f"http://127.0.0.1:{urllib.parse.urlsplit(other.url).port}/login"
+        with running(lambda _: Reply(302, b"", {"Location": there})) as site:
+            monkeypatch.setenv("CXRPREP_PHYSIONET_URL", f"http://localhost:{urllib.parse.urlsplit(site.url).port}")
+            options = SourceOptions(credentials=credentials(LOGIN, tmp_path), timeout=5)
+            with (
+                closing(open_source(f"physionet://{PROJECT}", options)) as source,
+                pytest.raises(AccessError, match=r"127\.0\.0\.1") as found,
+            ):
+                source.open(RemoteFile("x.dcm"))
+    assert "PhysioNet" not in found.value.message
 
 
 def test_without_a_login_the_advice_says_where_to_put_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
