@@ -105,20 +105,21 @@ def losses(
         yield Loss("rows", rows, str(before.column(keys[0])[pc.index(lost, value=True).as_py()].as_py()))
     kept = pc.is_valid(place)
     for name in before.column_names:
-        column = before.column(name)
-        if name in exempt or name in _OF_FILES or column.null_count == before.num_rows:
+        if name in exempt or name in _OF_FILES:
+            continue
+        stays = name in after.column_names
+        # A column without gaps knows of every row: what was there need not be read.
+        if (stays and after.column(name).null_count == 0) or (column := before.column(name)).null_count == len(column):
             continue
         known = pc.and_(kept, pc.is_valid(flat(column)))
         if name == "digest":
             # It was that of another content.
             same = pc.equal(flat(before.column("bytes")), flat(after.column("bytes")).take(place))
             known = pc.and_(known, pc.fill_null(same, fill_value=False))
-        if name not in after.column_names:
-            now: Any = pa.array([False]).take(pa.array([0] * before.num_rows, pa.int8()))
-        elif after.column(name).null_count == 0:
-            continue
+        if stays:
+            now: Any = pc.fill_null(pc.is_valid(flat(after.column(name))).take(place), fill_value=False)
         else:
-            now = pc.fill_null(pc.is_valid(flat(after.column(name))).take(place), fill_value=False)
+            now = pa.repeat(pa.scalar(value=False), before.num_rows)
         if cells := _count(pc.and_(known, pc.invert(now))):
             yield Loss(f"cells of {name}", cells)
 
