@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.build import ManifestResult, PreparedManifest
+    from cxrprep.manifest.by_patient import ManifestParts
 
 # Of a digest: enough to compare by eye, and a line of 80 columns holds it; the footer has all of it.
 _SHOWN: Final = len("sha256:") + 16
@@ -376,7 +378,7 @@ def prepare(
     to: Path | None = None,
     allow_loss: bool = False,
     on_event: Sink = ignore,
-) -> PreparedManifest:
+) -> PreparedManifest | ManifestParts:
     """The manifest of an open folder, checked and not written yet.
 
     Args:
@@ -410,6 +412,22 @@ def prepare(
             check_stated(labels.table, source, f"the tables of {folder.root}")
         else:
             check_sources(folder.manifests, source)
+    as_released = choices.split_by is None and choices.policy in (None, KEEP)
+    if labels is None and to is None and not discarded and as_released and _is_large(folder):
+        from cxrprep.manifest.by_patient import NotByPatientError, prepare_by_patient
+
+        with contextlib.suppress(NotByPatientError):
+            return prepare_by_patient(
+                folder.spec,
+                folder.root,
+                record=folder.record.tables if folder.record.exists else None,
+                manifests=folder.manifests,
+                measure=measure,
+                label_source=source,
+                release=folder.release,
+                allow_loss=allow_loss,
+                on_event=on_event,
+            )
     return prepare_manifest(
         folder.spec,
         folder.root,
@@ -428,3 +446,14 @@ def prepare(
         allow_loss=allow_loss or to is not None,
         on_event=on_event,
     )
+
+
+def _is_large(folder: DatasetFolder) -> bool:
+    """Whether a folder has, or has tables of, more files than are held in memory."""
+    from cxrprep.labels.extract import LABELS_NAME
+    from cxrprep.storage.parquet import count_rows
+    from cxrprep.system import FILES_IN_MEMORY
+
+    table = folder.manifests / LABELS_NAME
+    rows = count_rows(table) if table.is_file() else 0
+    return max(rows, folder.record.count() if folder.record.exists else 0) > FILES_IN_MEMORY

@@ -147,9 +147,15 @@ def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection
     Raises:
         UsageError: Names what would go, and the words that ask for it.
     """
-    before = stored_table(path)
+    refuse_loss(path, image_losses(stored_table(path), images, root, exempt), hint=hint)
+
+
+def image_losses(
+    before: pa.Table | StoredTable | None, images: pa.Table, root: Path, exempt: Collection[str] = ()
+) -> list[Loss]:
+    """What a new image table would know less than ``before``; see ``check_images``."""
     if before is None or not {"path", "image_id"} <= set(before.column_names):
-        return
+        return []
 
     def gone(rows: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
         pairs = zip(rows.column("path").to_pylist(), missing.to_pylist(), strict=True)
@@ -159,8 +165,7 @@ def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection
     labels = {name for name in before.column_names if name.startswith("label")}
     if labels & allowed and _labelled(before) and images.num_rows and not _labelled(images):
         allowed -= labels
-    found = list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
-    refuse_loss(path, found, hint=hint)
+    return list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
 
 
 def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
@@ -179,11 +184,31 @@ def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collec
     Raises:
         UsageError: Names what would go, and the words that ask for it.
     """
-    before = stored_table(path)
+    found = study_losses(stored_table(path), studies, stored_table(images), exempt)
+    refuse_loss(path, found, hint=hint)
+
+
+def study_losses(
+    before: pa.Table | StoredTable | None,
+    studies: pa.Table,
+    images: pa.Table | StoredTable | None,
+    exempt: Collection[str] = (),
+) -> list[Loss]:
+    """What new studies would know less than ``before``, beside the ``images`` of before; see ``check_studies``.
+
+    Args:
+        before: The studies that are there, if any.
+        studies: The new table of studies.
+        images: The image table that is there, if any.
+        exempt: Columns whose cells may go.
+
+    Returns:
+        What would go.
+    """
     if before is None or not {"study_id", "n_images"} <= set(before.column_names):
-        return
+        return []
     keys, held = before.column("study_id"), flat(before.column("n_images"))
-    judged = pc.greater_equal(_named(stored_table(images), keys), held)
+    judged = pc.greater_equal(_named(images, keys), held)
     place = _find(keys, studies.column("study_id"))
     fewer = pc.fill_null(pc.less(flat(studies.column("n_images")).take(place), held), fill_value=False)
     of_images = set(studies.column_names) - _OF_STUDIES
@@ -198,10 +223,10 @@ def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collec
     whole = studies.filter(pc.invert(pc.is_in(flat(studies.column("study_id")), value_set=flat(keys).filter(fewer))))
     apart = {*exempt, *before.column_names} - (of_images - set(exempt))
     found += losses(before, whole, keys=("study_id",), exempt=apart, gone=lambda _, missing: missing)
-    refuse_loss(path, found, hint=hint)
+    return found
 
 
-def _named(images: StoredTable | None, studies: pa.ChunkedArray) -> pa.Array:
+def _named(images: pa.Table | StoredTable | None, studies: pa.ChunkedArray) -> pa.Array:
     """Of how many images of each study an image table says something."""
     if images is None or "study_id" not in images.column_names:
         return pa.repeat(pa.scalar(0, pa.int64()), len(studies))

@@ -38,7 +38,7 @@ from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of, read_combined, rea
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -108,12 +108,34 @@ class PreparedManifest:
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
         stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
         write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=stated)
-        known = self.spec if self.spec.name in catalog() else None
-        write_croissant(self.folder, known, release, (IMAGES_NAME, STUDIES_NAME))
-        write_card_beside(self.folder / IMAGES_NAME, known)
-        _note_join(self.result, self.has_labels, on_event)
-        on_event(StageFinished(STAGE, done=self.result.images))
-        return self.result
+        return finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
+
+
+def finish(
+    spec: DatasetSpec, folder: Path, release: str, result: ManifestResult, *, has_labels: bool, on_event: Sink
+) -> ManifestResult:
+    """Describe the tables that were written: card and Croissant.
+
+    Args:
+        spec: The dataset.
+        folder: Of the manifests.
+        release: The release.
+        result: What was joined.
+        has_labels: Whether there were labels to be joined.
+        on_event: Told what could not be joined.
+
+    Returns:
+        ``result``.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    known = spec if spec.name in catalog() else None
+    write_croissant(folder, known, release, (IMAGES_NAME, STUDIES_NAME))
+    write_card_beside(folder / IMAGES_NAME, known)
+    _note_join(result, has_labels, on_event)
+    on_event(StageFinished(STAGE, done=result.images))
+    return result
 
 
 def build_manifest(spec: DatasetSpec, root: Path, **options: Any) -> ManifestResult:
@@ -179,28 +201,11 @@ def prepare_manifest(
     wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
-    columns, joined = _join(found, table, wanted, usual)
-    columns["dataset"] = constant(spec.name, found.rows)
-    columns["release"] = constant(chosen_release, found.rows)
-    columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
-    if "split" in columns:
-        columns["release_split"] = columns["split"]
-    own = own_observations(table.schema) if table is not None else []
-    boxes = IMAGES.field("boxes").type if table is None else table.schema.field("boxes").type
-    images = null_columns(pa.schema([*with_boxes(IMAGES, boxes), *own]), found.rows, columns)
-    del columns
-    if not rises(images, _ORDER):
-        images = images.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
+    images, joined = joined_images(spec, found, table, wanted=wanted, usual=usual, release=chosen_release)
     images = add_sizes(spec, images, root=root, earlier=path, measure=measure, on_event=on_event)
-    # The footer's provenance has no times and no absolute paths, so that the same folder gives the same bytes anywhere.
-    origin: dict[str, Any] = {
-        "dataset": spec.name,
-        "release": chosen_release,
-        "label_source": ",".join(wanted),
-        **({"label_source_by_default": True} if wanted != usual and not label_source else {}),
-        "tables": made_from.get("tables", []),
-        "files": None if files is None else str(digest_of_files(files)),
-    }
+    by_default = wanted != usual and not label_source
+    origin = origin_of(spec, chosen_release, wanted, made_from, by_default=by_default)
+    origin["files"] = None if files is None else str(digest_of_files(files))
     if split is not None:
         images = split.apply(images, on_event)
         origin["split"] = split.describe()
@@ -212,10 +217,7 @@ def prepare_manifest(
     # What was joined is let go before the tables of before are held beside the new ones.
     del table, found
     pa.default_memory_pool().release_unused()
-    if disagreeing:
-        on_event(
-            Note(STAGE, f"{disagreeing:,} studies have images with different labels: 1 > -1 > 0 > null", "warning")
-        )
+    note_disagreeing(disagreeing, on_event)
     if not allow_loss:
         check_tables(folder, images, studies, root, made_from=origin, has_labels=has_labels)
     result = ManifestResult(
@@ -227,11 +229,79 @@ def prepare_manifest(
         second_copies=copies,
         foreign=foreign,
         disagreeing_studies=disagreeing,
-        sources=_sources(images),
+        sources=sources_of(images),
         left_out=(),
         **joined,
     )
     return PreparedManifest(spec, folder, images, studies, origin, result, has_labels)
+
+
+def note_disagreeing(studies: int, on_event: Sink) -> None:
+    """Say how many studies have images that are labelled differently."""
+    if studies:
+        on_event(Note(STAGE, f"{studies:,} studies have images with different labels: 1 > -1 > 0 > null", "warning"))
+
+
+def joined_images(
+    spec: DatasetSpec,
+    found: ImageFiles,
+    labels: pa.Table | None,
+    *,
+    wanted: tuple[str, ...],
+    usual: tuple[str, ...],
+    release: str,
+) -> tuple[pa.Table, dict[str, int]]:
+    """The image table of some files, sorted, before they are measured, and how the join with their labels went.
+
+    Args:
+        spec: The dataset.
+        found: The files.
+        labels: Rows of ``labels.parquet``.
+        wanted: Label sources, best first.
+        usual: Those of the dataset, which say best what is known beside labels.
+        release: The release.
+
+    Returns:
+        The table, and counts by what they count.
+    """
+    columns, joined = _join(found, labels, wanted, usual)
+    columns["dataset"] = constant(spec.name, found.rows)
+    columns["release"] = constant(release, found.rows)
+    columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
+    if "split" in columns:
+        columns["release_split"] = columns["split"]
+    own = own_observations(labels.schema) if labels is not None else []
+    boxes = IMAGES.field("boxes").type if labels is None else labels.schema.field("boxes").type
+    images = null_columns(pa.schema([*with_boxes(IMAGES, boxes), *own]), found.rows, columns)
+    del columns
+    if not rises(images, _ORDER):
+        images = images.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
+    return images, joined
+
+
+def origin_of(
+    spec: DatasetSpec, release: str, wanted: tuple[str, ...], made_from: Mapping[str, Any], *, by_default: bool
+) -> dict[str, Any]:
+    """What the footer says of a manifest: no times, no absolute paths: the same folder gives the same bytes anywhere.
+
+    Args:
+        spec: The dataset.
+        release: The release.
+        wanted: Label sources, best first.
+        made_from: The footer of the labels.
+        by_default: Whether nobody chose the label source, and it is not the dataset's own.
+
+    Returns:
+        JSON values.
+    """
+    return {
+        "dataset": spec.name,
+        "release": release,
+        "label_source": ",".join(wanted),
+        **({"label_source_by_default": True} if by_default else {}),
+        "tables": made_from.get("tables", []),
+        "files": None,
+    }
 
 
 def described_result(images: pa.Table, folder: Path) -> ManifestResult:
@@ -248,7 +318,7 @@ def described_result(images: pa.Table, folder: Path) -> ManifestResult:
         second_copies=0,
         foreign=0,
         disagreeing_studies=0,
-        sources=_sources(images),
+        sources=sources_of(images),
     )
 
 
@@ -271,11 +341,7 @@ def check_tables(
         UsageError: Names what would go, and the words that ask for it.
     """
     path = folder / IMAGES_NAME
-    before = footer_of(path)
-    chosen = ("label_source", "policy")
-    asked = has_labels and any((before.get(name) or None) != (made_from.get(name) or None) for name in chosen)
-    exempt = frozenset(name for name in images.column_names if name.startswith("label")) if asked else frozenset()
-    exempt |= {"table_name", "table_digest"} if asked else frozenset()
+    exempt, before = may_go(folder, images.column_names, made_from, has_labels=has_labels)
     hint = "" if has_labels else f"read the tables first: cxrprep extract-labels {shlex.quote(str(root))}"
     if before.get("recipe") or made_from.get("recipe"):
         hint = CONVERT_AGAIN
@@ -285,15 +351,36 @@ def check_tables(
     check_studies(folder / STUDIES_NAME, studies, path, exempt=exempt, hint=hint)
 
 
+def may_go(
+    folder: Path, columns: Iterable[str], made_from: Mapping[str, Any], *, has_labels: bool
+) -> tuple[frozenset[str], dict[str, Any]]:
+    """The columns whose cells may go, since another label source or policy was asked for, and the footer of before.
+
+    Args:
+        folder: Of the manifests.
+        columns: The names of the new table's.
+        made_from: What it is made from.
+        has_labels: Whether labels were there to be joined.
+
+    Returns:
+        Names, and the footer; empty where there is none.
+    """
+    before = footer_of(folder / IMAGES_NAME)
+    chosen = ("label_source", "policy")
+    if not has_labels or all((before.get(name) or None) == (made_from.get(name) or None) for name in chosen):
+        return frozenset(), before
+    return frozenset(name for name in columns if name.startswith("label")) | {"table_name", "table_digest"}, before
+
+
 def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:
     # Not in one piece: that would be a second copy of it, beside the first.
-    return labels.table.select(_read_columns(labels.table.schema)), {
+    return labels.table.select(read_columns(labels.table.schema)), {
         "release": labels.release,
         "tables": [described_table(use) for use in labels.tables],
     }
 
 
-def _read_columns(schema: pa.Schema) -> list[str]:
+def read_columns(schema: pa.Schema) -> list[str]:
     """The columns of a table of labels that a manifest needs: all but the source tables' cells."""
     own = [field.name for field in own_observations(schema)]
     return [*LABELS.names, *own, *(["report_text"] if "report_text" in schema.names else [])]
@@ -305,15 +392,20 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         return None, {}
     made_from = read_footer(path)
     try:
-        table = read_combined(path, _read_columns(read_schema(path)))
+        table = read_combined(path, read_columns(read_schema(path)))
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
+    check_labels(table, path)
+    return table, made_from
+
+
+def check_labels(table: pa.Table, path: Path) -> None:
+    """Raise ``TableError`` where a cell of a table that somebody else may have written is no label."""
     for name in LABEL_COLUMNS:
         if not _are_labels(table.column(name)):
             raise TableError(
                 f"{path}, column {name}: not all are 1, 0, -1 or null", hint="run cxrprep extract-labels again"
             )
-    return table, made_from
 
 
 def _are_labels(column: pa.ChunkedArray) -> bool:
@@ -393,7 +485,8 @@ def _filled(stated: pa.Array, images: pa.Array, keys: pa.Array, column: pa.Chunk
     return filled.dictionary_encode().cast(stated.type) if pa.types.is_dictionary(stated.type) else filled
 
 
-def _sources(images: pa.Table) -> tuple[tuple[str, int], ...]:
+def sources_of(images: pa.Table) -> tuple[tuple[str, int], ...]:
+    """How many images have labels of each source."""
     counted = pc.value_counts(images.column("label_source").cast(pa.string())).to_pylist()
     return tuple(sorted((c["values"], c["counts"]) for c in counted if c["values"] is not None))
 

@@ -26,15 +26,15 @@ from cxrprep.storage.paths import is_file, is_folder
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
 
-_LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
-_IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
+LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
+IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
 # As many paths are objects of Python at once: all of them would take more room than the tables.
 _PART: Final = 16_384
 # What cxrprep itself puts beside a release.
@@ -66,19 +66,21 @@ class ImageFiles:
         return len(self.path)
 
 
-def _listed(root: Path, suffixes: tuple[str, ...]) -> pa.Table:
-    parts = [_LISTED.empty_table()]
+def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
+    """Path and size of the files of a folder with one of these suffixes, and a null for the digest, part by part.
+
+    Raises ``StorageError``.
+    """
     found = itertools.chain(_walk(str(root), ""), names_and_sizes(root))
     walk = ((path, size, None) for path, size in found if path.lower().endswith(suffixes) and _is_theirs(path))
     try:
         while some := list(itertools.islice(walk, _PART)):
-            columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), _LISTED, strict=True)]
-            parts.append(pa.table(columns, schema=_LISTED))
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), LISTED, strict=True)]
+            yield pa.table(columns, schema=LISTED)
     except OSError as error:
         raise StorageError(
             f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
         ) from error
-    return pa.concat_tables(parts)
 
 
 def _is_theirs(path: str) -> bool:
@@ -96,7 +98,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                 yield prefix + entry.name, entry.stat().st_size
 
 
-def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
+def with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
     """``listed`` with the digests of the record; of a file that has another size now, none is known."""
     place = pc.index_in(listed.column("path"), value_set=files.column("path").combine_chunks())
     digest = files.column("digest").take(place)
@@ -108,9 +110,9 @@ def _with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
 def _of_manifest(path: Path) -> pa.Table:
     """Paths, sizes and digests by an earlier manifest: a record that was lost since has told it once."""
     try:
-        return read_combined(path, ["path", "bytes", "digest"]).rename_columns(list(_LISTED.names))
+        return read_combined(path, ["path", "bytes", "digest"]).rename_columns(list(LISTED.names))
     except (OSError, pa.ArrowException):
-        return _LISTED.empty_table()
+        return LISTED.empty_table()
 
 
 def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
@@ -123,12 +125,17 @@ def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
 
 def digest_of_files(files: pa.Table) -> Digest:
     """A digest of what the record says is here: paths, sizes and digests, whenever and in whatever order they came."""
-    here = pc.equal(files.column("state").cast(pa.string()), "here")
-    table = files.select(["path", "size", "digest"]).filter(here).sort_by("path")
+    return digest_of_sorted([files.sort_by("path")])
+
+
+def digest_of_sorted(tables: Iterable[pa.Table]) -> Digest:
+    """The same of tables that follow one another in order of path."""
     hasher = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=_PART):
-        for path, size, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
+    for table in tables:
+        here = pc.equal(table.column("state").cast(pa.string()), "here")
+        for batch in table.select(["path", "size", "digest"]).filter(here).to_batches(max_chunksize=_PART):
+            for path, size, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
     return Digest("sha256", hasher.hexdigest())
 
 
@@ -161,29 +168,45 @@ def image_files(
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
     suffixes = spec.images.suffixes
-    table = _listed(root, suffixes)
+    table = pa.concat_tables([LISTED.empty_table(), *listed_files(root, suffixes)])
     if files is not None:
-        table = _with_digests(table, files)
+        table = with_digests(table, files)
         if discarded:
             table = pa.concat_tables([table, _discarded(files, suffixes).cast(table.schema)])
     if earlier is not None and table.column("digest").null_count:
-        table = _with_digests(table, _of_manifest(earlier))
+        table = with_digests(table, _of_manifest(earlier))
     table = table.sort_by("path").combine_chunks()
-    ids = _ids(table.column("path"), spec.layout(release))
-    ours = pc.is_valid(ids.column("image"))
-    rows = _best(table.column("path"), ids.column("image"), suffixes)
-    foreign = table.column("path").filter(pc.invert(ours))
-    second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
+    ids = ids_of(table.column("path"), spec.layout(release))
+    taken, second, foreign = taken_files(table, ids, suffixes)
+    note_left_out(second, foreign, on_event)
+    return taken
+
+
+def note_left_out(second: pa.ChunkedArray, foreign: pa.ChunkedArray, on_event: Sink) -> None:
+    """Say which image files are no row of their own."""
     for found, what in (
         (second, "show images that another file shows already"),
         (foreign, "are not images of the release"),
     ):
         if len(found):
             on_event(Note("manifest", f"{len(found):,} image files {what}; the first: {found[0]}", "warning"))
+
+
+def taken_files(
+    table: pa.Table, ids: pa.Table, suffixes: tuple[str, ...]
+) -> tuple[ImageFiles, pa.ChunkedArray, pa.ChunkedArray]:
+    """One file of each image, the paths of second copies, and those that are not of the release.
+
+    ``table`` holds path, size and digest in order of path, and ``ids`` what ``ids_of`` says of each.
+    """
+    ours = pc.is_valid(ids.column("image"))
+    rows = _best(table.column("path"), ids.column("image"), suffixes)
+    foreign = table.column("path").filter(pc.invert(ours))
+    second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
     taken, ids = table.take(rows), ids.take(rows)
     view = _coded(ids.column("view").combine_chunks())
     stated = pc.coalesce(ids.column("projection").combine_chunks(), projection_of(view).cast(pa.string()))
-    return ImageFiles(
+    found = ImageFiles(
         **{name: taken.column(name).combine_chunks() for name in ("path", "size", "digest")},
         **{name: ids.column(name).combine_chunks() for name in ("image", "study", "patient")},
         view=view,
@@ -192,19 +215,20 @@ def image_files(
         second_copies=len(second),
         foreign=len(foreign),
     )
+    return found, second, foreign
 
 
 def _coded(words: pa.Array) -> pa.Array:
     return words.dictionary_encode().cast(CATEGORY)
 
 
-def _ids(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:
+def ids_of(paths: pa.ChunkedArray, layout: Layout) -> pa.Table:
     """What each path says of its image; null where it shows none of the release."""
-    parts = [_IDS.empty_table()]
+    parts = [IDS.empty_table()]
     for start in range(0, len(paths), _PART):
         held = [layout.parse(path) for path in paths.slice(start, _PART).to_pylist()]
-        columns = [[None if i is None else getattr(i, name) for i in held] for name in _IDS.names]
-        parts.append(pa.table([pa.array(c, pa.string()) for c in columns], schema=_IDS))
+        columns = [[None if i is None else getattr(i, name) for i in held] for name in IDS.names]
+        parts.append(pa.table([pa.array(c, pa.string()) for c in columns], schema=IDS))
     return pa.concat_tables(parts).combine_chunks()
 
 

@@ -36,10 +36,12 @@ _MEASURED: Final = tuple(_SIZES.names)
 _PART: Final = 8192
 
 
-def _remembered(images: pa.Table, earlier: Path) -> pa.Table:
+def _remembered(images: pa.Table, earlier: Path | pa.Table) -> pa.Table:
     """Width, height and mode for each row of ``images`` whose file an earlier manifest shows by size and digest."""
     table = pa.table({name: pa.nulls(0, images.schema.field(name).type) for name in (*_KEYS, *_MEASURED)})
-    if earlier.exists():
+    if isinstance(earlier, pa.Table):
+        table = earlier.select(table.column_names).cast(table.schema)
+    elif earlier.exists():
         # A manifest of another make: measuring again costs time only.
         with contextlib.suppress(OSError, KeyError, ValueError, pa.ArrowException):
             table = read_combined(earlier, table.column_names).cast(table.schema)
@@ -73,7 +75,13 @@ def measure_dropped(measure: Measure, root: Path, journals: Path) -> Measure:
 
 
 def add_sizes(
-    spec: DatasetSpec, images: pa.Table, *, root: Path, earlier: Path, measure: Measure | None, on_event: Sink
+    spec: DatasetSpec,
+    images: pa.Table,
+    *,
+    root: Path,
+    earlier: Path | pa.Table,
+    measure: Measure | None,
+    on_event: Sink,
 ) -> pa.Table:
     """``images`` with width, height and source_mode, spacing in mm, and boxes in the pixels of the file itself.
 
@@ -81,7 +89,7 @@ def add_sizes(
         spec: The dataset.
         images: Rows of a manifest.
         root: The folder that their paths are relative to.
-        earlier: A manifest whose sizes hold for files that did not change.
+        earlier: A manifest whose sizes hold for files that did not change, or those of its rows that may name them.
         measure: Reads the size of a file.
         on_event: Called with progress and remarks.
 

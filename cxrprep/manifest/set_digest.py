@@ -141,6 +141,33 @@ def merkle_root(hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+class GrowingTree:
+    """The same root over leaves that come one after another: of a tree of any size some sixty hashes are held."""
+
+    def __init__(self) -> None:
+        """No leaf yet."""
+        self.count = 0
+        self._roots: list[bytes] = []
+
+    def add(self, leaf: bytes) -> None:
+        """The hash of the next leaf."""
+        self.count += 1
+        place = self.count
+        # Two whole trees of one size become one, as often as the count is even.
+        while not place & 1:
+            leaf, place = _node_hash(self._roots.pop(), leaf), place >> 1
+        self._roots.append(leaf)
+
+    def root(self) -> bytes:
+        """The root over all that came."""
+        if not self._roots:
+            return merkle_root(())
+        found = self._roots[-1]
+        for left in reversed(self._roots[:-1]):
+            found = _node_hash(left, found)
+        return found
+
+
 def inclusion_path(hashes: Sequence[bytes], index: int) -> list[bytes]:
     """The hashes beside the way from a leaf to the root."""
     level, place, path = list(hashes), index, []
@@ -233,12 +260,13 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
     described = dataset.made_from.get("policy") or dataset.policy.describe()
     hashes = {split: [_leaf_hash(row) for row in rows] for split, rows in leaves.items()}
     source = str(dataset.made_from.get("label_source") or "")
-    head = head_of(dataset.labels().column_names, described, source, hashes)
+    roots = {split: (len(rows), merkle_root(rows)) for split, rows in hashes.items()}
+    head = head_of(dataset.labels().column_names, described, source, roots)
     return SetDigest(digest_of_head(head), head, leaves, unread)
 
 
 def head_of(
-    vocabulary: Sequence[str], policy: Mapping[str, Any], label_source: str, hashes: Mapping[str, Sequence[bytes]]
+    vocabulary: Sequence[str], policy: Mapping[str, Any], label_source: str, roots: Mapping[str, tuple[int, bytes]]
 ) -> dict[str, Any]:
     """The head of a set, whose SHA-256 is its digest.
 
@@ -246,7 +274,7 @@ def head_of(
         vocabulary: The observations, in the order in which leaves have their labels.
         policy: The label policy, as ``Policy.describe`` gives it.
         label_source: Who labelled.
-        hashes: The hashes of the leaves of each split, in their order.
+        roots: Of each split how many images it has, and the root over their leaves.
 
     Returns:
         The head as JSON values.
@@ -256,9 +284,7 @@ def head_of(
         "vocabulary": list(vocabulary),
         "policy": policy,
         "label_source": label_source,
-        "splits": {
-            split: {"images": len(rows), "root": merkle_root(rows).hex()} for split, rows in sorted(hashes.items())
-        },
+        "splits": {split: {"images": count, "root": root.hex()} for split, (count, root) in sorted(roots.items())},
     }
 
 

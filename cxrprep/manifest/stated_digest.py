@@ -13,12 +13,20 @@ import pyarrow.compute as pc
 
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.source_vocabulary import known_observations
-from cxrprep.manifest.set_digest import canonical, digest_of_head, head_of, spelled_boxes
+from cxrprep.manifest.set_digest import (
+    GrowingTree,
+    canonical,
+    digest_of_head,
+    head_of,
+    merkle_root,
+    spelled_boxes,
+)
 from cxrprep.storage.parquet import SET_DIGEST
+from cxrprep.storage.sorted_tables import SortedTable
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _ROWS: Final = 8192
 _ESCAPED: Final = r"[\x00-\x1f\"\\]"
@@ -46,16 +54,55 @@ def stated_digest(images: pa.Table, made_from: Mapping[str, Any]) -> str | None:
     keys = pa.table({name: column.take(order) for name, column in columns.items()})
     if _has_twins(keys):
         return None
-    labels = [images.column(f"label_{stem}") for stem in stems]
-    boxes = images.column("boxes") if "boxes" in images.column_names else pa.nulls(images.num_rows)
-    held = pa.table([columns["dataset"], columns["id"], boxes, pixels, *labels], _names(len(labels)))
-    hashes = [digest for start in range(0, len(held), _ROWS) for digest in _hashes(held.slice(start, _ROWS))]
+    hashes = list(_leaves(images, stems, pixels))
     by_split: dict[str, list[bytes]] = {}
     for name, place in zip(keys.column("split").to_pylist(), order.to_pylist(), strict=True):
         by_split.setdefault(name, []).append(hashes[place])
+    return _digest(stems, made_from, {split: (len(held), merkle_root(held)) for split, held in by_split.items()})
+
+
+def digest_of_parts(tables: Iterable[pa.Table], stems: Sequence[str], made_from: Mapping[str, Any]) -> str | None:
+    """The same of a table that comes in parts, none of which is held.
+
+    Args:
+        tables: The parts, in any order.
+        stems: The observations that the label sources of the whole know.
+        made_from: The footer.
+
+    Returns:
+        The digits, or ``None`` as above.
+    """
+    leaves = SortedTable.of({"key": "string", "leaf": "binary"}, "key")
+    for images in tables:
+        pixels = _pixels(images, made_from)
+        if pixels is None:
+            return None
+        split = pc.fill_null(images.column("split").cast(pa.string()), "")
+        key = pc.binary_join_element_wise(split, images.column("dataset").cast(pa.string()), images["image_id"], "\0")
+        leaves.append(pa.table({"key": key, "leaf": pa.array(_leaves(images, stems, pixels), pa.binary())}))
+    trees: dict[str, GrowingTree] = {}
+    before = None
+    for key, leaf in leaves.rows():
+        if key == before:
+            return None
+        before = key
+        trees.setdefault(key.partition("\0")[0], GrowingTree()).add(leaf)
+    return _digest(stems, made_from, {split: (tree.count, tree.root()) for split, tree in trees.items()})
+
+
+def _leaves(images: pa.Table, stems: Sequence[str], pixels: pa.ChunkedArray) -> Iterator[bytes]:
+    """The hash of each image, in order."""
+    labels = [images.column(f"label_{stem}") for stem in stems]
+    boxes = images.column("boxes") if "boxes" in images.column_names else pa.nulls(images.num_rows)
+    dataset = images.column("dataset").cast(pa.string())
+    held = pa.table([dataset, images.column("image_id"), boxes, pixels, *labels], _names(len(labels)))
+    return (digest for start in range(0, len(held), _ROWS) for digest in _hashes(held.slice(start, _ROWS)))
+
+
+def _digest(stems: Sequence[str], made_from: Mapping[str, Any], roots: Mapping[str, tuple[int, bytes]]) -> str:
     described = made_from.get("policy") or KEEP.describe()
     source = str(made_from.get("label_source") or "")
-    return digest_of_head(head_of([published_name(stem) for stem in stems], described, source, by_split))
+    return digest_of_head(head_of([published_name(stem) for stem in stems], described, source, roots))
 
 
 def _names(labels: int) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.record import file_table as files
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.parquet import row_groups
 from cxrprep.storage.sorted_tables import SortedCursor, parts
 
 if TYPE_CHECKING:
@@ -158,25 +159,10 @@ def write(
     def fill(part: Path) -> None:
         nonlocal count, size
         with files.writer(part, state) as writer:
-            for group in _of_groups(tables):
+            for group in row_groups(tables, files.ROW_GROUP):
                 writer.write_table(group, row_group_size=group.num_rows)
                 count += group.num_rows
                 size += pc.sum(group["size"]).as_py()
 
     replace_file(path, fill, check)
     return files.digest_of(path), count, size
-
-
-def _of_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of ``tables``, as many at a time as make a row group."""
-    held: list[pa.Table] = []
-    rows = 0
-    for table in tables:
-        held.append(table)
-        rows += table.num_rows
-        while rows >= files.ROW_GROUP:
-            whole = pa.concat_tables(held).unify_dictionaries()
-            yield whole.slice(0, files.ROW_GROUP).combine_chunks()
-            held, rows = [whole.slice(files.ROW_GROUP)], rows - files.ROW_GROUP
-    if rows:
-        yield pa.concat_tables(held).unify_dictionaries().combine_chunks()

@@ -19,7 +19,7 @@ from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -53,23 +53,71 @@ def write_table(
     Raises:
         StorageError: The disk refuses; it names the path.
     """
+    schema = _with_footer(table.schema, name, made_from)
+    table = table.replace_schema_metadata(schema.metadata)
+    replace = replace_listed if listed else replace_file
+    replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **_form(schema)))
+
+
+def write_parts(
+    tables: Iterable[pa.Table], schema: pa.Schema, path: Path, *, name: str, made_from: Mapping[str, Any]
+) -> None:
+    """The same for a table that comes in parts, which memory need not hold together: its groups of rows are as large.
+
+    Args:
+        tables: The parts, of ``schema``.
+        schema: The columns.
+        path: The file.
+        name: The schema's name, for the footer.
+        made_from: Its provenance.
+
+    Raises:
+        StorageError: The disk refuses; it names the path.
+    """
+    stated = _with_footer(schema, name, made_from)
+
+    def write(part: Path) -> None:
+        with pq.ParquetWriter(part, stated, **_form(stated)) as writer:
+            for group in row_groups(tables, _ROWS):
+                writer.write_table(group.replace_schema_metadata(stated.metadata), row_group_size=_ROWS)
+
+    replace_listed(path, write)
+
+
+def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The rows of ``tables``, as many at a time as make a row group."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        held.append(table)
+        count += table.num_rows
+        while count >= rows:
+            whole = pa.concat_tables(held).unify_dictionaries()
+            yield whole.slice(0, rows).combine_chunks()
+            held, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(held).unify_dictionaries().combine_chunks()
+
+
+def _with_footer(schema: pa.Schema, name: str, made_from: Mapping[str, Any] | None) -> pa.Schema:
     footer = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **(made_from or {})}
     text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), FOOTER_KEY: text.encode()})
-    few = [field.name for field in table.schema if pa.types.is_dictionary(field.type) or field.type == pa.int8()]
+    return schema.with_metadata({**(schema.metadata or {}), FOOTER_KEY: text.encode()})
+
+
+def _form(schema: pa.Schema) -> dict[str, Any]:
+    few = [field.name for field in schema if pa.types.is_dictionary(field.type) or field.type == pa.int8()]
     # Ids hardly repeat: a dictionary of them would only cost time. Nobody filters by the range of a source's cell, and
     # that of labels is always the same.
     ranged = [
         field.name
-        for field in table.schema
+        for field in schema
         if not field.name.startswith((RAW_PREFIX, "path_raw")) and field.type != pa.int8()
     ]
     # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer.
-    options = {
+    return {
         "use_dictionary": few, "write_statistics": ranged, "compression": "snappy", "write_page_checksum": True,
     }  # fmt: skip
-    replace = replace_listed if listed else replace_file
-    replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **options))
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: bool = True) -> pa.Table:
@@ -88,9 +136,9 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: 
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
     # Not pq.read_table: it loads pyarrow.dataset and with it pandas, and takes a folder named split=test for a column.
-    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         wanted = file.schema_arrow if columns is None else [f for f in file.schema_arrow if f.name in set(columns)]
-        _check_kinds(pa.schema(wanted), path)
+        check_kinds(pa.schema(wanted), path)
         if columns is None:
             return file.read(use_threads=use_threads)
         there = set(file.schema_arrow.names)
@@ -117,8 +165,8 @@ def read_combined(path: Path, columns: Sequence[str], *, coded: Collection[str] 
         OSError: It is not there, or may not be read.
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
-    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        _check_kinds(pa.schema([field for field in file.schema_arrow if field.name in columns]), path)
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        check_kinds(pa.schema([field for field in file.schema_arrow if field.name in columns]), path)
         found = {name: _in_one_piece(file.read([name], use_threads=False), coded=name in coded) for name in columns}
         fields = [file.schema_arrow.field(name).with_type(found[name].type) for name in columns]
         return pa.table(found, schema=pa.schema(fields))
@@ -140,7 +188,7 @@ def read_single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) ->
     Raises ``OSError``, ``UnreadableTableError``, and ``KeyError`` for a row that is not there.
     """
     found: dict[int, dict[str, Any]] = {}
-    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         first = 0
         for group in range(file.num_row_groups):
             after = first + file.metadata.row_group(group).num_rows
@@ -154,17 +202,17 @@ def read_single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) ->
 
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a table, with its footer. Raises ``OSError``, ``UnreadableTableError``."""
-    with _readable(path):
+    with readable(path):
         return pq.read_schema(path)
 
 
 def count_rows(path: Path) -> int:
     """The number of rows of a table, by its footer. Raises ``OSError``, ``UnreadableTableError``."""
-    with _readable(path):
+    with readable(path):
         return int(pq.read_metadata(path).num_rows)
 
 
-def _check_kinds(schema: pa.Schema, path: Path) -> None:
+def check_kinds(schema: pa.Schema, path: Path) -> None:
     """Raise ``UnreadableTableError`` where another program wrote a column of one of our tables with other values.
 
     What means the same may be spelled otherwise: text by dictionary or not, numbers with other widths.
@@ -200,7 +248,8 @@ def _kind(kind: pa.DataType) -> str:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong with the table at ``path`` inside of the ``with`` is said as ``read_rows`` says it."""
     try:
         regular(path)
         yield

@@ -119,13 +119,58 @@ class SortedCursor:
         return str(self._ahead[self._key][-1].as_py())
 
 
+class StoredParts:
+    """Tables of one schema in a temporary file, read again one by one. It has no name and goes with the object."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """No table yet. Raises ``StorageError``, here and below, when the disk for temporary files refuses."""
+        self.schema = schema
+        self.num_rows = 0
+        self._places: list[tuple[int, int]] = []
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._mutex = threading.Lock()
+
+    def append(self, table: pa.Table) -> int:
+        """Add a table; its number, from 0."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table.combine_chunks())
+        data = sink.getvalue()
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="cxrprep-")  # noqa: SIM115  # closed below
+                weakref.finalize(self, self._file.close)
+            self._file.seek(self._end)
+            self._file.write(data)
+        except OSError as error:
+            raise storage_error(tempfile.gettempdir(), "write temporary files in", error) from error
+        self._places.append((self._end, len(data)))
+        self._end += len(data)
+        self.num_rows += table.num_rows
+        return len(self._places) - 1
+
+    def read(self, number: int) -> pa.Table:
+        """One of the tables."""
+        assert self._file is not None
+        start, length = self._places[number]
+        with self._mutex:
+            self._file.seek(start)
+            data = self._file.read(length)
+        return pa.ipc.open_stream(data).read_all()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All of them, as they came."""
+        return map(self.read, range(len(self._places)))
+
+
 @dataclass(slots=True)
 class _Run:
-    """Sorted rows in the file: where each block of them begins and how long it is, and the keys at both ends."""
+    """Sorted rows in the file: the numbers of their blocks, and the keys at both ends."""
 
     first: str
     last: str
-    blocks: list[tuple[int, int]]
+    blocks: list[int]
 
 
 class SortedTable:
@@ -142,9 +187,7 @@ class SortedTable:
         self._held: list[pa.Table] = []
         self._held_rows = 0
         self._runs: list[_Run] = []
-        self._file: IO[bytes] | None = None
-        self._end = 0
-        self._mutex = threading.Lock()
+        self._stored = StoredParts(schema)
 
     @classmethod
     def of(cls, columns: Mapping[str, str], key: str) -> Self:
@@ -193,37 +236,14 @@ class SortedTable:
     def _write_run(self) -> None:
         table = _by(self._joined(), self._key)
         keys = table[self._key]
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="cxrprep-")  # noqa: SIM115  # closed below
-                weakref.finalize(self, self._file.close)
-            blocks = [
-                self._write_block(table.slice(start, _BLOCK_ROWS)) for start in range(0, table.num_rows, _BLOCK_ROWS)
-            ]
-        except OSError as error:
-            raise storage_error(tempfile.gettempdir(), "write temporary files in", error) from error
+        blocks = [
+            self._stored.append(table.slice(start, _BLOCK_ROWS)) for start in range(0, table.num_rows, _BLOCK_ROWS)
+        ]
         self._runs.append(_Run(keys[0].as_py(), keys[-1].as_py(), blocks))
         self._held, self._held_rows = [], 0
 
-    def _write_block(self, table: pa.Table) -> tuple[int, int]:
-        assert self._file is not None
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-            writer.write_table(table.combine_chunks())
-        data = sink.getvalue()
-        start = self._end
-        self._file.seek(start)
-        self._file.write(data)
-        self._end += len(data)
-        return start, len(data)
-
     def _blocks(self, run: _Run) -> Iterator[pa.Table]:
-        for start, length in run.blocks:
-            assert self._file is not None
-            with self._mutex:
-                self._file.seek(start)
-                data = self._file.read(length)
-            yield pa.ipc.open_stream(data).read_all()
+        return map(self._stored.read, run.blocks)
 
     def _merged(self, runs: Sequence[_Run], names: Sequence[str]) -> Iterator[pa.Table]:
         if len(runs) == 1:

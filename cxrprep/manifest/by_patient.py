@@ -1,0 +1,371 @@
+"""Manifest of more images than memory should hold: joined for one range of patients after another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.collection.image_table import image_losses, study_losses
+from cxrprep.events import StageStarted, ignore
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.source_vocabulary import known_observations, ordered
+from cxrprep.manifest import build
+from cxrprep.manifest.image_files import (
+    IDS,
+    LISTED,
+    digest_of_sorted,
+    ids_of,
+    listed_files,
+    note_left_out,
+    taken_files,
+    with_digests,
+)
+from cxrprep.manifest.image_sizes import add_sizes
+from cxrprep.manifest.label_join import default_sources, stated_sources
+from cxrprep.manifest.stated_digest import digest_of_parts
+from cxrprep.manifest.studies import studies_of
+from cxrprep.storage.parquet import SET_DIGEST, check_kinds, read_footer, read_schema, readable, write_parts
+from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts
+from cxrprep.system import plain_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Sink
+    from cxrprep.manifest.image_files import ImageFiles
+    from cxrprep.manifest.image_sizes import Measure
+
+ROWS: Final = 1 << 17
+"""Images that are joined together, and those of one patient more."""
+
+
+class NotByPatientError(Exception):
+    """What is to be joined cannot be divided by patients, or would know less than what is there: see ``prepare``."""
+
+
+class PatientTable:
+    """A table on the disk whose groups of rows say by their footer which patients they are of."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        """Some columns of it, or all. Raises ``NotByPatientError`` where a group does not say that."""
+        with readable(path):
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        self.path = path
+        self.schema = self._file.schema_arrow
+        self._columns = list(columns or self.schema.names)
+        check_kinds(pa.schema([self.schema.field(name) for name in self._columns]), path)
+        self._ends = [self._patients(number) for number in range(self._file.num_row_groups)]
+
+    @classmethod
+    def at(cls, path: Path, needed: str) -> Self | None:
+        """All columns of the table; ``None`` where there is none, or one that has no column ``needed``."""
+        if not path.is_file():
+            return None
+        table = cls(path)
+        return table if {needed, "patient_id"} <= set(table.schema.names) else None
+
+    def between(self, after: str | None, last: str | None) -> pa.Table:
+        """The rows of the patients behind ``after``, up to ``last``; ``None`` is no bound."""
+        found = [pa.schema([self.schema.field(name) for name in self._columns]).empty_table()]
+        for number, (low, high) in enumerate(self._ends):
+            if (last is None or low <= last) and (after is None or high > after):
+                found.append(self._rows(number, after, last))
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks().replace_schema_metadata(None)
+
+    def values(self, name: str) -> Iterator[pa.Table]:
+        """One column, group by group."""
+        for number in range(self._file.num_row_groups):
+            with readable(self.path):
+                yield self._file.read_row_group(number, [name], use_threads=False)
+
+    def _rows(self, number: int, after: str | None, last: str | None) -> pa.Table:
+        with readable(self.path):
+            group = self._file.read_row_group(number, self._columns, use_threads=False)
+        patients = group.column("patient_id")
+        behind = pa.scalar(value=True) if after is None else pc.greater(patients, after)
+        return group.filter(pc.and_(behind, pa.scalar(value=True) if last is None else pc.less_equal(patients, last)))
+
+    def _patients(self, number: int) -> tuple[str, str]:
+        group = self._file.metadata.row_group(number)
+        columns = (group.column(place) for place in range(group.num_columns))
+        found = next((column for column in columns if column.path_in_schema == "patient_id"), None)
+        stated = None if found is None else found.statistics
+        if stated is None or not stated.has_min_max or stated.null_count:
+            raise NotByPatientError
+        return str(stated.min), str(stated.max)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestParts:
+    """A manifest that was worked out and not written yet, its rows in temporary files; see ``PreparedManifest``."""
+
+    spec: DatasetSpec
+    folder: Path
+    images: StoredParts
+    studies: StoredParts
+    made_from: dict[str, Any]
+    result: build.ManifestResult
+    has_labels: bool
+
+    def write(self, on_event: Sink = ignore) -> build.ManifestResult:
+        """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
+        origin = {name: value for name, value in self.made_from.items() if name != SET_DIGEST}
+        studies, images = self.folder / build.STUDIES_NAME, self.folder / build.IMAGES_NAME
+        write_parts(self.studies.tables(), self.studies.schema, studies, name="studies", made_from=origin)
+        write_parts(self.images.tables(), self.images.schema, images, name="images", made_from=self.made_from)
+        release = str(origin["release"])
+        return build.finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
+
+
+@dataclass(slots=True)
+class _Ids:
+    """Ids as numbers, by which a label is found that names an image or study of another range of patients."""
+
+    here: list[NDArray[np.uint64]] = field(default_factory=list)
+    elsewhere: list[NDArray[np.uint64]] = field(default_factory=list)
+
+    def add(self, ids: pa.Array, named: pa.ChunkedArray | None) -> None:
+        """The ids of a range, and those that its rows of labels name."""
+        self.here.append(_numbers(pc.unique(ids)))
+        if named is not None:
+            others = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
+            self.elsewhere.append(_numbers(pc.unique(others.drop_null())))
+
+    def elsewhere_count(self) -> int:
+        """How many ids are named that no range has."""
+        return len(np.unique(np.concatenate(self.elsewhere))) if self.elsewhere else 0
+
+    def check(self) -> None:
+        """Raise ``NotByPatientError`` where two ranges have one id, or one names what another has."""
+        here = np.sort(np.concatenate(self.here))
+        named = np.unique(np.concatenate(self.elsewhere)) if self.elsewhere else here[:0]
+        if bool((here[1:] == here[:-1]).any()) or bool(np.isin(named, here).any()):
+            raise NotByPatientError
+
+
+def _numbers(ids: pa.Array) -> NDArray[np.uint64]:
+    from pandas.util import hash_array
+
+    return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+
+
+@dataclass(slots=True)
+class _Joining:
+    """The ranges that were joined: their rows in temporary files, and what they came to together."""
+
+    images: StoredParts | None = None
+    studies: StoredParts | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    stems: set[str] = field(default_factory=set)
+    second: list[str] = field(default_factory=list)
+    of_images: _Ids = field(default_factory=_Ids)
+    of_studies: _Ids = field(default_factory=_Ids)
+
+    def add(self, images: pa.Table, studies: pa.Table, made_from: Mapping[str, Any]) -> None:
+        """The rows of another range."""
+        if self.images is None or self.studies is None:
+            self.images, self.studies = StoredParts(images.schema), StoredParts(studies.schema)
+        self.images.append(images)
+        self.studies.append(studies)
+        self.counts["patients"] += int(pc.count_distinct(images.column("patient_id")).as_py())
+        self.sources.update(dict(build.sources_of(images)))
+        self.stems.update(known_observations(images, made_from))
+
+
+@plain_memory()
+def prepare_by_patient(
+    spec: DatasetSpec,
+    root: Path,
+    *,
+    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    manifests: Path,
+    measure: Measure | None,
+    label_source: str | None,
+    release: str | None,
+    allow_loss: bool,
+    on_event: Sink = ignore,
+) -> ManifestParts:
+    """What ``prepare_manifest`` gives, for a release whose files, labels and tables of before divide by patients.
+
+    Args:
+        spec: The dataset.
+        root: The folder of its files.
+        record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
+        manifests: Where the tables will go, and the folder of ``labels.parquet``.
+        measure: Gives width, height and mode of image files.
+        label_source: The source of the labels.
+        release: The release, where the labels do not say it.
+        allow_loss: The tables may know less than those that are there.
+        on_event: Told what could not be joined.
+
+    Returns:
+        The tables, checked and not written yet.
+
+    Raises:
+        NotByPatientError: A file or row is of no patient, or one patient's row is about another one's image, or the
+            tables would know less than those that are there: ``prepare_manifest`` joins all at once, and says so.
+        TableError: ``labels.parquet`` is damaged.
+    """
+    on_event(StageStarted(build.STAGE, unit="images"))
+    path = manifests / LABELS_NAME
+    made_from = read_footer(path) if path.is_file() else {}
+    labels = PatientTable(path, build.read_columns(read_schema(path))) if path.is_file() else None
+    release = str(made_from.get("release") or release or spec.default_release)
+    usual = stated_sources(spec.default_label_source)
+    wanted = stated_sources(label_source) if label_source else default_sources(_sources(labels), usual)
+    origin = build.origin_of(spec, release, wanted, made_from, by_default=wanted != usual and not label_source)
+    if record is not None:
+        origin["files"] = str(digest_of_sorted(record(["path", "size", "digest", "state"])))
+    before = PatientTable.at(manifests / build.IMAGES_NAME, "path")
+    studies_before = PatientTable.at(manifests / build.STUDIES_NAME, "n_images")
+    files, foreign = _by_patient(spec, root, release, record)
+    joining = _Joining()
+    for after, last, rows in _ranges(files):
+        earlier = None if before is None else before.between(after, last)
+        held = None if labels is None else labels.between(after, last)
+        if held is not None:
+            build.check_labels(held, path)
+        found = _found(rows, earlier, spec, joining)
+        joining.of_images.add(found.image, None if held is None else held.column("image_id"))
+        joining.of_studies.add(found.study, None if held is None else held.column("study_id"))
+        images, joined = build.joined_images(spec, found, held, wanted=wanted, usual=usual, release=release)
+        known = path if earlier is None else earlier
+        images = add_sizes(spec, images, root=root, earlier=known, measure=measure, on_event=on_event)
+        studies, disagreeing = studies_of(images, held)
+        if not allow_loss:
+            exempt, _ = build.may_go(manifests, images.column_names, origin, has_labels=held is not None)
+            lost = image_losses(earlier, images, root, exempt)
+            beside = None if studies_before is None else studies_before.between(after, last)
+            if lost or study_losses(beside, studies, earlier, exempt):
+                raise NotByPatientError
+        joining.counts.update({**joined, "disagreeing": disagreeing})
+        joining.add(images, studies, origin)
+    joining.of_images.check()
+    joining.of_studies.check()
+    return _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
+
+
+def _found(rows: pa.Table, earlier: pa.Table | None, spec: DatasetSpec, joining: _Joining) -> ImageFiles:
+    """The images of a range, with the digests that an earlier manifest knows."""
+    table = rows.sort_by("path").combine_chunks()
+    listed = table.select(LISTED.names)
+    if earlier is not None and listed.column("digest").null_count:
+        told = earlier.select(["path", "bytes", "digest"]).rename_columns(list(LISTED.names))
+        listed = with_digests(listed, told)
+    found, second, _ = taken_files(listed, table.select(IDS.names), spec.images.suffixes)
+    joining.second += second.to_pylist()
+    return found
+
+
+def _sources(labels: PatientTable | None) -> pa.Table | None:
+    """The label sources of the rows, each once."""
+    if labels is None:
+        return None
+    named = {
+        name
+        for table in labels.values("label_source")
+        for name in pc.unique(table.column(0).cast(pa.string())).to_pylist()
+    }
+    return pa.table({"label_source": pa.array(sorted(filter(None, named)), pa.string())})
+
+
+def _by_patient(
+    spec: DatasetSpec, root: Path, release: str, record: Callable[[Sequence[str]], Iterable[pa.Table]] | None
+) -> tuple[SortedTable, list[str]]:
+    """The image files of a folder by patient, those of one patient by path, and the paths of others."""
+    listed = SortedTable(LISTED)
+    for part in listed_files(root, spec.images.suffixes):
+        listed.append(part)
+    recorded = () if record is None else (part.cast(LISTED) for part in record(LISTED.names))
+    walk = SortedCursor(recorded, LISTED)
+    files = SortedTable(pa.schema([*LISTED, *IDS]), key="patient")
+    layout, foreign = spec.layout(release), list[str]()
+    for part in listed.tables():
+        known = with_digests(part, walk.upto(part.column("path")[-1].as_py()))
+        ids = ids_of(part.column("path"), layout)
+        ours = pc.is_valid(ids.column("image"))
+        foreign += part.column("path").filter(pc.invert(ours)).to_pylist()
+        table = pa.table([*known.columns, *ids.columns], files.schema).filter(ours)
+        if table.column("patient").null_count:
+            raise NotByPatientError
+        files.append(table)
+    if not files.num_rows:
+        raise NotByPatientError
+    return files, foreign
+
+
+def _ranges(files: SortedTable) -> Iterator[tuple[str | None, str | None, pa.Table]]:
+    """Files of some patients, behind which and up to which; the first and the last range have no bound there."""
+    after: str | None = None
+    held: list[pa.Table] = []
+    for table in files.tables():
+        held.append(table)
+        whole = pa.concat_tables(held)
+        if whole.num_rows > ROWS:
+            last = whole.column("patient")[-1].as_py()
+            # The last patient may have more rows in the next part.
+            count = pc.sum(pc.less(whole.column("patient"), last)).as_py()
+            if count:
+                upto = whole.column("patient")[count - 1].as_py()
+                yield after, upto, whole.slice(0, count)
+                after, held = upto, [whole.slice(count)]
+    yield after, None, pa.concat_tables(held)
+
+
+def _worked_out(
+    joining: _Joining,
+    spec: DatasetSpec,
+    folder: Path,
+    origin: dict[str, Any],
+    foreign: list[str],
+    *,
+    has_labels: bool,
+    on_event: Sink,
+) -> ManifestParts:
+    """The ranges together.
+
+    Args:
+        joining: What they came to.
+        spec: The dataset.
+        folder: Of the manifests.
+        origin: What they were made from.
+        foreign: Paths of image files that are not of the release.
+        has_labels: Whether there were labels to be joined.
+        on_event: Told what was left out.
+
+    Returns:
+        The manifest, to be written.
+    """
+    images, studies, counts = joining.images, joining.studies, joining.counts
+    assert images is not None
+    assert studies is not None
+    note_left_out(sorted(joining.second), foreign, on_event)
+    build.note_disagreeing(counts["disagreeing"], on_event)
+    digest = digest_of_parts(images.tables(), ordered(joining.stems), origin)
+    result = build.ManifestResult(
+        images_path=folder / build.IMAGES_NAME,
+        studies_path=folder / build.STUDIES_NAME,
+        images=images.num_rows,
+        studies=studies.num_rows,
+        patients=counts["patients"],
+        labelled=counts["labelled"],
+        without_row=counts["without_row"],
+        not_here=joining.of_images.elsewhere_count(),
+        second_copies=len(joining.second),
+        foreign=len(foreign),
+        disagreeing_studies=counts["disagreeing"],
+        sources=tuple(sorted(joining.sources.items())),
+    )
+    stated = {**origin, **({SET_DIGEST: digest} if digest else {})}
+    return ManifestParts(spec, folder, images, studies, stated, result, has_labels)

@@ -1,0 +1,115 @@
+"""A manifest that is joined range by range of patients says what the one says that is joined at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import cxrprep
+from cxrprep.errors import UsageError
+from cxrprep.manifest import by_patient
+from cxrprep.storage.parquet import read_footer
+from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
+
+TABLES = ("images.parquet", "studies.parquet")
+
+
+def release(kind: Any, root: Path) -> Path:
+    """A folder with its labels, a foreign image, and one that went."""
+    kind.write(root)
+    cxrprep.extract_labels(root)
+    pictures = sorted(path for path in root.rglob("*") if path.suffix in (".png", ".jpg"))
+    shutil.copy(pictures[0], pictures[0].with_name("foreign" + pictures[0].suffix))
+    pictures[-1].unlink()
+    return root
+
+
+def made(root: Path, **options: Any) -> tuple[Any, dict[str, tuple[pa.Table, dict[str, Any]]], bytes]:
+    """The counts of a manifest that is made now, its tables with their footers, and what describes them."""
+    result = cxrprep.build_manifest(root, **options)
+    folder = root / "manifests"
+    tables = {name: (plain(pq.read_table(folder / name)), read_footer(folder / name)) for name in TABLES}
+    return result.to_dict(), tables, (folder / "README.md").read_bytes()
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """Columns of categories as their words: which number a word has is nobody's business."""
+    types = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(types)).combine_chunks().replace_schema_metadata(None)
+
+
+@pytest.fixture
+def in_ranges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Folders of any size are joined range by range, of few images each; how many ranges there were."""
+    monkeypatch.setattr("cxrprep.system.FILES_IN_MEMORY", 0)
+    monkeypatch.setattr(by_patient, "ROWS", 3)
+    ranges: list[int] = []
+    whole = by_patient._found
+
+    def counted(rows: pa.Table, *more: Any) -> Any:
+        ranges.append(rows.num_rows)
+        return whole(rows, *more)
+
+    monkeypatch.setattr(by_patient, "_found", counted)
+    return ranges
+
+
+@pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
+@pytest.mark.parametrize("source", [{}, {"label_source": "negbio"}])
+def test_ranges_give_what_one_join_gives(
+    kind: Any, source: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if source and kind is nih_chestxray14:
+        source = {"label_source": "nih-textmined"}
+    root = release(kind, tmp_path / "root")
+    whole = made(root, allow_loss=True, **source)
+    shutil.rmtree(root / "manifests" / "images.parquet", ignore_errors=True)
+    ranges = request.getfixturevalue("in_ranges")
+    parted = made(root, **source)
+    assert len(ranges) > 1
+    assert parted[0] == whole[0]
+    for name in TABLES:
+        assert parted[1][name] == whole[1][name], name
+    assert parted[2] == whole[2]
+    # A second time everything is known, and nothing lost.
+    assert made(root, **source)[1:] == parted[1:]
+
+
+@pytest.mark.parametrize("column", ["image_id", "study_id"])
+def test_labels_of_another_patients_image_are_joined_all_at_once(
+    column: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    path = root / "manifests" / "labels.parquet"
+    labels = pq.read_table(path)
+    patients = sorted(set(labels.column("patient_id").to_pylist()))
+    # What one patient's row says is about what the last patient has.
+    others = labels.filter(pc.equal(labels.column("patient_id"), patients[-1])).column(column)
+    words = [others[0].as_py(), *labels.column(column).to_pylist()[1:]]
+    place = labels.schema.get_field_index(column)
+    field = labels.schema.field(place)
+    pq.write_table(labels.set_column(place, field, pa.array(words, pa.string()).cast(field.type)), path)
+    whole = made(root, allow_loss=True)
+    ranges = request.getfixturevalue("in_ranges")
+    assert made(root, allow_loss=True) == whole
+    assert ranges
+
+
+def test_what_would_be_lost_is_refused_in_the_same_words(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    cxrprep.build_manifest(root)
+    (root / "manifests" / "labels.parquet").unlink()
+    said = []
+    for _ in range(2):
+        with pytest.raises(UsageError) as caught:
+            cxrprep.build_manifest(root)
+        said.append((caught.value.message, caught.value.hint))
+        request.getfixturevalue("in_ranges")
+    assert said[0] == said[1]
+    assert "would lose" in said[0][0]
