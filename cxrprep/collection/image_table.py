@@ -153,7 +153,17 @@ def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection
 def image_losses(
     before: pa.Table | StoredTable | None, images: pa.Table, root: Path, exempt: Collection[str] = ()
 ) -> list[Loss]:
-    """What a new image table would know less than ``before``; see ``check_images``."""
+    """What a new image table would know less than ``before``; see ``check_images``.
+
+    Args:
+        before: The image table that is there, if any.
+        images: What would replace it.
+        root: The folder that the paths of rows are relative to.
+        exempt: Columns whose cells may go.
+
+    Returns:
+        What would go.
+    """
     if before is None or not {"path", "image_id"} <= set(before.column_names):
         return []
 

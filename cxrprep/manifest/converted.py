@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+import itertools
+import shutil
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,13 +25,14 @@ from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, write_table
-from cxrprep.storage.small_files import open_file, read_file
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, read_rows_where, write_table
+from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import note_checksum, replace_listed
 from cxrprep.storage.unfetched import unfetched
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 # What the footer says of this table alone.
 _OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices", SET_DIGEST})
 _BESIDE: Final = (LABELS_NAME, MASKS_NAME, STUDIES_NAME, "headers.parquet")
+
+
+_BLOCK: Final = 1 << 20
 
 
 def carry_labels(source: Path, target: Path) -> None:
@@ -55,26 +61,48 @@ def carry_labels(source: Path, target: Path) -> None:
         if before.resolve() == after.resolve() or not before.is_file():
             continue
         try:
-            body = read_file(before)
+            with open_file(before) as held:
+                # Not in memory: of five million images they are a gigabyte.
+                if after.is_file() and _same_bytes(held, after):
+                    note_checksum(after)
+                else:
+                    replace_listed(after, functools.partial(_write_body, held))
         except OSError as error:
             raise storage_error(before, "read", error) from error
-        if after.is_file() and read_file(after) == body:
-            note_checksum(after)
-        else:
-            replace_listed(after, functools.partial(_write_body, body))
 
 
-def _write_body(body: bytes, part: Path) -> None:
-    part.write_bytes(body)
+def _same_bytes(held: BinaryIO, other: Path) -> bool:
+    with open_file(other) as file:
+        return all(ours == theirs for ours, theirs in itertools.zip_longest(_blocks(held), _blocks(file)))
 
 
-def read_labels_beside(manifests: Path) -> pa.Table | None:
-    """The labels beside an image table; ``None`` where none were carried. Raises ``TableError``."""
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(functools.partial(file.read, _BLOCK), b"")
+
+
+def _write_body(held: BinaryIO, part: Path) -> None:
+    held.seek(0)
+    with part.open("wb") as file:
+        shutil.copyfileobj(held, file)
+
+
+def read_labels_beside(manifests: Path, images: pa.Table | None = None) -> pa.Table | None:
+    """The labels beside an image table; ``None`` where none were carried. Raises ``TableError``.
+
+    With ``images`` those rows alone that are about one of them, or about its study.
+    """
     path = manifests / LABELS_NAME
     if not path.is_file():
         return None
     try:
-        return read_rows(path, use_threads=False).combine_chunks()
+        if images is None:
+            return read_rows(path, use_threads=False).combine_chunks()
+        keys = {name: flat(images.column(name)) for name in ("image_id", "study_id")}
+        return read_rows_where(
+            path,
+            list(keys),
+            lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())),
+        )
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
 

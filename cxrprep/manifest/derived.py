@@ -30,10 +30,10 @@ from cxrprep.schemas import (
     own_observations,
     with_boxes,
 )
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows_where, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.collection import Lineage
@@ -177,7 +177,8 @@ def build_derived_manifest(
     without = rows
     if base is not None:
         origin = {**_of_base(read_footer(base)), **origin}
-        table = read_rows(base).combine_chunks()
+        # Of a sample's base the sample's rows alone.
+        table = read_rows_where(base, ["path"], _names_of(sources))
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)
@@ -235,6 +236,10 @@ def build_derived_manifest(
     return DerivedResult(out / IMAGES_NAME, rows, without)
 
 
+def _names_of(sources: pa.Array) -> Callable[[pa.Table], Any]:
+    return lambda rows: pc.is_in(rows["path"], value_set=sources)
+
+
 def _write(
     derived: pa.Table,
     origin: dict[str, Any],
@@ -276,7 +281,9 @@ def _write(
     studies: pa.Table | None = None
     if whole:
         brings = labels_in is not None and (labels_in / LABELS_NAME).is_file()
-        labels = read_labels_beside(labels_in if brings and labels_in is not None else out)
+        place = labels_in if brings and labels_in is not None else out
+        # Another source or policy is looked for in all of them.
+        labels = read_labels_beside(place, None if choices else derived)
         if choices:
             derived = with_choices(derived, labels, origin, choices, on_event)
             made_from["choices"] = choices

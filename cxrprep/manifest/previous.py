@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cxrprep.errors import CxrprepError
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.schemas import DERIVED, HEADERS, derived_schema, null_columns
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import read_rows, read_rows_where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +57,9 @@ class PreviousImages:
         """The rows of a recipe whose source the manifest ``base`` names, and all others."""
         if base is None:
             return self.rows.slice(0, 0), self.rows
-        named = pc.is_in(self.rows.column("source_path"), value_set=read_rows(base, columns=["path"]).column("path"))
+        sources = self.rows.column("source_path").combine_chunks()
+        found = read_rows_where(base, ["path"], lambda rows: pc.is_in(rows["path"], value_set=sources), ["path"])
+        named = pc.is_in(self.rows.column("source_path"), value_set=found.column("path").combine_chunks())
         named = pc.and_(named, _made_by(self.rows, fingerprint))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
 

@@ -92,7 +92,8 @@ def _storage_errors(address: str) -> Iterator[None]:
     except Exception as error:
         # Each store raises the errors of its own library, of which this room knows none.
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        if _REFUSED.search(text):
+        # Azure says "not authorized ... using this permission" where a token lacks one: its number tells.
+        if getattr(error, "status_code", None) in (401, 403) or _REFUSED.search(text):
             raise AccessError(f"{address} refuses: {text}", hint=_sign_in(address)) from error
         raise SourceUnreachableError(f"{address}: {text}", hint="run it again; what is done is kept") from error
 

@@ -19,7 +19,7 @@ from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -180,6 +180,36 @@ def _in_one_piece(read: pa.Table, *, coded: bool) -> pa.Array:
     pieces = column.dictionary_encode().chunks or [column.combine_chunks().dictionary_encode()]
     places = pa.chunked_array([piece.indices for piece in pieces]).combine_chunks()
     return pa.DictionaryArray.from_arrays(places, pieces[-1].dictionary)
+
+
+def read_rows_where(
+    path: Path, asked: Sequence[str], wanted: Callable[[pa.Table], Any], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows that are wanted of a table; of the others no more than a group is held at a time.
+
+    Args:
+        path: The table.
+        asked: The columns that decide.
+        wanted: Says of the rows of a group, with those columns, which ones are wanted.
+        columns: Those of the rows that are; all by default.
+
+    Returns:
+        The rows, in their order.
+
+    Raises:
+        OSError: It is not there, or may not be read.
+        UnreadableTableError: It is no Parquet file, or a page is not what was written.
+    """
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        names = file.schema_arrow.names if columns is None else list(columns)
+        schema = pa.schema([file.schema_arrow.field(name) for name in names], file.schema_arrow.metadata)
+        check_kinds(schema, path)
+        found = [schema.empty_table()]
+        for group in range(file.num_row_groups):
+            mask = wanted(file.read_row_group(group, list(asked), use_threads=False))
+            if mask.true_count if isinstance(mask, pa.BooleanArray) else any(c.true_count for c in mask.chunks):
+                found.append(file.read_row_group(group, names, use_threads=False).filter(mask))
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
 
 
 def read_single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) -> list[dict[str, Any]]:

@@ -58,14 +58,14 @@ class S3:
         """Check who asks, and the signature, from the given number of requests on."""
         self._say("reset-auth", str(requests).encode())
 
-    def account(self) -> dict[str, str]:
-        """A new user who may read, as the variables that AWS's own tools take."""
+    def account(self, policy: str = "") -> dict[str, str]:
+        """A new user who may do all, or what a policy says, as the variables that AWS's own tools take."""
         iam = self.client("iam")
         self.count += 1
         user = f"user-{self.count}"
         iam.create_user(UserName=user)
         may = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-        iam.put_user_policy(UserName=user, PolicyName="read", PolicyDocument=json.dumps(may))
+        iam.put_user_policy(UserName=user, PolicyName="read", PolicyDocument=policy or json.dumps(may))
         key = iam.create_access_key(UserName=user)["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 

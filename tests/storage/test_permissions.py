@@ -1,0 +1,151 @@
+"""The smallest permissions that the provider pages state: they suffice, and none of them can go."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cxrprep
+from cxrprep.errors import AccessError
+from cxrprep.storage import object_store
+from cxrprep.storage.object_store import ObjectStore
+from cxrprep.storage.working_copy import WorkingCopy
+from tests.generators.small import nih_chestxray14
+from tests.parts import need
+from tests.servers import azurite, s3
+
+DOCS = Path(__file__).parents[2] / "docs/howto"
+
+
+def policy(bucket: str, without: str = "") -> str:
+    """The policy of the page, for this bucket, without one of its actions."""
+    text = re.findall(r"```json\n(.*?)```", (DOCS / "s3.md").read_text(), re.DOTALL)[0]
+    stated: dict[str, Any] = json.loads(text.replace(":::lab", f":::{bucket}"))
+    kept = []
+    for statement in stated["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        if left := [action for action in actions if action != without]:
+            kept.append({**statement, "Action": left})
+    return json.dumps({**stated, "Statement": kept})
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    """An emulator that asks who somebody is, and what that one may do."""
+    need("s3")
+    with s3.running(tmp_path_factory.mktemp("strict")) as service:
+        yield service
+
+
+@pytest.fixture
+def may(strict: s3.S3, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Become somebody with the page's policy for a new bucket, without one of its actions; the folder there."""
+
+    def become(without: str = "") -> str:
+        strict.check_logins_after(1_000_000)
+        bucket = strict.bucket({"nih/a.csv": b"a", "nih/old.csv": b"old"}, public=False)
+        login = strict.account(policy(bucket, without))
+        region = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
+        for name, value in {**strict.environment, **login, **region}.items():
+            monkeypatch.setenv(name, value)
+        object_store._system.cache_clear()
+        strict.check_logins_after(0)
+        return f"s3://{bucket}/nih"
+
+    yield become
+    strict.check_logins_after(1_000_000)
+
+
+def change(address: str) -> None:
+    """Read a folder, change a file, add one and take one away."""
+    with WorkingCopy(address, writes=True) as copy:
+        assert (copy.folder / "a.csv").read_bytes() == b"a"
+        (copy.folder / "a.csv").write_bytes(b"changed")
+        (copy.folder / "new.csv").write_bytes(b"new")
+        (copy.folder / "old.csv").unlink()
+        copy.put_back()
+
+
+def test_the_policy_of_the_page_suffices(may: Callable[[str], str], tmp_path: Path) -> None:
+    address = may("")
+    change(address)
+    found = {entry.name: ObjectStore(address).read(entry.name) for entry in ObjectStore(address).list()}
+    assert {name: data for name, data in found.items() if name.endswith(".csv")} == {
+        "a.csv": b"changed",
+        "new.csv": b"new",
+    }
+    nih_chestxray14.write(tmp_path / "nih")
+    root = f"{address}/release"
+    cxrprep.download("nih-chestxray14", root, source=str(tmp_path / "nih"))
+    assert not cxrprep.verify(root).value.findings
+    cxrprep.extract_labels(root)
+    cxrprep.export(root, form="csv", out=f"{address}/one.csv")
+
+
+@pytest.mark.parametrize("action", ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"])
+def test_no_action_of_it_can_go(action: str, may: Callable[[str], str]) -> None:
+    address = may(action)
+    with pytest.raises(AccessError) as caught:
+        change(address)
+    assert caught.value.hint
+
+
+def test_two_actions_suffice_to_read(may: Callable[[str], str], strict: s3.S3, tmp_path: Path) -> None:
+    address = may("")
+    nih_chestxray14.write(tmp_path / "nih")
+    cxrprep.download("nih-chestxray14", address, source=str(tmp_path / "nih"))
+    cxrprep.extract_labels(address)
+    bucket = address.split("/")[2]
+    stated = json.loads(policy(bucket, ""))
+    stated["Statement"][1]["Action"] = ["s3:GetObject"]
+    strict.check_logins_after(1_000_000)
+    login = strict.account(json.dumps(stated))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in login.items():
+            patch.setenv(name, value)
+        object_store._system.cache_clear()
+        strict.check_logins_after(0)
+        assert cxrprep.status(address).value
+        assert cxrprep.digest(address).value.value
+        assert len(cxrprep.load(address))
+        cxrprep.build_manifest(address, state=tmp_path / "state")
+        with pytest.raises(AccessError):
+            cxrprep.build_manifest(address)
+    object_store._system.cache_clear()
+
+
+@pytest.mark.parametrize(("permissions", "writes"), [("rl", False), ("rlcwd", True), ("rlcw", False), ("r", None)])
+def test_a_sas_token_needs_the_permissions_of_the_page(
+    permissions: str, writes: bool | None, tmp_path: Path, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("azure")
+    with azurite.running(tmp_path) as service:
+        service.put("bucket", {"nih/a.csv": b"a", "nih/old.csv": b"old"})
+        token = service.sas("bucket", permissions=permissions).partition("?")[2]
+        for name, value in sas_login(service, token).items():
+            monkeypatch.setenv(name, value)
+        address = "az://bucket/nih"
+        if writes is None:
+            with pytest.raises(AccessError):
+                cxrprep.status(address)
+            return
+        with WorkingCopy(address, writes=False) as copy:
+            assert (copy.folder / "a.csv").read_bytes() == b"a"
+        if not writes:
+            with pytest.raises(AccessError):
+                change(address)
+            return
+        change(address)
+        names = {entry.name for entry in ObjectStore(address).list() if entry.name.endswith(".csv")}
+        assert names == {"a.csv", "new.csv"}
+
+
+def sas_login(service: azurite.Azurite, token: str) -> dict[str, str]:
+    """The variables of a login by token alone."""
+    text = f"BlobEndpoint={service.address}/{azurite.ACCOUNT};SharedAccessSignature={token}"
+    return {"AZURE_STORAGE_CONNECTION_STRING": text}
