@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ class SharedAccess:
     @classmethod
     def parse(cls, url: Secret) -> SharedAccess:
         """The parts of ``url``, which is an http or https address."""
-        parts = urllib.parse.urlsplit(url.reveal())
+        parts = parts_of(url.reveal())
         query = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
         is_azure = "sig" in query and ("sr" in query or "ss" in query or "si" in query)
         # azcopy writes all that is in a container as /container/*

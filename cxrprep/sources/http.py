@@ -27,7 +27,7 @@ from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
-from cxrprep.sources.urls import quoted, split_url, without_query
+from cxrprep.sources.urls import parts_of, quoted, split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class HttpSource:
         """Nothing is requested yet. Raises ``UsageError`` for an address that carries a login."""
         endpoint, _ = split_url(url)
         url = _without_listing_words(url)
-        parts = urllib.parse.urlsplit(url)
+        parts = parts_of(url)
         self._query = parts.query
         path = parts.path or "/"
         self._single = posixpath.basename(path) if path.lower().endswith(_FILE_SUFFIXES) else ""
@@ -274,7 +274,7 @@ class HttpSource:
 
     def _bucket(self) -> tuple[str, str] | None:
         """The address of the bucket that lists what lies below the mirror's address, and that folder's name in it."""
-        parts = urllib.parse.urlsplit(self._base)
+        parts = parts_of(self._base)
         names = parts.path.strip("/").split("/")
         for count in range(min(2, len(names)) + 1):
             # Of a host's own (``bucket.s3.example.org``), or the first name of the path.
@@ -393,7 +393,7 @@ class HttpSource:
 
 def _without_listing_words(url: str) -> str:
     """``url`` as a folder's address, where its query asks an object store for a listing: the prefix is the folder."""
-    parts = urllib.parse.urlsplit(url)
+    parts = parts_of(url)
     words = dict(urllib.parse.parse_qsl(parts.query))
     if not words or not _LISTING_WORDS.issuperset(words):
         return url

@@ -58,8 +58,12 @@ def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | No
     links = 0
     for match in _LINK.finditer(text):
         links += 1
-        address = urllib.parse.urljoin(base, html.unescape(match[1] or match[2] or match[3] or ""))
-        parts = urllib.parse.urlsplit(address)
+        try:
+            address = urllib.parse.urljoin(base, html.unescape(match[1] or match[2] or match[3] or ""))
+            parts = urllib.parse.urlsplit(address)
+        except ValueError:
+            # One link that is no address (``http://[x``) leads nowhere, and the others to what they name.
+            continue
         if parts.query or parts.netloc != urllib.parse.urlsplit(base).netloc:
             continue
         target = _bytes(parts.path)

@@ -24,6 +24,7 @@ from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 from cxrprep.sources.retry import with_retries
+from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -291,7 +292,7 @@ def _explain(answer: HttpResponse, key: str) -> CxrprepError | None:
 
 def _is_zipped(url: str, key: str) -> bool:
     """Whether the address leads to ``key`` wrapped in an archive of its own."""
-    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).lower()
+    name = urllib.parse.unquote(parts_of(url).path).lower()
     return name.endswith(".zip") and not key.lower().endswith(".zip")
 
 

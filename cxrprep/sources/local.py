@@ -15,6 +15,7 @@ from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Closing, Politeness
+from cxrprep.sources.urls import parts_of
 from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def folder_of(url: str) -> Path:
     """The path that a ``file://`` address or a plain path names. Raises ``UsageError`` for another host's."""
     if "://" not in url:
         return Path(url).expanduser()
-    parts = urllib.parse.urlsplit(url)
+    parts = parts_of(url)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"{url}: a file address names no host", hint="write file:///path, with three slashes")
     return Path(urllib.request.url2pathname(parts.path))

@@ -25,7 +25,7 @@ from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.listing_cache import CachedListing, lines
 from cxrprep.sources.retry import with_retries
-from cxrprep.sources.urls import quoted
+from cxrprep.sources.urls import parts_of, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ class PhysioNetSource:
         self._page = f"{host}/content/{slug}/{version}/"
         self._project = f"{slug} {version}"
         self._options = options
-        self._host = urllib.parse.urlsplit(host).hostname or HOST
+        self._host = parts_of(host).hostname or HOST
         self.politeness = Politeness(connections=options.connections or 32, ranges=1)
         self._client = HttpClient(options, login=self._login, explain=self._explain, user_agent=USER_AGENT)
 
@@ -202,7 +202,7 @@ class PhysioNetSource:
     @property
     def _may_log_in(self) -> bool:
         """Whether the PhysioNet login may go to this host: the site's own, or one that the user named."""
-        named = urllib.parse.urlsplit(endpoints.named("physionet") or "").hostname
+        named = parts_of(endpoints.named("physionet") or "").hostname
         return self._options.is_named or self._host in (*_OWN_HOSTS, named)
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
@@ -248,7 +248,7 @@ def _parts(url: str) -> tuple[str, str, str, str]:
     words = [urllib.parse.unquote(word) for word in url.partition("://")[2].split("/") if word]
     if len(words) > 2 and (words[0] == "localhost" or not words[0].isascii() or set(words[0]) & set(".:")):
         host = words.pop(0)
-        here = endpoints.is_here(urllib.parse.urlsplit(f"//{host}").hostname or "")
+        here = endpoints.is_here(parts_of(f"//{host}").hostname or "")
         base = f"{'http' if here else 'https'}://{host}"
     else:
         base = endpoints.named("physionet") or f"https://{HOST}"

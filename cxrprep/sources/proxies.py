@@ -1,20 +1,24 @@
 """Proxy settings from the environment: one reading for libcurl and for the requests sessions of SDKs.
 
 ``http_proxy``, ``https_proxy`` and ``all_proxy`` in either case, and ``no_proxy``: hosts, suffixes, address ranges
-(10.0.0.0/8) and ``*``. HTTP and TLS proxies, SOCKS4 and SOCKS5.
+(10.0.0.0/8, fd00::/8, 192.168.*), each with or without a port, and ``*``. HTTP and TLS proxies, SOCKS4 and SOCKS5.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import ipaddress
 import os
 import re
 import sys
 import urllib.parse
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
+from cxrprep.sources.urls import ascii_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 # Where nothing is said, requests and wget take the port of the scheme; libcurl takes 1080 for all.
 _PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+# A name, an address or a range, and a port; of IPv6 with a port in brackets.
+_EXCEPTION: Final = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*|[^:]*:[^:]*:.*)(?::(?P<port>\d+))?")
 _VARIABLES: Final = {"http": "http_proxy", "https": "https_proxy", "all": "all_proxy"}
 
 
@@ -66,21 +72,38 @@ def _known() -> Mapping[str, str]:
     return urllib.request.getproxies()
 
 
-def _no_proxy(text: str) -> str:
-    entries = [entry.strip() for entry in re.split(r"[,\s]+", text) if entry.strip()]
-    # *.example.org and [::1] are written by many and known to neither.
-    return ",".join(entry if entry == "*" else entry.removeprefix("*").strip("[]") for entry in entries)
-
-
 def _bypassed(endpoint: Endpoint, text: str) -> bool:
-    import requests.utils
+    """Whether ``no_proxy`` names ``endpoint``, in any of the forms that curl, wget, requests, Go and Java read.
 
+    A host, with what lies below it (``example.org``, ``.example.org``, ``*.example.org``), an address, a range of them
+    (``10.0.0.0/8``, ``192.168.*``), each with or without a port, and ``*``.
+    """
     if not text:
         # The system's own exceptions (macOS, Windows).
         import urllib.request
 
         return bool(urllib.request.proxy_bypass(endpoint.host))
-    return bool(requests.utils.should_bypass_proxies(f"{endpoint.scheme}://{endpoint.authority}", _no_proxy(text)))
+    return any(_names(entry.lower(), endpoint) for entry in re.split(r"[,;\s]+", text))
+
+
+def _names(entry: str, endpoint: Endpoint) -> bool:
+    found = _EXCEPTION.fullmatch(entry)
+    if found is None or (found["port"] and int(found["port"]) != endpoint.port):
+        return False
+    name, host = found["name"].strip("[]"), endpoint.host.lower().rstrip(".")
+    if name == "*":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        # What is no name excepts nothing.
+        with contextlib.suppress(UsageError):
+            return f".{host}".endswith(f".{ascii_host(name.lstrip('*').strip('.')) or '*'}")
+        return False
+    try:
+        return address in ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return "*" in name and fnmatchcase(host, name)
 
 
 def _parsed(text: str, variable: str) -> Proxy:
@@ -90,14 +113,15 @@ def _parsed(text: str, variable: str) -> Proxy:
     login, at, place = rest.rpartition("@")
     place = place.rstrip("/")
     scheme = {"socks": "socks5h"}.get(scheme.lower(), scheme.lower())
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#@\[\]]+)(?::(\d{1,5}))?", place)
-    if scheme not in _PORTS or found is None or int(found[2] or 1) > 65_535:
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^\s:/?#@\[\]]+)(?::(\d{0,5}))?", place)
+    if scheme not in _PORTS or found is None or not 0 < int(found[2] or 1) <= 65_535:
         raise UsageError(
             f"the proxy that the variable {variable} (or {variable.upper()}) names has no address that can be read",
             hint="write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; in the password, # is %23, / is %2F, "
             "@ is %40",
         )
-    shown = f"{scheme}://{found[1]}:{found[2] or _PORTS[scheme]}"
+    host = found[1] if found[1].startswith("[") else ascii_host(found[1])
+    shown = f"{scheme}://{host}:{found[2] or _PORTS[scheme]}"
     user, colon, password = login.partition(":")
     secret = f"{_encoded(user)}{colon}{_encoded(password)}@" if at else ""
     return Proxy(f"{scheme}://{secret}{shown.partition('://')[2]}", shown)

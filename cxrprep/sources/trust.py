@@ -9,6 +9,7 @@ store has the second.
 from __future__ import annotations
 
 import atexit
+import codecs
 import functools
 import hashlib
 import os
@@ -55,7 +56,9 @@ def _bundle(named: tuple[str, ...]) -> str:
     if any(named) and not files:
         raise _unusable(Path(next(filter(None, named))), "it is an empty folder, or none")
     files = files or list(_default_files())
-    return str(files[0]) if len(files) == 1 else _merged(files)
+    # OpenSSL finds no certificate behind a byte order mark.
+    is_plain = len(files) == 1 and not files[0].read_bytes().startswith(codecs.BOM_UTF8)
+    return str(files[0]) if is_plain else _merged(files)
 
 
 def _named_files(variable: str, value: str) -> Iterator[Path]:

@@ -42,6 +42,17 @@ _NO_HOST = re.compile(r"[\s<>\"{}|\\^`'()!*+,;=~&$]")
 _HIDES = re.compile("[?#@]")
 
 
+def parts_of(url: str) -> urllib.parse.SplitResult:
+    """The parts of ``url``, whoever wrote it. Raises ``UsageError`` where Python finds it malformed (``http://[::1/``)."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # Both are looked at when they are asked for.
+        _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"{without_query(url)!r} is not an address: {error}", hint="check the address") from error
+    return parts
+
+
 def split_url(url: str) -> tuple[Endpoint, str]:
     """The endpoint of ``url``, and the request target behind it (path and query).
 
@@ -51,7 +62,7 @@ def split_url(url: str) -> tuple[Endpoint, str]:
     if plain is not None:
         scheme, host, number, target = plain.groups()
         return Endpoint(scheme, host, int(number) if number else _PORTS[scheme]), target
-    parts = urllib.parse.urlsplit(url)
+    parts = parts_of(url)
     scheme = parts.scheme.lower()
     if scheme not in _PORTS or not parts.hostname:
         raise UsageError(f"{without_query(url)!r} is not an http or https address")
@@ -60,14 +71,11 @@ def split_url(url: str) -> tuple[Endpoint, str]:
             f"the address of {parts.hostname} carries a login, which others can read",
             hint=f"put it into ~/.netrc: machine {parts.hostname} login USER password PASSWORD",
         )
-    try:
-        port = parts.port or _PORTS[scheme]
-    except ValueError as error:
-        raise UsageError(f"{without_query(url)!r}: {error}") from error
+    port = parts.port or _PORTS[scheme]
     target = urllib.parse.quote(parts.path or "/", safe="/%!$&'()*+,;=:@~-._")
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%!$&'()*+,;=:@~-._?[]{}|^`\\\"<>")
-    return Endpoint(scheme, _ascii(parts.hostname), port), target
+    return Endpoint(scheme, ascii_host(parts.hostname), port), target
 
 
 def quoted(path: str) -> str:
@@ -75,7 +83,7 @@ def quoted(path: str) -> str:
     return path if _UNQUOTED.fullmatch(path) else urllib.parse.quote(path)
 
 
-def _ascii(host: str) -> str:
+def ascii_host(host: str) -> str:
     """``host`` as DNS knows it. Raises ``UsageError`` for a name that cannot be one."""
     if host.isascii():
         if _NO_HOST.search(host):
@@ -93,8 +101,11 @@ def without_query(url: str) -> str:
     """``url`` as it may be shown: without query, which may be a signature, without fragment and login."""
     if not _HIDES.search(url):
         return url
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    # By hand: what is malformed is shown in errors, too.
+    place = re.split("[?#]", url, maxsplit=1)[0]
+    scheme, separator, rest = place.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 _PAGES: Final = (
@@ -130,8 +141,9 @@ def behind(url: str) -> str:
     ``https://physionet.org/content/mimic-cxr/2.1.0/`` is ``physionet://mimic-cxr/2.1.0``: as a plain web server it
     would turn our requests away.
     """
+    url = url.strip()
     for page, source in _PAGES:
-        found = page.fullmatch(url.strip())
+        found = page.fullmatch(url)
         if found is not None:
             return found.expand(source)
     return url if url.startswith(_AS_THEY_ARE) else url.rstrip("/")

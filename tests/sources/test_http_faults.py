@@ -16,7 +16,7 @@ from pathlib import Path
 import pycurl
 import pytest
 
-from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
 from cxrprep.sources import http_connection
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
@@ -372,6 +372,20 @@ def test_a_redirect_out_of_the_web_is_refused(client: HttpClient, location: str)
         pytest.raises(SourceUnreachableError),
     ):
         client.open(server.url + "/x.png")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1/x?sig=s3cret", "https://ex℀mple.org/", "http://a:b:c/", "http://[x]y/"]
+)
+def test_an_address_that_is_none_is_an_error_of_usage_or_of_the_site(client: HttpClient, address: str) -> None:
+    """Python's parser raises ValueError, and that only when host or port are looked at."""
+    with pytest.raises(UsageError) as found:
+        client.open(address)
+    assert "s3cret" not in found.value.message + found.value.hint
+    app = raw_http.serving(lambda c, *_: c.send(answer(b"", f"Location: {address}", status="302 Found")))
+    with app as server, pytest.raises(SourceUnreachableError) as told:
+        client.open(server.url + "/x")
+    assert told.value.lasting
 
 
 def test_each_host_gets_its_own_login_and_no_other(tmp_path: Path) -> None:

@@ -98,6 +98,11 @@ def test_only_what_lies_directly_below_is_an_entry() -> None:
     ]  # fmt: skip
 
 
+def test_a_link_that_is_no_address_does_not_hide_the_others() -> None:
+    page = b'<pre><a href="http://[x/">x</a>\n<a href="//a:b:c">y</a>\n<a href="a.png">a.png</a>\n'
+    assert [entry.name for entry in read_page(page, "text/html", "http://host.test/") or ()] == ["a.png"]
+
+
 def test_an_empty_folder_is_one_and_a_home_page_is_none() -> None:
     assert names("<html><title>Index of /m/</title><a href='../'>../</a></html>") == []
     assert names("<html><h1>Welcome</h1><a href='https://example.org/'>us</a></html>") is None

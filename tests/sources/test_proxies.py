@@ -38,6 +38,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://user:s3cret#x@proxy.test:8080", "http://user:s3cret%23x@proxy.test:8080"),
         ("http://user:a/b?c@d@proxy.test:8080", "http://user:a%2Fb%3Fc%40d@proxy.test:8080"),
         ("http://user:a%23b@proxy.test:8080", "http://user:a%23b@proxy.test:8080"),
+        (" http://bücher.test:\n", "http://xn--bcher-kva.test:80"),
     ],
 )
 def test_an_address_is_read_as_it_was_meant(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
@@ -51,7 +52,7 @@ def test_an_address_is_read_as_it_was_meant(monkeypatch: pytest.MonkeyPatch, val
 
 
 @pytest.mark.parametrize(
-    "value", ["http://user:s3cret@", "ftp://proxy.test", "http://user:s3cret@host:99999", "http://a b"]
+    "value", ["http://user:s3cret@", "ftp://proxy.test", "http://user:s3cret@host:99999", "http://host:0", "http://a b"]
 )
 def test_what_is_no_address_is_said_without_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
@@ -67,8 +68,13 @@ def test_what_is_no_address_is_said_without_its_value(monkeypatch: pytest.Monkey
         (".example.test", True),
         ("*.example.test", True),
         ("other.test, example.test", True),
+        ("EXAMPLE.test.", True),
+        ("other.test;files.example.test:443", True),
         ("*", True),
         ("other.test", False),
+        ("ample.test", False),
+        ("files.example.test:80", False),
+        ("https://files.example.test", False),
         ("10.0.0.0/8", False),
     ],
 )
@@ -80,10 +86,16 @@ def test_exceptions_by_name(monkeypatch: pytest.MonkeyPatch, exceptions: str, di
 
 def test_exceptions_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
-    monkeypatch.setenv("no_proxy", "10.0.0.0/8,[::1]")
-    assert proxy_for(Endpoint("http", "10.1.2.3", 80)) is None
-    assert proxy_for(Endpoint("http", "::1", 80)) is None
-    assert proxy_for(Endpoint("http", "11.1.2.3", 80)) is not None
+    monkeypatch.setenv(
+        "no_proxy", "10.0.0.0/8,[::1],fd00::/8,192.168.*,172.16.0.1:8080,[fe80::1]:81,bücher.test,0/99,!"
+    )
+    for host, port in (
+        ("10.1.2.3", 80), ("::1", 80), ("fd00::7", 80), ("192.168.3.4", 80), ("172.16.0.1", 8080), ("fe80::1%eth0", 81),
+        ("xn--bcher-kva.test", 80),
+    ):  # fmt: skip
+        assert proxy_for(Endpoint("http", host, port)) is None
+    for host, port in (("11.1.2.3", 80), ("::2", 80), ("192.169.3.4", 80), ("172.16.0.1", 80), ("fe80::1", 80)):
+        assert proxy_for(Endpoint("http", host, port)) is not None
 
 
 def test_a_service_session_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:

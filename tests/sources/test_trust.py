@@ -32,14 +32,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("variable", trust.VARIABLES)
-@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "as Notepad saves it"])
 def test_a_file_or_a_folder_may_be_named_by_any_variable(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path, variable: str, folder: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path, variable: str, kind: str
 ) -> None:
     place = tmp_path / "anchors"
     place.mkdir()
-    (place / "site.pem").write_bytes(certificate.read_bytes())
-    monkeypatch.setenv(variable, str(place if folder else place / "site.pem"))
+    text = certificate.read_bytes()
+    (place / "site.pem").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n") if kind[0] == "a" else text)
+    monkeypatch.setenv(variable, str(place if kind == "folder" else place / "site.pem"))
     with loopback.running(lambda _: loopback.Reply(200, b"trusted"), certificate) as server:
         assert prepare_session(requests.Session()).get(server.url).content == b"trusted"
 
