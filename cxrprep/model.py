@@ -170,8 +170,8 @@ class ColumnTest:
     @classmethod
     def parse(cls, text: str) -> ColumnTest:
         """The condition that ``text`` states. Raises ``ValueError``."""
-        found = re.fullmatch(r"\s*(\w+)\s*(!=|<=|>=|==|=|<|>)\s*(.*?)\s*", text)
-        if found is None or not found[3]:
+        found = re.fullmatch(r"\s*(\w+)\s*(!=|<=|>=|==|=|<|>)\s*([^<>=!\s].*?)\s*", text)
+        if found is None:
             raise ValueError(
                 f"{text!r} is not a condition on a column; write COLUMN>=NUMBER, COLUMN=WORD or COLUMN=null"
             )

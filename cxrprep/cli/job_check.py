@@ -125,6 +125,7 @@ def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
         if recipe and "$" not in recipe:
             yield from _raised(name, check_recipe, recipe)
     yield from _raised("labels.policy", policy_named, job.labels.policy)
+    yield from _label_problems(job)
     if job.verify.accept:
         # With the kinds come all rooms of verification, and pyarrow with them: only a job that names some waits for it.
         from cxrprep.verification.finding import accepted_kinds
@@ -141,6 +142,52 @@ def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
         )
     if job.engine.name == "dask" and not job.engine.scheduler:
         yield "engine.name", "the dask engine needs a scheduler", 'scheduler = "tcp://host:8786"'
+
+
+def _label_problems(job: Job) -> Iterator[Problem]:
+    """Observations, label sources, sections and labelers that there are not: known before hours of download."""
+    from cxrprep.config.job import parse_label
+    from cxrprep.labels.nlp.policies import section_order
+    from cxrprep.vocabulary import observations_of, stem_of
+
+    labels = job.labels
+    for text in job.selection.label:
+        yield from _raised("selection.label", stem_of, parse_label(text).observation)
+    yield from _raised("labels.observations", observations_of, ",".join(labels.observations))
+    for key, table in (("labels.uncertain_by", labels.uncertain_by), ("labels.blank_by", labels.blank_by)):
+        for name in table:
+            yield from _raised(key, stem_of, name)
+    if labels.sections:
+        yield from _raised("labels.sections", section_order, labels.sections)
+    yield from _labeler_problems(job)
+    if job.split.stratify not in ("", "all"):
+        yield from _raised("split.stratify", observations_of, tuple(job.split.stratify.split(",")))
+    if job.split.folds == 1:
+        yield "split.folds", "1 fold divides nothing", "use 2 or more, or leave it out"
+    if job.export.text:
+        # With pyarrow, for which only a job that exports text waits.
+        from cxrprep.manifest.report_texts import sections_of
+
+        yield from _raised("export.text", sections_of, job.export.text)
+
+
+def _labeler_problems(job: Job) -> Iterator[Problem]:
+    """A labeler that is not here, and a label source that neither release nor job has."""
+    from cxrprep.datasets.catalog import catalog
+    from cxrprep.labels.labelers.registry import labeler_names
+
+    source, _, name = job.labeler.name.rpartition("=")
+    known = labeler_names()
+    if name not in known:
+        yield "labeler.name", f"no labeler is called {name!r}", f"{did_you_mean(name, known)}known: {', '.join(known)}"
+    spec = catalog().get(job.dataset)
+    # What was added to the folder before is not known here: only a job that brings all of its labels is judged.
+    if spec is None or not job.labels.source or "download" not in job.steps or job.labels.imports:
+        return
+    names = {table.label_source for table in spec.table if table.label_source} | {source or name, "cxrprep"}
+    if job.labels.source not in names:
+        hint = f"{did_you_mean(job.labels.source, sorted(names))}known: {', '.join(sorted(names))}"
+        yield "labels.source", f"{spec.name} has no label source {job.labels.source!r}", hint
 
 
 def _raised(name: str, check: Any, value: Any) -> Iterator[Problem]:

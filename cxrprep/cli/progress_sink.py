@@ -45,6 +45,8 @@ class Stages(Progress):
         self._tally: StageProgress | None = None
         # What was the reason of an attempt before is not said again for each file.
         self._causes: set[str] = set()
+        # Done and failed of stages that another one ended: an export's digest comes before its own last event.
+        self._said: dict[str, tuple[int, int]] = {}
 
     def __exit__(self, kind: object = None, *_: object) -> None:
         """Say what a stage came to that did not say so itself, or where it was left."""
@@ -59,7 +61,8 @@ class Stages(Progress):
             if isinstance(event, StageStarted):
                 self._start(event)
             elif isinstance(event, StageFinished):
-                self._finish(event)
+                if self._said.pop(event.stage, None) != (event.done, event.failed):
+                    self._finish(event)
             elif isinstance(event, Note):
                 self._note(event)
             else:
@@ -70,7 +73,10 @@ class Stages(Progress):
 
     def _start(self, event: StageStarted) -> None:
         if self._tally is not None and self._tally.stage != event.stage:
-            self._finish(closing(self._tally))
+            ended = closing(self._tally)
+            self._said[ended.stage] = (ended.done, ended.failed)
+            self._finish(ended)
+        self._said.pop(event.stage, None)
         tally = self._tally or StageProgress(event.stage, clock=self._clock)
         tally.add(event)
         if self._tally is None:

@@ -300,7 +300,7 @@ class OutputSettings:
 class Job:
     """One job: a dataset, a folder, and what to do with them."""
 
-    dataset: str = _set("", "nih-chestxray14, chexpert, mimic-cxr, mimic-cxr-jpg")
+    dataset: str = _set("", "a name that `cxrprep datasets` lists, or the TOML file of a dataset of your own")
     root: str = _set("", "the folder of the dataset; default: ./DATASET", form="path")
     release: str = _set("", "which release, where there are several; default: the one of the mirror, else the newest")
     state: str = _set("", "keep the record, cache and manifests here, beside a ROOT that is read-only", form="path")

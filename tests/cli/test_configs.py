@@ -18,6 +18,7 @@ from cxrprep.cli.main import COMMANDS, cli, run
 from cxrprep.config.job import ALL_STEPS, KEYS
 from cxrprep.config.settings import load_settings, parse_job
 from cxrprep.datasets.catalog import catalog
+from tests.commands import cxrprep
 from tests.manifest.made import made
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -436,3 +437,23 @@ def test_every_option_of_a_step_is_a_key_of_job_files() -> None:
     # In a job, three of them have another form.
     assert {"check-phi", "preview"} == set(ALL_STEPS) - known
     assert "labels.compare" in KEYS
+
+
+def test_names_of_labels_sources_and_labelers_are_looked_up_before_anything_is_fetched(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'dataset = "nih-chestxray14"\nroot = "x"\n'
+        '[selection]\nlabel = ["Edemma"]\nwhere = ["contrast>>1"]\n'
+        '[labels]\nsource = "nih-textminde"\nobservations = ["Edemma"]\nuncertain_by = {Edmea = "ones"}\n'
+        'sections = ","\n'
+        '[labeler]\nname = "opnai"\n[split]\nstratify = "Edema,Hernai"\nfolds = 1\n'
+        '[export]\nformat = "csv"\ntext = ["findngs"]\n'
+    )
+    [checked] = json.loads(cxrprep("config", "check", file, "--json").stdout)
+    found = {mistake["line"]: mistake["message"] + mistake["hint"] for mistake in checked["mistakes"]}
+    expected = {
+        4: "Edema", 5: "condition on a column", 7: "mean nih-textmined?", 8: "mean Edema?", 9: "mean Edema?",
+        10: "names no sections", 12: "mean openai?", 14: "mean Hernia?", 15: "2 or more", 18: "mean findings?",
+    }  # fmt: skip
+    assert found.keys() == expected.keys()
+    assert [line for line, words in expected.items() if words not in found[line]] == []

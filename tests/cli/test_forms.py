@@ -273,3 +273,11 @@ def test_json_and_quiet_together_give_the_document(capsys: pytest.CaptureFixture
     for words in (["--json", "--quiet"], ["--quiet", "--json"]):
         assert run(["datasets", *words]) == 0
         assert json.loads(capsys.readouterr().out)
+
+
+def test_a_stage_that_another_one_ended_is_not_said_twice(root: Path, tmp_path: Path) -> None:
+    done = cxrprep("export", root, "--format", "hf", "--out", tmp_path / "hf")
+    assert done.returncode == 0
+    ends = [line for line in done.stderr.splitlines() if " export: " in line and " in " in line]
+    assert len(ends) == 1, done.stderr
+    assert "image" in ends[0]
