@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,8 +175,14 @@ def examine(
     """
     specs = [find_dataset(dataset)] if dataset else list(catalog().values())
     judged = _judged(specs[0], source) if dataset else None
+    folder = Path(source).expanduser() if dataset and source and judged is None and "://" not in source else None
     yield from machine_checks()
-    yield from disk_checks(root, specs[0] if dataset else None, judged, whole=whole)
+    yield from disk_checks(root, specs[0] if dataset else None, judged, whole=whole, folder=folder)
+    if dataset and judged is None and "://" not in (source or ""):
+        yield _folder_check(specs[0], folder)
+    if folder is not None:
+        # What comes from a folder needs no login and no host.
+        specs = []
     yield from netrc_checks()
     for service in dict.fromkeys(_service(mirror) for spec in specs for mirror in spec.mirror):
         if service:
@@ -184,10 +191,15 @@ def examine(
         yield scheduler_check(scheduler, timeout)
     if not offline:
         silent = set()
-        for check in network_checks(_hosts_of(specs) if hosts is None else hosts, timeout):
+        asked_at = _hosts_of(specs) if hosts is None else hosts
+        own = urllib.parse.urlsplit(source or "")
+        if dataset and judged is None and own.scheme in ("http", "https"):
+            asked_at = {**asked_at, f"{own.scheme}://{own.netloc}/": f"--source of {specs[0].title}"}
+        for check in network_checks(asked_at, timeout):
             if check.group == "network" and check.state is not State.OK:
                 silent.add(check.name)
-            yield _strict(check, judged is not None and _behind(judged, {check.name}))
+            wanted = _behind(judged, {check.name}) if judged is not None else check.name == own.netloc
+            yield _strict(check, wanted)
         # A service whose host does not answer was named just now; asking it again and again would only take time.
         asked = [(s, m) for s in specs for m in s.mirror if not _behind(m, silent)]
         with ThreadPoolExecutor(max_workers=max(len(asked), 1)) as pool:
@@ -205,6 +217,16 @@ def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
         hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
         raise UsageError(f"{source!r} is not a mirror of {spec.name}", hint=hint)
     return mirror
+
+
+def _folder_check(spec: DatasetSpec, folder: Path | None) -> Check:
+    """Whether the folder that a download takes is here; a dataset that no server lists needs one."""
+    if folder is None:
+        hint = f"get its files as {spec.homepage or 'its publisher'} says, then name their folder with --source DIR"
+        return Check("machine", "mirror", State.PROBLEM, f"no mirror of {spec.name} can be listed", hint)
+    if folder.is_dir():
+        return Check("machine", f"folder {folder}", State.OK, "here")
+    return Check("machine", f"folder {folder}", State.PROBLEM, "not here", "check the path, and whether it is mounted")
 
 
 def _needs(mirror: Mirror, service: str) -> bool:

@@ -69,7 +69,9 @@ def _labeler() -> Check:
     return Check("machine", "report labeler", State.PROBLEM, found, "look at them: cxrprep explain --selftest")
 
 
-def disk_checks(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool) -> Iterator[Check]:
+def disk_checks(
+    root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool, folder: Path | None = None
+) -> Iterator[Check]:
     """Room on the disk of a folder, and how many files may be open.
 
     Args:
@@ -77,6 +79,7 @@ def disk_checks(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, 
         spec: The dataset that is to come into it; ``None`` names the smallest and the largest.
         judged: The mirror that it is to come from.
         whole: Whether all of it is to come.
+        folder: The folder that it is to come from, in the place of a mirror.
 
     Yields:
         What was looked at.
@@ -85,7 +88,7 @@ def disk_checks(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, 
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        yield _room(root, place, spec, judged, whole=whole)
+        yield _room(root, place, spec, judged, whole=whole, folder=folder)
     except OSError as error:
         yield Check("disk", str(place), State.PROBLEM, error.strerror or "the disk does not answer", "check the mount")
         return
@@ -98,7 +101,9 @@ def disk_checks(root: Path, spec: DatasetSpec | None, judged: Mirror | None, *, 
         yield Check("disk", "open files", State.WARNING, str(handle_limit), "ulimit -n 4096")
 
 
-def _room(root: Path, place: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool) -> Check:
+def _room(
+    root: Path, place: Path, spec: DatasetSpec | None, judged: Mirror | None, *, whole: bool, folder: Path | None
+) -> Check:
     """Whether there is room: for the whole of ``spec`` beside what is in ``root`` already, else for any collection.
 
     Raises ``OSError`` when the disk cannot be asked.
@@ -110,6 +115,9 @@ def _room(root: Path, place: Path, spec: DatasetSpec | None, judged: Mirror | No
         hint = "" if free >= 60e9 else f"the collections take: {needs}; choose a part: --limit, --view, --split"
         return Check("disk", f"free at {place}", State.WARNING if hint else State.OK, found, hint)
     need = (judged.size if judged else 0) or _size(spec)
+    if folder is not None and free < need:
+        # It may hold a part of the release.
+        need = sum(size for _, size in _files(folder))
     here = sum(size for _, size in _files(root)) if free < need else 0
     if free + here >= need:
         return Check("disk", f"free at {place}", State.OK, found)

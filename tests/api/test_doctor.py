@@ -280,3 +280,23 @@ def test_what_is_optional_is_no_success(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "s3fs" else real(name))
     check = one(checks(tmp_path, offline=True), "extra s3")
     assert (check.state, check.hint) == (State.OPTIONAL, "pip install 's3fs>=2024.12'")
+
+
+def test_a_folder_that_is_the_source_has_to_be_there_and_needs_no_host(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    for dataset, source, code in (
+        ("openi", None, ExitCode.USAGE),
+        ("openi", tmp_path / "none", ExitCode.USAGE),
+        ("openi", tmp_path / "copy", ExitCode.DONE),
+        ("mimic-cxr", tmp_path / "copy", ExitCode.DONE),
+    ):
+        found = checks(tmp_path, dataset=dataset, source=source and str(source), hosts=None)
+        assert Examination(tuple(found)).exit_code == code, (dataset, source)
+        assert not [check for check in found if check.group in ("network", "access")]
+
+
+def test_an_address_that_is_the_source_is_asked(tmp_path: Path) -> None:
+    source = "http://127.0.0.1:9/nih"
+    found = checks(tmp_path, dataset="nih-chestxray14", source=source, whole=False, hosts={}, timeout=2)
+    assert one(found, "127.0.0.1:9").state is State.PROBLEM
+    assert Examination(tuple(found)).exit_code == ExitCode.UNREACHABLE
