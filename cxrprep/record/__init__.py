@@ -1,6 +1,6 @@
 """The record of a folder: what it holds (``cxrprep.lock``) and a row per file (``cxrprep.files.parquet``)."""
 
-from cxrprep.record.entry import FileEntry, FileState, Origin
+from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
 from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.record.lockfile import Header
 from cxrprep.record.record import Record
@@ -16,4 +16,5 @@ __all__ = [
     "Origin",
     "Record",
     "check_path",
+    "was_written_at",
 ]

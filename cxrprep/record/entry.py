@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.model import Digest
 from cxrprep.storage.paths import safe_path
@@ -24,6 +24,23 @@ class Origin(enum.StrEnum):
     """Nobody states it; the bytes had it when they were first read here."""
 
 
+# Of XFS and ext4, NTFS, NFS and Python's os.utime, Lustre and tar, FAT.
+_TIME_UNITS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+
+
+def _time(value: Any) -> int | None:
+    """A time that another may have written; ``None`` for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63 else None
+
+
+def was_written_at(recorded: int | None, mtime_ns: int) -> bool:
+    """Whether a file with this time is the one of which the time was recorded; never where none was.
+
+    File systems and copy tools keep a time in full, or cut off what they have no room for (1 ns to 2 s).
+    """
+    return recorded is not None and any(mtime_ns == recorded // unit * unit for unit in _TIME_UNITS)
+
+
 class FileState(enum.StrEnum):
     """Whether a recorded file should be on the disk."""
 
@@ -40,7 +57,9 @@ class FileEntry:
     that is the path. ``validator`` is the mirror's (an ETag, a generation). ``archive`` names the archive that it was
     unpacked from. ``fetched`` says that cxrprep put the file there (downloaded, linked or unpacked): one that was
     here before, and one of which an older record does not say it, is somebody else's, and is never removed. Raises
-    ``UnsafePathError`` for a path that would leave the root, ``ValueError`` for a negative size.
+    ``UnsafePathError`` for a path that would leave the root, ``ValueError`` for a negative size. ``mtime_ns`` is when
+    cxrprep wrote the file, as the file system had it: a record that was copied beside another copy of the release is
+    told by it, and a folder that was moved, or copied with its times, is not.
     """
 
     path: str
@@ -52,6 +71,7 @@ class FileEntry:
     validator: str | None = None
     archive: str | None = None
     fetched: bool = False
+    mtime_ns: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no listing, archive or record may say."""
@@ -71,6 +91,7 @@ class FileEntry:
             "validator": self.validator,
             "archive": self.archive,
             "fetched": self.fetched,
+            "mtime_ns": self.mtime_ns,
         }
 
     @classmethod
@@ -91,4 +112,5 @@ class FileEntry:
             archive=row["archive"],
             # A record that was written before there was this column says nothing of it.
             fetched=row.get("fetched") is True,
+            mtime_ns=_time(row.get("mtime_ns")),
         )

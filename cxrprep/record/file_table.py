@@ -50,6 +50,7 @@ _DESCRIPTIONS: Final = {
     "validator": "the mirror's ETag, generation or modification mark at that time",
     "archive": "the archive that the file was unpacked from",
     "fetched": "whether cxrprep put the file there; one that was here already (null or false) is never removed",
+    "mtime_ns": "when cxrprep wrote the file, in nanoseconds since 1970; a file with another time is never removed",
 }
 
 
@@ -58,7 +59,14 @@ def schema() -> pa.Schema:
     import pyarrow as pa
 
     few = pa.dictionary(pa.int32(), pa.string())
-    types = {"size": pa.int64(), "origin": few, "state": few, "archive": few, "fetched": pa.bool_()}
+    types = {
+        "size": pa.int64(),
+        "origin": few,
+        "state": few,
+        "archive": few,
+        "fetched": pa.bool_(),
+        "mtime_ns": pa.int64(),
+    }
     required = {"path", "size", "origin", "state"}
     return pa.schema(
         [
@@ -102,9 +110,17 @@ def from_entries(entries: Iterable[FileEntry]) -> pa.Table:
         "validator": texts([row.validator for row in rows]),
         "archive": _few([row.archive for row in rows]),
         "fetched": pa.Array.from_buffers(pa.bool_(), len(rows), [None, _bits([row.fetched for row in rows])]),
+        "mtime_ns": _times([row.mtime_ns for row in rows]),
     }
     wanted = schema()
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def _times(values: Sequence[int | None]) -> pa.Array:
+    import pyarrow as pa
+
+    filled = array("q", [0 if value is None else value for value in values])
+    return pa.Array.from_buffers(pa.int64(), len(values), [_known(values), pa.py_buffer(filled.tobytes())])
 
 
 def texts(values: Sequence[str | None]) -> pa.StringArray:
@@ -128,7 +144,7 @@ def _few(values: Sequence[str | None]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(column, texts(words))
 
 
-def _known(values: Sequence[str | None]) -> pa.Buffer | None:
+def _known(values: Sequence[str | int | None]) -> pa.Buffer | None:
     """Which values are known; ``None`` when all are."""
     return _bits([value is not None for value in values]) if None in values else None
 
@@ -249,8 +265,9 @@ def as_stated(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     wanted = schema()
     if columns is not None:
         wanted = pa.schema([wanted.field(name) for name in columns])
-    if "fetched" in wanted.names and "fetched" not in table.column_names:
-        table = table.append_column(wanted.field("fetched"), pa.nulls(table.num_rows, pa.bool_()))
+    for name in ("fetched", "mtime_ns"):
+        if name in wanted.names and name not in table.column_names:
+            table = table.append_column(wanted.field(name), pa.nulls(table.num_rows, wanted.field(name).type))
     table = table.select(wanted.names)
     return table.replace_schema_metadata(None) if table.schema.equals(wanted) else table.cast(wanted)
 

@@ -12,11 +12,12 @@ import dataclasses
 import threading
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import BusyError, CxrprepError, UsageError, storage_error
 from cxrprep.record import file_table as files
-from cxrprep.record.entry import FileEntry
+from cxrprep.record.entry import FileEntry, FileState, was_written_at
 from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _stored_header, read_files
 from cxrprep.record.lockfile import Header, dump_header
 from cxrprep.storage.atomic import replace_file
@@ -42,6 +43,8 @@ _UNSAVED_ROWS: Final = 250_000
 _TORN_WRITES: Final = 8
 # How often a place in line may be lost to others before that is said.
 _LOST_LOCKS: Final = 5
+# Files whose times tell a folder from another copy of the release.
+_COMPARED: Final = 64
 
 
 class Record:
@@ -148,6 +151,24 @@ class Record:
             yield from large.tables(columns)
         elif small is not None:
             yield from _parts(small if columns is None else small.select(list(columns)))
+
+    @cached_property
+    def is_of_this_copy(self) -> bool:
+        """Whether the files here are those that were recorded, by their times: a record may lie beside another copy.
+
+        Most of some fetched files, taken evenly, tell; a record of an earlier version has no times, and is believed.
+        """
+        found = [
+            (path, mtime)
+            for path, fetched, state, mtime in self.rows(["path", "fetched", "state", "mtime_ns"])
+            if fetched and state == FileState.HERE and mtime is not None
+        ]
+        ours = others = 0
+        for path, mtime in found[:: max(1, len(found) // _COMPARED)]:
+            with contextlib.suppress(OSError):
+                same = was_written_at(mtime, (self.root / path).stat().st_mtime_ns)
+                ours, others = ours + same, others + (not same)
+        return ours >= others
 
     def count(self) -> int:
         """How many files are recorded."""

@@ -49,6 +49,7 @@ class Fetched:
     validator: str | None
     moved: int
     came_over: ConnectionState | None = None
+    mtime_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -170,7 +171,7 @@ class Fetcher:
     ) -> Fetched:
         assert way.digest is not None
         validator = item.file.validator or partial.validator
-        got = Fetched(partial.done, way.digest, way.origin, validator, moved, way.came_over)
+        got = Fetched(partial.done, way.digest, way.origin, validator, moved, way.came_over, partial.mtime_ns)
         if note is not None:
             note(got)
         partial.publish(final)

@@ -139,6 +139,11 @@ class Partial:
         segments = self.segments
         return segments[0].done if len(segments) == 1 else sum(segment.done for segment in segments)
 
+    @property
+    def mtime_ns(self) -> int:
+        """When it was written last; its final name changes nothing of that."""
+        return os.fstat(self._handle).st_mtime_ns
+
     def restart(self, segments: list[Segment] | None = None) -> None:
         """Forget every byte, and what they were of."""
         self.validator = self.size = self.digest = None

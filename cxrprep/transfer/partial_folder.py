@@ -89,14 +89,14 @@ class PartialFolder:
                 return claimed
         return Partial(dest, path, fresh=True, made=self._folders)
 
-    def place(self, dest: str, data: bytes, final: str, note: Callable[[], None]) -> None:
+    def place(self, dest: str, data: bytes, final: str, note: Callable[[int], None]) -> None:
         """Write a small file, of which all bytes are in memory, to ``final``; for one thread.
 
         Args:
             dest: Its release path.
             data: Its bytes.
             final: Its place.
-            note: Called before it gets its name.
+            note: Called before it gets its name, with the time when it was written, in nanoseconds.
 
         Raises:
             StorageError: The disk refuses.
@@ -106,7 +106,7 @@ class PartialFolder:
         path = self._small
         write_whole(path, data)
         try:
-            note()
+            note(os.stat(path).st_mtime_ns)  # noqa: PTH116  # as everywhere that files are counted
             move(path, final, self._folders, dest)
         except BaseException as error:
             with contextlib.suppress(OSError):

@@ -31,7 +31,8 @@ def spare(record: Record, partial_folder: PartialFolder, dest: str) -> Path | No
             hint="replace it yourself, or take the link away and run again",
         )
     recorded = record.get(dest)
-    return None if recorded is not None and recorded.fetched else partial_folder.keep(dest)
+    ours = recorded is not None and recorded.fetched and record.is_of_this_copy
+    return None if ours else partial_folder.keep(dest)
 
 
 def warn_replaced(dest: str, spared: Path | None, on_event: Sink) -> None:

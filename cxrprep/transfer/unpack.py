@@ -103,10 +103,13 @@ def unpack(
             done.kept += 1
         else:
 
-            def entry(digest: Digest, fetched: bool, dest: str = dest, member: Member = member) -> FileEntry:
+            def entry(
+                digest: Digest, fetched: bool, mtime_ns: int | None, dest: str = dest, member: Member = member
+            ) -> FileEntry:
                 return FileEntry(
-                    dest, member.size, digest, proof, archive=archive, source_key=member.name, fetched=fetched
-                )
+                    dest, member.size, digest, proof,
+                    archive=archive, source_key=member.name, fetched=fetched, mtime_ns=mtime_ns,
+                )  # fmt: skip
 
             _write(path, member, partial_folder, dest, record=record, entry=entry, stop=stop, on_event=on_event)
             done.written += 1
@@ -137,7 +140,7 @@ def _write(
     dest: str,
     *,
     record: Record,
-    entry: Callable[[Digest, bool], FileEntry],
+    entry: Callable[[Digest, bool, int | None], FileEntry],
     stop: Stop,
     on_event: Sink,
 ) -> None:
@@ -148,27 +151,29 @@ def _write(
     """
     partial = partial_folder.open(dest)
     final = record.root / dest
-    spared = None
+    spared, is_new = None, not os.path.lexists(final)
     try:
         digest = _extract(path, member, partial)
-        if os.path.lexists(final):
+        if not is_new:
             buffer = memoryview(bytearray(_BLOCK))
             if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
                 partial.discard()
                 recorded = record.get(dest)
-                record.add(entry(digest, recorded is not None and recorded.fetched))
+                known = (False, None) if recorded is None else (recorded.fetched, recorded.mtime_ns)
+                record.add(entry(digest, *known))
                 return
             spared = spare(record, partial_folder, dest)
-        else:
-            record.add(entry(digest, True))
+        whole = entry(digest, True, partial.mtime_ns)
+        if is_new:
+            record.add(whole)
         partial.publish(str(final))
     except BaseException:
         partial.discard()
         if spared is not None:
             spared.unlink(missing_ok=True)
         raise
-    if record.get(dest) != entry(digest, True):
-        record.add(entry(digest, True))
+    if not is_new:
+        record.add(whole)
     warn_replaced(dest, spared, on_event)
 
 

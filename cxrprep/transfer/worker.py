@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.digests import file_digest, new_hasher, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_error
 from cxrprep.planning import Action
-from cxrprep.record import FileEntry, FileState, Origin
+from cxrprep.record import FileEntry, FileState, Origin, was_written_at
 from cxrprep.selection.filters import SelectionFilter
 from cxrprep.sources.base import SMALL_FILE
 from cxrprep.storage.atomic import settle
@@ -149,18 +150,18 @@ class Worker:
         hasher.update(data)
         if hasher.hexdigest() != digest.value:
             return None
-        entry = FileEntry(
-            item.dest, len(data), digest, self._listing_origin,
-            source_key=item.file.key, validator=validator, fetched=True,
-        )  # fmt: skip
 
-        def note() -> None:
+        def note(mtime_ns: int) -> None:
             # Before it has its name, as in ``_brought``.
             self._check()
+            entry = FileEntry(
+                item.dest, len(data), digest, self._listing_origin,
+                source_key=item.file.key, validator=validator, fetched=True, mtime_ns=mtime_ns,
+            )  # fmt: skip
             self._record.add(entry)
 
         self._partial_folder.place(item.dest, data, self._place(item), note)
-        return Outcome(item, Status.OK, entry.size)
+        return Outcome(item, Status.OK, len(data))
 
     def _place(self, item: Item) -> str:
         # Making a Path takes longer than most things here.
@@ -230,6 +231,7 @@ class Worker:
             source_key=item.file.key,
             validator=got.validator,
             fetched=fetched,
+            mtime_ns=got.mtime_ns if fetched else None,
         )
 
     def _taken_over(self, item: Item, buffer: memoryview, note: Callable[[Fetched], None] | None) -> Fetched | None:
@@ -243,6 +245,9 @@ class Worker:
             got = self._read(item, target, buffer)
             if got is None:
                 return None
+            if self._link == "hardlink":
+                # The time is that of somebody else's file.
+                got = dataclasses.replace(got, mtime_ns=None)
             final = self._record.root / item.dest
             final.parent.mkdir(parents=True, exist_ok=True)
             if note is not None:
@@ -273,7 +278,7 @@ class Worker:
         if stated is not None and digest != stated:
             return None
         origin = Origin.FIRST_READ if stated is None else self._listing_origin
-        return Fetched(size, digest, origin, item.file.validator, 0)
+        return Fetched(size, digest, origin, item.file.validator, 0, mtime_ns=path.stat().st_mtime_ns)
 
     def _hand_on(self, dest: str, *, arrived: bool = False) -> None:
         """Tell the caller that a file is complete, and drop it when that used it up; it may have ``arrived`` now."""
@@ -294,9 +299,18 @@ class Worker:
         return recorded.fetched and not leads_out(self._record.root, recorded.path)
 
     def _is_recorded(self, recorded: FileEntry) -> bool:
-        """Whether the file still has the bytes that were fetched: one that somebody put in its place is not ours."""
+        """Whether the file is the one that was fetched, and has its bytes: one in its place, or of another copy of the
+        release beside which the record was put, is not ours.
+        """  # noqa: D205  # the summary needs both lines
         path, digest = self._record.root / recorded.path, recorded.digest
-        return digest is not None and file_digest(path, digest.algorithm) == str(digest)
+        if digest is None or not self._is_of_that_time(recorded):
+            return False
+        return file_digest(path, digest.algorithm) == str(digest)
+
+    def _is_of_that_time(self, recorded: FileEntry) -> bool:
+        with contextlib.suppress(OSError):
+            return was_written_at(recorded.mtime_ns, (self._record.root / recorded.path).stat().st_mtime_ns)
+        return False
 
     # ---- archives ----
 
@@ -310,15 +324,19 @@ class Worker:
             return Outcome(item, Status.NOT_NEEDED)
         near = self._archive_elsewhere(item, buffer)
         try:
-            moved = near.stat().st_size if near is not None else self._archive_here(item, buffer)
+            got = None if near is not None else self._archive_here(item, buffer)
             done, recorded = self._unpack(item, near)
         except (StorageError, FileNotFoundError):
             if near is not None or (self._record.root / item.dest).exists():
                 raise
             # A run that no lock keeps apart from this one was done with the archive and removed it: fetch it again.
-            moved = self._archive_here(item, buffer)
+            got = self._archive_here(item, buffer)
             done, recorded = self._unpack(item, near)
         drop = near is None and not self._keep_archives and self._may_remove(recorded)
+        if drop and got is None and not self._is_of_that_time(recorded):
+            self.spared.append(item.dest)
+            drop = False
+        moved = near.stat().st_size if near is not None else 0 if got is None else got.moved
         if drop:
             # Its members were left to the system to write: they must be on the disk before it goes.
             settle()
@@ -364,18 +382,18 @@ class Worker:
         self._record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
         return path
 
-    def _archive_here(self, item: Item, buffer: memoryview) -> int:
-        """Make sure that the archive lies, proven and recorded, at its place; the bytes that moved for it."""
+    def _archive_here(self, item: Item, buffer: memoryview) -> Fetched | None:
+        """Make sure that the archive lies, proven and recorded, at its place; what came, if it was not there."""
         path = self._record.root / item.dest
         recorded = self._record.get(item.dest)
         if item.action is not Action.REFETCH and path.exists():
             if recorded is not None and recorded.size == path.stat().st_size:
                 if recorded.state is FileState.DISCARDED:
                     self._record.add(dataclasses.replace(recorded, state=FileState.HERE))
-                return 0
+                return None
             if self._adopted(item, buffer):
-                return 0
-        return self._brought(item, buffer).moved
+                return None
+        return self._brought(item, buffer)
 
 
 def _begins_with_zeros(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from cxrprep.record import Record
 from cxrprep.transfer.partial_file import Partial
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
+from tests.servers.loopback import Reply, Request, object_reply, page, running
 from tests.transfer.runs import tar_gz
 
 PNG = "images/00000001_000.png"
@@ -113,6 +115,76 @@ def test_a_file_of_the_same_size_that_somebody_put_in_the_place_of_a_fetched_one
     done = cxrprep(*words, *SMALL)
     assert contents(root / "images") == {Path(PNG).name: mine}, done.stderr
     assert f"kept, since the record does not say that cxrprep fetched it: {PNG}" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["beside", "state"])
+def test_a_record_beside_another_copy_of_the_release_makes_nothing_of_it_removable(
+    tmp_path: Path, nih: Path, how: str
+) -> None:
+    """It names the very files with their digests; but the files here are not those that were written."""
+    root, lab = tmp_path / "root", tmp_path / "lab"
+    words = ("--source", nih)
+    ok("download", "nih-chestxray14", root, *words)
+    shutil.copytree(nih, lab)
+    if how == "beside":
+        shutil.copytree(root / ".cxrprep", lab / ".cxrprep")
+        for name in ("cxrprep.lock", "cxrprep.files.parquet"):
+            shutil.copy2(root / name, lab / name)
+    else:
+        words = (*words, "--state", root)
+    before = contents(lab / "images")
+    for _ in range(2):
+        done = cxrprep("download", "nih-chestxray14", lab, *words, *SMALL)
+        assert done.returncode == 0, done
+        assert "kept, since the record does not say that cxrprep fetched it: 7 files" in done.stderr
+        assert contents(lab / "images") == before
+    # What is not the mirror's is replaced, and stays under another name.
+    (lab / PNG).write_bytes(b"a lab's own file")
+    ok("download", "nih-chestxray14", lab, *words)
+    assert b"a lab's own file" in contents(tmp_path).values()
+
+
+def test_a_record_beside_another_copy_removes_no_archive_of_it(tmp_path: Path, nih: Path) -> None:
+    mirror, root, lab = (tmp_path / name for name in ("mirror", "root", "lab"))
+    mirror.mkdir()
+    members = {f"images/{path.name}": path.read_bytes() for path in (nih / "images").iterdir()}
+    (mirror / "images_001.tar.gz").write_bytes(tar_gz(members))
+    shutil.copy(nih / "Data_Entry_2017_v2020.csv", mirror)
+    ok("download", "nih-chestxray14", root, "--source", mirror, "--keep-archives")
+    assert (root / "images_001.tar.gz").exists()
+    shutil.copytree(mirror, lab)
+    for name in ("cxrprep.lock", "cxrprep.files.parquet"):
+        shutil.copy2(root / name, lab / name)
+
+    def site(request: Request) -> Reply:
+        path = mirror / request.path.lstrip("/")
+        links = "".join(f'<a href="{one.name}">{one.name}</a>' for one in mirror.iterdir())
+        return object_reply(request, path.read_bytes()) if path.is_file() else page(links)
+
+    with running(site) as server:
+        ok("download", "nih-chestxray14", lab, "--source", server.url, *SMALL)
+        assert (lab / "images_001.tar.gz").exists()
+        # It is dropped where it is the one that was fetched; with its list of members it would not be opened.
+        shutil.rmtree(root / ".cxrprep")
+        ok("download", "nih-chestxray14", root, "--source", server.url, *SMALL)
+        assert not (root / "images_001.tar.gz").exists()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied with its times", "copied with its seconds"])
+def test_what_was_fetched_is_known_in_a_folder_that_was_moved(tmp_path: Path, nih: Path, how: str) -> None:
+    root, there = tmp_path / "root", tmp_path / "there"
+    words = ("--source", nih)
+    ok("download", "nih-chestxray14", root, *words)
+    if how == "moved":
+        root.rename(there)
+    else:
+        shutil.copytree(root, there)
+    if how == "copied with its seconds":
+        for path in there.rglob("*.png"):
+            seconds = path.stat().st_mtime_ns // 1_000_000_000
+            os.utime(path, (seconds, seconds))
+    ok("download", "nih-chestxray14", there, *words, *SMALL)
+    assert not contents(there / "images")
 
 
 def nih_ids(folder: Path, *names: str) -> Path:
