@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
+from cxrprep.labels.source_vocabulary import own_column
 from cxrprep.model import Digest
-from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, null_columns
+from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, is_own_observation, null_columns
 from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
@@ -271,9 +272,13 @@ def _read(
     }
     block = null_columns(LABELS, len(keys), columns)
     for name in extra:
+        title = name.removeprefix("label_").removeprefix(RAW_PREFIX)
+        column = name if is_own_observation(name) else own_column(dataset, source.name, title)
+        if column and column not in block.column_names:
+            about = describe(column, pa.int8(), f"{title}, as {source.name} words it")
+            block = block.append_column(about, pa.array([row[name] for row in merged], pa.int8()))
         cells = pa.array([None if row[name] is None else str(row[name]) for row in merged], pa.string())
-        title = RAW_PREFIX + name.removeprefix("label_").removeprefix(RAW_PREFIX)
-        about = describe(title, TEXT, f"{title.removeprefix(RAW_PREFIX)}, as an added label source has it")
+        about = describe(RAW_PREFIX + title, TEXT, f"{title}, as an added label source has it")
         block = block.append_column(about, cells.dictionary_encode())
     several = sum(len(rows) > 1 for rows in grouped.values())
     use = TableUse(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, UsageError
+from cxrprep.labels.csv_text import read_content, records_of
 from cxrprep.storage.parquet import read_rows
 from cxrprep.storage.small_files import read_file
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
@@ -18,6 +18,9 @@ from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    _Rows = Iterator[tuple[int, list[Any]]]
+    """Each row with its line in the file; of Parquet its number, the header counted."""
 
 IMAGE_KEYS: Final = ("dicom_id", "image_id", "image index", "path", "filename", "fpath", "path_to_image")
 """Columns that name an image."""
@@ -41,8 +44,9 @@ _REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
 _CELLS: Final[Mapping[str, int | None]] = {
     "": None, "_": None,
     "nan": None, "none": None, "null": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1,
-    "positive": 1, "negative": 0, "uncertain": -1, "not mentioned": None,
+    "true": 1, "false": 0, "positive": 1, "negative": 0, "uncertain": -1, "not mentioned": None,
 }  # fmt: skip
+_NUMBER: Final = re.compile(r"[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[-+]?\d+)?%?")
 # What CheXbert's program writes: the number of the class, and a text in each row.
 _CHEXBERT_TEXT: Final = "report impression"
 _CHEXBERT_CLASSES: Final[Mapping[str, str]] = {"0": "", "1": "1", "2": "0", "3": "-1"}
@@ -87,6 +91,7 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
     header, rows = _reader(path)(path)
     rows = _of_chexbert(header, rows)
     rows = _of_source(path, header, rows, source)
+    header, rows = _without_repeated_columns(path, header, rows)
     if _LIST in header:
         header, rows = _listed(path, header, rows)
     places = {name: place for place, name in enumerate(header)}
@@ -95,30 +100,32 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
     keys: dict[str, list[str]] = {name: [] for name in keyed}
     columns: dict[str, list[int | None]] = {name: [] for name in chosen}
     taken = {*(places[name] for name in keyed), *chosen.values()}
-    extra: dict[str, list[int | None]] = {name: [] for name in header if name and places[name] not in taken}
-    left_out: dict[str, int] = {}
-    for number, row in enumerate(rows, 2):
+    further = {name: _Further() for name in header if name and places[name] not in taken}
+    for number, row in rows:
         for name in keyed:
             keys[name].append(_plain_key(row[places[name]]))
         for name, place in chosen.items():
             columns[name].append(_value(row[place], path, number, name))
-        left_out |= dict.fromkeys(_add_labels(extra, row, places), number)
+        for name, column in further.items():
+            column.add(row[places[name]], number)
+    for name, column in further.items():
+        column.refuse_slip(path, name)
     return LabelTable(
         path,
         {name: tuple(values) for name, values in keys.items()},
         {name: tuple(values) for name, values in columns.items()},
-        {name: tuple(values) for name, values in extra.items() if any(value is not None for value in values)},
-        left_out,
+        {name: tuple(one.labels) for name, one in further.items() if not one.first and one.stated},
+        {name: one.first for name, one in further.items() if one.first},
     )
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[list[Any]]]]:
+def _reader(path: Path) -> Callable[[Path], tuple[list[str], _Rows]]:
     if path.suffix.lower() in (".parquet", ".pq"):
         return _parquet
     return _json_lines if _JSON_LINES.search(path.name.lower()) else _csv
 
 
-def _of_chexbert(header: Sequence[str], rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
+def _of_chexbert(header: Sequence[str], rows: _Rows) -> _Rows:
     """The rows with labels for the numbers of CheXbert's classes: 0 blank, 1 positive, 2 negative, 3 uncertain.
 
     Other copies of its program write labels; those leave blank what is not mentioned, and numbers never do.
@@ -127,23 +134,23 @@ def _of_chexbert(header: Sequence[str], rows: Iterator[list[Any]]) -> Iterator[l
     if not places or _CHEXBERT_TEXT not in [name.strip().lower() for name in header]:
         return rows
     held = [*rows]
-    if not held or not all(str(row[place]).strip() in _CHEXBERT_CLASSES for row in held for place in places):
+    if not held or not all(str(row[place]).strip() in _CHEXBERT_CLASSES for _, row in held for place in places):
         return iter(held)
     return (
-        [_CHEXBERT_CLASSES[str(cell).strip()] if place in places else cell for place, cell in enumerate(row)]
-        for row in held
+        (line, [_CHEXBERT_CLASSES[str(cell).strip()] if at in places else cell for at, cell in enumerate(row)])
+        for line, row in held
     )
 
 
-def _of_source(path: Path, header: Sequence[str], rows: Iterator[list[Any]], source: str | None) -> Iterator[list[Any]]:
+def _of_source(path: Path, header: Sequence[str], rows: _Rows, source: str | None) -> _Rows:
     """The rows of one label source, where the table has a column for it."""
     if "label_source" not in header:
         if source is not None:
             raise UsageError(f"{path} has no label sources", hint=f"name the table alone: --compare {path} OTHER")
         return rows
     place = [*header].index("label_source")
-    held = [row for row in rows if row[place]]
-    there = sorted({str(row[place]) for row in held})
+    held = [(line, row) for line, row in rows if row[place]]
+    there = sorted({str(row[place]) for _, row in held})
     if source is None and len(there) > 1:
         raise UsageError(
             f"{path} has {len(there)} label sources",
@@ -151,39 +158,81 @@ def _of_source(path: Path, header: Sequence[str], rows: Iterator[list[Any]], sou
         )
     if source is not None and source not in there:
         raise UsageError(f"{path} has no labels of {source}", hint=f"its label sources: {', '.join(there) or 'none'}")
-    return (row for row in held if source is None or row[place] == source)
+    return ((line, row) for line, row in held if source is None or row[place] == source)
 
 
-def _listed(path: Path, header: Sequence[str], rows: Iterator[list[Any]]) -> tuple[list[str], Iterator[list[Any]]]:
+def _listed(path: Path, header: Sequence[str], rows: _Rows) -> tuple[list[str], _Rows]:
     """NIH's table with a column for each finding in place of the list of those that are there."""
     place = [*header].index(_LIST)
     names = [term.name for term in NIH.terms]
 
-    def with_findings() -> Iterator[list[Any]]:
-        for number, row in enumerate(rows, 2):
+    def with_findings() -> _Rows:
+        for number, row in rows:
             found = {word.strip() for word in str(row[place] or "").split("|")} - {""}
             unknown = sorted(found - set(names))
             if unknown:
                 raise TableError(
                     f"{path}, line {number}, {_LIST}: {unknown[0][:20]!r} is not a finding of NIH ChestX-ray14"
                 )
-            yield [*row, *(int(name in found) if found else None for name in names)]
+            yield number, [*row, *(int(name in found) if found else None for name in names)]
 
     return [*header, *(term.column for term in NIH.terms)], with_findings()
 
 
-def _add_labels(extra: dict[str, list[int | None]], row: Sequence[Any], places: Mapping[str, int]) -> list[str]:
-    """Add a row to the further columns; one with a cell that is no label goes, and is returned."""
-    gone = []
-    for name in [*extra]:
-        cell = row[places[name]]
-        text = "" if cell is None else str(cell).strip().lower()
-        if text in _CELLS:
-            extra[name].append(_CELLS[text])
-        else:
-            del extra[name]
-            gone.append(name)
-    return gone
+@dataclass(slots=True)
+class _Further:
+    """A column that is no known observation: its labels, and the cells that are none."""
+
+    labels: list[int | None] = field(default_factory=list)
+    first: int = 0
+    """The line of the first cell that is no label, 0 where all are."""
+    slips: int = 0
+    """How many cells are words that are no label, -1 where some are other numbers: those are counted or measured."""
+    word: str = ""
+
+    @property
+    def stated(self) -> int:
+        """How many labels it has."""
+        return sum(value is not None for value in self.labels)
+
+    def add(self, cell: Any, line: int) -> None:
+        """Add the cell of a line."""
+        text = _plain(cell)
+        self.labels.append(_CELLS.get(text))
+        if text not in _CELLS:
+            self.first = self.first or line
+            self.word = self.word or text
+            self.slips = -1 if self.slips < 0 or _NUMBER.fullmatch(text) else self.slips + 1
+
+    def refuse_slip(self, path: Path, name: str) -> None:
+        """Raise ``TableError`` where most cells are labels and some are words that are none: a slip of the pen."""
+        if 0 < self.slips < self.stated:
+            raise TableError(
+                f"{path}, line {self.first}, {name}: {self.word[:20]!r} is no label, as {self.stated:,} cells of this "
+                "column are",
+                hint="expected 1, 0, -1 or a blank: correct the cell, or take the column out of the table",
+            )
+
+
+def _without_repeated_columns(path: Path, header: Sequence[str], rows: _Rows) -> tuple[list[str], _Rows]:
+    """The table with each column once. Raises ``TableError`` where two of one name say different things."""
+    first: dict[str, int] = {}
+    again = [(place, first[name]) for place, name in enumerate(header) if first.setdefault(name, place) != place]
+    again = [(place, before) for place, before in again if header[place]]
+    if not again:
+        return [*header], rows
+    held = [*rows]
+    for line, row in held:
+        for place, before in again:
+            if row[place] != row[before]:
+                raise TableError(
+                    f"{path}, line {line}: columns {before + 1} and {place + 1} are both called {header[place]!r}, and "
+                    "say different things",
+                    hint="give each column a name of its own, or take one of them out",
+                )
+    gone = {place for place, _ in again}
+    kept = [place for place in range(len(header)) if place not in gone]
+    return [header[place] for place in kept], ((line, [row[place] for place in kept]) for line, row in held)
 
 
 def _observations(path: Path, header: Sequence[str]) -> dict[str, int]:
@@ -218,8 +267,13 @@ def _plain_key(cell: Any) -> str:
     return study[1] if study else text
 
 
+def _plain(cell: Any) -> str:
+    """A cell as labels are compared: decimal commas are points."""
+    return "" if cell is None else str(cell).strip().lower().replace(",", ".")
+
+
 def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
-    text = "" if cell is None else str(cell).strip().lower()
+    text = _plain(cell)
     try:
         return _CELLS[text]
     except KeyError:
@@ -236,9 +290,9 @@ def _text(path: Path) -> str:
         raise TableError(f"{path} cannot be read: {error}") from error
 
 
-def _json_lines(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
+def _json_lines(path: Path) -> tuple[list[str], _Rows]:
     """An object a line; what one leaves out is not mentioned, and labels may stand in an object of their own."""
-    found: list[dict[str, Any]] = []
+    found: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -249,33 +303,31 @@ def _json_lines(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
         nested = [row.pop(name) for name in [*row] if isinstance(row[name], dict)]
         for labels in nested:
             row |= labels
-        found.append(row)
-    header = [*dict.fromkeys(name for row in found for name in row)]
+        found.append((number, row))
+    header = [*dict.fromkeys(name for _, row in found for name in row)]
     if not header:
         raise TableError(f"{path} is empty")
-    return header, ([row.get(name) for name in header] for row in found)
+    return header, ((line, [row.get(name) for name in header]) for line, row in found)
 
 
-def _csv(path: Path) -> tuple[list[str], Iterator[list[str]]]:
+def _csv(path: Path) -> tuple[list[str], _Rows]:
     csv.field_size_limit(128 << 20)
-    text = _text(path)
-    rows = csv.reader(io.StringIO(text.replace("\0", " "), newline=""))
-    header = next(rows, None)
-    if not header:
+    content = read_content(path)
+    if not content.data.strip():
         raise TableError(f"{path} is empty")
-    return [name.strip() for name in header], _full_rows(path, rows, len(header))
+    records = iter(records_of(content._replace(data=content.data.replace(b"\0", b" "))))
+    header = [name.strip() for name in next(records)[1]]
+    return header, _full_rows(path, records, len(header))
 
 
-def _full_rows(path: Path, rows: Any, width: int) -> Iterator[list[str]]:
-    for row in rows:
-        if not row:
-            continue
+def _full_rows(path: Path, records: _Rows, width: int) -> _Rows:
+    for line, row in records:
         if len(row) != width:
-            raise TableError(f"{path}, line {rows.line_num}: {len(row)} cells, the header has {width}")
-        yield row
+            raise TableError(f"{path}, line {line}: {len(row)} cells, the header has {width}")
+        yield line, row
 
 
-def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
+def _parquet(path: Path) -> tuple[list[str], _Rows]:
     import pyarrow as pa
 
     try:
@@ -284,4 +336,4 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[list[Any]]]:
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path} is not a readable Parquet file: {error}") from error
-    return table.column_names, (list(row) for row in zip(*columns, strict=True))
+    return table.column_names, enumerate((list(row) for row in zip(*columns, strict=True)), 2)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import catalog, declaration_of
+from cxrprep.datasets.declaration import slug
 from cxrprep.schemas import own_observations
 from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES
 
@@ -37,6 +38,20 @@ def published_vocabulary(dataset: str, source: str) -> frozenset[str] | None:
         return _OWN_VOCABULARY[source]
     vocabulary = VOCABULARIES.get(spec.vocabulary)
     return None if vocabulary is None else vocabulary.stems
+
+
+def own_column(dataset: str, source: str, name: str) -> str:
+    """The column of a finding that no shared observation is, of a label source that somebody added.
+
+    It is the dataset's own where its file declares the finding, else one under the source's name. Empty for a name
+    without a letter that a column may have.
+    """
+    spec = catalog().get(dataset)
+    if spec is not None and spec.module == "declared":
+        words = declaration_of(spec.name).vocabulary
+        if words.namespace and words.shared(name) is None and words.knows(name):
+            return words.column(name)
+    return f"label_{slug(source)}{OWN_MARK}{slug(name)}" if slug(name) and slug(source) else ""
 
 
 def present_observations(table: pa.Table, source: str | None = None) -> frozenset[str]:

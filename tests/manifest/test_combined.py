@@ -58,3 +58,25 @@ def test_an_image_in_two_folders_is_refused(folders):
     for mistake in ({"root": []}, {"root": folders, "state": folders[0]}):
         with pytest.raises(UsageError):
             cxrprep.load(**mistake)
+
+
+def test_regions_of_several_folders_are_those_of_each_and_follow_a_selection(tmp_path):
+    names = ("chexlocalize", "padchest", "siim-acr-pneumothorax")
+    for name in names:
+        generate(name, tmp_path / name)
+        cxrprep.extract_labels(tmp_path / name)
+    folders = [tmp_path / name for name in names]
+    parts = [cxrprep.load(folder) for folder in folders]
+    whole = cxrprep.load(folders)
+    assert whole.regions().to_pylist() == [row for part in parts for row in part.regions().to_pylist()]
+    assert {*whole.regions().column("dataset").to_pylist()} == {names[0], names[2]}
+    told = whole.hf().select_columns(["dataset", "image_id", "regions"])
+    drawn = {(row["dataset"], row["image_id"]): row["regions"] for row in told}
+    assert sum(len(regions or ()) for regions in drawn.values()) == whole.regions().num_rows
+    assert not any(regions for (dataset, _), regions in drawn.items() if dataset == "padchest")
+    # Of some of the images, in another order, with findings that a folder does not have.
+    chosen = cxrprep.load(folders[::-1], sample=4, seed=3, observations=["Pneumothorax", "padchest:nodule"])
+    kept = {(row["dataset"], row["image_id"]) for row in chosen}
+    assert {(r["dataset"], r["image_id"]) for r in chosen.regions().to_pylist()} == {k for k in kept if drawn[k]}
+    here = [row["padchest__nodule"] is None for row in chosen.labels().to_pylist()]
+    assert all(absent or row["dataset"] == "padchest" for absent, row in zip(here, chosen, strict=True))

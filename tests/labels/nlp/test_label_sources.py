@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.cli import main
+from cxrprep.errors import TableError
 from cxrprep.labels.label_sources import added_sources
+from cxrprep.labels.label_table import read_label_table
+from cxrprep.manifest.load import load
 from tests.generators.small import mimic_cxr, mimic_cxr_jpg
 from tests.labels.nlp.collections import folder, table_csv
 
@@ -92,6 +96,61 @@ def test_columns_that_are_no_labels_are_named(mimic: Path, tmp_path: Path) -> No
     )
     assert "Score: line 2 has no label" in run("extract-labels", mimic, "--import", f"theirs={file}")
     assert {row["raw_Scoliosis"] for row in by_source(mimic)["theirs"]} == {"0"}
+
+
+def test_a_finding_without_a_shared_name_is_a_label_in_every_verb(mimic: Path, tmp_path: Path) -> None:
+    file = table_csv(
+        tmp_path / "t.csv", ("dicom_id", "study_id", "Edema", "Scoliosis"),
+        [(image[0], str(image[2]), "1", "1" if number else "0") for number, image in enumerate(mimic_cxr_jpg.IMAGES)],
+    )  # fmt: skip
+    run("extract-labels", mimic, "--import", f"my-lab={file}")
+    assert {row["label_my_lab__scoliosis"] for row in by_source(mimic)["my-lab"]} == {0, 1}
+    run("manifest", mimic, "--label-source", "my-lab")
+    images = rows(mimic / "manifests" / "images.parquet")
+    assert {row["label_my_lab__scoliosis"] for row in images} <= {0, 1}
+    absent = sum(row["label_my_lab__scoliosis"] == 0 for row in images)
+    run("export", mimic, "--out", tmp_path / "out", "--format", "csv", "--label", "my_lab:scoliosis=0")
+    assert len((tmp_path / "out" / "images.csv").read_text().splitlines()) == 1 + absent
+    loaded = load(mimic, observations="my_lab:scoliosis")
+    assert "label_my_lab__scoliosis" in loaded.to_arrow().column_names
+    # A second import, and the release's tables again, keep it.
+    run("extract-labels", mimic, "--import", f"my-lab={file}")
+    run("extract-labels", mimic)
+    assert {row["label_my_lab__scoliosis"] for row in by_source(mimic)["my-lab"]} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "said"),
+    [
+        ("study_id,Edema,Tube", "7,1,seen", "line 4, Tube: 'seen' is no label, as 2 cells of this column are"),
+        ("study_id,Edema,Edema", "7,1,0", "line 4: columns 2 and 3 are both called 'Edema'"),
+        ("study_id,Tube,Edema,Tube", "7,1,0,0", "line 4: columns 2 and 4 are both called 'Tube'"),
+        ("study_id,study_id,Edema", "7,8,1", "line 4: columns 1 and 2 are both called 'study_id'"),
+    ],
+)
+def test_a_slip_in_a_column_of_labels_and_two_columns_of_one_name_are_refused(tmp_path, header, line, said) -> None:
+    rows = "".join(f"{','.join(['1'] * len(header.split(',')))}\n" for _ in range(2))
+    (tmp_path / "t.csv").write_text(f"{header}\n{rows}{line}\n")
+    with pytest.raises(TableError, match=re.escape(said)) as refused:
+        read_label_table(tmp_path / "t.csv")
+    assert refused.value.hint
+    # Equal columns are one; numbers that are counted are no labels, and no slip.
+    (tmp_path / "t.csv").write_text("study_id,Edema,Edema,Views\n1,1,1,1\n2,0,0,1\n3,1,1,4\n")
+    read = read_label_table(tmp_path / "t.csv")
+    assert read.columns == {"Edema": (1, 0, 1)}
+    assert read.left_out == {"Views": 4}
+
+
+@pytest.mark.parametrize("separator", ";\t|")
+def test_a_table_that_a_spreadsheet_saved_is_imported(tmp_path: Path, separator: str) -> None:
+    lines = ["study_id,Edema,Reports,Tube", '1,1.0,"two', 'lines",TRUE', "2,0.0,one,FALSE", "3,?,one,FALSE"]
+    text = "\r\n".join(lines).replace(",", separator)
+    (tmp_path / "t.csv").write_bytes(text.replace(".", "," if separator == ";" else ".").encode("utf-16"))
+    with pytest.raises(TableError, match="line 5, Edema: '\\?' is no label"):
+        read_label_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(text.replace("?", "-1").encode("utf-8-sig"))
+    read = read_label_table(tmp_path / "t.csv")
+    assert (read.columns["Edema"], read.extra["Tube"]) == ((1, 0, -1), (1, 0, 0))
 
 
 def test_the_labeler_is_named_with_version_and_rules(mimic: Path) -> None:
