@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.datasets.declaration import slug
+from cxrprep.errors import UsageError
 from cxrprep.schemas import own_observations
-from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES
+from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES, observations_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,6 +100,24 @@ def known_observations(table: pa.Table, made_from: Mapping[str, Any]) -> tuple[s
     Labels that are there all the same, as of a folder without a label source, count too.
     """
     return ordered(frozenset().union(*knowledge_of(table, made_from).values()) | present_observations(table))
+
+
+def chosen_observations(names: str | Iterable[str], table: pa.Table) -> tuple[str, ...]:
+    """The observations that a preset or names stand for.
+
+    Raises ``UsageError`` for a finding that no folder here has.
+    """
+    chosen = observations_of(names if isinstance(names, str) else tuple(names))
+    lacking = next((stem for stem in chosen if OWN_MARK in stem and f"label_{stem}" not in table.column_names), None)
+    if lacking is not None:
+        own = ", ".join(
+            field.name.removeprefix("label_").replace(OWN_MARK, ":") for field in own_observations(table.schema)
+        )
+        raise UsageError(
+            f"no image here has the observation {lacking.replace(OWN_MARK, ':')}",
+            hint=f"findings of the datasets' own: {own[:300] or 'none'}",
+        )
+    return chosen
 
 
 def ordered(stems: Iterable[str]) -> tuple[str, ...]:

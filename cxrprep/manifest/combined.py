@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.policy import KEEP
-from cxrprep.labels.source_vocabulary import ordered
+from cxrprep.labels.source_vocabulary import chosen_observations, ordered
 from cxrprep.manifest.load import Dataset
 from cxrprep.schemas import null_columns, with_boxes
 from cxrprep.selection.table_filters import wanted_rows
-from cxrprep.vocabulary import observations_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,7 +55,7 @@ def combined(
     if observations is None:
         chosen = ordered(stem for part in parts for stem in part.observations)
     else:
-        chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
+        chosen = chosen_observations(observations, whole)
     return Dataset(
         root,
         whole,

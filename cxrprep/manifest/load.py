@@ -15,7 +15,13 @@ from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.policy import KEEP, with_parents
-from cxrprep.labels.source_vocabulary import box_categories, knowledge_of, known_observations, ordered
+from cxrprep.labels.source_vocabulary import (
+    box_categories,
+    chosen_observations,
+    knowledge_of,
+    known_observations,
+    ordered,
+)
 from cxrprep.manifest.image_reader import ImageReader, is_in_shard
 from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
@@ -25,7 +31,7 @@ from cxrprep.selection.table_filters import wanted_rows
 from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.storage.paths import local_path
 from cxrprep.storage.unfetched import unfetched
-from cxrprep.vocabulary import observations_of, published_name
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -337,7 +343,7 @@ def load(
     if observations is None:
         chosen = ordered(with_parents(known)) if policy.derive else known
     else:
-        chosen = observations_of(observations if isinstance(observations, str) else tuple(observations))
+        chosen = chosen_observations(observations, table)
     return Dataset(
         root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections, masks_beside(path)
     )

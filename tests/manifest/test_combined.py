@@ -52,6 +52,12 @@ def test_images_are_drawn_from_all_and_can_be_read(folders):
     assert whole.hf()[len(whole) - 1]["image"].size == (224, 224)
 
 
+def test_a_finding_that_no_folder_has_is_refused_with_those_that_they_have(folders):
+    for root in (folders, folders[0]):
+        with pytest.raises(UsageError, match="padchest:nothing_such"):
+            cxrprep.load(root, observations=["Effusion", "padchest:nothing_such"])
+
+
 def test_an_image_in_two_folders_is_refused(folders):
     with pytest.raises(UsageError, match=r"images are in two of .*, such as"):
         cxrprep.load([folders[2], folders[2].parents[1]])
@@ -75,8 +81,8 @@ def test_regions_of_several_folders_are_those_of_each_and_follow_a_selection(tmp
     assert sum(len(regions or ()) for regions in drawn.values()) == whole.regions().num_rows
     assert not any(regions for (dataset, _), regions in drawn.items() if dataset == "padchest")
     # Of some of the images, in another order, with findings that a folder does not have.
-    chosen = cxrprep.load(folders[::-1], sample=4, seed=3, observations=["Pneumothorax", "padchest:nodule"])
+    chosen = cxrprep.load(folders[::-1], sample=4, seed=3, observations=["Pneumothorax", "padchest:own_finding"])
     kept = {(row["dataset"], row["image_id"]) for row in chosen}
     assert {(r["dataset"], r["image_id"]) for r in chosen.regions().to_pylist()} == {k for k in kept if drawn[k]}
-    here = [row["padchest__nodule"] is None for row in chosen.labels().to_pylist()]
+    here = [row["padchest__own_finding"] is None for row in chosen.labels().to_pylist()]
     assert all(absent or row["dataset"] == "padchest" for absent, row in zip(here, chosen, strict=True))
