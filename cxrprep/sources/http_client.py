@@ -275,7 +275,9 @@ class HttpClient:
         self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:
-            error = SourceUnreachableError(f"{key}: {response.url} answered {response.status} without a file")
+            error = SourceUnreachableError(
+                f"{key}: {response.url} answered {response.status} without a file", hint="check the address"
+            )
             error.retry_after = response.retry_after
             # 202 says that there will be one; asked again, the others say the same.
             error.lasting = response.status != _NOT_YET
@@ -293,6 +295,9 @@ class HttpClient:
             request.url = f"{endpoint.scheme}://{endpoint.authority}{target}"
             response, connection = self._with_login(request, endpoint, query.key)
             if response.status not in _REDIRECTS or not response.location:
+                if response.states_part:
+                    # Some servers and caches say 200 where they send a part, and its place.
+                    response = replace(response, status=206)
                 if response.status == 206 and request.byte_range is None and response.content_range[0]:
                     self._drop(connection)
                     raise _lasting(
@@ -310,9 +315,7 @@ class HttpClient:
                     f"{query.key}: {response.url} redirects to no address: {error.message}",
                     hint="try another mirror; only who runs the site can mend it",
                 ) from error
-        raise SourceUnreachableError(
-            f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address"
-        )
+        raise _lasting(f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address")
 
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""

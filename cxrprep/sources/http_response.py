@@ -84,6 +84,15 @@ class HttpResponse:
         return (None if first is None else int(first)), (None if total == "*" else int(total))
 
     @property
+    def states_part(self) -> bool:
+        """Whether it is under status 200 the part that Content-Range names: as long as that, and not all."""
+        found = _CONTENT_RANGE.match(self.headers.get("content-range", ""))
+        if self.status != 200 or found is None or found[1] is None:
+            return False
+        size = int(found[2]) - int(found[1]) + 1
+        return size == self.content_length and found[3] not in ("*", str(size))
+
+    @property
     def content_length(self) -> int | None:
         """Bytes of this body, when stated once, or several times the same (RFC 9112, 6.3)."""
         if self.headers.get("transfer-encoding", "identity").lower() != "identity":

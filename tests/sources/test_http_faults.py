@@ -279,18 +279,20 @@ def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
         assert got == [f"/{number}".encode() for number in range(6)]
 
 
-def test_a_part_that_nobody_asked_for_is_said_at_once(client: HttpClient) -> None:
+@pytest.mark.parametrize("status", ["206 Partial Content", "200 OK"])
+def test_a_part_that_nobody_asked_for_is_said_at_once(client: HttpClient, status: str) -> None:
     """Retried, it would be the same for as long as the patience goes; taken, a listing would lack its beginning."""
 
     def app(connection: raw_http.Connection, *_: object) -> None:
-        connection.send(answer(DATA[40:90], f"Content-Range: bytes 40-89/{len(DATA)}", status="206 Partial Content"))
+        connection.send(answer(DATA[40:90], f"Content-Range: bytes 40-89/{len(DATA)}", status=status))
 
     with raw_http.serving(app) as server:
         for ask in (client.open, client.read, lambda url: client.open(url, offset=10)):
             with pytest.raises(SourceUnreachableError, match="from byte 40 on") as found:
                 ask(server.url + "/x.csv")
             assert found.value.lasting
-        assert content(client.open(server.url + "/x.csv", offset=40)) == DATA[40:90]
+        stream = client.open(server.url + "/x.csv", offset=40)
+        assert (stream.offset, stream.length, content(stream)) == (40, len(DATA), DATA[40:90])
 
 
 def test_a_page_that_is_a_part_only_is_not_the_page(client: HttpClient) -> None:
