@@ -376,6 +376,13 @@ def test_a_redirect_out_of_the_web_is_refused(client: HttpClient, location: str)
         client.open(server.url + "/x.png")
 
 
+def test_a_redirect_in_circles_is_not_asked_again_and_again(client: HttpClient) -> None:
+    app = raw_http.serving(lambda c, *_: c.send(answer(b"", "Location: /x", status="302 Found")))
+    with app as server, pytest.raises(SourceUnreachableError, match="in circles") as found:
+        client.open(server.url + "/x")
+    assert found.value.lasting
+
+
 @pytest.mark.parametrize(
     "address", ["http://[::1/x?sig=s3cret", "https://ex℀mple.org/", "http://a:b:c/", "http://[x]y/"]
 )
