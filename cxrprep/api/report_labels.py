@@ -99,7 +99,7 @@ def label_reports(
         policy: how mentions add up.
         sections: those that are read, in order of preference.
         vocabulary: a TOML file that adds phrases, or overrules them.
-        evidence: also write ``mentions.parquet``, the mentions behind the labels.
+        evidence: also write ``mentions.parquet``, the mentions behind the labels; where it is, it is written again.
         labeler: another labeler than the rules, as ``SOURCE=LABELER`` where its label source has another name.
         endpoint: the address of the labeler's server.
         model: the model that it runs.

@@ -87,13 +87,21 @@ class VerifyReport:
             return (
                 f"nothing wrong in what was checked: of {self.files.here:,} files {self.files.read:,} were read now, "
                 f"and {self.files.believed:,} have the size and time of the last check"
-            )
+            ) + self._by_the_store()
         if self.files.here and self.files.proven == self.files.here:
-            return self._all_proven()
+            return self._all_proven() + self._by_the_store()
         without = self.files.here - self.files.proven
         return (
             f"no fault found; {without:,} of {format_count(self.files.here, 'file')} without a checksum to compare with"
-        )
+        ) + self._by_the_store()
+
+    def _by_the_store(self) -> str:
+        """What the verdict rests on where a store's word was taken for bytes that nobody read here."""
+        if not self.files.stated:
+            return ""
+        rest = self.files.here - self.files.stated
+        read = f"; the other {rest:,} were read" if rest and rest == self.files.read else ""
+        return f" ({self.files.stated:,} of them by the checksum that the store states, and not read now{read})"
 
     def _all_proven(self) -> str:
         """The verdict where each file has a checksum: one of what was first read proves only that it stayed so."""

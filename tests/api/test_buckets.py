@@ -399,6 +399,10 @@ def test_verify_believes_the_checksum_that_a_store_states_and_reads_the_rest_the
         report = emptied(at_home, lambda address=address: cxrprep.verify(address)).value
         assert (report.exit_code, report.files.stated) == (local.value.exit_code, images)
         assert report.files.read + report.files.stated == report.files.here
+        # The headline says what was proven by whom.
+        words = f"({images} of them by the checksum that the store states, and not read now; the other "
+        assert words in report.verdict
+        assert words not in local.value.verdict
     assert objects(checked)["manifests/verify.parquet"] == files(tmp_path / "here")["manifests/verify.parquet"]
     # A store that states something else accuses nobody: the bytes decide.
     monkeypatch.setattr(ObjectStore, "held_checksum", lambda *_: Digest("sha256", "0" * 64))

@@ -139,7 +139,7 @@ def label_collection(
         shard: the part to do, into a folder of its own below ``out_dir/shards``; the last shard to finish joins them.
         vocabulary: a TOML file that adds phrases, or overrules them.
         policy: how mentions add up, and what is read.
-        evidence: also write the mentions.
+        evidence: also write the mentions; asked for once, they are written again with each new labels.
         plugin: another labeler than the rules.
         on_event: receives progress and notes.
 
@@ -180,6 +180,7 @@ def label_collection(
             "policy": {"sections": policy.sections}, "source": source.name, "label_source": plugin.label_source,
             "labeler": about,
         }  # fmt: skip
+    evidence = evidence or (plugin is None and (out_dir / f"{output_tables.MENTIONS_NAME}.parquet").is_file())
     observations = rules.reported if plugged is None else plugged.observations
     if engine.name == "dask":
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -207,11 +208,6 @@ def label_collection(
     if not tally.batches:
         raise NothingSelectedError(f"{source} holds no report" + (f" in shard {shard}" if shard else ""))
     written = _written(out, job, tally.batches, observations, made_from)
-    if not evidence:
-        removed = output_tables.remove_other_evidence(written[output_tables.LABELS_NAME])
-        if removed is not None:
-            message = "removed: the labels beside it are new; --evidence writes it again"
-            on_event(Note(STAGE, message, subject=str(removed)))
     _remove_parts(job.folder)
     joined = None if shard is None else merge_shards(out_dir, shard)
     outcome = LabelingOutcome(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import TableError, storage_error
+from cxrprep.errors import TableError
 from cxrprep.schemas import CATEGORY, describe
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, read_footer, read_rows
@@ -93,21 +93,6 @@ def making(path: Path) -> dict[str, Any] | None:
         return {key: value for key, value in read_footer(path).items() if key != "schema"}
     except TableError:
         return None
-
-
-def remove_other_evidence(labels: Path) -> Path | None:
-    """Remove the mentions beside ``labels`` unless both were made from the same; returns what was removed.
-
-    Raises ``StorageError``.
-    """
-    mentions = labels.with_name(f"{MENTIONS_NAME}.parquet")
-    if not mentions.exists() or making(mentions) == making(labels):
-        return None
-    try:
-        mentions.unlink()
-    except OSError as error:
-        raise storage_error(mentions, "remove", error) from error
-    return mentions
 
 
 def count_labels(path: Path, observations: Iterable[str]) -> dict[str, dict[str, int]]:

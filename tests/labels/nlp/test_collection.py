@@ -234,13 +234,17 @@ def test_an_empty_collection_and_an_empty_shard_say_so(tmp_path: Path) -> None:
         label_collection(one, tmp_path / "out", shard=Shard(3 - held, 2))
 
 
-def test_evidence_of_other_labels_does_not_stay_beside_new_ones(tmp_path: Path) -> None:
-    source = mimic_zip(tmp_path / "r.zip", 5)
+def test_the_evidence_is_that_of_the_labels_whoever_asked_for_it_once(tmp_path: Path) -> None:
+    """Old mentions beside new labels would say what is not so, and none would be less than there was."""
+    source = mimic_zip(tmp_path / "r.zip", 40)
     label_collection(source, tmp_path, evidence=True)
     label_collection(source, tmp_path)
-    assert (tmp_path / "mentions.parquet").exists()
     label_collection(source, tmp_path, policy=policy_named("chexpert-labeler"))
-    assert not (tmp_path / "mentions.parquet").exists()
+    assert read_footer(tmp_path / "mentions.parquet")["policy"]["name"] == "chexpert-labeler"
+    # By the shards of a job array too.
+    for number in (1, 2):
+        label_collection(source, tmp_path, shard=Shard(number, 2), policy=policy_named("strict"))
+    assert read_footer(tmp_path / "mentions.parquet")["policy"]["name"] == "strict"
 
 
 def test_the_footer_names_rules_policy_and_source(tmp_path: Path) -> None:
