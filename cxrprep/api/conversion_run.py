@@ -106,7 +106,7 @@ class ConversionRun:
         from cxrprep.images.shards import convert_to_shards, plan_shards
 
         inputs, out = self.inputs, open_store(self.target)
-        self._check_cluster(engine, out)
+        engine = self._on_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
         cache = cache_folder(inputs, self.recipe, out.address, self.home)
         note_source(cache, inputs)
@@ -184,18 +184,19 @@ class ConversionRun:
         totals.earlier = len(totals.images) - before + len(earlier)
         return earlier
 
-    def _check_cluster(self, engine: Engine | None, out: ImageStore) -> None:
+    def _on_cluster(self, engine: Engine | None, out: ImageStore) -> Engine | None:
+        """The engine, whose workers have to see what is a folder of this machine. Raises ``UsageError``."""
         from cxrprep.images.local_files import is_url
         from cxrprep.storage.working_copy_paths import address_of
 
         if engine is None or engine.name != "dask":
-            return
+            return engine
         if not is_url(out.address):
             _make_folder(Path(out.address))
         places = [path for path in (self.inputs.address, out.address) if not is_url(path)]
         if address_of(self.inputs.address) is not None:
             places.remove(self.inputs.address)
-        engine.needs([str(Path(path).resolve()) for path in places])
+        return engine.needing([str(Path(path).resolve()) for path in places])
 
     def _remove_stale(self, out: ImageStore, names: set[str]) -> None:
         """Shards of another selection or size would be read together with the new ones."""

@@ -99,7 +99,7 @@ def verify(
     folder = open_folder(where)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None and address_of(str(folder.root.absolute())) is None:
-        engine.needs([str(folder.root.absolute())])
+        engine = engine.needing([str(folder.root.absolute())])
     if folder.kind is not FolderKind.RELEASE:
         if repair or chosen.complete:
             option = "--repair" if repair else "--complete"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cxrprep._version import __version__
 from cxrprep.errors import CxrprepError, MissingExtraError, SourceUnreachableError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.executors.processes import Lost, WorkerPool
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+# The folders of ours that a worker has to see, and the version that it has to have.
+Needed = tuple[tuple[str, ...], str]
 
 _CONNECT_SECONDS: Final = 20
 # Batches under way, a thread of the cluster: enough that none waits for us, few enough for any scheduler.
@@ -36,6 +39,7 @@ KNOWN: Final = 2.0
 LONELY: Final = 5.0
 # Dask gives a task up when four workers ended over it. With crashes kept out of them these were nodes that went away.
 _WAIT_SECONDS: Final = 25
+_SAME: Final = "install the same cxrprep on every node, and mount the same folders; or use gs:// and s3://"
 
 
 # ---- on a worker ----
@@ -52,8 +56,21 @@ def _own_pool() -> tuple[WorkerPool, threading.Lock]:
     return found
 
 
-def _isolated(function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float) -> list[R | Lost[T]]:
-    """A batch in the process beside this thread of a worker."""
+class UnfitWorkerError(Exception):
+    """Raise on a worker that may not do our work; do not raise where the work itself fails."""
+
+
+def _isolated(
+    function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float, needed: Needed
+) -> list[R | Lost[T]]:
+    """A batch in the process beside this thread of a worker, which may have joined after the others were asked."""
+    from distributed import get_worker
+
+    folders, version = needed
+    if version != __version__:
+        raise UnfitWorkerError(get_worker().address, f"has cxrprep {__version__}, and not {version}")
+    if missing := _unseen(list(folders)):
+        raise UnfitWorkerError(get_worker().address, f"does not see {missing[0]}")
     pool, busy = _own_pool()
     with busy:
         return list(pool.run(function, batch, seconds))
@@ -78,10 +95,13 @@ def _unseen(paths: list[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Cluster:
-    """A client of a Dask cluster."""
+    """A client of a Dask cluster: ``folders`` of ours are needed by its workers, ``unfit`` are those that lack one."""
 
     client: Any
     inner: cf.Executor
+    folders: tuple[str, ...] = ()
+    unfit: dict[str, str] = field(default_factory=dict)
+    addresses: frozenset[str] = frozenset()
     threads: int = 0
     asked: float = -KNOWN
     seen: float = field(default_factory=time.monotonic)
@@ -89,14 +109,32 @@ class Cluster:
 
     def submit(
         self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float = 0.0
-    ) -> cf.Future[list[R | Lost[T]]]:
-        """A batch on its way."""
-        return self.inner.submit(_isolated, function, batch, seconds)
+    ) -> tuple[cf.Future[list[R | Lost[T]]], frozenset[str]]:
+        """A batch on its way, and the workers that alone may do it; none are named while all may.
+
+        Args:
+            function: Takes a batch.
+            batch: The items.
+            seconds: Longest time for an item.
+
+        Returns:
+            What gives the results, and addresses.
+
+        Raises:
+            UsageError: No worker may do it.
+        """
+        fit = self.addresses - self.unfit.keys() if self.unfit else frozenset[str]()
+        if self.unfit and self.addresses and not fit:
+            worker, why = next(iter(self.unfit.items()))
+            raise UsageError(f"no worker is left: {worker} {why}", hint=_SAME)
+        inner = self.client.get_executor(pure=False, workers=sorted(fit)) if fit else self.inner
+        return inner.submit(_isolated, function, batch, seconds, (self.folders, __version__)), fit
 
     def most(self) -> int:
         """How many batches may be under way: four a thread, as the cluster is now."""
         if time.monotonic() - self.asked >= KNOWN:
-            self.threads = sum(self.client.nthreads().values())
+            threads = self.client.nthreads()
+            self.threads, self.addresses = sum(threads.values()), frozenset(threads)
             self.asked = time.monotonic()
             if self.threads:
                 self.seen = self.asked
@@ -126,7 +164,7 @@ class Cluster:
         """What a task gave; ``None`` when its workers went away. Raises what it raised, or that the cluster is gone."""
         try:
             return future.result()
-        except CxrprepError:
+        except (CxrprepError, UnfitWorkerError):
             raise
         except (Exception, cf.CancelledError) as error:
             name = type(error).__name__
@@ -163,8 +201,9 @@ class Cluster:
 
         Raises:
             SourceUnreachableError: The scheduler is gone, or has no worker for long.
+            UsageError: No worker is left that has this version and sees the folders.
         """
-        waiting: dict[cf.Future[list[R | Lost[T]]], list[T]] = {}
+        waiting: dict[cf.Future[list[R | Lost[T]]], tuple[list[T], frozenset[str]]] = {}
         again: list[list[T]] = []
         gone = 0
         try:
@@ -173,14 +212,21 @@ class Cluster:
                     batch = again.pop() if again else next(batches, None)
                     if batch is None:
                         break
-                    waiting[self.submit(function, batch, seconds)] = batch
+                    future, fit = self.submit(function, batch, seconds)
+                    waiting[future] = (batch, fit)
                 if not waiting:
                     return
                 self.report_waiting(on_event)
                 done, _ = cf.wait(waiting, timeout=KNOWN, return_when=cf.FIRST_COMPLETED)
                 for future in done:
-                    batch = waiting.pop(future)
-                    results = self.result(future)
+                    batch, _ = waiting.pop(future)
+                    try:
+                        results = self.result(future)
+                    except UnfitWorkerError as error:
+                        worker, why = error.args
+                        self._leave_out(worker, why, on_event)
+                        again.append(batch)
+                        continue
                     if results is not None:
                         yield from results
                         continue
@@ -191,9 +237,21 @@ class Cluster:
                             "the workers of the cluster keep stopping",
                             hint="look at their memory limit and wall time; run it again, what is done is kept",
                         )
+                # What only workers may do that went away meanwhile is given to those that are here now.
+                for future, (batch, fit) in list(waiting.items()):
+                    if fit and not fit & self.addresses and future.cancel():
+                        del waiting[future]
+                        again.append(batch)
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _leave_out(self, worker: str, why: str, on_event: Sink) -> None:
+        """Give a worker no more work, and say so once."""
+        if worker not in self.unfit:
+            message = f"the worker {worker} {why}: it gets no work"
+            on_event(Note("engine", message, "warning", worker))
+        self.unfit[worker] = why
 
     def unseen(self, paths: Sequence[str]) -> dict[str, list[str]]:
         """Of each worker, which of these folders it does not see."""
@@ -202,8 +260,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(scheduler: str) -> Iterator[Cluster]:
-    """The cluster at an address. Raises ``UsageError``, ``MissingExtraError`` or ``SourceUnreachableError``."""
+def cluster(scheduler: str, folders: tuple[str, ...] = ()) -> Iterator[Cluster]:
+    """The cluster at an address, whose workers have to see ``folders``.
+
+    Raises ``UsageError``, ``MissingExtraError`` or ``SourceUnreachableError``.
+    """
     if not scheduler:
         raise UsageError("--engine dask needs the address of a scheduler", hint="--scheduler tcp://host:8786")
     try:
@@ -218,7 +279,7 @@ def cluster(scheduler: str) -> Iterator[Cluster]:
         ) from error
     try:
         # pure=False: a task writes files; equal arguments do not make it the same task.
-        yield Cluster(client, client.get_executor(pure=False))
+        yield Cluster(client, client.get_executor(pure=False), folders)
         client.run(_close_pools, on_error="ignore")
     finally:
         client.close()

@@ -6,7 +6,7 @@ A batch is some tens of items, so that one task lasts long enough to be worth se
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import UsageError
@@ -28,12 +28,14 @@ R = TypeVar("R")
 class Engine:
     """What the user chose: ``name`` local, dask or inline, ``jobs`` processes here, ``scheduler`` a Dask address.
 
+    ``folders`` are those that each worker of a cluster has to see, one that joins later too (see ``needing``).
     Inline is this process itself, for a handful of items: a crash in a decoder then ends it.
     """
 
     name: str = "local"
     jobs: int | None = None
     scheduler: str = ""
+    folders: tuple[str, ...] = ()
 
     @property
     def workers(self) -> int:
@@ -72,7 +74,7 @@ class Engine:
         if not count:
             return
         if self.name == "dask":
-            with cluster(self.scheduler) as there:
+            with cluster(self.scheduler, self.folders) as there:
                 yield from there.results(function, batches, seconds, on_event)
         elif self.name == "inline":
             for several in batches:
@@ -81,10 +83,10 @@ class Engine:
             with WorkerPool(count) as workers:
                 yield from workers.results(function, batches, seconds)
 
-    def needs(self, paths: Sequence[str]) -> None:
-        """Raise ``UsageError`` when a worker of the cluster does not see one of these folders of ours."""
+    def needing(self, paths: Sequence[str]) -> Engine:
+        """The same, whose workers have to see these folders of ours: raises ``UsageError`` when one of now does not."""
         if self.name != "dask":
-            return
+            return self
         with cluster(self.scheduler) as there:
             for worker, missing in there.unseen(paths).items():
                 if missing:
@@ -92,6 +94,7 @@ class Engine:
                         f"the worker {worker} does not see {missing[0]}",
                         hint="mount the same folder on every node, or use addresses such as gs:// and s3://",
                     )
+        return replace(self, folders=tuple(paths))
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -141,6 +141,14 @@ def test_a_cluster_reads_a_known_dataset_from_its_bucket(
     system = ObjectStore(bucket).system()
     for name, data in files(tmp_path / "nih").items():
         system.pipe_file(f"{bucket}/nih/{name}", data)
+    rows = [f"{name},No edema {number}." for number, name in enumerate(sorted(p.name for p in tmp_path.rglob("*.png")))]
+    reports = {"table/reports.csv": "\n".join(["image_id,report", *rows]), **{f"texts/{n}.txt": "Edema." for n in "ab"}}
+    for name, text in reports.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        system.pipe_file(f"{bucket}/{name}", text.encode())
+    for source in ("texts", "table/reports.csv"):
+        cxrprep.label_reports(tmp_path / "nih", reports=tmp_path / source, evidence=True, engine=Engine("inline"))
     cxrprep.convert(tmp_path / "nih", recipe="square-224", out=tmp_path / "small", engine=Engine("inline"))
     local = cxrprep.verify(tmp_path / "nih", images=True, engine=Engine("inline")).value
     with monkeypatch.context() as elsewhere:
@@ -151,12 +159,15 @@ def test_a_cluster_reads_a_known_dataset_from_its_bucket(
     with contextlib.ExitStack() as stack:
         stack.push(workers)
         engine = Engine("dask", scheduler=scheduler)
+        for source in ("texts", "table/reports.csv"):
+            cxrprep.label_reports(f"{bucket}/nih", reports=f"{bucket}/{source}", evidence=True, engine=engine)
         cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=f"{bucket}/small", engine=engine)
         checked = cxrprep.verify(f"{bucket}/nih", images=True, engine=engine).value
         assert (checked.verdict, checked.images) == (local.verdict, local.images)
         assert copied(at_home) == []
-    table = "manifests/verify.parquet"
-    assert objects(f"{bucket}/nih")[table] == files(tmp_path / "nih")[table]
+    here, there = files(tmp_path / "nih"), objects(f"{bucket}/nih")
+    for name in ("verify", "labels", "images", "report_labels", "mentions"):
+        assert there[f"manifests/{name}.parquet"] == here[f"manifests/{name}.parquet"], name
     for place in (f"{bucket}/nih", f"{bucket}/nih/images", bucket, f"{bucket}/nih".replace("s3:", "s3a:")):
         with pytest.raises(UsageError, match="holds the originals"):
             cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=place, engine=Engine("inline"))

@@ -40,10 +40,10 @@ def cluster(workers: int, *paths: Path) -> Iterator[str]:
 
 
 @contextmanager
-def joined(scheduler: str) -> Iterator[None]:
-    """One worker more, of one thread."""
+def joined(scheduler: str, *paths: Path) -> Iterator[None]:
+    """One worker more, of one thread; ``paths`` are folders of further packages."""
     words = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--nthreads", "1", "--no-dashboard"]
-    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*paths, PROJECT))), "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT, env=env) as process:
         try:
             yield

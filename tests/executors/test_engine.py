@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -227,6 +228,53 @@ def test_a_worker_of_the_cluster_killed_midway_loses_nothing(scheduler: str, tmp
 @pytest.mark.slow
 def test_workers_that_do_not_see_our_folders_are_named(scheduler: str, tmp_path: Path) -> None:
     engine = Engine("dask", scheduler=scheduler)
-    engine.needs([str(tmp_path)])
+    assert engine.needing([str(tmp_path)]).folders == (str(tmp_path),)
     with pytest.raises(UsageError, match="does not see /nowhere"):
-        engine.needs([str(tmp_path), "/nowhere"])
+        engine.needing([str(tmp_path), "/nowhere"])
+
+
+# What a worker is that joins late: of another version, or on a machine without our folder.
+LATE = {
+    "has cxrprep 0.0.9": "import cxrprep._version; cxrprep._version.__version__ = '0.0.9'",
+    "does not see": "import os.path; there = os.path.isdir; os.path.isdir = lambda p: p != {folder!r} and there(p)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("why", LATE)
+def test_a_worker_that_joins_late_gets_no_work_it_cannot_do(why: str, tmp_path: Path) -> None:
+    need("dask")
+    at_work, its = tmp_path / "at-work", tmp_path / "its"
+    at_work.mkdir()
+    its.mkdir()
+    (its / "sitecustomize.py").write_text(LATE[why].format(folder=str(at_work)))
+    told: list[Event] = []
+    with cluster(1) as address:
+        engine = Engine("dask", scheduler=address).needing([str(at_work)])
+        items = ((str(at_work), n) for n in endless(told))
+        running = engine.run(jobs.slowly, items, batch=1, on_event=told.append)
+        found = [next(running)]
+        with joined(address, its):
+            found += running
+    assert sorted(found) == list(range(len(found)))
+    (note,) = told
+    assert isinstance(note, Note)
+    assert why in note.message
+    assert "it gets no work" in note.message
+
+
+def endless(told: list[Event]) -> Iterator[int]:
+    """Numbers until the late worker was refused, and some more for those that stay."""
+    for number in itertools.count():
+        yield number
+        if told:
+            break
+    yield from range(number + 1, number + 9)
+
+
+@pytest.mark.slow
+def test_workers_of_another_version_alone_are_an_error(tmp_path: Path) -> None:
+    need("dask")
+    (tmp_path / "sitecustomize.py").write_text(LATE["has cxrprep 0.0.9"])
+    with cluster(1, tmp_path) as address, pytest.raises(UsageError, match=r"no worker is left: .* has cxrprep 0\.0\.9"):
+        list(Engine("dask", scheduler=address).run(jobs.squares, range(4)))

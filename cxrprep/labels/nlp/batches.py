@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -31,7 +33,6 @@ from cxrprep.storage.small_files import parse_json, read_utf8, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
     from cxrprep.labels.nlp.policies import MentionPolicy
@@ -142,12 +143,55 @@ def label_batches(tasks: Sequence[LabelingTask]) -> list[Summary]:
     return [label_batch(task) for task in tasks]
 
 
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The part files of a batch that was labelled where their ``folder`` is not: names and bytes, the summary last."""
+
+    folder: Path
+    files: tuple[tuple[str, bytes], ...]
+
+    def put_in_place(self) -> Summary:
+        """Write the files. Raises ``StorageError``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, data in self.files:
+            replace_file(self.folder / name, functools.partial(_write, data))
+        found = _earlier(self.folder / self.files[-1][0])
+        assert found is not None
+        return found
+
+
+def _write(data: bytes, part: Path) -> None:
+    part.write_bytes(data)
+
+
+def with_texts(task: LabelingTask) -> LabelingTask:
+    """A batch that brings its reports along. Raises what reading may raise."""
+    return replace(task, names=(), reports=tuple(task.job.collection.read(task.names))) if task.names else task
+
+
+def label_away(tasks: Sequence[LabelingTask]) -> list[Brought]:
+    """What ``engine.run`` calls in a worker that sees neither the collection nor the folder of the parts."""
+    found = []
+    for task in tasks:
+        with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
+            label_batch(replace(task, job=replace(task.job, folder=Path(folder), answers=None)))
+            parts = sorted(Path(folder).glob(f"{task.number:06d}.*"), key=lambda path: (path.suffix == ".json", path))
+            found.append(Brought(task.job.folder, tuple((path.name, path.read_bytes()) for path in parts)))
+    return found
+
+
+def earlier_summary(task: LabelingTask) -> Summary | None:
+    """How a batch went that an earlier run had done; ``None`` for one that is to be done."""
+    before = _earlier(task.job.part(task.number, "json"))
+    return None if before is None else replace(before, kept=len(task.rows))
+
+
 def label_batch(task: LabelingTask) -> Summary:
     """One batch, labelled into its part files; where they are there already, it is only counted."""
     job = task.job
-    before = _earlier(job.part(task.number, "json"))
+    before = earlier_summary(task)
     if before is not None:
-        return replace(before, kept=len(task.rows))
+        return before
     labeler = _labeler(job.sources, job.policy)
     plugged = _plugged(job.labeler, job.options) if job.labeler and job.options else None
     names = labeler.rules.reported if plugged is None else plugged.observations

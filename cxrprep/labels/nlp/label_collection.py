@@ -27,15 +27,19 @@ from cxrprep.labels.nlp.batches import (
     LabelingTask,
     Summary,
     batches,
+    earlier_summary,
+    label_away,
     label_batches,
     merge_shards,
     shard_folder,
+    with_texts,
 )
 from cxrprep.labels.nlp.custom_rules import read_vocabulary
 from cxrprep.labels.nlp.policies import MentionPolicy, policy_sources
 from cxrprep.labels.nlp.readers import Collection, open_collection
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
+from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +164,8 @@ def label_collection(
     began = time.monotonic()
     policy = policy or MentionPolicy()
     engine = engine or Engine("inline")
+    # The working copy of a bucket lies on this machine alone: texts go to the workers, and parts come back.
+    away = engine.name == "dask" and any(copy_of(str(place.absolute())) for place in (source, out_dir))
     if engine.name == "dask":
         # Workers of a cluster have another working folder.
         source, out_dir = source.resolve(), out_dir.resolve()
@@ -182,9 +188,9 @@ def label_collection(
         }  # fmt: skip
     evidence = evidence or (plugin is None and (out_dir / f"{output_tables.MENTIONS_NAME}.parquet").is_file())
     observations = rules.reported if plugged is None else plugged.observations
-    if engine.name == "dask":
+    if engine.name == "dask" and not away:
         out_dir.mkdir(parents=True, exist_ok=True)
-        engine.needs([str(source if source.is_dir() else source.parent), str(out_dir)])
+        engine = engine.needing([str(source if source.is_dir() else source.parent), str(out_dir)])
     out = out_dir if shard is None else shard_folder(out_dir, shard)
     job = LabelingRun(
         collection, sources, policy, evidence, out / f".parts-{_fingerprint([made_from, evidence], collection)}"
@@ -194,7 +200,7 @@ def label_collection(
     on_event(StageStarted(STAGE, items=_total(collection, shard), unit="reports"))
     tally = _Tally()
     lost = 0
-    for summary in _run(batches(job, shard), engine, on_event):
+    for summary in (_run_away if away else _run)(batches(job, shard), engine, on_event):
         if isinstance(summary, Lost):
             lost += 1
             on_event(Note(STAGE, summary.cause, level="problem", subject=_named(summary.item)))
@@ -248,6 +254,22 @@ def _run(tasks: Iterator[LabelingTask], engine: Engine, on_event: Sink) -> Itera
         # Processes would take longer to start than a single batch takes.
         engine = Engine("inline")
     yield from engine.run(label_batches, itertools.chain(first, tasks), batch=1, on_event=on_event)
+
+
+def _run_away(tasks: Iterator[LabelingTask], engine: Engine, on_event: Sink) -> Iterator[Summary | Lost[LabelingTask]]:
+    """The same where workers see neither the reports nor the folder of the parts."""
+    kept: list[Summary] = []
+
+    def asked() -> Iterator[LabelingTask]:
+        for task in tasks:
+            if (before := earlier_summary(task)) is not None:
+                kept.append(before)
+            else:
+                yield with_texts(task)
+
+    for found in engine.run(label_away, asked(), batch=1, on_event=on_event):
+        yield found if isinstance(found, Lost) else found.put_in_place()
+    yield from kept
 
 
 def _named(task: LabelingTask) -> str:
