@@ -202,7 +202,7 @@ def prepare_manifest(
     if wanted != usual and not label_source:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
     images, joined = joined_images(spec, found, table, wanted=wanted, usual=usual, release=chosen_release)
-    images = add_sizes(spec, images, root=root, earlier=path, measure=measure, on_event=on_event)
+    images = add_sizes(spec, images, root=root, earlier=path, manifest=path, measure=measure, on_event=on_event)
     by_default = wanted != usual and not label_source
     origin = origin_of(spec, chosen_release, wanted, made_from, by_default=by_default)
     origin["files"] = None if files is None else str(digest_of_files(files))

@@ -245,7 +245,15 @@ def prepare_by_patient(
         joining.of_studies.add(found.study, None if held is None else held.column("study_id"))
         images, joined = build.joined_images(spec, found, held, wanted=wanted, usual=usual, release=release)
         known = path if earlier is None else earlier
-        images = add_sizes(spec, images, root=root, earlier=known, measure=measure, on_event=on_event)
+        images = add_sizes(
+            spec,
+            images,
+            root=root,
+            earlier=known,
+            manifest=manifests / build.IMAGES_NAME,
+            measure=measure,
+            on_event=on_event,
+        )
         studies, disagreeing = studies_of(images, held)
         if not allow_loss:
             exempt, _ = build.may_go(manifests, images.column_names, origin, has_labels=held is not None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pyarrow as pa
@@ -127,6 +128,33 @@ def test_unchanged_files_are_not_measured_again(tmp_path):
     record["digest"] = [*digests[:6], f"sha256:{99:064x}"]
     build_manifest(NIH, tmp_path, files=pa.table(record), measure=watched)
     assert asked == [7, 1]
+
+
+def test_a_file_that_nothing_proves_is_measured_again_once_it_was_touched(tmp_path):
+    nih_chestxray14.write(tmp_path)
+    asked = []
+
+    def watched(paths):
+        asked[:] = [path.name for path in paths]
+        return measure(paths)
+
+    first = build_manifest(NIH, tmp_path, measure=watched)
+    assert asked
+    sizes = pq.read_table(first.images_path, columns=["width"])
+    asked.clear()
+    # The clock of files ticks a few times in a hundredth of a second.
+    one = tmp_path / pq.read_table(first.images_path)["path"][0].as_py()
+    os.utime(first.images_path, ns=(one.stat().st_ctime_ns + 10**9,) * 2)
+    build_manifest(NIH, tmp_path, measure=watched)
+    assert asked == []
+    assert pq.read_table(first.images_path, columns=["width"]) == sizes
+    # The same size, and the same times put back: what was written in between shows all the same.
+    before = one.stat()
+    os.utime(first.images_path, ns=(before.st_ctime_ns - 1,) * 2)
+    one.write_bytes(one.read_bytes())
+    os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+    build_manifest(NIH, tmp_path, measure=watched)
+    assert one.name in asked
 
 
 def test_an_image_that_cannot_be_measured_stays_and_is_said(tmp_path):
