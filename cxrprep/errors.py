@@ -168,12 +168,14 @@ class SourceUnreachableError(CxrprepError):
     """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404.
 
     ``retry_after`` is the number of seconds that the server asked for, ``None`` when it asked for nothing; ``lasting``
-    says that to ask again would bring the same answer, ``overloaded`` that the server has too much to do (429, 503).
+    says that to ask again would bring the same answer, ``overloaded`` that the server has too much to do (429, 503),
+    and ``tries`` how often at most it is asked for what is hardly an accident of the network.
     """
 
     exit_code = ExitCode.UNREACHABLE
     retry_after: float | None = None
     lasting: bool = False
+    tries: int | None = None
     overloaded: bool = False
 
 

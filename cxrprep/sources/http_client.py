@@ -33,6 +33,7 @@ _NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
+_LONGEST_PAGE: Final = 64 * 1024 * 1024
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 # What libcurl undoes, when it is asked to: alone, or one over the other.
 _DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
@@ -49,22 +50,11 @@ class _Query(NamedTuple):
 
     url: str
     key: str
-    headers: Mapping[str, str]
     private: Mapping[str, str]
 
 
 class HttpClient:
-    """Requests to HTTP servers, from many threads at once.
-
-    Args:
-        options: time-out, user agent, cookie file and credentials.
-        login: finds the login for a host (default: netrc).
-        explain: turns a refusal into the service's own advice.
-        user_agent: the source's own, which the user's option overrides.
-
-    Raises:
-        AccessError: the cookie file cannot be read.
-    """
+    """Requests to HTTP servers, from many threads at once."""
 
     def __init__(
         self,
@@ -77,10 +67,13 @@ class HttpClient:
         """Nothing is connected yet.
 
         Args:
-            options: timeout, credentials, cookies and the like.
+            options: time-out, user agent, cookie file and credentials.
             login: finds a host's login; by default that of the credentials.
-            explain: turns a response into the error of its service, where it knows one.
-            user_agent: the name that servers see.
+            explain: turns a refusal into the service's own advice, where it has some.
+            user_agent: the source's own, which the user's option overrides.
+
+        Raises:
+            AccessError: the cookie file cannot be read.
         """
         credentials = options.credentials
         if login is None:
@@ -102,7 +95,6 @@ class HttpClient:
         key: str = "",
         offset: int = 0,
         end: int | None = None,
-        headers: Mapping[str, str] = _NONE,
         private: Mapping[str, str] = _NONE,
     ) -> ByteStream:
         """The bytes behind ``url``, judged by status and headers before the first of them is read.
@@ -112,8 +104,7 @@ class HttpClient:
             key: the file's name in errors.
             offset: the first byte. A server that serves no ranges sends all, and the stream says so.
             end: one behind the last byte; ``None`` for the end of the file.
-            headers: sent wherever redirects lead.
-            private: headers for the endpoint of ``url`` alone.
+            private: headers for the endpoint of ``url``, and for nobody whom it redirects to.
 
         Returns:
             The stream, which is to be closed.
@@ -126,7 +117,7 @@ class HttpClient:
         key = key or without_query(url)
         ranged = bool(offset) or end is not None
         request = Request(byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
-        query = _Query(url, key, headers, private)
+        query = _Query(url, key, private)
         response, connection = self._exchange(request, query)
         if ranged and not _serves_range(response, key, offset):
             self.release(connection)
@@ -134,81 +125,41 @@ class HttpClient:
             if response.status == 416 and total is not None and total == offset:
                 return EmptyBody(total, response.validator(total))
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
-            return self.open(url, key=key, headers=headers, private=private)
+            return self.open(url, key=key, private=private)
         self._accept(response, connection, key)
         if response.is_page and not expects_page(key):
-            self._drop(connection)
+            connection.close()
             raise page_instead(key, response)
         request.byte_range = None
         return self._body(request, query, response, connection)
 
-    def read(
-        self,
-        url: str,
-        *,
-        key: str = "",
-        limit: int = 64 * 1024 * 1024,
-        headers: Mapping[str, str] = _NONE,
-        private: Mapping[str, str] = _NONE,
-    ) -> tuple[HttpResponse, bytes]:
+    def read(self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE) -> tuple[HttpResponse, bytes]:
         """Response and whole body of a page, a listing or another small document; web pages are welcome here.
 
-        Raises as ``open``, and ``SourceUnreachableError`` for more than ``limit`` bytes.
-
-        Args:
-            url: the address.
-            key: what messages call it; by default the address without its query.
-            limit: the most bytes to take.
-            headers: further headers of the request.
-            private: further headers that no other host gets.
-
-        Returns:
-            response and body.
-
-        Raises:
-            SourceUnreachableError: there is no end to it at ``limit``, or no response.
-            AccessError: the login is missing or refused.
-            NotInSourceError: there is nothing at the address.
+        Raises as ``open``, and ``SourceUnreachableError`` for more than any listing has.
         """
-        key = key or without_query(url)
-        request, query = Request(), _Query(url, key, headers, private)
+        request, query = Request(), _Query(url, key or without_query(url), private)
         response, connection = self._exchange(request, query)
-        self._accept(response, connection, key)
+        self._accept(response, connection, query.key)
         pieces = bytearray()
         buffer = memoryview(bytearray(65_536))
         with self._body(request, query, response, connection, page=True) as stream:
             while count := stream.readinto(buffer):
                 pieces += buffer[:count]
-                if len(pieces) > limit:
-                    raise SourceUnreachableError(f"{response.url} is larger than any listing ({limit} bytes)")
+                if len(pieces) > _LONGEST_PAGE:
+                    raise SourceUnreachableError(f"{response.url} is larger than any listing ({_LONGEST_PAGE:,} bytes)")
             if response.status == 206 and len(pieces) < (stream.length or 0):
                 raise SourceUnreachableError(
-                    f"{key}: {response.url} sent {len(pieces):,} of {stream.length:,} bytes", hint="run again later"
+                    f"{query.key}: {response.url} sent {len(pieces):,} of {stream.length:,} bytes",
+                    hint="run again later",
                 )
         return response, bytes(pieces)
 
-    def head(
-        self, url: str, *, key: str = "", headers: Mapping[str, str] = _NONE, private: Mapping[str, str] = _NONE
-    ) -> HttpResponse:
-        """The headers alone. Raises as ``open``.
-
-        Args:
-            url: the address.
-            key: what messages call it; by default the address without its query.
-            headers: further headers of the request.
-            private: further headers that no other host gets.
-
-        Returns:
-            the response without a body.
-
-        Raises:
-            SourceUnreachableError: there is no response.
-            AccessError: the login is missing or refused.
-            NotInSourceError: there is nothing at the address.
-        """
-        key = key or without_query(url)
-        response, connection = self._exchange(Request(head=True), _Query(url, key, headers, private))
-        self._accept(response, connection, key)
+    def head(self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE) -> HttpResponse:
+        """The headers alone. Raises as ``open``."""
+        query = _Query(url, key or without_query(url), private)
+        response, connection = self._exchange(Request(head=True), query)
+        self._accept(response, connection, query.key)
         self.release(connection)
         return response
 
@@ -217,11 +168,6 @@ class HttpClient:
     def session(self, endpoint: Endpoint) -> HostSession:
         """The state of the login at ``endpoint``."""
         return self._auth.session(endpoint)
-
-    @staticmethod
-    def request(private: Mapping[str, str], login: Login | None, *, digest: bool) -> Request:
-        """A request for the whole of a file, but for its address."""
-        return Request("", _header_lines(_Query("", "", _NONE, private), to_origin=True), login=login, digest=digest)
 
     def settle(self) -> None:
         """Look at the idle connections for answers that nobody asked for, after a moment for them to come."""
@@ -253,12 +199,12 @@ class HttpClient:
             # libcurl refuses a second member, which pigz and bgzip write.
             return GzipBody(HttpBody(key + ".html", response, connection, self.release))
         if not _DECODABLE.issuperset(codings) or request.decode:
-            self._drop(connection)
+            connection.close()
             raise _lasting(
                 f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
                 hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
             )
-        self._drop(connection)
+        connection.close()
         request.decode = True
         response, connection = self._exchange(request, query)
         self._accept(response, connection, key)
@@ -291,7 +237,7 @@ class HttpClient:
         origin, target = split_url(query.url)
         endpoint = origin
         for _ in range(_MOST_REDIRECTS + 1):
-            request.headers = _header_lines(query, to_origin=endpoint == origin)
+            request.headers = header_lines(query.private if endpoint == origin else _NONE)
             request.url = f"{endpoint.scheme}://{endpoint.authority}{target}"
             response, connection = self._with_login(request, endpoint, query.key)
             if response.status not in _REDIRECTS or not response.location:
@@ -299,7 +245,7 @@ class HttpClient:
                     # Some servers and caches say 200 where they send a part, and its place.
                     response = replace(response, status=206)
                 if response.status == 206 and request.byte_range is None and response.content_range[0]:
-                    self._drop(connection)
+                    connection.close()
                     raise _lasting(
                         f"{query.key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
                         "all of it was asked for",
@@ -391,16 +337,10 @@ class HttpClient:
                 return
         connection.close()
 
-    @staticmethod
-    def _drop(connection: HttpConnection) -> None:
-        connection.close()
 
-
-def _header_lines(query: _Query, *, to_origin: bool) -> tuple[str, ...]:
-    if not query.headers and not query.private:
-        return _PLAIN
-    sent = {**query.headers, **query.private} if to_origin else query.headers
-    return (*_PLAIN, *(f"{name}: {value}" for name, value in sent.items()))
+def header_lines(private: Mapping[str, str]) -> tuple[str, ...]:
+    """The lines of a request's head, beside those that libcurl writes; ``private`` ones among them."""
+    return (*_PLAIN, *(f"{name}: {value}" for name, value in private.items()))
 
 
 def nobody(host: str) -> Login | None:

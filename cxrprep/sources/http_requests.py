@@ -16,8 +16,10 @@ import pycurl
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import SMALL_FILE, Received
+from cxrprep.sources.http_client import header_lines
 from cxrprep.sources.http_connection import (
     _CONNECT_SECONDS,
+    Request,
     handle_options,
     read_head,
     set_options,
@@ -93,7 +95,7 @@ class HttpRequests:
         login = session.login if session.with_every_request else None
         form = (private, login, session.digest)
         if form != handle.form:
-            set_request(handle.curl, self._client.request(private, login, digest=session.digest))
+            set_request(handle.curl, Request("", header_lines(private), login=login, digest=session.digest))
             handle.form = form
         handle.curl.setopt(pycurl.URL, handle.url)
         self._multi.add_handle(handle.curl)

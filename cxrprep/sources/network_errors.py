@@ -24,6 +24,10 @@ _REASONS: Final = {
     100: "not valid HTTP (its headers are too long)",
 }
 _CERTIFICATE: Final = 60
+_TLS: Final = (35, 58, 59, 66, 83, 91)
+# Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
+_NO_HTTP: Final = (1, 8, 61, 100)
+_TRIES: Final = 3
 
 
 class NotConnectedError(SourceUnreachableError):
@@ -95,9 +99,11 @@ def from_libcurl(
         return not_trusted(endpoint.authority, "no authority that is trusted has signed it for this name")
     if code == 77:
         return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
-    if code in (35, 58, 59, 66, 83, 91):
-        return broke(endpoint.authority, f"TLS failed (libcurl {code})")
-    return broke(endpoint.authority, _REASONS.get(code, f"connection reset (libcurl {code})"))
+    reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
+    error = broke(endpoint.authority, _REASONS.get(code, reason))
+    if code in (*_TLS, *_NO_HTTP):
+        error.tries = _TRIES
+    return error
 
 
 def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> CxrprepError:

@@ -249,7 +249,7 @@ class SignedUrlSource:
             pinned = {"If-Match": file.validator} if file.validator and share.is_azure else {}
             url = share.url(file.key)
             try:
-                return self._client.open(url, key=file.key, offset=offset, end=end, headers=pinned)
+                return self._client.open(url, key=file.key, offset=offset, end=end, private=pinned)
             except _ChangedError:
                 # The stream says what it is now, and whoever reads it starts again.
                 return self._client.open(url, key=file.key)

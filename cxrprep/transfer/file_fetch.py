@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Below this a second connection costs more than it brings.
 SPLIT_FROM: Final = 64 * 1024 * 1024
+# How often a file is asked for of which the server has less than the listing says.
+_TRIES: Final = 3
 # What is computed where nobody states a digest.
 OWN_ALGORITHM: Final = "sha256"
 
@@ -307,9 +309,12 @@ class Fetcher:
                 break
         whole = max(stream.length or 0, size or 0)
         if segment.done < whole and (way.expected is None or finished(way.algorithm, hasher) != way.expected):
-            raise SourceUnreachableError(
+            error = SourceUnreachableError(
                 f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes", hint="run again"
             )
+            # All that the server says it has came: nothing broke off.
+            error.tries = _TRIES if segment.done == stream.length else None
+            raise error
 
     def _hash_again(self, partial: Partial, way: _Way, size: int, buffer: memoryview) -> None:
         """Digest what an earlier attempt left."""

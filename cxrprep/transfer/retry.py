@@ -163,6 +163,8 @@ class Retrier:
             if self._never_connected(error):
                 return False
             attempt = current[-1]
+            if error.tries is not None and attempt.num >= error.tries:
+                return False
             asked = error.retry_after
             self.turned_away(error)
             if attempt.num < self._retry_policy.attempts:

@@ -376,6 +376,15 @@ def test_a_redirect_out_of_the_web_is_refused(client: HttpClient, location: str)
         client.open(server.url + "/x.png")
 
 
+@pytest.mark.parametrize(
+    "sent", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", b"ICY 200 OK\r\n\r\n"]
+)
+def test_what_speaks_no_http_is_not_asked_for_two_minutes(client: HttpClient, sent: bytes) -> None:
+    with raw_http.serving(lambda c, *_: c.send(sent)) as server, pytest.raises(SourceUnreachableError) as found:
+        client.open(server.url + "/x")
+    assert found.value.tries == 3
+
+
 def test_a_redirect_in_circles_is_not_asked_again_and_again(client: HttpClient) -> None:
     app = raw_http.serving(lambda c, *_: c.send(answer(b"", "Location: /x", status="302 Found")))
     with app as server, pytest.raises(SourceUnreachableError, match="in circles") as found:

@@ -40,6 +40,22 @@ def test_a_few_bytes_each_time_are_not_waited_for_without_end() -> None:
         asked(100, 100_000)
 
 
+def test_what_is_no_accident_of_the_network_is_tried_a_few_times_only() -> None:
+    """A server that speaks no HTTP, and one that has less of a file than the listing says, stay as they are."""
+    asked = 0
+
+    def work() -> None:
+        nonlocal asked
+        asked += 1
+        error = SourceUnreachableError("not valid HTTP", hint="run again")
+        error.tries = 3
+        raise error
+
+    with pytest.raises(SourceUnreachableError):
+        Retrier(RetryPolicy(first_wait=0.001), Stop(), ignore).run(work, lambda: 0, "one file")
+    assert asked == 3
+
+
 @pytest.mark.parametrize(("connected", "attempts"), [(False, 1), (True, 3)])
 def test_a_host_that_was_never_reached_is_given_up_soon(connected: bool, attempts: int) -> None:
     asked = 0
