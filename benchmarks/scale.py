@@ -1,11 +1,12 @@
 """Every stage at the size of the real collections: time, CPU and memory, and how they grow.
 
-usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--work DIR] [--json FILE]
+usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--only STAGE,STAGE,...] [--work DIR] [--json FILE]
 
 DATASET is mimic-cxr-jpg (default), mimic-cxr, chexpert, nih-chestxray14, or linked: MIMIC-CXR-JPG's names, tables and
 sums up to 5 million images, which are links to a few files, adopted where they lie. Generates a release of each size in
 the real layout (``tests/generators/full``), serves MIMIC's under PhysioNet's rules on loopback, runs the commands of a
-user and prints a table. A stage that fails ends the run: nothing is measured that does not work.
+user and prints a table. ``--only`` runs some stages, on what an earlier run has left in ``--work``. A stage that fails
+ends the run: nothing is measured that does not work.
 """
 
 from __future__ import annotations
@@ -141,11 +142,12 @@ def generate(dataset: str, images: int, work: Path) -> Path:
     return folder
 
 
-def run(dataset: str, images: int, work: Path) -> dict[str, Cost]:
-    """Every stage on a release of ``images`` images; what each cost, by the stage's name."""
+def run(dataset: str, images: int, work: Path, only: frozenset[str] = frozenset()) -> dict[str, Cost]:
+    """The stages, all or ``only`` some, on a release of ``images`` images; what each cost, by the stage's name."""
     folder = generate(dataset, images, work)
     root = folder / "root"
-    shutil.rmtree(root, ignore_errors=True)
+    if not only:
+        shutil.rmtree(root, ignore_errors=True)
     costs: dict[str, Cost] = {}
     with served(dataset, folder / "release") as (source, env):
         places = {"root": str(root), "source": source, "reports": "", "patients": ""}
@@ -153,6 +155,8 @@ def run(dataset: str, images: int, work: Path) -> dict[str, Cost]:
             places["reports"] = str(folder / "release" / "mimic-cxr" / "2.1.0" / "mimic-cxr-reports.zip")
             places["patients"] = str(_patients(folder))
         for stage in stages(dataset):
+            if only and stage.name not in only:
+                continue
             words = [PROGRAM, *(word.format(**places) for word in stage.words), "--json"]
             costs[stage.name] = cost = measure(words, env={**env, "HOME": str(folder)}, tree=True)
             print(
@@ -162,7 +166,6 @@ def run(dataset: str, images: int, work: Path) -> dict[str, Cost]:
             )
             if cost.code:
                 sys.exit(f"{' '.join(words)}\n{cost.stdout[-2000:]}\n{cost.stderr[-3000:]}")
-    shutil.rmtree(root, ignore_errors=True)
     return costs
 
 
@@ -225,15 +228,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", default="mimic-cxr-jpg", choices=tuple(SIZES))
     parser.add_argument("--images", help="sizes, separated by commas")
+    parser.add_argument("--only", default="", help="stages by their names, separated by commas; default: all")
     parser.add_argument("--work", type=Path, help="keep generated releases here; default: a temporary folder")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args()
+    only = frozenset(filter(None, options.only.split(",")))
+    if unknown := only - {stage.name for stage in stages(options.dataset)}:
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
+    if only and options.work is None:
+        parser.error("--only goes on with what is in --work")
     sizes = [int(word) for word in options.images.split(",")] if options.images else list(SIZES[options.dataset])
     costs: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as temporary:
         for size in sizes:
             print(f"{options.dataset}, {size:,} images", flush=True)
-            costs[size] = run(options.dataset, size, options.work or Path(temporary))
+            costs[size] = run(options.dataset, size, options.work or Path(temporary), only)
     print(f"\n{table(costs)}\n")
     for sentence in verdicts(options.dataset, costs) or ["memory bounded, growth linear, nothing to do is quick"]:
         print(f"- {sentence}")
