@@ -31,6 +31,7 @@ PART_BYTES: Final = 16 * MIB
 # What others write with: aws-cli and boto3, Hadoop and s3fs, rclone, s3cmd, MinIO, AWS' transfer manager and consoles.
 _PARTS: Final = tuple(size * MIB for size in (16, 8, 50, 5, 15, 64, 10, 17, 32, 100, 128, 512))
 _OF_PARTS: Final = re.compile(r"([0-9a-f]{32})-(\d+)")
+_OF_SHA: Final = frozenset({"sha256", "sha1"})
 _WHOLE: Final = {
     "sha256": "ChecksumSHA256",
     "sha1": "ChecksumSHA1",
@@ -61,8 +62,28 @@ def whole(head: Mapping[str, Any]) -> Digest | None:
     """The checksum of the whole object that S3 tells with ``ChecksumMode``; that of parts has a dash in it."""
     if head.get("ChecksumType") == "COMPOSITE":
         return None
-    found = (_decoded(algorithm, head.get(name)) for algorithm, name in _WHOLE.items())
+    # Of an object in parts S3 has no SHA of the whole, whatever an imitation of it leaves out.
+    left = _OF_SHA if is_of_parts(_tag(head)) else frozenset[str]()
+    found = (_decoded(algorithm, head.get(name)) for algorithm, name in _WHOLE.items() if algorithm not in left)
     return next((digest for digest in found if digest is not None), None)
+
+
+def of_parts(head: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of the parts' SHA-256, with their number, that S3 tells with ``ChecksumMode`` of such an object."""
+    stated, count = str(head.get("ChecksumSHA256") or ""), _OF_PARTS.fullmatch(_tag(head))
+    if stated and count is not None:
+        return f"{stated.partition('-')[0]}-{count[2]}"
+    return stated if "-" in stated else None
+
+
+def _tag(head: Mapping[str, Any]) -> str:
+    return str(head.get("ETag") or "").strip('"')
+
+
+def sha256_of_parts(content: Content, part: int) -> str:
+    """The same of a file or bytes in parts of this size."""
+    sums = [hashlib.sha256(data).digest() for data in _blocks(content, part)]
+    return f"{base64.b64encode(hashlib.sha256(b''.join(sums)).digest()).decode()}-{len(sums)}"
 
 
 def is_keyed(head: Mapping[str, Any]) -> bool:

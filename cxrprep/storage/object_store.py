@@ -22,6 +22,7 @@ from cxrprep.errors import (
 from cxrprep.extras import install_command
 from cxrprep.storage import object_checksums
 from cxrprep.storage.filesystem import StoredFile
+from cxrprep.storage.multipart import PartsUpload
 from cxrprep.storage.object_checksums import PART_BYTES
 from cxrprep.storage.object_listing import objects_below
 
@@ -46,6 +47,7 @@ _SIGN_IN: Final = {
 }
 # A condition that does not hold: S3, Google and Azure.
 _EXISTS: Final = re.compile(r"FileExists|PreconditionFailed|BlobAlreadyExists|ConditionalRequestConflict|\b(409|412)\b")
+_DAMAGED: Final = re.compile(r"BadDigest|InvalidDigest|ChecksumMismatch|Md5Mismatch|MD5 you specified")
 _REFUSED: Final = re.compile(
     r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized|Expired|AuthenticationFailed|AuthorizationFailure"
 )
@@ -163,7 +165,7 @@ class ObjectStore:
             part = Path(folder, "part")
             write(part)
             with _storage_errors(url):
-                system.put_file(str(part), url, **self._in_parts(part), **self._sha256(part))
+                self._put(part, url)
                 system.invalidate_cache()
                 return _stamp(system.info(url))
 
@@ -225,10 +227,9 @@ class ObjectStore:
         removed again, so that nobody takes it for the file.
         """
         url = self.full(name)
-        system = self.system()
 
         def put() -> str:
-            system.put_file(str(path), url, **self._in_parts(path), **self._sha256(path))
+            self._put(path, url)
             there = _stored(name, self._about(url))
             self._check(path, there, ours=True)
             return there.stamp
@@ -247,6 +248,23 @@ class ObjectStore:
         about: dict[str, Any] = system.info(url)
         return about
 
+    def _put(self, path: Path, url: str) -> None:
+        """Send a file; to S3 a large one in parts, which a run that is killed leaves for the next one."""
+        system = self.system()
+        try:
+            if self._in_parts(path) and path.stat().st_size >= 2 * PART_BYTES:
+                bucket, key, _ = system.split_path(url)
+                PartsUpload(system, bucket, key, path, PART_BYTES, self._takes_checksums).perform()
+            else:
+                system.put_file(str(path), url, **self._in_parts(path), **self._sha256(path))
+        except Exception as error:
+            # Each store has its own word for bytes that are not those of their checksum.
+            if _DAMAGED.search(f"{type(error).__name__}: {error}"):
+                raise IntegrityError(
+                    f"{url}: it arrived damaged", hint="run it again; what is right is kept"
+                ) from error
+            raise
+
     def _in_parts(self, content: Path | bytes) -> dict[str, int]:
         """The size of parts, where the store's library lets us choose it: their ETag can then be computed."""
         chosen = self._is_s3 and object_checksums.size_of(content) < _MOST_PARTS * PART_BYTES
@@ -255,7 +273,7 @@ class ObjectStore:
     def _sha256(self, content: Path | bytes) -> dict[str, str]:
         """The SHA-256 that S3 holds what comes to, and keeps: ``verify`` then need not read the object.
 
-        Of an object that goes up in parts S3 takes none of the whole; a store that knows no checksums is told none,
+        Of an object that goes up in parts S3 takes that of each part; a store that knows no checksums is told none,
         where AWS's own setting says so (``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``).
         """
         if not self._is_s3 or object_checksums.size_of(content) >= 2 * PART_BYTES or not self._takes_checksums:
@@ -312,8 +330,13 @@ class ObjectStore:
         if digest is not None:
             right = object_checksums.agrees(content, digest)
             return "" if right else f"its {digest.algorithm} is not the one that the store states, {digest}"
-        of_ours = ours and self._in_parts(content) and not keyed and object_checksums.is_of_parts(tag)
-        return "its parts are not those that were sent" if of_ours else ""
+        if not ours or not self._in_parts(content):
+            return ""
+        # The ETag of an object with a key of its own says nothing of its parts; their SHA-256 does.
+        of_parts = object_checksums.of_parts(head)
+        wrong = not keyed and object_checksums.is_of_parts(tag)
+        wrong = wrong if of_parts is None else of_parts != object_checksums.sha256_of_parts(content, PART_BYTES)
+        return "its parts are not those that were sent" if wrong else ""
 
     def stated_digest(self, entry: StoredFile) -> Digest | None:
         """The digest that the listing states of the whole object; ``None`` without one.

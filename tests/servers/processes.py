@@ -42,10 +42,10 @@ def closed_port() -> Iterator[int]:
 
 
 @contextmanager
-def process(words: list[str], port: int, log: Path, *, seconds: float = 60.0) -> Iterator[None]:
+def process(words: list[str], port: int, log: Path, *, seconds: float = 60.0, **variables: str) -> Iterator[None]:
     """``words`` run, listening at ``port``, for as long as the block lasts; what they print goes to ``log``."""
     # The services are in UTC, and some emulators state the time of wherever they run.
-    here = {**os.environ, "TZ": "UTC"}
+    here = {**os.environ, "TZ": "UTC", **variables}
     with log.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=here) as child:
         try:
             deadline = time.monotonic() + seconds

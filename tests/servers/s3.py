@@ -80,7 +80,8 @@ def running(folder: Path) -> Iterator[S3]:
     need("moto")
     port = free_port()
     words = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with process(words, port, folder / "moto.log", seconds=120):
+    # Parts of 5 MiB and more, as S3 wants them, would make the tests slow.
+    with process(words, port, folder / "moto.log", seconds=120, S3_UPLOAD_PART_MIN_SIZE="65536"):
         yield S3(f"http://127.0.0.1:{port}")
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,8 +215,8 @@ def test_what_goes_up_brings_its_sha256(
 
 def test_a_part_that_is_lost_is_no_object(faulty: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
     address, faults = faulty
-    monkeypatch.setattr(object_store, "PART_BYTES", 5 * MIB)
-    data = os.urandom(11 * MIB)
+    monkeypatch.setattr(object_store, "PART_BYTES", MIB // 2)
+    data = os.urandom(MIB + MIB // 4)
     lost = {"part": b"<Part>(?:(?!</Part>).)*<PartNumber>2</PartNumber>.*?</Part>", "times": 99}
 
     def lose(asked: Asked) -> None:
@@ -230,7 +234,7 @@ def test_a_part_that_is_lost_is_no_object(faulty: tuple[str, Faults], monkeypatc
     with WorkingCopy(address, writes=True) as copy:
         assert copy.put_back() == 1
     store = ObjectStore(address)
-    assert store.version_tag("images/a.tar") == f"{len(data)}-{_etag(data, 5 * MIB)}"
+    assert store.version_tag("images/a.tar") == f"{len(data)}-{_etag(data, MIB // 2)}"
     # Bytes that are others under such an ETag are told too, where they came from us.
     changed = copy.folder / "images/a.tar"
     (there,) = store.list()
@@ -238,6 +242,131 @@ def test_a_part_that_is_lost_is_no_object(faulty: tuple[str, Faults], monkeypatc
     changed.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     with pytest.raises(IntegrityError, match="parts"):
         store._check(changed, there, ours=True)
+
+
+def uploads(faults: Faults) -> list[int]:
+    """The numbers of the parts that went up, in the order in which they were asked for."""
+    return [
+        int(asked.query["partNumber"]) for asked in faults.seen if asked.method == "PUT" and "partNumber" in asked.query
+    ]
+
+
+def test_a_large_file_goes_on_with_the_parts_that_are_there_after_kill_9(
+    faulty: tuple[str, Faults], tmp_path: Path, amazon: s3.S3
+) -> None:
+    address, faults = faulty
+    data = os.urandom(3 * MIB)
+    file = tmp_path / "a.tar"
+    file.write_bytes(data)
+    code = (
+        "import sys; from pathlib import Path; from cxrprep.storage import multipart, object_store;"
+        f"object_store.PART_BYTES = {MIB // 2}; multipart._AT_ONCE = 1;"
+        "object_store.ObjectStore(sys.argv[1]).send('a.tar', Path(sys.argv[2]))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, address, str(file)])
+
+    def kill(asked: Asked) -> None:
+        if asked.query.get("partNumber") == "4":
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+
+    faults.before = kill  # type: ignore[assignment]
+    assert child.wait() == -signal.SIGKILL
+    assert objects(address) == {}
+    faults.before = lambda _: None
+    before = set(uploads(faults))
+    assert {1, 2, 3} <= before
+    faults.seen.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(object_store, "PART_BYTES", MIB // 2)
+        ObjectStore(address).send("a.tar", file)
+    assert set(uploads(faults)) <= {4, 5, 6}
+    assert objects(address) == {"a.tar": data}
+    bucket = address.split("/")[2]
+    assert not amazon.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_parts_of_another_file_are_given_up(
+    faulty: tuple[str, Faults], tmp_path: Path, amazon: s3.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, faults = faulty
+    monkeypatch.setattr(object_store, "PART_BYTES", MIB // 2)
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    about = {"Bucket": bucket, "Key": f"{key}/a.tar"}
+    upload = amazon.client().create_multipart_upload(**about)["UploadId"]
+    amazon.client().upload_part(**about, UploadId=upload, PartNumber=1, Body=b"other" * MIB)
+    data = os.urandom(2 * MIB)
+    (tmp_path / "a.tar").write_bytes(data)
+    ObjectStore(address).send("a.tar", tmp_path / "a.tar")
+    assert sorted(uploads(faults)) == [1, 2, 3, 4]
+    assert objects(address) == {"a.tar": data}
+    assert not amazon.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+@pytest.mark.parametrize("fault", ["SlowDown", "ExpiredToken", "BadDigest"])
+def test_what_goes_wrong_with_a_part_is_sent_again_or_left_for_the_next_run(
+    fault: str, faulty: tuple[str, Faults], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, faults = faulty
+    monkeypatch.setattr(object_store, "PART_BYTES", MIB // 2)
+    data = os.urandom(2 * MIB)
+    file = tmp_path / "a.tar"
+    file.write_bytes(data)
+    left = {"SlowDown": 2, "ExpiredToken": 99, "BadDigest": 1}
+
+    def fail(asked: Asked) -> Answer | None:
+        if asked.query.get("partNumber") == "3" and left[fault]:
+            left[fault] -= 1
+            return error({"SlowDown": 503}.get(fault, 400), fault)
+        return None
+
+    faults.before = fail
+    store = ObjectStore(address)
+    if fault == "ExpiredToken":
+        with pytest.raises(AccessError):
+            store.send("a.tar", file)
+        left[fault] = 0
+        faults.seen.clear()
+        store.send("a.tar", file)
+        assert uploads(faults) == [3]
+    else:
+        store.send("a.tar", file)
+        # None but the one that failed went up twice.
+        assert sorted(set(uploads(faults))) == [1, 2, 3, 4]
+        assert uploads(faults).count(1) == 1
+    assert objects(address) == {"a.tar": data}
+
+
+def test_each_part_brings_its_sha256_and_the_whole_is_held_to_them(
+    faulty: tuple[str, Faults], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, faults = faulty
+    monkeypatch.setattr(object_store, "PART_BYTES", MIB // 2)
+    data = os.urandom(MIB + 5)
+    file = tmp_path / "a.tar"
+    file.write_bytes(data)
+    store = ObjectStore(address)
+    store.send("a.tar", file)
+    blocks = [data[at : at + MIB // 2] for at in range(0, len(data), MIB // 2)]
+    sent = {
+        int(asked.query["partNumber"]): {name.lower(): value for name, value in asked.headers.items()}
+        for asked in faults.seen
+        if asked.method == "PUT" and "partNumber" in asked.query
+    }
+    for number, block in enumerate(blocks, 1):
+        expected = base64.b64encode(hashlib.sha256(block).digest()).decode()
+        assert sent[number]["x-amz-checksum-sha256"] == expected
+    # The ETag of an encrypted object says nothing: the checksum of the parts tells.
+    head = {**store._head("a.tar"), "ServerSideEncryption": "aws:kms"}
+    monkeypatch.setattr(ObjectStore, "_head", lambda _self, _name: head)
+    (there,) = store.list()
+    there = dataclasses.replace(there, stamp=f"{len(data)}-{'0' * 32}-3")
+    store._check(file, there, ours=True)
+    file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(IntegrityError, match="parts"):
+        store._check(file, there, ours=True)
+    # And no verdict of verify rests on it as if it were that of the whole.
+    assert store.held_checksum("a.tar") is None
 
 
 def _etag(data: bytes, part: int) -> str:
