@@ -19,6 +19,7 @@ from cxrprep.api.keywords import Keywords
 from cxrprep.api.labels import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
+from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.datasets.catalog import find_dataset, known_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, ignore
@@ -281,7 +282,9 @@ def _warn_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
     holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
     tops = {item.file.key.partition("/")[0] for item in made} if holes else set()
     for hole in holes:
-        message = f"{hole.message}: what lies below it is not in the listing"
+        is_list = hole.message.partition(":")[0] in SUMS_NAMES
+        lost = "no checksum of the mirror proves its files" if is_list else "what lies below it is not in the listing"
+        message = f"{hole.message}: {lost}"
         job.on_event(Note(STAGE, message, "warning", job.source.address))
     return [hole.exit_code for hole in holes if hole.message.partition("/")[0] in tops]
 

@@ -169,7 +169,7 @@ class HttpSource:
         found = False
         # With a folder page at hand only what it shows is asked for.
         for name in (n for n in checksum_files.NAMES if top is None or n in names):
-            for file in self._sums(name):
+            for file in self._sums(name, shown=top is not None):
                 found = True
                 head = file.key.partition("/")[0]
                 listed.add(head)
@@ -219,13 +219,13 @@ class HttpSource:
         except CxrprepError:
             return False
 
-    def _sums(self, name: str) -> Iterator[RemoteFile]:
+    def _sums(self, name: str, *, shown: bool) -> Iterator[RemoteFile]:
+        """The files of a list of checksums; one that a page has ``shown`` and that is refused is a hole."""
         try:
             stream = with_retries(lambda: self._list_at(name, 0))
-        except NotInSourceError:
-            return
-        except AccessError:
+        except (NotInSourceError, AccessError) as error:
             # Some sites answer 403, or their home page, for what does not exist.
+            self.holes += [error] if shown else []
             return
         reader = _Reader(name, stream, lambda at: self._list_at(name, at))
         with checksum_files.as_text(io.BufferedReader(reader, 1 << 20)) as text:

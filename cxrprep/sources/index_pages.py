@@ -20,6 +20,8 @@ _XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
 _XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')
 _MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
+# More than any file system holds is no size.
+_LARGEST: Final = 1 << 60
 # What is left of bytes that are no UTF-8.
 _NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _TAG: Final = re.compile(r"<[^>]*>")
@@ -134,4 +136,4 @@ def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> Pag
     if _NO_UTF8.search(name):
         name = _NO_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
         spelled = urllib.parse.quote(data)
-    return PageEntry(name, folder, None if folder else size, spelled)
+    return PageEntry(name, folder, None if folder or (size or 0) > _LARGEST else size, spelled)

@@ -11,6 +11,7 @@ import pytest
 from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.urls import behind
 from tests.servers import loopback
 from tests.servers.loopback import Reply, Request
@@ -45,6 +46,27 @@ def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
         return Reply(status) if request.method == "HEAD" else _tree(request, pages)
 
     assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
+
+
+@pytest.mark.parametrize(
+    "refused", [Reply(403), Reply(404), Reply(200, b"<html>sign in", {"Content-Type": "text/html"})]
+)
+def test_a_list_of_checksums_that_is_shown_and_refused_is_a_hole(refused: Reply) -> None:
+    """Without a word, files that could have been proven would come unproven."""
+
+    def app(request: Request) -> Reply:
+        if request.path == "/SHA256SUMS.txt":
+            return refused
+        return _tree(request, {"": ["SHA256SUMS.txt", "images/"], "images/": [IMAGE[7:]]})
+
+    keys, [hole] = _keys(app)
+    assert set(keys) == {"SHA256SUMS.txt", IMAGE}
+    assert hole.message.startswith("SHA256SUMS.txt: ")
+
+
+def test_a_size_that_no_file_has_is_unknown() -> None:
+    page = f'<pre><a href="a.png">a.png</a> 01-Jan-2026 10:00 {"9" * 30}\n'.encode()
+    assert [entry.size for entry in read_page(page, "text/html", "http://host.test/") or ()] == [None]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
