@@ -33,7 +33,9 @@ OUT: Final = PROJECT / "docs" / "reference"
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+    # A cell is one line: what a docstring says in several paragraphs would end the table.
+    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
 
 
 def code(text: str) -> str:

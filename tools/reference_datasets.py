@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
 
-_ACCESS = {
-    "open": "open to all",
-    "account": "an account",
-    "agreement": "a signed agreement",
-    "payer": "a Google Cloud project, which pays for the egress",
-}
-
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines) + "\n"
+    # A cell is one line: what a docstring says in several paragraphs would end the table.
+    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
 
 
 def _number(value: object) -> str:
@@ -44,6 +39,7 @@ def dataset_pages() -> dict[str, str]:
 
 
 def _page(spec: DatasetSpec) -> str:
+    from cxrprep.cli.datasets import ACCESS
     from cxrprep.humanize import format_bytes
 
     aliases = ", ".join(f"`{name}`" for name in spec.aliases)
@@ -56,16 +52,20 @@ def _page(spec: DatasetSpec) -> str:
         f"{spec.summary}\n",
         (
             f"On the command line it is `{spec.name}`{f' (also {aliases})' if aliases else ''}. It has {counts}. "
-            f"Releases: {releases}; without a word about it, `{spec.default_release}`.\n"
+            f"Releases: {releases}; the default is `{spec.default_release}`.\n"
         ),
-        "## Places\n",
+        "## Where it comes from\n",
     ]
+    if not spec.mirror:
+        lines.append(
+            f"No server lists its files. Get them as <{spec.homepage}> says, then name the folder: `--source DIR`.\n"
+        )
     for mirror in spec.mirror:
         default = ", the default" if mirror.name == spec.default_mirror else ""
         size = f"; {format_bytes(mirror.size)}" if mirror.size else ""
         lines.append(
-            f"**`--source {mirror.name}`**{default}: release `{mirror.release}`{size}. Needs "
-            f"{_ACCESS.get(mirror.access, mirror.access)}: {mirror.how}."
+            f"**`--source {mirror.name}`**{default}: release `{mirror.release}`{size}; "
+            f"{ACCESS.get(mirror.access, mirror.access)}: {mirror.how}."
         )
         if mirror.costs:
             lines.append(f"Costs: {mirror.costs}.")
@@ -79,12 +79,10 @@ def _page(spec: DatasetSpec) -> str:
             f"{licence}{f': {spec.licence.agreement}' if spec.licence.agreement else ''}."
             f"{f' See <{spec.licence.url}>.' if spec.licence.url else ''}\n"
         ),
-        "## Parts\n",
-        _table(
-            ["part", "what", "files", "paths"],
-            [[p.name, p.title, _number(p.files or ""), ", ".join(f"`{g}`" for g in p.globs)] for p in spec.part],
-        ),
     ]
+    if spec.part:
+        parts = [[p.name, p.title, _number(p.files or ""), ", ".join(f"`{g}`" for g in p.globs)] for p in spec.part]
+        lines += ["## Parts\n", _table(["part", "what", "files", "paths"], parts)]
     if spec.table:
         rows = [
             [f"`{t.name}`", t.role, t.label_source and f"`{t.label_source}`", t.title, t.release and f"`{t.release}`"]
@@ -101,8 +99,8 @@ def _page(spec: DatasetSpec) -> str:
         lines += [
             "## Published facts\n",
             (
-                "`cxrprep verify` counts these in the tables and files that are here. A total that is about the whole "
-                "release is told as n of N where a part of it is here.\n"
+                "`cxrprep verify` counts these in the tables and files that are here. Of a total of the whole release "
+                "it says how much is here.\n"
             ),
             _table(["fact", "value", "where it is stated", "note"], facts),
         ]

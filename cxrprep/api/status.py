@@ -421,6 +421,9 @@ def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tup
     if download.state in ("incomplete", "failed", "interrupted") and not tables_alone:
         again = download.state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
         yield again_command(folder) if again else f"cxrprep verify {where} --repair"
+        if not any(part.here or part.dropped for part in parts):
+            # Nothing came yet that anything else could work on.
+            return
     if by_name["verify"].state != "done":
         yield f"cxrprep verify {where}"
     if by_name["extract-labels"].state != "done":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Event, Sink
 
-_ACCESS = {
+ACCESS = {
     "open": "open to all",
     "account": "needs an account",
     "agreement": "needs a signed agreement",
@@ -163,7 +163,7 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
         default = ", the default" if mirror.name == spec.default_mirror else ""
         by_access.setdefault(mirror.access, []).append(f"{mirror.name} ({mirror.release}{default})")
     for access, names in by_access.items():
-        lines.append(_prose(out, f"from {', '.join(names)}: {_ACCESS.get(access, access)}"))
+        lines.append(_prose(out, f"from {', '.join(names)}: {ACCESS.get(access, access)}"))
     if not spec.mirror:
         lines.append(_prose(out, f"from a folder of yours (--source DIR): how to get it, {spec.homepage}"))
     lines.append(_prose(out, f"licence: {_licence(spec)}"))
@@ -244,12 +244,14 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         lines += [
             "",
             heading(f"--source {mirror.name}{default}"),
-            prose(f"release {mirror.release}; {_ACCESS.get(mirror.access, mirror.access)}"),
+            prose(f"release {mirror.release}; {ACCESS.get(mirror.access, mirror.access)}"),
         ]
         tables = f"images alone: labels, splits and boxes come from {mirror.tables}" if mirror.tables else ""
         lines += [prose(text) for text in (mirror.how, mirror.costs, tables) if text]
         if mirror.agreement:
             lines.append(prose(f"agreement: {mirror.agreement}"))
+    if not spec.mirror:
+        lines += ["", heading("--source DIR"), prose(f"from a folder of yours: how to get it, {spec.homepage}")]
     published = published_counts(spec.name)
     if published:
         lines += ["", heading("Published pairs of images and reports, by filter of cxrprep pairs")]

@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "convert": ("convert", "make training images by a named recipe"),
         "manifest": ("manifest", "build the Parquet manifest again"),
         "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),
-        "pairs": ("pairs", "images with their reports by sections, one row a study or image"),
+        "pairs": ("pairs", "images with their reports by sections, one row per study or image"),
         "duplicates": ("duplicates", "copies of one exposure, and patients in two splits, by their pixels"),
         "digest": ("digest", "64 digits that name a training set, for a paper"),
         "prove": ("prove", "check a folder, or one image, against such a digest"),

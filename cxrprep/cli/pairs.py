@@ -24,7 +24,7 @@ TEXTS = ("as-is", "one-blank", "r2gen-mimic", "r2gen-iu", "mgca")
 @verb(
     "pairs",
     examples=(
-        ("cxrprep pairs /data/mimic --filter findings --per image", "R2Gen's pairs, a row an image"),
+        ("cxrprep pairs /data/mimic --filter findings --per image", "R2Gen's pairs, a row per image"),
         ("cxrprep pairs /data/mimic --filter official --format json --text r2gen-mimic", "an annotation.json"),
         ("cxrprep pairs NLMCXR_reports.tgz --filter openi-r2gen --out openi.parquet", "the 2,955 studies of Open-i"),
     ),

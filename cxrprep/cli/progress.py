@@ -90,7 +90,7 @@ class PlainLines(Stages):
 
     def _problem(self, event: Event) -> None:
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
-            self._limited(event.stage, "failed", f"{event.key}: {event.detail or event.status}")
+            self._limited(event.stage, "failed", self._failure(event))
         elif isinstance(event, Retrying):
             self._limited(event.stage, "tried again", retry_line(event), event.cause)
         elif isinstance(event, Stalled):

@@ -120,7 +120,7 @@ class Live(Stages):
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
             self._failures += 1
             if self._failures <= _NAMED:
-                self._print("problem", f"{event.key}: {event.detail or event.status}")
+                self._print("problem", self._failure(event))
             elif self._failures == _NAMED + 1:
                 self._print("", "  more failures are counted below and named in the log file")
         elif isinstance(event, Retrying) and event.attempt >= 2 and event.cause not in self._causes:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from cxrprep.cli.progress_text import closing
-from cxrprep.events import Event, Note, StageFinished, StageStarted
+from cxrprep.events import Event, ItemFinished, Note, StageFinished, StageStarted
 from cxrprep.progress_stats import StageProgress
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Stages(Progress):
         self._tally: StageProgress | None = None
         # What was the reason of an attempt before is not said again for each file.
         self._causes: set[str] = set()
+        self._reasons: set[str] = set()
         # Done and failed of stages that another one ended: an export's digest comes before its own last event.
         self._said: dict[str, tuple[int, int]] = {}
 
@@ -82,6 +83,13 @@ class Stages(Progress):
         if self._tally is None:
             self._tally = tally
             self._begin(event, tally)
+
+    def _failure(self, event: ItemFinished) -> str:
+        """What failed and why; the words of a reason that was said before are not said again."""
+        reason = event.detail or event.status
+        said = reason in self._reasons
+        self._reasons.add(reason)
+        return f"{event.key}: for the same reason" if said else f"{event.key}: {reason}"
 
     @abc.abstractmethod
     def _begin(self, event: StageStarted, tally: StageProgress) -> None:

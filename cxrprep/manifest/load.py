@@ -53,7 +53,7 @@ _ROWS: Final = 1024
 class Dataset:
     """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
 
-    ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports hand over. ``made_from`` is the
+    ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports contain. ``made_from`` is the
     footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have;
     ``made_at_ns`` is when the manifest was written. ``texts`` are the sections of reports that go along, as columns
     ``text_<section>`` of ``stated``; none unless they were asked for. ``masks`` are the tables of the regions that

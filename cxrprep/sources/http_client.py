@@ -259,7 +259,7 @@ class HttpClient:
             except UsageError as error:
                 raise _lasting(
                     f"{query.key}: {response.url} redirects to no address: {error.message}",
-                    hint="try another mirror; only who runs the site can mend it",
+                    hint="try another mirror; only those who run the site can fix it",
                 ) from error
         raise _lasting(f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address")
 

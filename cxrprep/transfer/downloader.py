@@ -357,7 +357,9 @@ class Transfer:
             return _STALL_SECONDS
         if idle_seconds < due:
             return due
-        host = urllib.parse.urlsplit(source.address).netloc or source.address
+        address = urllib.parse.urlsplit(source.address)
+        # box://nihcc names no host, but what the mirror is called.
+        host = address.netloc if address.scheme in ("http", "https") else source.address
         cause = f"waiting for {host}; a connection that stays silent is given up and tried again"
         self._emit(Stalled("download", "", idle_seconds, cause))
         return 2 * idle_seconds
