@@ -249,9 +249,19 @@ def download(
                         f"{small.value.failed:,}; what is here stays, what was dropped comes again",
                     ),
                 )
-        elif (job.folder.manifests / "images.parquet").exists():
+        elif (job.folder.manifests / "images.parquet").exists() and not _is_current(made, result, job):
             rebuild_manifest(job.folder, on_event=on_event)
         return Result(STAGE, result, code, rows=rows, data=data)
+
+
+def _is_current(made: Plan, result: TransferResult, job: DownloadContext) -> bool:
+    """Whether all of the release is here as it was, so that the manifest there may be the one that would be made."""
+    whole = made.selection.is_everything and job.options.shard is None and result.exit_code is ExitCode.DONE
+    if not whole or result.done or result.kept != len(made) or not job.folder.record.exists:
+        return False
+    from cxrprep.manifest.current import is_current
+
+    return is_current(job.spec, job.folder.root, job.folder.manifests, job.folder.record.tables)
 
 
 def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -> None:

@@ -38,7 +38,7 @@ IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "pati
 # As many paths are objects of Python at once: all of them would take more room than the tables.
 _PART: Final = 16_384
 # What cxrprep itself puts beside a release.
-_OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
+OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
 
 def _is_theirs(path: str) -> bool:
     """Whether a path is none of what cxrprep itself puts beside a release."""
-    return path.partition("/")[0] not in _OURS
+    return path.partition("/")[0] not in OURS
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_folder(entry):
-                if prefix or entry.name not in _OURS:
+                if prefix or entry.name not in OURS:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif is_file(entry):
                 yield prefix + entry.name, entry.stat().st_size

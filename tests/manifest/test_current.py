@@ -1,0 +1,77 @@
+"""A download that had nothing to do makes the manifest again where something differs, and leaves it else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import cxrprep
+from cxrprep.api import download
+from cxrprep.errors import UsageError
+from tests.generators.small import nih_chestxray14
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> tuple[Path, Path]:
+    """The folder of a mirror, and one that was downloaded from it, with its manifest."""
+    source, root = tmp_path / "source", tmp_path / "nih"
+    nih_chestxray14.write(source)
+    cxrprep.download("nih-chestxray14", root, source=str(source))
+    cxrprep.extract_labels(root)
+    return source, root
+
+
+def rebuilt(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
+    """How often a download made the manifest."""
+    made: list[object] = []
+    again = download.rebuild_manifest
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "rebuild_manifest", lambda *words, **more: made.append(again(*words, **more)))
+        cxrprep.download("nih-chestxray14", root, source=str(source), **options)
+    return len(made)
+
+
+def image(root: Path, number: int = 0) -> Path:
+    return sorted(root.rglob("*.png"))[number]
+
+
+CHANGES: dict[str, Any] = {
+    "an image that is not of the release": lambda root: shutil.copy(image(root), image(root).with_name("x.png")),
+    "an image that went": lambda root: image(root).unlink(),
+    "no studies": lambda root: (root / "manifests/studies.parquet").unlink(),
+    "no card": lambda root: (root / "manifests/README.md").unlink(),
+    "no labels": lambda root: (root / "manifests/labels.parquet").unlink(),
+    "fewer rows": lambda root: fewer(root / "manifests/images.parquet"),
+    "a damaged table": lambda root: (root / "manifests/images.parquet").write_bytes(b"PAR1"),
+}
+
+
+def fewer(path: Path) -> None:
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def test_nothing_changed(release: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = release
+    # The record was written after the tables: they name what it was before, and are made once more.
+    rebuilt(source, root, monkeypatch)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (root / "manifests").iterdir()}
+    assert rebuilt(source, root, monkeypatch) == 0
+    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "manifests").iterdir()} == before
+    # A part of the release proves nothing of the rest.
+    assert rebuilt(source, root, monkeypatch, limit=2) == 1
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_is_seen(change: str, release: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = release
+    rebuilt(source, root, monkeypatch)
+    CHANGES[change](root)
+    if change == "no labels":
+        with pytest.raises(UsageError, match="would lose"):
+            rebuilt(source, root, monkeypatch)
+    else:
+        assert rebuilt(source, root, monkeypatch) == 1
