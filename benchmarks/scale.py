@@ -1,6 +1,6 @@
 """Every stage at the size of the real collections: time, CPU and memory, and how they grow.
 
-usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--only STAGE,STAGE,...] [--work DIR] [--json FILE]
+usage: python benchmarks/scale.py [DATASET] [--images N,N,...] [--only STAGE ...] [--work DIR] [--json FILE]
 
 DATASET is mimic-cxr-jpg (default), mimic-cxr, chexpert, nih-chestxray14, or linked: MIMIC-CXR-JPG's names, tables and
 sums up to 5 million images, which are links to a few files, adopted where they lie. Generates a release of each size in
@@ -228,11 +228,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", default="mimic-cxr-jpg", choices=tuple(SIZES))
     parser.add_argument("--images", help="sizes, separated by commas")
-    parser.add_argument("--only", default="", help="stages by their names, separated by commas; default: all")
+    parser.add_argument("--only", action="append", default=[], help="a stage by its name; may be given several times")
     parser.add_argument("--work", type=Path, help="keep generated releases here; default: a temporary folder")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args()
-    only = frozenset(filter(None, options.only.split(",")))
+    only = frozenset(options.only)
     if unknown := only - {stage.name for stage in stages(options.dataset)}:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
     if only and options.work is None:
