@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-from typing import TYPE_CHECKING, Any, Final
+from array import array
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cxrprep.errors import ConfigError, StorageError, UnsafePathError, UsageError
 from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
+from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import open_file, parse_json, read_utf8
+from cxrprep.system import FILES_IN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 FORMAT: Final = 1
@@ -22,6 +27,8 @@ _HEAD: Final = frozenset({"format", "dataset", "release", "mirror", "selection",
 _ITEM: Final = frozenset(
     {"key", "size", "digest", "validator", "dest", "action", "reason", "have", "archive", "proven"}
 )
+# Bytes that the line of an item has at least.
+_SHORTEST: Final = 40
 _TUPLES: Final = ("include", "exclude")
 _SETS: Final = ("patients", "studies", "images", "views")
 
@@ -63,6 +70,8 @@ def load_plan(path: Path) -> Plan:
     Raises ``ConfigError`` for a file that is no plan or of a newer format, ``UnsafePathError`` for an item that would
     leave the root, ``UsageError`` for a file that is not there, ``StorageError`` for one that cannot be read.
     """
+    if (large := _read_by_line(path)) is not None:
+        return large
     try:
         # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
         data = parse_json(read_utf8(path), object_hook=_hook(path))
@@ -85,7 +94,62 @@ def load_plan(path: Path) -> Plan:
         raise ConfigError(f"{path} is damaged: {error}", hint="make a new plan with --save-plan FILE") from error
 
 
-def _plan_in(data: dict[str, Any]) -> Plan:
+def _read_by_line(path: Path) -> Plan | None:
+    """A plan of more items than are held, in the form that ``save_plan`` gives it: they go to the disk as they come.
+
+    ``None`` for a smaller plan, for one in another form, and for whatever is wrong: ``load_plan`` then says what.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, UnsafePathError):
+        if path.stat().st_size < FILES_IN_MEMORY * _SHORTEST:
+            return None
+        with open_file(path) as file:
+            head = json.loads(file.readline() + b"]}")
+            start, count = _images_from(_rows(file))
+            if count <= FILES_IN_MEMORY or start > FILES_IN_MEMORY or set(head) != _HEAD or head["format"] != FORMAT:
+                return None
+            file.seek(0)
+            file.readline()
+            first: list[Item] = []
+            images = SortedItems()
+            for number, row in enumerate(_rows(file)):
+                if number < start:
+                    first.append(_item_in(row))
+                else:
+                    images.add(_item_in(row))
+        return _plan_in({**head, "items": []}, items_of(first, images))
+    return None
+
+
+def _rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The items, a line each. Raises ``ValueError`` for a file that does not end as a plan does."""
+    for line in file:
+        if line == b"]}\n":
+            if file.read(1):
+                break
+            return
+        yield json.loads(line.rstrip(b",\n"))
+    raise ValueError("no plan in lines")
+
+
+def _images_from(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
+    """The number of the item from which on all are in order of path, none of them an archive, and how many there are.
+
+    Raises ``ValueError`` where a path may be planned twice.
+    """
+    start, count, before = 0, 0, ""
+    seen = array("q")
+    for row in rows:
+        if row["dest"] < before or row.get("archive"):
+            start = count + bool(row.get("archive"))
+        before, count = row["dest"], count + 1
+        seen.append(hash(before))
+    in_order = sorted(seen)
+    if any(one == other for one, other in itertools.pairwise(in_order)):
+        raise ValueError("one path twice")
+    return start, count
+
+
+def _plan_in(data: dict[str, Any], large: Sequence[Item] | None = None) -> Plan:
     items = data["items"]
     if not isinstance(items, list) or not all(isinstance(item, Item) for item in items):
         raise TypeError("items are not a list of items")
@@ -99,7 +163,7 @@ def _plan_in(data: dict[str, Any]) -> Plan:
         dataset=_text(data["dataset"]),
         release=_text(data["release"]),
         mirror=_text(data["mirror"]),
-        items=items,
+        items=items if large is None else large,
         selection=_selection_in(data["selection"]),
         images=None if images is None else frozenset(map(_text, images)),
         passed_over=_count(data["passed_over"]),

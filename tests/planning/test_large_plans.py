@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cxrprep.datasets.catalog import find_dataset
-from cxrprep.errors import StorageError
+from cxrprep.errors import CxrprepError, StorageError
 from cxrprep.model import Digest, RemoteFile, Selection, Shard
-from cxrprep.planning import Action, Plan, RecordedFile, load_plan, make_plan, plan_items, save_plan
+from cxrprep.planning import Action, Plan, RecordedFile, load_plan, make_plan, plan_file, plan_items, save_plan
 from cxrprep.planning.plan import CHANGED
 
 SPEC = find_dataset("mimic-cxr-jpg")
@@ -114,3 +116,48 @@ def test_a_disk_that_is_full_of_temporary_files_is_said(monkeypatch: pytest.Monk
     monkeypatch.setattr("cxrprep.storage.sorted_tables._RUN_ROWS", 8)
     with pytest.raises(StorageError, match="No space left"):
         planned()
+
+
+def test_a_large_plan_is_read_line_by_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_in_memory: None
+) -> None:
+    monkeypatch.setattr(plan_file, "FILES_IN_MEMORY", 8)
+    plan, path = planned(), tmp_path / "plan.json"
+    save_plan(plan, path)
+    read = load_plan(path)
+    assert isinstance(read.items, plan_items.PlanItems)
+    assert read == plan
+    assert read.first == plan.first
+    save_plan(read, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+    # In another form it is the same plan, held in memory.
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    assert isinstance(load_plan(path).items, list)
+    assert load_plan(path) == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines[-2].replace('"key"', '"kez"', 1),
+        lambda lines: lines[3].rstrip(","),
+        lambda lines: lines[-2].replace('"size": ', '"size": -', 1),
+        lambda lines: lines[-2].replace("files/", "../files/"),
+        lambda lines: "}",
+    ],
+)
+def test_a_large_plan_that_is_damaged_is_refused_as_a_small_one(
+    change: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_in_memory: None
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(planned(), path)
+    lines = path.read_text().splitlines()
+    lines[-2] = change(lines)
+    path.write_text("\n".join(lines) + "\n")
+    said = []
+    for _ in range(2):
+        with pytest.raises(CxrprepError) as caught:
+            load_plan(path)
+        said.append((type(caught.value), caught.value.message))
+        monkeypatch.setattr(plan_file, "FILES_IN_MEMORY", 8)
+    assert said[0] == said[1]
