@@ -16,6 +16,7 @@ from cxrprep.api.result import Result
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.humanize import short_repr
+from cxrprep.sources import check_scheme
 from cxrprep.sources.base import AccessState
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
         names = [mirror.name for mirror in spec.mirror]
         hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
         raise UsageError(f"{source!r} is not a mirror of {spec.name}", hint=hint)
+    if mirror is None and source:
+        check_scheme(source)
     return mirror
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, folder_words, open_folder
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
+from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
                 "a signed URL on the command line can be read by every user of this machine",
                 hint="save it in a file and name it: --source portal --url-file FILE; or set CHEXPERT_URL",
             )
+        check_scheme(name)
         known = next((m for m in spec.mirror if m.url == name and wanted in (None, m.release)), None)
         return MirrorChoice(name, wanted or (known.release if known else spec.default_release), known)
     candidates = [m for m in spec.mirror if m.name == name]

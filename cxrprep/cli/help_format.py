@@ -43,6 +43,12 @@ def _paths(command: click.Command, ctx: click.Context) -> list[click.Parameter]:
     return [one for one in found if isinstance(one.type, click.Path) and not isinstance(one, options.Setting)]
 
 
+def _as_typed(value: object, arguments: Sequence[str]) -> str:
+    """A path as it was typed: a path object has lost the second of two slashes."""
+    typed = (word.partition("=")[2] if word.startswith("--") else word for word in arguments)
+    return next((word for word in typed if word and type(value)(word) == value), str(value))  # type: ignore[call-arg]
+
+
 class Grouped(click.Command):
     """A command that shows its options by section; ``examples`` are commands with what they do."""
 
@@ -59,7 +65,7 @@ class Grouped(click.Command):
             given = ctx.params.get(parameter.name or "")
             name = parameter.opts[0] if isinstance(parameter, click.Option) else (parameter.name or "").upper()
             for value in given if isinstance(given, tuple) else (given,):
-                refuse_unserved("" if value is None else str(value), name)
+                refuse_unserved("" if value is None else _as_typed(value, invocation.arguments), name)
         for key, (value, option) in invocation.flags.items():
             if KEYS[key].form != "path" and key not in _NAME_OR_FILE:
                 continue

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError, did_you_mean
 from cxrprep.model import ColumnTest, ImageId, Projection, Selection, Split, View
-from cxrprep.schemas import DERIVED_FIELDS
+from cxrprep.schemas import DERIVED_FIELDS, is_own_observation
 from cxrprep.selection.filters import SelectionFilter, draw, plain_id
 from cxrprep.vocabulary import column_of
 
@@ -179,7 +179,13 @@ def _of_labels(table: pa.Table, selection: Selection, sources: str | None) -> An
         )
     found: Any = pa.scalar(False)
     for test in selection.labels:
-        column = table.column(column_of(test.observation))
+        if (name := column_of(test.observation)) not in table.column_names:
+            # An observation of another collection's own, such as padchest:scoliosis.
+            here = sorted(one.removeprefix("label_") for one in table.column_names if is_own_observation(one))
+            raise UsageError(
+                f"no label {test.observation!r} is here", hint=f"of this collection's own: {', '.join(here) or 'none'}"
+            )
+        column = table.column(name)
         equal = (
             pc.is_null(column) if test.value is None else pc.fill_null(pc.equal(column, test.value), fill_value=False)
         )

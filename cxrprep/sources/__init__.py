@@ -30,17 +30,20 @@ SOURCES: Final[Mapping[str, str]] = {
 }
 
 
+def check_scheme(url: str) -> str:
+    """Where the source of an address is written; a path has that of folders. Raises ``UsageError``."""
+    scheme, separator, _ = url.partition("://")
+    target = SOURCES.get(scheme.lower() if separator else "file")
+    if target is None:
+        raise UsageError(f"no source understands {scheme}://", hint=f"known schemes: {', '.join(SOURCES)}")
+    return target
+
+
 def open_source(url: str, options: SourceOptions) -> Source:
     """The source that ``url`` names: ``physionet://mimic-cxr/2.1.0``, ``gs://bucket``, ``https://...``, a folder.
 
     Raises ``UsageError`` for a scheme that no source has.
     """
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        scheme = "file"
-    target = SOURCES.get(scheme.lower())
-    if target is None:
-        raise UsageError(f"no source understands {scheme}://", hint=f"known schemes: {', '.join(SOURCES)}")
-    module, _, name = target.partition(":")
+    module, _, name = check_scheme(url).partition(":")
     source: Source = getattr(importlib.import_module(module), name)(url, options)
     return source

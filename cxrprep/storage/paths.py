@@ -57,8 +57,23 @@ def leads_out(root: Path, path: str) -> bool:
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
+# A slip in one: as a path it would be a folder ``./s3``, or ``./s3:``.
+_SLIP: Final = re.compile(r"(?P<scheme>s3a?|gs|gcs|az|abfss?|https?|file)(?P<mark>//|:(?!/))", re.IGNORECASE)
+
+
+def _refuse_slip(text: str, what: str) -> None:
+    found = _SLIP.match(text)
+    if found is None or pathlib.Path(found["scheme"] if found["mark"] == "//" else text).exists():
+        return
+    raise UsageError(
+        f"{what}: {text} looks like an address, which begins with {found['scheme'].lower()}://",
+        hint=f"write it so; for a path of this machine: ./{text}",
+    )
+
+
 def refuse_address(text: str, what: str) -> None:
     """Raise ``UsageError`` for an address where only a path of this machine is served: ``what`` names the option."""
+    _refuse_slip(text, what)
     if _ADDRESS.match(text):
         raise UsageError(
             f"{what}: {text} is an address, and has to be a path of this machine here",
@@ -78,7 +93,8 @@ def is_served(text: str) -> bool:
 
 def refuse_unserved(text: str, what: str) -> None:
     """Raise ``UsageError`` for an address that no store understands: ``what`` names the option."""
-    if not _ADDRESS.match(text) or text.startswith("file:/"):
+    _refuse_slip(text, what)
+    if not _ADDRESS.match(text):
         return
     if not is_served(text):
         raise UsageError(

@@ -82,7 +82,18 @@ def test_a_table_that_is_gone_takes_no_label_source_with_it_unasked(tmp_path: Pa
 def test_a_label_source_that_no_table_gives_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     root = made("mimic-cxr-jpg", tmp_path)
     before = state(root)
-    assert "chexpert-labeler" in refused(before, root, "extract-labels", root, "--label-source", "nobody")
+    # With another option the labels would be other bytes, and be there before the manifest is refused.
+    for more in ([], ["--strict-source"]):
+        said = refused(before, root, "extract-labels", root, "--label-source", "nobody", *more)
+        assert "chexpert-labeler" in said
+
+
+@pytest.mark.parametrize("verb", [("digest",), ("export", "--format", "csv"), ("convert", "--recipe", "square-224")])
+def test_a_label_of_another_collections_own_is_none_here(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    root = made("nih-chestxray14", tmp_path)
+    before = state(root)
+    words = (verb[0], root, *verb[1:], "--label", "padchest:scoliosis")
+    assert "no label 'padchest:scoliosis' is here" in refused(before, root, *words)
 
 
 def test_a_folder_of_tables_is_remembered(tmp_path: Path) -> None:
