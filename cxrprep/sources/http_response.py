@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, ProxyOrCertificateError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest
+from cxrprep.sources.network_errors import wants_login
+from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,9 +204,7 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
             hint="open that address in a browser: an agreement, an expired link or the user agent may be the reason",
         )
     if status == 407:
-        return ProxyOrCertificateError(
-            f"{key}: the proxy wants a login (407)", hint="write it into HTTPS_PROXY and HTTP_PROXY"
-        )
+        return wants_login(proxy_for(split_url(url)[0]))
     if status in (404, 410):
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
     error = SourceUnreachableError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import socket
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
+from cxrprep.sources.proxies import proxy_for
 
 if TYPE_CHECKING:
     from cxrprep.sources.proxies import Proxy
@@ -28,6 +31,9 @@ _TLS: Final = (35, 58, 59, 66, 83, 91)
 # Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
 _NO_HTTP: Final = (1, 8, 61, 100)
 _TRIES: Final = 3
+# How http.client words what a proxy answers to CONNECT.
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
+_UNREACHED: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
 class NotConnectedError(SourceUnreachableError):
@@ -51,16 +57,27 @@ def no_byte(where: str, timeout: float) -> SourceUnreachableError:
 
 def no_connection(endpoint: Endpoint, proxy: Proxy | None, tried: str) -> NotConnectedError:
     """The error for a host that no connection leads to; ``tried`` is what was done and what came of it."""
-    over = f" through the proxy {proxy.shown}" if proxy is not None else ""
     check = (
         f"check {proxy.shown}, which the environment names as the proxy" if proxy is not None else "check the network"
     )
-    return NotConnectedError(f"no connection to {endpoint.authority}{over}: {tried}", hint=f"{check}; then run again")
+    return NotConnectedError(f"no connection to {_way(endpoint, proxy)}: {tried}", hint=f"{check}; then run again")
 
 
-def broke(where: str, reason: str) -> SourceUnreachableError:
+def broke(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> SourceUnreachableError:
     """The error for a connection that ended too early, or spoke no HTTP."""
-    return SourceUnreachableError(f"the connection to {where} broke: {reason}", hint="run again")
+    return SourceUnreachableError(f"the connection to {_way(endpoint, proxy)} broke: {reason}", hint="run again")
+
+
+def wants_login(proxy: Proxy | None) -> ProxyOrCertificateError:
+    """The error for a proxy that lets nobody through without a login."""
+    return ProxyOrCertificateError(
+        f"the proxy {proxy.shown} wants a login (407)" if proxy is not None else "the proxy wants a login (407)",
+        hint="write it into HTTPS_PROXY and HTTP_PROXY, before the host: USER:PASSWORD@HOST:PORT",
+    )
+
+
+def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
+    return endpoint.authority if proxy is None else f"{endpoint.authority} through the proxy {proxy.shown}"
 
 
 def from_libcurl(
@@ -80,10 +97,7 @@ def from_libcurl(
         The error, not raised.
     """
     if connect_status == 407 or (code == 7 and connect_status == 401):
-        return ProxyOrCertificateError(
-            f"the proxy {proxy.shown if proxy else ''} wants a login (407)",
-            hint="write it into HTTPS_PROXY and HTTP_PROXY: http://USER:PASSWORD@HOST:PORT",
-        )
+        return wants_login(proxy)
     if connect_status >= 300:
         return no_connection(endpoint, proxy, f"the proxy answered {connect_status}")
     if code == 5:
@@ -100,7 +114,7 @@ def from_libcurl(
     if code == 77:
         return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
-    error = broke(endpoint.authority, _REASONS.get(code, reason))
+    error = broke(endpoint, proxy, _REASONS.get(code, reason))
     if code in (*_TLS, *_NO_HTTP):
         error.tries = _TRIES
     return error
@@ -117,6 +131,14 @@ def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> 
         return not_trusted(where, error.verify_message)
     if isinstance(error, TimeoutError):
         return no_byte(where, timeout)
+    proxy = proxy_for(endpoint)
+    answered = _TUNNEL.search(str(error))
+    if answered is not None:
+        status = int(answered[1])
+        return wants_login(proxy) if status == 407 else no_connection(endpoint, proxy, f"the proxy answered {status}")
     if isinstance(error, socket.gaierror):
-        return no_connection(endpoint, None, f"the name {endpoint.host} cannot be resolved: {error.strerror}")
-    return broke(where, str(error) or type(error).__name__)
+        named = f"the name {endpoint.host}" if proxy is None else "the name of the proxy"
+        return no_connection(endpoint, proxy, f"{named} cannot be resolved (DNS)")
+    if isinstance(error, ConnectionRefusedError) or getattr(error, "errno", None) in _UNREACHED:
+        return no_connection(endpoint, proxy, "it is refused or cannot be reached")
+    return broke(endpoint, proxy, str(error) or type(error).__name__)

@@ -117,8 +117,8 @@ def _parsed(text: str, variable: str) -> Proxy:
     if scheme not in _PORTS or found is None or not 0 < int(found[2] or 1) <= 65_535:
         raise UsageError(
             f"the proxy that the variable {variable} (or {variable.upper()}) names has no address that can be read",
-            hint="write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; in the password, # is %23, / is %2F, "
-            "@ is %40",
+            hint="write it as http://HOST:PORT, a login before the host: USER:PASSWORD@HOST:PORT; in the "
+            "password, # is %23, / is %2F, @ is %40",
         )
     host = found[1] if found[1].startswith("[") else ascii_host(found[1])
     shown = f"{scheme}://{host}:{found[2] or _PORTS[scheme]}"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
 
-from cxrprep.errors import AccessError, UsageError
+from cxrprep.credentials.secret import mask_urls
+from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, UsageError
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.sdk_errors import failure
 from cxrprep.sources.service_session import prepare_session
 from cxrprep.sources.urls import Endpoint
-from tests.servers import loopback
+from tests.servers import loopback, raw_http
 
 HTTP = Endpoint("http", "files.example.test", 80)
 HTTPS = Endpoint("https", "files.example.test", 443)
@@ -104,6 +109,49 @@ def test_a_service_session_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) ->
         assert prepare_session(requests.Session()).get("http://files.example.test/x").content == b"files.example.test"
         assert loopback.basic(proxy.seen[0]) is None
         assert "proxy-authorization" in proxy.seen[0].headers
+
+
+def _refusing(status: str) -> Callable[..., bool]:
+    def app(connection: raw_http.Connection, *_: object) -> bool:
+        connection.send(raw_http.answer(b"", status=status))
+        return False
+
+    return app
+
+
+def _by_libcurl(url: str) -> None:
+    with closing(HttpClient(SourceOptions(timeout=5))) as client:
+        client.read(url)
+
+
+def _by_session(url: str) -> None:
+    try:
+        prepare_session(requests.Session(), 5).get(url)
+    except requests.RequestException as error:
+        raise failure(url, error, 5) from None
+
+
+@pytest.mark.parametrize("ask", [_by_libcurl, _by_session])
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        ("407 Proxy Authentication Required", ProxyOrCertificateError, "the proxy {} wants a login"),
+        ("503 Overloaded", NotConnectedError, "through the proxy {}: the proxy answered 503"),
+        ("", NotConnectedError, "through the proxy {}: it is refused or cannot be reached"),
+    ],
+)
+def test_a_proxy_that_lets_nobody_through_is_named_to_every_client(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None], status: str, kind: type[CxrprepError], said: str
+) -> None:
+    """By libcurl as by the sessions of the services' own clients, with the same exit code, and never its password."""
+    with raw_http.serving(_refusing(status)) as proxy:
+        address = proxy.url if status else "http://127.0.0.1:9"
+        monkeypatch.setenv("https_proxy", address.replace("://", "://user:s3cr#t@"))
+        with pytest.raises(kind) as found:
+            ask("https://files.example.test/x")
+    assert said.format(address) in found.value.message
+    assert "s3cr" not in found.value.message + found.value.hint
+    assert mask_urls(found.value.hint) == found.value.hint
 
 
 def test_a_service_session_reads_no_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
