@@ -8,6 +8,7 @@ Exit codes (documented for cron jobs): 0 done, 1 a bug, 2 usage, 3 some items fa
 from __future__ import annotations
 
 import enum
+import errno
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class MissingExtraError(UsageError):
 
 def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     """The error for a disk that refused: names the path, the reason, and what to do about it."""
-    return StorageError(
-        f"cannot {doing} {path}: {error.strerror or error}",
-        hint="free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR",
-    )
+    hint = "free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR"
+    if error.errno == errno.ENOTDIR:
+        hint = "a part of this path is a file: name another folder"
+    return StorageError(f"cannot {doing} {path}: {error.strerror or error}", hint=hint)

@@ -213,6 +213,7 @@ class Invocation:
         @contextmanager
         def opened() -> Iterator[Sink]:
             self.log.belongs_to(self.state or self.root)
+            self.note_level()
             with choose(self.out) as shown, self.log as logged:
 
                 def both(event: Event) -> None:
@@ -224,6 +225,23 @@ class Invocation:
                 self.put_back()
 
         return opened()
+
+    def note_level(self) -> None:
+        """Say that the folder is a part of a dataset's, where somebody named ``ROOT/images`` for ROOT."""
+        import shlex
+
+        from cxrprep.storage.paths import enclosing
+
+        # Converted and exported folders are complete by themselves, and a state or dataset is named on purpose.
+        own = any(
+            (self.root / name).exists() for name in ("cxrprep.lock", "manifests/images.parquet", ".cxrprep-export.json")
+        )
+        if own or self.state is not None or self.job.dataset or not self.root.is_dir():
+            return
+        whole = enclosing(self.root, "cxrprep.lock")
+        if whole is not None:
+            meant = f"did you mean cxrprep {self.command} {shlex.quote(str(whole))}?"
+            self.out.note(f"{self.root} is a part of the dataset in {whole}: {meant}", level="warning")
 
     # ---- what several commands ask for ----
 

@@ -59,6 +59,7 @@ def command(invocation: Invocation, roots: tuple[str, ...], *, check: bool, watc
         return _watch(invocation, [Path(root) for root in roots] or [invocation.root], every)
     if len(roots) > 1:
         return _several(invocation, [Path(root) for root in roots], check=check)
+    invocation.note_level()
     result = status_of(invocation, invocation.root)
     if check:
         result = replace(result, exit_code=result.value.trouble)

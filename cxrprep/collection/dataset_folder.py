@@ -144,6 +144,8 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     refuse_address(str(asked.root), "ROOT")
     if asked.state is not None:
         refuse_address(str(asked.state), "--state")
+    if root.is_file():
+        raise UsageError(f"{root} is a file, not a folder", hint="name the folder of the dataset")
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None

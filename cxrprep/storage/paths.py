@@ -129,3 +129,12 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+def enclosing(folder: Path, name: str) -> Path | None:
+    """The nearest folder above ``folder`` that holds a file ``name``, as near to how it was written as possible."""
+    for above in folder.absolute().parents:
+        if (above / name).is_file():
+            steps = len(folder.absolute().parts) - len(above.parts)
+            return folder.parents[steps - 1] if len(folder.parts) >= steps else above
+    return None

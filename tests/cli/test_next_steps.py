@@ -55,3 +55,20 @@ def test_every_result_says_what_is_next_and_it_works(tmp_path: Path, monkeypatch
             _, cxr, command = step.partition("cxrprep ")
             after = cxrprep(*shlex.split(command), *options) if cxr else done
             assert after.returncode == 0, (words, step, after.stderr)
+
+
+def test_a_folder_of_another_level_is_said_with_the_one_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nih_chestxray14.write(tmp_path / "mirror")
+    assert cxrprep("download", "nih-chestxray14", "my nih", "--source", "mirror").returncode == 0
+    meant = "is a part of the dataset in {}: did you mean cxrprep {} {}?"
+    for verb in ("verify", "status", "extract-labels"):
+        assert meant.format("my nih", verb, "'my nih'") in cxrprep(verb, "my nih/images").stderr, verb
+    monkeypatch.chdir(tmp_path / "my nih" / "images")
+    assert meant.format("..", "status", "'..'") in cxrprep("status", ".").stderr.replace(str(tmp_path / "my nih"), "..")
+    monkeypatch.chdir(tmp_path)
+    assert "is a part of" not in cxrprep("verify", "my nih").stderr
+    done = cxrprep("verify", "my nih/cxrprep.lock")
+    assert (done.returncode, "is a file, not a folder" in done.stderr) == (2, True)
