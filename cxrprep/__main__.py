@@ -1,5 +1,6 @@
 """The program: ``cxrprep``, or ``python -m cxrprep`` where it is not on the path."""
 
+import atexit
 import gc
 from typing import Final, NoReturn
 
@@ -12,6 +13,9 @@ _OBJECTS: Final = 100_000
 def main() -> NoReturn:
     """Start the command line."""
     gc.set_threshold(_OBJECTS)
+    # What is left at the end goes with the process, and is not searched for cycles. measured: 0.72 -> 0.65 s of CPU
+    # time (medians of 11 alternating runs on a busy machine) on `nothing` of benchmarks/download.py.
+    atexit.register(gc.freeze)
     from cxrprep.cli.main import main as start
 
     start()
