@@ -213,7 +213,7 @@ def examine(
 def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
     """The mirror that a download would take; ``None`` for a folder or an address, which is not asked here."""
     mirror = spec.mirror_named(source or spec.default_mirror)
-    if mirror is None and source and not any(mark in source for mark in "/:."):
+    if mirror is None and source and not any(mark in source for mark in "/:.") and not Path(source).is_dir():
         names = [mirror.name for mirror in spec.mirror]
         hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
         raise UsageError(f"{source!r} is not a mirror of {spec.name}", hint=hint)

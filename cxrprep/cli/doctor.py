@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,9 @@ def command(invocation: Invocation, offline: bool) -> int:
             # Said as it is known: the network may take its time.
             out.check(str(check.state), check.name, check.found, check.hint)
     examination = Examination(tuple(checks))
+    if out.form == "human" and job.dataset and not examination.exit_code:
+        words = [job.dataset, *([job.root] if job.root else []), *_from(job.download.source), "--dry-run"]
+        out.text(f"{out.symbol('next', out.stdout)} cxrprep download {shlex.join(words)}", None)
     if out.form == "json":
         out.document({"command": "doctor", "exit_code": examination.exit_code, **examination.to_dict()})
     elif out.form == "quiet":
@@ -66,3 +70,7 @@ def command(invocation: Invocation, offline: bool) -> int:
             if check.state is State.PROBLEM:
                 out.note(f"{check.found}. {check.hint}", level="problem", subject=check.name)
     return examination.exit_code
+
+
+def _from(source: str) -> list[str]:
+    return ["--source", source] if source else []

@@ -202,8 +202,12 @@ class Output:
             # A path stays whole, so that it can be copied; only prose is folded.
             folded = [
                 part
-                for word in words
-                for part in (textwrap.wrap(word, room, break_long_words=False, break_on_hyphens=False) or [""])
+                for line in words
+                for part in (
+                    [line]
+                    if os.path.exists(line)  # noqa: PTH110  # says no to prose of any length
+                    else textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
+                )
             ]
             lines.append(self.styled(f"  {label:<{width}}", stream, dim=True) + f"  {folded[0]}")
             lines += [" " * len(head) + part for part in folded[1:]]

@@ -114,7 +114,7 @@ def _in_a_line(step: StepResult) -> str:
         ("cxrprep run configs/mimic-cxr.toml --dry-run", "what it would do"),
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--dry-run", "-n", is_flag=True, help="print the steps and the download's plan, and do nothing")
 @setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=options.complete_steps)
 @setting("root", "--root", metavar="DIR")

@@ -21,6 +21,7 @@ import pytest
 
 from cxrprep.cli.main import run
 from tests.commands import PROGRAM, cxrprep, ok
+from tests.generators.small import nih_chestxray14
 from tests.integration.river import phantom
 from tests.servers.faults import serving
 
@@ -281,3 +282,11 @@ def test_a_stage_that_another_one_ended_is_not_said_twice(root: Path, tmp_path: 
     ends = [line for line in done.stderr.splitlines() if " export: " in line and " in " in line]
     assert len(ends) == 1, done.stderr
     assert "image" in ends[0]
+
+
+def test_a_path_with_a_blank_stays_whole_in_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = tmp_path / "a folder whose name is long and has blanks"
+    nih_chestxray14.write(folder)
+    done = cxrprep("extract-labels", folder)
+    assert f"{folder}/manifests/labels.parquet\n" in done.stdout

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHAINS = (
+    ("doctor --dataset nih-chestxray14 --source mirror", "cxrprep download nih-chestxray14 --source mirror --dry-run"),
     ("download nih-chestxray14 nih --source mirror --dry-run", "the same command without --dry-run"),
     ("download nih-chestxray14 nih --source mirror --save-plan p.json", "cxrprep download nih --from-plan p.json"),
     ("download nih-chestxray14 nih --source mirror", "cxrprep verify nih"),
