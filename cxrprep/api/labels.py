@@ -16,7 +16,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
@@ -416,7 +416,8 @@ def prepare(
     if labels is None and to is None and not discarded and as_released and _is_large(folder):
         from cxrprep.manifest.by_patient import NotByPatientError, prepare_by_patient
 
-        with contextlib.suppress(NotByPatientError):
+        # A damaged table is said, or written anew, as for any other folder.
+        with contextlib.suppress(NotByPatientError, UnreadableTableError):
             return prepare_by_patient(
                 folder.spec,
                 folder.root,

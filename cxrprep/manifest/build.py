@@ -34,7 +34,15 @@ from cxrprep.manifest.label_join import (
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
-from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of, read_combined, read_footer, read_schema, write_table
+from cxrprep.storage.parquet import (
+    CONVERT_AGAIN,
+    footer_of,
+    read_combined,
+    read_footer,
+    read_schema,
+    words_in_order,
+    write_table,
+)
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -104,10 +112,11 @@ class PreparedManifest:
     def write(self, on_event: Sink = ignore) -> ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
         release = str(self.made_from.get("release") or "")
-        write_table(self.studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
+        studies, images = words_in_order(self.studies), words_in_order(self.images)
+        write_table(studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
         stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
-        write_image_table(self.images, self.folder / IMAGES_NAME, name="images", made_from=stated)
+        write_image_table(images, self.folder / IMAGES_NAME, name="images", made_from=stated)
         return finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
 
 

@@ -30,7 +30,7 @@ from cxrprep.manifest.image_sizes import add_sizes
 from cxrprep.manifest.label_join import default_sources, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, check_kinds, read_footer, read_schema, readable, write_parts
+from cxrprep.storage.parquet import SET_DIGEST, WordOrder, check_kinds, read_footer, read_schema, readable, write_parts
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts
 from cxrprep.system import plain_memory
 
@@ -121,10 +121,18 @@ class ManifestParts:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
         origin = {name: value for name, value in self.made_from.items() if name != SET_DIGEST}
         studies, images = self.folder / build.STUDIES_NAME, self.folder / build.IMAGES_NAME
-        write_parts(self.studies.tables(), self.studies.schema, studies, name="studies", made_from=origin)
-        write_parts(self.images.tables(), self.images.schema, images, name="images", made_from=self.made_from)
+        _write(self.studies, studies, "studies", origin)
+        _write(self.images, images, "images", self.made_from)
         release = str(origin["release"])
         return build.finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
+
+
+def _write(stored: StoredParts, path: Path, name: str, made_from: Mapping[str, Any]) -> None:
+    """The bytes that ``write_table`` would give to all of the rows."""
+    order = WordOrder(stored.schema)
+    for table in stored.tables():
+        order.add(table)
+    write_parts(map(order.numbered, stored.tables()), stored.schema, path, name=name, made_from=made_from)
 
 
 @dataclass(slots=True)

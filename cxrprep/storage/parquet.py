@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
@@ -82,6 +83,46 @@ def write_parts(
                 writer.write_table(group.replace_schema_metadata(stated.metadata), row_group_size=_ROWS)
 
     replace_listed(path, write)
+
+
+def words_in_order(table: pa.Table) -> pa.Table:
+    """``table`` with the words of its categories numbered by their first row: the same rows give the same bytes."""
+    numbering = WordOrder(table.schema)
+    numbering.add(table)
+    return numbering.numbered(table)
+
+
+class WordOrder:
+    """The words of the categories of a table that comes in parts, in the order of their first rows."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """No word yet."""
+        self._words: dict[str, list[str]] = {field.name: [] for field in schema if pa.types.is_dictionary(field.type)}
+
+    def add(self, table: pa.Table) -> None:
+        """The words of the next part."""
+        for name, words in self._words.items():
+            for chunk in table.column(name).chunks:
+                used = chunk.indices.unique().drop_null()
+                found = chunk.dictionary.take(used).to_pylist()
+                known = set(words)
+                words += [word for word in found if word not in known]
+
+    def numbered(self, table: pa.Table) -> pa.Table:
+        """A part of the table with its words numbered over all parts."""
+        for name, words in self._words.items():
+            place = table.schema.get_field_index(name)
+            kind = table.schema.field(place).type
+            dictionary = pa.array(words, kind.value_type)
+            chunks = [
+                pa.DictionaryArray.from_arrays(
+                    pc.index_in(chunk.dictionary, value_set=dictionary).take(chunk.indices).cast(kind.index_type),
+                    dictionary,
+                )
+                for chunk in table.column(name).chunks
+            ]
+            table = table.set_column(place, table.schema.field(place), pa.chunked_array(chunks, kind))
+        return table
 
 
 def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

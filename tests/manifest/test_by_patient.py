@@ -30,18 +30,19 @@ def release(kind: Any, root: Path) -> Path:
     return root
 
 
-def made(root: Path, **options: Any) -> tuple[Any, dict[str, tuple[pa.Table, dict[str, Any]]], bytes]:
+def made(root: Path, **options: Any) -> tuple[Any, dict[str, tuple[list[Any], dict[str, Any]]], dict[str, bytes]]:
     """The counts of a manifest that is made now, its tables with their footers, and what describes them."""
     result = cxrprep.build_manifest(root, **options)
     folder = root / "manifests"
-    tables = {name: (plain(pq.read_table(folder / name)), read_footer(folder / name)) for name in TABLES}
-    return result.to_dict(), tables, (folder / "README.md").read_bytes()
+    # What differs is told by the rows, before their bytes are.
+    tables = {name: (pq.read_table(folder / name).to_pylist(), read_footer(folder / name)) for name in TABLES}
+    names = (*TABLES, "README.md", "croissant.json", "SHA256SUMS")
+    return result.to_dict(), tables, {name: (folder / name).read_bytes() for name in names}
 
 
-def plain(table: pa.Table) -> pa.Table:
-    """Columns of categories as their words: which number a word has is nobody's business."""
-    types = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
-    return table.cast(pa.schema(types)).combine_chunks().replace_schema_metadata(None)
+@pytest.fixture(autouse=True)
+def _short_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.storage.parquet._ROWS", 4)
 
 
 @pytest.fixture
@@ -113,3 +114,13 @@ def test_what_would_be_lost_is_refused_in_the_same_words(tmp_path: Path, request
         request.getfixturevalue("in_ranges")
     assert said[0] == said[1]
     assert "would lose" in said[0][0]
+
+
+def test_a_damaged_table_is_written_anew_where_that_is_asked_for(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    whole = made(root, allow_loss=True)
+    request.getfixturevalue("in_ranges")
+    (root / "manifests" / "images.parquet").write_bytes(b"PAR1 and nothing else")
+    assert made(root, allow_loss=True) == whole
