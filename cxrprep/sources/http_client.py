@@ -19,6 +19,7 @@ from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
 from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
+from cxrprep.sources.network_errors import FEW_TRIES
 from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
@@ -246,11 +247,14 @@ class HttpClient:
                     response = replace(response, status=206)
                 if response.status == 206 and request.byte_range is None and response.content_range[0]:
                     connection.close()
-                    raise _lasting(
+                    part = SourceUnreachableError(
                         f"{query.key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
                         "all of it was asked for",
                         hint="a cache or proxy on the way may mix answers up; try without it, or another mirror",
                     )
+                    # It may have been another one's answer, once.
+                    part.tries = FEW_TRIES
+                    raise part
                 return response, connection
             self.release(connection)
             _check_redirect(endpoint, response, query.key)

@@ -30,7 +30,7 @@ _CERTIFICATE: Final = 60
 _TLS: Final = (35, 58, 59, 66, 83, 91)
 # Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
 _NO_HTTP: Final = (1, 8, 61, 100)
-_TRIES: Final = 3
+FEW_TRIES: Final = 3
 # How http.client words what a proxy answers to CONNECT.
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 _UNREACHED: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
@@ -116,7 +116,7 @@ def from_libcurl(
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
     error = broke(endpoint, proxy, _REASONS.get(code, reason))
     if code in (*_TLS, *_NO_HTTP):
-        error.tries = _TRIES
+        error.tries = FEW_TRIES
     return error
 
 

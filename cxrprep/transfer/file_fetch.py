@@ -12,6 +12,7 @@ from cxrprep.errors import IntegrityError, SourceUnreachableError
 from cxrprep.events import Note
 from cxrprep.model import Digest
 from cxrprep.record import Origin
+from cxrprep.sources.network_errors import FEW_TRIES
 from cxrprep.transfer.limits import ByteCounter
 from cxrprep.transfer.partial_file import Segment
 from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 # Below this a second connection costs more than it brings.
 SPLIT_FROM: Final = 64 * 1024 * 1024
-# How often a file is asked for of which the server has less than the listing says.
-_TRIES: Final = 3
 # What is computed where nobody states a digest.
 OWN_ALGORITHM: Final = "sha256"
 
@@ -313,7 +312,7 @@ class Fetcher:
                 f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes", hint="run again"
             )
             # All that the server says it has came: nothing broke off.
-            error.tries = _TRIES if segment.done == stream.length else None
+            error.tries = FEW_TRIES if segment.done == stream.length else None
             raise error
 
     def _hash_again(self, partial: Partial, way: _Way, size: int, buffer: memoryview) -> None:

@@ -290,7 +290,7 @@ def test_a_part_that_nobody_asked_for_is_said_at_once(client: HttpClient, status
         for ask in (client.open, client.read, lambda url: client.open(url, offset=10)):
             with pytest.raises(SourceUnreachableError, match="from byte 40 on") as found:
                 ask(server.url + "/x.csv")
-            assert found.value.lasting
+            assert found.value.tries == 3
         stream = client.open(server.url + "/x.csv", offset=40)
         assert (stream.offset, stream.length, content(stream)) == (40, len(DATA), DATA[40:90])
 
