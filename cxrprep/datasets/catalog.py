@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.config.toml import TomlText
@@ -30,6 +31,8 @@ from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.small_files import MAX_BYTES, read_utf8
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from cxrprep.datasets.declaration import Declaration
 
 __all__ = [
@@ -80,8 +83,28 @@ def _folders() -> list[Path]:
     from importlib.metadata import entry_points
 
     named = [Path(word) for word in os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep) if word]
-    packages = [Path(str(point.load())) for point in entry_points(group=ENTRY_POINTS)]
-    return [folder for folder in (*named, user_folder(), *packages) if folder.is_dir()]
+    for folder in named:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{CATALOG_VARIABLE} names {folder}, which is not a folder",
+                hint="name a folder of datasets' TOML files",
+            )
+    packages = [_folder_of(point) for point in entry_points(group=ENTRY_POINTS)]
+    return [*named, *([own] if (own := user_folder()).is_dir() else []), *packages]
+
+
+def _folder_of(point: EntryPoint) -> Path:
+    """The folder of a package's datasets: what its entry point names is one, or a package with the files in it."""
+    whose = f"the package {point.dist.name if point.dist else point.value} names its datasets as {point.value}"
+    hint = "correct or uninstall that package"
+    try:
+        value = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{whose}, which cannot be loaded: {error}", hint=hint) from error
+    folder = Path(next(iter(value.__path__))) if isinstance(value, ModuleType) else Path(str(value))
+    if not folder.is_dir():
+        raise ConfigError(f"{whose}, and {folder} is not a folder", hint=hint)
+    return folder
 
 
 @cache

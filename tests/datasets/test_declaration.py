@@ -216,8 +216,9 @@ def test_a_finding_that_a_closed_vocabulary_lacks_is_an_error_and_not_lost(file,
         read(file, ward(tmp_path / "data"))
 
 
-def cxrprep(*words: object, catalog: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "CXRPREP_CATALOG": str(catalog), "PYTHONPATH": str(PROJECT)}
+def cxrprep(*words: object, catalog: Path, packages: str = "") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, (str(PROJECT), packages)))
+    env = {**os.environ, "CXRPREP_CATALOG": str(catalog), "PYTHONPATH": path}
     command = [sys.executable, "-m", "cxrprep", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
@@ -273,6 +274,47 @@ def test_findings_of_ones_own_and_who_drew_a_box_are_in_every_table(file, tmp_pa
     before = (small / "manifests" / "images.parquet").read_bytes()
     assert cxrprep("convert", root, "--recipe", "square-224", catalog=file.parent).returncode == 0
     assert (small / "manifests" / "images.parquet").read_bytes() == before
+
+
+def installed(site: Path, named: str) -> str:
+    """A folder with a package that brings datasets, as an installer lays it out."""
+    about = site / "wardpkg-1.dist-info"
+    about.mkdir(parents=True, exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: wardpkg\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[cxrprep.datasets]\nward = {named}\n")
+    sets = site / "wardpkg" / "sets"
+    sets.mkdir(parents=True, exist_ok=True)
+    (sets.parent / "__init__.py").write_text(
+        "from pathlib import Path\nFOLDER = Path(__file__).parent / 'sets'\nNONE = 3\n"
+    )
+    (sets / "ward-7.toml").write_text(declaration())
+    return str(site)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("wardpkg.sets", ""),
+        ("wardpkg:FOLDER", ""),
+        ("wardpkg:NONE", "names its datasets as wardpkg:NONE, and 3 is not a folder"),
+        ("wardpkg.gone", "wardpkg names its datasets as wardpkg.gone, which cannot be loaded"),
+    ],
+)
+def test_a_package_brings_datasets_or_is_named(tmp_path, named, said):
+    (tmp_path / "none").mkdir()
+    done = cxrprep(
+        "datasets", "show", "ward-7", catalog=tmp_path / "none", packages=installed(tmp_path / "site", named)
+    )
+    assert done.returncode == (2 if said else 0), done.stderr
+    assert said in " ".join(done.stderr.split()), done.stderr
+
+
+def test_a_dataset_of_a_package_and_of_a_catalog_are_named_both_and_a_catalog_that_is_not_there_is_said(file, tmp_path):
+    done = cxrprep("datasets", catalog=file.parent, packages=installed(tmp_path / "site", "wardpkg.sets"))
+    assert done.returncode == 2
+    assert done.stderr.count("ward-7.toml") == 2
+    done = cxrprep("datasets", catalog=tmp_path / "nowhere")
+    assert (done.returncode, "nowhere, which is not a folder" in " ".join(done.stderr.split())) == (2, True)
 
 
 def test_two_files_of_one_name_are_named_both(file):
