@@ -62,7 +62,7 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
     """The spec that a TOML text describes; ``where`` names it in errors. Raises ``ConfigError`` with the line."""
     file = TomlText(text, where)
     if "format" in file.data:
-        from cxrprep.datasets.declaration import parse_declaration
+        from cxrprep.datasets.declaration_check import parse_declaration
 
         return parse_declaration(file).spec()
     spec = build(DatasetSpec, file.data, file)
@@ -207,7 +207,7 @@ def _declaration_in(path: Path) -> Declaration:
 @cache
 def _declaration_at(path: Path, stamp: tuple[int, int]) -> Declaration:
     del stamp
-    from cxrprep.datasets.declaration import parse_declaration
+    from cxrprep.datasets.declaration_check import parse_declaration
 
     return parse_declaration(TomlText(_read(path), str(path)))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cxrprep.datasets.facts import (
     DatasetSpec,
@@ -23,13 +23,8 @@ from cxrprep.datasets.facts import (
     PublishedFile,
     Quirk,
     Table,
-    build,
 )
-from cxrprep.model import View
-from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
-
-if TYPE_CHECKING:
-    from cxrprep.config.toml import TomlText
+from cxrprep.vocabulary import VOCABULARIES
 
 FORMAT: Final = 1
 FORMS: Final = ("csv", "names", "json", "coco", "xml", "files")
@@ -362,120 +357,3 @@ def slug(name: str) -> str:
 def tables_of(value: Any) -> tuple[str, ...]:
     """The tables that a block names: one, or several."""
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def parse_declaration(file: TomlText) -> Declaration:
-    """The declaration that a TOML text is. Raises ``ConfigError`` with all that is wrong with it."""
-    if (version := file.data.get("format")) != FORMAT:
-        file.mistake("format", f"format {version!r} is not known", f"this version reads format = {FORMAT}")
-        file.raise_mistakes()
-    found = build(Declaration, file.data, file)
-    file.raise_mistakes()
-    for name in _in_circles(found.vocabulary.under):
-        file.mistake(f"vocabulary.under.{name}", f"[vocabulary.under] {name!r} is under itself", "name a wider finding")
-    for problem in _problems(found):
-        file.mistake("", problem, "see docs/howto/own-dataset.md")
-    file.raise_mistakes()
-    return found
-
-
-def _in_circles(under: dict[str, str]) -> list[str]:
-    """The names that lead back to themselves."""
-    circles = []
-    for name, wider in under.items():
-        seen, above = {name}, wider
-        while above in under and above not in seen:
-            seen.add(above)
-            above = under[above]
-        circles += [name] if above == name else []
-    return circles
-
-
-def _problems(found: Declaration) -> list[str]:
-    """What is wrong with the names in a declaration: tables, views, observations and forms that do not exist."""
-    tables = {table.name for table in found.table}
-    problems = [
-        f"[[table]] {table.name}: form {table.form!r} is not one of {', '.join(FORMS)}"
-        for table in found.table
-        if table.form not in FORMS
-    ]
-    blocks = [("image", found.image.table), *(("labels", rule.table) for rule in found.labels)]
-    for block in ("boxes", "masks", "splits", "link", "reports"):
-        blocks += [(block, rule.table) for rule in getattr(found, block)]
-    for block, named in blocks:
-        if not isinstance(named, (str, list, tuple)) or not all(isinstance(name, str) for name in named):
-            problems.append(f"[{block}] table: expected a name or a list of names, found {named!r}")
-            continue
-        problems += [
-            f"[{block}] names the table {name!r}, which is not declared"
-            for name in tables_of(named)
-            if name not in tables
-        ]
-    problems += [
-        f"[[labels]] {rule.source}: shape {rule.shape!r} is not one of {', '.join(SHAPES)}"
-        for rule in found.labels
-        if rule.shape not in SHAPES
-    ]
-    problems += [
-        f"[[masks]] encoding {rule.encoding!r} is not one of {', '.join(ENCODINGS)}"
-        for rule in found.masks
-        if rule.encoding not in ENCODINGS
-    ]
-    for name in found.vocabulary.same:
-        shared = found.vocabulary.shared(name)
-        if shared is not None and shared[0] not in OBSERVATIONS:
-            problems.append(f"[vocabulary.same] {name!r}: {shared[0]!r} is not a shared observation")
-    problems += [
-        f"[[labels]] {rule.source}: known {rule.known!r} is not one of {', '.join(VOCABULARIES)}"
-        for rule in found.labels
-        if rule.known and rule.known not in VOCABULARIES
-    ]
-    problems += [*_twice_or_strange_names(found), *_strange_words(found)]
-    if found.default_release not in found.releases:
-        problems.append(f"default_release {found.default_release!r} is not one of releases")
-    if found.vocabulary.use and found.vocabulary.use not in VOCABULARIES:
-        problems.append(f"[vocabulary] use: {found.vocabulary.use!r} is not one of {', '.join(VOCABULARIES)}")
-    try:
-        groups = re.compile(found.paths.image).groupindex
-    except re.error as error:
-        problems.append(f"[paths] image is not a regular expression: {error}")
-    else:
-        problems += [] if "id" in groups else ["[paths] image has no group (?P<id>...)"]
-    return problems
-
-
-def _twice_or_strange_names(found: Declaration) -> list[str]:
-    """Names that cannot be columns, folders or words of a command, that stand twice, or that lead out of the folder."""
-    problems = []
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", found.name):
-        problems.append(f"name {found.name!r}: only small letters, digits, '.', '-' and '_' are possible")
-    if not re.fullmatch(r"[a-z0-9_]*", found.vocabulary.namespace):
-        problems.append(f"[vocabulary] namespace {found.vocabulary.namespace!r}: only small letters, digits and '_'")
-    names = [table.name for table in found.table]
-    problems += [f"two [[table]] have the name {name!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
-    return problems + [
-        f"[[table]] {table.name}: the pattern {pattern!r} leads out of the folder"
-        for table in found.table
-        for pattern in table.patterns
-        if re.match(r"[/\\]|[A-Za-z]:", pattern) or ".." in re.split(r"[/\\]", pattern)
-    ]
-
-
-def _strange_words(found: Declaration) -> list[str]:
-    """Words that mean nothing here: of views, of the default label source, and sides of a box that are no four."""
-    problems = []
-    projections = {str(view.projection) for view in View}
-    for word, rule in found.views.items():
-        if rule.view and rule.view not in {str(view) for view in View}:
-            problems.append(f"[views] {word!r}: view {rule.view!r} is not one of {', '.join(map(str, View))}, or empty")
-        if rule.projection and rule.projection not in projections:
-            known = ", ".join(sorted(projections))
-            problems.append(f"[views] {word!r}: projection {rule.projection!r} is not one of {known}, or empty")
-    for box in found.boxes:
-        given = [sides for sides in (box.corners, box.corner_size, box.centre_size) if sides]
-        if len(given) != 1 or len(given[0]) != 4:
-            problems.append("[[boxes]] needs the four columns of one of corners, corner_size, centre_size")
-    if found.labels and found.default_label_source and not found.has_source(found.default_label_source):
-        sources = ", ".join(rule.source for rule in found.labels)
-        problems.append(f"default_label_source {found.default_label_source!r} is none of the [[labels]]: {sources}")
-    return problems

@@ -29,9 +29,11 @@ from cxrprep.labels.declared_values import (
     looked_up,
     named_columns,
     number_of,
+    texts,
     value_of,
 )
 from cxrprep.labels.image_ids import are_known, image_ids, known_ids, owner_ids
+from cxrprep.model import Split
 from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import VOCABULARIES
 
@@ -193,7 +195,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["view_raw"] = word
     facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in declared.views.items()})
     facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in declared.views.items()})
-    facts["split"] = of("split")
+    facts["split"] = _split_words(of("split"), rule.split, table)
     facts["sex"] = of("sex")
     age = pd.to_numeric(of("age", number_of))
     if rule.birth_year is not None and rule.date is not None:
@@ -226,7 +228,7 @@ def _add_splits(
         table = here[name]
         listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
         value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
-        words = value_of(table.cells, value, "[[splits]] split", table)
+        words = _split_words(value_of(table.cells, value, "[[splits]] split", table), rule.split, table)
         ids = pd.Index(listed, dtype=object)
         at = every.get_indexer(ids)
         if len(new := ids[(at < 0) & ids.notna()].unique()):
@@ -258,6 +260,26 @@ def _add_splits(
     elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
         label_rows.note(f"{rest:,} images are in no split list: their split is null", "", "warning")
     return others[others.notna()]
+
+
+def _split_words(cells: pd.Series, value: Any, table: TableRead) -> pd.Series:
+    """The splits that cells name, as all datasets call them. Raises ``TableError`` for a word that is none."""
+
+    def named(words: pd.Series) -> pd.Series:
+        made = []
+        for row, word in words.items():
+            try:
+                made.append(str(Split.parse(word)) if isinstance(word, str) else None)
+            except ValueError as error:
+                known = ", ".join(map(str, Split))
+                hint = "name it by a map in the dataset's file"
+                raise table.error(
+                    row, next(named_columns(value), ""), f"{word!r} is not one of {known}", hint
+                ) from error
+        return texts(made, words.index)
+
+    distinct = cells.drop_duplicates()
+    return looked_up(cells, dict(zip(distinct, named(distinct), strict=True)))
 
 
 def _only_listed(declared: Declaration, splits: pd.Series, images: pd.DataFrame) -> pd.DataFrame:

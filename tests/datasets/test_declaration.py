@@ -177,7 +177,7 @@ _MORE = '[[table]]\nname = "test"\npatterns = ["more.txt"]\n'
 _BOX = '[[boxes]]\ntable = "test"\nimage = "name"\nlabel = "name"\ncorners = ["a", "b"]\n'
 MISTAKES = {
     "an unknown key": (("summary =", "sumary ="), r"line \d+: unknown key 'sumary'"),
-    "a table that is not declared": (('table = "test"', 'table = "tset"'), r"\[splits\] names the table 'tset'"),
+    "a table that is not declared": (('table = "test"', 'table = "tset"'), r"\[\[splits\]\] names the table 'tset'"),
     "a shape": (('shape = "list"', 'shape = "lists"'), r"shape 'lists' is not one of columns, list, rows, class"),
     "a shared observation": (('"pleural_effusion"', '"pleural"'), r"'pleural' is not a shared observation"),
     "a release": (('default_release = "2026"', 'default_release = "2027"'), r"default_release '2027'"),
@@ -185,11 +185,36 @@ MISTAKES = {
     "another format": (("format = 1", "format = 9"), r"format 9 is not known"),
     "two tables of a name": (("[image]", _MORE + "[image]"), r"two \[\[table\]\] have the name 'test'"),
     "sides of a box": (("[image]", _BOX + "[image]"), r"\[\[boxes\]\] needs the four columns"),
-    "a number for a table": (("[image]", _BOX.replace('"test"', "5") + "[image]"), r"\[boxes\] table: expected a name"),
+    "a number for a table": (
+        ("[image]", _BOX.replace('"test"', "5") + "[image]"),
+        r"\[\[boxes\]\] table: expected a name",
+    ),
     "a path out of the folder": (("test.txt", "../test.txt"), r"'\.\./test\.txt' leads out of the folder"),
     "a view": (('view = "PA"', 'view = "PX"'), r"view 'PX' is not one of PA, AP"),
     "a name": (('name = "ward-7"', 'name = "Ward 7"'), r"name 'Ward 7': only small letters"),
     "a namespace": (('namespace = "ward7"', 'namespace = "Ward 7"'), r"namespace 'Ward 7'"),
+    "a list without names": (("names = {", "name = {"), r"shape = 'list' needs names"),
+    "a template": (("{id}.png", "{uid}.png"), r"place: the group 'uid' is not one of id, patient"),
+    "look-around": (("(?:^|/)images", "(?<=/)images"), r"is not a regular expression of RE2"),
+    "no group": (("'^(w\\d+)_'", "'^w\\d+_'"), r"has 0 groups, and needs one"),
+    "two kinds of cells": (('sex = "sex"', 'sex = { column = "sex", text = "F" }'), r"not column and text"),
+    "a number for a value": (('sex = "sex"', "sex = 3"), r"expected a column's name, or a table"),
+    "an unknown rule": (('sex = "sex"', 'sex = { column = "sex", upper = true }'), r"'upper' is no rule of a value"),
+    "a transform": (('sex = "sex"', 'age = { column = "age", use = "years" }'), r"use is one of number, .*not 'years'"),
+    "a sex": (
+        ('sex = "sex"', 'sex = { column = "sex", map = { M = "man" } }'),
+        r"map makes 'man'",
+    ),
+    "otherwise": (
+        ('sex = "sex"', 'sex = { column = "sex", map = {}, else = "nil" }'),
+        r"else is one of error",
+    ),
+    "what is absent": (("absent = 0", "absent = 2"), r"absent is 0, or left out, and not 2"),
+    "readers who agree": (
+        ("absent = 0", 'absent = 0\nalso = { x = "most" }'),
+        r"also.x 'most' is not one",
+    ),
+    "no namespace": (('namespace = "ward7"', ""), r"findings of its own need a namespace"),
     "a label source": (("default_label_source = ", 'default_label_source = "x" # '), r"'x' is none of the \[\[labels"),
 }
 
@@ -197,8 +222,15 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_the_file_are_named(mistake):
     (old, new), message = MISTAKES[mistake]
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as refused:
         parse_spec(declaration().replace(old, new), "ward.toml")
+    assert re.search(r"line \d+", str(refused.value))
+
+
+def test_a_word_that_is_no_split_is_refused_where_it_stands(file, tmp_path):
+    file.write_text(declaration().replace('split = "test"', 'split = "tests"'))
+    with pytest.raises(TableError, match=r"line 1: 'tests' is not one of train, validate, test, train_val"):
+        read(file, ward(tmp_path / "data"))
 
 
 def test_a_file_that_says_no_format_or_is_called_as_a_built_in_dataset_is_refused(file):
