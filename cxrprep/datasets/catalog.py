@@ -83,14 +83,8 @@ def _folders() -> list[Path]:
     from importlib.metadata import entry_points
 
     named = [Path(word) for word in os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep) if word]
-    for folder in named:
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{CATALOG_VARIABLE} names {folder}, which is not a folder",
-                hint="name a folder of datasets' TOML files",
-            )
     packages = [_folder_of(point) for point in entry_points(group=ENTRY_POINTS)]
-    return [*named, *([own] if (own := user_folder()).is_dir() else []), *packages]
+    return [*(folder for folder in (*named, user_folder()) if folder.is_dir()), *packages]
 
 
 def _folder_of(point: EntryPoint) -> Path:

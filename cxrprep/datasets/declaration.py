@@ -179,6 +179,14 @@ class VocabularyRule:
         """Whether a name is declared."""
         return self.shared(name) is not None or name in self.own or name in self.under
 
+    def spelled(self, name: str) -> str:
+        """A name in the capitals that the file declares, where it differs in those alone."""
+        if self.knows(name):
+            return name
+        used = VOCABULARIES[self.use].names if self.use else ()
+        same = [one for one in (*self.same, *self.own, *self.under, *used) if one.casefold() == name.casefold()]
+        return same[0] if len(set(same)) == 1 else name
+
     def column(self, name: str) -> str:
         """The column of a dataset's own observation: ``label_<namespace>__<name in snake case>``."""
         return f"label_{self.namespace}__{slug(name)}"

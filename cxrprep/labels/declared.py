@@ -26,6 +26,7 @@ from cxrprep.labels.declared_values import (
     by_word,
     column_of,
     has_columns,
+    in_any_capitals,
     looked_up,
     named_columns,
     number_of,
@@ -193,8 +194,9 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts = pd.DataFrame({"study_id": of("study", owner), "patient_id": of("patient", owner)})
     word = of("view")
     facts["view_raw"] = word
-    facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in declared.views.items()})
-    facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in declared.views.items()})
+    views = in_any_capitals(declared.views, word)
+    facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in views.items()})
+    facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in views.items()})
     facts["split"] = _split_words(of("split"), rule.split, table)
     facts["sex"] = of("sex")
     age = pd.to_numeric(of("age", number_of))
@@ -437,6 +439,10 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         only = rule.columns == "vocabulary"
         names = [name for name in block.frame.columns if name not in ids and name != TABLE]
         named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
+        used = VOCABULARIES[block.declared.vocabulary.use].names if only and block.declared.vocabulary.use else ()
+        gone = [name for name in used if name not in named]
+        if named and gone:
+            block.notes.append(f"columns of labels are not here, and their labels null: {', '.join(gone)}")
     found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
     keys = block.keys()
     if keys.is_unique:
@@ -472,6 +478,13 @@ def _is_label(block: _Labels, column: str, name: str) -> bool:
 
 def _label_cells(block: _Labels, column: str) -> pd.Series:
     meanings = block.rule.values  # noqa: PD011  # a field of the rule, not of a data frame
+    if "1" in meanings and "0" in meanings:
+        # What spreadsheets and databases make of 1 and 0.
+        meanings = {
+            **dict.fromkeys(("TRUE", "True"), meanings["1"]),
+            **dict.fromkeys(("FALSE", "False"), meanings["0"]),
+            **meanings,
+        }
 
     def of_words(words: pd.Series) -> pd.Series:
         unknown = words[words.notna() & ~words.isin(list(meanings))]
@@ -504,7 +517,7 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     stated = names[codes >= 0]
     if names.index.is_unique:
         return _sorted(values).astype("Int8"), stated
-    together = stated.groupby(level=0).agg(lambda cells: [one for cell in cells for one in cell])
+    together = stated.groupby(level=0).agg(lambda cells: [*dict.fromkeys(one for cell in cells for one in cell)])
     return values.groupby(level=0).max().astype("Int8"), together
 
 
@@ -549,14 +562,15 @@ def _observations(
     rules = declared.vocabulary
     shared: dict[str, pd.Series] = {}
     own: dict[str, tuple[pd.Series, str]] = {}
-    for name in values.columns:
+    for column_name in values.columns:
+        name = rules.spelled(column_name)
         known = rules.shared(name)
         if known is None and name not in rules.own and name not in rules.under and not rules.open:
             raise ConfigError(
                 f"{place}: the vocabulary of {declared.name} does not know {name!r}",
                 hint="declare it under [vocabulary.same] or [vocabulary.own], or say open = true",
             )
-        column = values[name]
+        column = values[column_name]
         if known is not None:
             stem = f"label_{known[0]}"
             shared[stem] = column if stem not in shared else _either(shared[stem], column)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
-from cxrprep.labels.declared_values import column_of, value_of
+from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, named_columns, value_of
 from cxrprep.labels.image_ids import known_ids
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
@@ -55,7 +55,7 @@ def boxes_of(
             table = here[name]
             frame = rows_where(table, rule.where)
             image, known = known_ids(declared, frame, rule.image, "[[boxes]] image", table, images=images)
-            cells = {**_sides(rule, frame, table), "label": value_of(frame, rule.label, "[[boxes]] label", table)}
+            cells = {**_sides(rule, frame, table), "label": _labels_of(declared, frame, rule.label, table)}
             drawn = pd.DataFrame(cells).notna().all(axis=1)
             whole = drawn & known
             reason = declared.image.lacking("are on images that").replace(" ", "_")
@@ -85,6 +85,12 @@ def boxes_of(
     return found
 
 
+def _labels_of(declared: Declaration, frame: pd.DataFrame, value: Any, table: TableRead) -> pd.Series:
+    """What boxes show, in the capitals that the dataset's file has."""
+    cells = value_of(frame, value, "[[boxes]] label", table)
+    return looked_up(cells, {word: declared.vocabulary.spelled(word) for word in cells.dropna().unique()})
+
+
 def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
     names = rule.corners or rule.corner_size or rule.centre_size
     sides = {side: _pixels(frame, column, table) for side, column in zip("xywh", names, strict=True)}
@@ -110,8 +116,10 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
     frame = table.cells
     for column, wanted in where.items():
         cells = column_of(frame, column, "where", table)
-        refused = wanted.get("not", []) if isinstance(wanted, dict) else None
-        frame = frame[~cells.isin(refused) & cells.notna()] if refused is not None else frame[cells.isin(wanted)]
+        negated = isinstance(wanted, dict)
+        words = [*(wanted.get("not", []) if negated else wanted)]
+        found = cells.isin([*words, *(word for word, digit in TRUTH.items() if digit in words)])
+        frame = frame[~found & cells.notna()] if negated else frame[found]
     return frame
 
 
@@ -141,7 +149,8 @@ def _add_masks(
 ) -> None:
     frame = rows_where(table, rule.where)
     image, known = known_ids(declared, frame, rule.image, "[[masks]] image", table, images=images)
-    frame, image = frame[known], image[known]
+    once = _drawn_once(rule, frame, image)
+    frame, image = frame[known & once], image[known & once]
     columns: dict[str, Any] = {
         "image_id": image,
         "label": value_of(frame, rule.label, "[[masks]] label", table),
@@ -167,7 +176,19 @@ def _add_masks(
         source=rule.source,
         draw_no_mask=len(table.cells) - len(known),
         are_about_images_that_no_table_lists=int((~known).sum()),
+        repeat_another_mask=int((known & ~once).sum()),
     )
+
+
+def _drawn_once(rule: MaskRule, frame: pd.DataFrame, image: pd.Series) -> pd.Series:
+    """False for a row that says the same of the same image as one before it, as in a table that was joined twice."""
+    drawn = [name for name in (rule.runs, rule.points) if name in frame]
+    if not drawn:
+        return pd.Series(data=True, index=frame.index)
+    others = [name for value in (rule.label, rule.reader) for name in named_columns(value) if name in frame]
+    cells = {name: frame[name] for name in (*drawn, *others)}
+    told = {n: c.cat.codes if isinstance(c.dtype, pd.CategoricalDtype) else c.astype(str) for n, c in cells.items()}
+    return ~pd.DataFrame({"image of a mask": image, **told}).duplicated()
 
 
 def _observation(declared: Declaration, word: Any) -> str | None:

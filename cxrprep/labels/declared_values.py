@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 see_pandas()
 
+# What spreadsheets and databases make of 1 and 0.
+TRUTH: Final = {"TRUE": "1", "True": "1", "FALSE": "0", "False": "0"}
 _NUMBERS: Final = ("number", "dicom-age")
 _CORRECT: Final = "correct that cell, or the dataset's file"
 
@@ -392,8 +394,20 @@ def _list_of(parse: Callable[[str], Any]) -> Callable[[str], list[str]]:
     return read_list
 
 
+def in_any_capitals(words: Mapping[str, Any], cells: pd.Series) -> Mapping[str, Any]:
+    """A map that also knows the cells that differ from one of its words in capitals alone."""
+    strange = [cell for cell in cells.dropna().unique() if isinstance(cell, str) and cell not in words]
+    if not strange:
+        return words
+    plain: dict[str, list[str]] = {}
+    for word in words:
+        plain.setdefault(word.casefold(), []).append(word)
+    meant = {cell: one[0] for cell in strange if len(one := plain.get(cell.casefold(), [])) == 1}
+    return {**words, **{cell: words[word] for cell, word in meant.items()}}
+
+
 def _mapped(series: pd.Series, value: Mapping[str, Any], place: str, column: str, where: TableRead) -> pd.Series:
-    words, otherwise = value["map"], value.get("else", "error")
+    words, otherwise = in_any_capitals(value["map"], series), value.get("else", "error")
     unknown = series[series.notna() & ~series.isin(list(words))].sort_index()
     if len(unknown) and otherwise == "error":
         hint = 'add the word to the map, or say else = "null" in the dataset\'s file'

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _ENDING: Final = re.compile(r"(?:\.0|\.(?:png|jpe?g|dcm|dicom|tiff?|gz))+$")
 # Behind an id: endings of files, and what a number has that was taken for a measure.
-_BEHIND: Final = r"(?:\.[A-Z]+|\.0)*$"
+_BEHIND: Final = r"(?:\.[A-Z]+|\.0)*[\"']?$"
+# Before it: folders, or what a spreadsheet puts around text. Not any sign: 05 is no id in 5.58e+05.
+_BEFORE: Final = r"(?:^|[/\\=\"' ])"
 
 
 def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
@@ -61,7 +63,7 @@ def _image_ids(asked: _Asked) -> pd.Series:
     strange = ~_have_form(series, whole)
     if not strange.any():
         return series
-    pattern = rf"(?i)(?:^|[^0-9A-Z])({form}){_BEHIND}"
+    pattern = f"(?i){_BEFORE}({form}){_BEHIND}"
     return asked.read_otherwise(series.where(~strange, None), (series, asked.cells(series)), pattern, whole, strange)
 
 

@@ -112,6 +112,35 @@ def test_rows_that_name_no_image_are_said_with_their_place_and_refused_where_non
         read(tmp_path, TWO_TABLES, {**files, "images.csv": "id,Effusion\nb1,1\nb2,\n"})
 
 
+KIND = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+[image]
+table = "t"
+id = "id"
+view = "view"
+sex = { column = "sex", map = { Male = "M", Female = "F" }, else = "null" }
+[views]
+"Postero-anterior" = { view = "PA", projection = "frontal" }
+[[labels]]
+source = "r"
+table = "t"
+shape = "rows"
+name = "finding"
+absent = 0
+"""
+
+
+def test_words_in_other_capitals_are_those_of_the_file(tmp_path):
+    said = "id,view,sex,finding\na1,{0},{1},{2}\na2,,,\n"
+    plain = read(tmp_path, KIND, {"t.csv": said.format("Postero-anterior", "Female", "Effusion")}).table
+    spelled = read(tmp_path, KIND, {"t.csv": said.format("POSTERO-ANTERIOR", "FEMALE", "effusion")}).table
+    assert plain.column("label_pleural_effusion").to_pylist() == [1, 0]
+    kept = [name for name in plain.column_names if name not in ("view_raw", "table_digest", "labels_raw")]
+    assert spelled.select(kept).equals(plain.select(kept))
+
+
 # ---- where a wrong cell stands ----
 
 CELLS = """

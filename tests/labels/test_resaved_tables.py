@@ -81,6 +81,7 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "Excel's Unicode text": (
         lambda rows: saved(rows, delimiter="\t", lineterminator="\r\n").decode().encode("utf-16"), "in UTF-16",
     ),
+    "true and false": (cell_by_cell(lambda cell: {"1.0": "TRUE", "0.0": "FALSE"}.get(cell, cell)), ""),
     "blank lines at the end": (lambda rows: saved(rows) + b"\r\n\n\n", ""),
     "a line of blanks at the end": (lambda rows: saved(rows) + b"  \n \n", ""),
     "blank lines at the start": (lambda rows: b"\n \r\n" + saved(rows), "blank lines stand before its header"),
@@ -157,6 +158,7 @@ IDS: dict[str, Callable[[str], str]] = {
     "one more ending": lambda cell: f"{cell}.png",
     "no ending": lambda cell: re.sub(r"\.(png|jpg|dcm)$", "", cell),
     "an apostrophe": lambda cell: f"'{cell}",
+    "a number of many digits": lambda cell: f"{cell[:1]}.58e+{cell}",
     "other signs": lambda cell: cell.replace("_", "+").replace("-", "+").replace(".", "+"),
     "blank": lambda cell: "",
 }
