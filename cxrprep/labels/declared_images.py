@@ -1,0 +1,254 @@
+"""Images of a declared dataset: ids, patients, views, ages, and splits, put together from all tables that name them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cxrprep.datasets.declaration import AboutImage, Declaration, tables_of
+from cxrprep.datasets.declared import layout_of
+from cxrprep.errors import TableError
+from cxrprep.labels.declared_tables import count_rows
+from cxrprep.labels.declared_values import (
+    has_columns,
+    in_any_capitals,
+    looked_up,
+    named_columns,
+    number_of,
+    texts,
+    value_of,
+)
+from cxrprep.labels.image_ids import image_ids, known_ids, owner_ids
+from cxrprep.model import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cxrprep.labels.declared_values import TableRead
+    from cxrprep.labels.label_rows import LabelRows
+
+
+def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: LabelRows) -> pd.DataFrame:
+    """A row per image, by id, with everything but labels; what several tables say of one image is put together."""
+    rule = declared.image
+    parts = []
+    for name in tables_of(rule.table):
+        if name in here:
+            part = _image_facts(declared, here[name])
+            add_notes(here[name], label_rows)
+            parts.append(part)
+            if not any(name in tables_of(block.table) for block in declared.labels):
+                label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
+    if not parts:
+        wanted = " or ".join(declared.named(name).patterns[0] for name in tables_of(rule.table))
+        folder = str(next(iter(here.values())).path.parent) if here else "the folder"
+        raise TableError(
+            f"{folder} holds no {rule.called or 'table of the images'} of {declared.title}",
+            hint=f"download {wanted}, or name its folder with --tables DIR",
+        )
+    images = pd.concat(parts, ignore_index=True)
+    lost = int(images["image_id"].isna().sum())
+    if lost:
+        label_rows.note(f"{lost:,} rows name no image in a known form: they are left out", "", "warning")
+    images = images[images["image_id"].notna()]
+    if images.empty:
+        names = ", ".join(str(here[name].path) for name in tables_of(rule.table) if name in here)
+        raise TableError(
+            f"{names}: no row names an image as {declared.name} does",
+            hint=f"is this its table? The path of an image is {declared.paths.image}",
+        )
+    # Rows about one image are put together: the first that states a thing counts.
+    alone = images["image_id"].is_unique
+    images = images.set_index("image_id") if alone else images.groupby("image_id", sort=True).first()
+    images = in_order_of_ids(images)
+    images["study_id"] = images["study_id"].where(
+        images["study_id"].notna(), pd.Series(images.index, images.index, dtype=object)
+    )
+    told = _add_links(declared, here, images, label_rows)
+    nobody = 0 if rule.patient == "unknown" else int(images["patient_id"].isna().sum())
+    if nobody:
+        label_rows.note(f"{nobody:,} images have no patient: each of their studies counts as one", "", "warning")
+        images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
+    if rule.patient == "unknown":
+        images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
+    if rule.patient == "unknown" and not told:
+        label_rows.note(
+            f"{declared.name} does not say whose the images are: each study counts as a patient", "", "warning"
+        )
+    return images
+
+
+def _add_links(
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
+) -> bool:
+    """Fill what the images' own table leaves open from other tables, by the images' ids; whether patients were told."""
+    told = False
+    for rule in declared.link:
+        for name in tables_of(rule.table):
+            if name not in here:
+                continue
+            table = here[name]
+            facts = _about(declared, rule, table, "link")
+            add_notes(table, label_rows)
+            facts["image_id"], known = known_ids(
+                declared, table.cells, rule.image, "[[link]] image", table, images=images
+            )
+            count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
+            facts = facts[known].groupby("image_id").first().reindex(images.index)
+            for column in facts.columns:
+                if not facts[column].isna().all():
+                    images[column] = images[column].where(images[column].notna(), facts[column])
+            told = told or (rule.patient is not None and bool(facts["patient_id"].notna().any()))
+    return told
+
+
+def add_notes(table: TableRead, label_rows: LabelRows) -> None:
+    """Say what a person should know of a table's cells, once."""
+    while table.notes:
+        label_rows.note(table.notes.pop(0), str(table.path), "warning")
+
+
+def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
+    rule = declared.image
+    facts = _about(declared, rule, table, "image")
+    facts["image_id"] = image_ids(declared, table.cells, rule.id, "[image] id", table)
+    if rule.study == "image":
+        facts["study_id"] = facts["image_id"]
+    return facts
+
+
+def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str) -> pd.DataFrame:
+    """What a table says of its images, row by row; null where the rule, or the table, says nothing."""
+    frame = table.cells
+    # Several tables may list images, and only one of them have a column.
+    several = len(tables_of(rule.table)) > 1
+
+    def of(name: str, read: Callable[..., pd.Series] = value_of) -> pd.Series:
+        value = getattr(rule, name)
+        if value in (None, "unknown") or (name == "study" and value == "image"):
+            return pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        if several and not has_columns(frame, value):
+            return pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        return read(frame, value, f"[{block}] {name}", table)
+
+    owner = partial(owner_ids, declared)
+    facts = pd.DataFrame({"study_id": of("study", owner), "patient_id": of("patient", owner)})
+    word = of("view")
+    facts["view_raw"] = word
+    views = in_any_capitals(declared.views, word)
+    facts["view"] = looked_up(word, {w: rule_.view or None for w, rule_ in views.items()})
+    facts["projection"] = looked_up(word, {w: rule_.projection or None for w, rule_ in views.items()})
+    facts["split"] = _split_words(of("split"), rule.split, table)
+    facts["sex"] = of("sex")
+    age = pd.to_numeric(of("age", number_of))
+    if rule.birth_year is not None and rule.date is not None:
+        born = pd.to_numeric(of("birth_year", number_of))
+        age = age.where(age.notna(), pd.to_datetime(of("date")).dt.year - born)
+    believed = age.between(0, rule.oldest)
+    facts["age_years"] = age.where(believed)
+    facts["age_flag"] = pd.Series([None] * len(frame), index=frame.index, dtype=object)
+    facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
+    numbers = (("orig_width", "width"), ("orig_height", "height"), ("follow_up", "follow_up"))
+    for column, name in (*numbers, ("pixel_spacing_mm", "spacing")):
+        facts[column] = pd.to_numeric(of(name, number_of))
+    facts["path_raw"] = of("file")
+    return facts
+
+
+def add_splits(
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
+) -> pd.Series:
+    """Set the splits that lists state, and return those of images that no other table names.
+
+    Args:
+        declared: The dataset.
+        here: Its tables.
+        images: What is known of its images, by id; gets the splits.
+        label_rows: Told what became of the tables' rows.
+
+    Returns:
+        The splits of the other images, by id.
+
+    Raises:
+        TableError: Two lists put an image into different splits, or a word is no split.
+    """
+    lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
+    stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
+    every = pd.Index(images.index, dtype=object)
+    for rule, name in lists:
+        if name not in here:
+            continue
+        table = here[name]
+        listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
+        value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
+        words = _split_words(value_of(table.cells, value, "[[splits]] split", table), rule.split, table)
+        ids = pd.Index(listed, dtype=object)
+        at = every.get_indexer(ids)
+        if len(new := ids[(at < 0) & ids.notna()].unique()):
+            every = every.append(new)
+            stated, whose = (np.concatenate([held, np.full(len(new), None, object)]) for held in (stated, whose))
+            at = every.get_indexer(ids)
+        known = pd.Series((at >= 0) & (at < len(images)), listed.index)
+        named = at >= 0
+        said, at = words.to_numpy(object)[named], at[named]
+        before = stated[at]
+        twice = np.flatnonzero(pd.notna(before) & (before != said))
+        if len(twice):
+            column, row = next(named_columns(rule.image)), listed.index[named][twice[0]]
+            what = f"{table.cells[column].loc[row]} stands in {whose[at[twice[0]]]} as well"
+            raise table.error(row, column, what, "an image belongs to one split: fetch both lists again")
+        stated[at], whose[at] = said, table.path.name
+        rows = (
+            declared.image.lacking("name images that")
+            if declared.image.called
+            else "name images that no other table lists"
+        )
+        count_rows(label_rows, table, "split", known, rows)
+    others = pd.Series(stated, every, dtype=object)[len(images) :]
+    stated = stated[: len(images)]
+    images["split"] = pd.Series(stated, images.index, dtype=object).where(pd.notna(stated), images["split"])
+    if len(lists) > 1 and not any(name in here for _, name in lists):
+        names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
+        label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
+    elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
+        label_rows.note(f"{rest:,} images are in no split list: their split is null", "", "warning")
+    return others[others.notna()]
+
+
+def _split_words(cells: pd.Series, value: Any, table: TableRead) -> pd.Series:
+    """The splits that cells name, as all datasets call them. Raises ``TableError`` for a word that is none."""
+
+    def named(words: pd.Series) -> pd.Series:
+        made = []
+        for row, word in words.items():
+            try:
+                made.append(str(Split.parse(word)) if isinstance(word, str) else None)
+            except ValueError as error:
+                known = ", ".join(map(str, Split))
+                hint = "name it by a map in the dataset's file"
+                raise table.error(
+                    row, next(named_columns(value), ""), f"{word!r} is not one of {known}", hint
+                ) from error
+        return texts(made, words.index)
+
+    distinct = cells.drop_duplicates()
+    return looked_up(cells, dict(zip(distinct, named(distinct), strict=True)))
+
+
+def only_listed(declared: Declaration, splits: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
+    """Images that lists of splits alone name, as rows like ``images``; those whose name does not say whose it is go."""
+    layout = layout_of(declared)
+    names = {image: f"{image}{declared.images.suffixes[0]}" for image in splits.index}
+    whose = {image: said.patient for image, name in names.items() if (said := layout.parse(name)) is not None}
+    rows = images.iloc[:0].reindex(sorted(image for image, patient in whose.items() if patient))
+    rows["study_id"], rows["patient_id"] = rows.index, rows.index.map(whose)
+    rows["split"] = splits.reindex(rows.index)
+    return rows
+
+
+def in_order_of_ids(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows by their index, as the tables of most releases have them."""
+    return rows if rows.index.is_monotonic_increasing else rows.sort_index()

@@ -1,0 +1,416 @@
+"""Labels of a declared dataset as rows: by columns, lists, names and classes, of each reader and of all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
+from cxrprep.errors import ConfigError
+from cxrprep.labels.columns import constant
+from cxrprep.labels.declared_images import add_notes, in_order_of_ids, only_listed
+from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
+from cxrprep.labels.declared_tables import TABLE, count_rows
+from cxrprep.labels.declared_values import (
+    by_word,
+    column_of,
+    value_of,
+)
+from cxrprep.labels.image_ids import are_known, known_ids
+from cxrprep.schemas import CATEGORY
+from cxrprep.vocabulary import VOCABULARIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from cxrprep.labels.declared_values import TableRead
+    from cxrprep.labels.label_rows import LabelRows
+    from cxrprep.model import Digest
+
+# Between an image and its reader in a key of a row; no id has it.
+_BETWEEN: Final = "\x1f"
+# What the readers of an image agree on; a reader who said nothing of it does not count.
+_AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
+    "any": lambda values, image: values.groupby(image).max(),
+    "all": lambda values, image: values.groupby(image).min(),
+    "majority": lambda values, image: (
+        2 * (values == 1).groupby(image).sum() > values.notna().groupby(image).sum()
+    ).astype("Int8"),
+}
+
+
+def add_rows(
+    declared: Declaration,
+    here: Mapping[str, TableRead],
+    images: pd.DataFrame,
+    others: pd.Series,
+    label_rows: LabelRows,
+) -> None:
+    """Add the rows of all labels, boxes and masks, and one for each image that nobody labelled.
+
+    Args:
+        declared: The dataset.
+        here: Its tables.
+        images: What is known of its images, by id.
+        others: The splits of images that split lists alone name.
+        label_rows: Gets the rows, and what became of the tables'.
+
+    Raises:
+        ConfigError: A value of the declaration is of no known form.
+        TableError: A column is missing, or a cell is not what the declaration says.
+    """
+    writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
+    masks_of(declared, here, images, label_rows)
+    labelled = np.zeros(len(images), bool)
+    for rule in declared.labels:
+        for name in tables_of(rule.table):
+            if name in here:
+                rows = _label_block(declared, rule, here[name], images, label_rows)
+                plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
+                labelled[_add_labels(rows, writer, here[name].digest, plain)] = True
+    for table in here.values():
+        add_notes(table, label_rows)
+    for rest in (images[~labelled], only_listed(declared, others, images)):
+        if len(rest):
+            writer.add(rest, {}, {}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """A label block at work: its rule, and the rows of its table that are about images that are known."""
+
+    declared: Declaration
+    rule: LabelRule
+    frame: pd.DataFrame
+    ids: pd.Series
+    readers: pd.Series | None
+    where: TableRead
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """The block, for errors."""
+        return f"[[labels]] {self.rule.source}"
+
+    def of(self, value: Any, what: str) -> pd.Series:
+        """A value of the block's rows."""
+        return value_of(self.frame, value, f"{self.place} {what}", self.where)
+
+    def raw_cells(self, images: pd.Index) -> dict[str, pa.Array]:
+        """The cells of the columns that are kept as they stand, of the first row about each image."""
+        rule = self.rule
+        names = [name for name in self.frame.columns if name != TABLE] if rule.raw == "all" else list(rule.raw)
+        if not names:
+            return {}
+        if len(self.ids) == len(images) and (self.ids.to_numpy(object) == images.to_numpy(object)).all():
+            rows = places = np.arange(len(images))
+        else:
+            alone = ~self.ids.duplicated().to_numpy()
+            rows = pd.Index(self.ids[alone]).get_indexer(images)
+            places = np.flatnonzero(alone)[rows]
+        columns = {str(n): column_of(self.frame, n, f"{self.place} raw", self.where, whole=True) for n in names}
+        return {name: _taken(cells, places, rows < 0) for name, cells in columns.items()}
+
+    def keys(self) -> pd.Series:
+        """What a row speaks of: an image, or an image as one reader saw it."""
+        if self.readers is None:
+            return self.ids
+        return self.ids.str.cat(self.readers, sep=_BETWEEN)
+
+
+def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> NDArray[np.int64]:
+    """Add the rows of one label block; the places of the images that it labels.
+
+    The cells of ``plain`` columns all differ.
+    """
+    values, words = _SHAPES[block.rule.shape](block)
+    for note in block.notes:
+        writer.label_rows.note(note, str(block.where.path), "warning")
+    seen = [np.zeros(0, np.int64)]
+    for source, of_source in _by_source(block, values):
+        every = of_source.index.equals(writer.images.index)
+        seen.append(np.arange(len(of_source)) if every else writer.images.index.get_indexer(of_source.index))
+        columns, own = _observations(block.declared, of_source, block.place)
+        about = writer.images if every else writer.images.iloc[seen[-1]]
+        columns |= {
+            "label_source": constant(source, len(about)),
+            "table_name": constant(block.where.path.name, len(about)),
+            "table_digest": constant(str(digest), len(about)),
+        }
+        if words is not None:
+            same = words.index.equals(of_source.index)
+            codes, lists = _distinct_lists(words if same else words.reindex(of_source.index))
+            columns["labels_raw"] = pa.array([*lists, None], pa.list_(pa.string())).take(
+                pa.array(codes % (len(lists) + 1))
+            )
+        raw = block.raw_cells(of_source.index)
+        writer.add(about, columns, own, {**raw, **{n: raw[n].cast(pa.string()) for n in plain if n in raw}}, plain)
+    return np.concatenate(seen)
+
+
+def _taken(cells: pd.Series, places: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
+    """The cells at some places, null where there is none; words stay in the order of the file."""
+    if not isinstance(cells.dtype, pd.CategoricalDtype):
+        return pa.array(cells.to_numpy(object)[places], pa.string(), mask=absent, from_pandas=True)
+    codes = cells.cat.codes.to_numpy()[places].astype(np.int32)
+    words = pa.array(cells.cat.categories, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=absent | (codes < 0)), words)
+
+
+def _label_block(
+    declared: Declaration, rule: LabelRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
+) -> _Labels:
+    """The rows of a table that are about images which are known; the others are counted."""
+    frame = table.cells
+    place = f"[[labels]] {rule.source}"
+    if rule.study is None:
+        ids, known = known_ids(declared, frame, rule.image or declared.image.id, f"{place} image", table, images=images)
+    else:
+        ids = value_of(frame, rule.study, f"{place} study", table)
+        by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
+        ids = ids.map(by_study, na_action="ignore").explode()
+        table = replace(table, rows=ids.index.tolist())
+        frame = frame.loc[ids.index].reset_index(drop=True)
+        ids = ids.reset_index(drop=True)
+        known = are_known(ids, images)
+    count_rows(
+        label_rows,
+        table,
+        "labels",
+        known,
+        declared.image.lacking("name images that" if declared.image.called else "are about images that"),
+        source=rule.source,
+    )
+    frame, ids = frame[known], ids[known]
+    readers = value_of(frame, rule.reader, f"{place} reader", table) if rule.reader else None
+    return _Labels(declared, rule, frame, ids, readers, table)
+
+
+def _by_source(block: _Labels, values: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The sources of a block: itself, or each reader and what they agree on."""
+    if block.readers is None:
+        yield block.rule.source, values
+        return
+    parts = values.index.to_series().str.split(_BETWEEN, n=1, regex=False)
+    image, reader = parts.str[0], parts.str[1]
+    for name in sorted(reader.unique()):
+        seen = values[(reader == name).to_numpy()]
+        yield f"{block.rule.source}-{name}", seen.set_axis(image[seen.index], axis=0)
+    for source, how in block.rule.also.items():
+        yield source, _AGREED[how](values, image.to_numpy())
+
+
+def _wide(pairs: pd.DataFrame, present: Iterable[str], absent: int | None) -> pd.DataFrame:
+    """1 where a name was said of a key, ``absent`` elsewhere; ``pairs`` has the columns key and name."""
+    said = pairs.dropna().drop_duplicates()
+    table = pd.crosstab(said["key"], said["name"]).clip(upper=1).astype("Int8").reindex(sorted(set(present)))
+    return table.fillna(absent) if absent is not None else table.mask(table == 0)
+
+
+def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+    rule = block.rule
+    if isinstance(rule.columns, dict):
+        named = dict(rule.columns)
+    else:
+        ids = {value for value in (rule.image, rule.study, rule.reader) if isinstance(value, str)}
+        only = rule.columns == "vocabulary"
+        names = [name for name in block.frame.columns if name not in ids and name != TABLE]
+        named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
+        used = VOCABULARIES[block.declared.vocabulary.use].names if only and block.declared.vocabulary.use else ()
+        gone = [name for name in used if name not in named]
+        if named and gone:
+            block.notes.append(f"columns of labels are not here, and their labels null: {', '.join(gone)}")
+    found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
+    keys = block.keys()
+    if keys.is_unique:
+        # An index of objects, as all ids are: pandas would make text of its own of them, and objects again.
+        return in_order_of_ids(
+            pd.DataFrame(found).set_axis(pd.Index(keys.to_numpy(object), dtype=object), axis=0)
+        ), None
+    values = pd.DataFrame(found)
+    grouped = values.groupby(keys, sort=True)
+    merged = grouped.max()
+    if rule.rows_per_image != "any":
+        differs = (grouped.min() != merged).fillna(value=False).any(axis=1)
+        if differs.any():
+            key = merged.index[differs.to_numpy()][0]
+            first, *others = keys.index[keys == key]
+            other = next((row for row in others if not values.loc[row].equals(values.loc[first])), others[0])
+            said = f"two rows say different things of {key.split(_BETWEEN)[0]}"
+            said = f"{said}: this one, and {block.where.place_of(first)}"
+            hint = 'correct the table, or say rows_per_image = "any" in the dataset\'s file'
+            raise block.where.error(other, "", said, hint)
+    return merged, None
+
+
+def _is_label(block: _Labels, column: str, name: str) -> bool:
+    """Whether a column has labels; one more column of somebody's own, such as a fold, is left out with a note."""
+    rule, known = block.rule, block.declared.vocabulary
+    if isinstance(rule.columns, dict) or known.knows(name) or "*" in rule.values:  # noqa: PD011  # as below
+        return True
+    cells = block.frame[column]
+    if cells.isna().all() or not cells.dropna().isin(list(rule.values)).all():
+        block.notes.append(f"column {column!r} is not declared in the dataset's file and holds no labels: left out")
+        return False
+    return True
+
+
+def _label_cells(block: _Labels, column: str) -> pd.Series:
+    meanings = block.rule.values  # noqa: PD011  # a field of the rule, not of a data frame
+    if "1" in meanings and "0" in meanings:
+        # What spreadsheets and databases make of 1 and 0.
+        meanings = {
+            **dict.fromkeys(("TRUE", "True"), meanings["1"]),
+            **dict.fromkeys(("FALSE", "False"), meanings["0"]),
+            **meanings,
+        }
+
+    def of_words(words: pd.Series) -> pd.Series:
+        unknown = words[words.notna() & ~words.isin(list(meanings))]
+        if len(unknown) and "*" not in meanings:
+            row = int(str(unknown.index.min()))
+            hint = f"expected one of {', '.join(meanings)}, or a blank"
+            raise block.where.error(row, column, f"{unknown.loc[row]!r} is no label", hint)
+        other = meanings.get("*")
+        return pd.Series([meanings.get(w, other) if isinstance(w, str) else None for w in words], words.index, float)
+
+    column_of(block.frame, column, block.place, block.where)
+    return by_word(block.frame[column], of_words).astype("Int8")
+
+
+def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+    keys = pd.Index(block.keys().to_numpy(object), dtype=object)
+    names = block.of(block.rule.names, "names").set_axis(keys, axis=0)
+    codes, lists = _distinct_lists(names)
+    passed = {"", *block.declared.vocabulary.not_observations}
+    said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
+    known = VOCABULARIES[block.rule.known].names if block.rule.known else ()
+    words = sorted({*known, *(one for cell in said for one in cell)})
+    place = {word: column for column, word in enumerate(words)}
+    cells = np.full((len(lists) + 1, len(words)), np.nan if block.rule.absent is None else float(block.rule.absent))
+    for row, cell in enumerate(said):
+        cells[row, [place[one] for one in cell]] = 1
+    # A cell that is blank says nothing, not that nothing is there.
+    cells[-1] = np.nan
+    values = pd.DataFrame(cells[codes], index=names.index, columns=words)
+    stated = names[codes >= 0]
+    if names.index.is_unique:
+        return in_order_of_ids(values).astype("Int8"), stated
+    together = stated.groupby(level=0).agg(lambda cells: [*dict.fromkeys(one for cell in cells for one in cell)])
+    return values.groupby(level=0).max().astype("Int8"), together
+
+
+def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]]]:
+    """The lists of a column, each once, and the place of each row's among them; -1 where a row has none."""
+    lists: dict[int, list[Any]] = {}
+    places: dict[int, int] = {}
+    codes = np.full(len(cells), -1, np.int64)
+    for row, cell in enumerate(cells.to_numpy(object)):
+        if isinstance(cell, list):
+            codes[row] = places.setdefault(id(cell), len(places))
+            lists[id(cell)] = cell
+    return codes, list(lists.values())
+
+
+def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+    names = block.of(block.rule.name, "name")
+    names = names.mask(names.isin(["", *block.declared.vocabulary.not_observations]))
+    keys = block.keys()
+    values = _wide(pd.DataFrame({"key": keys, "name": names}), keys, block.rule.absent)
+    words = None if block.readers is not None else names.groupby(keys).agg(lambda cells: [*cells.dropna()])
+    return values, words
+
+
+_SHAPES: Final[Mapping[str, Callable[[_Labels], tuple[pd.DataFrame, pd.Series | None]]]] = {
+    "columns": _in_columns,
+    "list": _in_list,
+    "rows": _in_rows,
+    "class": _in_rows,
+}
+
+
+def _observations(
+    declared: Declaration, values: pd.DataFrame, place: str
+) -> tuple[dict[str, pa.Array], dict[str, tuple[pa.Array, str]]]:
+    """The shared columns, and the dataset's own with what each means. Raises ``ConfigError`` for an unknown name."""
+    rules = declared.vocabulary
+    shared: dict[str, pd.Series] = {}
+    own: dict[str, tuple[pd.Series, str]] = {}
+    for column_name in values.columns:
+        name = rules.spelled(column_name)
+        known = rules.shared(name)
+        if known is None and name not in rules.own and name not in rules.under and not rules.open:
+            raise ConfigError(
+                f"{place}: the vocabulary of {declared.name} does not know {name!r}",
+                hint="declare it under [vocabulary.same] or [vocabulary.own], or say open = true",
+            )
+        column = values[column_name]
+        if known is not None:
+            stem = f"label_{known[0]}"
+            shared[stem] = column if stem not in shared else _either(shared[stem], column)
+        # A dataset without a namespace has no observation beside the shared ones.
+        if known is None or (known[1] and rules.namespace):
+            key = rules.column(name)
+            before = own.get(key)
+            meaning = rules.own.get(name, f"{name}, as {declared.name} words it")
+            own[key] = (column if before is None else _either(before[0], column), meaning)
+    return (
+        {name: pa.array(column, pa.int8(), from_pandas=True) for name, column in shared.items()},
+        {name: (pa.array(column, pa.int8(), from_pandas=True), meaning) for name, (column, meaning) in own.items()},
+    )
+
+
+def _either(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Two names of one observation: 1 over -1 over 0 over null."""
+    rank = {1: 3, -1: 2, 0: 1}
+    a, b = one.map(rank).fillna(0), other.map(rank).fillna(0)
+    return one.where(a >= b, other)
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Makes blocks of rows of what is known of images, their labels and their boxes."""
+
+    declared: Declaration
+    images: pd.DataFrame
+    boxes: dict[str, list[dict[str, Any]]]
+    label_rows: LabelRows
+
+    def add(
+        self,
+        about: pd.DataFrame,
+        columns: dict[str, pa.Array],
+        own: dict[str, tuple[pa.Array, str]],
+        raw: dict[str, pa.Array],
+        plain: tuple[str, ...] = (),
+    ) -> None:
+        """Add the rows of the images ``about`` with these columns, the dataset's own observations, and raw cells."""
+        ids = pa.array(about.index, pa.string())
+        facts: dict[str, pa.Array] = {"image_id": ids}
+        for name in ("patient_id", "study_id", "path_raw"):
+            facts[name] = pa.array(about[name], pa.string(), from_pandas=True)
+        for name in ("view", "projection", "view_raw", "split", "sex", "age_flag"):
+            facts[name] = pa.array(about[name].astype(object), pa.string(), from_pandas=True).cast(CATEGORY)
+        for name in ("age_years", "pixel_spacing_mm"):
+            facts[name] = pa.array(about[name], pa.float32(), from_pandas=True)
+        for name, kind in (("orig_width", pa.int32()), ("orig_height", pa.int32()), ("follow_up", pa.int16())):
+            facts[name] = pa.array(about[name].round(), pa.float64(), from_pandas=True).cast(kind)
+        # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
+        kind = pa.list_(box_type(self.declared))
+        facts["boxes"] = self._drawn_on(about.index, kind) if self.boxes else pa.nulls(len(ids), kind)
+        self.label_rows.add(len(about), {**facts, **columns}, raw, plain=plain, own=own)
+
+    def _drawn_on(self, images: pd.Index, kind: pa.DataType) -> pa.Array:
+        """The boxes of some images, which are given out."""
+        drawn = np.full(len(images), None, object)
+        places = images.get_indexer(pd.Index([*self.boxes], dtype=object))
+        for image, place in zip([*self.boxes], places.tolist(), strict=True):
+            if place >= 0:
+                drawn[place] = self.boxes.pop(image)
+        return pa.array(drawn, kind)
