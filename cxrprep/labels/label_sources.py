@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import CxrprepError, TableError, UsageError
+from cxrprep.errors import CxrprepError, TableError, UsageError, storage_error
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
@@ -64,14 +64,18 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
     Tables that cannot be read, or that may not be written, are a refusal too. A table that was not there is removed.
     """
     copies = {table: table.with_name(f".{table.name}.before") for table in tables if table.is_file()}
-    for table, copy in copies.items():
-        shutil.copyfile(table, copy)
+    try:
+        _copy(copies)
+    except CxrprepError:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
+        raise
     try:
         yield
     except CxrprepError:
         for table in tables:
             if table in copies:
-                replace_listed(table, functools.partial(shutil.copyfile, copies[table]))
+                _put_back(copies[table], table)
             else:
                 table.unlink(missing_ok=True)
                 forget_checksum(table.parent, table.name)
@@ -79,6 +83,22 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)
+
+
+def _put_back(copy: Path, table: Path) -> None:
+    try:
+        replace_listed(table, functools.partial(shutil.copyfile, copy))
+    except CxrprepError:
+        # A full disk has no room for it, nor for its checksum; to rename it takes none.
+        copy.replace(table)
+
+
+def _copy(copies: Mapping[Path, Path]) -> None:
+    for table, copy in copies.items():
+        try:
+            shutil.copyfile(table, copy)
+        except OSError as error:
+            raise storage_error(copy, "write", error) from error
 
 
 def check_name(name: str) -> str:

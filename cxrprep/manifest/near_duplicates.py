@@ -7,6 +7,8 @@ alone are read; identifiers and splits only say what a pair means.
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from cxrprep.errors import ImageError, NothingSelectedError
+from cxrprep.errors import ImageError, NothingSelectedError, storage_error
 from cxrprep.events import Advanced, ItemFinished, StageFinished, StageStarted, ignore
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.schemas import CATEGORY, describe
@@ -119,6 +121,7 @@ def near_duplicates(
 
     Raises:
         NothingSelectedError: There are no two images.
+        StorageError: ``TMPDIR`` has no room.
     """
     from cxrprep.images.similarity import RELATED
 
@@ -138,6 +141,19 @@ def near_duplicates(
     return _table(rows)
 
 
+def _on_disk(file: Any, kind: type[np.generic], *shape: int) -> NDArray[Any]:
+    """Zeros in a temporary file whose room is reserved: to write where there is none would end the process.
+
+    Raises ``StorageError``.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(math.prod(shape) * np.dtype(kind).itemsize, 1))
+        return np.memmap(file, kind, "w+", shape=shape)
+    except OSError as error:
+        raise storage_error(f"{tempfile.gettempdir()} (TMPDIR)", "write to", error) from error
+
+
 def _rows(held: Dataset) -> list[dict[str, Any]]:
     return held.stated.select([name for name, _, _ in _SIDES]).to_pylist()  # type: ignore[no-any-return]
 
@@ -150,7 +166,7 @@ def _thumbnails(images: _Images, file: Any, pool: ThreadPoolExecutor, on_event: 
     """The thumbnails of all, on the disk; one of zeros for an image that cannot be read."""
     from cxrprep.images.similarity import THUMBNAIL, thumbnail
 
-    held = np.memmap(file, np.uint8, "w+", shape=(len(images), THUMBNAIL, THUMBNAIL))
+    held = _on_disk(file, np.uint8, len(images), THUMBNAIL, THUMBNAIL)
     on_event(StageStarted(STAGE, len(images), unit="images"))
 
     def read(batch: range) -> list[ItemFinished]:
@@ -181,7 +197,7 @@ def _candidates(
     from cxrprep.images.similarity import CUTS, FINGERPRINT, fingerprints
 
     # Half precision, on the disk: 920 MB for 112,120 images. The last are those of the mirror images.
-    index = np.memmap(file, np.float16, "w+", shape=(len(CUTS) + 1, len(readable), FINGERPRINT))
+    index = _on_disk(file, np.float16, len(CUTS) + 1, len(readable), FINGERPRINT)
     for rows in _batches(len(readable), _ROWS):
         small = thumbnails[readable[rows.start : rows.stop]]
         for cut in CUTS:

@@ -66,15 +66,20 @@ class Collector:
             sweep(self.path.parent)
             self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", use_dictionary=_REPEATED)
         except OSError as error:
+            self._part.unlink(missing_ok=True)
             raise storage_error(self.path, "write", error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
         """Drop what was not finished."""
-        if self._writer is not None:
-            self._writer.close()
-        if self._part is not None:
-            self._part.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                # What is not there any more after ``finish``; a full disk refuses the end of a table, too.
+                with contextlib.suppress(OSError):
+                    self._writer.close()
+        finally:
+            if self._part is not None:
+                self._part.unlink(missing_ok=True)
 
     def finding(self, finding: Finding) -> None:
         """Take a finding."""

@@ -96,6 +96,15 @@ def test_a_label_of_another_collections_own_is_none_here(tmp_path: Path, verb: t
     assert "no label 'padchest:scoliosis' is here" in refused(before, root, *words)
 
 
+def test_what_was_chosen_for_the_manifest_is_remembered(tmp_path: Path) -> None:
+    root = made("mimic-cxr-jpg", tmp_path)
+    chosen = ("--label-source", "negbio", "--uncertain", "ones", "--split-by", "patient", "--folds", 3)
+    assert cxrprep("manifest", root, *chosen).returncode == 0
+    before = state(root)
+    assert cxrprep("extract-labels", root).returncode == 0
+    assert state(root) == before
+
+
 def test_a_folder_of_tables_is_remembered(tmp_path: Path) -> None:
     root, tables = made("nih-chestxray14", tmp_path / "nih"), tmp_path / "tables"
     tables.mkdir()

@@ -1,0 +1,55 @@
+"""A disk that is full in the middle of a verb: exit 7, nothing of what was known is gone, and nothing lies about."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.commands import cxrprep, ok
+from tests.manifest.made import made
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Writing beyond that fails as on a full disk, with an error of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made("chexpert", tmp_path_factory.mktemp("chexpert"))
+
+
+VERBS = [
+    ("verify",), ("manifest", "--split-by", "patient"), ("extract-labels", "--strict-source"), ("duplicates",),
+    ("extract-labels", "--import", "theirs=theirs.csv"), ("export", "--format", "csv"), ("report",),
+    ("extract-labels", "--reports", "reports.csv", "--evidence"), ("convert", "--recipe", "square-224"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_full_disk(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root, tmp_path / "root")
+    (tmp_path / "reports.csv").write_text("study_id,report\nx,IMPRESSION: Edema.\n")
+    (tmp_path / "theirs.csv").write_text("study_id,Edema\nx,1\n")
+    tables = {path: path.read_bytes() for path in tmp_path.glob("root/manifests/*.parquet")}
+    words = (verb[0], "root", *verb[1:])
+    with files_of_at_most(0):
+        done = cxrprep(*words)
+    assert done.returncode == 7, done
+    assert {path: path.read_bytes() for path in tables} == tables
+    left = [path.name for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".before", ".part")]
+    assert [*left, *(path.name for path in tmp_path.rglob("saving"))] == []
+    # The hint: with room again it works at once.
+    ok(*words)
