@@ -43,6 +43,7 @@ REFERENCES = frozenset(
         "ns.adobe.com",
         "curl.se",
         "docs.aws.amazon.com",
+        "encoding.spec.whatwg.org",
         "lancedb.github.io",
     }
 )
