@@ -136,7 +136,7 @@ def verify(
 
         return fetch_again(folder, paths, fetching, source=source, on_event=on_event)
 
-    if repair:
+    if repair or source:
         # A source that nobody understands is refused before the hours of a check, not after them.
         find_mirror(folder.spec, source or folder.record.header.mirror or None, folder.release)
     report = prove(

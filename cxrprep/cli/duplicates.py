@@ -51,7 +51,7 @@ def command(invocation: Invocation, **chosen: Any) -> int:
 
     with invocation.events() as sink:
         result = duplicates(**source_arguments(invocation), **chosen, on_event=sink)
-    following = (_following(result.value),)
+    following = (_following(result.value) or f"cxrprep report {invocation.where}",)
     headline = f"Compared the images of {invocation.root}"
     return invocation.out.result(headline, result, command="duplicates", following=following)
 
@@ -59,4 +59,4 @@ def command(invocation: Invocation, **chosen: Any) -> int:
 def _following(found: DuplicatesResult) -> str:
     if found.across_splits:
         return f"look at the pairs in two splits (across_splits) in {found.path} before you test a model"
-    return f"look at the pairs in {found.path}" if found.same_exposure or found.related else "no pair was found"
+    return f"look at the pairs in {found.path}" if found.same_exposure or found.related else ""

@@ -66,7 +66,9 @@ class Collector:
             sweep(self.path.parent)
             self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", use_dictionary=_REPEATED)
         except OSError as error:
-            self._part.unlink(missing_ok=True)
+            # What stops this too is the error that is on its way already.
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
             raise storage_error(self.path, "write", error) from error
         return self
 

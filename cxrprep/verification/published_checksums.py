@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.checksum_files import as_text
+from cxrprep.checksum_files import NAMES, as_text
 from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
 _PATHS: Final = pa.schema([("path", pa.string())])
-_NAMES: Final = ("SHA256SUMS.txt", "SHA256SUMS", "MD5SUMS", "MD5SUMS.txt")
 _LINE: Final = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}) [ *]?(.+?)\r?\n?$")
 _ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
 _ROWS: Final = 32_768
@@ -119,7 +118,7 @@ def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray
 def sum_files(root: Path, spec: DatasetSpec) -> list[Path]:
     """The lists of sums that lie in ``root``."""
     names = {mirror.sums.rsplit("/", 1)[-1] for mirror in spec.mirror if mirror.sums}
-    return [path for name in sorted(names | set(_NAMES)) if (path := root / name).is_file()]
+    return [path for name in sorted(names.union(NAMES)) if (path := root / name).is_file()]
 
 
 def altered_sum_files(root: Path, spec: DatasetSpec, release: str, record: Record) -> dict[str, str]:

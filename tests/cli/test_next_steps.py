@@ -27,7 +27,7 @@ CHAINS = (
     ("report nih", "open nih/manifests/report.html in a browser"),
     ("export nih --format csv", "cxrprep verify nih/export/csv"),
     ("export nih --format csv --out 'my table.csv'", "read my table.README.md"),
-    ("duplicates nih", "no pair was found"),
+    ("duplicates nih", "cxrprep report nih"),
     ("digest nih --split test", "with the same options: cxrprep prove"),
     ("pairs mimic", "cxrprep export mimic --format webdataset --text findings,impression --paired"),
     ("pairs mimic --out 'my pairs.parquet'", "--pairs 'my pairs.parquet'"),

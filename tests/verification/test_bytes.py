@@ -212,9 +212,11 @@ def test_sums_are_read_in_every_common_form(tmp_path: Path) -> None:
                 f"{hashlib.md5(data).hexdigest()} *{name}\n\n",
             ][number % 3]
         )
-    (tmp_path / "SHA256SUMS.txt").write_text("".join(lines), newline="")
-    report = check(tmp_path, MIMIC, "2.1.0")
-    assert report.files.published == len(lines)
+    # Under a name that a download takes for such a list, too.
+    for name in ("SHA256SUMS.txt", "sha256sum.txt"):
+        (tmp_path / name).write_text("".join(lines), newline="")
+        assert check(tmp_path, MIMIC, "2.1.0").files.published == len(lines), name
+        (tmp_path / name).unlink()
 
 
 def test_a_damaged_sum_file_says_where(tmp_path: Path) -> None:
