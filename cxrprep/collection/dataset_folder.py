@@ -190,7 +190,7 @@ def _check_state(root: Path, home: Path) -> None:
         )
 
 
-def check_converted(root: Path, home: Path, names: frozenset[str] = frozenset(), *, as_own: bool = False) -> None:
+def check_converted(root: Path, home: Path, names: frozenset[str], *, as_own: bool = False) -> None:
     """Raise ``TableError`` where converted images have no image table any more, as anything else beside them tells.
 
     That table is their record: by the labels alone, or by their names, they would pass for originals.
@@ -208,7 +208,7 @@ def check_converted(root: Path, home: Path, names: frozenset[str] = frozenset(),
         tables = place / "manifests"
         if not image_tables(tables) and trace_of_conversion(place):
             raise TableError(f"{tables / IMAGES_NAME} is missing: it says what made these images", hint=_again(root))
-    if not as_own and names and not image_tables(home / "manifests") and marked(root, names):
+    if not as_own and not image_tables(home / "manifests") and marked(root, names):
         raise TableError(
             f"{root} holds images that a conversion made, and no {IMAGES_NAME} in manifests, which says of what",
             hint=f"{_again(root)}; or, to take them for images of your own, add --dataset {OWN_NAME}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import functools
 import hashlib
-import itertools
 import shutil
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -32,7 +32,7 @@ from cxrprep.storage.unfetched import unfetched
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 # What the footer says of this table alone.
 _OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices", SET_DIGEST})
 _BESIDE: Final = (LABELS_NAME, MASKS_NAME, STUDIES_NAME, "headers.parquet")
-
-
-_BLOCK: Final = 1 << 20
 
 
 def carry_labels(source: Path, target: Path) -> None:
@@ -63,7 +60,7 @@ def carry_labels(source: Path, target: Path) -> None:
         try:
             with open_file(before) as held:
                 # Not in memory: of five million images they are a gigabyte.
-                if after.is_file() and _same_bytes(held, after):
+                if after.is_file() and filecmp.cmp(before, after, shallow=False):
                     note_checksum(after)
                 else:
                     replace_listed(after, functools.partial(_write_body, held))
@@ -71,17 +68,7 @@ def carry_labels(source: Path, target: Path) -> None:
             raise storage_error(before, "read", error) from error
 
 
-def _same_bytes(held: BinaryIO, other: Path) -> bool:
-    with open_file(other) as file:
-        return all(ours == theirs for ours, theirs in itertools.zip_longest(_blocks(held), _blocks(file)))
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    return iter(functools.partial(file.read, _BLOCK), b"")
-
-
 def _write_body(held: BinaryIO, part: Path) -> None:
-    held.seek(0)
     with part.open("wb") as file:
         shutil.copyfileobj(held, file)
 

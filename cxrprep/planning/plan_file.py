@@ -89,7 +89,7 @@ def load_plan(path: Path) -> Plan:
     if unknown:
         raise ConfigError(f"{path}: unknown field {min(unknown)!r}", hint="make a new plan with --save-plan FILE")
     try:
-        return _plan_in(data)
+        return _plan_in(data, _planned_once(data["items"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged: {error}", hint="make a new plan with --save-plan FILE") from error
 
@@ -116,7 +116,7 @@ def _read_by_line(path: Path) -> Plan | None:
                     first.append(_item_in(row))
                 else:
                     images.add(_item_in(row))
-        return _plan_in({**head, "items": []}, items_of(first, images))
+        return _plan_in(head, items_of(first, images))
     return None
 
 
@@ -149,8 +149,8 @@ def _images_from(rows: Iterator[dict[str, Any]]) -> tuple[int, int]:
     return start, count
 
 
-def _plan_in(data: dict[str, Any], large: Sequence[Item] | None = None) -> Plan:
-    items = data["items"]
+def _planned_once(items: Any) -> list[Item]:
+    """The items of a plan, of which none has the path of another. Raises ``TypeError`` and ``ValueError``."""
     if not isinstance(items, list) or not all(isinstance(item, Item) for item in items):
         raise TypeError("items are not a list of items")
     seen: set[str] = set()
@@ -158,12 +158,16 @@ def _plan_in(data: dict[str, Any], large: Sequence[Item] | None = None) -> Plan:
         if item.dest in seen and item.action is not Action.IMPOSSIBLE:
             raise ValueError(f"{item.dest!r} is planned twice")
         seen.add(item.dest)
+    return items
+
+
+def _plan_in(data: dict[str, Any], items: Sequence[Item]) -> Plan:
     images = data["images"]
     return Plan(
         dataset=_text(data["dataset"]),
         release=_text(data["release"]),
         mirror=_text(data["mirror"]),
-        items=items if large is None else large,
+        items=items,
         selection=_selection_in(data["selection"]),
         images=None if images is None else frozenset(map(_text, images)),
         passed_over=_count(data["passed_over"]),

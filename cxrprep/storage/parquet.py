@@ -248,7 +248,7 @@ def read_rows_where(
         found = [schema.empty_table()]
         for group in range(file.num_row_groups):
             mask = wanted(file.read_row_group(group, list(asked), use_threads=False))
-            if mask.true_count if isinstance(mask, pa.BooleanArray) else any(c.true_count for c in mask.chunks):
+            if pc.any(mask).as_py():
                 found.append(file.read_row_group(group, names, use_threads=False).filter(mask))
         return pa.concat_tables(found).unify_dictionaries().combine_chunks()
 
