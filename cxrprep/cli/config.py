@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
 from cxrprep.config.job import KEYS
@@ -95,9 +95,9 @@ def show(invocation: Invocation, changed: bool) -> None:
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @options.dataset
-@setting("root", "--root", metavar="DIR", shell_complete=options.complete_folder)
-@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
-@setting("convert.recipe", "--recipe", metavar="RECIPE", shell_complete=options.complete_recipe)
+@setting("root", "--root", metavar="DIR", shell_complete=completers.folder)
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=completers.mirror)
+@setting("convert.recipe", "--recipe", metavar="RECIPE", shell_complete=completers.recipe)
 @click.option("--force", is_flag=True, help="write over a file that is there")
 def init(invocation: Invocation, file: Path | None, force: bool) -> None:
     """Write a job file; at a terminal, ask what it needs.
@@ -170,7 +170,7 @@ def _ask_for(given: Mapping[str, str]) -> dict[str, str]:
         answers["download.source"] = ask(f"Fetch it from ({places})", spec.default_mirror)
     if "convert.recipe" not in answers:
         none = "none"
-        recipe = ask("Recipe for training images", "square-224", [*options.recipe_names(), none])
+        recipe = ask("Recipe for training images", "square-224", [*completers.recipe_names(), none])
         answers["convert.recipe"] = "" if recipe == none else recipe
     return answers
 

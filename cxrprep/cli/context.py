@@ -339,3 +339,12 @@ def _ask(question: str, hidden: bool) -> str | None:
     except click.Abort:
         raise KeyboardInterrupt from None
     return answer or None
+
+
+def invocation_of(ctx: click.Context) -> Invocation:
+    """What this run needs, as far as it is known."""
+    found = ctx.find_object(Invocation)
+    if found is None:
+        # Documentation tools and shell completion parse without the program around.
+        found = ctx.obj = Invocation(())
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     ),
 )
 @options.folder
-@setting("convert.recipe", "--recipe", metavar="NAME|FILE", shell_complete=options.complete_recipe)
+@setting("convert.recipe", "--recipe", metavar="NAME|FILE", shell_complete=completers.recipe)
 @setting("convert.out", "--out", metavar="DIR")
 @setting("convert.to", "--to")
 @setting("convert.per_shard", "--per-shard")
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
 @setting("convert.frame", "--frame", metavar="N")
 @setting("convert.scores", "--scores")
-@setting("convert.fix", "--fix", metavar="WHAT", shell_complete=options.complete_fix)
+@setting("convert.fix", "--fix", metavar="WHAT", shell_complete=completers.fix)
 @setting("convert.max_pixels", "--max-pixels")
 @setting("convert.max_bytes", "--max-bytes")
 @setting("convert.max_seconds", "--max-seconds")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers
 from cxrprep.cli.help_format import verb
 from cxrprep.humanize import format_bytes, format_number
 
@@ -37,8 +37,8 @@ ACCESS = {
         ("cxrprep datasets check ward.toml /data/ward --contract", "such a file, run against its folder"),
     ),
 )
-@click.argument("what", required=False, metavar="[show|new|check]", shell_complete=options.complete_show)
-@click.argument("name", required=False, metavar="[NAME]", shell_complete=options.complete_dataset)
+@click.argument("what", required=False, metavar="[show|new|check]", shell_complete=completers.show)
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=completers.dataset)
 @click.argument("folder", required=False, metavar="[ROOT]", type=click.Path(path_type=Path))
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
 @click.option("--contract", is_flag=True, help="check: also run on ROOT the checks that every built-in dataset passes")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @options.root
 @options.dataset
-@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=completers.mirror)
 @setting("engine.scheduler", "--scheduler", metavar="ADDRESS")
 @options.network
 @click.option("--offline", is_flag=True, help="ask no server")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.datasets.catalog import is_dataset
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @options.dataset_argument
 @options.root
-@setting("download.source", "--source", metavar="MIRROR", shell_complete=options.complete_mirror)
+@setting("download.source", "--source", metavar="MIRROR", shell_complete=completers.mirror)
 @options.release
 @options.tables
 @options.state
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @options.shard
 @setting("download.link", "--link")
 @setting("download.keep_archives", "--keep-archives")
-@setting("download.then", "--then", metavar="RECIPE", shell_complete=options.complete_recipe)
+@setting("download.then", "--then", metavar="RECIPE", shell_complete=completers.recipe)
 @setting("download.discard_raw", "--discard-raw")
 @options.selection
 @options.network

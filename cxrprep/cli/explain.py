@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), metavar="[FILE]", required=False)
-@setting("labels.policy", "--policy", metavar="NAME", shell_complete=options.complete_policy)
+@setting("labels.policy", "--policy", metavar="NAME", shell_complete=completers.policy)
 @setting(
     "labels.policy",
     "--compat",
     type=click.Choice(["chexpert-labeler"]),
     text="decide each label as the original CheXpert labeler does, its known errors included",
 )
-@setting("labels.sections", "--sections", metavar="NAMES", shell_complete=options.complete_section)
+@setting("labels.sections", "--sections", metavar="NAMES", shell_complete=completers.section)
 @setting("labels.vocabulary", "--vocabulary", metavar="FILE")
 @click.option("--selftest", is_flag=True, help="run the labeler's own examples instead")
 def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.config.job import FORMATS
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     "--observations",
     section="Labels",
     metavar="NAME",
-    shell_complete=options.complete_observations,
+    shell_complete=completers.observations,
 )
 @setting("labels.derive", "--derive", section="Labels")
-@setting("export.text", "--text", metavar="SECTION,...", shell_complete=options.complete_section)
+@setting("export.text", "--text", metavar="SECTION,...", shell_complete=completers.section)
 @setting("export.pairs", "--pairs", metavar="FILE")
 @setting("export.paired", "--paired")
 @options.split("--split-seed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @setting("labels.evidence", "--evidence", section="Reports")
 @setting("labels.report_text", "--report-text", section="Reports")
-@setting("labels.policy", "--policy", section="Reports", metavar="NAME", shell_complete=options.complete_policy)
+@setting("labels.policy", "--policy", section="Reports", metavar="NAME", shell_complete=completers.policy)
 @setting(
     "labels.policy",
     "--compat",
@@ -58,11 +58,9 @@ if TYPE_CHECKING:
     type=click.Choice(["chexpert-labeler"]),
     text="decide each label as the original CheXpert labeler does, its known errors included",
 )
-@setting("labels.sections", "--sections", section="Reports", metavar="NAMES", shell_complete=options.complete_section)
+@setting("labels.sections", "--sections", section="Reports", metavar="NAMES", shell_complete=completers.section)
 @setting("labels.vocabulary", "--vocabulary", section="Reports", metavar="FILE")
-@setting(
-    "labeler.name", "--labeler", section="Reports", metavar="[SOURCE=]NAME", shell_complete=options.complete_labeler
-)
+@setting("labeler.name", "--labeler", section="Reports", metavar="[SOURCE=]NAME", shell_complete=completers.labeler)
 @setting("labeler.endpoint", "--endpoint", section="Reports", metavar="URL")
 @setting("labeler.model", "--model", section="Reports", metavar="NAME")
 @setting("labeler.checkpoint", "--checkpoint", section="Reports", metavar="FILE")

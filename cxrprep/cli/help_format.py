@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli import options
+from cxrprep.cli.context import invocation_of
 from cxrprep.config.job import KEYS
 from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved
 
@@ -58,7 +59,7 @@ class Grouped(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, unless a path of this machine was given as an address: nothing is begun then."""
-        invocation = options.invocation_of(ctx)
+        invocation = invocation_of(ctx)
         invocation.takes_addresses = self.name in _TAKE_ADDRESSES
         invocation.command = self.name or ""
         for parameter in _paths(self, ctx):

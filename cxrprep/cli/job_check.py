@@ -240,7 +240,7 @@ def _step_problems(settings: Settings) -> Iterator[Problem]:
 
 def check_recipe(name: str) -> None:
     """Raise ``UsageError`` when ``name`` is neither a recipe that ships nor a file."""
-    from cxrprep.cli.options import recipe_names
+    from cxrprep.cli.completers import recipe_names
     from cxrprep.config.settings import expand
 
     known = recipe_names()

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from cxrprep.cli.context import Invocation
+from cxrprep.cli import completers
+from cxrprep.cli.context import invocation_of
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
 from cxrprep.storage.paths import refuse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from click.shell_completion import CompletionItem
-
-    from cxrprep.datasets.catalog import DatasetSpec
+    from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -56,15 +53,6 @@ class Setting(click.Option):
                 return value
             flags[self.key] = (value, self.opts[0])
         return value
-
-
-def invocation_of(ctx: click.Context) -> Invocation:
-    """What this run needs, as far as it is known."""
-    found = ctx.find_object(Invocation)
-    if found is None:
-        # Documentation tools and shell completion parse without the program around.
-        found = ctx.obj = Invocation(())
-    return found
 
 
 def setting(
@@ -133,184 +121,6 @@ def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def complete_dataset(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of datasets that begin like ``incomplete``, for the shell."""
-    from click.shell_completion import CompletionItem
-
-    from cxrprep.datasets.catalog import catalog
-
-    del ctx, parameter
-    return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
-
-
-def complete_show(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The word ``show``, and the datasets that may follow without it."""
-    return [*_items(("show",), incomplete), *complete_dataset(ctx, parameter, incomplete)]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    import importlib.resources
-
-    folder = importlib.resources.files("cxrprep.images") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The named recipes that begin like ``incomplete``, for the shell."""
-    from click.shell_completion import CompletionItem
-
-    del ctx, parameter
-    return [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
-
-
-def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
-
-
-def complete_folder(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Folders: the shell knows them."""
-    from click.shell_completion import CompletionItem
-
-    del ctx, parameter
-    return [CompletionItem(incomplete, type="dir")]
-
-
-def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Files: the shell knows them."""
-    from click.shell_completion import CompletionItem
-
-    del ctx, parameter
-    return [CompletionItem(incomplete, type="file")]
-
-
-def _specs(ctx: click.Context) -> list[DatasetSpec]:
-    """The dataset that the command line names before, or all of them."""
-    from cxrprep.datasets.catalog import catalog
-
-    # Behind an option that still lacks its value, click leaves the arguments as they were typed.
-    named = {invocation_of(ctx).flags.get("dataset", ("", ""))[0], *ctx.args}
-    found = [spec for spec in catalog().values() if named & {spec.name, *spec.aliases}]
-    return found or list(catalog().values())
-
-
-def complete_mirror(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The mirrors of the dataset; folders too, since a folder is a mirror."""
-    names = dict.fromkeys(mirror.name for spec in _specs(ctx) for mirror in spec.mirror)
-    return _items(names, incomplete) or complete_folder(ctx, parameter, incomplete)
-
-
-def complete_release(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The releases of the dataset."""
-    del parameter
-    return _items(dict.fromkeys(name for spec in _specs(ctx) for name in spec.releases), incomplete)
-
-
-def complete_label_source(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Who labelled: the sources that the dataset's tables have."""
-    del parameter
-    found = (table.label_source for spec in _specs(ctx) for table in spec.table if table.label_source)
-    return _items(dict.fromkeys(found), incomplete)
-
-
-def complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The observations, in the form that has no spaces; each with the name that is published."""
-    from click.shell_completion import CompletionItem
-
-    from cxrprep.vocabulary import OBSERVATIONS, published_name
-
-    del ctx, parameter
-    wanted = incomplete.lower().replace(" ", "_")
-    return [CompletionItem(stem, help=published_name(stem)) for stem in OBSERVATIONS if stem.startswith(wanted)]
-
-
-def _listed(words: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
-    """What completes a list of ``words``: after a comma, with those that are not named yet."""
-
-    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        del ctx, parameter
-        before, comma, last = incomplete.rpartition(",")
-        rest = [word for word in words() if word not in before.split(",")]
-        return _items((before + comma + word for word in rest if word.lower().startswith(last.lower())), "")
-
-    return complete
-
-
-def _observations() -> Iterable[str]:
-    from cxrprep.vocabulary import OBSERVATIONS, PRESETS
-
-    return (*PRESETS, *OBSERVATIONS)
-
-
-def _stratify() -> Iterable[str]:
-    from cxrprep.vocabulary import OBSERVATIONS
-
-    return ("all", *OBSERVATIONS)
-
-
-def _steps() -> Iterable[str]:
-    from cxrprep.config.job import ALL_STEPS
-
-    return ALL_STEPS
-
-
-def _fixes() -> Iterable[str]:
-    from cxrprep.images.recipe import FIXES
-
-    return FIXES
-
-
-def _columns() -> Iterable[str]:
-    from cxrprep.schemas import IMAGES
-
-    return tuple(map(str, IMAGES.names))
-
-
-def _sections() -> Iterable[str]:
-    from cxrprep.manifest.pairs import SECTIONS
-
-    return SECTIONS
-
-
-def _policies() -> Iterable[str]:
-    from cxrprep.labels.nlp.policies import POLICIES
-
-    return POLICIES
-
-
-def _labelers() -> Iterable[str]:
-    from cxrprep.labels.labelers.registry import labeler_names
-
-    return labeler_names()
-
-
-complete_observations = _listed(_observations)
-complete_steps = _listed(_steps)
-complete_fix = _listed(_fixes)
-complete_section = _listed(_sections)
-complete_policy = _listed(_policies)
-complete_labeler = _listed(_labelers)
-
-
-def complete_split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of splits."""
-    from cxrprep.model import Split
-
-    del ctx, parameter
-    return _items(map(str, Split), incomplete)
-
-
-def complete_view(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of views and projections."""
-    from cxrprep.config.job import PROJECTIONS
-    from cxrprep.model import View
-
-    del ctx, parameter
-    return _items((*PROJECTIONS, *(view.value for view in View)), incomplete)
-
-
 def _keep(key: str, name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     def take(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         del parameter
@@ -336,7 +146,7 @@ root = click.argument(
     expose_value=False,
     callback=_keep("root", "ROOT"),
     metavar="[ROOT]",
-    shell_complete=complete_folder,
+    shell_complete=completers.folder,
 )
 dataset_argument = click.argument(
     "dataset",
@@ -344,37 +154,37 @@ dataset_argument = click.argument(
     expose_value=False,
     callback=_keep("dataset", "DATASET"),
     metavar="DATASET",
-    shell_complete=complete_dataset,
+    shell_complete=completers.dataset,
 )
 dataset = setting(
     "dataset",
     "--dataset",
     metavar="NAME",
-    shell_complete=complete_dataset,
+    shell_complete=completers.dataset,
     text="what ROOT holds, for a folder that cxrprep did not make",
 )
-state = setting("state", "--state", metavar="DIR", shell_complete=complete_folder)
-tables = setting("tables", "--tables", metavar="DIR", shell_complete=complete_folder)
-release = setting("release", "--release", metavar="NAME", shell_complete=complete_release)
+state = setting("state", "--state", metavar="DIR", shell_complete=completers.folder)
+tables = setting("tables", "--tables", metavar="DIR", shell_complete=completers.folder)
+release = setting("release", "--release", metavar="NAME", shell_complete=completers.release)
 shard = setting("shard", "--shard", metavar="I/N")
 jobs = setting("engine.jobs", "--jobs", "-j")
 
 folder = several(root, dataset, state)
 
 selection = several(
-    setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=complete_split),
-    setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=complete_view),
-    setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=complete_label),
+    setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=completers.split),
+    setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=completers.view),
+    setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=completers.label),
     setting(
         "selection.where",
         "--where",
         section="Selection",
         metavar="CONDITION",
-        shell_complete=_listed(_columns),
+        shell_complete=completers.column,
     ),
-    setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
-    setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=complete_file),
-    setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=complete_file),
+    setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=completers.file),
+    setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=completers.file),
+    setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=completers.file),
     setting("selection.include", "--include", section="Selection", metavar="GLOB"),
     setting("selection.exclude", "--exclude", section="Selection", metavar="GLOB"),
     setting("selection.limit", "--limit", section="Selection"),
@@ -387,14 +197,16 @@ network = several(
     setting("download.limit_rate", "--limit-rate", section="Network", metavar="RATE"),
     setting("download.timeout", "--timeout", section="Network"),
     setting("download.user_agent", "--user-agent", section="Network", metavar="TEXT"),
-    setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE", shell_complete=complete_file),
+    setting("download.cookie_file", "--cookie-file", section="Network", metavar="FILE", shell_complete=completers.file),
     setting("download.billing_project", "--billing-project", section="Network", metavar="PROJECT"),
     setting("download.requester_pays", "--requester-pays", section="Network"),
-    setting("download.url_file", "--url-file", section="Network", metavar="FILE", shell_complete=complete_file),
+    setting("download.url_file", "--url-file", section="Network", metavar="FILE", shell_complete=completers.file),
 )
 
 label_policy = several(
-    setting("labels.source", "--label-source", section="Labels", metavar="NAME", shell_complete=complete_label_source),
+    setting(
+        "labels.source", "--label-source", section="Labels", metavar="NAME", shell_complete=completers.label_source
+    ),
     setting("labels.uncertain", "--uncertain", section="Labels"),
     setting("labels.blank", "--blank", section="Labels"),
 )
@@ -406,13 +218,13 @@ def split(*seed: str) -> Callable[[F], F]:
         setting("split.by", "--split-by", section="Split"),
         setting("split.fractions", "--fractions", section="Split", metavar="F,F,F"),
         setting("split.seed", *seed, section="Split"),
-        setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=complete_split),
+        setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=completers.split),
         setting(
             "split.stratify",
             "--stratify",
             section="Split",
             metavar="LABEL[,LABEL]",
-            shell_complete=_listed(_stratify),
+            shell_complete=completers.stratify,
         ),
         setting("split.folds", "--folds", section="Split", metavar="K"),
     )
@@ -423,7 +235,7 @@ report_text = several(
         "--text",
         default="",
         metavar="SECTION,...",
-        shell_complete=complete_section,
+        shell_complete=completers.section,
         help="add the text of these report sections, such as findings",
     ),
     click.option(
@@ -493,7 +305,7 @@ output = several(
     ),
     setting("output.events", "--events", section="Output", type=click.Choice(["jsonl"]), metavar="jsonl"),
     setting("output.color", "--color", section="Output"),
-    setting("output.log_file", "--log-file", section="Output", metavar="FILE", shell_complete=complete_file),
+    setting("output.log_file", "--log-file", section="Output", metavar="FILE", shell_complete=completers.file),
     click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
@@ -116,7 +116,7 @@ def _in_a_line(step: StepResult) -> str:
 )
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--dry-run", "-n", is_flag=True, help="print the steps and the download's plan, and do nothing")
-@setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=options.complete_steps)
+@setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=completers.steps)
 @setting("root", "--root", metavar="DIR")
 @options.shard
 @options.jobs

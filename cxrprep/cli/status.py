@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
@@ -37,7 +37,7 @@ _EVERY: Final = 5.0
         ("cxrprep status /data/nih --check --quiet", "for monitoring: nothing is said where nobody needs to look"),
     ),
 )
-@click.argument("roots", nargs=-1, type=click.Path(), metavar="[ROOT...]", shell_complete=options.complete_folder)
+@click.argument("roots", nargs=-1, type=click.Path(), metavar="[ROOT...]", shell_complete=completers.folder)
 @options.dataset
 @options.state
 @options.release

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.cli import options
+from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    import click
-    from click.shell_completion import CompletionItem
-
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
-
-
-def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The kinds of findings that begin like ``incomplete``, for the shell."""
-    from click.shell_completion import CompletionItem
-
-    from cxrprep.verification.finding import Kind
-
-    del ctx, parameter
-    return [CompletionItem(kind) for kind in map(str, Kind) if kind.startswith(incomplete)]
 
 
 @verb(
@@ -45,13 +32,13 @@ def complete_kind(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @setting("verify.duplicates", "--duplicates")
 @setting("verify.complete", "--complete")
 @setting("verify.strict", "--strict")
-@setting("verify.accept", "--accept", metavar="KIND", shell_complete=complete_kind)
+@setting("verify.accept", "--accept", metavar="KIND", shell_complete=completers.kind)
 @setting("verify.repair", "--repair")
 @setting(
     "download.source",
     "--source",
     metavar="MIRROR",
-    shell_complete=options.complete_mirror,
+    shell_complete=completers.mirror,
     text="with --repair: the mirror to fetch from",
 )
 @options.jobs

@@ -34,6 +34,7 @@ from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.image_reader import ImageReader, file_sign
+from cxrprep.manifest.merkle_tree import inclusion_path, leaf_hash, merkle_root, root_by_path
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import regular
 from cxrprep.system import available_cores
@@ -114,92 +115,8 @@ class Proof:
         stated = self.head.get("splits", {}).get(self.split)
         if digest_of_head(self.head) != digest or stated is None or stated.get("images") != self.size:
             return False
-        root = _root_by_path(_leaf_hash(self.leaf.encode()), self.index, self.size, self.path)
+        root = root_by_path(leaf_hash(self.leaf.encode()), self.index, self.size, self.path)
         return root is not None and root.hex() == stated.get("root")
-
-
-# ---- Merkle trees, RFC 9162, section 2.1 ----
-
-
-def _leaf_hash(data: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + data).digest()
-
-
-def _node_hash(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def merkle_root(hashes: Sequence[bytes]) -> bytes:
-    """The root over the hashes of leaves, in their order."""
-    if not hashes:
-        return hashlib.sha256().digest()
-    level = list(hashes)
-    while len(level) > 1:
-        paired = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
-        # A last one without a partner goes up as it is: the same tree as the RFC's division by powers of two.
-        level = paired + level[len(paired) * 2 :]
-    return level[0]
-
-
-class GrowingTree:
-    """The same root over leaves that come one after another: of a tree of any size some sixty hashes are held."""
-
-    def __init__(self) -> None:
-        """No leaf yet."""
-        self.count = 0
-        self._roots: list[bytes] = []
-
-    def add(self, leaf: bytes) -> None:
-        """The hash of the next leaf."""
-        self.count += 1
-        place = self.count
-        # Two whole trees of one size become one, as often as the count is even.
-        while not place & 1:
-            leaf, place = _node_hash(self._roots.pop(), leaf), place >> 1
-        self._roots.append(leaf)
-
-    def root(self) -> bytes:
-        """The root over all that came."""
-        if not self._roots:
-            return merkle_root(())
-        found = self._roots[-1]
-        for left in reversed(self._roots[:-1]):
-            found = _node_hash(left, found)
-        return found
-
-
-def inclusion_path(hashes: Sequence[bytes], index: int) -> list[bytes]:
-    """The hashes beside the way from a leaf to the root."""
-    level, place, path = list(hashes), index, []
-    while len(level) > 1:
-        beside = place ^ 1
-        if beside < len(level):
-            path.append(level[beside])
-        paired = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
-        level, place = paired + level[len(paired) * 2 :], place // 2
-    return path
-
-
-def _root_by_path(leaf: bytes, index: int, size: int, path: Sequence[str]) -> bytes | None:
-    """The root that a path leads to, by RFC 9162, section 2.1.3.2; ``None`` for a path that does not fit."""
-    if not 0 <= index < size:
-        return None
-    place, last, found = index, size - 1, leaf
-    for step in path:
-        if last == 0:
-            return None
-        beside = bytes.fromhex(step)
-        if place & 1 or place == last:
-            found = _node_hash(beside, found)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            found = _node_hash(found, beside)
-        place, last = place >> 1, last >> 1
-    return found if last == 0 else None
-
-
-# ---- leaves ----
 
 
 def canonical(value: Any) -> bytes:
@@ -258,7 +175,7 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
         by_split.setdefault(row["split"] or "", []).append((row["dataset"], row["id"], canonical(leaf)))
     leaves = {split: _ordered(split, rows) for split, rows in sorted(by_split.items())}
     described = dataset.made_from.get("policy") or dataset.policy.describe()
-    hashes = {split: [_leaf_hash(row) for row in rows] for split, rows in leaves.items()}
+    hashes = {split: [leaf_hash(row) for row in rows] for split, rows in leaves.items()}
     source = str(dataset.made_from.get("label_source") or "")
     roots = {split: (len(rows), merkle_root(rows)) for split, rows in hashes.items()}
     head = head_of(dataset.labels().column_names, described, source, roots)
@@ -294,7 +211,7 @@ def prove(found: SetDigest, image: str, dataset: str = "") -> Proof:
         for index, leaf in enumerate(leaves):
             about = json.loads(leaf) if image.encode() in leaf else {}
             if about.get("id") == image and dataset in ("", about["dataset"]):
-                path = inclusion_path([_leaf_hash(row) for row in leaves], index)
+                path = inclusion_path([leaf_hash(row) for row in leaves], index)
                 return Proof(found.head, split, leaf.decode(), index, len(leaves), tuple(step.hex() for step in path))
     raise UsageError(f"no image {image!r} is in this set", hint="name an image_id of its manifest")
 

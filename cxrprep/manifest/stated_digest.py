@@ -13,14 +13,8 @@ import pyarrow.compute as pc
 
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.source_vocabulary import known_observations
-from cxrprep.manifest.set_digest import (
-    GrowingTree,
-    canonical,
-    digest_of_head,
-    head_of,
-    merkle_root,
-    spelled_boxes,
-)
+from cxrprep.manifest.merkle_tree import GrowingTree, merkle_root
+from cxrprep.manifest.set_digest import canonical, digest_of_head, head_of, spelled_boxes
 from cxrprep.storage.parquet import SET_DIGEST
 from cxrprep.storage.sorted_tables import SortedTable
 from cxrprep.vocabulary import published_name

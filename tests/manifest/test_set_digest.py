@@ -20,7 +20,8 @@ import cxrprep
 from cxrprep.executors import Engine
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.load import load
-from cxrprep.manifest.set_digest import Proof, inclusion_path, merkle_root, prove, set_digest
+from cxrprep.manifest.merkle_tree import inclusion_path, merkle_root
+from cxrprep.manifest.set_digest import Proof, prove, set_digest
 from cxrprep.manifest.stated_digest import stated_digest
 from cxrprep.model import Selection, Shard
 from cxrprep.storage.parquet import read_footer

@@ -1,0 +1,201 @@
+"""Shell completion: the words that may follow an option or an argument."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cxrprep.cli.context import invocation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import click
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.datasets.catalog import DatasetSpec
+
+
+def dataset(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of datasets that begin like ``incomplete``, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.datasets.catalog import catalog
+
+    del ctx, parameter
+    return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
+
+
+def show(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The word ``show``, and the datasets that may follow without it."""
+    return [*_items(("show",), incomplete), *dataset(ctx, parameter, incomplete)]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    import importlib.resources
+
+    folder = importlib.resources.files("cxrprep.images") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The recipes that ship with the package."""
+    del ctx, parameter
+    return _items(recipe_names(), incomplete)
+
+
+def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
+
+
+def folder(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Folders: the shell knows them."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files: the shell knows them."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _specs(ctx: click.Context) -> list[DatasetSpec]:
+    """The dataset that the command line names before, or all of them."""
+    from cxrprep.datasets.catalog import catalog
+
+    # Behind an option that still lacks its value, click leaves the arguments as they were typed.
+    named = {invocation_of(ctx).flags.get("dataset", ("", ""))[0], *ctx.args}
+    found = [spec for spec in catalog().values() if named & {spec.name, *spec.aliases}]
+    return found or list(catalog().values())
+
+
+def mirror(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The mirrors of the dataset; folders too, since a folder is a mirror."""
+    names = dict.fromkeys(mirror.name for spec in _specs(ctx) for mirror in spec.mirror)
+    return _items(names, incomplete) or folder(ctx, parameter, incomplete)
+
+
+def release(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The releases of the dataset."""
+    del parameter
+    return _items(dict.fromkeys(name for spec in _specs(ctx) for name in spec.releases), incomplete)
+
+
+def label_source(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Who labelled: the sources that the dataset's tables have."""
+    del parameter
+    found = (table.label_source for spec in _specs(ctx) for table in spec.table if table.label_source)
+    return _items(dict.fromkeys(found), incomplete)
+
+
+def label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The observations, in the form that has no spaces; each with the name that is published."""
+    from click.shell_completion import CompletionItem
+
+    from cxrprep.vocabulary import OBSERVATIONS, published_name
+
+    del ctx, parameter
+    wanted = incomplete.lower().replace(" ", "_")
+    return [CompletionItem(stem, help=published_name(stem)) for stem in OBSERVATIONS if stem.startswith(wanted)]
+
+
+def _listed(words: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
+    """What completes a list of ``words``: after a comma, with those that are not named yet."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, parameter
+        before, comma, last = incomplete.rpartition(",")
+        rest = [word for word in words() if word not in before.split(",")]
+        return _items((before + comma + word for word in rest if word.lower().startswith(last.lower())), "")
+
+    return complete
+
+
+def _observations() -> Iterable[str]:
+    from cxrprep.vocabulary import OBSERVATIONS, PRESETS
+
+    return (*PRESETS, *OBSERVATIONS)
+
+
+def _stratify() -> Iterable[str]:
+    from cxrprep.vocabulary import OBSERVATIONS
+
+    return ("all", *OBSERVATIONS)
+
+
+def _steps() -> Iterable[str]:
+    from cxrprep.config.job import ALL_STEPS
+
+    return ALL_STEPS
+
+
+def _fixes() -> Iterable[str]:
+    from cxrprep.images.recipe import FIXES
+
+    return FIXES
+
+
+def _columns() -> Iterable[str]:
+    from cxrprep.schemas import IMAGES
+
+    return tuple(map(str, IMAGES.names))
+
+
+def _sections() -> Iterable[str]:
+    from cxrprep.manifest.pairs import SECTIONS
+
+    return SECTIONS
+
+
+def _policies() -> Iterable[str]:
+    from cxrprep.labels.nlp.policies import POLICIES
+
+    return POLICIES
+
+
+def _labelers() -> Iterable[str]:
+    from cxrprep.labels.labelers.registry import labeler_names
+
+    return labeler_names()
+
+
+observations = _listed(_observations)
+stratify = _listed(_stratify)
+steps = _listed(_steps)
+column = _listed(_columns)
+fix = _listed(_fixes)
+section = _listed(_sections)
+policy = _listed(_policies)
+labeler = _listed(_labelers)
+
+
+def split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of splits."""
+    from cxrprep.model import Split
+
+    del ctx, parameter
+    return _items(map(str, Split), incomplete)
+
+
+def view(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of views and projections."""
+    from cxrprep.config.job import PROJECTIONS
+    from cxrprep.model import View
+
+    del ctx, parameter
+    return _items((*PROJECTIONS, *(view.value for view in View)), incomplete)
+
+
+def kind(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kinds of findings."""
+    from cxrprep.verification.finding import Kind
+
+    del ctx, parameter
+    return _items(map(str, Kind), incomplete)
