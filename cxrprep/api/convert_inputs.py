@@ -126,6 +126,9 @@ def open_inputs(
                 folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event
             )
     if not found.total:
+        if folder is not None:
+            others = set(FolderKind) - {FolderKind.EXPORTED}
+            folder.require("convert", *others, instead="convert the folder that was exported")
         raise NothingSelectedError(
             f"no image of {found.address} matches the selection",
             hint=hint,

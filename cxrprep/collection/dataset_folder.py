@@ -225,6 +225,12 @@ def require_image_table(root: Path, path: Path) -> None:
     home = path.parent.parent
     if root.is_dir() and not Record.open(root, home).header.dataset:
         check_converted(root, home, sample_names(root))
+    if exports := read_export(root):
+        form = ", ".join(dict.fromkeys(one.form.partition(":")[0] for one in exports))
+        raise UsageError(
+            f"{root} holds an export in the form {form}, which has no manifest",
+            hint="name the folder that was exported",
+        )
     words = shlex.join(folder_words(root, home))
     raise UsageError(f"{root} has no manifest ({path})", hint=f"make it: cxrprep manifest {words}")
 
@@ -258,11 +264,17 @@ def check_dataset(root: Path, dataset: str | None, recorded: str) -> None:
 
 
 def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
-    """Raise ``UsageError`` where the tables in a folder, or in its ``home``, are of another dataset than ``spec``."""
+    """Raise ``UsageError`` where a folder is of another dataset than ``spec``: by its tables, else by its files."""
     for place in dict.fromkeys((home, root)):
         if (stated := _stated_dataset(place)) not in ("", spec.name):
             what = "images of your own" if stated == OWN_NAME else stated
             raise UsageError(f"{root} holds {what}, as its manifest says, not {spec.name}", hint="name another folder")
+        if stated:
+            return
+    if root.is_dir() and (other := contradicts(spec, sample_names(root))) is not None:
+        raise UsageError(
+            f"{root} looks like {other.name}, and nothing in it like {spec.name}", hint="name another folder"
+        )
 
 
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:

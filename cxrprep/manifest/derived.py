@@ -310,10 +310,12 @@ def _digest_of_sources(derived: pa.Table) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
+DICOM_FILES: Final = "dicom_files"
+"""How many of the images are DICOM files, in the footer of their table: their headers name patients."""
 # What a base's footer says of itself alone: a base may have been converted too.
 _OF_TABLE: Final = frozenset({
     "schema", "schema_version", "tool", "kind", "form", "recipe", "fingerprint", "parent", "pseudonyms", "shards",
-    "tables_beside", "choices", SET_DIGEST,
+    "tables_beside", "choices", SET_DIGEST, DICOM_FILES,
 })  # fmt: skip
 
 

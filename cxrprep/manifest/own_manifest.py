@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, PreparedManifest, check_tables, described_result
 from cxrprep.manifest.converted import read_labels_beside
-from cxrprep.manifest.derived import ConvertedImage, DerivedRows, columns_of_headers
+from cxrprep.manifest.derived import DICOM_FILES, ConvertedImage, DerivedRows, columns_of_headers
 from cxrprep.manifest.label_join import default_sources, relabel_from, stated_sources
 from cxrprep.manifest.previous import HEADERS_NAME
 from cxrprep.manifest.studies import studies_of
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from cxrprep.images.own_images import OwnImage
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-
-DICOM_FILES: Final = "dicom_files"
-"""How many of the images are DICOM files, in the footer of their table: their headers name patients."""
 
 
 def write_own_manifest(

@@ -106,6 +106,11 @@ def test_dicom_files_are_not_handed_on_with_their_headers(own: Path, tmp_path: P
         done = cxrprep("export", own, "--format", form, "--out", tmp_path / form)
         assert (done.returncode, (tmp_path / form).exists()) == (2, False)
         assert f"cxrprep convert {own}" in done.stderr.replace("\n", " ")
+    # What the hint says: no header goes along, and the count of DICOM files, which went with the table, is not theirs.
+    ok("convert", own, "--recipe", "square-224", "--out", tmp_path / "ours")
+    ok("manifest", tmp_path / "ours")
+    for form in ("hf", "webdataset"):
+        ok("export", tmp_path / "ours", "--format", form, "--out", tmp_path / form)
 
 
 @pytest.mark.parametrize(("how", "kind"), [("flip", "altered"), ("cut", "truncated"), ("remove", "missing")])

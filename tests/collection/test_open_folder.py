@@ -90,6 +90,25 @@ def test_an_export_is_known_by_its_list(nih: Path, tmp_path: Path) -> None:
     assert "images.csv" in folder.files().column("path").to_pylist()
 
 
+@pytest.mark.parametrize("form", ["csv", "hf", "webdataset", "original"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "manifest ROOT", "convert ROOT --recipe square-224", "extract-labels ROOT", "report ROOT", "digest ROOT",
+        "export ROOT --format csv", "duplicates ROOT", "download nih-chestxray14 ROOT --source NIH",
+    ],
+)  # fmt: skip
+def test_what_an_export_is_not_for_says_so(nih: Path, tmp_path: Path, verb: str, form: str) -> None:
+    """Some said that there is no manifest, and to make it, which is refused."""
+    from tests.commands import cxrprep
+
+    export(nih, form=form, out=tmp_path / "out")
+    done = cxrprep(*({"ROOT": tmp_path / "out", "NIH": nih}.get(word, word) for word in verb.split()))
+    assert done.returncode == 2, done
+    assert "export" in done.stderr.partition("Hint:")[0]
+    assert "cxrprep manifest" not in done.stderr
+
+
 def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path: Path) -> None:
     folder = open_folder(FolderRef(nih, state=tmp_path / "state"))
     assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")
@@ -121,7 +140,10 @@ def test_a_download_goes_into_no_folder_of_another_dataset(nih: Path, tmp_path: 
     hospital.write(tmp_path / "own")
     build_manifest_at(tmp_path / "own")
     chexpert = made("chexpert", tmp_path / "chexpert")
-    for root, what in ((chexpert, "holds chexpert"), (tmp_path / "own", "holds images of your own")):
+    bare = tmp_path / "bare"
+    shutil.copytree(chexpert, bare, ignore=shutil.ignore_patterns("manifests"))
+    own = (tmp_path / "own", "holds images of your own")
+    for root, what in ((chexpert, "holds chexpert"), (bare, "looks like chexpert"), own):
         before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
         done = cxrprep("download", "nih-chestxray14", root, "--source", nih)
         assert (done.returncode, what in done.stderr) == (2, True), done.stderr

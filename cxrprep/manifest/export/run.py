@@ -18,9 +18,9 @@ from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import describe_export
 from cxrprep.manifest.dataset_card import write_card
+from cxrprep.manifest.derived import DICOM_FILES
 from cxrprep.manifest.export.target import Target
 from cxrprep.manifest.image_reader import ImageReader, file_sign
-from cxrprep.manifest.own_manifest import DICOM_FILES
 from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.manifest.set_digest import set_digest
