@@ -7,25 +7,23 @@ corrects it, and ``cxrprep datasets check`` says what it makes of the folder.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import check_dataset
-from cxrprep.collection.recognition import OWN_FOLDERS
+from cxrprep.api.draft_folder import MARKS, PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
 from cxrprep.datasets.declaration import slug
-from cxrprep.errors import CxrprepError, TableError, UsageError
+from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from cxrprep.api.dataset_check import DatasetCheck
     from cxrprep.api.result import Result
@@ -51,7 +49,6 @@ _RUNS: Final = ("rle", "encodedpixels", "maskrle", "rlemask", "runlengths", "seg
 _READERS: Final = ("radid", "reader", "readerid", "annotator", "radiologist", "rater")
 _CORNERS: Final = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
 _CORNER_SIZES: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("boxx", "boxy", "boxw", "boxh"))
-_VALUES: Final = {"1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1}
 _SEXES: Final = {"m": "M", "male": "M", "f": "F", "female": "F"}
 _VIEWS: Final = {
     "pa": ("PA", "frontal"), "ap": ("AP", "frontal"), "frontal": ("", "frontal"), "lateral": ("LATERAL", "lateral"),
@@ -61,56 +58,10 @@ _SPLITS: Final = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "valid": "validate", "val": "validate",
     "validate": "validate", "validation": "validate", "dev": "validate",
 }  # fmt: skip
-_PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")
-_MOST_CLASSES, _LONG, _ENOUGH, _DEEPEST = 60, 60, 0.5, 6
-# Pictures of regions are no images of their own.
-_DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
+_MOST_CLASSES, _LONG = 60, 60
 # A folder for each patient, as most people call it.
 _PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
 _NO_LABELS: Final = ("fold", "index", "followup", "number", "id", "width", "height", "rows", "columns")
-
-
-@dataclass(slots=True)
-class _Table:
-    """A table of the folder: its columns as text (``None`` where blank), and the one that names images."""
-
-    key: str
-    form: str
-    columns: dict[str, list[str | None]]
-    image: str = ""
-    matched: int = 0
-    name: str = ""
-
-    def words(self, column: str) -> Counter[str]:
-        """What stands in a column, and how often."""
-        return Counter(cell for cell in self.columns[column] if cell)
-
-    def first(self, names: Iterable[str], taken: Iterable[str] = ()) -> str:
-        """The first column that has one of these names, or nothing."""
-        plain = {_plain(column): column for column in reversed(self.columns) if column not in set(taken)}
-        return next((plain[name] for name in names if name in plain), "")
-
-
-@dataclass(slots=True)
-class _Folder:
-    """What lies in a folder: its images by id, and its tables."""
-
-    images: list[str]
-    tables: list[_Table] = field(default_factory=list)
-    depth: int = 1
-    """How many parts of a path name an image: more than one where two images in different folders have one name."""
-
-    @property
-    def inside(self) -> str:
-        """The pattern of an id."""
-        return "/".join(["[^/]+"] * self.depth)
-
-    def id_of(self, text: str) -> str:
-        """The id of the image that a path or a name speaks of."""
-        parts = text.replace("\\", "/").strip().split("/")
-        parts[-1] = re.sub(rf"(?:{'|'.join(map(re.escape, _PICTURES))})$", "", parts[-1], flags=re.IGNORECASE)
-        return "/".join(parts[-self.depth :])
 
 
 def draft_dataset(
@@ -152,7 +103,7 @@ def draft_dataset(
     unknown = [role for role in columns or {} if role not in ("image", *ROLES)]
     if unknown:
         raise UsageError(f"a column cannot say {unknown[0]!r}", hint=f"roles: image, {', '.join(ROLES)}")
-    found = _look(root, dict(columns or {}), on_event)
+    found = read_folder(root, dict(columns or {}), on_event)
     name = slug(file.stem).replace("_", "-") or "own"
     title = title or (ask("Title of the dataset", name) if ask else name)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,118 +113,6 @@ def draft_dataset(
     return check_dataset(file, root, on_event=on_event)
 
 
-# ---- what lies in the folder ----
-
-
-def _look(root: Path, given: Mapping[str, str], on_event: Sink) -> _Folder:
-    keys = sorted(_files(root))
-    images = [key for key in keys if key.lower().endswith(_PICTURES) and not _DRAWN.search(key)]
-    if not images:
-        raise UsageError(f"{root} holds no images", hint=f"images end in {', '.join(_PICTURES)}")
-    found = _Folder(images)
-    while len({found.id_of(key) for key in images}) < len(images) and found.depth < _DEEPEST:
-        found.depth += 1
-    ids = {found.id_of(key) for key in images}
-    for key in keys:
-        try:
-            table = _read(root, key)
-        except CxrprepError as error:
-            on_event(Note("datasets", f"left out: {error.message}", "warning", key))
-            continue
-        if table is not None:
-            _find_images(table, found, ids, given.get("image", ""))
-            found.tables.append(table)
-    wanted = {column for column in given.values() if column}
-    missing = wanted - {column for table in found.tables for column in table.columns}
-    if missing:
-        has = sorted({column for table in found.tables for column in table.columns})
-        raise UsageError(f"no table of {root} has a column {min(missing)!r}", hint=f"they have: {', '.join(has)[:300]}")
-    _name_tables(found.tables)
-    return found
-
-
-def _files(root: Path) -> Iterator[str]:
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(one for one in inner if not (Path(folder) == root and one in OWN_FOLDERS))
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in names)
-
-
-def _read(root: Path, key: str) -> _Table | None:
-    from cxrprep.labels.csv_table import Form, read_names, read_table
-
-    low = key.lower()
-    if low.endswith(_TABLES):
-        table = read_table(root / key, Form((), open=True, multiline=True))
-        return _Table(key, "csv", {name: table.text(name).to_pylist() for name in table.names})
-    if low.endswith(".txt"):
-        try:
-            names, _ = read_names(root / key)
-        except TableError:
-            return None
-        return _Table(key, "names", {"name": names.to_pylist()})
-    if low.endswith(".json"):
-        return _coco(root, key)
-    return None
-
-
-def _coco(root: Path, key: str) -> _Table | None:
-    """A table of COCO's form, with the columns that its reader gives; other JSON is not understood here."""
-    try:
-        data = json.loads((root / key).read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
-        return None
-    names = {one["id"]: one["name"] for one in data["categories"]}
-    file_of = {one["id"]: one.get("file_name", "") for one in data["images"]}
-    drawn = [one for one in data["annotations"] if one.get("bbox")]
-    return _Table(
-        key,
-        "coco",
-        {
-            "file_name": [file_of[one["image_id"]] for one in drawn] or [*file_of.values()],
-            "category": [names[one["category_id"]] for one in drawn] or [None] * len(file_of),
-            **{f"box_{side}": [str(one["bbox"][n]) for one in drawn] for n, side in enumerate("xywh")},
-        },
-    )
-
-
-def _find_images(table: _Table, found: _Folder, ids: set[str], given: str) -> None:
-    """Which column of a table names images of the folder: the one that most cells of do."""
-    for column, cells in table.columns.items():
-        if given and given in table.columns and column != given:
-            continue
-        stated = [cell for cell in cells if cell]
-        if column != given and all(cell in _VALUES for cell in stated):
-            continue  # labels, where images have numbers for names
-        known = {name for cell in stated if (name := found.id_of(cell)) in ids}
-        share = sum(found.id_of(cell) in ids for cell in stated) / max(len(stated), 1)
-        # A table of the whole release is beside a part of its images.
-        enough = share >= _ENOUGH or len(known) >= _ENOUGH * len(ids) or column == given
-        if known and enough and len(known) > table.matched:
-            table.image, table.matched = column, len(known)
-
-
-def _name_tables(tables: Sequence[_Table]) -> None:
-    taken: set[str] = set()
-    for table in tables:
-        stem = slug(table.key.rsplit("/", 1)[-1].split(".")[0]) or "table"
-        table.name = next(name for n in range(len(tables) + 1) if (name := f"{stem}_{n}" if n else stem) not in taken)
-        taken.add(table.name)
-
-
-def _joined(tables: Sequence[_Table]) -> _Table:
-    """Tables of one form as one."""
-    first, *others = tables
-    columns = {name: [*cells, *chain.from_iterable(one.columns[name] for one in others)]
-               for name, cells in first.columns.items()}  # fmt: skip
-    return _Table(first.key, first.form, columns, first.image, first.matched, first.name)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 # ---- what the file says ----
 
 
@@ -281,7 +120,7 @@ def _plain(name: str) -> str:
 class _Writer:
     """Puts the file together, block by block."""
 
-    found: _Folder
+    found: FolderFiles
     name: str
     title: str
     given: Mapping[str, str]
@@ -289,7 +128,7 @@ class _Writer:
     blocks: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
-    used: list[_Table] = field(default_factory=list)
+    used: list[FolderTable] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
     def text(self) -> str:
@@ -299,7 +138,7 @@ class _Writer:
         if listing:
             main = max(listing, key=lambda table: (table.matched, -len(table.columns[table.image])))
             several = [table for table in listing if list(table.columns) == list(main.columns)]
-            several_more: list[_Table] = []
+            several_more: list[FolderTable] = []
             listed = {self.found.id_of(cell) for table in several for cell in table.columns[table.image] if cell}
             for table in listing:
                 # A table that lists further images under the same name, as one of the test images may.
@@ -354,17 +193,17 @@ class _Writer:
             begin = "(?:^|/)"  # the folder belongs to the id
         return ["[paths]", f"image = '{begin}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$'", ""]
 
-    def _id(self, table: _Table) -> Any:
+    def _id(self, table: FolderTable) -> Any:
         """The image's id as a value: a column, or what is left of a path in it."""
         words = table.words(table.image)
         if all(self.found.id_of(word) == word for word in words):
             return table.image
-        ends = "|".join(end.lstrip(".") for end in _PICTURES)
+        ends = "|".join(end.lstrip(".") for end in PICTURES)
         return {"column": table.image, "match": rf"^(?:.*/)?({self.found.inside}?)(?:\.(?:{ends}))?$"}
 
-    def _of_tables(self, tables: list[_Table], more: list[_Table]) -> None:
+    def _of_tables(self, tables: list[FolderTable], more: list[FolderTable]) -> None:
         """The images as tables list them, with all that their columns say."""
-        main = _joined(tables)
+        main = joined(tables)
         self.used += tables
         taken = [main.image]
         values: dict[str, Any] = {"id": self._id(main)}
@@ -410,7 +249,7 @@ class _Writer:
             None if place is not None and place < self.found.depth - 1 else place for place in (label, split, patient)
         )
         ends = sorted({key.rsplit(".", 1)[-1] for key in self.found.images})
-        table = _Table("", "files", {}, name="files")
+        table = FolderTable("", "files", {}, name="files")
         self.used.append(table)
         patterns = [f"{'*/' * depth}*.{end}" for end in ends]
         pattern = f"(?:^|/){''.join(groups)}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$"
@@ -423,15 +262,15 @@ class _Writer:
             self.findings += sorted(words[label])
             self._block("labels", source="tables", table="files", shape="class", image="id", name="label", absent=0)
 
-    def _labels(self, tables: list[_Table], taken: Sequence[str] = (), *, study: str = "") -> None:
+    def _labels(self, tables: list[FolderTable], taken: Sequence[str] = (), *, study: str = "") -> None:
         """The labels of a table: a column a finding, a list in a cell, or one word."""
-        main = _joined(tables)
+        main = joined(tables)
         marks = [
             name
             for name in main.columns
             if name not in (main.image, study) and name not in taken and _is_mark(main, name)
         ]
-        known = [name for name in marks if _plain(name) not in chain.from_iterable((*_CORNERS, *_CORNER_SIZES))]
+        known = [name for name in marks if plain_name(name) not in chain.from_iterable((*_CORNERS, *_CORNER_SIZES))]
         self.used += [table for table in tables if table not in self.used]
         about: dict[str, Any] = {"study": study} if study else {"image": self._id(main)}
         # Two tables may label one image: each is a source of its own then.
@@ -442,7 +281,7 @@ class _Writer:
         if known:
             self.findings += known
             self._block("labels", **common, shape="columns", **more,
-                        columns={name: name for name in known}, values=_VALUES, rows_per_image="any")  # fmt: skip
+                        columns={name: name for name in known}, values=MARKS, rows_per_image="any")  # fmt: skip
         column = main.first(_FINDINGS, [*taken, *known, main.image, study])
         if not column or known or _is_text(main, column):
             return
@@ -457,9 +296,9 @@ class _Writer:
             self.findings += sorted(words)
             self._block("labels", **common, shape="rows", name=column, absent=0, **more)
 
-    def _boxes(self, tables: list[_Table]) -> None:
-        main = _joined(tables)
-        plain = {_plain(column): column for column in main.columns}
+    def _boxes(self, tables: list[FolderTable]) -> None:
+        main = joined(tables)
+        plain = {plain_name(column): column for column in main.columns}
         label = main.first(_FINDINGS, [main.image])
         for key, forms in (("corners", _CORNERS), ("corner_size", _CORNER_SIZES)):
             sides = next((form for form in forms if set(form) <= set(plain)), None)
@@ -471,7 +310,7 @@ class _Writer:
                 self._block("boxes", table=_names(tables), image=self._id(main), label=value, **where)
                 return
 
-    def _masks(self, table: _Table) -> None:
+    def _masks(self, table: FolderTable) -> None:
         """How a column of run lengths would be declared; how they count only their publisher knows."""
         column = table.first(_RUNS)
         if column:
@@ -482,9 +321,9 @@ class _Writer:
             lines += ["# [[masks]]", *(f"# {key} = {_toml(value)}" for key, value in keys.items())]
             self.blocks.append("\n".join([*lines, ""]))
 
-    def _reports(self, tables: list[_Table], taken: Sequence[str]) -> None:
-        main = _joined(tables)
-        columns = [name for name in main.columns if _plain(name) in _REPORTS and _is_text(main, name)]
+    def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
+        main = joined(tables)
+        columns = [name for name in main.columns if plain_name(name) in _REPORTS and _is_text(main, name)]
         columns = [name for name in columns if name not in taken]
         if len(columns) == 1:
             self._block("reports", table=_names(tables), image=self._id(main), text=columns[0])
@@ -492,7 +331,7 @@ class _Writer:
             self._block("reports", table=_names(tables), image=self._id(main),
                         sections={slug(name): name for name in columns})  # fmt: skip
 
-    def _declared(self, table: _Table) -> list[str]:
+    def _declared(self, table: FolderTable) -> list[str]:
         lines = ["[[table]]", f"name = {_toml(table.name)}"]
         if table.form == "files":
             patterns = table.columns["patterns"]
@@ -537,7 +376,7 @@ class _Writer:
         self.blocks.append("\n".join(lines))
 
 
-def _value(role: str, table: _Table, column: str) -> Any:
+def _value(role: str, table: FolderTable, column: str) -> Any:
     """What a column says, as a value; ``None`` where its cells do not look like that."""
     words = table.words(column)
     if role == "sex":
@@ -562,15 +401,15 @@ def _split_in(text: str) -> str:
     return next((_SPLITS[word] for word in words if word in _SPLITS), "")
 
 
-def _is_mark(table: _Table, column: str) -> bool:
+def _is_mark(table: FolderTable, column: str) -> bool:
     """Whether a column has labels: nothing but 1, 0, -1 and blanks, and not only one number for all."""
     words = table.words(column)
-    if not words or any(word not in _VALUES for word in words) or not _plain(column):
+    if not words or any(word not in MARKS for word in words) or not plain_name(column):
         return False
-    return _plain(column) not in _NO_LABELS and any(_VALUES[word] == 1 for word in words)
+    return plain_name(column) not in _NO_LABELS and any(MARKS[word] == 1 for word in words)
 
 
-def _is_text(table: _Table, column: str) -> bool:
+def _is_text(table: FolderTable, column: str) -> bool:
     words = table.words(column)
     return bool(words) and sum(map(len, words)) > _LONG * len(words) and len(words) > 1
 
@@ -590,7 +429,7 @@ def _list_in(words: Mapping[str, int]) -> tuple[dict[str, Any], set[str]] | None
 def _shared(name: str) -> str:
     for vocabulary in VOCABULARIES.values():
         for term in vocabulary.terms:
-            if _plain(term.name) == _plain(name) and not term.loss:
+            if plain_name(term.name) == plain_name(name) and not term.loss:
                 return term.stem
     return ""
 
@@ -598,10 +437,10 @@ def _shared(name: str) -> str:
 def _nearly(name: str) -> list[tuple[str, str]]:
     """The shared observation that releases take a finding of this name for, and what is lost."""
     terms = (term for vocabulary in VOCABULARIES.values() for term in vocabulary.terms)
-    return [(term.stem, term.loss) for term in terms if _plain(term.name) == _plain(name) and term.loss][:1]
+    return [(term.stem, term.loss) for term in terms if plain_name(term.name) == plain_name(name) and term.loss][:1]
 
 
-def _names(tables: Sequence[_Table]) -> Any:
+def _names(tables: Sequence[FolderTable]) -> Any:
     return tables[0].name if len(tables) == 1 else [table.name for table in tables]
 
 

@@ -1,0 +1,182 @@
+"""A folder as the draft of a dataset sees it: its images, its tables, and which column of a table names the images."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxrprep.collection.recognition import OWN_FOLDERS
+from cxrprep.datasets.declaration import slug
+from cxrprep.errors import CxrprepError, TableError, UsageError
+from cxrprep.events import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cxrprep.events import Sink
+
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")
+# Pictures of regions are no images of their own.
+_DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
+_ENOUGH, _DEEPEST = 0.5, 6
+MARKS: Final = {"1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1}
+
+
+@dataclass(slots=True)
+class FolderTable:
+    """A table of the folder: its columns as text (``None`` where blank), and the one that names images."""
+
+    key: str
+    form: str
+    columns: dict[str, list[str | None]]
+    image: str = ""
+    matched: int = 0
+    name: str = ""
+
+    def words(self, column: str) -> Counter[str]:
+        """What stands in a column, and how often."""
+        return Counter(cell for cell in self.columns[column] if cell)
+
+    def first(self, names: Iterable[str], taken: Iterable[str] = ()) -> str:
+        """The first column that has one of these names, or nothing."""
+        plain = {plain_name(column): column for column in reversed(self.columns) if column not in set(taken)}
+        return next((plain[name] for name in names if name in plain), "")
+
+
+@dataclass(slots=True)
+class FolderFiles:
+    """What lies in a folder: its images by id, and its tables."""
+
+    images: list[str]
+    tables: list[FolderTable] = field(default_factory=list)
+    depth: int = 1
+    """How many parts of a path name an image: more than one where two images in different folders have one name."""
+
+    @property
+    def inside(self) -> str:
+        """The pattern of an id."""
+        return "/".join(["[^/]+"] * self.depth)
+
+    def id_of(self, text: str) -> str:
+        """The id of the image that a path or a name speaks of."""
+        parts = text.replace("\\", "/").strip().split("/")
+        parts[-1] = re.sub(rf"(?:{'|'.join(map(re.escape, PICTURES))})$", "", parts[-1], flags=re.IGNORECASE)
+        return "/".join(parts[-self.depth :])
+
+
+def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderFiles:
+    """The images and tables of a folder; ``given`` are the columns that somebody named. Raises ``UsageError``."""
+    keys = sorted(_files(root))
+    images = [key for key in keys if key.lower().endswith(PICTURES) and not _DRAWN.search(key)]
+    if not images:
+        raise UsageError(f"{root} holds no images", hint=f"images end in {', '.join(PICTURES)}")
+    found = FolderFiles(images)
+    while len({found.id_of(key) for key in images}) < len(images) and found.depth < _DEEPEST:
+        found.depth += 1
+    ids = {found.id_of(key) for key in images}
+    for key in keys:
+        try:
+            table = _read(root, key)
+        except CxrprepError as error:
+            on_event(Note("datasets", f"left out: {error.message}", "warning", key))
+            continue
+        if table is not None:
+            _find_images(table, found, ids, given.get("image", ""))
+            found.tables.append(table)
+    wanted = {column for column in given.values() if column}
+    missing = wanted - {column for table in found.tables for column in table.columns}
+    if missing:
+        has = sorted({column for table in found.tables for column in table.columns})
+        raise UsageError(f"no table of {root} has a column {min(missing)!r}", hint=f"they have: {', '.join(has)[:300]}")
+    _name_tables(found.tables)
+    return found
+
+
+def _files(root: Path) -> Iterator[str]:
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(one for one in inner if not (Path(folder) == root and one in OWN_FOLDERS))
+        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in names)
+
+
+def _read(root: Path, key: str) -> FolderTable | None:
+    from cxrprep.labels.csv_table import Form, read_names, read_table
+
+    low = key.lower()
+    if low.endswith(_TABLES):
+        table = read_table(root / key, Form((), open=True, multiline=True))
+        return FolderTable(key, "csv", {name: table.text(name).to_pylist() for name in table.names})
+    if low.endswith(".txt"):
+        try:
+            names, _ = read_names(root / key)
+        except TableError:
+            return None
+        return FolderTable(key, "names", {"name": names.to_pylist()})
+    if low.endswith(".json"):
+        return _coco(root, key)
+    return None
+
+
+def _coco(root: Path, key: str) -> FolderTable | None:
+    """A table of COCO's form, with the columns that its reader gives; other JSON is not understood here."""
+    try:
+        data = json.loads((root / key).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
+        return None
+    names = {one["id"]: one["name"] for one in data["categories"]}
+    file_of = {one["id"]: one.get("file_name", "") for one in data["images"]}
+    drawn = [one for one in data["annotations"] if one.get("bbox")]
+    return FolderTable(
+        key,
+        "coco",
+        {
+            "file_name": [file_of[one["image_id"]] for one in drawn] or [*file_of.values()],
+            "category": [names[one["category_id"]] for one in drawn] or [None] * len(file_of),
+            **{f"box_{side}": [str(one["bbox"][n]) for one in drawn] for n, side in enumerate("xywh")},
+        },
+    )
+
+
+def _find_images(table: FolderTable, found: FolderFiles, ids: set[str], given: str) -> None:
+    """Which column of a table names images of the folder: the one that most cells of do."""
+    for column, cells in table.columns.items():
+        if given and given in table.columns and column != given:
+            continue
+        stated = [cell for cell in cells if cell]
+        if column != given and all(cell in MARKS for cell in stated):
+            continue  # labels, where images have numbers for names
+        known = {name for cell in stated if (name := found.id_of(cell)) in ids}
+        share = sum(found.id_of(cell) in ids for cell in stated) / max(len(stated), 1)
+        # A table of the whole release is beside a part of its images.
+        enough = share >= _ENOUGH or len(known) >= _ENOUGH * len(ids) or column == given
+        if known and enough and len(known) > table.matched:
+            table.image, table.matched = column, len(known)
+
+
+def _name_tables(tables: Sequence[FolderTable]) -> None:
+    taken: set[str] = set()
+    for table in tables:
+        stem = slug(table.key.rsplit("/", 1)[-1].split(".")[0]) or "table"
+        table.name = next(name for n in range(len(tables) + 1) if (name := f"{stem}_{n}" if n else stem) not in taken)
+        taken.add(table.name)
+
+
+def joined(tables: Sequence[FolderTable]) -> FolderTable:
+    """Tables of one form as one."""
+    first, *others = tables
+    columns = {name: [*cells, *chain.from_iterable(one.columns[name] for one in others)]
+               for name, cells in first.columns.items()}  # fmt: skip
+    return FolderTable(first.key, first.form, columns, first.image, first.matched, first.name)
+
+
+def plain_name(name: str) -> str:
+    """A column's name in small letters and digits, to compare."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
