@@ -14,18 +14,17 @@ import sys
 import threading
 import time
 import types
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import context
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
-
 from cxrprep.errors import CxrprepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from pebble import ProcessPool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -216,6 +215,11 @@ class WorkerPool:
         self, function: Callable[[Sequence[T]], Sequence[R]], batches: Iterator[list[T]], seconds: float = 0.0
     ) -> Iterator[R | Lost[T]]:
         """The results of all batches as they come, with a bounded number of batches under way; see ``run``."""
+        # It brings asyncio with it, a tenth of the imports of a command that decodes nothing.
+        from concurrent.futures.process import BrokenProcessPool
+
+        from pebble import ProcessExpired
+
         waiting: dict[cf.Future[Sequence[R]], list[T]] = {}
         again: list[list[T]] = []
         broken = 0
@@ -257,6 +261,8 @@ class WorkerPool:
     def _submit(
         self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float
     ) -> cf.Future[Sequence[R]]:
+        from pebble import ProcessPool
+
         with self._lock:
             if self._pool is None:
                 self._pool = ProcessPool(self.workers, context=_Spawn())
