@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import Closing
 from cxrprep.sources.http_response import expects_page, is_html_page, page_instead
+from cxrprep.sources.network_errors import FEW_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,6 @@ class HttpBody(Closing):
         "_connection",
         "_first",
         "_key",
-        "_left",
         "_release",
         "answer",
         "came_over",
@@ -67,9 +67,6 @@ class HttpBody(Closing):
         self.digest: Digest | None = answer.digest()
         # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
         self._first = self.offset == 0 and not expects_page(key)
-        # libcurl reads such a body to the end of the connection, whatever length is stated: the old name of no coding.
-        plain = answer.headers.get("transfer-encoding", "").strip().lower() == "identity"
-        self._left = answer.content_length if plain else None
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from the start; the number of bytes, 0 at the end.
@@ -90,11 +87,6 @@ class HttpBody(Closing):
             if is_html_page(bytes(buffer[: min(count, 1024)])):
                 self.close()
                 raise page_instead(self._key, self.answer)
-        if self._left is not None:
-            self._left -= count
-            if self._left <= 0:
-                self.close()
-                return count
         if connection.complete:
             self._connection = None
             self._release(connection)
@@ -141,9 +133,11 @@ class GzipBody(Closing):
         try:
             return self._plain.readinto(buffer)
         except (EOFError, OSError, zlib.error) as error:
-            raise SourceUnreachableError(
+            damaged = SourceUnreachableError(
                 f"{self._body.answer.url} sent a compressed answer that is damaged: {error}", hint="run again"
-            ) from error
+            )
+            damaged.tries = FEW_TRIES
+            raise damaged from error
 
     def close(self) -> None:
         """Close the body beneath."""

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = f"cxrprep/{__version__}"
-_SUCCESS: Final = frozenset({200, 203, 206})
+# Any other success is one of the general kind, 200 (RFC 9110, 15).
+_WITHOUT_FILE: Final = frozenset({201, 202, 204, 205, 207, 208, 226})
 _NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
+# How servers refuse a request for its range: asked for all, some of them send it.
+_NO_RANGES: Final = frozenset({400, 416, 501})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
 _LONGEST_PAGE: Final = 64 * 1024 * 1024
@@ -215,7 +218,7 @@ class HttpClient:
 
     def _accept(self, response: HttpResponse, connection: HttpConnection, key: str) -> None:
         """Raises the error that a response without a file means."""
-        if response.status in _SUCCESS:
+        if 200 <= response.status < 300 and response.status not in _WITHOUT_FILE:
             return
         if response.status >= 400:
             response = replace(response, body=_beginning(connection))
@@ -378,7 +381,7 @@ def _serves_range(response: HttpResponse, key: str, offset: int) -> bool:
         return response.content_range[0] == offset and not (
             response.codings and not _own_compression(response.codings, key)
         )
-    return response.status != 416
+    return response.status not in _NO_RANGES
 
 
 def _own_compression(codings: tuple[str, ...], key: str) -> bool:

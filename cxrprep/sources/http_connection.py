@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ import pycurl
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import ConnectionState
 from cxrprep.sources.http_response import HttpResponse
-from cxrprep.sources.network_errors import from_libcurl, no_byte, no_connection
+from cxrprep.sources.network_errors import broke, from_libcurl, no_byte, no_connection
 from cxrprep.sources.proxies import proxy_for
 from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import without_query
@@ -47,6 +47,8 @@ _TCP_INFO: Final = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" 
 _BYTES_RECEIVED_AT: Final = 128
 _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 _BLANK: Final = (b"\r\n", b"\n")
+# With a blank before its colon libcurl does not heed it, and hands the framing of chunks over as bytes of the file.
+_UNREAD: Final = "transfer-encoding "
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
 
@@ -81,6 +83,8 @@ class ConnectionSettings:
     # Whether connections serve again, and the longest that an answer took over one that did, in seconds.
     reuse: bool = True
     slowest: float = 0.0
+    # Whether libcurl heeds each length that was stated.
+    framed: bool = True
 
 
 class TooSoonError(SourceUnreachableError):
@@ -138,9 +142,6 @@ class HttpConnection:
             self._soil()
             raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         self._judge_time(made=made)
-        if 300 <= self.status < 400:
-            # libcurl says where it leads when the transfer is over.
-            self.finish()
         return self._response()
 
     def _start(self, request: Request) -> None:
@@ -158,6 +159,7 @@ class HttpConnection:
         self.status = self._seen = 0
         self._digest = request.digest
         self._code: int | None = None
+        self._left: int | None = None
         self._silent = 0.0
         self._sent_at, self._answered_at = time.perf_counter(), 0.0
         # Without TLS nothing can hide behind the socket: libcurl closes a connection that brought too much at once.
@@ -172,8 +174,9 @@ class HttpConnection:
         lines = self._lines
         for end in range(self._seen, 0 if self._head else len(lines)):
             if lines[end] in _BLANK:
-                words = lines[self._seen].split(maxsplit=2)
-                self.status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+                # As libcurl reads it: three digits, whatever follows them.
+                digits = lines[self._seen].partition(b" ")[2][:3]
+                self.status = int(digits) if digits.isdigit() else 0
                 # A Digest challenge is answered by libcurl within the same transfer.
                 if self.status >= 200 and (self.status != 401 or not self._digest):
                     self._head = lines[self._seen : end]
@@ -185,8 +188,21 @@ class HttpConnection:
         return bool(self._head)
 
     def _response(self) -> HttpResponse:
-        location = self._curl.getinfo(pycurl.REDIRECT_URL) if 300 <= self.status < 400 else None
-        return HttpResponse(self.status, read_head(self._head), without_query(self._request.url), location)
+        headers = read_head(self._head)
+        if _UNREAD in headers:
+            raise broke(self.endpoint, self._proxy, "not valid HTTP (a blank before a colon)")
+        response = HttpResponse(self.status, headers, without_query(self._request.url))
+        if self._curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T) < 0 and not (
+            self._request.head or self._request.decode
+        ):
+            # Some lengths libcurl does not heed: behind a blank before the colon, beside the transfer coding identity.
+            self._left = response.content_length
+            self._settings.framed &= self._left is None
+        if 300 <= self.status < 400:
+            # libcurl says where it leads when the transfer is over.
+            self.finish()
+            return replace(response, location=self._curl.getinfo(pycurl.REDIRECT_URL))
+        return response
 
     def _judge_time(self, *, made: bool) -> None:
         curl = self._curl
@@ -212,6 +228,8 @@ class HttpConnection:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from the start; 0 at the end of the body. Raises as ``send``."""
+        if self._left is not None:
+            buffer = buffer[: self._left]
         count, room, deadline = self._drain(buffer), len(buffer), 0.0
         while self.running and count < room:
             seconds = _SLICE_SECONDS
@@ -226,6 +244,8 @@ class HttpConnection:
             count += self._drain(buffer[count:])
         if not count and self._code:
             raise self._failure()
+        if self._left is not None:
+            self._left -= count
         return count
 
     def _drain(self, buffer: memoryview) -> int:
@@ -245,12 +265,12 @@ class HttpConnection:
     @property
     def open(self) -> bool:
         """Whether bytes of the body may still come."""
-        return self.running or bool(self._pieces)
+        return (self.running or bool(self._pieces)) and self._left != 0
 
     @property
     def complete(self) -> bool:
         """Whether the body was read to its end, and was whole."""
-        return not self.open and not self._code
+        return not (self.running or self._pieces or self._code)
 
     def finish(self) -> bool:
         """Read a short rest away; whether the connection may serve again."""
@@ -348,6 +368,7 @@ class HttpConnection:
             self._proxy,
             connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
             address=curl.getinfo(pycurl.PRIMARY_IP) or "",
+            was_reset=bool(curl.getinfo(pycurl.OS_ERRNO)),
             seconds=self._settings.timeout,
         )
 
@@ -424,7 +445,8 @@ def read_head(lines: Sequence[bytes]) -> dict[str, str]:
 def _header(line: bytes) -> tuple[str, str]:
     """Name and value in a line of a head; no name in what is none. Most lines of most answers are the same."""
     name, colon, value = line.decode("latin-1").partition(":")
-    return (name.strip().lower(), value.strip()) if colon else ("", "")
+    name = name.lower()
+    return (name if name == _UNREAD else name.strip(), value.strip()) if colon else ("", "")
 
 
 def _readable(descriptor: int) -> bool:

@@ -82,6 +82,8 @@ class HttpRequests:
         To be called when ``ready``. Raises ``UsageError`` for certificates or a proxy that the environment names in
         vain.
         """
+        if not self._client.settings.framed:
+            return False
         url, private = self._address(file)
         endpoint, target = split_url(url)
         if endpoint != self._endpoint or self._renew:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import codecs
 import datetime as dt
-import email.utils
 import re
 import time
 import urllib.parse
@@ -14,7 +13,13 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    NotInSourceError,
+    ProxyOrCertificateError,
+    SourceUnreachableError,
+)
 from cxrprep.model import Digest
 from cxrprep.sources.network_errors import wants_login
 from cxrprep.sources.proxies import proxy_for
@@ -23,29 +28,39 @@ from cxrprep.sources.urls import split_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
-_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+# What passes: these, and every error of the server (RFC 9110, 15) but what it cannot do at all.
+_TRANSIENT: Final = frozenset({408, 425, 429})
+_INCAPABLE: Final = frozenset({501, 505, 506, 508, 510, 511})
+_CONTENT_RANGE: Final = re.compile(r"bytes\s*[=:]?\s*(?:(\d+)\s*-\s*(\d+)|\*)\s*/\s*(\d+|\*)", re.IGNORECASE)
 # Beyond it nothing is a length: libcurl, too, reads such a body to the end of its connection.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
-_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_SECONDS: Final = re.compile(r'"?([0-9]+(?:\.[0-9]+)?)\s*(?:s|sec|seconds?)?"?;?', re.IGNORECASE)
 _PAGE: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
 )
 _PAGES: Final = (".html", ".htm", ".xhtml")
 _LONGEST_WAIT: Final = 3600.0
+# What servers write into Content-Encoding that changes no byte: transfer encodings of mail, charsets, and what S3 keeps
+# of how an upload was framed.
+_NO_CODINGS: Final = frozenset(
+    {"", "identity", "none", "null", "binary", "7bit", "8bit", "aws-chunked", "ascii", "us-ascii", "utf8", "utf-8",
+     "iso-8859-1", "windows-1252"}
+)  # fmt: skip
 # How Google's services word "too many requests" under 403.
 _LIMITED: Final = re.compile(rb"[rR]ateLimitExceeded|RATE_LIMIT_EXCEEDED|SlowDown|RequestLimitExceeded")
 
 
 def seconds_to_wait(text: str) -> float | None:
-    """Seconds that Retry-After asks for: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3)."""
+    """Seconds that Retry-After asks for: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3).
+
+    Of several, as a proxy and the server behind it send, the longest; dates of ISO 8601 are read as well.
+    """
     text = text.strip()
-    if not text:
-        return None
-    if _SECONDS.fullmatch(text):
-        return min(float(text), _LONGEST_WAIT)
+    numbers = [_SECONDS.fullmatch(part.strip()) for part in text.split(",")]
+    if all(numbers):
+        return min(max(float(number[1]) for number in numbers if number), _LONGEST_WAIT)
     try:
-        date = email.utils.parsedate_to_datetime(text)
+        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
         # asctime's form names no zone, and means Greenwich all the same.
         when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, OverflowError):
@@ -79,12 +94,20 @@ class HttpResponse:
 
     @property
     def content_range(self) -> tuple[int | None, int | None]:
-        """First byte and size of the whole, as a 206 or 416 states them; ``None`` for what it does not say."""
-        found = _CONTENT_RANGE.match(self.headers.get("content-range", ""))
+        """First byte and size of the whole, as a 206 or 416 states them; ``None`` for what it does not say.
+
+        One that contradicts itself or the length of the body says nothing (RFC 9110, 14.4).
+        """
+        values = {value.strip() for value in self.headers.get("content-range", "").split(",")}
+        found = _CONTENT_RANGE.fullmatch(values.pop()) if len(values) == 1 else None
         if found is None:
             return None, None
-        first, _, total = found.groups()
-        return (None if first is None else int(first)), (None if total == "*" else int(total))
+        first, last, total = (None if text in (None, "*") else int(text) for text in found.groups())
+        if first is not None and last is not None:
+            length = self.content_length if self.status == 206 else None
+            if not first <= last < (last + 1 if total is None else total) or length not in (None, last - first + 1):
+                return None, None
+        return first, total
 
     @property
     def states_part(self) -> bool:
@@ -98,7 +121,7 @@ class HttpResponse:
     @property
     def content_length(self) -> int | None:
         """Bytes of this body, when stated once, or several times the same (RFC 9112, 6.3)."""
-        if self.headers.get("transfer-encoding", "identity").lower() != "identity":
+        if self.headers.get("transfer-encoding", "").lower() not in ("", "identity"):
             # Which overrides what a careless server or proxy states beside it.
             return None
         text = self.headers.get("content-length", "")
@@ -117,7 +140,7 @@ class HttpResponse:
         if "content-encoding" not in self.headers:
             return ()
         named = self.headers["content-encoding"].lower().split(",")
-        return tuple(name for name in (part.strip() for part in named) if name not in ("", "identity", "none"))
+        return tuple(name for name in (part.strip() for part in named) if name not in _NO_CODINGS)
 
     @property
     def is_page(self) -> bool:
@@ -198,20 +221,25 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
             f"{key}: {url} wants a login (401)",
             hint=f"put user name and password into ~/.netrc: machine {response.host} login USER password PASSWORD",
         )
-    if status == 403 and not response.is_rate_limit:
+    if status in (402, 403, 451) and not response.is_rate_limit:
         return AccessError(
-            f"{key}: {url} refuses access (403)",
+            f"{key}: {url} refuses access ({status})",
             hint="open that address in a browser: an agreement, an expired link or the user agent may be the reason",
         )
     if status == 407:
         return wants_login(proxy_for(split_url(url)[0]))
+    if status == 511:
+        return ProxyOrCertificateError(
+            f"the network here wants a login before it lets anything through (511), {response.host} was not reached",
+            hint="open any page in a browser, sign in there, then run again",
+        )
     if status in (404, 410):
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
+    passes = status in _TRANSIENT or (500 <= status < 600 and status not in _INCAPABLE) or response.is_rate_limit
     error = SourceUnreachableError(
-        f"{key}: {url} answered {status}",
-        hint="run again later" if status in _TRANSIENT or response.is_rate_limit else "check the address",
+        f"{key}: {url} answered {status}", hint="run again later" if passes else "check the address"
     )
     error.retry_after = response.retry_after
     error.overloaded = status == 503 or response.is_rate_limit
-    error.lasting = not (status in _TRANSIENT or response.is_rate_limit)
+    error.lasting = not passes
     return error

@@ -27,6 +27,7 @@ _REASONS: Final = {
     100: "not valid HTTP (its headers are too long)",
 }
 _CERTIFICATE: Final = 60
+_RECEIVED: Final = 56
 _TLS: Final = (35, 58, 59, 66, 83, 91)
 # Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
 _NO_HTTP: Final = (1, 8, 61, 100)
@@ -81,7 +82,14 @@ def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
 
 
 def from_libcurl(
-    endpoint: Endpoint, code: int, proxy: Proxy | None, *, connect_status: int, address: str, seconds: float
+    endpoint: Endpoint,
+    code: int,
+    proxy: Proxy | None,
+    *,
+    connect_status: int,
+    address: str,
+    was_reset: bool,
+    seconds: float,
 ) -> CxrprepError:
     """The error that libcurl's result ``code`` means; libcurl's own text is never shown, it may hold a password.
 
@@ -91,6 +99,7 @@ def from_libcurl(
         proxy: the proxy on the way.
         connect_status: the proxy's answer to CONNECT, 0 for none.
         address: the IP address that was spoken to, ``""`` when none was reached.
+        was_reset: whether the system reported an error of the connection.
         seconds: the time-out, for the message.
 
     Returns:
@@ -113,6 +122,9 @@ def from_libcurl(
         return not_trusted(endpoint.authority, "no authority that is trusted has signed it for this name")
     if code == 77:
         return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
+    if code == _RECEIVED and not was_reset and endpoint.scheme == "http":
+        # Chunks or a head that cannot be read. Over TLS it may also be a connection that ended without a word.
+        code = _NO_HTTP[0]
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
     error = broke(endpoint, proxy, _REASONS.get(code, reason))
     if code in (*_TLS, *_NO_HTTP):

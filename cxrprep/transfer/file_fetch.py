@@ -55,9 +55,13 @@ class Fetched:
 
 @dataclass(slots=True)
 class _Way:
-    """What is known while a file is on its way: the expected digest, the one in the making, and of how many bytes."""
+    """What is known while a file is on its way: the expected digest, the one in the making, and of how many bytes.
+
+    ``length`` is what the mirror says of the whole with its answer.
+    """
 
     expected: Digest | None = None
+    length: int | None = None
     origin: Origin = Origin.FIRST_READ
     algorithm: str = OWN_ALGORITHM
     hasher: Hasher | None = None
@@ -257,6 +261,7 @@ class Fetcher:
                     self._follow(item, stream)
                 packed = getattr(stream, "packed_size", None) is not None
                 size = None if packed else item.file.size
+                way.length = None if packed else stream.length
                 self._copy(stream, partial, way, size, byte_counter=byte_counter, buffer=buffer, arrived=arrived)
                 if packed and item.file.size == stream.packed_size:  # type: ignore[attr-defined]  # seen above
                     # S3 lists the size of an object as it is stored, compressed: all of that came.
@@ -331,8 +336,9 @@ class Fetcher:
         """What is wrong with the bytes that came, or ``""``."""
         if way.expected is not None:
             return "" if way.digest == way.expected else f"has {way.digest}, stated is {way.expected}"
-        if item.file.size is not None and item.file.size != size:
-            return f"has {size} bytes, stated are {item.file.size}"
+        stated = way.length if item.file.size is None else item.file.size
+        if stated not in (None, size):
+            return f"has {size} bytes, stated are {stated}"
         if not size and item.dest.lower().endswith(SUFFIXES):
             return "is empty, as no image is"
         return ""

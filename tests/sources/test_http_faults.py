@@ -16,7 +16,7 @@ from pathlib import Path
 import pycurl
 import pytest
 
-from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
+from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
 from cxrprep.sources import http_connection
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
@@ -61,6 +61,8 @@ def with_netrc(tmp_path: Path, text: str) -> HttpClient:
         b"HTTP/1.1 200 OK\nContent-Length: 27\n\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
         b"HTTP/1.1 200\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 200OK\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
+        b"HTTP/1.1 299 Fine\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 203 Changed\r\nContent-Length: 27\r\n\r\nFIRST LINE\r\n\r\nSECOND LINE\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(BODY),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\nContent-Length: 3\r\n\r\n",
@@ -74,6 +76,8 @@ def with_netrc(tmp_path: Path, text: str) -> HttpClient:
         "bare LF, length",
         "bare LF, chunks",
         "no reason",
+        "reason at once",
+        "299",
         "203",
         "interim",
         "trailers",
@@ -95,17 +99,48 @@ def test_forms_of_an_answer(client: HttpClient, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [5, 70_000])
-def test_identity_as_a_transfer_coding_ends_at_the_stated_length(client: HttpClient, length: int) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Transfer-Encoding: identity\r\nContent-Length: {}",
+        "Transfer-Encoding:\r\nContent-Length: {}",
+        "Content-Length : {}",
+    ],
+)
+def test_a_length_that_libcurl_does_not_heed_ends_the_body(client: HttpClient, lines: str, length: int) -> None:
     data = bytes(length)
 
     def app(connection: raw_http.Connection, *_: object) -> None:
-        head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: {length}\r\n\r\n"
-        connection.send(head.encode() + data)
+        connection.send(f"HTTP/1.1 200 OK\r\n{lines.format(length)}\r\n\r\n".encode() + data)
 
     with raw_http.serving(app) as server:
         for _ in range(2):
             assert content(client.open(server.url + "/x.png")) == data
             assert client.read(server.url + "/list")[1] == data
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 9_000) for n in range(40)) + b"\r\n",
+    ],
+    ids=["blank before the colon", "size that is none", "endless head"],
+)
+def test_framing_that_cannot_be_read_is_no_file(client: HttpClient, sent: bytes) -> None:
+    with (
+        raw_http.serving(lambda c, *_: c.send(sent) or False) as server,  # type: ignore[func-returns-value]
+        pytest.raises(SourceUnreachableError, match="not valid HTTP"),
+    ):
+        content(client.open(server.url + "/x.bin"))
+
+
+@pytest.mark.parametrize("name", ["binary", "8bit", "UTF-8", "aws-chunked", "null"])
+def test_what_is_no_coding_is_none(client: HttpClient, name: str) -> None:
+    with raw_http.serving(lambda c, *_: c.send(answer(DATA, f"Content-Encoding: {name}"))) as server:
+        stream = client.open(server.url + "/x.png")
+        assert (stream.length, content(stream)) == (len(DATA), DATA)
 
 
 def _deflated(data: bytes) -> bytes:
@@ -195,6 +230,44 @@ def test_a_part_without_its_place_is_asked_for_whole(client: HttpClient, kind: s
         assert len(server.seen) == 2
 
 
+@pytest.mark.parametrize(
+    ("place", "body"),
+    [
+        (f"bytes 100-{len(DATA) - 1}/500", DATA[100:]),
+        (f"bytes 100-50/{len(DATA)}", DATA[100:]),
+        (f"bytes 100-{len(DATA) - 1}/{len(DATA)}", DATA[100:] + b"more"),
+        (f"bytes 100-{len(DATA) - 1}/{len(DATA)}, bytes 90-{len(DATA) - 1}/{len(DATA)}", DATA[90:]),
+    ],
+)
+def test_a_place_that_contradicts_itself_is_none(client: HttpClient, place: str, body: bytes) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        part = answer(body, f"Content-Range: {place}", status="206 Partial Content")
+        connection.send(part if "range" in headers else answer(DATA))
+
+    with raw_http.serving(app) as server:
+        stream = client.open(server.url + "/x.png", offset=100)
+        assert (stream.offset, stream.length, content(stream)) == (0, len(DATA), DATA)
+
+
+@pytest.mark.parametrize("form", ["bytes=100-{}/{}", "bytes: 100-{}/{}", "Bytes 100 - {} / {}"])
+def test_a_place_is_read_as_servers_write_it(client: HttpClient, form: str) -> None:
+    place = form.format(len(DATA) - 1, len(DATA))
+    part = answer(DATA[100:], f"Content-Range: {place}", status="206 Partial Content")
+    with raw_http.serving(lambda c, *_: c.send(part)) as server:
+        stream = client.open(server.url + "/x.png", offset=100)
+        assert (stream.offset, stream.length, content(stream)) == (100, len(DATA), DATA[100:])
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "416 Range Not Satisfiable", "501 Not Implemented"])
+def test_a_server_that_refuses_ranges_is_asked_for_all(client: HttpClient, status: str) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        connection.send(answer(b"", status=status) if "range" in headers else answer(DATA))
+
+    with raw_http.serving(app) as server:
+        stream = client.open(server.url + "/x.png", offset=100)
+        assert (stream.offset, content(stream)) == (0, DATA)
+
+
 def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> None:
     """The file may be replaced once more in that second, under the same date (RFC 9110, 8.8.2.2)."""
     modified = "Tue, 03 Nov 2026 10:00:00 GMT"
@@ -209,7 +282,20 @@ def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> Non
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
 @pytest.mark.parametrize(
-    "form", ["{0:.0f}", "{0:.1f}", "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+    "form",
+    [
+        "{0:.0f}",
+        "{0:.1f}",
+        "5, {0}",
+        "{0}, 5, 7",
+        "{0} seconds",
+        '"{0}"',
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%A, %d-%b-%y %H:%M:%S GMT",
+        "%a %b %d %H:%M:%S %Y",
+        "%Y-%m-%dT%H:%M:%SZ",
+        "%Y-%m-%d %H:%M:%S",
+    ],
 )
 def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch, zone: str, form: str) -> None:
     monkeypatch.setenv("TZ", zone)
@@ -230,6 +316,10 @@ def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch,
         ("202 Accepted", b"", SourceUnreachableError),
         ("429 Too Many Requests", b"", SourceUnreachableError),
         ("503 Slow Down", b"", SourceUnreachableError),
+        ("507 Insufficient Storage", b"", SourceUnreachableError),
+        ("530 Frozen", b"", SourceUnreachableError),
+        ("451 Unavailable For Legal Reasons", b"", AccessError),
+        ("511 Network Authentication Required", b"", ProxyOrCertificateError),
         ("403 Forbidden", b'{"error": {"errors": [{"reason": "userRateLimitExceeded"}]}}', SourceUnreachableError),
         ("403 Forbidden", b'{"error": {"errors": [{"reason": "rateLimitExceeded"}]}}', SourceUnreachableError),
         ("403 Forbidden", b'{"error": {"errors": [{"reason": "forbidden"}]}}', AccessError),
@@ -245,6 +335,7 @@ def test_not_now_is_told_from_not_at_all(
         client.open(server.url + "/x.png")
     if isinstance(caught.value, SourceUnreachableError):
         assert caught.value.retry_after == 7
+        assert not caught.value.lasting
 
 
 # ---- connections that serve again ----

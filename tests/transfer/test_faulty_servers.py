@@ -20,7 +20,9 @@ from cxrprep.events import Note, Retrying
 from cxrprep.transfer import partial_file
 from cxrprep.transfer.downloader import TransferOptions
 from cxrprep.transfer.retry import RetryPolicy
+from tests.servers import raw_http
 from tests.servers.faults import LOGIN_PAGE, FaultServer, Seen, serving
+from tests.servers.raw_http import answer
 from tests.transfer.runs import QUICK, download, image, leftovers, noise, tree, with_sums
 
 if TYPE_CHECKING:
@@ -91,6 +93,40 @@ def test_short_body_under_200(tmp_path: Path) -> None:
     with serving({OBJECT: BODY}, short=1000, shorts=1) as server:
         assert code(download(tmp_path, server.url)) == 0
     assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def test_more_than_the_mirror_says_is_no_file(tmp_path: Path) -> None:
+    """A part in chunks that is longer than its Content-Range: without size and digest nothing else would tell."""
+    body, cut = BODY[:200_000], [True]
+    shown = f'<title>Index of /</title><a href="{OBJECT.partition("/")[0]}/">images</a>'.encode()
+    inner = f'<title>Index of /</title><a href="{OBJECT.rpartition("/")[2]}">image</a>'.encode()
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        if not path.endswith(".png"):
+            page = {"/": shown, "/images/": inner}.get(path)
+            kind = "Content-Type: text/html"
+            connection.send(answer(page, kind) if page else answer(b"", status="404 Not Found"))
+        elif method == "HEAD":
+            connection.send(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
+        elif "range" in headers:
+            first = int(headers["range"].partition("=")[2].rstrip("-"))
+            rest = body[first:] + b"more"
+            connection.send(
+                b'HTTP/1.1 206 Partial Content\r\nETag: "a"\r\nContent-Range: bytes %d-%d/%d\r\n'
+                b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+                % (first, len(body) - 1, len(body), len(rest), rest)
+            )
+        elif cut:
+            cut.clear()
+            connection.send(answer(body, 'ETag: "a"')[:150_000])
+            return False
+        else:
+            connection.send(answer(body, 'ETag: "a"'))
+        return True
+
+    with raw_http.serving(app) as server:
+        assert code(download(tmp_path, server.url)) == 0
+    assert tree(tmp_path) == {OBJECT: body}
 
 
 def test_short_body_under_200_again_and_again(tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def test_few_answers_that_are_not_simple_are_asked_for_again(tmp_path: Path, fau
     assert sum(asked.values()) <= len(asked) + 3 * 8
 
 
+def test_a_length_that_libcurl_does_not_heed_costs_no_time_out(tmp_path: Path) -> None:
+    files = release(30)
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        found = answer(files[path[1:]]) if path[1:] in files else answer(b"", status="404 Not Found")
+        connection.send(found.replace(b"Length:", b"Length :", 1))
+
+    with raw_http.serving(app) as server:
+        result = download(tmp_path, server.url, options=EIGHT)
+        images = [path for method, path, _ in server.seen if method == "GET" and path.endswith(".png")]
+    assert len(images) == 30
+    assert result.exit_code == ExitCode.DONE
+    assert tree(tmp_path) == expected(files)
+
+
 @pytest.mark.parametrize("gap", [0.0, 0.01])
 def test_answers_that_nobody_asked_for_are_no_file(tmp_path: Path, gap: float) -> None:
     files = release(12)
