@@ -395,7 +395,11 @@ def fetch_again(
         for path in wanted
         if not (folder.root / path).exists() or not (packed or path in planned)
     }
-    return {**missing, **lacking, **{path: reason for path, reason in failed.items() if path in wanted}}
+    from cxrprep.manifest.failures import forget_failures
+
+    left = {**missing, **lacking, **{path: reason for path, reason in failed.items() if path in wanted}}
+    forget_failures(wanted - left.keys(), folder.manifests)
+    return left
 
 
 def _fetch_tables_again(job: DownloadContext, tables: set[str]) -> dict[str, str]:

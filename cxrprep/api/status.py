@@ -259,6 +259,9 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail, refused)
+    elif refused:
+        # What is here is not what the mirror has, behind a link that leads out of ROOT, say.
+        yield StageStatus("download", "failed", f"{here:,} files here", refused)
     elif not _has_images(folder):
         # It was interrupted between the tables and the plan, or tables alone were asked for.
         meant = " yet of those that were selected" if asked(folder.record.cache) is not None else ""

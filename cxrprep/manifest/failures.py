@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.schemas import FAILURES
 from cxrprep.storage.parquet import read_rows, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 _ROWS: Final = 8192
@@ -78,6 +79,18 @@ def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> P
         return None
     write_table(failures.table(), path, name="failures", made_from={}, listed=False)
     return path
+
+
+def forget_failures(paths: Collection[str], folder: Path) -> None:
+    """Take items that were done since out of ``failures.parquet`` of ``folder``."""
+    if failed_paths(folder) & frozenset(paths):
+        path = folder / FAILURES_NAME
+        left = read_rows(path)
+        left = left.filter(pc.invert(pc.is_in(left["path"], pa.array(sorted(paths), left["path"].type))))
+        if left.num_rows:
+            write_table(left, path, name="failures", made_from={}, listed=False)
+        else:
+            path.unlink()
 
 
 def failed_paths(folder: Path) -> frozenset[str]:

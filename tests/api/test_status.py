@@ -86,6 +86,27 @@ def test_what_was_recorded_and_is_gone_is_missing_and_the_same_download_brings_i
     assert of(root)[1]["download"] == "done"
 
 
+def test_a_file_that_the_download_may_not_replace_is_no_download_that_is_done(root: Path, tmp_path: Path) -> None:
+    mirror, root = root, tmp_path / "new"
+    root.mkdir()
+    shutil.copytree(mirror / "images", tmp_path / "lab")
+    (root / "images").symlink_to(tmp_path / "lab")
+    image = min((tmp_path / "lab").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1])
+    assert cxrprep.download("nih-chestxray14", root, source=str(mirror)).exit_code == 4
+    [download] = [stage for stage in status(root).value.stages if stage.name == "download"]
+    assert (download.state, download.failed) == ("failed", 1)
+    assert status(root).value.following[0] == f"cxrprep download nih-chestxray14 {root}"
+    assert status(root).value.trouble == 3
+    # What is mended by another verb does not stay there.
+    (root / "images").unlink()
+    (tmp_path / "lab").rename(root / "images")
+    image = root / "images" / image.name
+    image.unlink()
+    assert cxrprep.verify(root, repair=True).exit_code == 0
+    assert of(root)[1]["download"] == "done"
+
+
 def test_another_size_is_for_verify_to_mend(root: Path) -> None:
     with (root / "BBox_List_2017.csv").open("a") as stream:
         stream.write("x\n")
