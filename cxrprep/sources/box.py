@@ -36,6 +36,7 @@ _FOLDER: Final = "/app-api/enduserapp/shared-folder"
 _NAME: Final = re.compile(
     r"""filename\*\s*=\s*UTF-8''([^;]+)|filename\s*=\s*"([^"]*)"|filename\s*=\s*([^;\s]+)""", re.IGNORECASE
 )
+_OWN_HOSTS: Final = (".box.com", ".boxcloud.com")
 _MOST_PAGES: Final = 500
 
 
@@ -218,7 +219,9 @@ class BoxSource:
         return f"{self._app}/index.php?{urllib.parse.urlencode(asked)}"
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
-        if answer.status in (401, 403) and self._api is not None:
+        if answer.elsewhere and not answer.host.endswith(_OWN_HOSTS):
+            return None
+        if answer.status in (401, 403) and self._api is not None and not answer.elsewhere:
             return self._api.refused(answer.status, key)
         if answer.status in (401, 403):
             return AccessError(

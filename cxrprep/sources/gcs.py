@@ -232,7 +232,10 @@ class GcsSource:
         return unreachable
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
-        return self._refusal(answer.status, f"gs://{self._bucket}/{self._base}{key}")
+        if answer.elsewhere:
+            return None
+        said = answer.body.decode("utf-8", "replace")
+        return self._refusal(answer.status, f"gs://{self._bucket}/{self._base}{key}", said)
 
     def _refusal(self, status: int, subject: str, detail: str = "") -> CxrprepError | None:
         if status == 400 and not self._project and ("requester pays" in detail or not detail):

@@ -46,7 +46,7 @@ class HostToken:
         if answer.status != 401:
             return None
         host = self._endpoint.host
-        if answer.host != host:
+        if answer.elsewhere:
             # A redirect led there, and took no token along.
             if "bearer" not in answer.headers.get("www-authenticate", "").lower():
                 return None

@@ -130,7 +130,7 @@ class HttpClient:
                 return EmptyBody(total, response.validator(total))
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
-        self._accept(response, connection, key)
+        self._accept(response, connection, query)
         if response.is_page and not expects_page(key):
             connection.close()
             raise page_instead(key, response)
@@ -144,7 +144,7 @@ class HttpClient:
         """
         request, query = Request(), _Query(url, key or without_query(url), private)
         response, connection = self._exchange(request, query)
-        self._accept(response, connection, query.key)
+        self._accept(response, connection, query)
         pieces = bytearray()
         buffer = memoryview(bytearray(65_536))
         with self._body(request, query, response, connection, page=True) as stream:
@@ -163,7 +163,7 @@ class HttpClient:
         """The headers alone. Raises as ``open``."""
         query = _Query(url, key or without_query(url), private)
         response, connection = self._exchange(Request(head=True), query)
-        self._accept(response, connection, query.key)
+        self._accept(response, connection, query)
         self.release(connection)
         return response
 
@@ -211,17 +211,19 @@ class HttpClient:
         connection.close()
         request.decode = True
         response, connection = self._exchange(request, query)
-        self._accept(response, connection, key)
+        self._accept(response, connection, query)
         if not response.codings:
             return self._body(request, query, response, connection, page=page)
         return GzipBody(HttpBody(key + ".html", response, connection, self.release), decoded=True)
 
-    def _accept(self, response: HttpResponse, connection: HttpConnection, key: str) -> None:
+    def _accept(self, response: HttpResponse, connection: HttpConnection, query: _Query) -> None:
         """Raises the error that a response without a file means."""
         if 200 <= response.status < 300 and response.status not in _WITHOUT_FILE:
             return
+        key = query.key
         if response.status >= 400:
-            response = replace(response, body=_beginning(connection))
+            elsewhere = response.host != split_url(query.url)[0].host
+            response = replace(response, body=_beginning(connection), elsewhere=elsewhere)
         self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:

@@ -73,7 +73,8 @@ class HttpResponse:
     """Status and headers of an answer; header names are in lower case, repeated ones joined by commas.
 
     ``url`` is the address that answered in the end, without its query; ``location`` where it redirects to, query
-    included (never shown); ``body`` the beginning of an error's own text.
+    included (never shown); ``body`` the beginning of an error's own text. ``elsewhere`` says of an error that it
+    came from another host than the one that was asked, to which a redirect led.
     """
 
     status: int
@@ -81,6 +82,7 @@ class HttpResponse:
     url: str
     location: str | None = field(default=None, repr=False)
     body: bytes = field(default=b"", repr=False)
+    elsewhere: bool = False
 
     @property
     def host(self) -> str:

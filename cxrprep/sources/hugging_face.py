@@ -164,6 +164,8 @@ class HuggingFaceSource:
         code, said = answer.headers.get("x-error-code", ""), answer.headers.get("x-error-message", "")
         what, page = f"{answer.status} {code}".strip(), f"https://huggingface.co/datasets/{self._name}"
         found = self._credentials.hugging_face() if self._credentials is not None else None
+        if answer.elsewhere and not code:
+            return None
         if code == "RevisionNotFound":
             return SourceNotFoundError(
                 f"{self.address} has no revision {self._revision!r} ({what})", hint=f"see {page}"

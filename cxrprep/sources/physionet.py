@@ -206,7 +206,7 @@ class PhysioNetSource:
         return self._options.is_named or self._host in (*_OWN_HOSTS, named)
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
-        if answer.host != self._host and not {answer.host, self._host} <= _OWN_HOSTS:
+        if answer.elsewhere and not {answer.host, self._host} <= _OWN_HOSTS:
             # A redirect led to somebody else, who knows nothing of PhysioNet's logins.
             return None
         if answer.status == 401:

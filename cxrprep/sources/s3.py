@@ -173,6 +173,8 @@ class S3Source:
             error = _ElsewhereError(f"{self.address} lies in {region}", hint=f"set AWS_REGION={region}")
             error.region = region
             return error
+        if answer.elsewhere and not code:
+            return None
         subject = key if key.startswith("s3://") else f"{self.address}: {key}"
         return self._refusal(answer.status, code, subject)
 

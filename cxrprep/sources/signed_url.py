@@ -180,6 +180,8 @@ class SignedUrlSource:
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         code = answer.headers.get("x-ms-error-code", "")
         reason = f"{answer.status} {code}".strip()
+        if answer.elsewhere:
+            return None
         if answer.status in (401, 403):
             share = self._share
             until = ""
