@@ -50,7 +50,7 @@ NOTHING_TO_DO = (15.0, 60.0)
 
 
 class Stage(NamedTuple):
-    """A command with a name; ``{root}``, ``{source}``, ``{patients}`` and ``{reports}`` are filled in."""
+    """A command with a name; places such as ``{root}`` and ``{source}`` are filled in."""
 
     name: str
     words: tuple[str, ...]
@@ -103,6 +103,16 @@ def linked_stages() -> list[Stage]:
         Stage(f"convert {CONVERTED:,}", convert),
         Stage(f"convert {CONVERTED:,} again", convert, idle=True),
         Stage("status", ("status", *place), idle=True),
+        Stage("report", ("report", *place)),
+        Stage("export csv", ("export", *place, "--format", "csv", "--out", "{exported}/csv")),
+        Stage(
+            f"export {CONVERTED:,} csv",
+            ("export", *place, "--format", "csv", "--out", "{exported}/some", "--sample", str(CONVERTED)),
+        ),
+        Stage(
+            f"export {CONVERTED:,} webdataset",
+            ("export", *place, "--format", "webdataset", "--out", "{exported}/shards", "--sample", str(CONVERTED)),
+        ),
     ]
 
 
@@ -150,7 +160,9 @@ def run(dataset: str, images: int, work: Path, only: frozenset[str] = frozenset(
         shutil.rmtree(root, ignore_errors=True)
     costs: dict[str, Cost] = {}
     with served(dataset, folder / "release") as (source, env):
-        places = {"root": str(root), "source": source, "reports": "", "patients": ""}
+        places = {
+            "root": str(root), "source": source, "reports": "", "patients": "", "exported": str(folder / "exported")
+        }  # fmt: skip
         if dataset.startswith("mimic"):
             places["reports"] = str(folder / "release" / "mimic-cxr" / "2.1.0" / "mimic-cxr-reports.zip")
             places["patients"] = str(_patients(folder))

@@ -27,8 +27,8 @@ from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Split
-from cxrprep.selection.table_filters import wanted_rows
-from cxrprep.storage.parquet import read_footer, read_rows
+from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
+from cxrprep.storage.parquet import read_footer, read_groups, read_rows, read_rows_where, read_schema
 from cxrprep.storage.paths import local_path
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.vocabulary import published_name
@@ -314,26 +314,31 @@ def load(
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     require_image_table(root, path)
     made_from = read_footer(path)
+    applied = made_from.get("policy")
+    again = label_source is not None or (applied is not None and policy != KEEP)
+    wanted = None if selection is None or selection.is_everything else selection
     try:
-        table = read_rows(path)
+        if wanted is not None and not again and split is None:
+            about, table = _selected(path, made_from, wanted)
+        else:
+            table = read_rows(path)
+            if again:
+                sources = stated_sources(label_source or str(made_from.get("label_source", "")))
+                table = _stated_again(table, path, root, sources, applied=applied is not None)
+                made_from = {**made_from, "label_source": ",".join(sources)}
+                made_from.pop("policy", None)
+            about = _Whole()
+            about.add(table, made_from)
+            if split is not None:
+                table = split.apply(table, on_event)
+                made_from = {**made_from, "split": split.describe()}
+            if wanted is not None:
+                table = table.filter(wanted_rows(table, wanted))
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="make it again: cxrprep manifest ROOT") from error
-    applied = made_from.get("policy")
-    if label_source is not None or (applied is not None and policy != KEEP):
-        sources = stated_sources(label_source or str(made_from.get("label_source", "")))
-        table = _stated_again(table, path, root, sources, applied=applied is not None)
-        made_from = {**made_from, "label_source": ",".join(sources)}
-        made_from.pop("policy", None)
-    # Asked of the whole manifest: what is handed over has the same columns for every selection.
-    knows = knowledge_of(table, made_from)
-    policy = dataclasses.replace(policy, knows=tuple(knows.items()))
-    known = known_observations(table, made_from)
-    categories = box_categories(str(made_from.get("dataset", "")), box_names(table))
-    if split is not None:
-        table = split.apply(table, on_event)
-        made_from = {**made_from, "split": split.describe()}
-    if selection is not None and not selection.is_everything:
-        table = table.filter(wanted_rows(table, selection))
+    policy = dataclasses.replace(policy, knows=tuple(about.knows.items()))
+    known = ordered(about.known)
+    categories = box_categories(str(made_from.get("dataset", "")), sorted(about.boxes))
     sections = sections_of(text)
     if sections:
         place = pairs or find_pairs(root, label_folders(path, root))
@@ -347,6 +352,59 @@ def load(
     return Dataset(
         root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections, masks_beside(path)
     )
+
+
+@dataclass(slots=True)
+class _Whole:
+    """What is asked of the whole manifest: what is handed over has the same columns for every selection."""
+
+    knows: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    known: set[str] = dataclasses.field(default_factory=set)
+    boxes: set[str] = dataclasses.field(default_factory=set)
+    splits: set[str] = dataclasses.field(default_factory=set)
+
+    def add(self, table: pa.Table, made_from: dict[str, Any]) -> None:
+        """What its next rows say."""
+        for source, stems in knowledge_of(table, made_from).items():
+            self.knows[source] = self.knows.get(source, frozenset()) | stems
+        self.known.update(known_observations(table, made_from))
+        self.boxes.update(box_names(table))
+        self.splits.update(pc.unique(table.column("split").cast(pa.string())).drop_null().to_pylist())
+
+
+def _selected(path: Path, made_from: dict[str, Any], selection: Selection) -> tuple[_Whole, pa.Table]:
+    """What the whole manifest says, and its selected rows; of the others a group is held at a time.
+
+    Args:
+        path: The manifest.
+        made_from: Its footer.
+        selection: What is wanted.
+
+    Returns:
+        Both.
+
+    Raises:
+        UsageError: A view, split or observation that does not exist.
+    """
+    schema, about = read_schema(path), _Whole()
+    stated = [name for name in schema.names if name.startswith("label_") or name in ("dataset", "split", "boxes")]
+    for group in read_groups(path, stated):
+        about.add(group, made_from)
+    splits, asked = frozenset(about.splits), asked_columns(selection, schema)
+    masks = [undrawn_rows(group, selection, splits=splits) for group in read_groups(path, asked)]
+    drawn = None
+    if selection.draws:
+        groups = zip(read_groups(path, ["image_id"]), masks, strict=True)
+        drawn = drawn_ids(
+            (name for one, mask in groups for name in one["image_id"].filter(mask).to_pylist()), selection
+        )
+    following = iter(masks)
+
+    def is_wanted(group: pa.Table) -> Any:
+        mask = next(following)
+        return mask if drawn is None else pc.and_(mask, pc.is_in(group["image_id"], value_set=drawn))
+
+    return about, read_rows_where(path, ["image_id"], is_wanted)
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

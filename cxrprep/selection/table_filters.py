@@ -15,7 +15,7 @@ from cxrprep.selection.filters import SelectionFilter, draw, plain_id
 from cxrprep.vocabulary import column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cxrprep.datasets.catalog import DatasetSpec
 
@@ -94,7 +94,14 @@ def select_images(
     )
 
 
-def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: str | None = None) -> Any:
+def matching(
+    table: pa.Table,
+    selection: Selection,
+    *,
+    dataset: str,
+    sources: str | None = None,
+    splits: frozenset[str] | None = None,
+) -> Any:
     """Where the splits, views, labels and conditions on columns of a selection hold.
 
     Args:
@@ -102,6 +109,7 @@ def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: st
         selection: What is wanted.
         dataset: Its name, for its own observations.
         sources: Label sources whose rows count, with commas; ``None`` takes the labels as they stand.
+        splits: Those that there are, where ``table`` is a part; by default those that it has.
 
     Returns:
         A Boolean for each row.
@@ -111,7 +119,7 @@ def matching(table: pa.Table, selection: Selection, *, dataset: str, sources: st
     """
     keep: Any = pc.is_valid(table.column("patient_id"))
     if selection.splits:
-        keep = pc.and_(keep, _of_splits(table, selection.splits, dataset))
+        keep = pc.and_(keep, _of_splits(table, selection.splits, dataset, splits))
     if selection.views:
         keep = pc.and_(keep, _of_views(table, selection.views))
     if selection.labels:
@@ -136,9 +144,10 @@ def _of_people(table: pa.Table, selection: Selection) -> Any:
     return pc.is_in(study, value_set=studies.filter(pa.array([choice.wants_study(*pair) for pair in pairs])))
 
 
-def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str) -> Any:
+def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str, known: frozenset[str] | None) -> Any:
     splits = table.column("split").cast(pa.string())
-    known = {word for word in pc.unique(splits).to_pylist() if word is not None}
+    if known is None:
+        known = frozenset(pc.unique(splits).drop_null().to_pylist())
     if not known:
         raise TableError(
             f"the tables of {dataset} that are here do not state a split",
@@ -231,17 +240,53 @@ def wanted_rows(table: pa.Table, selection: Selection) -> Any:
     Globs match the manifest's paths, labels are those of the manifest. Raises ``UsageError`` for a view, split or
     observation that does not exist.
     """
-    mask = pc.fill_null(matching(table, selection, dataset=_dataset_of(table)), fill_value=False)
+    mask = undrawn_rows(table, selection)
+    if selection.draws:
+        left = table.column("image_id").filter(mask).to_pylist()
+        mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=drawn_ids(left, selection)))
+    return mask
+
+
+def undrawn_rows(table: pa.Table, selection: Selection, *, splits: frozenset[str] | None = None) -> Any:
+    """The same before ``sample`` and ``limit``, which are asked of all rows at once, by ``drawn_ids``.
+
+    ``splits`` are those that there are, where ``table`` is a part of a manifest.
+    """
+    held = matching(table, selection, dataset=_dataset_of(table), splits=splits)
+    mask = pc.fill_null(held, fill_value=False)
     choice = SelectionFilter(selection)
     if choice.by_image or selection.include or selection.exclude:
         ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
         kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
         mask = pc.and_(mask, pa.array(kept, pa.bool_()))
-    if selection.draws:
-        left = table.column("image_id").filter(mask).to_pylist()
-        drawn = draw(left, selection)
-        mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=pa.array(sorted(drawn), pa.string())))
     return mask
+
+
+def drawn_ids(left: Iterable[str], selection: Selection) -> pa.Array:
+    """Of the images that are left, those that ``sample`` and ``limit`` leave."""
+    return pa.array(sorted(draw(left, selection)), pa.string())
+
+
+_DECIDING: Final = (
+    "dataset", "path", "patient_id", "study_id", "image_id", "split", "view", "projection", "label_source",
+)  # fmt: skip
+
+
+def asked_columns(selection: Selection, schema: pa.Schema) -> list[str]:
+    """The columns of a manifest by which ``undrawn_rows`` decides; all where it would miss one, for it says which."""
+    asked = {test.column for test in selection.where} | {column_of(test.observation) for test in selection.labels}
+    names = asked | {
+        "dataset",
+        "path",
+        "patient_id",
+        "study_id",
+        "image_id",
+        "split",
+        "view",
+        "projection",
+        "label_source",
+    }
+    return [name for name in schema.names if name in names or not asked <= set(schema.names)]
 
 
 def _dataset_of(table: pa.Table) -> str:

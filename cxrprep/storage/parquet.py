@@ -223,6 +223,20 @@ def _in_one_piece(read: pa.Table, *, coded: bool) -> pa.Array:
     return pa.DictionaryArray.from_arrays(places, pieces[-1].dictionary)
 
 
+def read_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of a table, a group of rows at a time; one without rows where there is none.
+
+    Raises ``OSError``, ``UnreadableTableError``.
+    """
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        schema = pa.schema([field for field in file.schema_arrow if field.name in set(columns)])
+        check_kinds(schema, path)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, schema.names, use_threads=False)
+        if not file.num_row_groups:
+            yield schema.empty_table()
+
+
 def read_rows_where(
     path: Path, asked: Sequence[str], wanted: Callable[[pa.Table], Any], columns: Sequence[str] | None = None
 ) -> pa.Table:

@@ -7,6 +7,8 @@ import gzip
 import json
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import cv2
@@ -337,3 +339,52 @@ def test_the_split_of_the_release_and_the_fold_go_along(nih, tmp_path):
         # A test split is in no fold.
         assert all((row["fold"] in (None, "", -1)) == (row["split"] == "test") for row in rows)
         assert {row["split"] for row in rows} > {"train"}
+
+
+def in_groups(root, folder, rows_each, table=None):
+    """A copy of the manifest below ``root``, or another table of its columns, with few rows in each group."""
+    path = root / "manifests" / "images.parquet"
+    (folder / "manifests").mkdir(parents=True)
+    held = pq.read_table(path) if table is None else table
+    pq.write_table(held, folder / "manifests" / "images.parquet", row_group_size=rows_each)
+    return folder
+
+
+def test_a_manifest_of_many_groups_is_selected_of_as_one_group(root, tmp_path):
+    apart = in_groups(root, tmp_path / "apart", 2)
+    rows = images(root)
+    wanted = [
+        {"sample": 3}, {"sample": 3, "seed": 7}, {"limit": 2}, {"include": [rows[0]["path"]]}, {"view": "frontal"},
+        {"patients": [rows[-1]["patient_id"]]}, {"label": "No Finding=1"}, {"where": "bytes>1"},
+        {"view": "PA", "limit": 1},
+        *({"selection": Selection(splits=frozenset({row["split"]}))} for row in rows if row["split"]),
+    ]  # fmt: skip
+    for words in wanted:
+        whole, parts = cxrprep.load(root, **words), cxrprep.load(apart, **words)
+        assert parts.to_arrow().to_pylist() == whole.to_arrow().to_pylist(), words
+        # Divided by nothing, all rows are read and then selected of.
+        divided = cxrprep.load(root, split_by="patient", fractions="0.8,0.1,0.1", **words) if "limit" in words else None
+        assert divided is None or divided.stated["path"].to_pylist() == parts.stated["path"].to_pylist()
+        assert (parts.observations, parts.box_categories, parts.policy.knows) == (
+            whole.observations, whole.box_categories, whole.policy.knows,
+        )  # fmt: skip
+    for words in ({"view": "upside-down"}, {"where": "no_column>1"}, {"label": "none:such"}):
+        with pytest.raises(UsageError):
+            cxrprep.load(apart, **words)
+
+
+def test_a_sample_of_many_images_does_not_hold_them_all(cx, tmp_path):
+    some, count = pq.read_table(cx / "manifests" / "images.parquet"), 200_000
+    many = some.take(pa.array(np.arange(count) % len(some)))
+    for name in ("image_id", "path"):
+        values = pa.array([f"{number:09d}-{'x' * 60}" for number in range(count)])
+        many = many.set_column(many.column_names.index(name), name, values)
+    folder = in_groups(cx, tmp_path / "many", 10_000, many.replace_schema_metadata(some.schema.metadata))
+    code = (
+        "import cxrprep, pyarrow as pa, sys\n"
+        "print(len(cxrprep.load(sys.argv[1], sample=10)), pa.default_memory_pool().max_memory())"
+    )
+    words = [sys.executable, "-c", code, str(folder)]
+    held, peak = map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert held == 10
+    assert peak < many.nbytes / 3

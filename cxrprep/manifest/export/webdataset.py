@@ -22,7 +22,7 @@ from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.region_masks import REGION, region_lists
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import read_groups
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def member_suffix(task: ExportTask) -> str:
     Of several formats, here or among the images that were left out, it is ``.jpg`` where readers go by the bytes
     anyway, and else ``.bin``.
     """
-    whole = task.options.manifest
-    paths = (task.dataset.stated if whole is None else read_rows(whole, columns=["path"])).column("path")
-    endings = pc.struct_field(pc.extract_regex(paths, r"(?P<s>\.[^./]*)$"), "s")
-    found = {(ending or ".dcm").lower() for ending in pc.unique(endings).to_pylist()}
+    whole, found = task.options.manifest, set[str]()
+    for rows in (task.dataset.stated,) if whole is None else read_groups(whole, ["path"]):
+        endings = pc.struct_field(pc.extract_regex(rows.column("path"), r"(?P<s>\.[^./]*)$"), "s")
+        found |= {(ending or ".dcm").lower() for ending in pc.unique(endings).to_pylist()}
     if len(found) == 1:
         return found.pop()
     if found <= _DICOM:
