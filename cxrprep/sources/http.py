@@ -345,6 +345,9 @@ class HttpSource:
         found = False
         for file in self._known:
             sized = self._asked(file)
+            if sized is None and not self._allows_head:
+                # Nothing was said of it: GET decides.
+                sized = file
             if sized is not None:
                 found = True
                 yield sized
@@ -369,13 +372,14 @@ class HttpSource:
     def _asked(self, file: RemoteFile) -> RemoteFile | None:
         """``file`` as the server describes it without sending it; ``None`` where it says nothing.
 
-        Nothing depends on it, so a server that refuses HEAD is not asked again, and GET decides (RFC 9110, 15.5.6).
+        Nothing depends on it, so a server that breaks on it is not asked again, and GET decides.
         """
         if not self._allows_head:
             return None
         try:
             url = self._url(file.key)
-            answer = with_retries(lambda: self._client.head(url, key=file.key, private=self._token.headers()))
+            private = self._token.headers()
+            answer = with_retries(lambda: self._client.head(url, key=file.key, private=private), optional=True)
         except NotConnectedError:
             raise
         except SourceUnreachableError:

@@ -35,6 +35,9 @@ _NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 # How servers refuse a request for its range: asked for all, some of them send it.
 _NO_RANGES: Final = frozenset({400, 416, 501})
+# How servers refuse HEAD, whatever they say to GET (RFC 9110, 15.5.6 and 15.6.2).
+_NO_HEAD: Final = frozenset({400, 405, 406, 501})
+_OF_A_PART: Final = frozenset({"content-md5", "content-range", "transfer-encoding"})
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
 _LONGEST_PAGE: Final = 64 * 1024 * 1024
@@ -86,6 +89,7 @@ class HttpClient:
         self._auth = HttpAuth(login)
         self._explain = explain
         self._lock = threading.Lock()
+        self._knows_head = True
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
         if options.cookie_file:
             load_cookies(self.settings.share, options.cookie_file)
@@ -160,9 +164,19 @@ class HttpClient:
         return response, bytes(pieces)
 
     def head(self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE) -> HttpResponse:
-        """The headers alone. Raises as ``open``."""
+        """The headers alone, of a GET for one byte where the server knows no HEAD. Raises as ``open``."""
         query = _Query(url, key or without_query(url), private)
-        response, connection = self._exchange(Request(head=True), query)
+        request = Request(head=True) if self._knows_head else Request(byte_range="0-0")
+        response, connection = self._exchange(request, query)
+        if request.head and response.status in _NO_HEAD:
+            self.release(connection)
+            self._knows_head = False
+            return self.head(url, key=key, private=private)
+        total = response.content_range[1]
+        if response.status in (206, 416) and total is not None:
+            # What is said of the part goes.
+            stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
+            response = replace(response, status=200, headers={**stated, "content-length": str(total)})
         self._accept(response, connection, query)
         self.release(connection)
         return response

@@ -23,7 +23,6 @@ _REASONS: Final = {
     52: "the server closed the connection without an answer",
     61: "the answer has a coding that is not known here",
     92: "the server broke the HTTP/2 stream off",
-    97: "the SOCKS proxy refuses it",
     100: "not valid HTTP (its headers are too long)",
 }
 _CERTIFICATE: Final = 60
@@ -113,6 +112,8 @@ def from_libcurl(
         return no_connection(endpoint, proxy, "the name of the proxy cannot be resolved (DNS)")
     if code == 6:
         return no_connection(endpoint, proxy, f"the name {endpoint.host} cannot be resolved (DNS)")
+    if code == 97:
+        return no_connection(endpoint, proxy, "the SOCKS proxy refuses it, its login or the address")
     if code == 7:
         at = f"{address} refuses it" if address else "it is refused or cannot be reached"
         return no_connection(endpoint, proxy, at)

@@ -35,17 +35,19 @@ def attempts(**options: Any) -> Iterable[stamina.Attempt]:
     return stamina.retry_context(**options)
 
 
-def with_retries(call: Callable[[], T]) -> T:
+def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
     """What ``call`` returns; it is called again while the service is unreachable or overloaded, four times in all.
 
-    A wait that the server asked for (Retry-After) is kept. Raises what the last call raised.
+    A wait that the server asked for (Retry-After) is kept; of an ``optional`` question no silence is waited for twice.
+    Raises what the last call raised.
     """
     began = time.monotonic()
     try:
         return call()
     except SourceUnreachableError as error:
         # No network at all is said soon: another such wait brings nothing to whoever looks on.
-        if error.lasting or (isinstance(error, NotConnectedError) and time.monotonic() - began > _LONG_SECONDS):
+        long = time.monotonic() - began > _LONG_SECONDS
+        if error.lasting or (long and (optional or isinstance(error, NotConnectedError))):
             raise
         failure = error
     for attempt in attempts(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):

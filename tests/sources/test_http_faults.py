@@ -22,6 +22,7 @@ from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_connection import HttpConnection
 from cxrprep.sources.http_response import HttpResponse
+from cxrprep.sources.network_errors import NotConnectedError
 from tests.servers import loopback, raw_http
 from tests.servers.raw_http import answer
 from tests.sources.contract import content, credentials
@@ -641,6 +642,27 @@ def test_a_socks_proxy_is_spoken_to_as_one(monkeypatch: pytest.MonkeyPatch, clie
     assert content(client.open("http://files.example.test/x.png")) == DATA
     assert b"files.example.test" in heard[0]
     listener.close()
+
+
+def test_a_socks_proxy_that_refuses_the_login_is_what_to_check(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(16)
+                peer.sendall(b"\x05\xff")
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", f"socks5h://user:s3cr#t@{address}")
+        with pytest.raises(NotConnectedError, match="refuses it, its login") as caught:
+            client.open("http://files.example.test/x.png")
+        thread.join(5)
+    assert f"check socks5h://{address}" in caught.value.hint
 
 
 # ---- the network ----

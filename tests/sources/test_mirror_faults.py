@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Callable
 from contextlib import closing
 
 import pytest
+import stamina
 
 from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError
-from cxrprep.sources import open_source
-from cxrprep.sources.base import SourceOptions
+from cxrprep.model import RemoteFile
+from cxrprep.sources import open_source, retry
+from cxrprep.sources.base import AccessState, SourceOptions
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.urls import behind
 from tests.servers import loopback
@@ -46,6 +49,56 @@ def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
         return Reply(status) if request.method == "HEAD" else _tree(request, pages)
 
     assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
+
+
+@pytest.mark.parametrize("status", [400, 405, 406, 501])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_refuses_head_is_asked_for_a_byte(status: int, ranges: bool) -> None:
+    """Of a mirror without pages the catalog's files are asked for: a refusal of the method says nothing of them."""
+
+    def app(request: Request) -> Reply:
+        if request.method == "HEAD":
+            return Reply(status)
+        if request.path not in ("/a.csv", "/empty.csv"):
+            return Reply(404)
+        whole = Reply(200, b"" if "empty" in request.path else bytes(90_000))
+        return loopback.object_reply(request, whole.body, {"Content-MD5": "AA=="}) if ranges else whole
+
+    known = tuple(RemoteFile(name) for name in ("a.csv", "empty.csv", "gone.csv"))
+    with (
+        loopback.running(app) as server,
+        closing(open_source(server.url, SourceOptions(timeout=5, known=known))) as source,
+    ):
+        assert source.access().state is AccessState.UNKNOWN
+        listed = [*source.list()]
+        assert [(file.key, file.size, file.digest) for file in listed] == [
+            ("a.csv", 90_000, None),
+            ("empty.csv", 0, None),
+        ]
+        assert sum(request.method == "HEAD" for request in server.seen) == 1
+
+
+def test_a_mirror_that_says_nothing_of_its_files_may_have_all_of_them() -> None:
+    known = (RemoteFile("a.csv"), RemoteFile("b.csv"))
+    app = loopback.running(lambda request: Reply(500 if request.method == "HEAD" else 404))
+    options = SourceOptions(timeout=5, known=known)
+    with app as server, closing(open_source(server.url, options)) as source, stamina.set_testing(True, attempts=2):
+        assert [*source.list()] == [*known]
+
+
+def test_no_silence_is_waited_for_twice_where_an_answer_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_LONG_SECONDS", 0.5)
+
+    def app(request: Request) -> Reply:
+        if request.method == "HEAD":
+            over.wait(10)
+        return _tree(request, {"": ["images/"], "images/": [IMAGE[7:]]})
+
+    over = threading.Event()
+    with loopback.running(app) as server, closing(open_source(server.url, SourceOptions(timeout=1))) as source:
+        assert [file.key for file in source.list()] == [IMAGE]
+        over.set()
+        assert sum(request.method == "HEAD" for request in server.seen) == 1
 
 
 @pytest.mark.parametrize(
