@@ -103,7 +103,8 @@ def convert(
 
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
-    where, keywords = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables), Keywords(words)
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
+    keywords = Keywords(words, per_shard=per_shard, frame=frame)
     wanted, shard = keywords.selection(selection), shard_of(shard)
     engine, limits = keywords.engine(engine), keywords.limits(limits)
     keywords.finish()

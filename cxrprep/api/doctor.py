@@ -123,8 +123,10 @@ def doctor(
         >>> examined.verb
         'doctor'
     """
+    from cxrprep.config.settings import check_values
     from cxrprep.credentials.lookup import Credentials
 
+    check_values({"timeout": timeout})
     checks = examine(
         root=Path(root),
         credentials=credentials or Credentials(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.config.job import SelectionSettings, parse_rate
 from cxrprep.config.job_array import parse_shard
+from cxrprep.config.settings import check_values
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.selection.options import selected
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.model import Selection, Shard
-    from cxrprep.verification import VerifyOptions
+    from cxrprep.verification.verifier import VerifyOptions
 
 T = TypeVar("T")
 
@@ -38,8 +39,9 @@ class Keywords:
     Without keywords of its part it gives that value itself.
     """
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        """Nothing is taken yet."""
+    def __init__(self, given: Mapping[str, Any], **own: Any) -> None:
+        """Nothing is taken yet. Raises ``UsageError`` for a wrong value here or in the verb's ``own`` parameters."""
+        check_values({**own, **given})
         self._left = dict(given)
         self._known: list[str] = []
 
@@ -56,12 +58,14 @@ class Keywords:
 
     def selection(self, selection: Selection | Mapping[str, Any]) -> Selection:
         """Which images: ``split``, ``view``, ``label``, ``patients`` and the others of ``selection.options``."""
-        if not isinstance(selection, dict):
-            return selected(selection, self.take(*_SELECTION))
-        whole = Keywords({**selection, **self.take(*_SELECTION)})
-        words = whole.take(*_SELECTION)
-        whole.finish()
-        return selected({}, words)
+        words = self.take(*_SELECTION)
+        if isinstance(selection, dict):
+            whole = Keywords({**selection, **words})
+            words, selection = whole.take(*_SELECTION), {}
+            whole.finish()
+        made = selected(selection, words)
+        check_values({"limit": made.limit, "sample": made.sample})
+        return made
 
     def split_rule(self, rule: SplitRule | str | None, *seeds: str) -> SplitRule | None:
         """How patients are divided: ``fractions``, the seed by the names ``seeds``, ``split_within`` and so on."""
@@ -84,11 +88,14 @@ class Keywords:
             folds=int(given.get("folds") or 0),
         )
 
-    def policy(self, policy: Policy | None) -> Policy | None:
+    def policy(self, policy: Policy | str | None) -> Policy | None:
         """What labels become: ``uncertain``, ``blank``, ``derive`` and ``per``."""
         from cxrprep.labels.policy import Policy
 
         given = self.take("uncertain", "blank", "derive", "per")
+        if isinstance(policy, str):
+            hint = "name its parts: uncertain='ones', blank='zeros'"
+            raise UsageError(f"policy: {policy!r} is text, not a Policy", hint=hint)
         return Policy.parse(**given) if given else policy
 
     def label_options(self, options: LabelOptions | None) -> LabelOptions | None:
@@ -121,8 +128,8 @@ class Keywords:
 
     def verifying(self, options: VerifyOptions | None) -> VerifyOptions | None:
         """How far verify looks."""
-        from cxrprep.verification import VerifyOptions
         from cxrprep.verification.finding import accepted_kinds
+        from cxrprep.verification.verifier import VerifyOptions
 
         names = ("images", "sample", "seed", "quick", "duplicates", "complete", "strict", "accept", "shard")
         given = self.take(*names)
@@ -145,7 +152,10 @@ class Keywords:
 
         given = self.take("max_pixels", "max_bytes", "max_seconds")
         names = {"max_pixels": "pixels", "max_bytes": "size", "max_seconds": "seconds"}
-        return _with(limits, ImageLimits, {names[name]: value for name, value in given.items()})
+        made = _with(limits, ImageLimits, {names[name]: value for name, value in given.items()})
+        if made is not None:
+            check_values({name: getattr(made, field) for name, field in names.items()})
+        return made
 
 
 def split_rule_of(
@@ -194,9 +204,11 @@ def shard_of(shard: Shard | str | None) -> Shard | None:
 
 def _with(value: T | None, kind: type[T], given: Mapping[str, Any]) -> T | None:
     """``value``, or a new one, with the fields in ``given``."""
-    if not given:
-        return value
-    return kind(**given) if value is None else dataclasses.replace(value, **given)  # type: ignore[type-var]
+    if given:
+        value = kind(**given) if value is None else dataclasses.replace(value, **given)  # type: ignore[type-var]
+    if value is not None:
+        check_values({each.name: getattr(value, each.name) for each in dataclasses.fields(value)})  # type: ignore[arg-type]
+    return value
 
 
 def _change(given: dict[str, Any], name: str, change: Callable[[Any], Any]) -> None:

@@ -81,7 +81,7 @@ def preview(
     from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
 
-    keywords = Keywords(words)
+    keywords = Keywords(words, count=count, frame=frame)
     selection, shard, limits = keywords.selection(selection), shard_of(shard), keywords.limits(limits)
     keywords.finish()
     chosen = load_recipe(recipe, frame=frame)

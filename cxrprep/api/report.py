@@ -62,11 +62,11 @@ def report(
     """
     from cxrprep.html_report.page import write_report
 
-    keywords = Keywords(words)
+    keywords = Keywords(words, thumbnails=thumbnails)
     thumbnails = int(keywords.take("images").get("images", thumbnails))
     keywords.finish()
 
-    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
+    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
     made = write_report(
         folder.spec,
         folder.release,

@@ -17,13 +17,13 @@ from cxrprep.collection.file_table import files_of, files_of_images, image_rows,
 from cxrprep.collection.lineage import FolderKind, Lineage, export_journal, read_export, stated_tables
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
-from cxrprep.model import FolderRef
+from cxrprep.model import FolderRef, ImageCheck
 from cxrprep.record import Record
 from cxrprep.record.requested import asked
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
-from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport
-from cxrprep.verification import verify as prove
 from cxrprep.verification.made_folder import MadeFolder, verify_made
+from cxrprep.verification.verifier import VerifyOptions
+from cxrprep.verification.verifier import verify as prove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.verification.finding import Finding
+    from cxrprep.verification.report import VerifyReport
 
 
 def check_image(path: Path | str) -> ImageCheck:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 @options.folder
 @options.release
 @setting("report.out", "--out", metavar="FILE", shell_complete=completers.file)
-@setting("report.images", "--images", type=click.IntRange(0, 500))
+@setting("report.images", "--images")
 @setting("report.beside", "--beside", metavar="DIR", shell_complete=completers.folder)
 def command(invocation: Invocation) -> int:
     """Write one self-contained HTML page: counts against the published facts, labels, co-occurrence, ages, splits.

@@ -124,12 +124,13 @@ def folder_words(root: Path, home: Path) -> list[str]:
     return [str(root), *(["--state", str(home)] if home != root else [])]
 
 
-def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> DatasetFolder:
+def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files: bool = True) -> DatasetFolder:
     """A folder of any kind: what its record says, what its tables say, what the caller says, what its files look like.
 
     Args:
         where: The folder, and what the caller says of it; it is never written to here.
         unknown_is_own: Take a folder in which no image was seen for one of one's own, for a verb that looks further.
+        files: Whether the verb asks the record about files; without, it has its header alone.
 
     Returns:
         The folder. One that nobody recognises and that holds images is a folder of one's own.
@@ -149,7 +150,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False) -> Dat
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
-    record = Record.open(root, asked.state)
+    record = Record.open(root, asked.state, files=files)
     home = record.home
     _check_state(root, home)
     if record.header.dataset:
@@ -223,7 +224,7 @@ def require_image_table(root: Path, path: Path) -> None:
     if path.is_file():
         return
     home = path.parent.parent
-    if root.is_dir() and not Record.open(root, home).header.dataset:
+    if root.is_dir() and not Record.open(root, home, files=False).header.dataset:
         check_converted(root, home, sample_names(root))
     if exports := read_export(root):
         form = ", ".join(dict.fromkeys(one.form.partition(":")[0] for one in exports))

@@ -91,13 +91,13 @@ FORMS: Final[Mapping[str, Callable[[str], object]]] = {
 }
 
 
-def _about(text: str, choices: tuple[str, ...] = (), form: str = "", low: float | None = None) -> dict[str, Any]:
-    # ``form`` names a parser of FORMS, or "path"; ``low`` is the smallest number allowed.
-    return {"help": text, "choices": choices, "form": form, "low": low}
+def _about(text: str, choices: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    # ``form`` names a parser of FORMS, or "path"; ``low`` and ``high`` are the smallest and largest number allowed.
+    return {"help": text, "choices": choices, "form": "", "low": None, "high": None, **more}
 
 
-def _set(default: Any, text: str, *, choices: tuple[str, ...] = (), form: str = "", low: float | None = None) -> Any:
-    return field(default=default, metadata=_about(text, choices, form, low))
+def _set(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata=_about(text, **more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class ReportSettings:
     """The HTML page about a folder."""
 
     out: str = _set("", "where the page goes; default: ROOT/manifests/report.html", form="path")
-    images: int = _set(24, "images on the contact sheet; 0: none", low=0)
+    images: int = _set(24, "images on the contact sheet; 0: none", low=0, high=500)
     beside: str = _set("", "another folder, whose numbers stand beside those of ROOT", form="path")
 
 
@@ -348,6 +348,7 @@ class Key:
     choices: tuple[str, ...]
     form: str
     low: float | None
+    high: float | None
 
     @property
     def variable(self) -> str:

@@ -379,8 +379,30 @@ def _checked(key: Key, value: Any) -> tuple[Any, tuple[str, str] | None]:
     return value, next((problem for problem in problems if problem is not None), None)
 
 
+# The options of Python whose values are checked as those of a job file, by the names that they have there.
+_IN_PYTHON: Final = {key.name.rpartition(".")[2]: key for key in KEYS.values() if key.low is not None} | {
+    "thumbnails": KEYS["report.images"],
+    "count": KEYS["convert.preview"],
+    "link": KEYS["download.link"],
+}
+
+
+def check_values(given: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for an option of Python with a value that job files and the command line refuse."""
+    for name, value in given.items():
+        key = _IN_PYTHON.get(name)
+        if key is None:
+            continue
+        try:
+            problem = value_problem(value, choices=key.choices, low=key.low, high=key.high)
+        except TypeError:
+            problem = f"{value!r} is no number", key.help
+        if problem is not None:
+            raise UsageError(f"{name}: {problem[0]}", hint=problem[1])
+
+
 def _word_problem(key: Key, word: Any) -> tuple[str, str] | None:
-    found = value_problem(word, choices=key.choices, low=key.low)
+    found = value_problem(word, choices=key.choices, low=key.low, high=key.high)
     parse = FORMS.get(key.form)
     if found is None and parse is not None and word:
         try:

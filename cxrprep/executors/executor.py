@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.executors.dask_cluster import cluster
 from cxrprep.executors.processes import Lost, WorkerPool, peeked
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cxrprep.events import Sink
 
+_ENGINES: Final = ("local", "dask", "inline")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -36,6 +37,12 @@ class Engine:
     jobs: int | None = None
     scheduler: str = ""
     folders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` for a name that is none of the three."""
+        if self.name not in _ENGINES:
+            known = ", ".join(_ENGINES)
+            raise UsageError(f"unknown engine {self.name!r}", hint=f"{did_you_mean(self.name, _ENGINES)}known: {known}")
 
     @property
     def workers(self) -> int:

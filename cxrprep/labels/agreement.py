@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.humanize import short_repr
-from cxrprep.labels.label_table import LabelTable, read_label_table
 from cxrprep.schemas import own_observations
 from cxrprep.storage.value_codes import as_slice, numbers, value_codes
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from cxrprep.labels.label_table import LabelTable
 
 VALUES: Final = (1, 0, -1, None)
 # The values of the codes that ``_codes`` gives a column.
@@ -147,6 +148,8 @@ def compare_tables(first: Path | Labelled, second: Path | Labelled, *, key: str 
 
     Raises ``TableError`` for a table that cannot be read or has a key twice, ``UsageError`` when nothing is common.
     """
+    from cxrprep.labels.label_table import read_label_table
+
     one, other = (each if isinstance(each, Labelled) else Labelled(each) for each in (first, second))
     a, b = (read_label_table(each.path, key=key, source=each.source) for each in (one, other))
     keys = _matching(a, b)

@@ -18,6 +18,7 @@ from cxrprep.schemas import RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.storage.table_checksums import replace_listed
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -192,12 +193,13 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: 
 def read_combined(path: Path, columns: Sequence[str], *, coded: Collection[str] = ()) -> pa.Table:
     """The same, each column in one piece and read by itself: a whole row group and its copy are never held at once.
 
-    measured: 420 -> 280 MB for the process that has read the labels of 377,110 images.
+    measured: 420 -> 280 MB for the process that has read the labels of 377,110 images; and 0.26 -> 0.20 s of CPU time
+    for the image ids of its 755,313 rows, which are coded as they are read.
 
     Args:
         path: The table.
         columns: Those that are wanted.
-        coded: Of these, columns that come as dictionaries: their text is held once, and in no second copy.
+        coded: Of these, columns of text that come as dictionaries: each text is held once.
 
     Returns:
         The table.
@@ -206,21 +208,11 @@ def read_combined(path: Path, columns: Sequence[str], *, coded: Collection[str] 
         OSError: It is not there, or may not be read.
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
-    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(coded)) as file:
         check_kinds(pa.schema([field for field in file.schema_arrow if field.name in columns]), path)
-        found = {name: _in_one_piece(file.read([name], use_threads=False), coded=name in coded) for name in columns}
+        found = {name: flat(file.read([name], use_threads=False).column(0)) for name in columns}
         fields = [file.schema_arrow.field(name).with_type(found[name].type) for name in columns]
         return pa.table(found, schema=pa.schema(fields))
-
-
-def _in_one_piece(read: pa.Table, *, coded: bool) -> pa.Array:
-    column = read.column(0)
-    if not coded or pa.types.is_dictionary(column.type):
-        return column.combine_chunks()
-    # The pieces have one dictionary: that of the whole column.
-    pieces = column.dictionary_encode().chunks or [column.combine_chunks().dictionary_encode()]
-    places = pa.chunked_array([piece.indices for piece in pieces]).combine_chunks()
-    return pa.DictionaryArray.from_arrays(places, pieces[-1].dictionary)
 
 
 def read_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -43,7 +43,10 @@ class ValueCodes:
         first = np.full(len(self.values) + 1, -1)
         # Of several the last one written stays, so they are written from behind.
         first[self.at[::-1]] = np.arange(len(self.at))[::-1]
-        return np.sort(first[:-1][first[:-1] >= 0])
+        is_first = np.zeros(len(self.at) + 1, bool)
+        # -1, of a value that no row has, is the last place.
+        is_first[first[:-1]] = True
+        return np.flatnonzero(is_first[:-1])
 
     def rows_of(self, values: Iterable[Any]) -> NDArray[np.int64]:
         """The rows that have one of ``values``, in order."""

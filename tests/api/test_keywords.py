@@ -12,6 +12,7 @@ import pytest
 
 import cxrprep
 from cxrprep.cli.main import cli
+from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
 from tests.generators.small import nih_chestxray14
 from tests.labels.nlp.test_label_sources import run
@@ -96,6 +97,54 @@ def test_every_option_of_a_command_is_one_in_python() -> None:
     known = {name: set().union(*map(taken, functions)) for name, functions in verbs.items()}
     missing = {(name, option) for name, option in listed if option not in known[name]}
     assert missing == set(OTHERWISE), (missing - set(OTHERWISE), set(OTHERWISE) - missing)
+
+
+# What Python calls otherwise than job files do; texts whose choices a verb of Python has under the same name.
+RENAMED = {"thumbnails": "report.images", "count": "convert.preview", "engine": "engine.name", "form": "export.format"}
+WORDS = ("download.link", "labels.uncertain", "labels.blank", "convert.to", "split.within", "selection.view")
+
+
+def refused() -> Iterator[tuple[str, str, object]]:
+    """Each verb with each of its options that has limits, and a value that job files and the command line refuse."""
+    named = {key.name.rpartition(".")[2]: key for key in KEYS.values() if key.low is not None or key.name in WORDS}
+    named |= {name: KEYS[key] for name, key in RENAMED.items()}
+    for verb in ("doctor", *cxrprep._WATCHED - {"run"}, "load"):
+        for name in sorted(taken(verb) & named.keys()):
+            key = named[name]
+            # Of verify, ``images`` is another setting; of pairs, ``form`` has other choices.
+            if (verb, name) != ("verify", "images"):
+                limits = (None if key.low is None else key.low - 1, None if key.high is None else key.high + 1)
+                yield from ((verb, name, limit) for limit in limits if limit is not None)
+                if limits == (None, None):
+                    yield verb, name, "no such word"
+
+
+def test_what_job_files_and_the_command_line_refuse_python_refuses(tmp_path: Path) -> None:
+    released = tmp_path / "nih"
+    nih_chestxray14.write(released)
+    cxrprep.extract_labels(released)
+    found = list(refused())
+    assert {("convert", "per_shard", 0), ("report", "thumbnails", 501), ("plan", "connections", 0)} <= set(found)
+    for verb, name, value in found:
+        needed = {"recipe": "square-224"} if verb in ("convert", "preview") and name != "recipe" else {}
+        needed |= {"form": "csv"} if verb == "export" and name != "form" else {}
+        first = {"download": "nih", "plan": "nih", "prove": "0" * 64, "doctor": released}.get(verb, released)
+        more = [released / "BBox_List_2017.csv"] if verb == "import_labels" else []
+        more += [released] if verb in ("prove", "download", "plan") else []
+        with pytest.raises(UsageError) as caught:
+            getattr(cxrprep, verb)(first, *more, **needed, **{name: value})
+        assert re.search(name.replace("_", ".") + "|" + re.escape(str(value)), str(caught.value)), (verb, name, value)
+        assert caught.value.hint, (verb, name, value)
+
+
+def test_no_option_has_limits_that_its_setting_has_not() -> None:
+    context = click.Context(cli)
+    commands = [cli.get_command(context, name) for name in cli.list_commands(context)]
+    parameters = [parameter for command in commands if command for parameter in command.params]
+    ranged = [p.opts for p in parameters if isinstance(p.type, click.IntRange | click.FloatRange)]
+    # Of those that are no setting, one has its limit from the setting of the step.
+    assert ranged == [["--preview"], ["--every"]]
+    assert KEYS["convert.preview"].low == 1
 
 
 @pytest.fixture(scope="module")

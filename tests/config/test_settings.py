@@ -76,6 +76,7 @@ def test_config_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("[verify]\nimages = 1\n", 2, "expected true or false, found 1", ""),
         ("[verify]\nsample = true\n", 2, "expected a whole number, found True", ""),
         ("[selection]\nlimit = 0\n", 2, "0 is too small", "the smallest is 1"),
+        ("[report]\nimages = 501\n", 2, "501 is too large", "the largest is 500"),
         ('[labels]\nuncertain = "one"\n', 2, "unknown value 'one'", "did you mean ones?"),
         ('[labels.uncertain_by]\nEdema = "sometimes"\n', 1, "unknown value 'sometimes'", "known: keep, ones"),
         ('steps = ["download", "convrt"]\n', 1, "unknown value 'convrt'", "did you mean convert?"),

@@ -75,6 +75,15 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert "images/none.png" not in record.entries
 
 
+def test_whoever_needs_the_header_alone_reads_no_entry(tmp_path: Path) -> None:
+    nih(tmp_path, entry("images/a.png"))
+    (tmp_path / FILES_NAME).write_bytes(b"")
+    header = Record.open(tmp_path, files=False).header
+    assert (header.dataset, header.files, header.size) == ("nih-chestxray14", 1, 7)
+    with pytest.raises(IntegrityError):
+        Record.open(tmp_path)
+
+
 def test_a_folder_without_a_record_has_an_empty_one_and_stays_untouched(tmp_path: Path) -> None:
     record = Record.open(tmp_path)
     assert not record.exists

@@ -26,6 +26,13 @@ COLUMNS = [
 ]
 
 
+def test_first_rows_are_in_order_and_values_that_no_row_has_have_none() -> None:
+    places = pa.array([3, None, 1, 3, 1, 0], pa.int32())
+    column = pa.DictionaryArray.from_arrays(places, pa.array(["a", "b", "of no row", "d"]))
+    assert value_codes(column).first_rows().tolist() == [0, 2, 5]
+    assert value_codes(pa.array([], pa.string())).first_rows().tolist() == []
+
+
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: str(column.type))
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_a_part_of_a_column_is_read_from_where_it_starts(column: pa.Array, start: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cxrprep.verification import ImageCheck
+from cxrprep.model import ImageCheck
 
 
 def dies(path: Path) -> ImageCheck:

@@ -13,9 +13,9 @@ import pytest
 
 from cxrprep.datasets.catalog import DatasetSpec, catalog
 from cxrprep.labels.extract import read_labels
-from cxrprep.verification import FactStatus, Finding, Level
+from cxrprep.verification.finding import Finding, Level
 from cxrprep.verification.measures import Subject, measure, shared_patients
-from cxrprep.verification.published_facts import check_facts
+from cxrprep.verification.published_facts import FactStatus, check_facts
 from tests.generators.small import chexpert, mimic_cxr_jpg
 from tests.parts import shared_data
 from tests.verification.trees import MIMIC, check, found, nih, remember

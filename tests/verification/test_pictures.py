@@ -16,7 +16,10 @@ import cxrprep
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import ImageError, UsageError
 from cxrprep.executors import Engine
-from cxrprep.verification import ImageCheck, Kind, VerifyOptions, VerifyReport
+from cxrprep.model import ImageCheck
+from cxrprep.verification.finding import Kind
+from cxrprep.verification.report import VerifyReport
+from cxrprep.verification.verifier import VerifyOptions
 from tests.generators.small import mimic_cxr, pictures
 from tests.parts import shared_data
 from tests.verification.checkers import dies

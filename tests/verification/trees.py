@@ -16,9 +16,10 @@ import pydicom
 
 from cxrprep.datasets.catalog import DatasetSpec, catalog
 from cxrprep.labels.extract import read_labels
-from cxrprep.model import Digest
+from cxrprep.model import Digest, ImageCheck
 from cxrprep.record import FileEntry, Origin, Record
-from cxrprep.verification import ImageCheck, VerifyOptions, VerifyReport, verify
+from cxrprep.verification.report import VerifyReport
+from cxrprep.verification.verifier import VerifyOptions, verify
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 OWN = ("cxrprep.", ".cxrprep", "manifests")
