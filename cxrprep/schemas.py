@@ -438,11 +438,15 @@ def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa
     if unknown:
         raise KeyError(f"not in the schema: {', '.join(sorted(unknown))}")
     arrays = []
+    # Columns without a value share one array of each type: a third of a label table's have none.
+    blank: dict[pa.DataType, pa.Array] = {}
     for field in schema:
         value = columns.get(field.name)
         # Nobody drew a box: what one would hold does not matter.
         if value is None or (pa.types.is_list(field.type) and value.null_count == rows and value.type != field.type):
-            arrays.append(pa.nulls(rows, field.type))
+            if field.type not in blank:
+                blank[field.type] = pa.nulls(rows, field.type)
+            arrays.append(blank[field.type])
         else:
             arrays.append(value if value.type == field.type else value.cast(field.type))
     return pa.Table.from_arrays(arrays, schema=schema)

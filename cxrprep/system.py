@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _LARGEST_BLOCK: Final = 32 << 20
 _KEPT: Final = 128 << 20
-_GIVEN_BACK: Final = 4 << 20
+_GIVEN_BACK: Final = 8 << 20
 _TRIMMED: Final = 16 << 20
 
 FILES_IN_MEMORY: Final = 500_000
@@ -110,15 +110,15 @@ def see_pandas() -> None:
 
 @contextmanager
 def plain_memory(*, keep: bool = False) -> Iterator[None]:
-    """Pyarrow takes the C library's memory for a while, and blocks of 4 MiB go back to the system when they are freed.
+    """Pyarrow takes the C library's memory for a while, and blocks of 8 MiB go back to the system when they are freed.
 
     pyarrow's own memory asks for huge pages, which cost more than they bring to tables that are joined once (on a
     machine whose memory is in pieces the kernel spends as long on finding them as the tables take), and keeps what was
     freed, as the C library does with the blocks of columns once it has seen one.
 
     measured: 550 -> 445 MiB at the peak of `extract-labels` on the tables of MIMIC-CXR-JPG's 377,110 images, without
-    the images, when all from 1 MiB on went back; from 4 MiB on it takes 0.3 s less of the system's time, and 60 to 80
-    MiB more there, none at the peak of a folder with its images (benchmarks/labels.py).
+    the images, when all from 1 MiB on went back; from 4 MiB on it takes 0.3 s less of the system's time, from 8 MiB on
+    0.05 s less again, and 60 to 80 MiB more there, none at the peak of a folder with its images (benchmarks/labels.py).
 
     Args:
         keep: Keep what was freed for the next column, for tables that are counted column by column: the labels of

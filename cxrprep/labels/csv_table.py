@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
-_BLOCK: Final = 4 << 20
+_BLOCK: Final = 2 << 20
 _AROUND_NAMES: Final = ' \t",;\x00'
 # What other programs write where a cell is blank; no published table has these words.
 _MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None", "NA", "N/A", "#N/A", "n/a")
@@ -162,6 +162,7 @@ def read_table(path: Path, form: Form) -> TextTable:
                 ),
                 parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=multiline),
                 convert_options=pacsv.ConvertOptions(
+                    check_utf8=not data.isascii(),
                     include_columns=read,
                     column_types={name: pa.string() if name in plain else TEXT for name in read},
                     strings_can_be_null=True,

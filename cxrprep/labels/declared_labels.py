@@ -308,14 +308,15 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
 
 def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]]]:
     """The lists of a column, each once, and the place of each row's among them; -1 where a row has none."""
-    lists: dict[int, list[Any]] = {}
-    places: dict[int, int] = {}
-    codes = np.full(len(cells), -1, np.int64)
-    for row, cell in enumerate(cells.to_numpy(object)):
-        if isinstance(cell, list):
-            codes[row] = places.setdefault(id(cell), len(places))
-            lists[id(cell)] = cell
-    return codes, list(lists.values())
+    held = cells.to_numpy(object)
+    codes, _ = pd.factorize(np.fromiter(map(id, held), np.int64, len(held)))
+    # The first row of each; those behind are written first.
+    first = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(held))[::-1]
+    lists = [held[row] for row in first]
+    are_lists = np.array([isinstance(cell, list) for cell in lists], bool)
+    number = np.where(are_lists, np.cumsum(are_lists) - 1, -1)
+    return number[codes], [cell for cell in lists if isinstance(cell, list)]
 
 
 def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.humanize import short_repr
-from cxrprep.labels.columns import count_true
+from cxrprep.labels.joins import differs_from_last
 from cxrprep.schemas import LABELS, own_observations
+from cxrprep.storage.value_codes import numbers
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
 if TYPE_CHECKING:
@@ -71,18 +72,18 @@ def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((words[code], int(count)) for code, count in enumerate(counts.tolist()) if count))
 
 
-def _distinct(table: pa.Table, *names: str) -> int:
-    """How many distinct values the columns have together; rows are in their order, so equal ones are neighbours."""
-    if not table.num_rows:
-        return 0
-    columns = [table.column(name).combine_chunks() for name in names]
-    changes: Any = None
-    for column in columns:
-        change = pc.not_equal(column[1:], column[:-1])
-        changes = change if changes is None else pc.or_(changes, change)
-    # A comparison with null is null: a step from or to "no image" begins nothing that is counted here.
-    found = count_true(changes) + 1
-    return found if not columns[-1].null_count else int(pc.count_distinct(columns[-1]).as_py())
+def _distinct(table: pa.Table) -> tuple[int, int, int]:
+    """How many patients, studies and images rows have; they are in their order, so equal ones are neighbours."""
+    counts = []
+    new = np.zeros(max(table.num_rows - 1, 0), bool)
+    for name in ("patient_id", "study_id", "image_id"):
+        column = table.column(name)
+        if column.null_count or not table.num_rows:
+            counts.append(int(pc.count_distinct(column).as_py()))
+        else:
+            new |= differs_from_last(column)
+            counts.append(int(np.count_nonzero(new)) + 1)
+    return counts[0], counts[1], counts[2]
 
 
 def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
@@ -92,10 +93,9 @@ def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
         column = table.column(f"label_{stem}")
         if column.null_count == len(column):
             continue
-        # Values are -1, 0 and 1, and null is counted as 2.
-        found = np.bincount(column.combine_chunks().fill_null(2).to_numpy().view(np.uint8) + np.uint8(1), minlength=4)
-        uncertain, negative, positive, null = found[:4].tolist()
-        counts.append(LabelCount(published_name(stem), positive, negative, uncertain, null))
+        cells = numbers(column, 2)
+        positive, negative, uncertain = (int(np.count_nonzero(cells == value)) for value in (1, 0, -1))
+        counts.append(LabelCount(published_name(stem), positive, negative, uncertain, column.null_count))
     return tuple(counts)
 
 
@@ -103,10 +103,14 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     """The counts of a labels table: in all, and of each label source."""
     table = labels.table
     parts = _by_source(table)
-    sources = tuple(_of_source(rows, name) for name, rows in parts if name is not None)
     named, same = _named_images([rows for _, rows in parts])
-    first = named.filter(pc.is_valid(named.column("image_id")))
     # Where all label sources are of the same rows, those of one are counted.
+    distinct = [_distinct(parts[0][1])] * len(parts) if same else [_distinct(rows) for _, rows in parts]
+    sources = tuple(
+        _of_source(name, rows, *found) for (name, rows), found in zip(parts, distinct, strict=True) if name is not None
+    )
+    ids = named.column("image_id")
+    first = named.filter(pc.is_valid(ids)) if ids.null_count else named
     alone = sources[0] if same and len(parts) == len(sources) > 0 else None
     boxes = table.column("boxes")
     return LabelsResult(
@@ -148,17 +152,17 @@ def _named_images(parts: list[pa.Table]) -> tuple[pa.Table, bool]:
         again = pa.chunked_array([_again(ids.combine_chunks())])
         for other in named:
             again = pc.or_(again, pc.and_(pc.is_valid(ids), pc.is_in(ids, value_set=other.column("image_id"))))
-        named.append(rows.filter(pc.invert(again)))
+        named.append(rows.filter(pc.invert(again)) if pc.any(again).as_py() else rows)
     return pa.concat_tables(named) if named else LABELS.empty_table(), len(named) == 1
 
 
-def _of_source(rows: pa.Table, name: str) -> SourceCounts:
+def _of_source(name: str, rows: pa.Table, patients: int, studies: int, images: int) -> SourceCounts:
     return SourceCounts(
         label_source=name,
         rows=rows.num_rows,
-        images=_distinct(rows, "patient_id", "study_id", "image_id"),
-        patients=_distinct(rows, "patient_id"),
-        studies=_distinct(rows, "patient_id", "study_id"),
+        images=images,
+        patients=patients,
+        studies=studies,
         splits=_splits(rows),
         labels=_label_counts(rows),
     )

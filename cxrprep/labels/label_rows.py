@@ -13,6 +13,7 @@ from cxrprep.labels.columns import constant
 from cxrprep.labels.joins import rises, sortable
 from cxrprep.labels.locate_tables import STAGE
 from cxrprep.schemas import BOX, LABELS, RAW_PREFIX, labels_schema, null_columns, with_boxes
+from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,12 +172,35 @@ class LabelRows:
         box = next((k for k in (b.schema.field("boxes").type.value_type for b in self.blocks) if k != BOX), BOX)
         text = bool(self.options.report_text)
         schema = labels_schema(self.raw, plain=self.plain, report_text=text, own=own, box=box)
-        blocks = sorted(self.blocks, key=lambda block: str(block.column("label_source")[0]) if block.num_rows else "")
+        blocks = sorted(self.blocks, key=_source_of)
         whole = [
             null_columns(schema, block.num_rows, {name: block.column(name) for name in block.column_names})
             for block in blocks
         ]
-        return in_order(pa.concat_tables(whole).unify_dictionaries())
+        table = pa.concat_tables(whole).unify_dictionaries()
+        return table if _are_in_order(blocks) else in_order(table)
+
+
+def _source_of(block: pa.Table) -> str:
+    return str(block.column("label_source")[0]) if block.num_rows else ""
+
+
+def _are_in_order(blocks: list[pa.Table]) -> bool:
+    """Whether blocks of a source each stand in order, which several that are of the same rows show at once."""
+    sources = [_source_of(block) for block in blocks]
+    if sorted(set(sources)) != sources:
+        return False
+    before: list[pa.ChunkedArray] = []
+    for block in blocks:
+        source = flat(block.column("label_source"))
+        if source.null_count or len(source.dictionary) != 1:
+            return False
+        ids = [block.column(name) for name in ORDER[1:-1]]
+        same = before and all(one.equals(other) for one, other in zip(before, ids, strict=True))
+        if not same and not rises(block, ORDER[1:-1]):
+            return False
+        before = ids
+    return True
 
 
 def in_order(table: pa.Table, order: tuple[str, ...] = ORDER) -> pa.Table:

@@ -12,11 +12,20 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.columns import LABEL_CELLS, constant, constant_where, count_true, filled_with_zeros, labels, whole
+from cxrprep.labels.columns import (
+    LABEL_CELLS,
+    constant,
+    constant_where,
+    count_true,
+    filled_with_zeros,
+    labels_of_rows,
+    whole,
+)
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import are_in, positions, row_numbers
@@ -24,6 +33,7 @@ from cxrprep.labels.mimic_annotations import ROLE, read_annotations
 from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
+from cxrprep.storage.value_codes import numbers, stated
 from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
@@ -34,7 +44,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.text_table import TextTable
 
 _NAMES: Final = CHEXPERT.names
-_LABELERS: Final = Form(("subject_id", "study_id", *_NAMES))
+_LABELERS: Final = Form(("subject_id", "study_id", *_NAMES), plain=("subject_id", "study_id"))
 _PROVIDER_IDS: Final = ("ordering_provider_id", "attending_provider_id", "resident_provider_id")
 _CELLS: Final = {**LABEL_CELLS, "_": None}
 _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
@@ -72,7 +82,7 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         table.require_match("study_id", STUDY, "expected a study such as 50414267")
         table.require_unique("study_id")
         rows = _Rows.of(everything, labelled, study_patients, whole=source != "radiologist")
-        columns, raw = rows.labels(table, source)
+        columns, raw = rows.labels(labelled)
         label_rows.use(table, "labels", used=table.rows, source=source)
         if source != "radiologist" and (filled := filled_with_zeros(table, _NAMES)):
             label_rows.note(filled, str(table.path), "warning")
@@ -106,7 +116,18 @@ class _Labelled:
         table = trimmed_ids(table.known_from(before[0].table if before else None))
         study = table.text("study_id")
         known = next((one.images for one in before if one.table.text("study_id").equals(study)), None)
-        return cls(source, table, positions(study, images.study) if known is None else known)
+        if known is None:
+            starts = pa.array(images.starts.astype(np.int32))
+            known = starts.take(positions(study, images.study.take(starts)))
+        return cls(source, table, known)
+
+    def of_each_image(self, listing: ImageListing) -> pa.Array:
+        """The table's row of each image's study, the other way round."""
+        row = np.full(listing.rows, -1, np.int32)
+        labelled = stated(self.images)
+        row[numbers(self.images, 0)[labelled]] = np.flatnonzero(labelled)
+        of_image = np.repeat(row[listing.starts], np.diff(np.append(listing.starts, listing.rows)))
+        return pa.array(of_image, mask=of_image < 0)
 
 
 class _Rows:
@@ -165,10 +186,12 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.study)
 
-    def labels(self, table: TextTable, source: str) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+    def labels(self, labelled: _Labelled) -> tuple[dict[str, Any], dict[str, pa.Array]]:
         """The label columns and source cells of each row, by its study; null where the table has no row for it."""
-        place = self._places_in(table.text("study_id"))
-        columns: dict[str, Any] = {term.column: labels(table, term.name, _CELLS).take(place) for term in CHEXPERT.terms}
+        table, source = labelled.table, labelled.source
+        place = self._places_in(labelled)
+        values, cells = labels_of_rows(table, [term.name for term in CHEXPERT.terms], _CELLS, place)
+        columns: dict[str, Any] = {term.column: values[term.name] for term in CHEXPERT.terms}
         columns |= {
             "label_source": constant(source, len(self)),
             "table_name": constant(table.path.name, len(self)),
@@ -179,12 +202,16 @@ class _Rows:
             stated = pc.is_valid(place)
             columns["table_name"] = constant_where(table.path.name, stated)
             columns["table_digest"] = constant_where(str(table.digest), stated)
-        return columns, {name: table.column(name).take(place) for name in (*_NAMES, *table.extra)}
+        return columns, {**cells, **{name: table.column(name).take(place) for name in table.extra}}
 
-    def _places_in(self, studies: pa.Array) -> pa.Array:
-        """The row of each row's study among ``studies``, which are looked up once where two tables have the same."""
+    def _places_in(self, labelled: _Labelled) -> pa.Array:
+        """The row of each row's study in a table, which is looked up once where two tables have the same studies."""
+        studies = labelled.table.text("study_id")
         if self._looked_up is None or not self._looked_up[0].equals(studies):
-            self._looked_up = studies, positions(self.study, studies)
+            self._looked_up = (
+                studies,
+                labelled.of_each_image(self.images) if self.whole else positions(self.study, studies),
+            )
         return self._looked_up[1]
 
 

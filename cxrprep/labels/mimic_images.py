@@ -5,7 +5,7 @@ Any of them will do. Where several are here, an image's study and patient must b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -68,6 +68,8 @@ class ImageListing:
     patient: pa.Array
     columns: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, pa.Array] = field(default_factory=dict)
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The first row of each study."""
 
     @property
     def rows(self) -> int:
@@ -135,25 +137,31 @@ def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
     raw: dict[str, pa.Array] = {}
     for (form, listing), known in zip(listings, places, strict=True):
         place = pa.concat_arrays([known, pa.nulls(len(image) - len(known), known.type)])
+        # All rows in the order of the first table stay as they are.
+        rows = None if known is places[0] and len(known) == len(image) else place
         for name in ("study_id", "subject_id"):
-            stated = listing.ids[name].take(place)
-            held = owner.get(name)
-            if held is not None:
+            stated = _taken(listing.ids[name], rows)
+            held = owner.setdefault(name, stated)
+            if not held.equals(stated):
                 differs = first_true(pc.fill_null(pc.not_equal(held, stated), fill_value=False))
                 if differs >= 0:
                     what = f"{listings[0][1].path.name} says {held[differs]} for image {image[differs]}"
                     raise listing.wrong(place[differs].as_py(), name, what)
-            owner[name] = stated if held is None else pc.coalesce(held, stated)
+                owner[name] = pc.coalesce(held, stated)
         if listing.table is not None:
             columns_of_form, cells = _columns_of(form, listing.table, label_rows)
-            columns |= {name: values.take(place) for name, values in columns_of_form.items()}
-            raw |= {name: values.take(place) for name, values in cells.items()}
+            columns |= {name: _taken(values, rows) for name, values in columns_of_form.items()}
+            raw |= {name: _taken(values, rows) for name, values in cells.items()}
     _note_without_split(columns, len(image), label_rows)
     images = _sorted(ImageListing(image, owner["study_id"], owner["subject_id"], columns, raw))
     starts = _study_starts(images, listings[0][1])
     if "study_datetime" in columns:
         images.columns.update(_order(images, starts))
-    return images
+    return replace(images, starts=starts)
+
+
+def _taken(values: pa.Array, rows: pa.Array | None) -> pa.Array:
+    return values if rows is None else values.take(rows)
 
 
 def trimmed_ids(table: TextTable) -> TextTable:

@@ -176,6 +176,26 @@ class TextTable:
         Raises:
             TableError: At the first cell that ``value_of`` does not know.
         """
+        column, values = self.words(name, value_of, kind, what)
+        return values.take(column.indices)
+
+    def words(
+        self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str
+    ) -> tuple[pa.DictionaryArray, pa.Array]:
+        """A column as its words and the number of each row's, and what a function makes of each word.
+
+        Args:
+            name: The column.
+            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
+            kind: The type of the values.
+            what: What was expected, for the error.
+
+        Returns:
+            The column, and a value for each word of its dictionary.
+
+        Raises:
+            TableError: At the first cell that ``value_of`` does not know.
+        """
         column = self.column(name)
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
@@ -190,12 +210,11 @@ class TextTable:
                     continue
                 raise self.error(row, name, what) from error
         try:
-            values = pa.array(found, kind)
+            return column, pa.array(found, kind)
         except (OverflowError, pa.ArrowInvalid):
             code = next(code for code, value in enumerate(found) if not _fits(value, kind))
             row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
             raise self.error(row, name, f"{what}, smaller than this number") from None
-        return values.take(column.indices)
 
     def lenient(
         self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, note: Callable[[str], object]

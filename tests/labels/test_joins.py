@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pyarrow as pa
 import pytest
 
-from cxrprep.labels.joins import all_distinct, are_in, positions, rises
+from cxrprep.labels.joins import all_distinct, are_in, differs_from_last, positions, rises
 
 WORDS = {
     "eight characters": [f"5{number:07}" for number in range(60)],
@@ -38,3 +39,23 @@ def test_rows_rise_by_several_columns():
     assert not rises(table, ["y", "x"])
     assert not rises(pa.concat_tables([table, table]).unify_dictionaries(), ["x", "y"])
     assert not rises(table.slice(0, 2), ["x"])
+
+
+@pytest.mark.parametrize("kind", WORDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_in_order_and_steps_between_them(kind, seed):
+    rng = random.Random(seed)
+    words = sorted(word for word in WORDS[kind] if word is not None)
+    rows = [(x, y, z) for x in "ab" for y in sorted(rng.sample(words, 4)) for z in sorted(rng.sample(words, 3))]
+    for changed in (None, rng.randrange(len(rows) - 1)):
+        if changed is not None:
+            rows[changed], rows[changed + 1] = rows[changed + 1], rows[changed]
+        columns = [pa.chunked_array([column[:5], column[5:]], pa.string()) for column in zip(*rows, strict=True)]
+        table = pa.table([columns[0].dictionary_encode(), *columns[1:]], names="xyz")
+        assert rises(table, "xyz") == (changed is None)
+        assert not rises(table, "xy")
+        for column in (*columns, table.column("x")):
+            values = column.to_pylist()
+            steps = [one != other for one, other in itertools.pairwise(values)]
+            assert differs_from_last(column).tolist() == steps
+    assert not rises(pa.table({"x": pa.chunked_array([[*words[:3], None]], pa.string())}), ["x"])
