@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from cxrprep.errors import CxrprepError
 from cxrprep.model import FolderRef
-from cxrprep.storage.paths import is_served
+from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,8 +121,9 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     ``roles`` says of each parameter whether it is ``read`` or ``written``, and with ``-folder`` or ``-file`` behind
     that it is one whatever its name is. A ROOT beside a ``state`` is only read. A ``dataset-folder`` is written where
-    it holds a dataset; plain images are read from the store as they are. Images are listed, and read one by one as the
-    verb comes to each: none is kept here.
+    it holds a dataset; plain images are read from the store as they are, and so is a ``store``. Images are listed, and
+    read one by one as the verb comes to each: none is kept here. An address in any other parameter, and one that no
+    store understands, is refused before anything is done: as a path it would be a folder ``./s3:``.
     """
 
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
@@ -131,16 +132,23 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(verb)
         def call(*positional: P.args, **named: P.kwargs) -> R:
-            values = signature.bind(*positional, **named).arguments
+            bound = signature.bind(*positional, **named)
+            values = bound.arguments
+            for name, value in values.items():
+                takes_path = "Path" in str(signature.parameters[name].annotation)
+                values[name] = _checked(name, value, roles.get(name)) if takes_path else _as_text(value)
             where = values.get("root")
             given = dict(values)
             if isinstance(where, FolderRef):
+                for name in ("root", "state", "tables"):
+                    _checked(name, getattr(where, name), roles.get(name))
                 values |= {"root": where.root, "dataset": where.dataset, "state": where.state, "tables": where.tables}
-            if not any(_addresses(values.get(name)) for name in roles):
-                return verb(*positional, **named)
+            if not any(_addresses(values.get(name)) for name, role in roles.items() if role != "store"):
+                bound.arguments = given
+                return verb(*bound.args, **bound.kwargs)
             with BucketFolders() as buckets:
                 for name, role in roles.items():
-                    if name in values and (
+                    if (role != "store" and name in values) and (
                         role != "dataset-folder" or _is_dataset(values[name], values.get("dataset"))
                     ):
                         reads = role.startswith("read") or (name == "root" and values.get("state") is not None)
@@ -155,7 +163,7 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     values["root"] = FolderRef.of(values["root"], release=where.release, **said)
                     values |= {name: given[name] for name in said if name in given}
                 try:
-                    result: R = _described(buckets, plain_verb(**_flat(signature, values)))
+                    result: R = _described(buckets, plain_verb(*bound.args, **bound.kwargs))
                 except CxrprepError as error:
                     error.message, error.hint = buckets.shown(error.message), buckets.shown(error.hint)
                     error.args = (error.message,)
@@ -166,6 +174,23 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return call
 
     return decorate
+
+
+def _checked(name: str, value: Any, role: str | None) -> Any:
+    """``value`` with the second slash that a path object took from an address. Raises ``UsageError``."""
+    if isinstance(value, list | tuple):
+        return type(value)(_checked(name, one, role) for one in value)
+    if isinstance(value, str | Path):
+        (refuse_unserved if role else refuse_address)(str(value), name)
+        return _SLASHES.sub(r"\1://", str(value)) if is_served(str(value)) else value
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    """A name or an option, which may be a file too, where somebody gave it as a path."""
+    if isinstance(value, dict):
+        return {name: _as_text(one) for name, one in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def _addresses(value: Any) -> bool:
@@ -199,15 +224,6 @@ def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | 
         return value
     streams = role.startswith("downloaded")
     return local(str(value), kind=role.partition("-")[2], streams=streams, part=part if streams else None)
-
-
-def _flat(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by name; those of ``**words`` among them."""
-    flat = dict(values)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            flat.update(flat.pop(name, {}))
-    return flat
 
 
 def _described(buckets: BucketFolders, result: Any) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.result import Result
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.agreement import Agreement, Comparison, Labelled, Scores
 
 
+@takes_buckets(first="read", second="read", more="read", root="read-folder", state="read-folder")
 def compare_labels(
     first: Path | str,
     second: Path | str,

@@ -33,7 +33,7 @@ FORMS: Final = ("files", "webdataset", "parquet")
 PER_SHARD: Final = 1000
 
 
-@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder", out="store")
 @notes_progress("convert")
 def convert(
     root: Path | str | FolderRef,
@@ -63,7 +63,7 @@ def convert(
     replaced.
 
     Args:
-        root: A known dataset, or any folder of DICOM, PNG and JPEG files; or an address that fsspec opens.
+        root: A known dataset, or any folder of DICOM, PNG and JPEG files; or an address (``s3://``, ``gs://``, ``az://``).
         recipe: A name, or a TOML file.
         out: Where the images go, a folder or an address; by default ``derived/RECIPE`` below ROOT.
         to: ``files``, ``webdataset`` (tar) or ``parquet`` (with the image bytes inside).

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.doctor_access import login_check, mirror_check, netrc_checks, network_checks, scheduler_check
 from cxrprep.api.doctor_check import Check, State
 from cxrprep.api.doctor_machine import disk_checks, machine_checks
@@ -85,6 +86,7 @@ _SERVED_BY: Final = {
 }
 
 
+@takes_buckets()
 def doctor(
     root: Path | str = ".",
     *,

@@ -11,6 +11,7 @@ from cxrprep.config.job_array import parse_shard
 from cxrprep.config.settings import check_values
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.selection.options import selected
+from cxrprep.storage.paths import local_path, refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -104,7 +105,7 @@ class Keywords:
 
         given = self.take("strict_source", "demographics", "mimic_iv", "report_text")
         if "mimic_iv" in given:
-            given["patients"] = Path(given.pop("mimic_iv"))
+            given["patients"] = local_path(given.pop("mimic_iv"), "mimic_iv")
         return _with(options, LabelOptions, given)
 
     def fetching(self, options: FetchOptions | None, *more: str) -> FetchOptions | None:
@@ -113,6 +114,8 @@ class Keywords:
         from cxrprep.credentials.lookup import Credentials
 
         given = self.take(*_NETWORK, "url_file", *more)
+        for name in ("url_file", "cookie_file", "then"):
+            refuse_address(str(given.get(name) or ""), name)
         if "url_file" in given:
             given["credentials"] = Credentials(files={"chexpert": Path(given.pop("url_file"))})
         _change(given, "limit_rate", lambda rate: parse_rate(rate) if isinstance(rate, str) else rate)

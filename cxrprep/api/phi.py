@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.preview import _EXAMPLES
@@ -78,6 +79,7 @@ class PhiResult:
     unreadable: tuple[tuple[str, str], ...]
 
 
+@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
 @notes_progress("check-phi")
 def check_phi(
     root: Path | str | FolderRef,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = 5
 
 
-@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder")
+@takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder", out="written-folder")
 def preview(
     root: Path | str | FolderRef,
     *,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cxrprep.model import Shard
 
 
+@takes_buckets()
 def label_report(
     text: str, *, rules: Path | str | None = None, policy: str = "default", sections: str = ""
 ) -> ReportLabels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import socket
@@ -132,17 +133,85 @@ def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
 
 
-def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# What a function of Python needs beside a path, and the options without a parameter of their own that take one.
+CALLS: dict[str, dict[str, object]] = {
+    "compare_labels": {"first": "a.csv", "second": "b.csv"},
+    "convert": {"recipe": "square-224"},
+    "download": {"dataset": "nih-chestxray14", "source": "root"},
+    "export": {"form": "csv"},
+    "import_labels": {"source": "a.csv"},
+    "label_report": {"text": "No edema."},
+    "plan": {"dataset": "nih-chestxray14", "source": "root"},
+    "preview": {"recipe": "square-224"},
+    "prove": {"digest": "ab" * 32},
+    "run": {"file": "job.toml"},
+}
+WORDS = {
+    "convert": ["recipe", "patients", "ids"],
+    "download": ["source", "then", "studies", "ids", "url_file", "cookie_file", "dataset"],
+    "extract_labels": ["mimic_iv", "dataset"],
+    "load": ["ids"],
+    "plan": ["then", "ids"],
+    "verify": ["source"],
+}
+FUNCTIONS = {name: getattr(package, name) for name in package.__all__ if inspect.isfunction(getattr(package, name))}
+
+
+def path_parameters() -> list[tuple[str, str]]:
+    """Each function of the package with each parameter that takes a path."""
+    found = []
+    for name, function in FUNCTIONS.items():
+        parameters = inspect.signature(function).parameters.values()
+        found += [(name, each.name) for each in parameters if "Path" in str(each.annotation)]
+        found += [(name, word) for word in WORDS.get(name, [])]
+    return found
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize(("name", "parameter"), path_parameters())
+def test_every_path_of_every_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parameter: str, kind: type
+) -> None:
+    """A path object takes a slash away: what is left was a folder ``./s3:``, or a host that was asked."""
     monkeypatch.chdir(tmp_path)
-    for call in (
-        lambda: package.download("nih-chestxray14", NOWHERE, source=str(tmp_path)),
-        lambda: package.verify(NOWHERE),
-        lambda: package.extract_labels(NOWHERE),
-        lambda: package.load(NOWHERE),
-    ):
-        with pytest.raises(UsageError, match="is an address"):
-            call()
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "root").mkdir()
+    (tmp_path / "job.toml").write_text('dataset = "nih-chestxray14"\nroot = "root"\nsteps = ["report"]\n')
+    before = set(tmp_path.rglob("*"))
+
+    def nobody(*_: object) -> None:
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", nobody)
+    for address in (NOWHERE, "ftp://127.0.0.1/x", *(() if parameter == "source" else ("http://127.0.0.1:1/x",))):
+        named = {
+            **({} if name in ("compare_labels", "label_report", "run") else {"root": "root"}),
+            **CALLS.get(name, {}),
+        }
+        value = kind(address)
+        words = [named.pop("first"), named.pop("second"), value] if parameter == "more" else []
+        named |= {} if words else {parameter: [value] if parameter == "against" else value}
+        with pytest.raises(UsageError):
+            FUNCTIONS[name](*words, **named)
+        assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_bucket_may_be_named_by_a_path_object(request: pytest.FixtureRequest, tmp_path: Path, kind: type) -> None:
+    amazon = request.getfixturevalue("amazon")
+    keys = {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
+    bucket = f"s3://{amazon.bucket({}, public=False)}"
+    made("nih-chestxray14", tmp_path / "root")
+    (tmp_path / "mine.toml").write_bytes(RECIPE.read_bytes())
+    with in_this_process(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        made_there = package.convert(tmp_path / "root", recipe=Path("mine.toml"), out=kind(f"{bucket}/out"))
+        assert made_there.value.out == f"{bucket}/out"
+        assert len(package.load(kind(f"{bucket}/out"))) == made_there.value.images > 0
+        again = package.convert(kind(f"{bucket}/out"), recipe="square-224", out=kind(f"{bucket}/more"))
+        assert again.value.images == made_there.value.images
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "root"]
 
 
 @pytest.mark.parametrize("address", ["s3://lab/out", NOWHERE])
