@@ -35,6 +35,7 @@ _NATIVE: Final = {"1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12}
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _META: Final = 1024
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
+_UID: Final = re.compile(r"[0-9.]{1,64}")
 _OTHER_SYNTAX: Final = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
 _UNCOMPRESSED: Final = "uncompressed"
 _ITEM: Final = b"\xfe\xff\x00\xe0"
@@ -323,8 +324,10 @@ class _PixelData:
         from pydicom.pixels.utils import pixel_array
 
         if not (self.syntax.is_transfer_syntax or codecs.stated_codec(self.syntax)) or self.syntax.is_private:
+            # Of a header nothing is quoted but what the standard gives a form that no name has.
+            stated = f" {self.syntax}" if _UID.fullmatch(self.syntax) else ""
             raise ImageError(
-                f"{self.name}: the transfer syntax {self.syntax} is not one that cxrprep reads", hint=_OTHER_SYNTAX
+                f"{self.name}: the transfer syntax{stated} is not one that cxrprep reads", hint=_OTHER_SYNTAX
             )
         index = self._index if self._frames > 1 else None
         try:

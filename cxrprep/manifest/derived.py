@@ -429,5 +429,8 @@ def _as(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return pa.array(values, pa.string()).dictionary_encode().cast(kind)
     if pa.types.is_integer(kind):
-        return pa.array([None if value is None else int(value) for value in values], kind)
+        # A header may hold anything under a name: what is no number of this kind is not known.
+        top = 1 << (kind.bit_width - 1)
+        numbers = (None if value is None else int(value) for value in values)
+        return pa.array([one if one is not None and -top <= one < top else None for one in numbers], kind)
     return pa.array(values, kind)

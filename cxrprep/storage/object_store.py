@@ -83,12 +83,16 @@ def _sign_in(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _storage_errors(address: str) -> Iterator[None]:
-    """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain."""
+def _storage_errors(address: str, *, writes: bool = False) -> Iterator[None]:
+    """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain, but for writing."""
     try:
         yield
-    except (CxrprepError, FileNotFoundError):
+    except CxrprepError:
         raise
+    except FileNotFoundError as error:
+        if not writes:
+            raise
+        raise UsageError(f"{address}: {error}", hint="check the name of the bucket, or make it first") from error
     except PermissionError as error:
         raise AccessError(f"{address} refuses: {error}", hint=_sign_in(address)) from error
     except Exception as error:
@@ -164,7 +168,7 @@ class ObjectStore:
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             part = Path(folder, "part")
             write(part)
-            with _storage_errors(url):
+            with _storage_errors(url, writes=True):
                 self._put(part, url)
                 system.invalidate_cache()
                 return _stamp(system.info(url))
@@ -174,7 +178,7 @@ class ObjectStore:
         del durable
         url = self.full(name)
         system = self.system()
-        with _storage_errors(url):
+        with _storage_errors(url, writes=True):
             system.pipe_file(url, data, **self._sha256(data))
             system.invalidate_cache()
             return _stamp(system.info(url))

@@ -195,6 +195,18 @@ def test_every_path_of_every_function(
         assert set(tmp_path.rglob("*")) == before
 
 
+NO_BUCKET = [
+    "convert root --recipe square-224 --out s3://there-is-none/x",
+    "convert root --recipe square-224 --to parquet --out s3://there-is-none/x",
+    "export root --format csv --out s3://there-is-none/x.csv",
+    "export root --format hf --out s3://there-is-none/x",
+    "report root --out s3://there-is-none/page.html",
+    "verify root --state s3://there-is-none/x",
+    "download nih-chestxray14 s3://there-is-none/x --source root",
+    "verify s3://there-is-none/x",
+]
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_bucket_may_be_named_by_a_path_object(request: pytest.FixtureRequest, tmp_path: Path, kind: type) -> None:
     amazon = request.getfixturevalue("amazon")
@@ -211,6 +223,10 @@ def test_a_bucket_may_be_named_by_a_path_object(request: pytest.FixtureRequest, 
         assert len(package.load(kind(f"{bucket}/out"))) == made_there.value.images > 0
         again = package.convert(kind(f"{bucket}/out"), recipe="square-224", out=kind(f"{bucket}/more"))
         assert again.value.images == made_there.value.images
+        for verb in NO_BUCKET:
+            done = cxrprep(*verb.split())
+            assert done.returncode == 2, (verb, done)
+            assert "bucket" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "root"]
 
 
