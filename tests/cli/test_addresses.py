@@ -195,41 +195,6 @@ def test_every_path_of_every_function(
         assert set(tmp_path.rglob("*")) == before
 
 
-NO_BUCKET = [
-    "convert root --recipe square-224 --out s3://there-is-none/x",
-    "convert root --recipe square-224 --to parquet --out s3://there-is-none/x",
-    "export root --format csv --out s3://there-is-none/x.csv",
-    "export root --format hf --out s3://there-is-none/x",
-    "report root --out s3://there-is-none/page.html",
-    "verify root --state s3://there-is-none/x",
-    "download nih-chestxray14 s3://there-is-none/x --source root",
-    "verify s3://there-is-none/x",
-]
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_bucket_may_be_named_by_a_path_object(request: pytest.FixtureRequest, tmp_path: Path, kind: type) -> None:
-    amazon = request.getfixturevalue("amazon")
-    keys = {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
-    bucket = f"s3://{amazon.bucket({}, public=False)}"
-    made("nih-chestxray14", tmp_path / "root")
-    (tmp_path / "mine.toml").write_bytes(RECIPE.read_bytes())
-    with in_this_process(), pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        for name, value in keys.items():
-            patch.setenv(name, value)
-        made_there = package.convert(tmp_path / "root", recipe=Path("mine.toml"), out=kind(f"{bucket}/out"))
-        assert made_there.value.out == f"{bucket}/out"
-        assert len(package.load(kind(f"{bucket}/out"))) == made_there.value.images > 0
-        again = package.convert(kind(f"{bucket}/out"), recipe="square-224", out=kind(f"{bucket}/more"))
-        assert again.value.images == made_there.value.images
-        for verb in NO_BUCKET:
-            done = cxrprep(*verb.split())
-            assert done.returncode == 2, (verb, done)
-            assert "bucket" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "root"]
-
-
 @pytest.mark.parametrize("address", ["s3://lab/out", NOWHERE])
 @pytest.mark.parametrize("verb", [("convert", "root", "--recipe", "square-224"), ("export", "root", "--format", "csv")])
 def test_a_variable_may_hold_an_address(
@@ -346,3 +311,38 @@ def test_options_are_served_from_a_bucket_as_from_a_folder(
         assert files.read("new.toml") == (tmp_path / "in" / "new.toml").read_bytes()
     assert b"s3://lab/nih" in (tmp_path / "in" / "new.toml").read_bytes()
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(":")]
+
+
+NO_BUCKET = [
+    "convert root --recipe square-224 --out s3://there-is-none/x",
+    "convert root --recipe square-224 --to parquet --out s3://there-is-none/x",
+    "export root --format csv --out s3://there-is-none/x.csv",
+    "export root --format hf --out s3://there-is-none/x",
+    "report root --out s3://there-is-none/page.html",
+    "verify root --state s3://there-is-none/x",
+    "download nih-chestxray14 s3://there-is-none/x --source root",
+    "verify s3://there-is-none/x",
+]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_bucket_may_be_named_by_a_path_object(request: pytest.FixtureRequest, tmp_path: Path, kind: type) -> None:
+    amazon = request.getfixturevalue("amazon")
+    keys = {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
+    bucket = f"s3://{amazon.bucket({}, public=False)}"
+    made("nih-chestxray14", tmp_path / "root")
+    (tmp_path / "mine.toml").write_bytes(RECIPE.read_bytes())
+    with in_this_process(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        made_there = package.convert(tmp_path / "root", recipe=Path("mine.toml"), out=kind(f"{bucket}/out"))
+        assert made_there.value.out == f"{bucket}/out"
+        assert len(package.load(kind(f"{bucket}/out"))) == made_there.value.images > 0
+        again = package.convert(kind(f"{bucket}/out"), recipe="square-224", out=kind(f"{bucket}/more"))
+        assert again.value.images == made_there.value.images
+        for verb in NO_BUCKET:
+            done = cxrprep(*verb.split())
+            assert done.returncode == 2, (verb, done)
+            assert "bucket" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "root"]
