@@ -364,7 +364,7 @@ def rebuild_manifest(
         UsageError: A label source that no label has, or tables that would know less.
         StorageError: The disk refuses.
     """
-    chosen = choices or Choices.of_last(folder.manifests)
+    chosen = choices or Choices.of_last(folder.read_from)
     prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
     return prepared.write(on_event)
 
@@ -398,12 +398,17 @@ def prepare(
         TableError: A damaged ``labels.parquet``.
     """
     from cxrprep.images.decode import measure as measure_files
+    from cxrprep.labels.extract import LABELS_NAME
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.build import prepare_manifest
+    from cxrprep.manifest.converted import carry_labels
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, check_stated
     from cxrprep.storage.unfetched import unfetched
 
+    if labels is None and not (folder.manifests / LABELS_NAME).is_file():
+        # A folder of state begins with what ROOT's own manifests know.
+        carry_labels(folder.root / "manifests", folder.manifests)
     there = unfetched(folder.root)
     measure = measure_files if there is None else functools.partial(there.measured, measure=measure_files)
     source = choices.label_source

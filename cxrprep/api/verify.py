@@ -284,4 +284,5 @@ def _exported_again(root: Path, export: Lineage) -> str:
 def _with_commands(findings: Iterable[Finding], folder: DatasetFolder) -> tuple[Finding, ...]:
     """The findings with the words of this folder in their hints."""
     words = {"DOWNLOAD": again_command(folder), "DATASET": folder.spec.name, "ROOT": folder.words}
+    words["SAME"] = shlex.quote(str(folder.root))
     return tuple(finding.with_words(words) for finding in findings)

@@ -56,8 +56,9 @@ class Kind(enum.StrEnum):
     ROW_WITHOUT_IMAGE = "row-without-image"
 
 
-_NAMES: Final = re.compile(r"\b(DATASET|ROOT|DOWNLOAD)\b")
-# DATASET, ROOT and DOWNLOAD, the command that goes on with the folder's download, are put in by whoever shows it.
+_NAMES: Final = re.compile(r"\b(DATASET|ROOT|DOWNLOAD|SAME)\b")
+# DATASET, ROOT (with its --state), SAME (without it) and DOWNLOAD, the command that goes on with the folder's download,
+# are put in by whoever shows it.
 _FETCH: Final = "fetch it again: DOWNLOAD; or: cxrprep verify ROOT --repair"
 _IMAGE: Final = "fetch it again: DOWNLOAD; if it stays so, leave it out of training and tell the publisher"
 _TABLES: Final = "fetch the release's tables again: DOWNLOAD; if they stay so, do not train on them"
@@ -69,7 +70,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.UPSTREAM_MISMATCH: (Level.NOTE, "for the publisher's own bytes, fetch these files from another mirror"),
     Kind.UNPROVEN: (
         Level.NOTE,
-        "to have them recorded as they are: cxrprep download DATASET ROOT --source ROOT",
+        "to have them recorded as they are: cxrprep download DATASET ROOT --source SAME",
     ),
     Kind.EXTRA: (Level.WARNING, "the release has no such file: move it out of the folder"),
     Kind.LEFTOVER: (Level.WARNING, "an interrupted or careless tool left it: it can be removed"),

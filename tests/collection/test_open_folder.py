@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.api.convert import convert
 from cxrprep.api.export import export
 from cxrprep.api.labels import build_manifest as build_manifest_at
+from cxrprep.api.verify import verify
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
@@ -113,6 +116,25 @@ def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path
     folder = open_folder(FolderRef(nih, state=tmp_path / "state"))
     assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")
     assert folder.words.endswith(f"--state {tmp_path / 'state'}")
+
+
+def test_a_state_folder_begins_with_the_labels_of_root(nih: Path, tmp_path: Path) -> None:
+    """It had none, with exit code 0: a lab's labels and boxes were not in what others converted of its copy."""
+    from tests.commands import ok
+
+    known = pq.read_table(nih / "manifests/images.parquet").select(["label_edema", "split", "boxes"])
+    ok("manifest", nih, "--state", tmp_path / "a")
+    ok("convert", nih, "--recipe", "square-224", "--state", tmp_path / "b")
+    for made_there in (tmp_path / "a", tmp_path / "b", tmp_path / "b/derived/square-224"):
+        table = pq.read_table(made_there / "manifests/images.parquet")
+        assert [table[name].null_count for name in known.column_names] == [
+            known[n].null_count for n in known.column_names
+        ]
+    ok("verify", tmp_path / "b/derived/square-224")
+    # What verify says comes next names the folder of state once, and does it.
+    hint = next(one.hint for one in verify(nih, state=tmp_path / "a").value.findings if str(one.kind) == "unproven")
+    ok(*shlex.split(hint.partition("cxrprep ")[2]))
+    assert (hint.count("--state"), verify(nih, state=tmp_path / "a").value.files.unproven) == (1, 0)
 
 
 def test_a_state_folder_is_not_shared_by_originals_and_what_was_made_of_them(nih: Path, tmp_path: Path) -> None:
