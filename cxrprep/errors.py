@@ -57,13 +57,16 @@ def most_pressing(codes: Iterable[ExitCode]) -> ExitCode:
 def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
     """``"did you mean NAME? "``, or ``""`` when nothing of ``known`` is near ``word``; case does not count.
 
+    A word that is a part of names, as ``224`` is of ``square-224``, means any of them: they are all said.
     ``shown`` makes the name of what is known by several spellings.
     """
     import difflib
 
     spelled = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), spelled, n=1)
-    return f"did you mean {shown(spelled[near[0]])}? " if near else ""
+    parts = [name for name in spelled if word and f"-{word.lower()}-" in f"-{name.replace('_', '-')}-"]
+    near = parts or difflib.get_close_matches(word.lower(), spelled, n=1)
+    names = list(dict.fromkeys(shown(spelled[name]) for name in near))
+    return f"did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}? " if names else ""
 
 
 class CxrprepError(Exception):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from cxrprep.api.keywords import Keywords
+from cxrprep.credentials.secret import mask_urls
+from cxrprep.errors import UsageError
 from cxrprep.events import ignore
-from cxrprep.model import FolderRef
+from cxrprep.model import FolderRef, Selection
 from cxrprep.record import CACHE_NAME
+from cxrprep.selection.options import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,13 +37,29 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             given = bound.arguments
             words = given | given.get("words", {})
             shard, dataset = (str(words.get(name) or "") for name in ("shard", "dataset"))
-            with LastRun(_caches(verb, words), verb, _stages(verb, words), shard, dataset) as run:
+            asked = _asked(words) if verb == "download" else ""
+            with LastRun(
+                _caches(verb, words), verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked
+            ) as run:
                 given["on_event"] = run.counting(given.get("on_event", ignore))
                 return function(*bound.args, **bound.kwargs)
 
         return call
 
     return decorate
+
+
+def _asked(given: Mapping[str, Any]) -> str:
+    """The mirror and the selection of a download, as options that go on with it; empty where a plan says them."""
+    source = given.get("source")
+    try:
+        chosen = Keywords(given).selection(given.get("selection", Selection()))
+    except UsageError:
+        # It is refused by the verb, in its own words.
+        return ""
+    if given.get("plan") is not None or (source and mask_urls(str(source)) != str(source)):
+        return ""
+    return " ".join([*([f"--source {shlex.quote(str(source))}"] if source else []), *options_of(chosen)])
 
 
 def _caches(verb: str, given: Mapping[str, Any]) -> list[Path]:

@@ -134,7 +134,9 @@ def status(
     parts = _parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
     stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
-    stages = tuple(_with_runs(stages, [*unfinished_runs(folder.record.cache)]))
+    runs = [*unfinished_runs(folder.record.cache)]
+    stages = tuple(_with_runs(stages, runs))
+    asked_last = next((run.asked for run in runs if "download" in run.stages), "")
     value = Status(
         dataset=folder.spec.name,
         release=folder.release,
@@ -143,7 +145,9 @@ def status(
         recorded=folder.record.exists,
         parts=parts,
         stages=stages,
-        following=tuple(_following(folder, parts, stages) if is_release else _following_made(folder, stages)),
+        following=tuple(
+            _following(folder, parts, stages, asked_last) if is_release else _following_made(folder, stages)
+        ),
     )
     rows = [("dataset", dataset_words(value.dataset, value.release))]
     if value.mirror:
@@ -412,7 +416,9 @@ def _rows(path: Path) -> int:
     return row_count(path) if path.is_file() else 0
 
 
-def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...]) -> Iterator[str]:
+def _following(
+    folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...], asked_last: str
+) -> Iterator[str]:
     if any(stage.state == "running" for stage in stages):
         # It is waited for.
         return
@@ -423,7 +429,7 @@ def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tup
     tables_alone = download.state == "incomplete" and whole and asked(folder.record.cache) is not None
     if download.state in ("incomplete", "failed", "interrupted") and not tables_alone:
         again = download.state != "incomplete" or any(stage.missing or stage.partial for stage in parts)
-        yield again_command(folder) if again else f"cxrprep verify {where} --repair"
+        yield again_command(folder, asked_last) if again else f"cxrprep verify {where} --repair"
         if not any(part.here or part.dropped for part in parts):
             # Nothing came yet that anything else could work on.
             return
@@ -441,12 +447,15 @@ def _following(folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tup
         yield f"cxrprep report {where}"
 
 
-def again_command(folder: DatasetFolder) -> str:
-    """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own."""
+def again_command(folder: DatasetFolder, asked_last: str = "") -> str:
+    """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own.
+
+    ``asked_last`` are the options of a run that did not end: it may not have come to a record of them.
+    """
     header = folder.record.header
     words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
     selection = header.selections[-1] if header.selections else Selection()
-    return " ".join([shlex.join(words), *options_of(selection)])
+    return " ".join([shlex.join(words), *([asked_last] if asked_last else options_of(selection))])
 
 
 def plain_stages(value: Status) -> list[dict[str, Any]]:

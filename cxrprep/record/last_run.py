@@ -41,7 +41,7 @@ class RunState:
 
     ``stages`` are what ``status`` calls its work. ``done`` of ``total`` items, and bytes where they are counted;
     ``total`` is ``None`` while it is being counted. ``rate`` is bytes (or items, where no bytes are counted) per s,
-    ``seconds_left`` an estimate; ``None`` while nothing is known of them.
+    ``seconds_left`` an estimate; ``None`` while nothing is known of them. ``asked`` are the options of a download.
     """
 
     stages: tuple[str, ...]
@@ -56,6 +56,7 @@ class RunState:
     exit_code: int | None = None
     message: str = ""
     dataset: str = ""
+    asked: str = ""
     moment: float = 0.0
 
 
@@ -63,7 +64,14 @@ class LastRun:
     """A run of a verb, from its start; a context whose end removes its file, or says in it how the run failed."""
 
     def __init__(
-        self, caches: Sequence[Path], verb: str, stages: Sequence[str], shard: str = "", dataset: str = ""
+        self,
+        caches: Sequence[Path],
+        verb: str,
+        stages: Sequence[str],
+        *,
+        shard: str = "",
+        dataset: str = "",
+        asked: str = "",
     ) -> None:
         """A run that has not begun.
 
@@ -73,11 +81,12 @@ class LastRun:
             stages: What ``status`` calls it: the verb, and what it makes.
             shard: The part of a job array, such as ``3/16``.
             dataset: What it was told that the folder holds: the only word of it, where nothing came so far.
+            asked: Of a download, its mirror and selection as options: no record has them before there is a plan.
         """
         text = f"{stages[0]} {shard.replace('/', ' of ')}" if shard else stages[0]
         name = "".join(c if c.isalnum() or c in "-." else "_" for c in text)[:100]
         self._paths = [cache / FOLDER / f"{name}.json" for cache in caches]
-        self._verb, self._stages, self._dataset = verb, tuple(stages), dataset
+        self._verb, self._stages, self._dataset, self._asked = verb, tuple(stages), dataset, asked
         self._run_id = RunId.new()
         self._guard = threading.Lock()
         self._end = threading.Event()
@@ -141,7 +150,7 @@ class LastRun:
                 "size": tally.bytes_here, "total_size": tally.size,
                 "rate": tally.rate, "seconds_left": tally.left,
                 "owner": str(self._run_id), "host": socket.gethostname(), "pid": os.getpid(),
-                "dataset": self._dataset,
+                "dataset": self._dataset, "asked": self._asked,
             }  # fmt: skip
             for path in self._paths:
                 self._put(path, json.dumps(told).encode())
@@ -216,6 +225,7 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
         exit_code=_count(told.get("exit_code")),
         message=_text(told.get("message")),
         dataset=_text(told.get("dataset")),
+        asked=_text(told.get("asked")),
         moment=moment,
     )
 

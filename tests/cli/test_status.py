@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -95,11 +96,14 @@ def test_a_folder_into_which_nothing_came_says_why(tmp_path: Path, capsys: pytes
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         source = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
-        assert run(["download", "nih-chestxray14", str(here), "--source", source, "--quiet"]) == 6
+        asked = ["--source", source, "--split", "test", "--sample", "5", "--seed", "2"]
+        assert run(["download", "nih-chestxray14", str(here), *asked, "--quiet"]) == 6
     capsys.readouterr()
     assert run(["status", str(here), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["dataset"], told["stages"][0]["state"]) == ("nih-chestxray14", "failed")
+    # Without a record yet: whoever copies the command gets what was asked for, and not the whole release.
+    assert shlex.split(told["following"][0]) == ["cxrprep", "download", "nih-chestxray14", str(here), *asked]
     assert run(["status", str(here), "--check", "--quiet"]) == 6
     assert run(["status", str(here), str(here), "--check"]) == 6
     # A folder that nobody worked on is none.

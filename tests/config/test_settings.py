@@ -286,5 +286,11 @@ def test_any_text_is_a_job_or_a_named_error(text: str) -> None:
     assert message.startswith("job.toml")
 
 
-def test_nothing_is_suggested_when_nothing_is_near() -> None:
+def test_nothing_is_suggested_when_nothing_is_near_and_all_that_a_word_is_a_part_of() -> None:
     assert did_you_mean("zzz", KEYS) == ""
+    assert did_you_mean("", KEYS) == did_you_mean("-", KEYS) == ""
+    recipes = ["shortest-512", "square-224", "square-224-fast", "xrv-224"]
+    assert did_you_mean("224", recipes) == "did you mean square-224, square-224-fast or xrv-224? "
+    assert did_you_mean("Square", recipes) == "did you mean square-224 or square-224-fast? "
+    assert did_you_mean("xrv224", recipes) == "did you mean xrv-224? "
+    assert did_you_mean("rate", ["limit_rate", "timeout"]) == "did you mean limit_rate? "
