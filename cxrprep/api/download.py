@@ -28,6 +28,7 @@ from cxrprep.model import FolderRef, Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
+from cxrprep.storage.unfetched import lies_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -393,7 +394,7 @@ def fetch_again(
     lacking = {
         path: "the mirror does not have it"
         for path in wanted
-        if not (folder.root / path).exists() or not (packed or path in planned)
+        if not lies_there(folder.root, path) or not (packed or path in planned)
     }
     from cxrprep.manifest.failures import forget_failures
 

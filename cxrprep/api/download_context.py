@@ -18,6 +18,7 @@ from cxrprep.record import LOCK_NAME, Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.storage.paths import is_archive, local_path
+from cxrprep.storage.unfetched import names_and_sizes
 from cxrprep.transfer.downloader import TransferOptions
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ def _spare_what_was_here(job: DownloadContext) -> None:
         )
     if record.exists:
         return
-    for folder, _, names in os.walk(root):
+    for folder, _, names in (*os.walk(root), ("", [], [name for name, _ in names_and_sizes(root)])):
         for name in names:
-            path = Path(folder, name).relative_to(root).as_posix()
+            path = Path(folder, name).relative_to(root).as_posix() if folder else name
             if job.folder.layout.parse(path) is not None:
                 if (job.folder.home / LOCK_NAME).exists():
                     # Another shard of a job array began meanwhile: it says so before it fetches.

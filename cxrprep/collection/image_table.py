@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.storage.parquet import count_rows, read_rows, read_schema, write_table
+from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
@@ -246,10 +247,7 @@ def _named(images: pa.Table | StoredTable | None, studies: pa.ChunkedArray) -> p
 
 
 def _is_there(root: Path, name: str) -> bool:
-    if (root / name).exists():
-        return True
-    shard = next((root / head for head in _heads(name)), None)
-    return shard is not None and shard.is_file()
+    return any(lies_there(root, one) for one in (name, *_heads(name)))
 
 
 def _heads(name: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError, storage_error
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import parse_json, read_file, read_utf8, regular
+from cxrprep.storage.unfetched import ends_of
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
 if TYPE_CHECKING:
@@ -203,18 +204,20 @@ def _holds(path: Path, text: bytes) -> bool:
 def marked(root: Path, names: frozenset[str]) -> bool:
     """Whether some images and shards among ``names``, taken from all over the folder, bear the mark of a conversion."""
     images = sorted(name for name in names if name.lower().endswith(_MAY_BE_MARKED))
-    some = [root / name for name in images[:: max(1, len(images) // _LOOKED_AT)][:_LOOKED_AT]]
-    return bool(some) and all(map(_is_marked, some))
+    some = images[:: max(1, len(images) // _LOOKED_AT)][:_LOOKED_AT]
+    return bool(some) and all(_is_marked(root, name) for name in some)
 
 
-def _is_marked(path: Path) -> bool:
-    try:
-        with regular(path).open("rb") as file:
-            ends = file.read(_END)
-            file.seek(max(0, file.seek(0, 2) - _END))
-            ends += file.read()
-    except OSError:
-        return False
+def _is_marked(root: Path, name: str) -> bool:
+    ends = ends_of(root, name, _END)
+    if ends is None:
+        try:
+            with regular(root / name).open("rb") as file:
+                ends = file.read(_END)
+                file.seek(max(0, file.seek(0, 2) - _END))
+                ends += file.read()
+        except OSError:
+            return False
     return _MARK.search(ends) is not None
 
 

@@ -28,7 +28,7 @@ from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, read_rows_where, write_table
 from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import note_checksum, replace_listed
-from cxrprep.storage.unfetched import unfetched
+from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _that_are_here(folder: DatasetFolder, images: pa.Table, on_event: Sink) -> p
     """The rows whose files are here; of shards all, since ``verify`` judges those."""
     if folder.in_shards:
         return images
-    here = pa.array([(folder.root / path).exists() for path in images.column("path").to_pylist()], pa.bool_())
+    here = pa.array([lies_there(folder.root, path) for path in images.column("path").to_pylist()], pa.bool_())
     gone = images.num_rows - int(pc.sum(here).as_py() or 0)
     if gone:
         on_event(Note("manifest", f"{gone:,} images are no longer here and were taken out of the manifest", "warning"))
@@ -246,10 +246,7 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
 
 
 def _is_here(root: Path, path: str) -> bool:
-    if (root / path).is_file() or (is_in_shard(path) and (root / path).parent.is_file()):
-        return True
-    there = unfetched(root)
-    return there is not None and there.find(path) is not None
+    return lies_there(root, path) or (is_in_shard(path) and lies_there(root, path.rpartition("/")[0]))
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:

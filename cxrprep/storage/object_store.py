@@ -141,12 +141,12 @@ class ObjectStore:
             except FileNotFoundError as error:
                 raise ImageError(f"{url} is gone", hint="list the prefix again") from error
 
-    def head(self, name: str, size: int) -> bytes | None:
-        """The first bytes, by a range request."""
+    def head(self, name: str, size: int, *, start: int = 0) -> bytes | None:
+        """The first bytes, or ``size`` from ``start`` on, by a range request."""
         url = self.full(name)
         with _storage_errors(url):
             try:
-                return bytes(self.system().cat_file(url, start=0, end=size))
+                return bytes(self.system().cat_file(url, start=start, end=start + size))
             except FileNotFoundError:
                 return None
 

@@ -104,6 +104,24 @@ def stored_bytes(path: Path, limits: SizeLimit) -> bytes | None:
     return None if there is None or entry is None else there.store.read_listed(entry, limits)
 
 
+def lies_there(root: Path, name: str) -> bool:
+    """Whether ``root`` has the file, here or in its bucket alone."""
+    if (root / name).exists():
+        return True
+    there = unfetched(root)
+    return there is not None and there.find(name) is not None
+
+
+def ends_of(root: Path, name: str, size: int) -> bytes | None:
+    """The first and the last ``size`` bytes of a file that lies in its bucket alone; ``None`` for one that does not."""
+    there = unfetched(root)
+    entry = None if there is None else there.find(name)
+    if there is None or entry is None:
+        return None
+    starts = [0] if entry.size <= size else [0, max(size, entry.size - size)]
+    return b"".join(there.store.head(entry.name, size, start=start) or b"" for start in starts)
+
+
 def names_and_sizes(root: Path) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of each file of ``root`` that lies in its bucket alone; none for a folder elsewhere."""
     there = unfetched(root)

@@ -29,6 +29,7 @@ from cxrprep.errors import (
     IntegrityError,
     SourceUnreachableError,
     StorageError,
+    TableError,
     UsageError,
 )
 from cxrprep.executors import Engine
@@ -363,9 +364,9 @@ def test_folders_of_every_kind_are_read_image_by_image(kind: str, bucket: str, a
         form = "webdataset" if kind == "shards" else "files"
         cxrprep.convert(tmp_path / "nih", recipe="square-320", out=here, to=form, per_shard=3, engine=Engine("inline"))
     put(there, here)
-    made = kind in ("converted", "shards")
     verbs: list[Callable[[str | Path, Path | str], Any]] = [
-        *([] if made else [lambda root, _: cxrprep.build_manifest(root, dataset=dataset)]),
+        # Of converted images too: their manifest was emptied, since no image lies in the working copy.
+        lambda root, _: cxrprep.build_manifest(root, dataset=dataset),
         lambda root, _: cxrprep.verify(root, dataset=dataset, images=True, engine=Engine("inline")),
         *(
             []
@@ -391,6 +392,31 @@ def test_folders_of_every_kind_are_read_image_by_image(kind: str, bucket: str, a
     kept = {n: data for n, data in files(tmp_path / "out").items() if not n.startswith("small/.cxrprep/")}
     assert untimed(objects(f"{bucket}/out")) == kept
     assert list(cxrprep.load(there)) == list(cxrprep.load(here))
+
+
+def test_what_others_put_into_a_bucket_is_known_for_what_it_is(bucket: str, tmp_path: Path) -> None:
+    """Converted images without tables passed for originals, and --discard-raw took a lab's originals for none."""
+    source = tmp_path / "nih"
+    nih_chestxray14.write(source)
+    for form in ("files", "webdataset", "parquet"):
+        made = tmp_path / form
+        cxrprep.convert(source, recipe="square-224", out=made, to=form, engine=Engine("inline"))
+        for name in ("manifests", "README.md", "croissant.json", ".cxrprep"):
+            path = made / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        put(f"{bucket}/{form}", made)
+        before = objects(f"{bucket}/{form}")
+        for verb in (cxrprep.status, cxrprep.verify, cxrprep.build_manifest):
+            with pytest.raises(TableError, match="images that a conversion made"):
+                verb(f"{bucket}/{form}")
+        with pytest.raises(TableError, match="images that a conversion made"):
+            cxrprep.download("nih-chestxray14", f"{bucket}/{form}", source=str(source))
+        assert objects(f"{bucket}/{form}") == before
+    put(f"{bucket}/lab", source)
+    before = objects(f"{bucket}/lab")
+    with pytest.raises(UsageError, match="images that cxrprep did not fetch"):
+        cxrprep.download("nih-chestxray14", f"{bucket}/lab", source=str(source), then="square-224", discard_raw=True)
+    assert objects(f"{bucket}/lab") == before
 
 
 def test_verify_believes_the_checksum_that_a_store_states_and_reads_the_rest_there(
