@@ -50,6 +50,11 @@ def check_job(file: Path) -> dict[str, Any]:
             for name, value in path_values(settings)
             for variable in (() if Path(value).exists() else unset_variables(value))
         ]
+        if file.name not in NO_JOBS:
+            found["warnings"] += [
+                f"{settings.origins[name]}: {message}; `cxrprep run` needs it"
+                for name, message, _ in _missing_problems(settings)
+            ]
         _raise_all(text, name_problems(settings, whole=file.name not in NO_JOBS))
     except MistakesError as error:
         mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
@@ -64,13 +69,60 @@ def raise_every_mistake(file: Path) -> None:
     from cxrprep.config.settings import read_job
 
     settings, text = read_job(file)
-    _raise_all(text, [*name_problems(settings, whole=True), *_variable_problems(settings)])
+    _raise_all(text, [*name_problems(settings, whole=True), *_path_problems(settings)])
+
+
+# Whose files a step reads; those of other sections are for whichever comes first.
+_READERS: Final = {
+    "download": "download", "labels": "extract-labels", "labeler": "extract-labels", "report": "report",
+    "export": "export",
+}  # fmt: skip
+# Paths that a job writes; all others have to be there.
+_WRITTEN: Final = ("root", "state", "convert.out", "report.out", "export.root", "export.out", "output.log_file")
+# Ids, label sources and recipes, or files of them.
+_NAMES_TOO: Final = ("selection.patients", "selection.studies", "labels.compare")
+
+
+def _missing_problems(settings: Settings) -> Iterator[Problem]:
+    """Files and folders that a step reads and nobody has: a job of days would come to them at its end.
+
+    What lies in a folder of the job may come with the download, or be made before it is read.
+    """
+    from cxrprep.config.settings import expand, path_values
+
+    job = settings.job
+    folders = [job.root or job.dataset, *map(settings.value, _WRITTEN)]
+    own = [expand(text).absolute() for text in folders if text and _is_path(text)]
+    for name, value in path_values(settings):
+        # Recipes are looked up by their names.
+        if name in _WRITTEN or name in ("convert.recipe", "download.then") or value in ("-", "auto"):
+            continue
+        if name in _NAMES_TOO and Path(value).suffix not in (".txt", ".csv", ".parquet"):
+            continue
+        if (name == "download.source" and "/" not in value) or not _is_path(value):
+            continue
+        if _READERS.get(name.partition(".")[0]) not in (None, *job.steps):
+            continue
+        path = expand(value)
+        if not path.exists() and not any(path.absolute().is_relative_to(place) for place in own):
+            yield name, f"{name}: there is no {path}", "check the path"
+
+
+def _is_path(text: str) -> bool:
+    from cxrprep.config.settings import unset_variables
+
+    return ":/" not in text and not any(unset_variables(text))
 
 
 def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
     for name, message, hint in problems:
         text.mistake(name, message, hint)
     text.raise_mistakes()
+
+
+def _path_problems(settings: Settings) -> Iterator[Problem]:
+    yield from _variable_problems(settings)
+    yield from _missing_problems(settings)
 
 
 def _variable_problems(settings: Settings) -> Iterator[Problem]:
@@ -92,7 +144,7 @@ def check_names(settings: Settings, file: Path) -> None:
     from cxrprep.storage.paths import is_served
 
     mistakes = []
-    for name, message, hint in (*name_problems(settings, whole=True), *_variable_problems(settings)):
+    for name, message, hint in (*name_problems(settings, whole=True), *_path_problems(settings)):
         origin = settings.origins.get(name, "")
         here, _, line = origin.rpartition(", line ")
         if here == str(file):

@@ -198,6 +198,47 @@ def test_a_variable_is_looked_for_in_every_value_that_names_a_file(
     assert [path.name for path in tmp_path.iterdir()] == ["job.toml"]
 
 
+def test_a_file_that_a_job_reads_and_nobody_has_ends_it_before_its_first_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every path among the settings is one that the job writes, or has to be there when it begins."""
+    monkeypatch.chdir(tmp_path)
+    written = {"root", "state", "convert.out", "report.out", "export.root", "export.out", "output.log_file"}
+    read = {name for name, key in KEYS.items() if key.form == "path"} - written
+    read |= {"selection.patients", "selection.studies", "download.source", "labels.imports"}
+    lines = [
+        'dataset = "mimic-cxr-jpg"',
+        'steps = ["download", "extract-labels", "report", "export"]',
+        *(f'{name} = "nowhere/x.csv"' for name in sorted(read) if "." not in name),
+    ]
+    for section in dict.fromkeys(name.partition(".")[0] for name in sorted(read) if "." in name):
+        lines.append(f"[{section}]")
+        for name in sorted(read):
+            value = {
+                "labels.imports": '"chexbert=nowhere/x.csv"',
+                "labels.compare": '["nowhere/x.csv", "negbio"]',
+            }.get(name, '"nowhere/x.csv"')
+            if name.startswith(f"{section}."):
+                lines.append(f"{name.partition('.')[2]} = {value}")
+    lines.insert(lines.index("[export]") + 1, 'format = "csv"')
+    Path("job.toml").write_text("\n".join(lines))
+    assert run(["run", "job.toml"]) == 2
+    err = capsys.readouterr().err
+    for number, line in enumerate(lines, 1):
+        assert (f"line {number}: " in err and "there is no nowhere/x.csv" in err) == ("nowhere" in line), (line, err)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.toml"]
+    # Where the job runs they may be; and what lies in ROOT may come with the download.
+    assert run(["config", "check", "job.toml"]) == 0
+    assert capsys.readouterr().err.count("there is no nowhere/x.csv") == len(read)
+    Path("job.toml").write_text('dataset = "mimic-cxr-jpg"\n[labels]\nreports = "mimic-cxr-jpg/reports.zip"\n')
+    assert run(["config", "check", "job.toml"]) == 0
+    assert "there is no" not in capsys.readouterr().err
+    # Whoever does another step needs no file of this one.
+    Path("job.toml").write_text('dataset = "nih"\nroot = "x"\n[labels]\nvocabulary = "nowhere/x.toml"\n')
+    assert run(["run", "job.toml", "--steps", "verify"]) == 2
+    assert "there is no folder x" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_recipe_and_a_folder_of_a_job_may_be_named_by_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,7 +450,7 @@ def test_a_job_follows_a_saved_plan_and_looks_before_it_converts(
     assert steps["preview"]["images"] == 2
     Path("plan.json").unlink()
     assert run(["run", "job.toml", "--steps", "download"]) == 2
-    assert "there is no plan" in " ".join(capsys.readouterr().out.split())
+    assert "line 6: download.from_plan: there is no plan.json" in capsys.readouterr().err
 
 
 # What is asked for one run is no setting: a look beforehand, a plan to keep, the word that a table may lose rows; and
