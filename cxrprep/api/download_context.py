@@ -133,7 +133,8 @@ def opened(
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{root} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(root, record)
-    check_stated(root, record.home, spec)
+    if not held.dataset:
+        check_stated(root, record.home, spec)
     place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
