@@ -15,6 +15,7 @@ from cxrprep.errors import (
     AccessError,
     CxrprepError,
     NotInSourceError,
+    ProxyOrCertificateError,
     SourceNotFoundError,
     SourceUnreachableError,
 )
@@ -88,6 +89,7 @@ class HttpSource:
         self._allows_head = True
         self._spelled: dict[str, str] = {}
         self._is_store = self._speaks_s3 = False
+        self._refused: CxrprepError | None = None
         self.holes: list[CxrprepError] = []
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
@@ -167,8 +169,9 @@ class HttpSource:
         names = {entry.name: entry for entry in top or ()}
         listed: set[str] = set()
         found = False
-        # With a folder page at hand only what it shows is asked for.
-        for name in (n for n in checksum_files.NAMES if top is None or n in names):
+        # With a folder page at hand only what it shows is asked for; one without sizes and folders may be any page.
+        plain = not any(entry.folder or entry.size is not None for entry in names.values())
+        for name in (n for n in checksum_files.NAMES if plain or n in names):
             for file in self._sums(name, shown=top is not None):
                 found = True
                 head = file.key.partition("/")[0]
@@ -242,11 +245,6 @@ class HttpSource:
             answer, body = self._read(self._url(folder), folder or self.address)
         except NotInSourceError:
             return None
-        except AccessError:
-            # A folder that may not be shown (403) may still hold files that may be fetched.
-            if folder or not self._known:
-                raise
-            return None
         if not folder and is_listing(body):
             self._is_store = True
         # Its links are those of where a redirect has led.
@@ -259,17 +257,27 @@ class HttpSource:
     # ---- a bucket of an object store ----
 
     def _top(self) -> Sequence[PageEntry] | None:
-        """The entries of the first page. For what turns out to be a bucket ``_is_store`` is set."""
-        top, refused = None, None
+        """The entries of the first page. For what turns out to be a bucket ``_is_store`` is set.
+
+        A folder that is not shown may still hold files that may be fetched: nginx without autoindex answers 403.
+        """
+        top = self._refused = None
         try:
             top = self._page("")
+        except ProxyOrCertificateError:
+            raise
         except AccessError as error:
-            refused = error
+            # Who is not known there is not known for the next file either; asked on and on, some sites shut him out.
+            if "(401)" in error.message:
+                raise
+            self._refused = error
+        except SourceUnreachableError as error:
+            if not error.lasting:
+                raise
+            self._refused = error
         if top is None and self._speaks_s3:
             # Of a folder inside a bucket there is no page.
             self._is_store = self._bucket() is not None
-        if refused is not None and not self._is_store:
-            raise refused
         return top
 
     def _bucket(self) -> tuple[str, str] | None:
@@ -338,7 +346,7 @@ class HttpSource:
 
     def _known_ones(self) -> Iterator[RemoteFile]:
         if not self._known:
-            raise SourceNotFoundError(
+            raise self._refused or SourceNotFoundError(
                 f"{self.address} shows neither a folder page nor a list of checksums",
                 hint="check the address; it should show the files of the release in a browser",
             )
@@ -352,7 +360,9 @@ class HttpSource:
                 found = True
                 yield sized
         if not found:
-            raise SourceNotFoundError(f"{self.address} has none of the release's files", hint="check the address")
+            raise self._refused or SourceNotFoundError(
+                f"{self.address} has none of the release's files", hint="check the address"
+            )
 
     def _with_sizes(self, files: Iterable[RemoteFile]) -> Iterator[RemoteFile]:
         """The same files; when they are few, with the sizes that the listing does not state."""

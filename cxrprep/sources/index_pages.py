@@ -103,12 +103,13 @@ def _from_json(text: str) -> list[PageEntry] | None:
     found = []
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            return None
+            continue
         size = item.get("size")
         exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         name = item["name"].encode("utf-8", "surrogateescape")
         found.append(_entry(name, folder=item.get("type") == "directory", size=size if exact else None))
-    return [entry for entry in found if entry is not None]
+    # Another service's list is none of files.
+    return [entry for entry in found if entry is not None] if found or not items else None
 
 
 def _from_xml(text: str) -> list[PageEntry]:

@@ -51,6 +51,37 @@ def test_a_server_that_refuses_head_is_a_mirror(status: int) -> None:
     assert _keys(app) == ([IMAGE, "images/00000002_000.png"], [])
 
 
+@pytest.mark.parametrize(
+    "top", [Reply(403), Reply(404), Reply(405), Reply(501), Reply(204), loopback.page("Welcome <a href=about>")]
+)
+def test_a_list_of_checksums_is_enough_whatever_the_first_page_is(top: Reply) -> None:
+    """nginx answers 403 for a folder where autoindex is off."""
+    sums = f"{'a' * 64}  {IMAGE}\n".encode()
+
+    def app(request: Request) -> Reply:
+        return {"/": top, "/SHA256SUMS.txt": Reply(200, sums), f"/{IMAGE}": Reply(200, b"data")}.get(
+            request.path, Reply(404)
+        )
+
+    keys, holes = _keys(app)
+    assert (keys[0], holes) == (IMAGE, [])
+
+
+@pytest.mark.parametrize("status", [401, 403, 405])
+def test_a_first_page_that_is_refused_is_the_reason_where_nothing_else_is_there(status: int) -> None:
+    with pytest.raises(CxrprepError, match=str(status)):
+        _keys(lambda request: Reply(status if request.path == "/" else 404))
+
+
+def test_an_entry_of_a_page_that_is_none_leaves_the_others() -> None:
+    body = b'[{"type": "file"}, null, {"name": 3}, {"name": "a.png", "type": "file", "size": 5}]'
+    entries = read_page(body, "application/json", "http://a.test/")
+    assert entries is not None
+    assert [(entry.name, entry.size) for entry in entries] == [("a.png", 5)]
+    assert read_page(b'[{"id": 1}]', "application/json", "http://a.test/") is None
+    assert read_page(b"[]", "application/json", "http://a.test/") == []
+
+
 @pytest.mark.parametrize("status", [400, 405, 406, 501])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_server_that_refuses_head_is_asked_for_a_byte(status: int, ranges: bool) -> None:
