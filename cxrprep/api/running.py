@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cxrprep.api.keywords import Keywords
-from cxrprep.credentials.secret import mask_urls
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
@@ -37,7 +36,7 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             given = bound.arguments
             words = given | given.get("words", {})
             shard, dataset = (str(words.get(name) or "") for name in ("shard", "dataset"))
-            asked = _asked(words) if verb == "download" else ""
+            asked = _asked(words) if verb == "download" else []
             with LastRun(
                 _caches(verb, words), verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked
             ) as run:
@@ -49,17 +48,19 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _asked(given: Mapping[str, Any]) -> str:
-    """The mirror and the selection of a download, as options that go on with it; empty where a plan says them."""
+def _asked(given: Mapping[str, Any]) -> list[str]:
+    """The mirror and the selection of a download, as options that go on with it; none where a plan says them."""
     source = given.get("source")
     try:
         chosen = Keywords(given).selection(given.get("selection", Selection()))
     except UsageError:
         # It is refused by the verb, in its own words.
-        return ""
-    if given.get("plan") is not None or (source and mask_urls(str(source)) != str(source)):
-        return ""
-    return " ".join([*([f"--source {shlex.quote(str(source))}"] if source else []), *options_of(chosen)])
+        return []
+    if given.get("plan") is not None:
+        return []
+    # An address is not kept: what is read from a file that lies about names no host.
+    named = ["--source", str(source)] if source and "://" not in str(source) else []
+    return [*named, *(word for option in options_of(chosen) for word in shlex.split(option))]
 
 
 def _caches(verb: str, given: Mapping[str, Any]) -> list[Path]:

@@ -20,7 +20,7 @@ from cxrprep.model import FolderRef, Selection
 from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
-from cxrprep.selection.options import options_of
+from cxrprep.selection.options import SELECTING, options_of
 from cxrprep.storage.paths import is_folder
 from cxrprep.storage.small_files import parse_json, read_utf8
 
@@ -136,7 +136,7 @@ def status(
     stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
     runs = [*unfinished_runs(folder.record.cache)]
     stages = tuple(_with_runs(stages, runs))
-    asked_last = next((run.asked for run in runs if "download" in run.stages), "")
+    asked_last = next((run.asked for run in runs if "download" in run.stages), ())
     value = Status(
         dataset=folder.spec.name,
         release=folder.release,
@@ -417,7 +417,7 @@ def _rows(path: Path) -> int:
 
 
 def _following(
-    folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...], asked_last: str
+    folder: DatasetFolder, parts: tuple[PartStatus, ...], stages: tuple[StageStatus, ...], asked_last: Sequence[str]
 ) -> Iterator[str]:
     if any(stage.state == "running" for stage in stages):
         # It is waited for.
@@ -447,15 +447,20 @@ def _following(
         yield f"cxrprep report {where}"
 
 
-def again_command(folder: DatasetFolder, asked_last: str = "") -> str:
+def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own.
 
-    ``asked_last`` are the options of a run that did not end: it may not have come to a record of them.
+    ``asked_last`` are the options of a run that did not end: it may not have come to a record of them. They stand in a
+    file that anyone may have written, so none but a mirror here and a selection is taken from it.
     """
     header = folder.record.header
     words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
     selection = header.selections[-1] if header.selections else Selection()
-    return " ".join([shlex.join(words), *([asked_last] if asked_last else options_of(selection))])
+    pairs = zip(asked_last[::2], asked_last[1::2], strict=False)
+    asked = [
+        shlex.join(pair) for pair in pairs if pair[0] in SELECTING or (pair[0] == "--source" and "://" not in pair[1])
+    ]
+    return " ".join([shlex.join(words), *(asked or options_of(selection))])
 
 
 def plain_stages(value: Status) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ class RunState:
     exit_code: int | None = None
     message: str = ""
     dataset: str = ""
-    asked: str = ""
+    asked: tuple[str, ...] = ()
     moment: float = 0.0
 
 
@@ -71,7 +71,7 @@ class LastRun:
         *,
         shard: str = "",
         dataset: str = "",
-        asked: str = "",
+        asked: Sequence[str] = (),
     ) -> None:
         """A run that has not begun.
 
@@ -86,7 +86,7 @@ class LastRun:
         text = f"{stages[0]} {shard.replace('/', ' of ')}" if shard else stages[0]
         name = "".join(c if c.isalnum() or c in "-." else "_" for c in text)[:100]
         self._paths = [cache / FOLDER / f"{name}.json" for cache in caches]
-        self._verb, self._stages, self._dataset, self._asked = verb, tuple(stages), dataset, asked
+        self._verb, self._stages, self._dataset, self._asked = verb, tuple(stages), dataset, list(asked)
         self._run_id = RunId.new()
         self._guard = threading.Lock()
         self._end = threading.Event()
@@ -225,7 +225,7 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
         exit_code=_count(told.get("exit_code")),
         message=_text(told.get("message")),
         dataset=_text(told.get("dataset")),
-        asked=_text(told.get("asked")),
+        asked=_words(told.get("asked")),
         moment=moment,
     )
 
@@ -242,3 +242,7 @@ def _number(value: object) -> float | None:
 
 def _text(value: object) -> str:
     return value[:_LONGEST_MESSAGE] if isinstance(value, str) else ""
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(map(_text, value)) if isinstance(value, list) else ()

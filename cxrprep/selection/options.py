@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
 _LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split", "view", "label", "where"})
 _UNDIVIDED: Final = frozenset({"include", "exclude", "where"})
+SELECTING: Final = frozenset(f"--{name}" for name in (*_LISTED, "ids", "limit", "sample", "seed"))
+"""The options that say which images are meant."""
 # As many ids are written out; more stand for the file that they came from.
 _FEW: Final = 5
 
@@ -130,7 +132,7 @@ def options_of(selection: Selection) -> Iterator[str]:
             yield f"{option} {shlex.quote(str(value))}"
     for option, ids in (("--patients", selection.patients), ("--studies", selection.studies)):
         if ids:
-            yield f"{option} {','.join(sorted(ids)) if len(ids) <= _FEW else 'FILE'}"
+            yield f"{option} {shlex.quote(','.join(sorted(ids))) if len(ids) <= _FEW else 'FILE'}"
     if selection.images:
         yield "--ids FILE"
     if selection.limit is not None:

@@ -96,14 +96,21 @@ def test_a_folder_into_which_nothing_came_says_why(tmp_path: Path, capsys: pytes
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         source = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
-        asked = ["--source", source, "--split", "test", "--sample", "5", "--seed", "2"]
-        assert run(["download", "nih-chestxray14", str(here), *asked, "--quiet"]) == 6
+        asked = ["--split", "test", "--patients", "4 2;ls", "--sample", "5", "--seed", "2"]
+        assert run(["download", "nih-chestxray14", str(here), "--source", source, *asked, "--quiet"]) == 6
     capsys.readouterr()
     assert run(["status", str(here), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["dataset"], told["stages"][0]["state"]) == ("nih-chestxray14", "failed")
-    # Without a record yet: whoever copies the command gets what was asked for, and not the whole release.
+    # Without a record yet: whoever copies the command gets what was asked for, and not the whole release. An address
+    # is not repeated: the file that holds it is anyone's.
     assert shlex.split(told["following"][0]) == ["cxrprep", "download", "nih-chestxray14", str(here), *asked]
+    (note,) = here.glob(".cxrprep/*/download.json")
+    others = ["--source", "https://elsewhere.example/", "--config", "x.toml", "--split", "test", "; ls", "x"]
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"asked": others}))
+    assert run(["status", str(here), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["following"][0] == f"cxrprep download nih-chestxray14 {here} --split test"
     assert run(["status", str(here), "--check", "--quiet"]) == 6
     assert run(["status", str(here), str(here), "--check"]) == 6
     # A folder that nobody worked on is none.
