@@ -50,11 +50,15 @@ NOTHING_TO_DO = (15.0, 60.0)
 
 
 class Stage(NamedTuple):
-    """A command with a name; places such as ``{root}`` and ``{source}`` are filled in."""
+    """A command with a name; places such as ``{root}`` and ``{source}`` are filled in.
+
+    ``also`` is an exit code that is as good as 0.
+    """
 
     name: str
     words: tuple[str, ...]
     idle: bool = False
+    also: int = 0
 
 
 def stages(dataset: str) -> list[Stage]:
@@ -95,8 +99,9 @@ def linked_stages() -> list[Stage]:
         Stage("list and plan", (*adopt, "--dry-run")),
         Stage("adopt", adopt),
         Stage("adopt again", adopt, idle=True),
-        Stage("verify", ("verify", *place)),
-        Stage("verify --quick", ("verify", *place, "--quick"), idle=True),
+        # More images than the release has contradict what is published of it.
+        Stage("verify", ("verify", *place), also=4),
+        Stage("verify --quick", ("verify", *place, "--quick"), idle=True, also=4),
         Stage("extract-labels", ("extract-labels", *place)),
         Stage("extract-labels again", ("extract-labels", *place), idle=True),
         Stage("manifest", ("manifest", *place)),
@@ -176,7 +181,7 @@ def run(dataset: str, images: int, work: Path, only: frozenset[str] = frozenset(
                 f"{cost.peak:6.0f} MiB  all processes {cost.tree:6.0f} MiB",
                 flush=True,
             )
-            if cost.code:
+            if cost.code not in (0, stage.also):
                 sys.exit(f"{' '.join(words)}\n{cost.stdout[-2000:]}\n{cost.stderr[-3000:]}")
     return costs
 

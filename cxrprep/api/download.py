@@ -232,7 +232,7 @@ def download(
                 tool=f"cxrprep {__version__}",
             )
             record.select(made.selection)
-            remember(record.cache, made.selection, (item.dest for item in made), job.options.shard)
+            remember(record.cache, made.selection, made.paths(), job.options.shard)
             result = transfer.run(made, job.source)
         _record_repaired(result, made, job)
         _keep_failures(result, job)

@@ -36,7 +36,7 @@ def planned(job: DownloadContext, transfer: Transfer, selection: Selection) -> P
         listing = list(listing)
         if any(job.unpacks(file.key) for file in listing):
             images = _of_archives(job, transfer, selection, images)
-    made = made_of(job, transfer, listing, selection, images=images)
+    made = made_of(job, transfer, listing, selection, images=images, just_listed=True)
     return made if job.options.shard is None else made.shard(job.options.shard)
 
 

@@ -74,6 +74,7 @@ def make_plan(
     excused: frozenset[str] = frozenset(),
     unpack: Callable[[str], bool] = is_archive,
     in_place: bool = False,
+    just_listed: bool = False,
 ) -> Plan:
     """The plan for a mirror's listing: each file that belongs to the release and is wanted, with its action.
 
@@ -91,6 +92,7 @@ def make_plan(
         excused: Files that are known to differ from what is published: their digest is not asked for.
         unpack: Says which release paths are archives to be unpacked.
         in_place: Adopt the files where they lie, archives as they are.
+        just_listed: With ``in_place``, the sizes of ``listing`` are those of this moment: no file is asked again.
 
     Returns:
         The plan.
@@ -111,13 +113,13 @@ def make_plan(
     tables = sorted(found.tables, key=attrgetter("dest"))
     archives = [item for item in tables if item.archive]
     plain = [item for item in tables if not item.archive]
-    chosen = SortedItems()
-    for item in _decided(found.chosen(), local_state):
+    chosen, known = SortedItems(), in_place and just_listed
+    for item in _decided(found.chosen(), local_state, known=known):
         chosen.add(_adopted(item) if in_place else item)
-    plain = list(_decided(plain, local_state))
+    plain = list(_decided(plain, local_state, known=known))
     if in_place:
         # Adopted as they are: unpacked beside themselves they would fill a folder that is somebody else's.
-        for item in (*plain, *_decided(archives, local_state)):
+        for item in (*plain, *_decided(archives, local_state, known=known)):
             _adopted(item).archive = False
     else:
         _decide_archives(archives, local_state, _member_wanted(selection_filter, layout))
@@ -318,23 +320,27 @@ def _nothing(found: _Sorted, selection: Selection) -> None:
     )
 
 
-def _decided(items: Iterable[Item], local_state: LocalState) -> Iterator[Item]:
-    """Each item with its action; ``items`` and the record are both sorted by path, so one walk joins them."""
+def _decided(items: Iterable[Item], local_state: LocalState, *, known: bool) -> Iterator[Item]:
+    """Each item with its action; ``items`` and the record are both sorted by path, so one walk joins them.
+
+    Where it is ``known``, the size of an item's file is that of the file here.
+    """
     rows = local_state.rows()
     row = next(rows, None)
     for item in items:
         while row is not None and row.path < item.dest:
             row = next(rows, None)
         recorded = row if row is not None and row.path == item.dest else None
-        _decide_one(item, recorded, local_state)
+        _decide_one(item, recorded, local_state, known=known)
         yield item
 
 
-def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalState) -> None:
+def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalState, *, known: bool) -> None:
     if recorded is not None and recorded.discarded:
         item.action, item.reason = Action.KEEP, "used and discarded"
         return
-    size = local_state.size_of(item.dest)
+    size = item.file.size if known else None
+    size = local_state.size_of(item.dest) if size is None else size
     if size is None:
         have = local_state.partial(item.dest)
         if have is not None:

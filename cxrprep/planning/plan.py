@@ -70,6 +70,11 @@ class Plan:
         """The items in their order."""
         return iter(self.items)
 
+    def paths(self) -> Iterator[str]:
+        """The release paths of the items, in their order; they are not made anew for it."""
+        yield from (item.dest for item in self.first)
+        yield from self.images_after.paths()
+
     @property
     def first(self) -> Sequence[Item]:
         """The items that are a list in any case: all but images, in a large plan."""

@@ -142,6 +142,15 @@ class SortedItems:
             if kind in chosen:
                 yield _item_of(row)
 
+    def paths(self) -> Iterator[str]:
+        """The release paths, in order."""
+        if self._stored is None:
+            yield from sorted(item.dest for item in self._held)
+            return
+        self._store()
+        for table in self._stored.tables(["dest"]):
+            yield from table["dest"].to_pylist()
+
     def totals(self) -> dict[Kind, Total]:
         """Files and bytes by kind."""
         if self._stored is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import urllib.parse
@@ -50,6 +49,7 @@ class LocalSource:
             raise UsageError(f"there is no folder {path}", hint="check the path given with --source")
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
+        self._start = os.fspath(self._root)
         self.address = str(path)
         self.politeness = Politeness(connections=options.connections or 4, tuned=False)
 
@@ -63,23 +63,18 @@ class LocalSource:
             yield self._describe(self._single, os.stat(self._root / self._single))  # noqa: PTH116  # same call as below
             return
         digests = self._digests()
-        stack = [(self._entries(""), frozenset({_place(self._root.stat())}))]
+        stack = [self._entries("")]
         while stack:
-            entries, above = stack[-1]
-            for key, entry in entries:
+            for key, entry in stack[-1]:
                 if not (key.startswith(prefix) or (key.endswith("/") and prefix.startswith(key))):
                     continue
                 try:
                     if key.endswith("/"):
-                        place = _place(entry.stat())
-                        # A link to a folder that it lies in would never end.
-                        if place not in above:
-                            stack.append((self._entries(key), above | {place}))
+                        if not (entry.is_symlink() and self._leads_back(key)):
+                            stack.append(self._entries(key))
                             break
                     elif entry.is_file():
-                        file = self._describe(key, entry.stat())
-                        digest = digests.of(key)
-                        yield file if digest is None else dataclasses.replace(file, digest=digest)
+                        yield self._describe(key, entry.stat(), digests.of(key))
                 except OSError as error:
                     # Deleted since the folder was read, or a link to nowhere or to itself.
                     if error.errno not in (errno.ENOENT, errno.ELOOP):
@@ -103,20 +98,32 @@ class LocalSource:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _leads_back(self, folder: str) -> bool:
+        """Whether a link is to a folder that it lies in: it would never end."""
+        above = [folder[:place] for place, sign in enumerate(folder[:-1]) if sign == "/"]
+        place = _place((self._root / folder).stat())
+        return any(place == _place((self._root / name).stat()) for name in ("", *above))
+
     def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """What is in a folder, in order of key; those of folders end in a slash."""
+        """What is in a folder, in order of key; those of folders end in a slash.
+
+        measured: 9.0 -> 6.4 s CPU (medians of 3 alternating runs, under load) for `download` with nothing to do, of a
+        folder of 100,000 images that is adopted where it lies, plan and record on the disk: folders as text, links
+        alone asked where they lead, and no file asked twice (`adopt again` of benchmarks/scale.py).
+        """
         try:
-            with os.scandir(self._root / folder) as entries:
-                found = list(entries)
+            # As text: millions of folders make a path object dear.
+            with os.scandir(os.path.join(self._start, folder)) as entries:  # noqa: PTH118
+                found = [(f"{folder}{one.name}/" if is_folder(one) else folder + one.name, one) for one in entries]
         except OSError as error:
             raise _refused(self._root / folder, error) from error
-        if any(entry.name in _MARKS for entry in found):
-            found = [entry for entry in found if entry.name not in _OWN]
-        named = ((f"{folder}{entry.name}/" if is_folder(entry) else folder + entry.name, entry) for entry in found)
-        return iter(sorted(named, key=itemgetter(0)))
+        if not _MARKS.isdisjoint([entry.name for _, entry in found]):
+            found = [one for one in found if one[1].name not in _OWN]
+        found.sort(key=itemgetter(0))
+        return iter(found)
 
-    def _describe(self, key: str, stat: os.stat_result) -> RemoteFile:
-        return RemoteFile(key, stat.st_size, validator=_validator(stat))
+    def _describe(self, key: str, stat: os.stat_result, digest: Digest | None = None) -> RemoteFile:
+        return RemoteFile(key, stat.st_size, digest, _validator(stat))
 
     def _digests(self) -> checksum_files.SortedDigests:
         for name in checksum_files.NAMES:

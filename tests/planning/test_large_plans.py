@@ -78,6 +78,7 @@ def test_a_large_plan_is_the_plan_that_memory_holds(
     assert isinstance(small.items, list)
     assert isinstance(large.items, plan_items.PlanItems)
     assert list(large) == list(small)
+    assert list(large.paths()) == list(small.paths()) == [item.dest for item in small]
     assert large == small
     assert large.totals() == small.totals()
     assert large.moving() == small.moving()
@@ -93,6 +94,19 @@ def test_a_large_plan_is_the_plan_that_memory_holds(
         save_plan(plan, tmp_path / name)
     assert (tmp_path / "small").read_bytes() == (tmp_path / "large").read_bytes()
     assert load_plan(tmp_path / "large") == large
+
+
+def test_a_folder_that_was_just_listed_is_not_asked_after_each_file_again() -> None:
+    files = listing()
+    local_state, asked = State(files), list[str]()
+    local_state.size_of = lambda path: asked.append(path) or local_state.here.get(path)  # type: ignore[method-assign]
+    sized = {file.key for file in files if file.size is not None}
+    about = {"dataset": SPEC.name, "release": "2.1.0", "local_state": local_state, "in_place": True}
+    known = make_plan(files, SPEC.layout("2.1.0"), just_listed=True, **about)  # type: ignore[arg-type]
+    assert not sized.intersection(asked)
+    assert {item.action for item in known if item.dest in sized} == {Action.KEEP}
+    make_plan(files, SPEC.layout("2.1.0"), **about)  # type: ignore[arg-type]
+    assert sized <= set(asked), "the listing of a saved plan is of another day"
 
 
 @pytest.mark.usefixtures("few_in_memory")

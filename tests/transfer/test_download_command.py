@@ -273,6 +273,19 @@ def test_a_read_only_folder_is_adopted_where_it_lies(tmp_path: Path, mimic: Path
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+def test_a_saved_plan_of_a_folder_that_is_adopted_sees_what_went_since(tmp_path: Path, mimic: Path) -> None:
+    lab, plan = tmp_path / "lab", tmp_path / "plan.json"
+    shutil.copytree(mimic, lab)
+    adopt = ("download", "mimic-cxr-jpg", lab, "--source", lab)
+    ok(*adopt)
+    ok(*adopt, "--save-plan", plan)
+    gone = next(lab.rglob("*.jpg"))
+    gone.unlink()
+    done = cxrprep(*adopt, "--from-plan", plan)
+    assert done.returncode != 0
+    assert gone.name in done.stdout + done.stderr
+
+
 def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih: Path) -> None:
     lab = archived(tmp_path / "my lab", nih)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in lab.iterdir()}
