@@ -13,11 +13,13 @@ from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
 from cxrprep.storage.paths import local_path
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cxrprep.events import Sink
+    from cxrprep.executors import Engine
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.export.run import ExportResult
     from cxrprep.manifest.load import Dataset
@@ -149,6 +151,7 @@ def export(
     pairs: Path | str | None = None,
     paired: bool = False,
     selection: Selection | Mapping[str, Any] = Selection(),  # noqa: B008  # frozen
+    engine: Engine | str | None = None,
     on_event: Sink = ignore,
     **words: Any,
 ) -> Result[ExportResult]:
@@ -171,8 +174,9 @@ def export(
         pairs: As in ``load``.
         paired: As in ``load``.
         selection: As in ``load``.
+        engine: Where the shards of webdataset and hf are made; by default, and in other forms, in this process.
         on_event: Called with progress and remarks.
-        **words: As in ``load``.
+        **words: As in ``load``; ``jobs`` and ``scheduler`` of the engine.
 
     Returns:
         The files that were written, and the images in them.
@@ -192,12 +196,13 @@ def export(
     keywords = Keywords(words)
     form = form or str(keywords.take("format").get("format", ""))
     wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
+    engine = keywords.engine(engine)
     keywords.finish()
     if out is not None:
         local_path(out, "--out")
     from cxrprep.collection.lineage import IMAGES_NAME
     from cxrprep.digests import file_digest
-    from cxrprep.manifest.export.run import ExportOptions
+    from cxrprep.manifest.export.run import WITH_IMAGES, ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
     from cxrprep.record import CACHE_NAME
@@ -222,7 +227,13 @@ def export(
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
     parent = {"images": file_digest(images, "sha256")}
-    options = ExportOptions(cache=home / CACHE_NAME / PIXELS_NAME, parent=parent, manifest=images)
+    if engine is not None and engine.name == "dask" and form in WITH_IMAGES:
+        target.mkdir(parents=True, exist_ok=True)
+        engine = engine.needing(
+            [path for path in (str(held.root.resolve()), str(target.resolve())) if not address_of(path)]
+        )
+    cache = home / CACHE_NAME / PIXELS_NAME
+    options = ExportOptions(cache=cache, parent=parent, manifest=images, engine=engine)
     made = write(held, form, target, options=options, on_event=on_event)
     rows = [
         ("form", form),

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @setting("export.paired", "--paired")
 @options.split("--split-seed")
 @options.selection
+@options.cluster
 def command(invocation: Invocation) -> int:
     """Export the manifest of ROOT, with the label policy applied."""
     with invocation.events() as sink:
@@ -66,7 +67,7 @@ def command(invocation: Invocation) -> int:
 def perform(invocation: Invocation, sink: Sink, root: Path | None = None) -> Any:
     """The verb itself, with the settings of this call; ``root`` in the place of the job's own."""
     from cxrprep.api.export import export
-    from cxrprep.cli.arguments import export_arguments
+    from cxrprep.cli.arguments import engine_of, export_arguments
 
     about = invocation.job.export
     if not about.format:
@@ -74,7 +75,8 @@ def perform(invocation: Invocation, sink: Sink, root: Path | None = None) -> Any
         raise UsageError(f"--format is missing; one of {', '.join(FORMATS)}", hint=hint)
     what = export_arguments(invocation) | ({"root": root} if root else {})
     texts: dict[str, Any] = {"text": about.text, "pairs": invocation.path(about.pairs), "paired": about.paired}
-    return export(**what, **texts, form=about.format, out=invocation.path(about.out), on_event=sink)
+    out, engine = invocation.path(about.out), engine_of(invocation)
+    return export(**what, **texts, form=about.format, out=out, engine=engine, on_event=sink)
 
 
 def perform_step(invocation: Invocation, sink: Sink) -> Any:

@@ -247,12 +247,12 @@ report_text = several(
     click.option("--paired", is_flag=True, help="only images whose report has one of these sections"),
 )
 
-engine = several(
+cluster = several(
     setting("engine.name", "--engine", section="Engine"),
     setting("engine.scheduler", "--scheduler", section="Engine", metavar="ADDRESS"),
     setting("engine.jobs", "--jobs", "-j", section="Engine"),
-    setting("shard", "--shard", section="Engine", metavar="I/N"),
 )
+engine = several(cluster, setting("shard", "--shard", section="Engine", metavar="I/N"))
 
 
 def _add_catalog(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import ImageError
 from cxrprep.images.decode import read_bytes
-from cxrprep.images.local_files import LocalStore
+from cxrprep.images.local_files import open_store
 from cxrprep.images.shard_files import ShardReader
 from cxrprep.storage.unfetched import unfetched
 
@@ -24,9 +24,12 @@ _OPEN: Final = 16
 
 
 class ImageReader:
-    """Reads the images of one folder. It may be handed to worker processes, which open shards themselves."""
+    """Reads the images of one folder. It may be handed to worker processes, which open shards themselves.
 
-    def __init__(self, root: Path) -> None:
+    ``root`` may be the address of a bucket folder, for workers that see no working copy of it.
+    """
+
+    def __init__(self, root: Path | str) -> None:
         self._root = root
         self._shards: OrderedDict[str, ShardReader] = OrderedDict()
 
@@ -37,19 +40,21 @@ class ImageReader:
     def read(self, path: str, limits: ImageLimits | None = None) -> bytes:
         """The bytes of the image at ``path``, as the manifest spells it. Raises ``ImageError`` when it is not there."""
         member = _MEMBER.fullmatch(path)
-        if member is not None and not (self._root / path).is_file():
+        if member is not None and (isinstance(self._root, str) or not (self._root / path).is_file()):
             return self._of_shard(member[1], _FORMS[member[2]], member[3])
+        if isinstance(self._root, str):
+            return open_store(self._root).read(path, limits)
         return read_bytes(self._root / path) if limits is None else read_bytes(self._root / path, limits)
 
     def _of_shard(self, shard: str, form: str, name: str) -> bytes:
-        held = self._shards.pop(shard, None) or ShardReader(LocalStore(str(self._root)), shard, form)
+        held = self._shards.pop(shard, None) or ShardReader(open_store(self._root), shard, form)
         self._shards[shard] = held
         if len(self._shards) > _OPEN:
             self._shards.popitem(last=False)[1].close()
         data = held.get(name)
         if data is None:
             raise ImageError(
-                f"{self._root / shard} does not hold {name}", hint="convert again: the shard is made again"
+                f"{self._root}/{shard} does not hold {name}", hint="convert again: the shard is made again"
             )
         return data
 

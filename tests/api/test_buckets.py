@@ -163,12 +163,16 @@ def test_a_cluster_reads_a_known_dataset_from_its_bucket(
         for source in ("texts", "table/reports.csv"):
             cxrprep.label_reports(f"{bucket}/nih", reports=f"{bucket}/{source}", evidence=True, engine=engine)
         cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=f"{bucket}/small", engine=engine)
+        for form in ("webdataset", "hf"):
+            cxrprep.export(tmp_path / "nih", form=form, out=tmp_path / "handed" / form)
+            cxrprep.export(f"{bucket}/nih", form=form, out=f"{bucket}/handed/{form}", engine=engine)
         checked = cxrprep.verify(f"{bucket}/nih", images=True, engine=engine).value
         assert (checked.verdict, checked.images) == (local.verdict, local.images)
         assert copied(at_home) == []
     here, there = files(tmp_path / "nih"), objects(f"{bucket}/nih")
     for name in ("verify", "labels", "images", "report_labels", "mentions"):
         assert there[f"manifests/{name}.parquet"] == here[f"manifests/{name}.parquet"], name
+    assert objects(f"{bucket}/handed") == files(tmp_path / "handed")
     for place in (f"{bucket}/nih", f"{bucket}/nih/images", bucket, f"{bucket}/nih".replace("s3:", "s3a:")):
         with pytest.raises(UsageError, match="holds the originals"):
             cxrprep.convert(f"{bucket}/nih", recipe="square-224", out=place, engine=Engine("inline"))

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep.events import Advanced
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of, write_cards
+from cxrprep.manifest.export.run import (
+    ExportResult,
+    ExportTask,
+    ShardFile,
+    images_of,
+    made_of,
+    write_cards,
+    write_shards,
+)
 from cxrprep.manifest.export.webdataset import PICTURES, by_split, member_suffix
 from cxrprep.manifest.hugging_face_card import FILE, IMAGE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
@@ -20,6 +27,7 @@ from cxrprep.manifest.region_masks import region_lists
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cxrprep.manifest.load import Dataset
@@ -59,31 +67,34 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
 
+def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[..., object]) -> Iterator[ShardFile]:
+    each = task.options.per_shard
+    for name, part in parts:
+        table, paths = _table(part), part.stated.column("path").to_pylist()
+        count = -(-len(paths) // each)
+        for number in range(count):
+            chosen = paths[number * each : (number + 1) * each]
+            # Taken and not sliced: what goes to a worker is these rows alone.
+            rows = table.take(pa.array(range(number * each, number * each + len(chosen)), pa.int64()))
+            path = task.target.out / "data" / f"{split_name(name)}-{number:05d}-of-{count:05d}.parquet"
+            of = made_of(rows.to_pylist(), task.dataset.root, chosen)
+            yield ShardFile(path, partial(write, table=rows, paths=chosen), of, len(chosen))
+
+
 def export(task: ExportTask) -> ExportResult:
     """Write ``data/<split>-00000-of-00003.parquet`` and so on, and a ``README.md`` whose head names the splits.
 
     Raises ``ImageError``: an image is gone; ``StorageError``: the disk refuses.
     """
-    files: list[tuple[str, str]] = []
     # DICOM files are no images to the package: their bytes come as they are.
     kind = IMAGE if member_suffix(task) in PICTURES else FILE
     features = pa.schema(
         [("image", kind), *_table(task.dataset.filter(pa.nulls(len(task.dataset), pa.bool_()))).schema]
     )
-    with ImageReader(task.dataset.root) as reader:
-        for name, part in by_split(task.dataset):
-            table, paths = _table(part), part.stated.column("path").to_pylist()
-            shards = -(-len(paths) // task.options.per_shard)
-            shown = split_name(name)
-            for shard in range(shards):
-                start = shard * task.options.per_shard
-                end = min(start + task.options.per_shard, len(paths))
-                path = task.target.out / "data" / f"{shown}-{shard:05d}-of-{shards:05d}.parquet"
-                rows, chosen = table.slice(start, end - start), paths[start:end]
-                of = made_of(rows.to_pylist(), task.dataset.root, chosen)
-                task.target.write(path, partial(_write, table=rows, paths=chosen, reader=reader, kind=kind), of=of)
-                task.on_event(Advanced(STAGE, path.name, items=len(chosen)))
-            files.append((shown, f"data/{shown}-*"))
+    parts = by_split(task.dataset)
+    with ImageReader(images_of(task)) as reader:
+        write_shards(task, _shards(task, parts, partial(_write, reader=reader, kind=kind)))
+    files = [(split_name(name), f"data/{split_name(name)}-*") for name, _ in parts]
     front = front_matter([Config(files, features)], task.spec, tasks=TASKS)
     write_cards(task, front, ["data/*.parquet"], features)
     return ExportResult("hf", task.target.out, len(task.dataset), tuple(task.target.files))

@@ -6,28 +6,32 @@ import hashlib
 import importlib
 import json
 import shlex
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
-from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.errors import ImageError, NothingSelectedError, UsageError
+from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
+from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import describe_export
 from cxrprep.manifest.dataset_card import write_card
 from cxrprep.manifest.derived import DICOM_FILES
-from cxrprep.manifest.export.target import Target
+from cxrprep.manifest.export.target import Target, put
 from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.manifest.set_digest import set_digest
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -45,7 +49,7 @@ FORMS: Final = {
     "original": "the release's own CSV form, for loaders written for it",
 }
 """The forms by name, each with a line about it."""
-_WITH_IMAGES: Final = ("webdataset", "hf")
+WITH_IMAGES: Final = ("webdataset", "hf")
 _WITHOUT_TEXT: Final = ("coco", "original")
 _CARDED: Final = FORMS.keys() - {"original"}
 _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
@@ -53,11 +57,11 @@ _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """``per_shard`` images go into one shard or Parquet file. ``sample`` images a split give the card's mean and
-    standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is the file that
-    keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source cells from.
-    ``parent`` are digests of what is exported, and ``manifest`` is the table of all its images: what is to be the same
-    for every part of them is asked of it.
+    """``per_shard`` images go into one shard or Parquet file; ``engine`` makes it. ``sample`` images a split give the
+    card's mean and standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is
+    the file that keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source
+    cells from. ``parent`` are digests of what is exported, and ``manifest`` is the table of all its images: what is to
+    be the same for every part of them is asked of it.
     """  # noqa: D205  # the summary needs both lines
 
     per_shard: int = 1000
@@ -67,6 +71,7 @@ class ExportOptions:
     cache: Path | None = None
     parent: Mapping[str, str] = field(default_factory=dict)
     manifest: Path | None = None
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,16 @@ class ExportTask:
     target: Target
     options: ExportOptions
     on_event: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A file with ``images`` of an export that is to be made: where, what fills it, and the digest of what is in it."""
+
+    path: Path
+    fill: Callable[[Path], object]
+    of: str
+    images: int
 
 
 class Exporter(Protocol):
@@ -131,7 +146,7 @@ def export(
         raise NothingSelectedError(
             "there is no image to export", hint="use fewer conditions in the selection, or build the manifest"
         )
-    if form in _WITH_IMAGES and dataset.made_from.get(DICOM_FILES):
+    if form in WITH_IMAGES and dataset.made_from.get(DICOM_FILES):
         raise UsageError(
             f"{dataset.root} holds DICOM files of your own: {form} would pass on their headers, with names and dates",
             hint=f"convert them, and export what comes of it: cxrprep convert {shlex.quote(str(dataset.root))} "
@@ -175,6 +190,73 @@ def _about(dataset: Dataset, options: ExportOptions) -> dict[str, Any]:
         **({"policy": dataset.policy.describe()} if dataset.policy != KEEP else {}),
         **text,
     }
+
+
+def images_of(task: ExportTask) -> Path | str:
+    """Where those who make the files read the images: machines of a cluster see no working copy of a bucket."""
+    root = task.dataset.root
+    return (address_of(str(root.absolute())) or root.absolute()) if _is_on_cluster(task) else root
+
+
+def _is_on_cluster(task: ExportTask) -> bool:
+    return task.options.engine is not None and task.options.engine.name == "dask"
+
+
+def write_shards(task: ExportTask, shards: Iterable[ShardFile]) -> None:
+    """Make the files of an export, here or where its engine has them made; those that are there already stay.
+
+    Args:
+        task: The export.
+        shards: The files, made up as they are asked for.
+
+    Raises:
+        ImageError: An image is gone.
+        StorageError: The disk refuses.
+        SourceUnreachableError: No cluster answers.
+    """
+    target, engine, known = task.target, task.options.engine, dict[Path, ShardFile]()
+
+    def due() -> Iterator[ShardFile]:
+        for shard in shards:
+            if target.is_due(shard.path, shard.of):
+                # Workers have another folder that they are in; and what fills the file is theirs.
+                place = shard.path.absolute()
+                known[place] = replace(shard, fill=_nothing)
+                yield replace(shard, path=place)
+            else:
+                task.on_event(Advanced(STAGE, shard.path.name, items=shard.images))
+
+    chosen = engine if _is_on_cluster(task) or (engine is not None and (engine.jobs or 1) > 1) else Engine("inline")
+    assert chosen is not None
+    # What goes into a bucket is put together here, where its working copy is.
+    away = _is_on_cluster(task) and address_of(str(target.out.absolute())) is not None
+    for made in chosen.run(partial(_make, away), due(), batch=1, on_event=task.on_event):
+        if isinstance(made, Lost):
+            raise ImageError(f"{made.item.path}: {made.cause}", hint="run it again; the files that are done stay")
+        place, held, data = made
+        shard = known.pop(place)
+        if data is not None:
+            held = put(shard.path, partial(Path.write_bytes, data=data))
+        target.done(shard.path, held, shard.of)
+        task.on_event(Advanced(STAGE, shard.path.name, items=shard.images))
+
+
+def _nothing(part: Path) -> None:
+    """Fill no file: of a shard that somebody else makes, its rows are not held here."""
+
+
+def _make(away: bool, shards: Sequence[ShardFile]) -> list[tuple[Path, list[Any], bytes | None]]:
+    """Each file with what ``put`` says of it; one that goes elsewhere with its bytes."""
+    done: list[tuple[Path, list[Any], bytes | None]] = []
+    for shard in shards:
+        if not away:
+            done.append((shard.path, put(shard.path, shard.fill), None))
+            continue
+        with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
+            part = Path(folder, shard.path.name)
+            shard.fill(part)
+            done.append((shard.path, [], part.read_bytes()))
+    return done
 
 
 def made_of(rows: object, root: Path, paths: Iterable[str]) -> str:

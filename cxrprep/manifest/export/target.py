@@ -107,6 +107,11 @@ class Target:
             UsageError: No export wrote the file that is there.
             StorageError: The disk refuses.
         """
+        if self.is_due(path, of):
+            self.done(path, put(path, fill), of)
+
+    def is_due(self, path: Path, of: str = "") -> bool:
+        """Whether a file has to be made, which is listed from now on; see ``write``."""
         name = self._name(path)
         if not self._is_file:
             self._check(path)
@@ -114,16 +119,13 @@ class Target:
             raise _foreign(path)
         self._expect(name)
         self.files.append(path)
-        if of and self._is_done(path, name, of):
-            return
+        return not (of and self._is_done(path, name, of))
 
-        def filled(part: Path) -> None:
-            fill(part)
-            self._digests[name] = [part.stat().st_size, file_digest(part, "sha256")]
-
-        replace_file(path, filled)
+    def done(self, path: Path, held: list[Any], of: str = "") -> None:
+        """Note that a file which was due is in place, and what ``put`` said of it."""
+        self._digests[self._name(path)] = held
         if of:
-            self._journal.append({"name": name, "of": of, "file": self._digests[name]})
+            self._journal.append({"name": self._name(path), "of": of, "file": held})
 
     def finish(self) -> list[Path]:
         """Remove what earlier exports in this form wrote and this one did not; those files. The list has digests."""
@@ -200,6 +202,18 @@ class Target:
             held = {**self._listed, **({_ABOUT: self._about} if self._about else {})}
             text = json.dumps(held, indent=1, sort_keys=True) + "\n"
             replace_file(self._home / EXPORT_LIST, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def put(path: Path, fill: Callable[[Path], object]) -> list[Any]:
+    """Put a file in place whole; its size and digest. Raises ``StorageError``."""
+    held: list[Any] = []
+
+    def filled(part: Path) -> None:
+        fill(part)
+        held[:] = [part.stat().st_size, file_digest(part, "sha256")]
+
+    replace_file(path, filled)
+    return held
 
 
 def _foreign(path: Path) -> UsageError:

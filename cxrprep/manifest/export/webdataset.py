@@ -7,6 +7,7 @@ Members are the image file as it is, and a JSON object with ids, labels and mask
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from functools import partial
@@ -15,10 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.events import Advanced
 from cxrprep.images.shard_files import plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, made_of, write_cards
+from cxrprep.manifest.export.run import (
+    ExportResult,
+    ExportTask,
+    ShardFile,
+    images_of,
+    made_of,
+    write_cards,
+    write_shards,
+)
 from cxrprep.manifest.hugging_face_card import TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.region_masks import REGION, region_lists
@@ -26,7 +34,7 @@ from cxrprep.storage.parquet import read_groups
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cxrprep.manifest.load import Dataset
@@ -109,28 +117,31 @@ def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageRea
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
+def _shards(
+    task: ExportTask, parts: list[tuple[str, Dataset]], prefix: str, write: Callable[..., object], suffix: str
+) -> Iterator[ShardFile]:
+    for name, part in parts:
+        rest = samples(part)
+        for number in itertools.count():
+            batch = list(itertools.islice(rest, task.options.per_shard))
+            if not batch:
+                break
+            path = task.target.out / f"{prefix}-{name}-{number:06d}.tar"
+            of = made_of([suffix, batch], task.dataset.root, (image for image, _ in batch))
+            yield ShardFile(path, partial(write, batch=batch), of, len(batch))
+
+
 def export(task: ExportTask) -> ExportResult:
     """Write ``<dataset>-<split>-000000.tar`` and so on, and a ``README.md`` whose head names splits and types.
 
     Raises ``ImageError``: an image is gone; ``StorageError``: the disk refuses.
     """
     prefix = task.dataset.name or "images"
-    files: list[tuple[str, str]] = []
     suffix = member_suffix(task)
-    with ImageReader(task.dataset.root) as reader:
-        for name, part in by_split(task.dataset):
-            files.append((split_name(name), f"{prefix}-{name}-*.tar"))
-            batch: list[tuple[str, dict[str, Any]]] = []
-            shards = 0
-            last = len(part) - 1
-            for index, sample in enumerate(samples(part)):
-                batch.append(sample)
-                if len(batch) == task.options.per_shard or index == last:
-                    path = task.target.out / f"{prefix}-{name}-{shards:06d}.tar"
-                    of = made_of([suffix, batch], task.dataset.root, (image for image, _ in batch))
-                    task.target.write(path, partial(_write, batch=batch, reader=reader, suffix=suffix), of=of)
-                    task.on_event(Advanced(STAGE, path.name, items=len(batch)))
-                    shards, batch = shards + 1, []
+    parts = by_split(task.dataset)
+    with ImageReader(images_of(task)) as reader:
+        write_shards(task, _shards(task, parts, prefix, partial(_write, reader=reader, suffix=suffix), suffix))
+    files = [(split_name(name), f"{prefix}-{name}-*.tar") for name, _ in parts]
     config = Config(files, webdataset_features(suffix, _features(task.dataset)))
     write_cards(task, front_matter([config], task.spec, tasks=TASKS), [f"{prefix}-*.tar"], config.features)
     return ExportResult("webdataset", task.target.out, len(task.dataset), tuple(task.target.files))
