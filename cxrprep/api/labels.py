@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections import Counter
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -457,9 +458,13 @@ def prepare(
 def _is_large(folder: DatasetFolder) -> bool:
     """Whether a folder has, or has tables of, more files than are held in memory."""
     from cxrprep.labels.extract import LABELS_NAME
+    from cxrprep.manifest.image_files import listed_files
     from cxrprep.storage.parquet import count_rows
     from cxrprep.system import FILES_IN_MEMORY
 
     table = folder.manifests / LABELS_NAME
     rows = count_rows(table) if table.is_file() else 0
-    return max(rows, folder.record.count() if folder.record.exists else 0) > FILES_IN_MEMORY
+    if rows or folder.record.exists:
+        return max(rows, folder.record.count() if folder.record.exists else 0) > FILES_IN_MEMORY
+    listed = (part.num_rows for part in listed_files(folder.root, folder.spec.images.suffixes))
+    return any(count > FILES_IN_MEMORY for count in itertools.accumulate(listed))

@@ -82,6 +82,19 @@ def test_ranges_give_what_one_join_gives(
     assert made(root, **source)[1:] == parted[1:]
 
 
+@pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
+def test_a_folder_without_record_and_labels_is_joined_in_ranges_too(
+    kind: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = release(kind, tmp_path / "root")
+    shutil.rmtree(root / "manifests")
+    whole = made(root)
+    shutil.rmtree(root / "manifests")
+    ranges = request.getfixturevalue("in_ranges")
+    assert made(root) == whole
+    assert len(ranges) > 1
+
+
 @pytest.mark.parametrize("column", ["image_id", "study_id"])
 def test_labels_of_another_patients_image_are_joined_all_at_once(
     column: str, tmp_path: Path, request: pytest.FixtureRequest
