@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.errors import AccessError, SourceUnreachableError
+    from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
     from cxrprep.model import Digest, RemoteFile, Selection
 
 
@@ -52,6 +52,13 @@ def access_refused(error: AccessError, state: AccessState, account: str = "") ->
     if isinstance(error, ProxyOrCertificateError):
         raise error
     return Access(state, account, error.hint)
+
+
+def hole(folder: str, error: CxrprepError) -> CxrprepError:
+    """``error`` as the reason why ``folder`` (a slash behind it) was left out of a listing: it begins with its name."""
+    if not error.message.startswith(folder):
+        error.message = f"{folder}: {error.message}"
+    return error
 
 
 @runtime_checkable

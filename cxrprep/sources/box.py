@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole
 from cxrprep.sources.box_api import BoxApi
 from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class BoxSource:
     """A shared folder: ``box://nihcc/ChestXray-NIHCC`` is ``https://nihcc.app.box.com/v/ChestXray-NIHCC``.
 
     Without a token, what the catalog knows of the folder comes first: links, sizes and MD5 of the archives. What it
-    does not know is read from the folder's page.
+    does not know is read from the folder's page. ``holes`` are the folders that a listing had to leave out.
     """
 
     def __init__(self, url: str, options: SourceOptions) -> None:
@@ -75,6 +76,7 @@ class BoxSource:
         token = options.credentials.box() if options.credentials is not None else None
         api = elsewhere or endpoints.ENDPOINTS["box"]
         self._api = BoxApi(token, self._link, api, options.timeout) if token is not None else None
+        self.holes: list[CxrprepError] = [] if self._api is None else self._api.holes
         self._lock = threading.Lock()
         self._top: tuple[_Entry, ...] | None = None
 
@@ -86,6 +88,7 @@ class BoxSource:
         With a token through the API, with size and SHA-1; else those that the catalog knows, with their published MD5,
         and what else the folder's page shows.
         """
+        self.holes.clear()
         yield from (file for file in self._everything() if file.key.startswith(prefix))
 
     def _everything(self) -> Iterator[RemoteFile]:
@@ -116,11 +119,15 @@ class BoxSource:
         folders = [("", "")]
         while folders:
             number, path = folders.pop(0)
-            for entry in self._page_of_top() if not number else self._entries(number):
-                if entry.folder:
-                    folders.append((entry.number, f"{path}{entry.name}/"))
-                else:
-                    yield _as_file(entry, path)
+            try:
+                entries = [*self._entries(number)] if number else self._page_of_top()
+            except CxrprepError as error:
+                if not number or isinstance(error, NotConnectedError):
+                    raise
+                self.holes.append(hole(path, error))
+                continue
+            folders += [(entry.number, f"{path}{entry.name}/") for entry in entries if entry.folder]
+            yield from (_as_file(entry, path) for entry in entries if not entry.folder)
 
     def _page_of_top(self) -> tuple[_Entry, ...]:
         with self._lock:
@@ -144,7 +151,8 @@ class BoxSource:
                     hint="open it in a browser; with BOX_DEVELOPER_TOKEN it is listed through the Box API",
                 )
             yield from _items(data)
-            if page >= int(data.get("pageCount") or 1):
+            count = data.get("pageCount")
+            if not isinstance(count, int) or page >= count:
                 return
 
     # ---- bytes ----
@@ -258,6 +266,8 @@ def _stream_data(body: bytes) -> dict[str, Any] | None:
 
 def _items(data: dict[str, Any]) -> Iterator[_Entry]:
     for item in data["items"]:
+        if not isinstance(item, dict):
+            continue
         name, number = item.get("name"), str(item.get("id", ""))
         if isinstance(name, str) and name and "/" not in name and number.isdecimal():
             size = item.get("itemSize")

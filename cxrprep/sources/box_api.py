@@ -9,17 +9,18 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
+from cxrprep.sources.base import hole
 from cxrprep.sources.http_response import seconds_to_wait
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cxrprep.credentials.files import Token
-    from cxrprep.errors import CxrprepError
 
 _PAGE: Final = 1000
 _FIELDS: Final = ["name", "size", "sha1", "type", "content_modified_at"]
@@ -39,17 +40,25 @@ class BoxApi:
         """
         self._token, self._shared = token, f"shared_link={link}"
         self._endpoint, self._timeout = endpoint, timeout
+        self.holes: list[CxrprepError] = []
         self._lock = threading.Lock()
         self._sdk: Any = None
         self._session: Any = None
 
     def files(self) -> Iterator[RemoteFile]:
-        """Every file below the folder; its validator is ``file:NUMBER``."""
+        """Every file below the folder; its validator is ``file:NUMBER``. A folder that is refused is in ``holes``."""
         top = self._patient(lambda sdk: sdk.shared_links_folders.find_folder_for_shared_link(self._shared))
         folders = [(str(top.id), "")]
         while folders:
             number, path = folders.pop(0)
-            for item in self._items(number):
+            try:
+                items = [*self._items(number)]
+            except CxrprepError as error:
+                if not path or isinstance(error, NotConnectedError):
+                    raise
+                self.holes.append(hole(path, error))
+                continue
+            for item in items:
                 if item.type == "folder":
                     folders.append((str(item.id), f"{path}{item.name}/"))
                 elif item.type == "file":

@@ -20,7 +20,7 @@ from cxrprep.errors import (
     SourceUnreachableError,
 )
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
@@ -196,9 +196,7 @@ class HttpSource:
             # Nobody is there any more.
             raise
         except CxrprepError as error:
-            if not error.message.startswith(folder):
-                error.message = f"{folder}: {error.message}"
-            self.holes.append(error)
+            self.holes.append(hole(folder, error))
             return ()
         if entries is None:
             # Not there after all, a login form, or no page at all.

@@ -7,6 +7,7 @@ network of copies to which the hub redirects, and which the token does not follo
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import urllib.parse
@@ -150,10 +151,13 @@ class HuggingFaceSource:
             if entry["type"] != "file":
                 return None
             path, lfs = str(entry["path"]), entry.get("lfs") or {}
-            digest = Digest("sha256", str(lfs["oid"]).removeprefix("sha256:")) if lfs else None
             size = int(lfs.get("size", entry["size"]))
         except (TypeError, KeyError, ValueError):
             raise not_understood(self._hub) from None
+        # One file whose digest cannot be read is a file without a digest.
+        digest = None
+        with contextlib.suppress(ValueError):
+            digest = Digest("sha256", str(lfs.get("oid", "")).removeprefix("sha256:"))
         if not path.startswith(self._base):
             return None
         return RemoteFile(path[len(self._base) :], size, digest, f'"{digest.value if digest else entry.get("oid")}"')

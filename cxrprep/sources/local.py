@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Closing, Politeness
+from cxrprep.sources.base import Access, AccessState, Closing, Politeness, hole
 from cxrprep.sources.urls import parts_of
 from cxrprep.storage.paths import is_folder
 
@@ -40,7 +40,10 @@ def folder_of(url: str) -> Path:
 
 
 class LocalSource:
-    """A folder, or a single file, on a file system that is mounted here."""
+    """A folder, or a single file, on a file system that is mounted here.
+
+    ``holes`` are the folders below the top that the last listing had to leave out (``lost+found``), with the reason.
+    """
 
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Raises ``UsageError`` when there is nothing at that path."""
@@ -52,13 +55,22 @@ class LocalSource:
         self._start = os.fspath(self._root)
         self.address = str(path)
         self.politeness = Politeness(connections=options.connections or 4, tuned=False)
+        self.holes: list[CxrprepError] = []
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The files below ``prefix`` in order of path, links followed.
 
-        A list of checksums in the folder itself lends its digests. Raises ``AccessError`` for a folder that may not
-        be read.
+        A list of checksums in the folder itself lends its digests. Raises ``AccessError`` where nothing may be read.
         """
+        self.holes = []
+        found = False
+        for file in self._found(prefix):
+            found = True
+            yield file
+        if self.holes and not found:
+            raise self.holes[0]
+
+    def _found(self, prefix: str) -> Iterator[RemoteFile]:
         if self._single:
             yield self._describe(self._single, os.stat(self._root / self._single))  # noqa: PTH116  # same call as below
             return
@@ -78,7 +90,7 @@ class LocalSource:
                 except OSError as error:
                     # Deleted since the folder was read, or a link to nowhere or to itself.
                     if error.errno not in (errno.ENOENT, errno.ELOOP):
-                        raise _refused(self._root / key, error) from error
+                        self.holes.append(hole(key, _refused(self._root / key, error)))
             else:
                 stack.pop()
 
@@ -116,7 +128,11 @@ class LocalSource:
             with os.scandir(os.path.join(self._start, folder)) as entries:  # noqa: PTH118
                 found = [(f"{folder}{one.name}/" if is_folder(one) else folder + one.name, one) for one in entries]
         except OSError as error:
-            raise _refused(self._root / folder, error) from error
+            refused = _refused(self._root / folder, error)
+            if not folder:
+                raise refused from error
+            self.holes.append(hole(folder, refused))
+            return iter(())
         if not _MARKS.isdisjoint([entry.name for _, entry in found]):
             found = [one for one in found if one[1].name not in _OWN]
         found.sort(key=itemgetter(0))

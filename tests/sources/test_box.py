@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Source, SourceOptions
 from tests.servers import box
+from tests.servers.loopback import Reply, Request, page, running
 from tests.sources.contract import content, credentials, digest_of
 
 ARCHIVES = {f"images/images_{n:03d}.tar.gz": bytes([n]) * (1_000 + n) for n in (1, 2)}
@@ -145,6 +148,35 @@ def test_a_token_lists_with_sha1_and_keeps_what_is_published(tmp_path: Path, mon
         source.close()
         assert service.cloud is not None
         assert not any("authorization" in request.headers for request in service.cloud.seen)
+
+
+@pytest.mark.parametrize("token", ["", box.TOKEN])
+def test_a_folder_that_is_refused_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    with box.serving(FILES, LINKS) as service:
+        assert service.app is not None
+        own, shut = service.app.app, service.folders()["images"]
+
+        def refuse(request: Request) -> Reply:
+            return Reply(403) if f"/{shut}" in request.path else own(request)
+
+        service.app.app = refuse
+        more = {"BOX_DEVELOPER_TOKEN": token} if token else {}
+        source = source_of(service, tmp_path, monkeypatch, catalog=False, **more)
+        assert {file.key for file in source.list()} == {name for name in FILES if not name.startswith("images/")}
+        assert [hole.message.partition(":")[0] for hole in source.holes] == ["images/"]  # type: ignore[attr-defined]  # of BoxSource
+        source.close()
+
+
+def test_an_item_of_a_page_that_is_none_leaves_the_others() -> None:
+    items = [None, "x", {"id": 1}, {"name": "a.csv", "id": 7, "type": "file", "itemSize": 5}]
+    data = {"/app-api/enduserapp/shared-folder": {"items": items, "pageCount": "many"}}
+    service = running(lambda _: page(f"<script>Box.postStreamData = {json.dumps(data)};</script>"))
+    with service as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXRPREP_BOX_URL", server.url)
+        with closing(open_source("box://nihcc/name", SourceOptions(timeout=5))) as source:
+            assert [(file.key, file.size) for file in source.list()] == [("a.csv", 5)]
 
 
 def test_a_token_that_has_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,10 @@ from cxrprep.sources.urls import behind
 from tests.generators.small import chexpert
 from tests.servers import hugging_face
 from tests.servers.hugging_face import NAME, TOKEN, Hub
-from tests.servers.loopback import Reply, as_json
+from tests.servers.loopback import Reply, Request, as_json
 from tests.sources.contract import content, credentials, shows
 
+SHA = hashlib.sha256(b"image" * 50).hexdigest().encode()
 FILES = {"images/train/a.png": b"image" * 50, "train.csv": b"Path\n", "README.md": b"# card\n"}
 
 
@@ -64,6 +66,20 @@ def test_listing_and_bytes_are_of_one_commit(hub: Hub, tmp_path: Path) -> None:
     assert content(pinned.open(next(pinned.list()))) == b"image" * 50
     with pytest.raises(SourceNotFoundError, match="revision"):
         [*source_of(tmp_path, f"hf://datasets/{NAME}@none").list()]
+
+
+def test_a_file_whose_digest_cannot_be_read_has_none(hub: Hub, tmp_path: Path) -> None:
+    assert hub.server is not None
+    own = hub.server.app
+
+    def spoil(request: Request) -> Reply:
+        answer = own(request)
+        return dataclasses.replace(answer, body=answer.body.replace(b'"oid": "' + SHA, b'"oid": "' + SHA[:9]))
+
+    hub.server.app = spoil
+    files = {file.key: file for file in source_of(tmp_path).list()}
+    assert set(files) == set(FILES)
+    assert files["images/train/a.png"].digest is None
 
 
 def test_each_refusal_says_what_to_do(hub: Hub, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,12 +122,35 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         open_source(str(tmp_path), SourceOptions()).open(RemoteFile("a.png"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    root = write(tmp_path, {"closed/a.png": b"1"})
+@pytest.fixture
+def somebody(tmp_path: Path) -> Iterator[Path]:
+    """A folder that anybody may enter, for whom root's rights to read everything are taken from."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        before = os.geteuid()
+        yield Path(folder)
+        os.seteuid(before)
+
+
+def _without_rights() -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65_534)
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_and_said(somebody: Path) -> None:
+    """As ``lost+found`` at the top of a disk."""
+    root = write(somebody, {"lost+found/x": b"1", "files/a.png": b"1", "files/shut/b.png": b"2", "c.png": b"3"})
+    for folder in ("lost+found", "files/shut"):
+        (root / folder).chmod(0)
+    _without_rights()
+    source = open_source(str(root), SourceOptions())
+    assert [*keys(source)] == ["c.png", "files/a.png"]
+    assert [hole.message.partition(":")[0] for hole in source.holes] == ["files/shut/", "lost+found/"]  # type: ignore[attr-defined]  # of LocalSource
+
+
+def test_where_nothing_may_be_read_the_reason_is_the_error(somebody: Path) -> None:
+    root = write(somebody, {"closed/a.png": b"1"})
     (root / "closed").chmod(0)
-    try:
-        with pytest.raises(AccessError, match="may not be read"):
-            keys(open_source(str(root), SourceOptions()))
-    finally:
-        (root / "closed").chmod(0o755)
+    _without_rights()
+    with pytest.raises(AccessError, match="closed may not be read"):
+        keys(open_source(str(root), SourceOptions()))
