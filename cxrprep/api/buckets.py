@@ -129,25 +129,28 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(verb: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(verb)
         plain_verb: Callable[..., Any] = verb
+        # A name for most; the file of a recipe or dataset of one's own may lie beside the images.
+        files = {name: "read-file" for name in ("recipe", "dataset") if name in signature.parameters}
+        of_verb = {**files, **roles}
 
         @functools.wraps(verb)
-        def call(*positional: P.args, **named: P.kwargs) -> R:
-            bound = signature.bind(*positional, **named)
+        def call(*positional: P.args, **words: P.kwargs) -> R:
+            bound = signature.bind(*positional, **words)
             values = bound.arguments
             for name, value in values.items():
                 takes_path = "Path" in str(signature.parameters[name].annotation)
-                values[name] = _checked(name, value, roles.get(name)) if takes_path else _as_text(value)
+                values[name] = _checked(name, value, of_verb.get(name)) if takes_path else _as_text(value)
             where = values.get("root")
             given = dict(values)
             if isinstance(where, FolderRef):
                 for name in ("root", "state", "tables"):
-                    _checked(name, getattr(where, name), roles.get(name))
+                    _checked(name, getattr(where, name), of_verb.get(name))
                 values |= {"root": where.root, "dataset": where.dataset, "state": where.state, "tables": where.tables}
-            if not any(_addresses(values.get(name)) for name, role in roles.items() if role != "store"):
+            if not any(_addresses(values.get(name)) for name, role in of_verb.items() if role != "store"):
                 bound.arguments = given
                 return verb(*bound.args, **bound.kwargs)
             with BucketFolders() as buckets:
-                for name, role in roles.items():
+                for name, role in of_verb.items():
                     if (role != "store" and name in values) and (
                         role != "dataset-folder" or _is_dataset(values[name], values.get("dataset"))
                     ):
@@ -157,7 +160,8 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         reads = reads or (role == "dataset-folder" and values.get("out") is not None)
                         part = getattr(values.get("options"), "shard", None)
                         local = functools.partial(buckets.local, writes=not reads)
-                        values[name] = _localised(local, values[name], role, None if reads else part)
+                        found = _localised(local, values[name], role, None if reads else part)
+                        values[name] = str(found) if name in files and found is not None else found
                 if isinstance(where, FolderRef):
                     said = {name: values.pop(name) for name in ("dataset", "state", "tables")}
                     values["root"] = FolderRef.of(values["root"], release=where.release, **said)

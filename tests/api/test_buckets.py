@@ -181,6 +181,28 @@ def test_a_cluster_reads_a_known_dataset_from_its_bucket(
     }
 
 
+def test_the_files_of_a_recipe_and_of_a_dataset_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    root = tmp_path / "vin"
+    text = (Path(cxrprep.__file__).parent / "datasets/vindr_cxr.toml").read_text().replace("vindr-cxr", "vin-of-ours")
+    declared.write(root, "vindr-cxr")
+    recipe = (Path(cxrprep.__file__).parent / "images/recipes/square-224.toml").read_text()
+    for name, content in (("ours.toml", text), ("small.toml", recipe)):
+        (tmp_path / name).write_text(content)
+        ObjectStore(bucket).system().pipe_file(f"{bucket}/about/{name}", content.encode())
+    made = []
+    for where, out in ((str(tmp_path), tmp_path / "here"), (f"{bucket}/about", tmp_path / "there")):
+        shutil.rmtree(root / "manifests", ignore_errors=True)
+        cxrprep.extract_labels(root, dataset=f"{where}/ours.toml")
+        cxrprep.convert(
+            root, recipe=f"{where}/small.toml", dataset=f"{where}/ours.toml", out=out, engine=Engine("inline")
+        )
+        made.append({name: data for name, data in files(out).items() if not name.startswith(".cxrprep/")})
+    assert made[0] == made[1]
+    assert "manifests/images.parquet" in made[0]
+    with pytest.raises(CxrprepError):
+        cxrprep.convert(root, recipe=f"{bucket}/about/absent.toml", out=tmp_path / "none")
+
+
 def test_outputs_in_a_bucket_are_held_against_those_that_are_there(bucket: str, tmp_path: Path) -> None:
     root, out = tmp_path / "nih", f"{bucket}/small"
     nih_chestxray14.write(root)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +25,8 @@ from tests.servers import azurite, s3
 DOCS = Path(__file__).parents[2] / "docs/howto"
 
 
-def policy(bucket: str, without: str = "") -> str:
-    """The policy of the page, for this bucket, without one of its actions."""
+def policy(bucket: str, without: str = "", *more: dict[str, Any]) -> str:
+    """The policy of the page, for this bucket, without one of its actions, and with more statements."""
     text = re.findall(r"```json\n(.*?)```", (DOCS / "s3.md").read_text(), re.DOTALL)[0]
     stated: dict[str, Any] = json.loads(text.replace(":::lab", f":::{bucket}"))
     kept = []
@@ -31,7 +34,7 @@ def policy(bucket: str, without: str = "") -> str:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         if left := [action for action in actions if action != without]:
             kept.append({**statement, "Action": left})
-    return json.dumps({**stated, "Statement": kept})
+    return json.dumps({**stated, "Statement": [*kept, *more]})
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,44 @@ def test_no_action_of_it_can_go(action: str, may: Callable[[str], str]) -> None:
     with pytest.raises(AccessError) as caught:
         change(address)
     assert caught.value.hint
+
+
+RESUMING = ("s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts")
+
+
+@pytest.mark.parametrize("without", [*RESUMING, "", "both"])
+def test_an_upload_in_parts_goes_on_where_the_login_may_list_them_and_begins_again_elsewhere(
+    without: str, may: Callable[[str], str], strict: s3.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, part = may(""), 1 << 19
+    monkeypatch.setattr(object_store, "PART_BYTES", part)
+    bucket, about = address.split("/")[2], {"Bucket": address.split("/")[2], "Key": "nih/a.tar"}
+    data = os.urandom(3 * part)
+    (tmp_path / "a.tar").write_bytes(data)
+    resources = (f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/nih/*")
+    more = [
+        {"Effect": "Allow", "Action": action, "Resource": resource}
+        for action, resource in zip(RESUMING, resources, strict=True)
+        if without not in (action, "both")
+    ]
+    strict.check_logins_after(1_000_000)
+    # A run that was killed has left its first part.
+    owner = strict.client()
+    upload = owner.create_multipart_upload(**about, ChecksumAlgorithm="SHA256")["UploadId"]
+    sha256 = base64.b64encode(hashlib.sha256(data[:part]).digest()).decode()
+    owner.upload_part(
+        **about, UploadId=upload, PartNumber=1, Body=data[:part], ChecksumAlgorithm="SHA256", ChecksumSHA256=sha256
+    )
+    for name, value in strict.account(policy(bucket, "", *more)).items():
+        monkeypatch.setenv(name, value)
+    object_store._system.cache_clear()
+    strict.check_logins_after(0)
+    ObjectStore(address).send("a.tar", tmp_path / "a.tar")
+    assert ObjectStore(address).read("a.tar") == data
+    strict.check_logins_after(1_000_000)
+    left = [one["UploadId"] for one in owner.list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
+    # It went on with these parts, or they stay for the bucket's lifecycle rule.
+    assert left == ([upload] if without else [])
 
 
 def test_two_actions_suffice_to_read(may: Callable[[str], str], strict: s3.S3, tmp_path: Path) -> None:
