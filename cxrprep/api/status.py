@@ -130,12 +130,13 @@ def status(
         >>> [(stage.name, stage.state) for stage in cxrprep.status("nih").value.stages][:2]
         [('download', 'done'), ('verify', 'done')]
     """
-    folder = _opened(FolderRef.of(root, dataset=dataset, release=release, state=state))
+    where = FolderRef.of(root, dataset=dataset, release=release, state=state)
+    # Before the files are counted: a run that ends meanwhile goes on for this look, and the next one counts all of it.
+    runs = [*unfinished_runs(_cache(where))]
+    folder = _opened(where)
     parts = _parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
-    stages = tuple(_stages(folder, parts) if is_release else _stages_of_made(folder))
-    runs = [*unfinished_runs(folder.record.cache)]
-    stages = tuple(_with_runs(stages, runs))
+    stages = tuple(_with_runs(tuple(_stages(folder, parts) if is_release else _stages_of_made(folder)), runs))
     asked_last = next((run.asked for run in runs if "download" in run.stages), ())
     value = Status(
         dataset=folder.spec.name,

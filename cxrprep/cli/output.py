@@ -302,7 +302,17 @@ class Output:
             return
         head = "" if level == "info" else self.symbol(level, self.stderr) + " "
         about = f"{subject}: " if subject else ""
-        self._write(f"{head}{about}{message}", self.stderr)
+        self._write(self._folded(f"{head}{about}{message}", self.stderr), self.stderr)
+
+    def _folded(self, text: str, stream: TextIO) -> str:
+        """``text`` with no word broken at a terminal's edge; a line with a command to be copied stays one."""
+        import textwrap
+
+        if not stream.isatty():
+            return text
+        fold = textwrap.TextWrapper(self.width, break_long_words=False, break_on_hyphens=False)
+        lines = ([line] if "cxrprep " in line or " --" in line else fold.wrap(line) for line in text.splitlines())
+        return "\n".join(part for line in lines for part in line or [""])
 
     def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
         """Say on standard error what went wrong and what to do next; JSON gets the same as a document.
@@ -320,9 +330,11 @@ class Output:
         if self.events == "jsonl":
             self._write(json.dumps({"event": "Error", **about}), self.stderr)
             return
-        self._write(f"{self.styled('Error:', self.stderr, fg='red', bold=True)} {message}", self.stderr)
+        said = self._folded(f"Error: {message}", self.stderr).removeprefix("Error:")
+        self._write(f"{self.styled('Error:', self.stderr, fg='red', bold=True)}{said}", self.stderr)
         if hint:
-            self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)} {hint}", self.stderr)
+            said = self._folded(f"Hint:  {hint}", self.stderr).removeprefix("Hint: ")
+            self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)}{said}", self.stderr)
 
     def raised(self, error: CxrprepError, *, hint: str = "") -> int:
         """Say what an error of ours says, with ``hint`` in place of its own; its exit code."""

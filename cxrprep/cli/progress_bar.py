@@ -131,7 +131,7 @@ class Live(Stages):
 
     def _print(self, mark: str, text: str) -> None:
         symbol = f"{self._out.symbol(mark, self._out.stderr)} " if mark else ""
-        self._console.print(Text.from_ansi(symbol + one_line(mask_urls(text))), soft_wrap=True)
+        self._console.print(Text.from_ansi(symbol + one_line(mask_urls(text))), overflow="ignore", crop=False)
 
     def _counted(self, event: Event, tally: StageProgress) -> None:
         key = getattr(event, "key", "")

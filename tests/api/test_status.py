@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import shutil
 from pathlib import Path
@@ -10,16 +11,20 @@ import click
 import pytest
 
 import cxrprep
-from cxrprep.api.folder import open_folder
-from cxrprep.api.status import Status, again_command, status
+from cxrprep.api.folder import DatasetFolder, open_folder
+from cxrprep.api.status import PartStatus, Status, again_command, status
 from cxrprep.cli.context import Invocation
 from cxrprep.cli.main import cli
 from cxrprep.config.settings import load_settings
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.record import Record
+from cxrprep.record.last_run import LastRun
 from cxrprep.selection.options import selection_of
 from tests.integration.river import phantom
 from tests.servers.faults import serving
+
+# The function has its module's name.
+api_status = importlib.import_module("cxrprep.api.status")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,25 @@ def test_who_asked_for_tables_alone_has_them(mirror: Path, tmp_path: Path) -> No
     assert value.following[0] == f"cxrprep verify {tmp_path / 'nih'}"
     shutil.rmtree(tmp_path / "nih/.cxrprep/asked")
     assert [stage.detail for stage in of(tmp_path / "nih")[0].stages if stage.name == "download"] != [download.detail]
+
+
+def test_a_run_that_ends_while_the_files_are_counted_goes_on_for_this_look(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last line of a download that was watched would be ``52 of 54 files``."""
+    run = LastRun([root / ".cxrprep"], "download", ["download"])
+    parts = api_status._parts
+
+    def counted(folder: DatasetFolder) -> tuple[PartStatus, ...]:
+        found = parts(folder)
+        run.__exit__(None, None)
+        return found
+
+    run.__enter__()
+    monkeypatch.setattr(api_status, "_parts", counted)
+    assert of(root)[1]["download"] == "running"
+    monkeypatch.undo()
+    assert of(root)[1]["download"] == "done"
 
 
 def test_a_download_is_done_and_labels_come_next(root: Path) -> None:

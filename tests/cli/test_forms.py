@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import select
 import shutil
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -290,3 +292,27 @@ def test_a_path_with_a_blank_stays_whole_in_a_result(tmp_path: Path, monkeypatch
     nih_chestxray14.write(folder)
     done = cxrprep("extract-labels", folder)
     assert f"{folder}/manifests/labels.parquet\n" in done.stdout
+
+
+def test_no_word_is_broken_at_the_edge_of_a_terminal(tmp_path: Path) -> None:
+    for words, command in (
+        (["convert", str(tmp_path), "--recipe", "nosuch"], False),
+        (["download", "nih", str(tmp_path / "x"), "--source", "nosuch"], False),
+        (["report", str(tmp_path)], True),
+    ):
+        plain = cxrprep(*words).stderr
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "COLUMNS": "50", "NO_COLOR": "1"}
+        with subprocess.Popen([sys.executable, "-m", "cxrprep", *words], stderr=theirs, env=environment) as process:
+            os.close(theirs)
+            said = b""
+            # Linux ends a terminal that nobody writes to any more with an error.
+            with contextlib.suppress(OSError):
+                while piece := os.read(ours, 4096):
+                    said += piece
+        os.close(ours)
+        assert process.returncode == 2
+        lines = said.decode().splitlines()
+        assert " ".join(said.decode().split()) == " ".join(plain.split())
+        assert command or (len(lines) > 3 and max(map(len, lines)) <= 50), lines
+        assert not command or any("cxrprep " in line and len(line) > 50 for line in lines), lines
