@@ -259,7 +259,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
     manifests = folder.manifests
     refused = _rows(manifests / FAILURES_NAME)
     if not folder.record.exists:
-        yield StageStatus("download", "not recorded", f"{here:,} files that cxrprep did not fetch")
+        yield StageStatus("download", "not recorded", f"{here:,} files that cxrprep did not fetch" if here else "")
     elif missing or partial or wrong:
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)

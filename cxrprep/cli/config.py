@@ -117,13 +117,13 @@ def init(invocation: Invocation, file: Path | None, force: bool) -> None:
             "which dataset is the job about?", hint=f"cxrprep config init {shlex.quote(str(file))} --dataset chexpert"
         )
     path.write_text(template(_resolved(chosen)), encoding="utf-8")
-    word = shlex.quote(str(path))
     following = (
-        f"Next: cxrprep config check {word} && cxrprep run {word} --dry-run"
+        f"cxrprep config check {shlex.quote(str(path))}"
         if chosen.get("dataset")
-        else "Every command that is started beside it reads it; `cxrprep run` needs a dataset in it too."
+        else "every command that is started beside it reads it; `cxrprep run` needs a dataset in it too"
     )
-    invocation.out.text(f"Wrote {path}. {following}", {"file": str(path)})
+    done, step = (invocation.out.symbol(kind, invocation.out.stdout) for kind in ("ok", "next"))
+    invocation.out.text(f"{done} Wrote {path}\n  {step} {following}", {"file": str(path)})
 
 
 # The keys that `config init` asks for, or takes as options.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,12 @@ CHAINS = (
     ("pairs mimic", "cxrprep export mimic --format webdataset --text findings,impression --paired"),
     ("pairs mimic --out 'my pairs.parquet'", "--pairs 'my pairs.parquet'"),
     ("extract-labels mimic --reports", "cxrprep manifest mimic --label-source cxrprep"),
+    ("config init 'a job.toml' --dataset nih --source mirror", "cxrprep config check 'a job.toml'"),
+    ("config check 'a job.toml'", "cxrprep run 'a job.toml' --dry-run"),
+    ("run 'a job.toml' --dry-run", "the same command without --dry-run"),
+    ("run 'a job.toml'", "cxrprep status nih-chestxray14"),
+    ("datasets new ward.toml 'a ward'", "cxrprep datasets check ward.toml 'a ward'"),
+    ("datasets check ward.toml 'a ward'", "cxrprep extract-labels 'a ward' --dataset ward.toml"),
 )  # fmt: skip
 
 
@@ -45,6 +52,11 @@ def test_every_result_says_what_is_next_and_it_works(tmp_path: Path, monkeypatch
     nih_chestxray14.write(tmp_path / "mirror")
     mimic_cxr.write(tmp_path / "mimic")
     (tmp_path / "mine.csv").write_text("image_id,Edema\n00000001_000,1\n")
+    rows = [f"{path.name},{path.name[:8]},train,1" for path in sorted((tmp_path / "mirror/images").iterdir())]
+    (tmp_path / "a ward").mkdir()
+    for path in (tmp_path / "mirror/images").iterdir():
+        shutil.copy(path, tmp_path / "a ward")
+    (tmp_path / "a ward/labels.csv").write_text("\n".join(["image,patient,split,Edema", *rows]))
     assert cxrprep("manifest", "mimic").returncode == 0
     for words, expected in CHAINS:
         done = cxrprep(*shlex.split(words))
