@@ -124,7 +124,11 @@ class StageProgress:
         elif isinstance(event, ItemStarted):
             self.active[event.key] = Active(event.key, event.size, event.offset)
         elif isinstance(event, StageStarted):
-            # Sent again when a total becomes known or grows.
+            # Sent again when a total becomes known or grows; other items are counted from their first one.
+            if event.unit != self.unit:
+                self.done = self.kept = self.failed = self.counted = self.moved = self.settled = 0
+                self.began = self.clock()
+                self._samples.clear()
             self.items, self.size, self.unit = event.items, event.size, event.unit
         elif isinstance(event, Stalled):
             if event.key in self.active:

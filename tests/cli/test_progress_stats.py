@@ -91,6 +91,20 @@ def test_an_image_that_was_checked_and_is_wrong_is_counted_once(clock: Clock) ->
     assert stage_state(counted, wide=True)[:2] == ["4/4 files", "4 failed"]
 
 
+def test_a_stage_that_goes_on_with_other_items_counts_them_from_the_first(clock: Clock) -> None:
+    """Verify reads files, and then decodes images: it was at 54 of 50 images, 108 %."""
+    counted = tally(clock, items=54)
+    for number in range(54):
+        counted.add(ItemFinished("download", f"{number}", "ok", size=10))
+    clock.now += 9
+    counted.add(StageStarted("download", items=50, unit="images"))
+    assert (counted.reached, counted.fraction, counted.rate, counted.seconds) == (0, 0.0, None, 0.0)
+    counted.add(ItemFinished("download", "a.png", "ok"))
+    # A total that grows is no new beginning.
+    counted.add(StageStarted("download", items=100, unit="images"))
+    assert (counted.reached, counted.fraction) == (1, 0.01)
+
+
 def test_totals_that_are_not_known_give_no_fraction_and_no_time_left(clock: Clock) -> None:
     counted = tally(clock, items=None, size=None)
     clock.now += 5
