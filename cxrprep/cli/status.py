@@ -176,7 +176,8 @@ def progress_line(before: Here | None, now: Here) -> str:
     total = now.files + now.missing
     words = [f"{now.files:,} of {format_count(total, 'file')}", format_bytes(now.size)]
     seconds = now.moment - before.moment if before else 0.0
-    if before is not None and seconds > 0:
+    # Where all is here and nothing comes any more, there is no rate to tell.
+    if before is not None and seconds > 0 and (now.missing or now.size > before.size):
         words.append(format_rate(max(now.size - before.size, 0) / seconds))
         rate = (now.files - before.files) / seconds
         if now.missing and rate > 0:

@@ -31,6 +31,10 @@ def test_rate_and_time_left_come_from_two_looks() -> None:
     assert progress_line(now, Here(20, 11_000_000, 80, 120.0)) == "20 of 100 files, 11.0 MB, 0 B/s"
 
 
+def test_a_folder_that_is_full_has_no_rate() -> None:
+    assert progress_line(Here(54, 10, 0, 0.0), Here(54, 10, 0, 5.0)) == "54 of 54 files, 10 B"
+
+
 def test_several_folders_have_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
     assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
