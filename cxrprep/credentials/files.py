@@ -23,7 +23,9 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 # The login of a netrc entry whose password is a token.
 BEARER: Final = "bearer"
 _NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
-_LINK: Final = re.compile(r"""https?://[^\s"'<>]+""")
+# What mails and shells put around a link.
+_QUOTES: Final = "\"'<>\u201c\u201d\u2018\u2019\ufeff \t\r\n"
+_LINK: Final = re.compile(rf"https?://[^\s{_QUOTES}]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +121,17 @@ def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
 def signed_url_of(secret: Secret, origin: str) -> Token:
     """A signed URL as a token, out of what people paste. Raises ``AccessError`` for text without one.
 
-    Quotes from a shell or a mail are taken off, ``&amp;`` of a page is ``&``, lines of notes (``#``) are passed over,
-    and of a whole ``azcopy copy "LINK" FOLDER --recursive`` the link counts.
+    Quotes from a shell or a mail are taken off, ``&amp;`` of a page and ``^&`` of a Windows shell are ``&``, lines of
+    notes (``#``) are passed over, and of ``azcopy copy "LINK" FOLDER --recursive`` or ``Link: LINK`` the link counts.
     """
     from urllib.parse import urlsplit
 
     text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
-    if text.lower().startswith(("azcopy", "./azcopy", ".\\azcopy")):
+    text = text.strip(_QUOTES).replace("&amp;", "&").replace("^&", "&")
+    if not text.lower().startswith("http"):
+        # Words stand before it. Behind one that comes first there may be the rest of it, in another line.
         links = _LINK.findall(text)
         text = links[0] if len(links) == 1 else ""
-    text = text.strip("\"'<>").strip().replace("&amp;", "&")
     try:
         scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
     except ValueError:
