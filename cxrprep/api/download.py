@@ -262,7 +262,10 @@ def _is_current(made: Plan, result: TransferResult, job: DownloadContext) -> boo
         return False
     from cxrprep.manifest.current import is_current
 
-    return is_current(job.spec, job.folder.root, job.folder.manifests, job.folder.record.tables)
+    # Of a folder that is adopted where it lies the plan names every file, where none is foreign.
+    listed = made.in_place and not made.foreign
+    count = sum(path.lower().endswith(job.spec.images.suffixes) for path in made.paths()) if listed else None
+    return is_current(job.spec, job.folder.root, job.folder.manifests, job.folder.record.tables, count=count)
 
 
 def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -> None:

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 def is_current(
-    spec: DatasetSpec, root: Path, manifests: Path, record: Callable[[Sequence[str]], Iterable[pa.Table]]
+    spec: DatasetSpec,
+    root: Path,
+    manifests: Path,
+    record: Callable[[Sequence[str]], Iterable[pa.Table]],
+    *,
+    count: int | None = None,
 ) -> bool:
     """Whether the tables were made of this record and these labels, and the folder has as many images as they name.
 
@@ -38,6 +43,7 @@ def is_current(
         root: Its folder.
         manifests: The folder of the tables.
         record: The record's columns of these names, in order of path and part by part.
+        count: How many images the folder has, where that is known.
 
     Returns:
         Whether nothing would change.
@@ -49,7 +55,8 @@ def is_current(
         return (
             not made.get("recipe")
             and made.get("tables") == _tables(manifests)
-            and count_rows(manifests / IMAGES_NAME) == _count(str(root), spec.images.suffixes)
+            and count_rows(manifests / IMAGES_NAME)
+            == (_count(str(root), spec.images.suffixes) if count is None else count)
             and made.get("files") == str(digest_of_sorted(record(["path", "size", "digest", "state"])))
         )
     return False

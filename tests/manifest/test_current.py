@@ -75,3 +75,16 @@ def test_what_changed_is_seen(change: str, release: tuple[Path, Path], monkeypat
             rebuilt(source, root, monkeypatch)
     else:
         assert rebuilt(source, root, monkeypatch) == 1
+
+
+@pytest.mark.parametrize("change", ["", *(name for name in CHANGES if name != "no labels")])
+def test_of_a_folder_that_is_adopted_where_it_lies_too(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    cxrprep.download("nih-chestxray14", root, source=str(root))
+    cxrprep.extract_labels(root)
+    rebuilt(root, root, monkeypatch)
+    CHANGES.get(change, lambda _: None)(root)
+    assert rebuilt(root, root, monkeypatch) == (1 if change else 0)
